@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names, arguments and help of the commands. Every ``airflow`` command imports this, so what the commands do
+stands elsewhere and is loaded when one of them is called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.cli.cli_config import (
+    ARG_OUTPUT,
+    ARG_VERBOSE,
+    ActionCommand,
+    Arg,
+    GroupCommand,
+    lazy_load_command,
+)
+
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
+
+_EXIT_CODES = "Exit codes: 0 all is well, 1 the configuration has mistakes, 2 wrong usage."
+
+
+def _arg(*flags: str, **options: Any) -> Arg:
+    return Arg(flags, **options)  # type: ignore[no-untyped-call]
+
+
+_ARG_TEAM = _arg("--team", help="Read the configuration of this team")
+_ARG_STRICT = _arg("--strict", help="Exit with 1 if there are warnings, too", action="store_true")
+_ARG_QUEUE = _arg("-q", "--queue", help="The queue of the task", required=True)
+_ARG_DAG_ID = _arg("-d", "--dag-id", help="The id of its Dag; routes may ask for it", default="")
+_ARG_TASK_ID = _arg(
+    "-t", "--task-id", help="The id of the task; with Dag and run, picks among weighted targets"
+)
+_ARG_RUN_ID = _arg("-r", "--run-id", help="The id of the Dag run; with Dag and task, picks likewise")
+_ARG_MAP_INDEX = _arg(
+    "--map-index", help="The map index of a mapped task (default: -1, not mapped)", type=int, default=-1
+)
+
+_COMMON: tuple[Arg, ...] = (*([_ARG_TEAM] if AIRFLOW_V_3_2_PLUS else []), ARG_OUTPUT, ARG_VERBOSE)
+
+
+def _command(name: str, help_: str, description: str, *args: Arg) -> ActionCommand:
+    return ActionCommand(
+        name=name,
+        help=help_,
+        description=f"{description} {_EXIT_CODES}",
+        func=lazy_load_command(f"airflow_dispatch_provider.cli.commands.{name}"),
+        args=(*args, *_COMMON),
+    )
+
+
+DISPATCH_COMMANDS = (
+    _command(
+        "validate",
+        "Check the configuration and name every mistake",
+        "Check the section dispatch of the configuration, and the file that it may name: every mistake at"
+        " once, each with its place, what was found there and what to do about it; whether the executor of"
+        " each backend can be imported; and warnings about what is legal but hardly meant. Needs no"
+        " database.",
+        _ARG_STRICT,
+    ),
+    _command(
+        "backends",
+        "List the backends",
+        "List the configured backends: executor, slots, whether cordoned, workload types, the names (never"
+        " the values) of the options overlaid, and whether the executor can be imported. Needs no database.",
+    ),
+    _command(
+        "routes",
+        "List the routes in the order in which they win",
+        "List the routes in the order in which they win: exact queue names before globs, globs as written,"
+        " of equal ones those with a dag_id first, the default last. Needs no database.",
+    ),
+    _command(
+        "explain",
+        "Say where a task of a queue goes, and why",
+        "Say which route a task of this queue takes and when each of its targets is used, in the words that"
+        " the task's event log uses. With --dag-id, --task-id and --run-id, also in which order this very task"
+        " tries weighted targets. Free slots and failures of a running scheduler are not known here: it says"
+        " what happens in either case. Needs no database.",
+        _ARG_QUEUE,
+        _ARG_DAG_ID,
+        _ARG_TASK_ID,
+        _ARG_RUN_ID,
+        _ARG_MAP_INDEX,
+    ),
+)
+
+
+def get_dispatch_cli_commands() -> list[GroupCommand]:
+    """The group ``airflow dispatch``; named in the provider metadata (Airflow 3.2 and later)."""
+    return [
+        GroupCommand(
+            name="dispatch",
+            help="Backends and routes of the DispatchExecutor",
+            description="Check and explain the configuration of the DispatchExecutor.",
+            subcommands=DISPATCH_COMMANDS,
+        )
+    ]

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be said about a configuration that parses: can its executors be imported, is it sensible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow.configuration import conf as airflow_conf
+
+from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
+from airflow_dispatch_provider.executors.backend import (
+    Backend,
+    ChecksConfig,
+    import_executor_class,
+    workload_kinds,
+)
+from airflow_dispatch_provider.routing.model import (
+    EXECUTE_CALLBACK,
+    EXECUTE_TASK,
+    TEST_CONNECTION,
+    BackendView,
+    Route,
+)
+from airflow_dispatch_provider.routing.reasons import Reason
+from airflow_dispatch_provider.routing.routes import is_glob
+from airflow_dispatch_provider.settings.model import BackendSettings, Settings
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+
+_ROUTER = "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor"
+
+OPTIONAL_KINDS: Mapping[str, str] = {
+    **({EXECUTE_CALLBACK: "callbacks (Dag and deadline callbacks)"} if AIRFLOW_V_3_2_PLUS else {}),
+    **({TEST_CONNECTION: "connection tests"} if AIRFLOW_V_3_3_PLUS else {}),
+}
+"""Workload types besides tasks that this Airflow knows, in words."""
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """A backend as configured, and what its executor class says of itself."""
+
+    name: str
+    settings: BackendSettings
+    kinds: frozenset[str]
+    """Workload types that it can run; empty where it cannot be imported."""
+
+    missing: str | None = None
+    """Why it cannot be imported; None: it can."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the Airflow options that it overlays, never their values."""
+        return tuple(
+            f"{section}.{option}" for section, opts in self.settings.config.items() for option in opts
+        )
+
+    @property
+    def view(self) -> BackendView:
+        """As the routing core sees it with all slots free; without its executor it stays on an open circuit."""
+        if self.missing is not None:
+            return BackendView(self.settings.configured_slots, Reason.CIRCUIT_OPEN)
+        blocked = Reason.CORDONED if self.settings.cordoned else None
+        return BackendView(self.settings.configured_slots, blocked, self.kinds)
+
+
+def inspect_backends(settings: Settings) -> tuple[BackendStatus, ...]:
+    """Import the executor of every backend."""
+    return tuple(_inspect(name, backend) for name, backend in settings.backends.items())
+
+
+def _inspect(name: str, backend: BackendSettings) -> BackendStatus:
+    try:
+        executor = import_executor_class(backend)
+    except BackendUnavailable as error:
+        return BackendStatus(name, backend, frozenset(), str(error))
+    return BackendStatus(name, backend, workload_kinds(executor) & {EXECUTE_TASK, *OPTIONAL_KINDS})
+
+
+def import_problems(statuses: Sequence[BackendStatus], place: str) -> Iterator[Problem]:
+    """One for each backend whose executor is not there.
+
+    :param place: where ``backends`` stands: ``[dispatch] `` or the name of the file
+    """
+    for status in statuses:
+        if status.missing is not None:
+            yield Problem(f"{place}backends.{status.name}.executor", status.missing, "")
+
+
+def option_problems(settings: Settings, conf: Any, place: str) -> Iterator[Problem]:
+    """What executors that can be imported find wrong in their own options."""
+    for name, backend in settings.backends.items():
+        try:
+            # Only those are made that can be asked: others might start processes in their constructor.
+            if not hasattr(import_executor_class(backend), "config_problems"):
+                continue
+            executor = Backend(
+                name, backend, settings.limits, conf, getattr(conf, "team_name", None)
+            ).executor
+            found = executor.config_problems() if isinstance(executor, ChecksConfig) else ()
+        except BackendUnavailable:
+            continue
+        except Exception as error:
+            found = [Problem("executor", f"cannot be made: {type(error).__name__}: {error}", "")]
+        for problem in found:
+            yield Problem(f"{place}backends.{name}: {problem.where}", problem.found, problem.remedy)
+
+
+def warnings(
+    settings: Settings, statuses: Sequence[BackendStatus], conf: Any, place: str
+) -> Iterator[Problem]:
+    """What is legal, yet hardly meant."""
+    yield from _router_is_used()
+    yield from _slots_fit(settings, conf)
+    yield from _kinds_are_covered(statuses, place)
+    yield from _backends_are_used(settings, place)
+    yield from _routes_are_open(settings, place)
+
+
+def _router_is_used() -> Iterator[Problem]:
+    if AIRFLOW_V_3_2_PLUS and not _router_is_configured():
+        yield Problem(
+            "[core] executor",
+            f"found {airflow_conf.get('core', 'executor')!r}: nothing of [dispatch] is in use.",
+            f"Set it to {_ROUTER}.",
+        )
+
+
+def _router_is_configured() -> bool:
+    from airflow.executors.executor_loader import ExecutorLoader
+
+    from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
+
+    try:
+        names = ExecutorLoader.get_executor_names(validate_teams=False)
+        classes = [ExecutorLoader.import_executor_cls(name)[0] for name in names]
+    except Exception:
+        return False
+    return any(issubclass(cls, DispatchExecutor) for cls in classes)
+
+
+def _slots_fit(settings: Settings, conf: Any) -> Iterator[Problem]:
+    total = sum(backend.configured_slots for backend in settings.backends.values())
+    parallelism = conf.getint("core", "parallelism")
+    if total > parallelism:
+        yield Problem(
+            "[core] parallelism",
+            f"found {parallelism}, less than the {total} slots of all backends together.",
+            f"Set it to {total} or more, or some slots can never be used at the same time.",
+        )
+
+
+def _kinds_are_covered(statuses: Sequence[BackendStatus], place: str) -> Iterator[Problem]:
+    covered = frozenset[str]().union(*(status.kinds for status in statuses))
+    for kind, words in {EXECUTE_TASK: "tasks", **OPTIONAL_KINDS}.items():
+        if kind not in covered:
+            yield Problem(
+                f"{place}backends",
+                f"no backend can run {words}.",
+                "Add a backend whose executor can, e.g. a LocalExecutor; `airflow dispatch backends` lists"
+                " the workload types of each.",
+            )
+
+
+def _backends_are_used(settings: Settings, place: str) -> Iterator[Problem]:
+    used = {target.backend for route in (*settings.routes, settings.default) for target in route.to}
+    for name in settings.backends:
+        if name not in used:
+            yield Problem(
+                f"{place}backends.{name}",
+                "no route and no default names it.",
+                "Add a route to it, or remove it.",
+            )
+
+
+def _routes_are_open(settings: Settings, place: str) -> Iterator[Problem]:
+    numbered = [(f"routes[{index}]", route) for index, route in enumerate(settings.routes)]
+    for where, route in [*numbered, ("default", settings.default)]:
+        if all(settings.backends[target.backend].cordoned for target in route.to):
+            yield Problem(
+                place + where,
+                "all its targets are cordoned: its tasks wait.",
+                "Take 'cordoned' off one of them.",
+            )
+
+
+def by_precedence(routes: Sequence[Route]) -> list[Route]:
+    """In the order in which ``RouteTable`` lets them win."""
+    return sorted(routes, key=lambda route: (is_glob(route.queue), route.dag_id is None))

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows on stdout in the formats of Airflow's own commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow.cli.simple_table import AirflowConsole
+
+STRUCTURED = ("json", "yaml")
+"""Formats for programs: values keep their types there; ``table`` and ``plain`` are text for people."""
+
+
+def show_object(data: Any, output: str) -> None:
+    """Print plain data in one of the structured formats."""
+    if output == "json":
+        _console().print_as_json(data)
+    else:
+        _console().print_as_yaml(data)
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], output: str) -> None:
+    """Print rows in any format."""
+    if output in STRUCTURED:
+        show_object(list(rows), output)
+        return
+    separator = "\n" if output == "table" else "; "
+    texts = [{key: _text(value, separator) for key, value in row.items()} for row in rows]
+    _console().print_as(texts, output=output)
+
+
+def _console() -> AirflowConsole:
+    """Places and messages contain square brackets and colons, which must not be taken for markup."""
+    return AirflowConsole(markup=False, emoji=False, highlight=False)
+
+
+def _text(value: Any, separator: str) -> str:
+    if value is None or value == []:
+        return "-"
+    if isinstance(value, list):
+        return separator.join(map(str, value))
+    return str(value)
+
+
+def route_words(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row about a route, for people."""
+    after = row["overflow_after"]
+    overflow = after if isinstance(after, str) else f"after {after:g} s" if after else "at once"
+    return {
+        **row,
+        "targets": [_target_words(target) for target in row["targets"]],
+        "overflow_after": overflow if len(row["targets"]) > 1 else None,
+    }
+
+
+def _target_words(target: Mapping[str, Any]) -> str:
+    queue = "" if target["queue"] is None else f" (queue {target['queue']})"
+    weight = "" if target["weight"] is None else f", weight {target['weight']}"
+    return f"{target['backend']}{queue}{weight}"

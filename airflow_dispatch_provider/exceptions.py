@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong, as types. Importable without Airflow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class DispatchError(Exception):
+    """Base of every error that this package raises."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in the configuration, ready to be shown."""
+
+    where: str
+    """Where it stands, e.g. ``[dispatch] routes[2].to[0]`` or ``dispatch.yaml: backends.gpu.slots``."""
+
+    found: str
+    """What was found there, in one sentence, secrets masked."""
+
+    remedy: str
+    """What to do about it, in one sentence."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.found} {self.remedy}"
+
+
+class DispatchConfigError(DispatchError):
+    """The ``[dispatch]`` configuration is wrong; names every mistake that was found, not only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = f"{len(self.problems)} mistake" + ("s" if len(self.problems) != 1 else "")
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(f"The [dispatch] configuration has {count}:\n{lines}")
+
+
+class BackendUnavailable(DispatchError):
+    """The executor of a backend cannot be imported; says what is missing and what to install."""

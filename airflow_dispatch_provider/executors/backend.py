@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One backend: an executor under a name, with its own configuration, behind a circuit."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from airflow.executors.base_executor import BaseExecutor
+from airflow.executors.executor_utils import ExecutorName
+
+from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
+from airflow_dispatch_provider.executors.backend_conf import BackendConf
+from airflow_dispatch_provider.executors.metrics import count_failure
+from airflow_dispatch_provider.routing.circuit import Circuit, CircuitState
+from airflow_dispatch_provider.routing.model import (
+    EXECUTE_CALLBACK,
+    EXECUTE_TASK,
+    TEST_CONNECTION,
+    BackendView,
+)
+from airflow_dispatch_provider.routing.reasons import Reason
+from airflow_dispatch_provider.settings.model import WORKERS, BackendSettings, Limits
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+EXTRAS = {
+    "airflow_dispatch_provider.executors.celery_executor": "celery",
+    "airflow.providers.celery": "celery",
+    "airflow.providers.cncf.kubernetes": "cncf.kubernetes",
+}
+"""Which extra of this package brings what the executors of a module need."""
+
+
+@runtime_checkable
+class ReturnsWork(Protocol):
+    """An executor that hands back what it could not send, instead of failing it."""
+
+    def take_returned(self) -> Sequence[Any]:
+        """Workloads that it was given and certainly did not send; each is returned once. Called after every
+        ``heartbeat`` on the scheduler's thread; must not block."""
+        ...
+
+
+@runtime_checkable
+class ReportsHealth(Protocol):
+    """An executor that knows whether its broker or API server can be reached."""
+
+    def health(self) -> str | None:
+        """What is wrong at the moment, in a sentence; None: nothing. Called after every ``heartbeat`` on the
+        scheduler's thread; must not block."""
+        ...
+
+
+@runtime_checkable
+class CountsWorkers(Protocol):
+    """An executor that knows how many tasks its workers can run."""
+
+    def worker_slots(self) -> int | None:
+        """How many that are at the moment, of all live workers together; None while none is known. Asked for again
+        and again on the scheduler's thread, from the start on, where ``slots`` is ``"workers"``; must not block."""
+        ...
+
+
+@runtime_checkable
+class ChecksConfig(Protocol):
+    """An executor that can tell from its configuration alone that it will not start."""
+
+    def config_problems(self) -> Sequence[Problem]:
+        """Mistakes in its options, found without asking any server. Called before ``start``, also by ``airflow
+        dispatch validate``."""
+        ...
+
+
+def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
+    """The class that ``executor`` names; raises BackendUnavailable where it cannot be had."""
+    module_name, _, class_name = settings.class_path.rpartition(".")
+    try:
+        module = __import__(module_name, fromlist=[class_name])
+        found = getattr(module, class_name)
+    except Exception as error:
+        extra = next((extra for prefix, extra in EXTRAS.items() if module_name.startswith(prefix)), None)
+        remedy = f'pip install "airflow-dispatch-provider[{extra}]"' if extra else "install what it needs"
+        reason = f"{type(error).__name__}: {error}"
+        raise BackendUnavailable(
+            f"{settings.executor} cannot be imported ({reason}). Correct 'executor' or {remedy}."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, BaseExecutor)):
+        raise BackendUnavailable(f"{settings.class_path} is not an executor (no subclass of BaseExecutor).")
+    if settings.slots == WORKERS and not hasattr(found, "worker_slots"):
+        raise BackendUnavailable(f"{settings.class_path} cannot count its workers. Give 'slots' as a number.")
+    return found
+
+
+def workload_kinds(executor: Any) -> frozenset[str]:
+    """The workload types that an executor class or instance can run, by Airflow's names."""
+    if AIRFLOW_V_3_4_PLUS:
+        return frozenset(kind.value for kind in executor.supported_workload_types)
+    kinds = {EXECUTE_TASK}
+    if AIRFLOW_V_3_2_PLUS and getattr(executor, "supports_callbacks", False):
+        kinds.add(EXECUTE_CALLBACK)
+    if getattr(executor, "supports_connection_test", False):
+        kinds.add(TEST_CONNECTION)
+    return frozenset(kinds)
+
+
+def view_of(cls: type[BaseExecutor], conf: BackendConf) -> type[BaseExecutor]:
+    """A subclass whose instances see ``conf`` from the first line of ``__init__`` on, and that leaves the
+    executor gauges to the router (two backends of one class would overwrite each other's)."""
+    body = {
+        "conf": property(lambda self: conf, lambda self, value: None),
+        "_emit_metrics": lambda self, open_slots, num_running_tasks, num_queued_tasks: None,
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+    }
+    return type(cls.__name__, (cls,), body)
+
+
+class Backend:
+    """Adapter around one executor. Whatever the executor does, nothing but SystemExit and KeyboardInterrupt
+    leaves a method of this class; a failure opens the circuit and is logged once."""
+
+    def __init__(
+        self, name: str, settings: BackendSettings, limits: Limits, base_conf: Any, team_name: str | None
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.circuit = Circuit(limits.retry_min_delay, limits.retry_max_delay)
+        self.started = False
+        self._conf = BackendConf(name, {**settings.config, "core": _core_options(settings)}, base_conf)
+        self._team_name = team_name
+        self._executor: BaseExecutor | None = None
+        self._kinds: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"Backend({self.name!r}, {self.settings.executor}, slots={self.settings.slots})"
+
+    @property
+    def executor(self) -> BaseExecutor:
+        """Made on first use, not started; raises what its import or constructor raises."""
+        if self._executor is None:
+            cls = view_of(import_executor_class(self.settings), self._conf)
+            options = {"team_name": self._team_name} if self._team_name and AIRFLOW_V_3_2_PLUS else {}
+            executor = cls(parallelism=self.settings.configured_slots, **options)
+            executor.name = ExecutorName(module_path=self.settings.class_path, alias=self.name, **options)
+            self._executor, self._kinds = executor, workload_kinds(executor)
+        return self._executor
+
+    def use(self, settings: BackendSettings) -> None:
+        """Take over changed slots and cordon."""
+        self.settings = settings
+
+    def slots(self, now: float) -> int:
+        """How many workloads it may hold at this moment."""
+        executor: Any = self._executor
+        counts = self.started and self.settings.slots == WORKERS and isinstance(executor, CountsWorkers)
+        counted = self.call("worker_slots", now, executor.worker_slots, None) if counts else None
+        return self.settings.configured_slots if counted is None else int(counted)
+
+    @property
+    def made(self) -> BaseExecutor | None:
+        """The executor if it has been made."""
+        return self._executor
+
+    def usable(self, now: float) -> bool:
+        """Whether it may be called: started, and its circuit not open."""
+        return self.started and self.circuit.state(now) is not CircuitState.OPEN
+
+    def may_start(self, now: float) -> bool:
+        return not self.started and self.circuit.state(now) is not CircuitState.OPEN
+
+    def view(self, now: float, load: int) -> BackendView:
+        """What a decision may know of it.
+
+        :param load: slots in use
+        """
+        free = max(0, self.slots(now) - load)
+        if not self.usable(now):
+            return BackendView(0, Reason.CIRCUIT_OPEN, self._kinds or frozenset({EXECUTE_TASK}))
+        if self.settings.cordoned:
+            return BackendView(0, Reason.CORDONED, self._kinds)
+        if self.circuit.state(now) is CircuitState.HALF_OPEN:
+            free = min(free, 1)
+        return BackendView(free, None, self._kinds)
+
+    def start(self, now: float, prepare: Callable[[BaseExecutor], None]) -> bool:
+        """Make and start the executor; False where that failed, to be tried again when the circuit allows."""
+
+        def make_and_start() -> bool:
+            executor: Any = self.executor
+            prepare(executor)
+            executor.start()
+            return True
+
+        self.started = self.call("start", now, make_and_start, False)
+        if not self.started:
+            self._executor = None
+        return self.started
+
+    def heartbeat(self, now: float) -> list[Any]:
+        """Run the executor's heartbeat; returns the workloads that it hands back unsent."""
+        executor = self.executor
+        executor.parallelism = self.slots(now)
+
+        def beat() -> bool:
+            executor.heartbeat()
+            return True
+
+        if not self.call("heartbeat", now, beat, False):
+            return []
+        problem = executor.health() if isinstance(executor, ReportsHealth) else None
+        if problem is None:
+            self._succeeded(now)
+        else:
+            self._failed("health", now, problem)
+        return list(executor.take_returned()) if isinstance(executor, ReturnsWork) else []
+
+    def call(self, what: str, now: float, action: Callable[[], T], otherwise: T) -> T:
+        """``action()``, or ``otherwise`` where it raises."""
+        try:
+            return action()
+        except Exception as error:
+            self._failed(what, now, f"{type(error).__name__}: {error}", error)
+            return otherwise
+
+    def _failed(self, what: str, now: float, reason: str, error: Exception | None = None) -> None:
+        news = self.circuit.error is None
+        self.circuit = self.circuit.failed(now, reason, random.random())
+        count_failure(self.name)
+        delay = (self.circuit.retry_at or now) - now
+        message = "Backend %r failed in %s and gets no new work until it recovers; next try in %.1f s. %s"
+        level = logging.ERROR if news else logging.DEBUG
+        log.log(level, message, self.name, what, delay, reason, exc_info=error if news else None)
+
+    def _succeeded(self, now: float) -> None:
+        if self.circuit.error is not None:
+            log.info("Backend %r has recovered after %d failures.", self.name, self.circuit.failures)
+        self.circuit = self.circuit.succeeded(now)
+
+
+def _core_options(settings: BackendSettings) -> dict[str, Any]:
+    """``[core]`` as the backend sees it: some executors read their parallelism from there."""
+    given = {key.lower(): value for key, value in settings.config.get("core", {}).items()}
+    return {**given, "parallelism": settings.configured_slots}
+
+
+def in_start_order(backends: Iterable[Backend]) -> list[Backend]:
+    """Local executors first: they fork, and their children inherit what is open by then. Ending goes the
+    other way round: the remote ones first, since a local one waits for its tasks."""
+
+    def remote(backend: Backend) -> bool:
+        try:
+            return not backend.executor.is_local
+        except Exception:
+            return True
+
+    return sorted(backends, key=remote)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that one workload gets: supervises it, and says why if that was not possible."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import socket
+import sys
+from contextlib import suppress
+from typing import NoReturn
+
+from airflow_dispatch_provider.executors.local.messages import Run, Work
+from airflow_dispatch_provider.executors.local.supervision import shorten_last_wait
+
+log = logging.getLogger(__name__)
+
+MAX_ERROR = 4096
+"""Bytes of error text: what a socket takes at once."""
+
+GO = b"g"
+
+
+def main(control: socket.socket, run: Run, work: Work) -> NoReturn:
+    """
+    Wait for the word to go, run the workload, exit with 0 or, with the reason sent on ``control``, 1.
+
+    No word comes if the template process ends first. The executor has not heard of this process then
+    and starts the workload elsewhere, so it must not run here.
+    """
+    code = 1
+    try:
+        if control.recv(len(GO)) == GO:
+            error = attempt(run, work)
+            code = 1 if error else 0
+            control.sendall(error.encode("utf-8", "replace")[:MAX_ERROR])
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+
+def attempt(run: Run, work: Work) -> str:
+    """Run the workload; what stopped it from being run, or nothing."""
+    title = f"{work.title}: {run.name}"
+    set_title(title)
+    try:
+        shorten_last_wait()
+        work.runner(pickle.loads(run.workload), work.conf, title)
+    except BaseException as error:
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            return ""
+        log.exception("%s could not be run to its end", run.name)
+        return describe(error)
+    return ""
+
+
+def describe(error: BaseException) -> str:
+    """The exception in one line of text, whatever its own ``str`` does."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
+def set_title(title: str) -> None:
+    """Show ``title`` in the process list; not on macOS, where that is not safe after a fork."""
+    if sys.platform != "darwin":
+        from setproctitle import setproctitle
+
+        setproctitle(title)

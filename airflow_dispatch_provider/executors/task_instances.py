@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Task instances in Airflow's database, as far as executors change or ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import select, update
+
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
+
+_OPEN = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
+_BATCH = 900
+"""Ids in one UPDATE: older SQLite takes no more than 999 variables."""
+
+
+def update_queued(ids: Iterable[UUID], **values: Any) -> None:
+    """Set columns of those task instances that are still queued; raises what the database raises."""
+    remaining = map(_stored_id, ids)
+    while batch := list(islice(remaining, _BATCH)):
+        with create_session() as session:
+            session.execute(
+                update(TaskInstance)
+                .where(TaskInstance.id.in_(batch), TaskInstance.state == TaskInstanceState.QUEUED)
+                .values(**values)
+                .execution_options(synchronize_session=False)
+            )
+
+
+def open_among(ids: Collection[UUID]) -> set[UUID]:
+    """Of these at most 900 task instances, those that a worker has, or may get."""
+    with create_session() as session:
+        query = select(TaskInstance.id).where(
+            TaskInstance.id.in_([_stored_id(ti_id) for ti_id in ids]),
+            TaskInstance.state.in_(_OPEN),
+        )
+        return {UUID(str(ti_id)) for ti_id in session.scalars(query)}
+
+
+def state_of(ti_id: UUID) -> str | None:
+    """The state that Airflow has for a task instance."""
+    with create_session() as session:
+        return session.scalar(select(TaskInstance.state).where(TaskInstance.id == _stored_id(ti_id)))
+
+
+def _stored_id(ti_id: UUID) -> Any:
+    """Airflow 3.1 keeps ids as text."""
+    return ti_id if AIRFLOW_V_3_2_PLUS else str(ti_id)

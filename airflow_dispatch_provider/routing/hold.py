@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hold queue: workloads that have a route but no backend yet."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from math import inf
+from operator import attrgetter
+
+from airflow_dispatch_provider.routing.model import Held, Order, Target
+from airflow_dispatch_provider.routing.routes import Match
+
+_ORDER = attrgetter("order")
+_PIECE = 256
+"""Entries that a piece has at most: small against the memory that a processor moves in a microsecond."""
+
+
+class Entries:
+    """Held workloads, best first. Cut into sorted pieces, so that adding and removing do not shift everything
+    that waits."""
+
+    def __init__(self) -> None:
+        self._pieces: list[list[Held]] = []
+        """None of them empty."""
+
+        self._lasts: list[Order] = []
+        """The order of the last of each piece."""
+
+    def __iter__(self) -> Iterator[Held]:
+        return chain.from_iterable(self._pieces)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._pieces))
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def add(self, held: Held) -> None:
+        if not self._pieces:
+            self._pieces.append([])
+            self._lasts.append(held.order)
+        index = min(bisect_left(self._lasts, held.order), len(self._lasts) - 1)
+        piece = self._pieces[index]
+        insort(piece, held, key=_ORDER)
+        if len(piece) > _PIECE:
+            middle = len(piece) // 2
+            self._pieces[index : index + 1] = [piece[:middle], piece[middle:]]
+            self._lasts.insert(index, piece[middle - 1].order)
+            index += 1
+        self._lasts[index] = self._pieces[index][-1].order
+
+    def remove(self, held: Held) -> None:
+        index = bisect_left(self._lasts, held.order)
+        piece = self._pieces[index]
+        del piece[bisect_left(piece, held.order, key=_ORDER)]
+        if piece:
+            self._lasts[index] = piece[-1].order
+        else:
+            del self._pieces[index], self._lasts[index]
+
+
+@dataclass(eq=False)
+class Lane:
+    """Held workloads that have the same targets in the same order, best first.
+
+    What can be decided for the first of a lane can be decided for all of it, which is why a heartbeat costs
+    what moves and not what waits.
+    """
+
+    match: Match
+    targets: tuple[Target, ...]
+    kind: str
+    entries: Entries = field(default_factory=Entries)
+    overflow_after: float = field(init=False)
+    """Seconds; infinite for ``never``."""
+
+    since: float = field(init=False, default=inf)
+    """Nothing here has waited for longer than since this moment; what had may be gone."""
+
+    def __post_init__(self) -> None:
+        after = self.match.route.overflow_after
+        self.overflow_after = inf if after == "never" else after
+
+
+LaneKey = tuple[Match, tuple[Target, ...], str]
+
+
+class HoldQueue:
+    """All lanes. ``decide`` reads them; only the methods here change them."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._where: dict[Hashable, tuple[Lane, Held]] = {}
+        self._first_choice: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._where
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self._where)
+
+    @property
+    def lanes(self) -> Iterable[Lane]:
+        return self._lanes.values()
+
+    @property
+    def held(self) -> Iterator[Held]:
+        return (held for _, held in self._where.values())
+
+    @property
+    def by_first_choice(self) -> Mapping[str, int]:
+        """How many wait whose first target is this backend."""
+        return self._first_choice
+
+    def add(self, held: Held, match: Match, targets: tuple[Target, ...]) -> None:
+        """A key that is held already is replaced: the newer workload is the one that counts."""
+        if held.key in self._where:
+            self.remove(held.key)
+        lane_key = (match, targets, held.kind)
+        lane = self._lanes.get(lane_key)
+        if lane is None:
+            lane = self._lanes[lane_key] = Lane(match, targets, held.kind)
+        lane.entries.add(held)
+        if held.since < lane.since:
+            lane.since = held.since
+        self._where[held.key] = (lane, held)
+        self._first_choice[targets[0].backend] += 1
+
+    def remove(self, key: Hashable) -> Held | None:
+        """Take one out wherever it stands; None if it is not held."""
+        lane, held = self._where.pop(key, (None, None))
+        if lane is None or held is None:
+            return None
+        lane.entries.remove(held)
+        self._first_choice[lane.targets[0].backend] -= 1
+        if not lane.entries:
+            del self._lanes[(lane.match, lane.targets, lane.kind)]
+        return held
+
+    def clear(self) -> list[Held]:
+        """Empty the queue, e.g. to route everything anew; returns what was in it, best first."""
+        everything = sorted(self.held, key=_ORDER)
+        self._lanes.clear()
+        self._where.clear()
+        self._first_choice.clear()
+        return everything

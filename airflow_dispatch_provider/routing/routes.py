@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a task reference to its route and the order of its targets."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from hashlib import blake2b
+
+from airflow_dispatch_provider.routing.model import DEFAULT_ROUTE, Route, Target, TaskRef
+
+MEMO_SIZE = 16_384
+"""Queue names remembered; a deployment has tens, a Dag that makes them up must not eat the scheduler."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Match:
+    """The route of a workload. One object for each route of a table: names may be alike, matches are not."""
+
+    name: str
+    """How logs, ``explain`` and the event log call it."""
+
+    route: Route
+
+
+def is_glob(pattern: str) -> bool:
+    return any(sign in pattern for sign in "*?[")
+
+
+class RouteTable:
+    """Finds the route of a queue: an exact name before any glob, globs as ordered, then the default."""
+
+    def __init__(self, routes: Sequence[Route], default: Route) -> None:
+        self.routes = tuple(routes)
+        self.default = Match(DEFAULT_ROUTE, default)
+        self._exact: defaultdict[str, list[Match]] = defaultdict(list)
+        self._globs: list[Match] = []
+        for route in routes:
+            match = Match(route.name, route)
+            (self._globs if is_glob(route.queue) else self._exact[route.queue]).append(match)
+        self._by_dag = any(route.dag_id is not None for route in routes)
+        self._memo = lru_cache(MEMO_SIZE)(self._find)
+
+    def match(self, ref: TaskRef) -> Match:
+        """Never fails: what matches no route gets the default one."""
+        if ref.queue is None:
+            return self.default
+        return self._memo(ref.queue, ref.dag_id if self._by_dag else "")
+
+    def _find(self, queue: str, dag_id: str) -> Match:
+        exact = self._exact.get(queue, ())
+        globs = (match for match in self._globs if fnmatchcase(queue, match.route.queue))
+        return _first_for_dag(exact, dag_id) or _first_for_dag(globs, dag_id) or self.default
+
+
+def _first_for_dag(matches: Iterable[Match], dag_id: str) -> Match | None:
+    """A route with a dag_id pattern is more specific than one without, whatever their order."""
+    plain = None
+    for match in matches:
+        pattern = match.route.dag_id
+        if pattern is None:
+            plain = plain or match
+        elif fnmatchcase(dag_id, pattern):
+            return match
+    return plain
+
+
+def task_seed(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+    """What picks among weighted targets: the task instance without its try, so that a retry and a second
+    scheduler agree. (Its database id will not do: Airflow gives every try a new one.)"""
+    return f"{dag_id}/{run_id}/{task_id}/{map_index}"
+
+
+def ordered_targets(route: Route, seed: str) -> tuple[Target, ...]:
+    """The route's targets in the order in which this task tries them.
+
+    Without weights: as written. With weights: weighted rendezvous hashing (Thaler and Ravishankar 1998), so
+    the order depends on the seed alone, each target comes first for its share of seeds, and taking a target
+    away moves only the tasks that had it first. Targets of weight 0 come last, as written.
+    """
+    if not route.weighted:
+        return route.to
+    return tuple(sorted(route.to, key=lambda target: _rendezvous(target, seed)))
+
+
+def _rendezvous(target: Target, seed: str) -> float:
+    if not target.weight:
+        return math.inf
+    digest = blake2b(
+        f"{target.backend}\0{target.queue}\0{seed}".encode(errors="surrogatepass"), digest_size=8
+    ).digest()
+    uniform = (int.from_bytes(digest, "big") + 0.5) / 2**64
+    return -math.log(uniform) / target.weight

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the ``[dispatch]`` configuration means, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as validated
+
+from airflow_dispatch_provider.routing.model import STRICT, AnyTarget, Route
+
+EXECUTOR_ALIASES: Mapping[str, str] = {
+    "LocalExecutor": "airflow_dispatch_provider.executors.local_executor.LocalExecutor",
+    "CeleryExecutor": "airflow_dispatch_provider.executors.celery_executor.CeleryExecutor",
+    "KubernetesExecutor": (
+        "airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor"
+    ),
+}
+"""The short names that ``executor`` accepts besides import paths."""
+
+BackendName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
+"""Goes into metric names and log lines, hence no dots and no spaces."""
+
+WORKERS = "workers"
+"""As ``slots``: as many as the live workers have."""
+
+OptionValue = str | int | float | bool
+
+
+@validated(frozen=True, config=STRICT)
+class BackendSettings:
+    """One executor under a name of the user's."""
+
+    executor: Annotated[str, Field(min_length=1)]
+    """``LocalExecutor``, ``CeleryExecutor``, ``KubernetesExecutor``, or the import path of any executor."""
+
+    slots: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["workers"]
+    """How many workloads it may hold at once, for each scheduler. ``"workers"``: as many as the live workers can
+    run, counted again and again; for CeleryExecutor."""
+
+    fallback_slots: Annotated[int, Field(ge=0, le=1_000_000)] = 16
+    """With ``slots`` ``"workers"``: the slots while no worker is known. 0: nothing is sent then."""
+
+    cordoned: bool = False
+    """True: it takes no new work; what runs there goes on. May be changed while the scheduler runs."""
+
+    config: Mapping[str, Mapping[str, OptionValue]] = field(default_factory=dict, repr=False)
+    """Airflow options for this backend alone, by section. ``<option>_cmd`` and ``<option>_secret`` take the
+    value from a command or a secrets backend. Never shown anywhere."""
+
+    @property
+    def configured_slots(self) -> int:
+        """Slots as long as no worker has been counted."""
+        return self.slots if isinstance(self.slots, int) else self.fallback_slots
+
+    @property
+    def class_path(self) -> str:
+        return EXECUTOR_ALIASES.get(self.executor, self.executor)
+
+
+@validated(frozen=True, config=STRICT)
+class RoutingFile:
+    """What ``config_file`` may contain, and ``[dispatch]`` itself: the same keys, the same schema."""
+
+    backends: Annotated[dict[BackendName, BackendSettings], Field(min_length=1)]
+    """The executors to choose among, by name."""
+
+    routes: tuple[Route, ...] = ()
+    """Which queue goes to which backends. An exact queue name wins over a glob, an earlier glob over a later
+    one, a route with a dag_id over one without."""
+
+    default: AnyTarget | tuple[AnyTarget, ...] | None = None
+    """The target or targets of every task whose queue matches no route. May be left out where there is only
+    one backend."""
+
+
+@validated(frozen=True, config=STRICT)
+class Limits:
+    """The numbers of ``[dispatch]`` that bound what the router does."""
+
+    max_held: Annotated[int, Field(ge=1)] = 10_000
+    """How many workloads are held at most; at the bound the router reports no free slots."""
+
+    retry_min_delay: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Seconds until a backend that failed is tried again for the first time."""
+
+    retry_max_delay: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    """Upper bound in seconds of that delay, which doubles with every failure."""
+
+
+@validated(frozen=True, config=STRICT)
+class Settings:
+    """A whole, checked configuration."""
+
+    backends: Mapping[str, BackendSettings]
+    routes: tuple[Route, ...]
+    default: Route
+    limits: Limits = field(default_factory=Limits)
+
+
+def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
+    """Names of backends that ``new`` adds, drops, or defines otherwise than ``old`` in more than slots and
+    cordon: an executor is started and stopped with its scheduler only."""
+
+    def identity(settings: Settings) -> dict[str, Any]:
+        return {name: (b.class_path, dict(b.config)) for name, b in settings.backends.items()}
+
+    before, after = identity(old), identity(new)
+    return tuple(sorted(name for name in {*before, *after} if before.get(name) != after.get(name)))

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every option of ``[dispatch]``, as provider metadata: Airflow shows it, the docs are made from it, and the
+defaults that the code uses are these. Light enough to be imported by every ``airflow`` command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SECTION = "dispatch"
+
+
+def _option(
+    type_: str, default: str | None, example: str | None, description: str, **more: Any
+) -> dict[str, Any]:
+    return {
+        "description": description,
+        "version_added": "0.1.0",
+        "type": type_,
+        "example": example,
+        "default": default,
+        **more,
+    }
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "backends": _option(
+        "string",
+        None,
+        '{"local": {"executor": "LocalExecutor", "slots": 8},'
+        ' "celery": {"executor": "CeleryExecutor", "slots": 256}}',
+        "The executors to choose among: a JSON object, by a name of yours. Each has ``executor``"
+        " (``LocalExecutor``, ``CeleryExecutor``, ``KubernetesExecutor`` or an import path), ``slots`` (how"
+        " many workloads it may hold at once, for each scheduler, or ``workers``), and optionally ``cordoned``,"
+        " ``fallback_slots`` and ``config`` (Airflow options for this backend alone, by section).\n",
+        sensitive=True,
+    ),
+    "routes": _option(
+        "string",
+        "[]",
+        '[{"queue": "gpu-*", "to": ["gpu", {"backend": "celery", "queue": "gpu"}], "overflow_after": 30}]',
+        "Which queue goes to which backends: a JSON list. Each route has ``queue`` (exact name or glob),"
+        " ``to`` (targets, best first), and optionally ``dag_id`` (exact or glob) and ``overflow_after``"
+        " (seconds to wait for a full target before the next one is used, or ``never``).\n",
+    ),
+    "default": _option(
+        "string",
+        None,
+        "celery",
+        "Where a task goes whose queue matches no route: the name of a backend, or a JSON target or list of"
+        " targets. May be left out where there is only one backend.\n",
+    ),
+    "config_file": _option(
+        "string",
+        None,
+        "/opt/airflow/dispatch.yaml",
+        "A YAML or JSON file with ``backends``, ``routes`` and ``default``, instead of the three options. It"
+        " is read again when it changes; a new version that is wrong is refused with a log line, and the last"
+        " good one stays in use.\n",
+    ),
+    "max_held": _option(
+        "integer",
+        "10000",
+        None,
+        "How many workloads may wait for a slot of their backend; at the bound the router reports no free"
+        " slots to the scheduler.\n",
+    ),
+    "retry_min_delay": _option(
+        "float",
+        "1.0",
+        None,
+        "Seconds until a backend that failed is tried again for the first time. The delay doubles with every"
+        " failure.\n",
+    ),
+    "retry_max_delay": _option(
+        "float",
+        "60.0",
+        None,
+        "The longest delay in seconds between two tries of a backend that keeps failing.\n",
+    ),
+    "local_preload": _option(
+        "string",
+        "",
+        "pandas,my_company.operators",
+        "Modules, separated by commas, that the LocalExecutor's template process imports once, so that every"
+        " task finds them there.\n",
+    ),
+    "local_template": _option(
+        "string",
+        "fork",
+        "exec",
+        "How the LocalExecutor makes its template process: ``fork`` shares the memory of the scheduler,"
+        " ``exec`` starts a fresh interpreter.\n",
+    ),
+    "celery_max_unsent": _option(
+        "integer",
+        "250",
+        "1000",
+        "How many workloads the CeleryExecutor has on their way to the broker at most. The others wait in its"
+        " own queue, where a task of higher priority overtakes them.\n",
+    ),
+}
+
+CONFIG: dict[str, Any] = {
+    SECTION: {
+        "description": "Backends and routes of the DispatchExecutor, and the executors of"
+        " airflow-dispatch-provider.\n",
+        "options": OPTIONS,
+    }
+}

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From plain data to checked settings. Pure; collects every mistake before it complains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
+from airflow_dispatch_provider.routing.model import AnyTarget, Route, Target
+from airflow_dispatch_provider.routing.routes import is_glob
+from airflow_dispatch_provider.settings.model import (
+    EXECUTOR_ALIASES,
+    BackendName,
+    BackendSettings,
+    Limits,
+    RoutingFile,
+    Settings,
+)
+from airflow_dispatch_provider.settings.plain import TooDeepError, plain
+from airflow_dispatch_provider.settings.problems import (
+    REMEDIES,
+    TARGET_KEYS,
+    Steps,
+    from_pydantic,
+    is_inside,
+    path,
+    show,
+    suggest,
+)
+
+T = TypeVar("T")
+
+ROUTING_KEYS = ("backends", "routes", "default")
+_BACKEND: TypeAdapter[BackendSettings] = TypeAdapter(BackendSettings)
+_ROUTE: TypeAdapter[Route] = TypeAdapter(Route)
+_TARGET: TypeAdapter[Target] = TypeAdapter(AnyTarget)
+_TARGETS: TypeAdapter[tuple[Target, ...]] = TypeAdapter(tuple[AnyTarget, ...])
+_LIMITS: TypeAdapter[Limits] = TypeAdapter(Limits)
+_NAME: TypeAdapter[str] = TypeAdapter(BackendName)
+_OWNED_BY_ROUTER = {("core", "executor"), ("core", "parallelism")}
+_ROUTERS = {"DispatchExecutor", "CeleryKubernetesExecutor", "LocalKubernetesExecutor"}
+
+
+@dataclass
+class Raw:
+    """The configuration as plain data, and where each key of it stands."""
+
+    values: dict[str, Any] = field(default_factory=dict, repr=False)
+    """``backends``, ``routes``, ``default`` and the limits; a key that is not set is not there."""
+
+    place: str = "[dispatch] "
+    """Prefix of the place of ``backends``, ``routes`` and ``default``."""
+
+    problems: list[Problem] = field(default_factory=list)
+    """What was found wrong while reading."""
+
+    unreadable: set[str] = field(default_factory=set)
+    """Keys that are set but could not be read: reported already, so not to be called missing."""
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of ``config_file``, and of ``backends`` and ``routes`` in ``[dispatch]``."""
+    schema: dict[str, Any] = TypeAdapter(RoutingFile).json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "dispatch.yaml"}
+
+
+def parse(raw: Raw) -> Settings:
+    """Check everything; raises DispatchConfigError with all problems if there is one."""
+    parser = _Parser(raw)
+    settings = parser.settings()
+    if parser.problems or settings is None:
+        raise DispatchConfigError(parser.problems)
+    return settings
+
+
+class _Parser:
+    """Collects problems while it goes through the parts; each part is checked whether or not others are."""
+
+    def __init__(self, raw: Raw) -> None:
+        self.raw = raw
+        self.problems = list(raw.problems)
+        self.unreadable = set(raw.unreadable)
+        self.values: dict[str, Any] = {}
+        for key, value in raw.values.items():
+            try:
+                self.values[key] = plain(value, [key], self._report)
+            except TooDeepError:
+                self._report([key], "is nested too deeply, or contains itself.", REMEDIES[key])
+                self.unreadable.add(key)
+
+    def _report(self, steps: Steps, found: str, remedy: str) -> None:
+        """Add a problem in ``backends``, ``routes`` or ``default``, or in the limits."""
+        place = self.raw.place if steps[0] in ROUTING_KEYS else "[dispatch] "
+        self.problems.append(Problem(path(steps, place), found, remedy))
+
+    def settings(self) -> Settings | None:
+        backends, names = self._backends()
+        routes = self._routes(names)
+        default = self._default(names)
+        limits = self._limits()
+        if names is not None:
+            self._check_targets(routes, default, names)
+        self._check_overlaps(routes)
+        if default is None or limits is None:
+            return None
+        return Settings(backends, tuple(route for _, route in routes), default, limits)
+
+    def _reported(self, steps: Steps) -> bool:
+        where = path(steps, self.raw.place)
+        return any(problem.where == where or is_inside(problem.where, where) for problem in self.problems)
+
+    def _validate(self, adapter: TypeAdapter[T], value: Any, steps: Steps, fields: Sequence[str]) -> T | None:
+        """None after problems were reported; where a spot is wrong, the ones that it is part of are not."""
+        try:
+            return adapter.validate_json(json.dumps(value))
+        except ValidationError as error:
+            place = path(steps, self.raw.place) if steps else "[dispatch] "
+            key = str(steps[0]) if steps else ""
+            found = from_pydantic(error, value, place, key, fields)
+        known = {problem.where for problem in self.problems}
+        places = known | {problem.where for problem in found}
+        self.problems += [
+            problem
+            for problem in found
+            if problem.where not in known and not any(is_inside(place, problem.where) for place in places)
+        ]
+        return None
+
+    def _backends(self) -> tuple[dict[str, BackendSettings], Sequence[str] | None]:
+        """Those that are right, and all names; None instead of names where there is nothing to go by."""
+        found = self.values.get("backends")
+        if not isinstance(found, dict) or not found:
+            if "backends" not in self.unreadable:
+                said = "is missing." if "backends" not in self.values else f"found {show(found)}."
+                self._report(["backends"], said, REMEDIES["backends"])
+            return {}, None
+        right = {}
+        for name, value in found.items():
+            backend = self._backend(name, value)
+            if backend is not None:
+                right[name] = backend
+        return right, list(found)
+
+    def _backend(self, name: str, value: Any) -> BackendSettings | None:
+        try:
+            _NAME.validate_python(name)
+        except ValidationError:
+            remedy = "Use letters, digits, - and _, at most 60, and start with a letter or digit."
+            self._report(["backends"], f"found the name {show(name)}.", remedy)
+        steps = ["backends", name]
+        if not isinstance(value, dict):
+            example = 'Give an object, e.g. {"executor": "LocalExecutor", "slots": 8}.'
+            self._report(steps, f"found {show(value)}.", example)
+            return None
+        backend = self._validate(_BACKEND, value, steps, tuple(BackendSettings.__dataclass_fields__))
+        if isinstance(executor := value.get("executor"), str) and executor:
+            self._check_executor([*steps, "executor"], executor)
+        if backend is not None:
+            self._check_config([*steps, "config"], backend)
+        return backend
+
+    def _check_executor(self, steps: Steps, executor: str) -> None:
+        parts = EXECUTOR_ALIASES.get(executor, executor).split(".")
+        if parts[-1] in _ROUTERS:
+            self._report(steps, "found a router.", "A backend is an executor that runs tasks.")
+        elif len(parts) < 2 or not all(map(str.isidentifier, parts)):
+            found = f"found {show(executor)}, which is no executor's name and no import path."
+            self._report(steps, found, suggest(executor, list(EXECUTOR_ALIASES)))
+
+    def _check_config(self, steps: Steps, backend: BackendSettings) -> None:
+        seen = set()
+        for section, options in backend.config.items():
+            for option in options:
+                address = (section.lower(), option.lower())
+                if address in _OWNED_BY_ROUTER:
+                    remedy = "Leave it out; use 'slots' for the parallelism of a backend."
+                    self._report([*steps, section, option], "is set by the router.", remedy)
+                elif address in seen:
+                    found = "is there twice: upper and lower case do not count here."
+                    self._report([*steps, section, option], found, "Remove one of the two.")
+                seen.add(address)
+
+    def _routes(self, names: Sequence[str] | None) -> list[tuple[int, Route]]:
+        """Those that are right, with their positions; of the others the targets are checked here."""
+        found = self.values.get("routes", [])
+        if not isinstance(found, list):
+            self._report(["routes"], f"found {show(found)}.", REMEDIES["routes"])
+            return []
+        routes = []
+        for index, value in enumerate(found):
+            if not isinstance(value, dict):
+                example = 'Give an object, e.g. {"queue": "gpu", "to": ["gpu"]}.'
+                self._report(["routes", index], f"found {show(value)}.", example)
+                continue
+            route = self._validate(_ROUTE, value, ["routes", index], tuple(Route.__dataclass_fields__))
+            if route is not None:
+                routes.append((index, route))
+            elif names is not None:
+                self._check_route(["routes", index, "to"], _targets_of(value), names)
+        return routes
+
+    def _default(self, names: Sequence[str] | None) -> Route | None:
+        found = self.values.get("default")
+        if found is None:
+            if names is not None and "default" not in self.unreadable:
+                if len(names) == 1:
+                    return Route(queue="*", to=(Target(backend=names[0]),)) if names[0] else None
+                self._report(["default"], "is missing.", REMEDIES["default"])
+            return None
+        if found == []:
+            self._report(["default"], "found an empty list.", REMEDIES["default"])
+            return None
+        if isinstance(found, list):
+            targets = self._validate(_TARGETS, found, ["default"], TARGET_KEYS)
+            return None if targets is None else Route(queue="*", to=targets)
+        target = self._validate(_TARGET, found, ["default"], TARGET_KEYS)
+        return None if target is None else Route(queue="*", to=(target,))
+
+    def _limits(self) -> Limits | None:
+        fields = tuple(Limits.__dataclass_fields__)
+        given = {key: self.values[key] for key in fields if key in self.values}
+        limits = self._validate(_LIMITS, given, [], fields)
+        if limits is not None and limits.retry_min_delay > limits.retry_max_delay:
+            found = (
+                f"found {limits.retry_min_delay:g}, more than retry_max_delay ({limits.retry_max_delay:g})."
+            )
+            remedy = "Give a retry_min_delay that is not above retry_max_delay."
+            self._report(["retry_min_delay"], found, remedy)
+        return limits
+
+    def _check_targets(
+        self, routes: Sequence[tuple[int, Route]], default: Route | None, names: Sequence[str]
+    ) -> None:
+        for index, route in routes:
+            self._check_route(["routes", index, "to"], route.to, names)
+            if route.overflow_after not in (0.0, "never") and len(route.to) == 1:
+                self._report(
+                    ["routes", index, "overflow_after"],
+                    "there is only one target, nothing to overflow to.",
+                    "Add a second target to 'to', or leave overflow_after out.",
+                )
+        if default is not None:
+            self._check_route(["default"], default.to, names)
+
+    def _check_route(self, steps: Steps, targets: Sequence[Target], names: Sequence[str]) -> None:
+        listed = isinstance(self.values.get("default"), list) or steps != ["default"]
+        seen = set()
+        for number, target in enumerate(targets):
+            spot = [*steps, number] if listed else steps
+            if self._reported(spot):
+                continue
+            if target.backend not in names:
+                found = f"found the backend {show(target.backend)}, which is not configured."
+                self._report(spot, found, suggest(target.backend, names))
+            if target.queue is not None and is_glob(target.queue):
+                found = f"found the queue {show(target.queue)}, which is a pattern."
+                self._report(spot, found, "Give the exact name of a queue.")
+            if (target.backend, target.queue) in seen:
+                self._report(spot, f"found the target {show(str(target))} a second time.", "Remove one.")
+            seen.add((target.backend, target.queue))
+        self._check_weights(steps, [target.weight for target in targets])
+
+    def _check_weights(self, steps: Steps, weights: Sequence[int | None]) -> None:
+        given = [weight for weight in weights if weight is not None]
+        if given and len(given) < len(weights):
+            remedy = "Either all targets of a route have a weight, or none has."
+            self._report(steps, "some targets have a weight and others have none.", remedy)
+        elif given and not any(given):
+            self._report(steps, "every weight is 0.", "Give at least one target a weight above 0.")
+
+    def _check_overlaps(self, routes: Sequence[tuple[int, Route]]) -> None:
+        for position, (index, route) in enumerate(routes):
+            for earlier_index, earlier in routes[:position]:
+                if (earlier.queue, earlier.dag_id) == (route.queue, route.dag_id):
+                    found = f"has the same queue and dag_id as routes[{earlier_index}]."
+                    remedy = "Merge the two or remove one: only the first is ever used."
+                elif _shadows(earlier, route):
+                    found = f"can never match: routes[{earlier_index}] matches every queue."
+                    remedy = f"Put it before routes[{earlier_index}]."
+                else:
+                    continue
+                self._report(["routes", index], found, remedy)
+                break
+
+
+def _targets_of(route: Mapping[str, Any]) -> tuple[Target, ...]:
+    """The targets of a route that is wrong elsewhere; none where they are wrong themselves."""
+    try:
+        return _TARGETS.validate_json(json.dumps(route.get("to")))
+    except ValidationError:
+        return ()
+
+
+def _shadows(earlier: Route, route: Route) -> bool:
+    """A later glob never gets what the glob ``*`` before it takes; exact names and other dag_ids still win."""
+    return earlier.queue == "*" and earlier.dag_id == route.dag_id and is_glob(route.queue)

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a pydantic validation error to problems that a person can act on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+from airflow_dispatch_provider.exceptions import Problem
+
+REMEDIES: Mapping[str, str] = {
+    "backends": 'Give an object of backends by name, e.g. {"local": {"executor": "LocalExecutor", "slots": 8}}.',
+    "backend": 'Give the name of one of the backends, e.g. "celery".',
+    "executor": "Give LocalExecutor, CeleryExecutor, KubernetesExecutor or the import path of an executor.",
+    "slots": 'Give a whole number from 1 to 1000000, e.g. 16, or "workers".',
+    "fallback_slots": "Give a whole number from 0 to 1000000, e.g. 16.",
+    "cordoned": "Give true or false.",
+    "config": 'Give an object of sections with options, e.g. {"celery": {"worker_concurrency": 8}}.',
+    "routes": 'Give a list of routes, e.g. [{"queue": "gpu", "to": ["gpu"]}].',
+    "queue": 'Give a queue name or a glob in quotes, e.g. "gpu-*".',
+    "dag_id": 'Give a dag_id or a glob in quotes, e.g. "billing_*".',
+    "to": 'Give a list of at least one backend, best first, e.g. ["celery"].',
+    "weight": "Give a whole number from 0 to 1000000, e.g. 80.",
+    "overflow_after": 'Give seconds, e.g. 30, or "never".',
+    "default": 'Give the name of a backend, e.g. "celery".',
+    "max_held": "Give a whole number of 1 or more, e.g. 10000.",
+    "retry_min_delay": "Give seconds above 0, e.g. 1.",
+    "retry_max_delay": "Give seconds above 0, e.g. 60.",
+}
+"""What to do about a wrong value, by the key that it stands under."""
+
+_CONFIG_REMEDIES = {
+    1: REMEDIES["config"],
+    2: 'Give an object of options, e.g. {"worker_concurrency": 8}.',
+    3: "Give text, a number, true or false.",
+}
+"""By the number of steps to the value."""
+
+TARGET_KEYS = ("backend", "queue", "weight")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+_MISSING_TYPES = {"missing", "missing_argument"}
+_UNKNOWN_TYPES = {"extra_forbidden", "unexpected_keyword_argument"}
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
+
+Steps = Sequence[str | int]
+"""The way to a spot in nested data: keys of objects, positions in lists."""
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """A closing sentence that offers what exists."""
+    close = get_close_matches(word, known, n=1)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"Known: {', '.join(map(repr, known))}." if known else ""
+
+
+def show(value: Any) -> str:
+    """A value as it is quoted in a message: short, its kind alone where it has parts, and never a URL, which
+    may hold a password."""
+    if isinstance(value, (dict, list)):
+        return _KINDS[type(value)] if value else f"an empty {_KINDS[type(value)].split()[-1]}"
+    if isinstance(value, str) and "://" in value:
+        return "a URL"
+    text = json.dumps(value, default=str, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    return text if len(text) <= 60 else text[:56] + "..." + text[-1]
+
+
+def path(steps: Steps, start: str = "") -> str:
+    """``("routes", 2, "to")`` as ``routes[2].to``, after ``start``."""
+    text = start
+    for step in steps:
+        if isinstance(step, str) and _PLAIN_KEY.fullmatch(step):
+            text += step if text.endswith(" ") or not text else f".{step}"
+        else:
+            text += f"[{show(step)}]"
+    return text
+
+
+def is_inside(where: str, outer: str) -> bool:
+    """Whether a place is part of another."""
+    return where.startswith((f"{outer}.", f"{outer}["))
+
+
+def from_pydantic(
+    error: ValidationError, value: Any, place: str, key: str, fields: Sequence[str]
+) -> list[Problem]:
+    """One problem for each wrong spot in ``value``, which was found at ``place``.
+
+    :param key: the key that the value stands under, for the remedy
+    :param fields: the keys that are allowed in ``value``
+    """
+    problems: dict[str, Problem] = {}
+    for detail in error.errors(include_url=False):
+        steps, rest = _walk(value, detail["loc"])
+        if detail["type"] in _MISSING_TYPES | _UNKNOWN_TYPES and rest:
+            steps.append(rest[-1])
+        where = path(steps, place)
+        problems.setdefault(where, _problem(where, detail["type"], steps, value, key, fields))
+    return list(problems.values())
+
+
+def _problem(where: str, kind: str, steps: Steps, value: Any, key: str, fields: Sequence[str]) -> Problem:
+    if kind in _UNKNOWN_TYPES:
+        known = fields if len(steps) == 1 else TARGET_KEYS
+        return Problem(where, "is not a known key.", suggest(str(steps[-1]), known))
+    if kind in _MISSING_TYPES:
+        return Problem(where, "is missing.", _remedy(steps, key))
+    found = _get(value, steps)
+    if steps[:1] == ["config"]:
+        return Problem(where, f"found {_KINDS[type(found)]}.", _CONFIG_REMEDIES[len(steps)])
+    return Problem(where, f"found {show(found)}.", _remedy(steps, key))
+
+
+def _remedy(steps: Steps, key: str) -> str:
+    last = steps[-1] if steps else key
+    if isinstance(last, int):
+        return REMEDIES["backend"]
+    if last == "queue" and (len(steps) > 1 or key == "default"):
+        return 'Give the exact name of a queue in quotes, e.g. "gpu".'
+    return REMEDIES[last]
+
+
+def _walk(value: Any, loc: Steps) -> tuple[list[str | int], list[str | int]]:
+    """Split a location into the steps that exist in the value and the rest, without pydantic's union tags."""
+    steps: list[str | int] = []
+    rest: list[str | int] = []
+    for step in loc:
+        if not rest and _leads_on(value, steps) and _has(value, step):
+            steps.append(step)
+            value = value[step]
+        else:
+            rest.append(step)
+    return steps, rest
+
+
+def _leads_on(value: Any, steps: Steps) -> bool:
+    """Whether the schema has parts here. An object where text belongs may have a union's tag as a key."""
+    if not steps or isinstance(value, list) or steps[0] == "config":
+        return len(steps) < 3
+    return isinstance(steps[-1], int)
+
+
+def _has(value: Any, step: str | int) -> bool:
+    if isinstance(value, dict):
+        return step in value
+    return isinstance(value, list) and isinstance(step, int) and step < len(value)
+
+
+def _get(value: Any, steps: Steps) -> Any:
+    for step in steps:
+        value = value[step]
+    return value

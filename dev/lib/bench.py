@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure this package side by side with Airflow's own executors. Benchmarks print; they do not gate."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import sys
+import tempfile
+from pathlib import Path
+
+from environment import add_airflow_version, enter, run
+
+AREAS = {
+    "router": "what routing costs the scheduler's thread, for each task and for each heartbeat",
+    "local": "LocalExecutor in one process: memory, start, hand-over",
+    "celery": "CeleryExecutor in one process, on Redis and RabbitMQ: publishing, and waiting for results",
+    "end-to-end": "LocalExecutor and DispatchExecutor under a real Airflow: tasks a second, start latency",
+    "chaos": "CeleryExecutor under a real Airflow whose broker, results, worker and scheduler fail: tasks lost",
+}
+
+
+def main() -> int:
+    areas = "\n".join(f"  {name:12}{what}" for name, what in AREAS.items())
+    parser = argparse.ArgumentParser(
+        prog="./dev/bench",
+        description=f"{__doc__}\n\nareas:\n{areas}",
+        epilog="Everything after the area is for the benchmark: ./dev/bench router --help",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_airflow_version(parser)
+    parser.add_argument("area", choices=AREAS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see ./dev/bench AREA --help")
+    options = parser.parse_args()
+    enter(options.airflow_version)
+    script = Path(__file__).with_name(f"bench_{options.area.replace('-', '_')}.py")
+    with tempfile.TemporaryDirectory(prefix="dispatch-bench-") as home:
+        os.environ.update(AIRFLOW_HOME=home, AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING")
+        sys.argv = [f"./dev/bench {options.area}", *options.arguments]
+        runpy.run_path(str(script), run_name="__main__")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Python environments to develop in: one per supported Airflow version, made from its lock file.
+
+Everything is kept under ``.cache/`` of the checkout, or under ``$DISPATCH_DEV_HOME`` where that is set;
+deleting the folder is always safe. Standard library only, since this runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+AIRFLOW_VERSIONS = ("3.1.8", "3.2.2", "3.3.2", "3.4.0b2")
+DEFAULT_AIRFLOW_VERSION = "3.3.2"
+
+REPO = Path(__file__).resolve().parents[2]
+LOCKS = REPO / "dev" / "locks"
+UV = "uv==0.13.9"
+
+# A stamp is written last, so a folder without one was interrupted and is made again.
+_STAMP = "complete.stamp"
+
+
+class DevError(Exception):
+    """Something a developer can act on; shown without a traceback."""
+
+
+def add_airflow_version(parser: argparse.ArgumentParser) -> None:
+    """The option that most commands have."""
+    parser.add_argument(
+        "--airflow-version",
+        choices=AIRFLOW_VERSIONS,
+        default=DEFAULT_AIRFLOW_VERSION,
+        help="default: %(default)s",
+    )
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def step(title: str) -> Iterator[None]:
+    """Announce a step, and say how long it took."""
+    began = time.monotonic()
+    say(f"-- {title} ...")
+    yield
+    say(f"   {title}: {time.monotonic() - began:.1f} s")
+
+
+def home() -> Path:
+    """The folder that holds environments and tools."""
+    chosen = os.environ.get("DISPATCH_DEV_HOME")
+    folder = Path(chosen).expanduser().resolve() if chosen else REPO / ".cache"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DevError(
+            f"cannot make {folder}: {error}. Set DISPATCH_DEV_HOME to a folder you own."
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise DevError(f"cannot write to {folder}. Set DISPATCH_DEV_HOME to a folder you own.")
+    return folder
+
+
+def lock_file(airflow_version: str) -> Path:
+    return LOCKS / f"airflow-{airflow_version}.txt"
+
+
+def ensure(airflow_version: str) -> Path:
+    """Make or update the environment for an Airflow version; returns its Python."""
+    lock = lock_file(airflow_version)
+    if not lock.exists():
+        raise DevError(f"no lock file {lock}. Make it: ./dev/lock --airflow-version {airflow_version}")
+    # The checkout's path is part of the name: a copied checkout must not use the environment of the original.
+    folder = home() / f"env-{airflow_version}-{_digest(str(REPO).encode(), lock.read_bytes())}"
+    with _only_one(folder):
+        if not (folder / _STAMP).exists():
+            _create(folder, airflow_version, lock)
+        _install_project(folder)
+    return python_of(folder)
+
+
+def enter(airflow_version: str) -> None:
+    """Go on with this very script in the environment of an Airflow version (a no-op when already there)."""
+    python = ensure(airflow_version)
+    if Path(sys.executable) != python:
+        os.execv(python, [str(python), *sys.argv])
+
+
+def python_of(folder: Path) -> Path:
+    return folder / "bin" / "python"
+
+
+def new_environment(folder: Path) -> Path:
+    """An empty virtual environment with this Python; returns its Python."""
+    run_uv(["venv", "--quiet", "--clear", "--python", sys.executable, str(folder)])
+    return python_of(folder)
+
+
+def run_uv(arguments: Sequence[str], stdin: str | None = None) -> None:
+    """Run uv, or raise DevError with what was tried."""
+    command = [str(_uv()), *arguments]
+    done = subprocess.run(command, input=stdin, text=True, env=_uv_environ(), cwd=REPO, check=False)
+    if done.returncode:
+        raise DevError(f"`uv {' '.join(arguments)}` failed with exit code {done.returncode} (see above)")
+
+
+def run(main: object) -> None:
+    """Call a script's main and turn what it returns or raises into an exit code."""
+    try:
+        sys.exit(main())  # type: ignore[operator]
+    except DevError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _create(folder: Path, airflow_version: str, lock: Path) -> None:
+    with step(f"Installing Airflow {airflow_version} and the tools into {folder}"):
+        python = new_environment(folder)
+        run_uv(["pip", "install", "--quiet", "--python", str(python), "--requirements", str(lock)])
+        (folder / _STAMP).write_text("")
+
+
+def _install_project(folder: Path) -> None:
+    """Install the checkout itself (editable), again whenever its metadata changed."""
+    stamp = folder / _STAMP
+    wanted = _digest(*(path.read_bytes() for path in _metadata_files()))
+    if stamp.read_text() == wanted:
+        return
+    with step("Installing this checkout into it"):
+        python = str(python_of(folder))
+        options = ["--quiet", "--no-deps", "--no-build-isolation"]  # hatchling is in the locked set
+        run_uv(["pip", "install", *options, "--python", python, "--editable", str(REPO)])
+    stamp.write_text(wanted)
+
+
+def _metadata_files() -> list[Path]:
+    return [REPO / "pyproject.toml", REPO / "airflow_dispatch_provider" / "__init__.py"]
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:10]
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, so that two commands started together do not make it twice."""
+    with folder.with_name(f"{folder.name}.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"-- Waiting: another command is making {folder}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _uv() -> Path:
+    folder = home() / UV.replace("==", "-")
+    with _only_one(folder):
+        if not (folder / _STAMP).exists():
+            with step(f"Installing {UV}"):
+                _install_uv(folder)
+            (folder / _STAMP).write_text("")
+    return folder / "bin" / "uv"
+
+
+def _install_uv(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if subprocess.run([sys.executable, "-m", "venv", str(folder)], check=False).returncode:
+        raise DevError(
+            f"{sys.executable} -m venv failed (see above). On Debian or Ubuntu: apt-get install python3.11-venv"
+        )
+    if subprocess.run([*_pip(folder), "install", "--quiet", UV], check=False).returncode:
+        raise DevError(f"pip could not install {UV} (see above). Is the package index reachable?")
+
+
+def _pip(folder: Path) -> list[str]:
+    return [str(python_of(folder)), "-m", "pip", "--disable-pip-version-check"]
+
+
+def _uv_environ() -> dict[str, str]:
+    """The environment for uv: pip's own index, certificate and proxy settings, in uv's words."""
+    settings = {**_pip_settings_for_uv(), **os.environ}
+    settings.pop("VIRTUAL_ENV", None)
+    if "UV_CACHE_DIR" not in settings and not _writable(Path.home()):
+        settings["UV_CACHE_DIR"] = str(home() / "uv-cache")
+    return settings
+
+
+def _pip_settings_for_uv() -> dict[str, str]:
+    names = {
+        "index-url": "UV_DEFAULT_INDEX",
+        "extra-index-url": "UV_INDEX",
+        "cert": "SSL_CERT_FILE",
+        "proxy": "ALL_PROXY",
+    }
+    listed = subprocess.run(
+        [*_pip(_uv().parent.parent), "config", "list"], capture_output=True, text=True, check=False
+    )
+    found = {}
+    for line in listed.stdout.splitlines():
+        key, _, value = line.partition("=")
+        name = names.get(key.rpartition(".")[2])
+        if name:
+            found[name] = " ".join(value.strip("'\"").replace("\\n", " ").split())
+    return found
+
+
+def _writable(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK)

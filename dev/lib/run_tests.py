@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the tests in an environment of their own, made on first use. Everything else goes to pytest."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+from environment import AIRFLOW_VERSIONS, DEFAULT_AIRFLOW_VERSION, REPO, ensure, run, say
+
+_EXAMPLES = """examples:
+  ./dev/test                              unit, integration and acceptance tests on Airflow %(default)s
+  ./dev/test tests/unit -k circuit        some of them
+  ./dev/test --airflow-version 3.1.8 -x   on another version, stopping at the first failure
+  ./dev/test --all-versions               everything on every supported version, with a summary; what does
+                                          not depend on Airflow runs once, with %(default)s
+  ./dev/test -- --help                    pytest's own options
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one pytest run did; all counts are 0 when it ended before it could report."""
+
+    airflow_version: str
+    exit_code: int
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_code == 0 and self.failed == 0 and self.passed > 0
+
+
+def main() -> int:
+    options, pytest_arguments = _parse()
+    if not options.all_versions:
+        return _pytest(options.airflow_version, pytest_arguments)
+    results = [_measured(version, [*pytest_arguments, *_once(version)]) for version in AIRFLOW_VERSIONS]
+    _print_summary(results)
+    return 0 if all(result.ok for result in results) else 1
+
+
+def _once(airflow_version: str) -> list[str]:
+    return [] if airflow_version == DEFAULT_AIRFLOW_VERSION else ["-m", "not once"]
+
+
+def _parse() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="./dev/test",
+        usage="./dev/test [--airflow-version X | --all-versions] [pytest arguments]",
+        description=__doc__,
+        epilog=_EXAMPLES % {"default": DEFAULT_AIRFLOW_VERSION},
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--airflow-version",
+        choices=AIRFLOW_VERSIONS,
+        default=DEFAULT_AIRFLOW_VERSION,
+        help="the Airflow to test with (default: %(default)s)",
+    )
+    which.add_argument("--all-versions", action="store_true", help="test with each of them in turn")
+    arguments = sys.argv[1:]
+    rest: list[str] = []
+    if "--" in arguments:
+        split = arguments.index("--")
+        arguments, rest = arguments[:split], arguments[split + 1 :]
+    options, unknown = parser.parse_known_args(arguments)
+    return options, unknown + rest
+
+
+def _measured(airflow_version: str, arguments: list[str]) -> Result:
+    say(f"\n===== Airflow {airflow_version} =====")
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="dispatch-test-") as folder:
+        report = Path(folder) / "report.xml"
+        exit_code = _pytest(airflow_version, ["--durations=10", *arguments, f"--junit-xml={report}"])
+        counts = _counts(report) if report.exists() else {}
+    return Result(airflow_version, exit_code, **counts, seconds=time.monotonic() - began)
+
+
+def _pytest(airflow_version: str, arguments: list[str]) -> int:
+    python = ensure(airflow_version)
+    with tempfile.TemporaryDirectory(prefix="dispatch-test-", ignore_cleanup_errors=True) as airflow_home:
+        command = [str(python), "-m", "pytest", *arguments]
+        process = subprocess.Popen(command, cwd=REPO, env=_test_environ(airflow_home))
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # it got the same Ctrl-C, and has its own things to stop
+            raise
+
+
+def _test_environ(airflow_home: str) -> dict[str, str]:
+    """This environment without the Airflow settings of whoever runs the tests."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    return {**inherited, "AIRFLOW_HOME": airflow_home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+
+
+def _counts(report: Path) -> dict[str, int]:
+    suites = list(ElementTree.parse(report).getroot().iter("testsuite"))
+    total, failures, errors, skipped = (
+        sum(int(suite.get(name, "0")) for suite in suites)
+        for name in ("tests", "failures", "errors", "skipped")
+    )
+    failed = failures + errors
+    return {"passed": max(0, total - failed - skipped), "failed": failed, "skipped": skipped}
+
+
+def _print_summary(results: list[Result]) -> None:
+    print(f"\n{'Airflow':<10}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}  result")
+    for result in results:
+        counts = f"{result.passed:>8}{result.failed:>8}{result.skipped:>9}{result.seconds:>9.1f}"
+        print(f"{result.airflow_version:<10}{counts}  {_verdict(result)}")
+
+
+def _verdict(result: Result) -> str:
+    if result.ok:
+        return "ok"
+    if result.passed + result.failed == 0:
+        return f"FAILED: no test was executed (pytest exit code {result.exit_code})"
+    return f"FAILED (pytest exit code {result.exit_code})"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from airflow_cluster import AirflowCluster
+from postgres_server import PostgresServer
+
+SLOTS = {"small": 2, "medium": 4, "large": 8}
+ROUTES = {"two": ["small"], "four": ["medium"], "spill": ["medium", "large"], "glob-*": ["large"]}
+DEFAULT = "medium"
+QUICK_ADOPTION = {
+    # A scheduler's row may be two heartbeats old: Airflow saves the time of the last one with the next.
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+}
+"""A scheduler that was killed is noticed within 20 s, instead of minutes."""
+
+COMPONENTS = ("api-server", "scheduler", "dag-processor")
+
+
+def settings(records: Path, tasks: int) -> dict[str, str]:
+    backends = {name: {"executor": "LocalExecutor", "slots": slots} for name, slots in SLOTS.items()}
+    routes = [{"queue": queue, "to": targets} for queue, targets in ROUTES.items()]
+    return {
+        "AIRFLOW__CORE__EXECUTOR": "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "64",
+        "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": "1000",
+        "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "32",
+        # With the default of 1 s, the tests mostly wait for the next round of the scheduler's loop.
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+        "AIRFLOW__DISPATCH__BACKENDS": json.dumps(backends),
+        "AIRFLOW__DISPATCH__ROUTES": json.dumps(routes),
+        "AIRFLOW__DISPATCH__DEFAULT": DEFAULT,
+        "DISPATCH_TEST_RECORDS": str(records),
+        "DISPATCH_TEST_TASKS": str(tasks),
+    }
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def make_cluster(
+    postgres: PostgresServer, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., AirflowCluster]]:
+    """Starts whole Airflows, with three local backends behind the router; stops them after the test."""
+    with ExitStack() as stack:
+
+        def make(tasks: int = 0, **more: str) -> AirflowCluster:
+            records = tmp_path / "records"
+            records.mkdir()
+            database = postgres.create_database(request.node.name.replace("test_", "")[:40])
+            env = {**settings(records, tasks), **more}
+            cluster = AirflowCluster(tmp_path / "home", env, database, COMPONENTS)
+            shutil.copy(Path(__file__).with_name("recorded_dag.py"), cluster.dags)
+            return stack.enter_context(cluster)
+
+        yield make
+
+
+def wait(condition: Callable[[], bool], timeout: float, cluster: AirflowCluster) -> float:
+    """Wait until it is so; returns when (monotonic seconds) that was."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        cluster.check_running()
+        assert time.monotonic() < deadline, f"not so after {timeout:.0f} s"
+        time.sleep(0.3)
+    return time.monotonic()

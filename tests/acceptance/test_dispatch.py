@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The router under a real scheduler, api-server and dag-processor, on PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_3_PLUS, AIRFLOW_V_3_4_PLUS
+
+from .conftest import DEFAULT, QUICK_ADOPTION, ROUTES, SLOTS, wait
+from .records import Records, backends_of, most_at_once
+
+pytestmark = pytest.mark.acceptance
+
+TASKS = 300 if AIRFLOW_V_3_3_PLUS else 100
+TASKS_OF_THE_KILLED = 300 if AIRFLOW_V_3_3_PLUS and not AIRFLOW_V_3_4_PLUS else 100
+
+
+def allowed(task_id: str) -> list[str]:
+    """Backends that the routes name for a task."""
+    queue = task_id.rsplit("_", 1)[0]
+    return ROUTES.get("glob-*" if queue.startswith("glob-") else queue, [DEFAULT])
+
+
+def test_many_tasks_each_run_once_where_their_route_says(make_cluster):
+    """Hundreds of tasks over five queues and three backends: none lost, none twice, no slot exceeded."""
+    cluster = make_cluster(TASKS)
+    run_id = cluster.trigger("many")
+    assert cluster.wait_for_run("many", run_id, timeout=600) == "success"
+    records = Records.of(cluster, run_id)
+    assert len(records.completions()) == TASKS
+    assert set(records.starts().values()) == set(records.completions().values()) == {1}
+    ran_on = backends_of(cluster.event_logs(dag_id="many", event="dispatched"), run_id)
+    assert len(ran_on) == TASKS
+    assert {task: where for task, where in ran_on.items() if where[-1] not in allowed(task)} == {}
+    spans = records.spans()
+    for backend, slots in SLOTS.items():
+        on_it = [spans[task] for task, where in ran_on.items() if where[-1] == backend]
+        assert most_at_once(on_it) <= slots
+
+
+def test_a_full_backend_delays_nobody_and_what_it_holds_stays_alive(make_cluster):
+    """With both slots of `small` taken and ten more tasks of higher priority held for it, the others' tasks
+    run. Held for several times `task_queued_timeout`, the ten are neither failed nor rescheduled, and their
+    tokens are valid when they run."""
+    timeout = 5
+    cluster = make_cluster(
+        AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT=str(timeout),
+        AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL="1",
+        # A dispatched task whose process takes that long to start, on a busy machine, is rescheduled.
+        AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES="100",
+        AIRFLOW__EXECUTION_API__JWT_EXPIRATION_TIME="60",
+    )
+    run_id = cluster.trigger("blocked")
+    records = Records.of(cluster, run_id)
+    others_done = wait(lambda: sum(records.completions().values()) == 6, 180, cluster)
+    assert {task.split("_")[0] for task in records.completions()} == {"four", "glob-x"}
+    running = wait(lambda: len(records.starts()) == 6 + SLOTS["small"], 60, cluster)
+    held = waiting(cluster, run_id)
+    assert len(held) == 10
+    found_before = len(stuck(cluster))  # such a one is held by now
+    wait(lambda: time.monotonic() > max(others_done, running) + 3 * timeout, 60, cluster)
+    assert waiting(cluster, run_id) == held
+    assert held & set(stuck(cluster)[found_before:]) == set()
+    records.release()
+    assert cluster.wait_for_run("blocked", run_id, timeout=180) == "success"
+    assert set(records.completions().values()) == {1}
+    rows = {row["task_id"]: row for row in cluster.task_instances("blocked", run_id)}
+    assert {rows[task]["try_number"] for task in held} == {1}
+
+
+def test_the_scheduler_is_killed_and_nothing_is_lost(make_cluster):
+    """SIGKILL in the middle, another scheduler: every task ends in success, none runs to its end twice."""
+    cluster = make_cluster(
+        TASKS_OF_THE_KILLED,
+        **QUICK_ADOPTION,
+    )
+    run_id = cluster.trigger("many")
+    records = Records.of(cluster, run_id)
+    wait(lambda: sum(records.completions().values()) >= TASKS_OF_THE_KILLED // 3, 300, cluster)
+    cluster.kill_scheduler()
+    cluster.start_scheduler()
+    assert cluster.wait_for_run("many", run_id, timeout=600) == "success"
+    assert len(records.completions()) == TASKS_OF_THE_KILLED
+    assert {task: n for task, n in records.completions().items() if n > 1} == {}
+
+
+def waiting(cluster, run_id: str) -> set[str]:
+    """Tasks that are queued."""
+    rows = cluster.task_instances("blocked", run_id)
+    return {row["task_id"] for row in rows if row["state"] == "queued"}
+
+
+def stuck(cluster) -> list[str]:
+    """Tasks that Airflow found queued for too long, in order."""
+    return [row["task_id"] for row in cluster.event_logs(dag_id="blocked") if "stuck" in row["event"]]

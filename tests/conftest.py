@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Before Airflow is imported: a home folder of the test run's own."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+if "AIRFLOW_HOME" not in os.environ:
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
+    atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
+os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+# Read when the Task SDK is imported: with the default, a task that finds no API server tries for half a minute.
+os.environ.setdefault("AIRFLOW__WORKERS__EXECUTION_API_RETRIES", "1")
+
+import pytest
+
+VERSION_INDEPENDENT = (
+    "integration/celery/test_servers",
+    "integration/celery/test_capacity",
+    "integration/celery/test_publish",
+    "integration/celery/test_results_redis",
+    "integration/celery/test_results_rpc",
+    "unit/docs",
+    "unit/routing",
+)
+"""Nothing of Airflow is under test in these, and every lock pins the same Celery, kombu and redis-py."""
+
+pytest_plugins = ["airflow_dispatch_provider.testing.fixtures"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what ``./dev/test --all-versions`` runs with one Airflow version only."""
+    for item in items:
+        if any(part in item.path.as_posix() for part in VERSION_INDEPENDENT):
+            item.add_marker(pytest.mark.once)
+
+
+@pytest.fixture(autouse=True)
+def no_swallowed_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """What the router keeps from the scheduler must not be kept from the tests."""
+    yield
+    guard = "airflow_dispatch_provider.executors.guard"
+    for phase in ("setup", "call", "teardown"):
+        errors = [record for record in caplog.get_records(phase) if record.name == guard]
+        assert not errors, "\n".join(record.getMessage() for record in errors)

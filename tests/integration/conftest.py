@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from .database import connect, prepare
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param("sqlite", marks=pytest.mark.integration("sqlite")),
+        pytest.param("postgres", marks=pytest.mark.integration("postgres")),
+    ],
+)
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a migrated database with one Dag run, which this process uses for the rest of the session."""
+    folder = tmp_path_factory.mktemp(request.param)
+    before = os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
+    if request.param == "sqlite":
+        url = f"sqlite:///{folder}/airflow.db"
+        prepare(url, folder)
+        connect(url)
+        yield url
+    else:
+        from postgres_server import PostgresServer
+
+        with PostgresServer() as server:
+            prepare(server.url, folder)
+            connect(server.url)
+            yield server.url
+    from airflow import settings
+
+    settings.dispose_orm()
+    if before is None:
+        del os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    else:
+        os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = before

@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
+from tests.unit.cli.conftest import LOCAL, Configure, Outcome
+
+Run = Callable[..., Outcome]
+
+GOOD: dict[str, Any] = {
+    "backends": {
+        "small": {**LOCAL, "config": {"celery": {"broker_url": "redis://:hunter2@broker"}}},
+        "large": {**LOCAL, "slots": 8},
+    },
+    "routes": [
+        {"queue": "b*", "to": ["small", {"backend": "large", "queue": "other"}], "overflow_after": 30},
+        {"queue": "b*", "dag_id": "nightly", "to": ["large"]},
+        {"queue": "split", "to": [{"backend": "small", "weight": 1}, {"backend": "large", "weight": 3}]},
+    ],
+    "default": "large",
+}
+BAD: dict[str, Any] = {
+    "backends": {"small": {**LOCAL, "slots": "many"}, "large": LOCAL},
+    "routes": [{"queue": "q", "to": ["lage"]}],
+    "default": "smal",
+}
+
+
+class TestValidate:
+    def test_right(self, run: Run, configure: Configure) -> None:
+        configure(**GOOD)
+        done = run("validate")
+        assert (done.code, done.err) == (0, "")
+        assert done.out == "The [dispatch] configuration is right: 2 backends, 3 routes and a default.\n"
+
+    def test_right_as_json_is_an_empty_list(self, run: Run, configure: Configure) -> None:
+        configure(**GOOD)
+        done = run("validate", "-o", "json")
+        assert (done.code, done.json) == (0, [])
+
+    def test_every_mistake_at_once(self, run: Run, configure: Configure) -> None:
+        configure(**BAD)
+        done = run("validate", "-o", "json")
+        assert done.code == 1
+        assert {row["where"] for row in done.json} == {
+            "[dispatch] backends.small.slots",
+            "[dispatch] routes[0].to[0]",
+            "[dispatch] default",
+        }
+        assert all(row["severity"] == "mistake" and row["found"] and row["remedy"] for row in done.json)
+
+    @pytest.mark.parametrize("output", ["table", "plain"])
+    def test_places_are_shown_in_full(self, output: str, run: Run, configure: Configure) -> None:
+        configure(**BAD)
+        done = run("validate", "-o", output)
+        assert done.code == 1
+        assert "[dispatch] routes[0].to[0]" in done.out
+
+    def test_nothing_configured(self, run: Run) -> None:
+        done = run("validate", "-o", "json")
+        assert done.code == 1
+        assert done.json[0]["where"] == "[dispatch] backends"
+
+    def test_workers_that_cannot_be_counted(self, run: Run, configure: Configure) -> None:
+        configure(backends={"a": {"executor": "LocalExecutor", "slots": "workers"}})
+        done = run("validate", "-o", "json")
+        assert (done.code, done.json[0]["where"]) == (1, "[dispatch] backends.a.executor")
+        assert "cannot count its workers" in done.json[0]["found"]
+
+    @pytest.mark.parametrize(
+        ("option", "value", "found"),
+        [
+            ("broker_url", "nothing-like-it://host", "nothing-like-it"),
+            ("broker_url", "sqs://", "botocore"),
+            ("result_backend", "nothing-like-it://host", "nothing-like-it"),
+            ("result_backend", "no_such.module:Backend", "no_such"),
+            ("result_backend", "disabled://", "no result backend"),
+        ],
+    )
+    def test_what_celery_cannot_use(
+        self, option: str, value: str, found: str, run: Run, configure: Configure
+    ) -> None:
+        """Transports and result backends that do not exist, or lack their library; the other backends are right."""
+        celery = {
+            "broker_url": "redis://:a-secret@no-such-host/0",
+            "result_backend": "redis://no-such-host/1",
+        }
+        configure(
+            backends={
+                name: {"executor": "CeleryExecutor", "slots": 1, "config": {"celery": options}}
+                for name, options in {"right": celery, "wrong": {**celery, option: value}}.items()
+            },
+            routes=[{"queue": "q", "to": ["right"]}],
+            default="wrong",
+        )
+        done = run("validate", "-o", "json")
+        (problem,) = (row for row in done.json if row["severity"] == "mistake")
+        assert done.code == 1
+        assert problem["where"] == f"[dispatch] backends.wrong: [celery] {option}"
+        assert found in problem["found"]
+        assert problem["remedy"]
+
+    def test_missing_dependency_names_the_extra(
+        self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delitem(sys.modules, "airflow_dispatch_provider.executors.celery_executor", raising=False)
+        monkeypatch.setitem(sys.modules, "airflow.providers.celery.executors.celery_executor", None)
+        configure(backends={"celery": {"executor": "CeleryExecutor", "slots": 1}})
+        done = run("validate", "-o", "json")
+        assert done.code == 1
+        (problem,) = [row for row in done.json if row["severity"] == "mistake"]
+        assert problem["where"] == "[dispatch] backends.celery.executor"
+        assert "airflow-dispatch-provider[celery]" in problem["found"]
+
+    def test_place_is_the_file(self, run: Run, configure: Configure, tmp_path: Path) -> None:
+        file = tmp_path / "dispatch.yaml"
+        file.write_text(yaml.safe_dump({"backends": {"x": {"executor": "no_such.module.X", "slots": 1}}}))
+        configure(config_file=str(file))
+        done = run("validate", "-o", "json")
+        assert done.code == 1
+        assert [row["where"] for row in done.json if row["severity"] == "mistake"] == [
+            f"{file}: backends.x.executor"
+        ]
+
+    @pytest.mark.parametrize(
+        ("change", "where"),
+        [
+            ({"backends": {"a": {**LOCAL, "slots": 1000}}, "default": "a"}, "[core] parallelism"),
+            ({"backends": {"a": LOCAL, "b": LOCAL}, "default": "a"}, "[dispatch] backends.b"),
+            ({"backends": {"a": {**LOCAL, "cordoned": True}}, "default": "a"}, "[dispatch] default"),
+            (
+                {
+                    "backends": {"a": LOCAL, "b": {**LOCAL, "cordoned": True}},
+                    "default": "a",
+                    "routes": [{"queue": "q", "to": ["b"]}],
+                },
+                "[dispatch] routes[0]",
+            ),
+        ],
+    )
+    def test_warnings_fail_only_when_strict(
+        self, change: dict[str, Any], where: str, run: Run, configure: Configure
+    ) -> None:
+        configure(**change)
+        done = run("validate", "-o", "json")
+        assert (done.code, [(row["severity"], row["where"]) for row in done.json]) == (
+            0,
+            [("warning", where)],
+        )
+        assert run("validate", "--strict").code == 1
+
+    @pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="Airflow 3.1 knows tasks only")
+    def test_workload_types_that_no_backend_runs(self, run: Run, configure: Configure) -> None:
+        configure(backends={"a": {"executor": "airflow.executors.base_executor.BaseExecutor", "slots": 1}})
+        done = run("validate", "-o", "json")
+        assert done.code == 0
+        assert any("no backend can run callbacks" in row["found"] for row in done.json)
+
+    @pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="on Airflow 3.1 the commands come from the executor")
+    def test_router_that_is_not_in_use(
+        self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        configure(**GOOD)
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
+        # Airflow parses the names once a process.
+        monkeypatch.setattr("airflow.executors.executor_loader._executor_names", [])
+        done = run("validate", "-o", "json")
+        assert done.code == 0
+        assert [row["where"] for row in done.json] == ["[core] executor"]
+
+
+class TestBadConfiguration:
+    """No command shows a traceback, and none prints half a result."""
+
+    @pytest.mark.parametrize(
+        ("name", "arguments"), [("backends", []), ("routes", []), ("explain", ["--queue", "q"])]
+    )
+    def test_mistakes_go_to_stderr(
+        self, name: str, arguments: list[str], run: Run, configure: Configure
+    ) -> None:
+        configure(**BAD)
+        done = run(name, *arguments, "-o", "json")
+        assert (done.code, done.out) == (1, "")
+        assert "has 3 mistakes" in done.err
+        assert "Traceback" not in done.err
+
+    @pytest.mark.parametrize("text", ["{", "[]", "null", "7", '"x"', '{"a": 1}', '{"a": {}, "a": {}}'])
+    def test_any_text_for_backends(self, text: str, run: Run, configure: Configure) -> None:
+        configure(backends=text)
+        assert run("validate").code == 1
+        assert run("routes").code == 1
+
+    def test_parallelism_that_is_no_number(
+        self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        configure(**GOOD)
+        monkeypatch.setenv("AIRFLOW__CORE__PARALLELISM", "lots")
+        done = run("validate")
+        assert done.code == 1
+        assert "parallelism" in done.err
+        assert "Traceback" not in done.err
+
+    def test_command_that_fails(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AIRFLOW__DISPATCH__BACKENDS_CMD", "false")
+        done = run("validate")
+        assert done.code == 1
+        assert "Traceback" not in done.err
+
+
+class TestBackends:
+    def test_rows(self, run: Run, configure: Configure) -> None:
+        configure(**GOOD)
+        small, large = run("backends", "-o", "json").json
+        assert small["name"] == "small"
+        assert small["executor"] == "airflow_dispatch_provider.executors.local_executor.LocalExecutor"
+        assert (small["slots"], small["cordoned"], small["status"]) == (4, False, "ok")
+        assert "ExecuteTask" in small["workload_types"]
+        assert (small["options"], large["options"]) == (["celery.broker_url"], [])
+
+    @pytest.mark.parametrize("output", ["table", "json", "yaml", "plain"])
+    def test_values_of_options_are_never_shown(self, output: str, run: Run, configure: Configure) -> None:
+        configure(**GOOD)
+        done = run("backends", "-o", output)
+        assert done.code == 0
+        assert "celery.broker_url" in done.out
+        assert "hunter2" not in done.out + done.err
+
+    def test_backend_that_cannot_be_imported_is_listed(self, run: Run, configure: Configure) -> None:
+        configure(backends={"x": {"executor": "no_such.module.X", "slots": 1}})
+        done = run("backends", "-o", "json")
+        assert done.code == 0
+        assert "cannot be imported" in done.json[0]["status"]
+
+
+class TestRoutes:
+    def test_order_is_the_one_in_which_they_win(self, run: Run, configure: Configure) -> None:
+        configure(**GOOD)
+        rows = run("routes", "-o", "json").json
+        assert [row["route"] for row in rows] == ["split", "b* of nightly", "b*", "default"]
+        assert [row["order"] for row in rows] == [1, 2, 3, 4]
+        assert rows[2]["targets"][1] == {"backend": "large", "queue": "other", "weight": None}
+        assert rows[2]["overflow_after"] == 30
+
+    @pytest.mark.parametrize("output", ["table", "plain"])
+    def test_for_people(self, output: str, run: Run, configure: Configure) -> None:
+        configure(**GOOD)
+        text = run("routes", "-o", output).out
+        assert "large (queue other)" in text
+        assert "after 30 s" in text
+        assert "small, weight 1" in text
+
+    def test_yaml(self, run: Run, configure: Configure) -> None:
+        configure(**GOOD)
+        assert len(yaml.safe_load(run("routes", "-o", "yaml").out)) == 4
+
+
+class TestExplain:
+    def test_overflow_and_failover(self, run: Run, configure: Configure) -> None:
+        configure(**GOOD)
+        found = run("explain", "--queue", "batch", "-o", "json").json
+        assert found["route"] == "b*"
+        assert found["choice"] == {"backend": "small", "queue": "batch"}
+        assert found["reason"]["name"] == "first_choice"
+        first, second = found["targets"]
+        assert [use["reason"] for use in first["used"]] == ["first_choice"]
+        assert [(use["reason"], use["after"]) for use in second["used"]] == [
+            ("overflow", 30),
+            ("failover", 0),
+        ]
+        assert second["queue"] == "other"
+
+    def test_dag_id(self, run: Run, configure: Configure) -> None:
+        configure(**GOOD)
+        assert run("explain", "-q", "batch", "-d", "nightly", "-o", "json").json["route"] == "b* of nightly"
+        assert "routes that ask for one were left out" in run("explain", "-q", "batch").out
+
+    def test_no_route(self, run: Run, configure: Configure) -> None:
+        configure(**GOOD)
+        text = run("explain", "--queue", "nobody").out
+        assert "no route matches the queue 'nobody', so the default is taken" in text
+        assert "goes to large (first_choice: the route's first target has a free slot)" in text
+
+    def test_weights_without_the_task(self, run: Run, configure: Configure) -> None:
+        configure(**GOOD)
+        found = run("explain", "-q", "split", "-o", "json").json
+        assert (found["choice"], found["reason"]) == (None, None)
+        assert [(row["backend"], row["share"]) for row in found["targets"]] == [
+            ("large", 0.75),
+            ("small", 0.25),
+        ]
+
+    def test_weights_with_the_task_give_one_order(self, run: Run, configure: Configure) -> None:
+        configure(**GOOD)
+        arguments = ["-q", "split", "-d", "d", "-t", "t", "-r", "run"]
+        firsts = {
+            run("explain", *arguments, "--map-index", str(index), "-o", "json").json["choice"]["backend"]
+            for index in range(20)
+        }
+        assert firsts == {"small", "large"}
+        once, again = (run("explain", *arguments, "-o", "json").json for _ in range(2))
+        assert once == again
+
+    @pytest.mark.parametrize("output", ["table", "plain", "yaml"])
+    def test_other_formats(self, output: str, run: Run, configure: Configure) -> None:
+        configure(**GOOD)
+        done = run("explain", "-q", "batch", "-o", output)
+        assert (done.code, done.err) == (0, "")
+        assert "overflow" in done.out
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="teams can be used since Airflow 3.2")
+class TestTeam:
+    def test_needs_multi_team(self, run: Run, configure: Configure) -> None:
+        configure(**GOOD)
+        done = run("routes", "--team", "blue")
+        assert (done.code, done.out) == (2, "")
+        assert "[core] multi_team" in done.err
+
+    def test_reads_the_teams_own_settings(
+        self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        configure(**GOOD)
+        monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+        monkeypatch.setenv(
+            "AIRFLOW__BLUE___DISPATCH__BACKENDS", '{"blue": {"executor": "LocalExecutor", "slots": 1}}'
+        )
+        done = run("backends", "--team", "blue", "-o", "json")
+        assert [row["name"] for row in done.json] == ["blue"]

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from airflow_dispatch_provider.cli.definition import get_dispatch_cli_commands
+from airflow_dispatch_provider.get_provider_info import get_provider_info
+from tests.unit.cli.conftest import Outcome, commands
+
+
+def test_there_is_one_group() -> None:
+    (group,) = get_dispatch_cli_commands()
+    assert group.name == "dispatch"
+    assert [command.name for command in group.subcommands] == ["validate", "backends", "routes", "explain"]
+
+
+def test_the_metadata_names_the_function() -> None:
+    module, _, function = get_provider_info()["cli"][0].rpartition(".")
+    assert getattr(sys.modules[module], function) is get_dispatch_cli_commands
+
+
+@pytest.mark.parametrize("name", list(commands()))
+def test_help_says_what_it_does_and_what_the_exit_codes_mean(name: str, run: Callable[..., Outcome]) -> None:
+    shown = run(name, "--help")
+    assert shown.code == 0
+    words = " ".join(shown.out.split())
+    assert "Exit codes: 0 all is well, 1 the configuration has mistakes, 2 wrong usage." in words
+    assert "--output" in words
+    assert "--verbose" in words
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("explain", []),
+        ("explain", ["--queue", "q", "--map-index", "first"]),
+        ("routes", ["--output", "csv"]),
+        ("backends", ["--nonsense"]),
+        ("validate", ["surplus"]),
+    ],
+)
+def test_wrong_usage_ends_with_2(name: str, arguments: list[str], run: Callable[..., Outcome]) -> None:
+    assert run(name, *arguments).code == 2
+
+
+def test_the_definition_loads_neither_executors_nor_settings_parser() -> None:
+    """Every ``airflow`` command imports it."""
+    code = (
+        "import sys; import airflow.cli.cli_config; before = set(sys.modules);"
+        "import airflow_dispatch_provider.cli.definition;"
+        "print([m for m in set(sys.modules) - before if 'dispatch_provider' in m])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1]
+    assert "executors" not in loaded
+    assert "settings" not in loaded
+    assert "cli.commands" not in loaded
+
+
+@pytest.mark.parametrize("name", list(commands()))
+def test_help_has_no_square_brackets(name: str) -> None:
+    """Airflow's help formatter takes them for markup and drops them."""
+    command = commands()[name]
+    texts = [command.help, command.description, *(arg.kwargs.get("help", "") for arg in command.args)]
+    assert [text for text in texts if "[" in text] == []

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation says nothing that the code does not do, as far as that can be checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_dispatch_provider.routing.reasons import Reason
+from airflow_dispatch_provider.settings.options import OPTIONS
+from airflow_dispatch_provider.settings.parse import ROUTING_KEYS
+from airflow_dispatch_provider.settings.source import SettingsSource
+
+ROOT = Path(__file__).parents[3]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLE = re.compile(r"<!-- example: (\w+) -->\n+```(\w+)\n(.*?)```", re.DOTALL)
+INI = re.compile(r"```ini\n(.*?)```", re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
+
+
+class Options:
+    """``[dispatch]`` of an example."""
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        self._options = options
+
+    def get(self, section: str, key: str, *, fallback: Any = None) -> Any:
+        assert section == "dispatch"
+        return self._options.get(key, OPTIONS[key]["default"])
+
+
+def examples() -> Iterator[Any]:
+    for page in PAGES:
+        for number, (kind, language, text) in enumerate(EXAMPLE.findall(page.read_text())):
+            assert kind == language
+            yield pytest.param(kind, text, id=f"{page.name}-{number}")
+
+
+def as_options(kind: str, text: str, folder: Path) -> Mapping[str, str]:
+    if kind == "ini":
+        return dict(_read_ini(text)["dispatch"])
+    file = folder / f"dispatch.{kind}"
+    file.write_text(text)
+    return {"config_file": str(file)}
+
+
+def _read_ini(text: str) -> ConfigParser:
+    parser = ConfigParser(interpolation=None)
+    parser.read_string(text)
+    return parser
+
+
+@pytest.mark.parametrize(("kind", "text"), list(examples()))
+def test_example_is_a_right_configuration(kind: str, text: str, tmp_path: Path) -> None:
+    options = as_options(kind, text, tmp_path)
+    settings = SettingsSource(Options(options), lambda: options).load()
+    assert settings.backends
+
+
+@pytest.mark.parametrize(("kind", "text"), list(examples()))
+def test_parallelism_of_an_example_is_enough_for_its_slots(kind: str, text: str, tmp_path: Path) -> None:
+    parallelism = _read_ini(text).get("core", "parallelism", fallback=None) if kind == "ini" else None
+    if parallelism is None:
+        pytest.skip("says nothing of parallelism")
+    options = as_options(kind, text, tmp_path)
+    settings = SettingsSource(Options(options), lambda: options).load()
+    assert sum(backend.slots for backend in settings.backends.values()) <= int(parallelism)
+
+
+def test_there_are_examples() -> None:
+    assert len(list(examples())) >= 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_in_other_snippets_exist(page: Path) -> None:
+    for text in INI.findall(page.read_text()):
+        parser = _read_ini(text if text.startswith("[") else f"[dispatch]\n{text}")
+        if parser.has_section("dispatch"):
+            assert {*parser["dispatch"]} <= {*OPTIONS}
+
+
+@pytest.mark.parametrize("option", [key for key in ROUTING_KEYS if OPTIONS[key]["example"]])
+def test_examples_of_the_metadata_are_right(option: str) -> None:
+    """Each in a configuration that has what it refers to."""
+    local = {"executor": "LocalExecutor", "slots": 1}
+    whole = {"backends": json.dumps({"gpu": local, "celery": local}), "default": "celery"}
+    if option == "backends":
+        whole["default"] = "local"
+    options = {**whole, option: OPTIONS[option]["example"]}
+    assert SettingsSource(Options(options), lambda: options).load()
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_is_explained_in_its_own_words(reason: Reason) -> None:
+    page = (ROOT / "docs" / "routing.md").read_text()
+    assert f"| `{reason.value}` | {reason.words} |" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_quoted_events_use_the_words_of_their_reason(page: Path) -> None:
+    for name, words in re.findall(r'"reason": "(\w+)",\s+"detail": "([^"]+)"', page.read_text()):
+        assert Reason(name).words == words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in LINK.findall(page.read_text()):
+        if "://" in target:
+            continue
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor[1:] in _anchors(file), f"{target}{anchor}"
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Airflow's configuration as one backend sees it."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+from airflow.configuration import conf
+from airflow.exceptions import AirflowConfigException
+
+from airflow_dispatch_provider.executors.backend_conf import BackendConf, environment_variable
+
+SECRET = "redis://:hunter2@broker"
+
+
+def make(base: Any = conf, **sections: dict[str, Any]) -> BackendConf:
+    return BackendConf("gpu", sections, base)
+
+
+def test_an_own_option_hides_airflows():
+    """Everything else is answered by Airflow."""
+    mine = make(core={"dags_folder": "/mine"})
+    assert mine.get("core", "dags_folder") == "/mine"
+    assert mine.get("core", "executor") == conf.get("core", "executor")
+
+
+@pytest.mark.parametrize(("section", "key"), [("CELERY", "BROKER_URL"), ("celery", "Broker_Url")])
+def test_case_does_not_count(section, key):
+    """Providers ask for ``BROKER_URL``."""
+    assert make(Celery={"broker_url": SECRET}).get(section, key) == SECRET
+
+
+def test_typed_getters_read_own_values():
+    """As Airflow's parser would read them from the file."""
+    mine = make(x={"i": 3, "f": "0.5", "b": True, "off": "no # comment", "j": '{"a": [1]}', "l": "a, b"})
+    assert (mine.getint("x", "i"), mine.getfloat("x", "f")) == (3, 0.5)
+    assert (mine.getboolean("x", "b"), mine.getboolean("x", "off")) == (True, False)
+    assert (mine.getjson("x", "j"), mine.getlist("x", "l")) == ({"a": [1]}, ["a", "b"])
+    assert mine.get_mandatory_value("x", "i") == "3"
+
+
+def test_fallback_is_used_where_nobody_has_the_option():
+    """For every getter."""
+    mine = make()
+    assert mine.get("no_such", "option", fallback="f") == "f"
+    assert mine.getint("no_such", "option", fallback=7) == 7
+    assert mine.getboolean("no_such", "option", fallback=True) is True
+
+
+def test_a_value_of_the_wrong_type_is_named_without_being_shown():
+    """The message says which option of which backend; the value may be a secret."""
+    with pytest.raises(
+        AirflowConfigException, match=r"\[celery\] worker_concurrency of the backend 'gpu'"
+    ) as error:
+        make(celery={"worker_concurrency": "hunter2"}).getint("celery", "worker_concurrency")
+    assert "hunter2" not in str(error.value)
+
+
+def test_an_option_can_come_from_a_command():
+    """``<option>_cmd`` is run when the option is first asked for."""
+    assert make(celery={"broker_url_cmd": f"echo -n {SECRET}"}).get("celery", "broker_url") == SECRET
+
+
+def test_an_option_can_come_from_a_secrets_backend(monkeypatch):
+    """``<option>_secret`` names a key there."""
+    from airflow_dispatch_provider.executors import backend_conf
+
+    monkeypatch.setattr(backend_conf, "_from_secrets_backend", {"path/of/it": SECRET}.get)
+    assert make(celery={"broker_url_secret": "path/of/it"}).get("celery", "broker_url") == SECRET
+
+
+def test_the_environment_wins(monkeypatch):
+    """One variable for each backend, section and option."""
+    assert (
+        environment_variable("gpu-2", "celery", "broker_url") == "AIRFLOW_DISPATCH__GPU_2__CELERY__BROKER_URL"
+    )
+    monkeypatch.setenv("AIRFLOW_DISPATCH__GPU__CELERY__BROKER_URL", "from environment")
+    assert make(celery={"broker_url": "from config"}).get("celery", "broker_url") == "from environment"
+
+
+def test_no_value_is_ever_shown():
+    """The repr names options only, and a fetched secret is not pickled."""
+    mine = make(celery={"broker_url": SECRET, "result_backend_cmd": "echo -n hunter3"})
+    mine.get("celery", "result_backend")
+    assert "hunter2" not in repr(mine)
+    assert "broker_url" in repr(mine)
+    assert b"hunter3" not in pickle.dumps(mine).replace(b"echo -n hunter3", b"")
+
+
+def test_it_survives_pickling():
+    """Executors send their configuration to child processes."""
+    copy = pickle.loads(pickle.dumps(make(_PicklableConf(), celery={"broker_url": SECRET})))
+    assert copy.get("celery", "broker_url") == SECRET
+    assert copy.get("a", "b") == "from base"
+
+
+def test_sections_and_presence_include_own_options():
+    """getsection merges, has_option knows."""
+    mine = make(celery={"broker_url": SECRET}, core={"executor": "x"})
+    assert mine.getsection("celery")["broker_url"] == SECRET
+    assert mine.getsection("core")["executor"] == "x"
+    assert len(mine.getsection("core")) > 1
+    assert mine.has_option("celery", "BROKER_URL")
+    assert not mine.has_option("celery", "no_such_option")
+
+
+class _PicklableConf:
+    """Stands in for an ExecutorConf."""
+
+    team_name = "blue"
+
+    def get(self, section: str, key: str, **kwargs: Any) -> str:
+        return "from base"

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stand-in for Airflow's configuration."""
+
+from __future__ import annotations
+
+from airflow_dispatch_provider.exceptions import DispatchConfigError
+from airflow_dispatch_provider.settings.source import SettingsSource
+
+
+class FakeConf:
+    """Options of ``[dispatch]``; a value that is an exception is raised."""
+
+    def __init__(self, options):
+        self.options = options
+
+    def get(self, section, key, *, fallback=None):
+        assert section == "dispatch"
+        value = self.options.get(key, fallback)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+
+def load(options):
+    return SettingsSource(FakeConf(options), given=lambda: options).load()
+
+
+def problems(action):
+    """What an action is refused with, a line each; it fails if it is not refused."""
+    try:
+        found = action()
+    except DispatchConfigError as error:
+        return [str(problem) for problem in error.problems]
+    raise AssertionError(f"accepted: {found}")
