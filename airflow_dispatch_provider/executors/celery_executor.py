@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -25,10 +25,8 @@ from airflow_dispatch_provider.executors.celery.publisher import Publisher, Sent
 from airflow_dispatch_provider.executors.celery.result_sources import backend_class
 from airflow_dispatch_provider.executors.celery.result_watcher import ResultWatcher
 from airflow_dispatch_provider.executors.celery.results import Result, describe
-from airflow_dispatch_provider.executors.keepalive import Keepalive
+from airflow_dispatch_provider.executors.holding_back import HoldsBack, task_ids
 from airflow_dispatch_provider.executors.task_instances import open_among, state_of, update_queued
-from airflow_dispatch_provider.executors.workload import token_lifetime, with_new_token
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_4_PLUS
 
 WAITED = "waiting for broker"
 """``log.event`` of a task that was taken back because the broker could not be used."""
@@ -53,7 +51,7 @@ class _Flight:
     """None for what is not a task."""
 
 
-class CeleryExecutor(airflow_api.HighestPriorityFirst, AirflowCeleryExecutor):
+class CeleryExecutor(HoldsBack, AirflowCeleryExecutor):
     """
     Airflow's CeleryExecutor with the same app, options and workers. Two threads talk to the network, one to the
     broker and one to the result backend; the scheduler's thread only exchanges lists with them.
@@ -68,7 +66,6 @@ class CeleryExecutor(airflow_api.HighestPriorityFirst, AirflowCeleryExecutor):
         self._census: WorkerCensus | None = None
         self._flights: dict[str, _Flight] = {}
         self._id_of: dict[WorkloadKey, str] = {}
-        self._held_back: dict[WorkloadKey, float] = {}
 
     def __repr__(self) -> str:
         unsent = self._publisher.unsent if self._publisher else 0
@@ -86,7 +83,6 @@ class CeleryExecutor(airflow_api.HighestPriorityFirst, AirflowCeleryExecutor):
         conf: Any = self.conf
         self._timeout = max(LEAST_TIMEOUT, float(conf.get("celery", "operation_timeout", fallback=1.0)))
         self._max_unsent = conf.getint("dispatch", "celery_max_unsent", fallback=250)
-        self._keepalive = Keepalive()
         self._lost = LostResults(open_among)
         self._watcher = watcher = ResultWatcher(self.celery_app)
         broker = broker_for(
@@ -135,10 +131,7 @@ class CeleryExecutor(airflow_api.HighestPriorityFirst, AirflowCeleryExecutor):
             self._note_result(publisher, result)
         for celery_id in self._lost.find(time.monotonic(), self._task_ids_in_flight):
             self._finish_without_result(self._flights[celery_id])
-        if publisher.problem:
-            self._hold_back(publisher)
-        if self._held_back:
-            self._keepalive.refresh(time.monotonic(), self._held_back_before)
+        self._sync_held_back()
 
     def end(self, synchronous: bool = False) -> None:
         """Send what was accepted, for a bounded time, and give back the rest, so that the next scheduler need not
@@ -161,27 +154,12 @@ class CeleryExecutor(airflow_api.HighestPriorityFirst, AirflowCeleryExecutor):
 
     # Handing over
 
-    if AIRFLOW_V_3_4_PLUS:
-
-        def trigger_workloads(self, open_slots: int) -> None:
-            """Hand over as much as may be on its way to the broker; the rest stays where it can be overtaken."""
-            if room := self._room(open_slots):
-                base: Any = super()
-                base.trigger_workloads(room)
-
-    else:
-
-        def trigger_tasks(self, open_slots: int) -> None:
-            """Hand over as much as may be on its way to the broker; the rest stays where it can be overtaken."""
-            if room := self._room(open_slots):
-                super().trigger_tasks(room)
-
-    def _room(self, open_slots: int) -> int:
+    def _may_send(self) -> int:
         publisher = self._publisher
-        if publisher is None or publisher.problem or not any(airflow_api.queues(self)):
+        if publisher is None or publisher.problem:
             return 0
-        room: int = min(open_slots, self._max_unsent - publisher.unsent)
-        return max(0, room)
+        room: int = self._max_unsent - publisher.unsent
+        return room
 
     def _process_workloads(self, workload_items: Sequence[Workload]) -> None:
         if self._publisher:
@@ -189,10 +167,7 @@ class CeleryExecutor(airflow_api.HighestPriorityFirst, AirflowCeleryExecutor):
 
     def _hand_over(self, workload: Workload) -> Outgoing:
         key = airflow_api.workload_key(self, workload)
-        airflow_api.forget_queued_key(self, key)
-        since = self._held_back.pop(key, None)
-        if since is not None and time.monotonic() - since >= token_lifetime() / 2:
-            workload = with_new_token(workload, self.jwt_generator)
+        workload = self._take_for_sending(key, workload)
         ti = workload.ti if airflow_api.is_task(workload) else None
         celery_id = getattr(ti, "external_executor_id", None) or str(uuid4())
         self._enter(celery_id, _Flight(key, workload, ti.id if ti else None))
@@ -219,17 +194,6 @@ class CeleryExecutor(airflow_api.HighestPriorityFirst, AirflowCeleryExecutor):
 
     # Taking back what could not be sent
 
-    def take_returned(self) -> Sequence[Workload]:
-        """See ``backend.ReturnsWork``: while the broker cannot be used, the router is asked to find another way."""
-        if self._publisher is None or not self._publisher.problem:
-            return []
-        queued = self._queued()
-        returned = [queued[key] for key in self._held_back if key in queued]
-        for key in self._held_back:
-            airflow_api.forget_queued_key(self, key)
-        self._held_back.clear()
-        return returned
-
     def health(self) -> str | None:
         """See ``backend.ReportsHealth``. A result backend that is down delays news, and no task."""
         return self._publisher.problem if self._publisher else None
@@ -241,27 +205,18 @@ class CeleryExecutor(airflow_api.HighestPriorityFirst, AirflowCeleryExecutor):
             self._census.start()
         return self._census.slots
 
-    def _hold_back(self, publisher: Publisher) -> None:
-        """Take back what was not sent; it waits here with what was queued since."""
-        for outgoing in publisher.withdraw_all():
+    def _withdraw_unsent(self) -> Iterator[Workload]:
+        for outgoing in self._publisher.withdraw_all() if self._publisher else ():
             if outgoing.celery_id in self._flights:
                 self._leave(outgoing.celery_id)
-                self.queue_workload(outgoing.workload, session=None)  # type: ignore[arg-type]
-        news = {key: workload for key, workload in self._queued().items() if key not in self._held_back}
-        tasks = [key for key, workload in news.items() if airflow_api.is_task(workload)]
-        _give_back(news.values())
-        self._held_back.update(dict.fromkeys(news, time.monotonic()))
-        for key in tasks:
-            extra = f"The broker {publisher.name} cannot be used."
-            self.log_task_event(event=WAITED, extra=extra, ti_key=key)
+                yield outgoing.workload
 
-    def _queued(self) -> dict[WorkloadKey, Workload]:
-        return {key: workload for queue in airflow_api.queues(self) for key, workload in queue.items()}
+    def _note_held_back(self, workloads: Sequence[Workload]) -> None:
+        _give_back(workloads)
 
-    def _held_back_before(self, moment: float) -> list[Any]:
-        queued = self._queued()
-        self._held_back = {key: since for key, since in self._held_back.items() if key in queued}
-        return _task_ids(queued[key] for key, since in self._held_back.items() if since < moment)
+    def _waits_for(self) -> tuple[str, str]:
+        name = self._publisher.name if self._publisher else ""
+        return WAITED, f"The broker {name} cannot be used."
 
     # Taking note of what happened
 
@@ -375,15 +330,11 @@ class CeleryExecutor(airflow_api.HighestPriorityFirst, AirflowCeleryExecutor):
         self.log.info("%r\n\ttasks: %s\n\tproblems: %s", self, ids, problems or "none")
 
 
-def _task_ids(workloads: Iterable[Workload]) -> list[Any]:
-    return [workload.ti.id for workload in workloads if airflow_api.is_task(workload)]
-
-
 def _give_back(workloads: Iterable[Workload]) -> int:
     """Have the database forget the Celery ids that Airflow 3.2 and later assign to tasks before they are sent: a
     scheduler that adopts a task by its id waits for a worker, and here no worker will come. Those without one
     are scheduled again. Returns how many tasks these are."""
-    ids = _task_ids(workloads)
+    ids = task_ids(workloads)
     if ids:
         update_queued(ids, external_executor_id=None)
     return len(ids)

@@ -13,7 +13,7 @@ from airflow.utils.state import TaskInstanceState
 from celery import states
 
 from airflow_dispatch_provider.exceptions import DispatchConfigError
-from airflow_dispatch_provider.executors import airflow_api, celery_executor
+from airflow_dispatch_provider.executors import airflow_api, celery_executor, holding_back
 from airflow_dispatch_provider.executors.backend import ReportsHealth, ReturnsWork
 from airflow_dispatch_provider.executors.celery.lost_results import LostResults
 from airflow_dispatch_provider.executors.celery.publisher import Failed, Sent
@@ -35,7 +35,7 @@ def no_database(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(
         celery_executor, "update_queued", lambda ids, **values: written.append((list(ids), values))
     )
-    monkeypatch.setattr(celery_executor.Keepalive, "refresh", lambda self, now, held: None)
+    monkeypatch.setattr(holding_back.Keepalive, "refresh", lambda self, now, held: None)
     return written
 
 
@@ -45,7 +45,6 @@ def make_executor() -> Callable[..., CeleryExecutor]:
         executor = CeleryExecutor(parallelism=slots)
         executor._publisher, executor._watcher = FakePublisher(), FakeWatcher()
         executor._max_unsent = max_unsent
-        executor._keepalive = celery_executor.Keepalive()
         executor._lost = LostResults(lambda ids: ids)
         return executor
 
@@ -252,7 +251,7 @@ class TestOutage:
     def test_a_token_that_has_grown_old_is_renewed(self, executor, task, monkeypatch):
         """It expires at the age at which Airflow takes a queued task for stuck."""
         renewed = make_task()
-        monkeypatch.setattr(celery_executor, "with_new_token", lambda workload, generator: renewed)
+        monkeypatch.setattr(holding_back, "with_new_token", lambda workload, generator: renewed)
         monkeypatch.setattr(CeleryExecutor, "jwt_generator", None, raising=False)
         executor._held_back = dict.fromkeys(executor._held_back, -1e9)
         executor._publisher.problem = None
