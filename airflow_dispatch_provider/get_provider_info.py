@@ -11,6 +11,7 @@ EXECUTORS = (
     "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor",
     "airflow_dispatch_provider.executors.local_executor.LocalExecutor",
     "airflow_dispatch_provider.executors.celery_executor.CeleryExecutor",
+    "airflow_dispatch_provider.executors.kubernetes_executor.KubernetesExecutor",
 )
 
 

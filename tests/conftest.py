@@ -16,7 +16,14 @@ os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 # Read when the Task SDK is imported: with the default, a task that finds no API server tries for half a minute.
 os.environ.setdefault("AIRFLOW__WORKERS__EXECUTION_API_RETRIES", "1")
 
+import hypothesis
 import pytest
+
+# How long examples take says more of the machine than of the code.
+hypothesis.settings.register_profile(
+    "dispatch", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("dispatch")
 
 VERSION_INDEPENDENT = (
     "integration/celery/test_servers",

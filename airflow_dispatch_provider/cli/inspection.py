@@ -12,10 +12,11 @@ from airflow.configuration import conf as airflow_conf
 from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
 from airflow_dispatch_provider.executors.backend import (
     Backend,
-    ChecksConfig,
+    clashes,
     import_executor_class,
     workload_kinds,
 )
+from airflow_dispatch_provider.executors.protocols import ChecksConfig
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,
     EXECUTE_TASK,
@@ -89,15 +90,18 @@ def import_problems(statuses: Sequence[BackendStatus], place: str) -> Iterator[P
 
 
 def option_problems(settings: Settings, conf: Any, place: str) -> Iterator[Problem]:
-    """What executors that can be imported find wrong in their own options."""
-    for name, backend in settings.backends.items():
+    """What executors that can be imported find wrong in their own options, and with each other."""
+    team = getattr(conf, "team_name", None)
+    backends = {
+        name: Backend(name, backend, settings.limits, conf, team)
+        for name, backend in settings.backends.items()
+    }
+    for name, backend in backends.items():
         try:
             # Only those are made that can be asked: others might start processes in their constructor.
-            if not hasattr(import_executor_class(backend), "config_problems"):
+            if not hasattr(import_executor_class(backend.settings), "config_problems"):
                 continue
-            executor = Backend(
-                name, backend, settings.limits, conf, getattr(conf, "team_name", None)
-            ).executor
+            executor = backend.executor
             found = executor.config_problems() if isinstance(executor, ChecksConfig) else ()
         except BackendUnavailable:
             continue
@@ -105,6 +109,7 @@ def option_problems(settings: Settings, conf: Any, place: str) -> Iterator[Probl
             found = [Problem("executor", f"cannot be made: {type(error).__name__}: {error}", "")]
         for problem in found:
             yield Problem(f"{place}backends.{name}: {problem.where}", problem.found, problem.remedy)
+    yield from clashes(backends.values(), place)
 
 
 def warnings(

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, TypeVar
 
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.executor_utils import ExecutorName
@@ -14,6 +14,14 @@ from airflow.executors.executor_utils import ExecutorName
 from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
 from airflow_dispatch_provider.executors.backend_conf import BackendConf
 from airflow_dispatch_provider.executors.metrics import count_failure
+from airflow_dispatch_provider.executors.protocols import (
+    Claim,
+    Claims,
+    CountsWorkers,
+    ReportsHealth,
+    ReportsNoRoom,
+    ReturnsWork,
+)
 from airflow_dispatch_provider.routing.circuit import Circuit, CircuitState
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,
@@ -31,50 +39,11 @@ log = logging.getLogger(__name__)
 
 EXTRAS = {
     "airflow_dispatch_provider.executors.celery_executor": "celery",
+    "airflow_dispatch_provider.executors.kubernetes_executor": "cncf.kubernetes",
     "airflow.providers.celery": "celery",
     "airflow.providers.cncf.kubernetes": "cncf.kubernetes",
 }
 """Which extra of this package brings what the executors of a module need."""
-
-
-@runtime_checkable
-class ReturnsWork(Protocol):
-    """An executor that hands back what it could not send, instead of failing it."""
-
-    def take_returned(self) -> Sequence[Any]:
-        """Workloads that it was given and certainly did not send; each is returned once. Called after every
-        ``heartbeat`` on the scheduler's thread; must not block."""
-        ...
-
-
-@runtime_checkable
-class ReportsHealth(Protocol):
-    """An executor that knows whether its broker or API server can be reached."""
-
-    def health(self) -> str | None:
-        """What is wrong at the moment, in a sentence; None: nothing. Called after every ``heartbeat`` on the
-        scheduler's thread; must not block."""
-        ...
-
-
-@runtime_checkable
-class CountsWorkers(Protocol):
-    """An executor that knows how many tasks its workers can run."""
-
-    def worker_slots(self) -> int | None:
-        """How many that are at the moment, of all live workers together; None while none is known. Asked for again
-        and again on the scheduler's thread, from the start on, where ``slots`` is ``"workers"``; must not block."""
-        ...
-
-
-@runtime_checkable
-class ChecksConfig(Protocol):
-    """An executor that can tell from its configuration alone that it will not start."""
-
-    def config_problems(self) -> Sequence[Problem]:
-        """Mistakes in its options, found without asking any server. Called before ``start``, also by ``airflow
-        dispatch validate``."""
-        ...
 
 
 def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
@@ -187,6 +156,10 @@ class Backend:
             return BackendView(0, Reason.CORDONED, self._kinds)
         if self.circuit.state(now) is CircuitState.HALF_OPEN:
             free = min(free, 1)
+        if isinstance(self._executor, ReportsNoRoom) and self.call(
+            "no_room", now, self._executor.no_room, None
+        ):
+            free = 0
         return BackendView(free, None, self._kinds)
 
     def start(self, now: float, prepare: Callable[[BaseExecutor], None]) -> bool:
@@ -242,6 +215,34 @@ class Backend:
         if self.circuit.error is not None:
             log.info("Backend %r has recovered after %d failures.", self.name, self.circuit.failures)
         self.circuit = self.circuit.succeeded(now)
+
+
+def clashes(backends: Iterable[Backend], place: str) -> Iterator[Problem]:
+    """One for each two backends that want what only one of them may use. Those that cannot say what they use are
+    passed over; their start will tell why.
+
+    :param place: where ``backends`` stands: ``[dispatch] `` or the name of the file
+    """
+    known: list[tuple[str, Claim]] = []
+    for backend in backends:
+        claims = _claims(backend)
+        for claim in claims:
+            for name, other in known:
+                if claim.clashes(other):
+                    found = f"uses {claim}, as the backend {name!r} does: each would disturb the other."
+                    yield Problem(f"{place}backends.{backend.name}", found, "Give each its own.")
+        known += [(backend.name, claim) for claim in claims]
+
+
+def _claims(backend: Backend) -> Collection[Claim]:
+    try:
+        # Only those are made that can be asked: others might start processes in their constructor.
+        if not hasattr(import_executor_class(backend.settings), "claims"):
+            return ()
+        executor = backend.executor
+        return executor.claims() if isinstance(executor, Claims) else ()
+    except Exception:
+        return ()
 
 
 def _core_options(settings: BackendSettings) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class CeleryExecutor(HoldsBack, AirflowCeleryExecutor):
         self._publisher.start()
 
     def config_problems(self) -> list[Problem]:
-        """See ``backend.ChecksConfig``: a transport or result backend that is unknown, or lacks its client library."""
+        """See ``protocols.ChecksConfig``: a transport or result backend is unknown, or lacks its client library."""
         try:
             app = self.celery_app
         except Exception as error:
@@ -195,11 +195,11 @@ class CeleryExecutor(HoldsBack, AirflowCeleryExecutor):
     # Taking back what could not be sent
 
     def health(self) -> str | None:
-        """See ``backend.ReportsHealth``. A result backend that is down delays news, and no task."""
+        """See ``protocols.ReportsHealth``. A result backend that is down delays news, and no task."""
         return self._publisher.problem if self._publisher else None
 
     def worker_slots(self) -> int | None:
-        """See ``backend.CountsWorkers``. The first call begins to count."""
+        """See ``protocols.CountsWorkers``. The first call begins to count."""
         if self._census is None:
             self._census = WorkerCensus(self.celery_app, self._timeout)
             self._census.start()

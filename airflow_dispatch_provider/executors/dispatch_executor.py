@@ -14,7 +14,7 @@ from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.executors import adoption, airflow_api
-from airflow_dispatch_provider.executors.backend import Backend, in_start_order
+from airflow_dispatch_provider.executors.backend import Backend, clashes, in_start_order
 from airflow_dispatch_provider.executors.backend_conf import settings_source
 from airflow_dispatch_provider.executors.class_attributes import (
     FromBackends,
@@ -112,6 +112,8 @@ class DispatchExecutor(BaseExecutor):
             name: Backend(name, backend, settings.limits, self.conf, self.team_name)
             for name, backend in settings.backends.items()
         }
+        if problems := list(clashes(backends.values(), "")):
+            raise DispatchConfigError(problems)
         observers = (DispatchLog(), DispatchMetrics(), DispatchEvents(self.log_task_event))
         self._keepalive = Keepalive()
         self._router = Router(settings, backends, observers, lambda: self.jwt_generator)

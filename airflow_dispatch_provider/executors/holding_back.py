@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_dispatch_provider.executors import airflow_api
 from airflow_dispatch_provider.executors.airflow_api import Workload, WorkloadKey
+from airflow_dispatch_provider.executors.event_log import EventLogQueue
 from airflow_dispatch_provider.executors.keepalive import Keepalive
 from airflow_dispatch_provider.executors.workload import token_lifetime, with_new_token
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_4_PLUS
@@ -30,11 +31,12 @@ class HoldsBack(airflow_api.HighestPriorityFirst, BaseExecutor):
         super().__init__(*args, **kwargs)
         self._held_back: dict[WorkloadKey, float] = {}
         self._keepalive: Keepalive | None = None
+        self._task_event_logs = self._own_event_logs = EventLogQueue()
 
     # What the executor gives
 
     def health(self) -> str | None:
-        """See ``backend.ReportsHealth``."""
+        """See ``protocols.ReportsHealth``."""
         raise NotImplementedError
 
     def _may_send(self) -> int:
@@ -83,7 +85,7 @@ class HoldsBack(airflow_api.HighestPriorityFirst, BaseExecutor):
     # While the server cannot be used
 
     def take_returned(self) -> Sequence[Workload]:
-        """See ``backend.ReturnsWork``: meanwhile the router is asked to find another way."""
+        """See ``protocols.ReturnsWork``: meanwhile the router is asked to find another way."""
         if not self._held_back or not self._is_held_up():
             return []
         queued = self._queued()
@@ -99,6 +101,7 @@ class HoldsBack(airflow_api.HighestPriorityFirst, BaseExecutor):
 
     def _sync_held_back(self) -> None:
         """Called by every ``sync``, after what was sent has been noted."""
+        self._own_event_logs.forget_taken()
         if self._is_held_up():
             self._hold_back()
         if self._held_back:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from airflow.models.taskinstance import TaskInstance
@@ -41,6 +41,25 @@ def open_among(ids: Collection[UUID]) -> set[UUID]:
             TaskInstance.state.in_(_OPEN),
         )
         return {UUID(str(ti_id)) for ti_id in session.scalars(query)}
+
+
+class Stored(NamedTuple):
+    """What the database has of a task instance."""
+
+    state: str | None
+    queued_by_job_id: int | None
+
+
+def stored(ids: Iterable[UUID]) -> dict[UUID, Stored]:
+    """Look task instances up by id; those that are not there are left out."""
+    found: dict[UUID, Stored] = {}
+    remaining = map(_stored_id, ids)
+    columns = (TaskInstance.id, TaskInstance.state, TaskInstance.queued_by_job_id)
+    while batch := list(islice(remaining, _BATCH)):
+        with create_session(scoped=False) as session:
+            for ti_id, *rest in session.execute(select(*columns).where(TaskInstance.id.in_(batch))):
+                found[UUID(str(ti_id))] = Stored(*rest)
+    return found
 
 
 def state_of(ti_id: UUID) -> str | None:

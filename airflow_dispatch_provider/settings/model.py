@@ -15,9 +15,7 @@ from airflow_dispatch_provider.routing.model import STRICT, AnyTarget, Route
 EXECUTOR_ALIASES: Mapping[str, str] = {
     "LocalExecutor": "airflow_dispatch_provider.executors.local_executor.LocalExecutor",
     "CeleryExecutor": "airflow_dispatch_provider.executors.celery_executor.CeleryExecutor",
-    "KubernetesExecutor": (
-        "airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor"
-    ),
+    "KubernetesExecutor": "airflow_dispatch_provider.executors.kubernetes_executor.KubernetesExecutor",
 }
 """The short names that ``executor`` accepts besides import paths."""
 

@@ -98,6 +98,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "How many workloads the CeleryExecutor has on their way to the broker at most. The others wait in its"
         " own queue, where a task of higher priority overtakes them.\n",
     ),
+    "kubernetes_max_unsent": _option(
+        "integer",
+        "250",
+        "1000",
+        "How many workloads the KubernetesExecutor has on their way to the API server at most. The others wait in"
+        " its own queue, where a task of higher priority overtakes them.\n",
+    ),
+    "kubernetes_concurrency": _option(
+        "integer",
+        "32",
+        "8",
+        "How many requests of one kind (create, delete) the KubernetesExecutor makes at a time.\n",
+    ),
 }
 
 CONFIG: dict[str, Any] = {

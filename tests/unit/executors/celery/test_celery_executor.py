@@ -14,11 +14,11 @@ from celery import states
 
 from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.executors import airflow_api, celery_executor, holding_back
-from airflow_dispatch_provider.executors.backend import ReportsHealth, ReturnsWork
 from airflow_dispatch_provider.executors.celery.lost_results import LostResults
 from airflow_dispatch_provider.executors.celery.publisher import Failed, Sent
 from airflow_dispatch_provider.executors.celery.results import Result
 from airflow_dispatch_provider.executors.celery_executor import WAITED, CeleryExecutor
+from airflow_dispatch_provider.executors.protocols import ReportsHealth, ReturnsWork
 from airflow_dispatch_provider.testing import make_callback, make_task
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
