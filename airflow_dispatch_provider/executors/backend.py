@@ -156,9 +156,8 @@ class Backend:
             return BackendView(0, Reason.CORDONED, self._kinds)
         if self.circuit.state(now) is CircuitState.HALF_OPEN:
             free = min(free, 1)
-        if isinstance(self._executor, ReportsNoRoom) and self.call(
-            "no_room", now, self._executor.no_room, None
-        ):
+        executor: Any = self._executor
+        if isinstance(executor, ReportsNoRoom) and self.call("no_room", now, executor.no_room, None):
             free = 0
         return BackendView(free, None, self._kinds)
 
@@ -239,7 +238,7 @@ def _claims(backend: Backend) -> Collection[Claim]:
         # Only those are made that can be asked: others might start processes in their constructor.
         if not hasattr(import_executor_class(backend.settings), "claims"):
             return ()
-        executor = backend.executor
+        executor: Any = backend.executor
         return executor.claims() if isinstance(executor, Claims) else ()
     except Exception:
         return ()

@@ -103,8 +103,9 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         if problems := self.config_problems():
             raise DispatchConfigError(problems)
         self.scheduler_job_id = str(self.job_id)
-        self._max_unsent = self.conf.getint("dispatch", "kubernetes_max_unsent", fallback=250)
-        limit = self.conf.getint("dispatch", "kubernetes_concurrency", fallback=32)
+        conf: Any = self.conf
+        self._max_unsent = conf.getint("dispatch", "kubernetes_max_unsent", fallback=250)
+        limit = conf.getint("dispatch", "kubernetes_concurrency", fallback=32)
         api = PodApi(self._cluster.connect, Timing(), self.kube_config.kube_client_request_args)
         factory = PodFactory(self.kube_config, self.scheduler_job_id, self._coordinator_extra)
         self._controller = Controller(self._cluster.server(), api, factory, self._policy(limit))
@@ -115,7 +116,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         return Cluster(self.conf)
 
     def _policy(self, limit: int) -> Policy:
-        config = self.kube_config
+        config: Any = self.kube_config
         return Policy(
             namespace=config.kube_namespace,
             watched=self._namespaces(),
@@ -195,7 +196,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
     def _hand_over(self, workload: Workload) -> Job:
         key = airflow_api.workload_key(self, workload)
         workload = self._take_for_sending(key, workload)
-        self._abandon(key)  # an earlier half of a task that was deferred
+        # Where a task that was deferred comes back, its first pod is left to come to its end.
         self._flights[key] = _Flight(key, workload.ti.id, workload)
         self.running.add(key)
         return Job(key, workload)
@@ -255,7 +256,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
             flight.stuck = report.reason
         elif isinstance(report, Released):
             self._finish(flight, TaskInstanceState.SUCCESS, "another scheduler has taken its pod over")
-        elif flight.pod in (None, report.pod):
+        elif report.pod in (None, flight.pod):
             self._note_end(flight, report, rows.get(flight.ti_id))
 
     def _note_end(self, flight: _Flight, report: Ended, row: Stored | None) -> None:
@@ -315,24 +316,30 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
             flight = self._flights.get(key)
             if flight is not None and flight.stuck:
                 self._tell(flight, POD_FAILED, f"Pod {flight.pod} never started: {flight.stuck}")
-            self._abandon(key, labels=self._labels_of(ti))
+            self._revoke(key, flight, self._labels_of(ti))
         except Exception:
             self.log.exception("Could not revoke %s", ti)
 
-    def _abandon(self, key: WorkloadKey, labels: str | None = None) -> None:
+    def _revoke(self, key: WorkloadKey, flight: _Flight | None, labels: str) -> None:
         """
         :param labels: select its pod, where it has one whose name is not known here
         """
-        flight, controller = self._leave(key), self._controller
-        if controller is None or controller.withdraw(key):
+        controller = self._controller
+        if self._abandon(key) or controller is None:
             return
         if flight is not None and flight.pod is not None:
             controller.revoke(flight.pod)
-        elif flight is not None or labels is not None:
+        else:
             controller.revoke_unseen(key, labels)
 
+    def _abandon(self, key: WorkloadKey) -> bool:
+        """Wait no longer for what becomes of it; whether it is certain that there is, and will be, no pod."""
+        self._leave(key)
+        return self._controller is not None and self._controller.withdraw(key)
+
     def _labels_of(self, ti: Any) -> str:
-        selector = PodGenerator.build_selector_for_k8s_executor_pod(
+        generator: Any = PodGenerator
+        selector = generator.build_selector_for_k8s_executor_pod(
             dag_id=ti.dag_id,
             task_id=ti.task_id,
             run_id=ti.run_id,

@@ -57,8 +57,8 @@ def stored(ids: Iterable[UUID]) -> dict[UUID, Stored]:
     columns = (TaskInstance.id, TaskInstance.state, TaskInstance.queued_by_job_id)
     while batch := list(islice(remaining, _BATCH)):
         with create_session(scoped=False) as session:
-            for ti_id, *rest in session.execute(select(*columns).where(TaskInstance.id.in_(batch))):
-                found[UUID(str(ti_id))] = Stored(*rest)
+            for ti_id, state, job_id in session.execute(select(*columns).where(TaskInstance.id.in_(batch))):
+                found[UUID(str(ti_id))] = Stored(state, job_id)
     return found
 
 

@@ -53,7 +53,7 @@ async def adopt(
             metadata["annotations"] = {TASK_INSTANCE_ID_ANNOTATION: wanted[key]}
         name = _name(pod)
         async with at_once:
-            reply = await api.label(name.namespace, name.name, metadata)
+            reply = await api.label_pod(name.namespace, name.name, metadata)
         if not reply.ok:
             log.warning("Pod %s could not be adopted: HTTP %d %s", name, reply.status, reply.body[:300])
             return None
@@ -109,7 +109,7 @@ async def select(api: PodApi, namespaces: Iterable[str | None], **selectors: str
 
 
 async def _list(api: PodApi, namespaces: Iterable[str | None], **selectors: str) -> list[dict[str, Any]]:
-    lists = await asyncio.gather(*(api.list(namespace, **selectors) for namespace in namespaces))
+    lists = await asyncio.gather(*(api.list_pods(namespace, **selectors) for namespace in namespaces))
     return [pod for pods, _ in lists for pod in pods]
 
 

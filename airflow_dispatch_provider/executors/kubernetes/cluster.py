@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from pkgutil import resolve_name
 from typing import Any
 
-from airflow.utils.module_loading import import_string
 from kubernetes import client as blocking
 from kubernetes import config as blocking_config
 from kubernetes_asyncio import client, config
@@ -38,7 +38,8 @@ class Cluster:
             return (await made if inspect.isawaitable(made) else made).api_client
         configuration = client.Configuration()
         if self._in_cluster:
-            config.load_incluster_config(client_configuration=configuration)
+            asynchronous: Any = config
+            asynchronous.load_incluster_config(client_configuration=configuration)
         else:
             await config.load_kube_config(client_configuration=configuration, **self._kube_config)
         return client.ApiClient(self._with_tls(configuration))
@@ -104,7 +105,7 @@ class Cluster:
 
     def _factory(self, option: str) -> Any:
         path = self._option(option)
-        return import_string(path) if path else None
+        return resolve_name(path) if path else None
 
     def _option(self, option: str) -> str | None:
         return self._conf.get(SECTION, option, fallback=None) or None

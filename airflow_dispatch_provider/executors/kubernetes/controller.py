@@ -132,7 +132,7 @@ class Controller:
         """Remove that pod, as soon as it can be done, and report nothing more of it."""
         self._soon(lambda: self._tracker.revoke(pod))
 
-    def revoke_unseen(self, key: WorkloadKey, labels: str | None) -> None:
+    def revoke_unseen(self, key: WorkloadKey, labels: str) -> None:
         """The same where its name is not known: what is being created for the key, and what the labels select."""
         self._start(self._revoke_unseen(key, labels))
 
@@ -178,8 +178,8 @@ class Controller:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        parts = (self._creator, self._finisher, *self._watchers)
-        tasks = [self._loop.create_task(part.run()) for part in parts]
+        runs = (self._creator.run(), self._finisher.run(), *(watcher.run() for watcher in self._watchers))
+        tasks = [self._loop.create_task(run) for run in runs]
         try:
             self._loop.run_forever()
         finally:
@@ -204,10 +204,10 @@ class Controller:
         while self._finisher.unfinished or self._creator.sending:
             await asyncio.sleep(0.02)
 
-    async def _revoke_unseen(self, key: WorkloadKey, labels: str | None) -> None:
+    async def _revoke_unseen(self, key: WorkloadKey, labels: str) -> None:
         pod = self._tracker.pod_of(key)
         if pod is not None:
             self._tracker.revoke(pod)
-        elif labels is not None:
-            for found in await adoption.select(self._api, self._policy.watched, labels=labels):
-                self._finisher.remove(found)
+            return
+        for found in await adoption.select(self._api, self._policy.watched, labels=labels):
+            self._finisher.remove(found)

@@ -14,7 +14,7 @@ from airflow_dispatch_provider.executors.airflow_api import Workload, WorkloadKe
 from airflow_dispatch_provider.executors.kubernetes import answers
 from airflow_dispatch_provider.executors.kubernetes.answers import Answer, Verdict
 from airflow_dispatch_provider.executors.kubernetes.manifest import InvalidTask
-from airflow_dispatch_provider.executors.kubernetes.model import Created, Job, PodName, Rejected, Report
+from airflow_dispatch_provider.executors.kubernetes.model import Job, PodName, Rejected, Report
 from airflow_dispatch_provider.executors.kubernetes.outbox import Outbox
 from airflow_dispatch_provider.executors.kubernetes.pod_api import NotConnected, PodApi
 from airflow_dispatch_provider.executors.kubernetes.tracker import Tracker
@@ -79,7 +79,8 @@ class Creator:
         """Goes on until it is cancelled."""
         while True:
             await self._work.wait()
-            await asyncio.sleep(max(0.0, self._wait_until - time.monotonic()))
+            if (pause := self._wait_until - time.monotonic()) > 0:
+                await asyncio.sleep(pause)
             job = await self._next()
             if job is not None:
                 self._start(job)
@@ -103,7 +104,6 @@ class Creator:
             job = self._doubtful.popleft()
             if not self._tracker.is_confirmed(_pod_of(job)):
                 return job
-            self._created(job)
         return self._outbox.take()
 
     def _start(self, job: Job) -> None:
@@ -140,7 +140,7 @@ class Creator:
         """The answer, and whether it leaves open what has become of the request."""
         namespace = manifest["metadata"]["namespace"]
         try:
-            reply = await self._api.create(namespace, manifest, dry_run=how.get("dry_run", False))
+            reply = await self._api.create_pod(namespace, manifest, dry_run=how.get("dry_run", False))
         except NotConnected as error:
             return Answer(Verdict.TROUBLE, str(error), None), False
         except Exception as error:
@@ -159,17 +159,12 @@ class Creator:
     def _note(self, job: Job, answer: Answer, doubtful: bool) -> None:
         if answer.verdict is Verdict.DONE:
             self._over()
-            self._created(job)
+            self._tracker.confirm(_pod_of(job))
         elif answer.verdict in self._troubles:
             self._again(job, answer, doubtful)
         else:
             self._tracker.drop(_pod_of(job))
             self._report(Rejected(job.key, answer.reason))
-
-    def _created(self, job: Job) -> None:
-        pod = _pod_of(job)
-        if self._tracker.confirm(pod):
-            self._report(Created(job.key, pod))
 
     def _again(self, job: Job, answer: Answer, doubtful: bool) -> None:
         job.doubtful = doubtful

@@ -95,15 +95,15 @@ class Finisher:
         else:
             pod = next(iter(self._kept))
             del self._kept[pod]
-            work = self._until_done(lambda: self._api.label(pod.namespace, pod.name, DONE))
+            work = self._until_done(lambda: self._api.label_pod(pod.namespace, pod.name, DONE))
         task = asyncio.create_task(work)
         self._running[pod] = task
         task.add_done_callback(lambda _: self._running.pop(pod, None))
 
     async def _end(self, pod: PodName, revoke: bool) -> None:
         if revoke:
-            await self._until_done(lambda: self._api.label(pod.namespace, pod.name, REVOKED))
-        await self._until_done(lambda: self._api.delete(pod.namespace, pod.name, self._options))
+            await self._until_done(lambda: self._api.label_pod(pod.namespace, pod.name, REVOKED))
+        await self._until_done(lambda: self._api.delete_pod(pod.namespace, pod.name, self._options))
 
     async def _until_done(self, call: Any) -> None:
         while True:

@@ -82,19 +82,19 @@ class PodApi:
         if client is not None:
             await client.close()
 
-    async def create(self, namespace: str, manifest: Json, dry_run: bool = False) -> Reply:
+    async def create_pod(self, namespace: str, manifest: Json, dry_run: bool = False) -> Reply:
         query = [("dryRun", "All")] if dry_run else []
         return await self._ask("POST", _pods(namespace), manifest, query=query)
 
-    async def delete(self, namespace: str, name: str, options: Mapping[str, Any]) -> Reply:
+    async def delete_pod(self, namespace: str, name: str, options: Mapping[str, Any]) -> Reply:
         return await self._ask("DELETE", f"{_pods(namespace)}/{name}", dict(options) or None)
 
-    async def label(self, namespace: str, name: str, metadata: Json) -> Reply:
+    async def label_pod(self, namespace: str, name: str, metadata: Json) -> Reply:
         """Merge labels and annotations into a pod's own."""
         kind = {"Content-Type": "application/merge-patch+json"}
         return await self._ask("PATCH", f"{_pods(namespace)}/{name}", {"metadata": metadata}, headers=kind)
 
-    async def list(self, namespace: str | None, **selectors: str) -> tuple[list[Json], str]:
+    async def list_pods(self, namespace: str | None, **selectors: str) -> tuple[list[Json], str]:
         """All pods that match, as of one moment, and the resource version of that moment.
 
         :param namespace: None: all of them
@@ -114,7 +114,7 @@ class PodApi:
             if not more:
                 return pods, answer["metadata"]["resourceVersion"]
 
-    async def watch(
+    async def watch_pods(
         self, namespace: str | None, version: str, opened: Callable[[], None], **selectors: str
     ) -> AsyncIterator[Json]:
         """Events (``type``, ``object``) after a resource version, bookmarks included, until the server ends it.

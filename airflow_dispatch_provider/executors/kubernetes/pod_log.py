@@ -46,7 +46,8 @@ def _place(cluster: Cluster, namespace: str) -> str:
 
 
 def _selector(ti: Any, try_number: int) -> str:
-    labels = PodGenerator.build_selector_for_k8s_executor_pod(
+    generator: Any = PodGenerator
+    labels = generator.build_selector_for_k8s_executor_pod(
         dag_id=ti.dag_id,
         task_id=ti.task_id,
         try_number=try_number,

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_dispatch_provider.executors.airflow_api import WorkloadKey
-from airflow_dispatch_provider.executors.kubernetes.model import End, Ended, PodName, Released, Report, Stuck
+from airflow_dispatch_provider.executors.kubernetes.model import (
+    Created,
+    End,
+    Ended,
+    PodName,
+    Released,
+    Report,
+    Stuck,
+)
 from airflow_dispatch_provider.executors.kubernetes.status import Kind, Observation, launch_problem, observe
 
 ENDS = {Kind.SUCCEEDED: End.SUCCEEDED, Kind.FAILED: End.FAILED, Kind.DELETED: End.DELETED}
@@ -51,21 +59,20 @@ class Tracker:
         """It is about to be created: news of it may come before the answer."""
         self._pods.setdefault(pod, _Pod(key, sure=False))
 
-    def confirm(self, pod: PodName) -> bool:
-        """It has been created; False where it was revoked meanwhile, or has been through already."""
+    def confirm(self, pod: PodName) -> None:
+        """The server has it. What was revoked meanwhile is removed now."""
         if pod in self._unwanted:
             self._unwanted.discard(pod)
             self._remove(pod)
-            return False
         known = self._pods.get(pod)
-        if known is None:
-            return False
-        known.sure = True
-        return True
+        if known is not None and not known.sure:
+            known.sure = True
+            self._report(Created(known.key, pod))
 
     def adopt(self, pod: PodName, key: WorkloadKey) -> None:
         """It was another scheduler's."""
-        self._pods[pod] = _Pod(key, sure=True)
+        self.expect(pod, key)
+        self.confirm(pod)
 
     def is_confirmed(self, pod: PodName) -> bool:
         """Whether the server has it, or had it."""
@@ -108,13 +115,10 @@ class Tracker:
         """Take note of a pod from a list or of an event of a watch."""
         metadata = manifest["metadata"]
         pod = PodName(metadata["namespace"], metadata["name"])
-        if pod in self._unwanted:
-            self._unwanted.discard(pod)
-            self._remove(pod)
+        self.confirm(pod)
         known = self._pods.get(pod)
         if known is None:  # revoked, finished, or never ours
             return
-        known.sure = True
         self._note(pod, known, observe(event_type, manifest, self._fatal_reasons), manifest)
 
     def _note(self, pod: PodName, known: _Pod, seen: Observation, manifest: Mapping[str, Any]) -> None:

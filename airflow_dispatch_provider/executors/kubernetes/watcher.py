@@ -51,7 +51,7 @@ class Watcher:
 
     async def _list(self) -> None:
         known = self._tracker.sure_pods(self._namespace)
-        pods, version = await self._api.list(self._namespace, labels=self._labels)
+        pods, version = await self._api.list_pods(self._namespace, labels=self._labels)
         listed = set()
         for pod in pods:
             listed.add((pod["metadata"]["namespace"], pod["metadata"]["name"]))
@@ -63,7 +63,7 @@ class Watcher:
     async def _watch(self) -> None:
         assert self._version is not None
         opened = self.trouble.over
-        async for event in self._api.watch(self._namespace, self._version, opened, labels=self._labels):
+        async for event in self._api.watch_pods(self._namespace, self._version, opened, labels=self._labels):
             self._note(event)
 
     def _note(self, event: dict[str, Any]) -> None:

@@ -1,0 +1,464 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The executor between Airflow's calls and the thread of the API calls, which is replaced here by lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+from uuid import UUID
+
+import pytest
+from airflow.utils.state import TaskInstanceState
+
+from airflow_dispatch_provider.executors import airflow_api, holding_back, kubernetes_executor
+from airflow_dispatch_provider.executors.kubernetes.model import (
+    Created,
+    End,
+    Ended,
+    Job,
+    PodName,
+    Rejected,
+    Released,
+    Report,
+    Stuck,
+)
+from airflow_dispatch_provider.executors.kubernetes_executor import (
+    POD_AGAIN,
+    POD_FAILED,
+    POD_PENDING,
+    WAITED,
+    KubernetesExecutor,
+)
+from airflow_dispatch_provider.executors.protocols import (
+    ChecksConfig,
+    Claims,
+    ReportsHealth,
+    ReportsNoRoom,
+    ReturnsWork,
+)
+from airflow_dispatch_provider.executors.task_instances import Stored
+from airflow_dispatch_provider.testing import make_task
+
+QUEUED, RUNNING = TaskInstanceState.QUEUED, TaskInstanceState.RUNNING
+SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
+JOB_ID = 7
+
+
+class FakeController:
+    """Keeps what it is told, and reports what the test has put into ``reports``."""
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+        self.full: str | None = None
+        self.waiting: dict[Any, Job] = {}
+        self.submitted: list[Job] = []
+        self.reports: list[Report] = []
+        self.revoked: list[Any] = []
+        self.there: set[Any] = set()
+        self.adoption_error: Exception | None = None
+        self.asked_later: list[Any] = []
+        self.tidied: list[set[str]] = []
+
+    @property
+    def unsent(self) -> int:
+        return len(self.waiting)
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        self.submitted += jobs
+        self.waiting.update((job.key, job) for job in jobs)
+
+    def withdraw(self, key: Any) -> bool:
+        return self.waiting.pop(key, None) is not None
+
+    def withdraw_all(self) -> list[Job]:
+        jobs = list(self.waiting.values())
+        self.waiting.clear()
+        return jobs
+
+    def drain(self) -> list[Report]:
+        reports, self.reports = self.reports, []
+        return reports
+
+    def revoke(self, pod: PodName) -> None:
+        self.revoked.append(pod)
+
+    def revoke_unseen(self, key: Any, labels: str | None) -> None:
+        self.revoked.append(labels)
+
+    def adopt(self, workers: Sequence[str], label: str, wanted: Any) -> Future[Any]:
+        answer: Future[Any] = Future()
+        if self.adoption_error:
+            answer.set_exception(self.adoption_error)
+        else:
+            answer.set_result(self.there & wanted.keys())
+        return answer
+
+    def adopt_when_possible(self, workers: Sequence[str], label: str, wanted: Any) -> None:
+        self.asked_later += wanted
+
+    def tidy(self, living: set[str]) -> None:
+        self.tidied.append(living)
+
+    def stop(self, timeout: float) -> list[Job]:
+        return self.withdraw_all()
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> dict[UUID, Stored]:
+    """What the database has."""
+    known: dict[UUID, Stored] = {}
+    monkeypatch.setattr(
+        kubernetes_executor, "stored", lambda ids: {ti_id: known[ti_id] for ti_id in ids if ti_id in known}
+    )
+    monkeypatch.setattr(holding_back.Keepalive, "refresh", lambda self, now, held: None)
+    return known
+
+
+@pytest.fixture
+def make_executor(rows: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., KubernetesExecutor]:
+    def make(slots: int = 10, max_unsent: int = 100) -> KubernetesExecutor:
+        monkeypatch.setattr(KubernetesExecutor, "_alive_other_scheduler_job_ids", lambda self: {8})
+        executor = KubernetesExecutor(parallelism=slots)
+        executor.parallelism = slots
+        executor.job_id = JOB_ID
+        executor.scheduler_job_id = str(JOB_ID)
+        executor._controller = FakeController()
+        executor._max_unsent = max_unsent
+        return executor
+
+    return make
+
+
+@pytest.fixture
+def executor(make_executor: Callable[..., KubernetesExecutor]) -> KubernetesExecutor:
+    return make_executor()
+
+
+def key_of(executor: KubernetesExecutor, workload: Any) -> Any:
+    return airflow_api.workload_key(executor, workload)
+
+
+def pod(number: int = 1) -> PodName:
+    return PodName("airflow", f"pod-{number}")
+
+
+def give(executor: KubernetesExecutor, *tasks: Any) -> list[Any]:
+    """Queue tasks and let the executor hand them over; returns their keys."""
+    for task in tasks:
+        executor.queue_workload(task, None)
+    executor.heartbeat()
+    return [key_of(executor, task) for task in tasks]
+
+
+def report(executor: KubernetesExecutor, *reports: Report) -> dict[Any, Any]:
+    executor._controller.reports += reports
+    executor.heartbeat()
+    return executor.get_event_buffer()
+
+
+def with_pod(executor: KubernetesExecutor, task: Any) -> Any:
+    """Hand a task over and have its pod created; returns its key."""
+    (key,) = give(executor, task)
+    executor._controller.waiting.clear()
+    report(executor, Created(key, pod()))
+    return key
+
+
+def events_of(executor: KubernetesExecutor) -> list[str]:
+    return [row.event for row in executor._task_event_logs]
+
+
+def test_it_is_what_the_router_looks_for(executor):
+    """It can be asked for everything that a backend may offer."""
+    for offered in (ReturnsWork, ReportsHealth, ReportsNoRoom, ChecksConfig, Claims):
+        assert isinstance(executor, offered)
+
+
+def test_a_pod_that_was_created_is_reported_with_the_scheduler_that_owns_it(executor):
+    """As Airflow's executor does, once there is one."""
+    (key,) = give(executor, make_task())
+    assert executor.get_event_buffer() == {}
+    assert report(executor, Created(key, pod())) == {key: (QUEUED, str(JOB_ID))}
+    assert executor.running == {key}
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (SUCCESS, SUCCESS),
+        # What the task told is not contradicted.
+        (FAILED, FAILED),
+        ("deferred", "deferred"),
+        ("up_for_reschedule", "up_for_reschedule"),
+        # It came back under the same key, or was lost: Airflow finds out which.
+        (QUEUED, SUCCESS),
+        (RUNNING, SUCCESS),
+        (None, SUCCESS),
+    ],
+)
+def test_a_pod_that_succeeded_frees_its_slot_and_the_task_says_how_it_went(executor, rows, stored, expected):
+    task = make_task()
+    key = with_pod(executor, task)
+    rows[task.ti.id] = Stored(stored, JOB_ID)
+    events = report(executor, Ended(key, pod(), End.SUCCEEDED, started=True))
+    assert events[key][0] == expected
+    assert (executor.running, executor.has_task(task.ti)) == (set(), False)
+
+
+class TestFailedPods:
+    """What becomes of the task, by what is known of the pod."""
+
+    @pytest.mark.parametrize("end", [End.FAILED, End.DELETED, End.VANISHED])
+    def test_a_task_that_had_begun_fails_with_the_reason(self, executor, rows, end):
+        task = make_task()
+        key = with_pod(executor, task)
+        rows[task.ti.id] = Stored(RUNNING, JOB_ID)
+        events = report(executor, Ended(key, pod(), end, "OOMKilled: container base", started=True))
+        assert events == {key: (FAILED, "Pod airflow/pod-1: OOMKilled: container base")}
+        assert events_of(executor) == [POD_FAILED]
+
+    @pytest.mark.parametrize("end", [End.FAILED, End.DELETED, End.VANISHED])
+    def test_one_that_had_not_gets_a_new_pod_without_losing_a_try(self, executor, rows, end):
+        """The event log tells what happened to the first one."""
+        task = make_task()
+        key = with_pod(executor, task)
+        rows[task.ti.id] = Stored(QUEUED, JOB_ID)
+        assert report(executor, Ended(key, pod(), end, "Evicted: no memory")) == {}
+        assert [job.key for job in executor._controller.submitted] == [key, key]
+        assert executor._controller.submitted[1].manifest is None
+        assert events_of(executor) == [POD_AGAIN]
+        assert executor.running == {key}
+
+    def test_but_not_for_ever(self, executor, rows):
+        """As often as `pod_launch_failure_retries` says."""
+        task = make_task()
+        key = with_pod(executor, task)
+        rows[task.ti.id] = Stored(QUEUED, JOB_ID)
+        report(executor, Ended(key, pod(), End.FAILED, "Evicted"), Created(key, pod(2)))
+        executor.get_event_buffer()
+        assert report(executor, Ended(key, pod(2), End.FAILED, "Evicted"))[key][0] == FAILED
+
+    def test_nor_where_the_container_itself_gave_up(self, executor, rows):
+        """`Error`: the next one would do the same."""
+        task = make_task()
+        key = with_pod(executor, task)
+        rows[task.ti.id] = Stored(QUEUED, JOB_ID)
+        ended = Ended(key, pod(), End.FAILED, "Error: container base, exit code 1", container_reason="Error")
+        assert report(executor, ended)[key][0] == FAILED
+
+    def test_a_task_that_another_scheduler_has_by_now_is_left_to_it(self, executor, rows):
+        """Nothing is reported that could be taken for that scheduler's news."""
+        task = make_task()
+        key = with_pod(executor, task)
+        rows[task.ti.id] = Stored(RUNNING, JOB_ID + 1)
+        assert report(executor, Ended(key, pod(), End.VANISHED))[key][0] == SUCCESS
+
+    def test_the_end_of_an_earlier_pod_is_no_news(self, executor, rows):
+        """Kubernetes tells of it again and again."""
+        task = make_task()
+        key = with_pod(executor, task)
+        rows[task.ti.id] = Stored(QUEUED, JOB_ID)
+        report(executor, Ended(key, pod(), End.FAILED, "Evicted"), Created(key, pod(2)))
+        assert report(executor, Ended(key, pod(), End.FAILED, "Evicted")) in (
+            {},
+            {key: (QUEUED, str(JOB_ID))},
+        )
+        assert executor.running == {key}
+
+    def test_a_task_that_can_never_have_a_pod_fails_alone(self, executor):
+        bad, good = give(executor, make_task(), make_task())
+        assert report(executor, Rejected(bad, "HTTP 422"))[bad] == (FAILED, "HTTP 422")
+        assert executor.running == {good}
+        assert events_of(executor) == [POD_FAILED]
+
+
+def test_why_a_pod_does_not_start_is_in_the_event_log(executor):
+    """Also when Airflow gives it up in the end."""
+    task = make_task()
+    key = with_pod(executor, task)
+    report(executor, Stuck(key, pod(), "ErrImagePull: no such image"))
+    executor.revoke_task(ti=task.ti)
+    assert events_of(executor) == [POD_PENDING, POD_FAILED]
+    assert "ErrImagePull: no such image" in executor._task_event_logs[1].extra
+
+
+def test_a_pod_that_was_taken_over_frees_its_slot(executor):
+    key = with_pod(executor, make_task())
+    assert report(executor, Released(key, pod()))[key][0] == SUCCESS
+    assert executor.running == set()
+
+
+class TestTrouble:
+    """The cluster cannot be used, or has no room."""
+
+    @pytest.fixture(params=["problem", "full"])
+    def task(self, request: pytest.FixtureRequest, executor: KubernetesExecutor) -> Any:
+        task = make_task()
+        give(executor, task)
+        setattr(executor._controller, request.param, "it is so")
+        executor.heartbeat()
+        return task
+
+    def test_nothing_fails_and_the_task_waits(self, executor, task):
+        assert executor.get_event_buffer() == {}
+        assert executor.running == set()
+        assert executor.has_task(task.ti)
+        assert events_of(executor) == [WAITED]
+
+    def test_the_router_gets_it_back_once(self, executor, task):
+        assert list(executor.take_returned()) == [task]
+        assert list(executor.take_returned()) == []
+
+    def test_it_is_sent_when_that_is_over(self, executor, task):
+        executor._controller.problem = executor._controller.full = None
+        executor.heartbeat()
+        assert executor._controller.submitted[-1].workload.ti.id == task.ti.id
+
+    def test_what_may_be_with_the_server_stays(self, executor):
+        """Only what is certainly not there can go elsewhere."""
+        key = with_pod(executor, make_task())
+        executor._controller.problem = "down"
+        executor.heartbeat()
+        assert list(executor.take_returned()) == []
+        assert executor.running == {key}
+
+
+def test_a_full_namespace_is_no_failure_of_the_backend(executor):
+    """The router counts it as full, and its circuit stays closed."""
+    executor._controller.full = "quota"
+    assert (executor.health(), executor.no_room()) == (None, "quota")
+
+
+def test_a_database_that_is_away_loses_no_news(executor, rows, monkeypatch):
+    """What was reported is noted later."""
+    task = make_task()
+    key = with_pod(executor, task)
+    with monkeypatch.context() as away:
+        away.setattr(kubernetes_executor, "stored", lambda ids: 1 / 0)
+        assert report(executor, Ended(key, pod(), End.SUCCEEDED)) == {}
+    executor.heartbeat()
+    assert executor.get_event_buffer()[key][0] == SUCCESS
+
+
+class TestTakingBack:
+    def test_a_task_without_a_pod_yet_is_withdrawn(self, executor):
+        task = make_task()
+        give(executor, task)
+        executor.revoke_task(ti=task.ti)
+        assert executor._controller.waiting == {}
+        assert (executor.running, executor._controller.revoked) == (set(), [])
+
+    def test_a_pod_is_deleted_and_nothing_is_reported(self, executor):
+        task = make_task()
+        key = with_pod(executor, task)
+        executor.revoke_task(ti=task.ti)
+        assert executor._controller.revoked == [pod()]
+        assert report(executor, Ended(key, pod(), End.DELETED)) == {}
+
+    def test_a_pod_that_is_not_known_here_is_looked_for(self, executor):
+        executor.revoke_task(ti=make_task(dag_id="d", task_id="t").ti)
+        (labels,) = executor._controller.revoked
+        assert "airflow-worker=7,dag_id=d" in labels
+
+    def test_a_final_state_from_outside_ends_the_wait(self, executor):
+        """A task that lost its heartbeat: its pod is finished when it ends, and its end is no news."""
+        key = with_pod(executor, make_task())
+        executor.change_state(key, FAILED, remove_running=True)
+        assert executor.get_event_buffer()[key][0] == FAILED
+        assert report(executor, Ended(key, pod(), End.FAILED)) == {}
+        assert executor._controller.revoked == []
+
+    def test_a_task_that_comes_back_under_its_key_leaves_its_first_pod_alone(self, executor, rows):
+        """It was deferred, and is resumed before the first pod was seen to end: that end is no news."""
+        task = make_task()
+        key = with_pod(executor, task)
+        rows[task.ti.id] = Stored(QUEUED, JOB_ID)
+        give(executor, task)
+        assert executor._controller.revoked == []
+        assert report(executor, Ended(key, pod(), End.SUCCEEDED)) == {}
+        assert executor.running == {key}
+
+
+def orm_task(executor: KubernetesExecutor, state: Any, job_id: int = 3) -> Any:
+    """Looks like the task instances that the scheduler offers."""
+
+    class Offered:
+        def __init__(self) -> None:
+            ti = make_task().ti
+            self.__dict__.update({name: getattr(ti, name) for name in type(ti).model_fields})
+            self.id = str(ti.id)
+            self.state, self.queued_by_job_id = state, job_id
+            self.key = ti.key
+
+    return Offered()
+
+
+class TestAdoption:
+    def test_tasks_that_have_a_pod_are_taken_over_and_the_others_returned(self, executor, rows):
+        mine, other = orm_task(executor, RUNNING), orm_task(executor, QUEUED)
+        key = airflow_api.task_key(executor, mine)
+        executor._controller.there = {key}
+        assert list(executor.try_adopt_task_instances([mine, other])) == [other]
+        assert executor.running == {key}
+        rows[UUID(mine.id)] = Stored(SUCCESS, JOB_ID)
+        report(executor, Created(key, pod()))
+        assert report(executor, Ended(key, pod(), End.SUCCEEDED))[key][0] == SUCCESS
+
+    def test_where_nobody_answers_what_runs_is_asked_for_later(self, executor, rows):
+        """To reset it would start a second copy beside the first."""
+        running, queued = orm_task(executor, RUNNING), orm_task(executor, QUEUED)
+        executor._controller.adoption_error = TimeoutError()
+        assert list(executor.try_adopt_task_instances([running, queued])) == [queued]
+        key = airflow_api.task_key(executor, running)
+        assert executor._controller.asked_later == [key]
+        rows[UUID(running.id)] = Stored(RUNNING, JOB_ID)
+        assert report(executor, Ended(key, None, End.VANISHED, "gone"))[key] == (FAILED, "gone")
+
+    def test_its_own_tasks_stay_as_they_are(self, executor):
+        """A scheduler that was only slow is offered them."""
+        mine = orm_task(executor, RUNNING)
+        executor._controller.there = {airflow_api.task_key(executor, mine)}
+        executor.try_adopt_task_instances([mine])
+        executor._controller.there = set()
+        assert list(executor.try_adopt_task_instances([mine])) == []
+        assert len(executor.running) == 1
+
+
+def test_pods_of_dead_schedulers_are_tidied_up_and_never_those_of_living_ones(executor):
+    executor.heartbeat()
+    executor.heartbeat()
+    assert executor._controller.tidied == [{"7", "8"}]
+
+
+def test_no_more_is_on_its_way_than_allowed_and_the_best_first(make_executor):
+    executor = make_executor(max_unsent=2)
+    low, high, middle = (make_task(priority=priority) for priority in (1, 9, 5))
+    give(executor, low, high, middle)
+    assert [job.workload for job in executor._controller.submitted] == [high, middle]
+
+
+def test_never_more_than_its_slots(make_executor):
+    executor = make_executor(slots=2)
+    give(executor, *(make_task() for _ in range(3)))
+    assert len(executor._controller.submitted) == 2
+
+
+def test_the_last_news_are_noted_at_the_end(executor, rows):
+    """A pod that ended meanwhile is reported; a second call finds nothing to do."""
+    task = make_task()
+    key = with_pod(executor, task)
+    executor.get_event_buffer()
+    executor._controller.reports.append(Ended(key, pod(), End.SUCCEEDED))
+    executor.end()
+    assert executor.get_event_buffer()[key][0] == SUCCESS
+    executor.end()
+
+
+def test_an_executor_that_was_not_started_says_so_quietly(make_executor):
+    """The API server makes one to read logs."""
+    executor = make_executor()
+    executor._controller = None
+    assert executor.health() is executor.no_room() is None
+    executor.heartbeat()
+    executor.end()
