@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from airflow import settings
 from airflow.executors import workloads
 from airflow.executors.base_executor import BaseExecutor
 from airflow.utils import net
@@ -92,6 +93,18 @@ PRIVATE_NAMES: tuple[PrivateName, ...] = (
     PrivateName(f"{_WORKLOADS}.types", "TaskInstanceUuid", AIRFLOW_V_3_4_PLUS),
     PrivateName(f"{_KUBERNETES}.executors.kubernetes_executor_types", "POD_REVOKED_KEY", True),
     PrivateName(f"{_KUBERNETES}.executors.kubernetes_executor_types", "TASK_INSTANCE_ID_ANNOTATION", True),
+    PrivateName(f"{_KUBERNETES}.executors.kubernetes_executor_types", "TASK_INSTANCE_ID_LABEL", True),
+    PrivateName(f"{_KUBERNETES}.kubernetes_helper_functions", "add_unique_suffix", True),
+    PrivateName(f"{_KUBERNETES}.kubernetes_helper_functions", "create_unique_id", True),
+    PrivateName(f"{_KUBERNETES}.pod_generator", "workload_to_command_args", True),
+    PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.build_labels_for_k8s_executor_pod", True),
+    PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.construct_pod", True),
+    PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.deserialize_model_dict", True),
+    PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.reconcile_pods", True),
+    PrivateName("airflow.settings", "pod_mutation_hook", True),
+    PrivateName("airflow.settings", "POLICY_PLUGIN_MANAGER", not AIRFLOW_V_3_2_PLUS),
+    PrivateName("airflow.settings", "get_policy_plugin_manager", AIRFLOW_V_3_2_PLUS),
+    PrivateName("kubernetes.client", "ApiClient.sanitize_for_serialization", True),
     PrivateName("celery.app.task", "Task._get_exec_options", True),
     PrivateName("celery.app.amqp", "AMQP.send_task_message", True),
     PrivateName("celery.app.amqp", "AMQP.create_task_message", True),
@@ -101,6 +114,7 @@ PRIVATE_NAMES: tuple[PrivateName, ...] = (
 
 _workloads: Any = workloads
 _net: Any = net
+_settings: Any = settings
 _TaskInstanceUuid: Any = None
 if AIRFLOW_V_3_4_PLUS:
     from airflow.executors.workloads import types as _types
@@ -150,6 +164,16 @@ def task_instance_uuid(ti_id: UUID) -> WorkloadKey:
 def is_task_instance_uuid(key: WorkloadKey) -> bool:
     """Whether the key is a task's instance id; never before Airflow 3.4."""
     return AIRFLOW_V_3_4_PLUS and isinstance(key, _TaskInstanceUuid)
+
+
+def has_pod_mutation_hook() -> bool:
+    """Whether ``airflow.settings.pod_mutation_hook`` does anything: a plugin, ``airflow_local_settings``, or
+    somebody who has replaced it."""
+    hook = _settings.pod_mutation_hook
+    if getattr(hook, "__globals__", None) is not vars(_settings):
+        return True
+    manager = _settings.get_policy_plugin_manager() if AIRFLOW_V_3_2_PLUS else _settings.POLICY_PLUGIN_MANAGER
+    return bool(manager.hook.pod_mutation_hook.get_hookimpls())
 
 
 def workload_key(executor: Any, workload: Workload) -> WorkloadKey:

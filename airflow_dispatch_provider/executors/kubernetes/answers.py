@@ -18,11 +18,10 @@ from typing import Any
 
 import aiohttp
 
+from airflow_dispatch_provider.executors.kubernetes.text import describe, one_line
+
 MAX_RETRY_AFTER = 300.0
 """Seconds: a server that asks for a longer pause is asked again after this one."""
-
-MAX_MESSAGE = 500
-"""Characters of a server's message that go into a reason."""
 
 
 class Verdict(str, Enum):
@@ -133,8 +132,7 @@ def of_exception(error: BaseException) -> tuple[Answer, bool]:
     """
     unsent = isinstance(error, _UNSENT)
     what = "The API server cannot be reached" if unsent else "The API server did not answer"
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return Answer(Verdict.TROUBLE, f"{what}: {_one_line(text)}"), unsent
+    return Answer(Verdict.TROUBLE, f"{what}: {describe(error)}"), unsent
 
 
 # All of these are raised before the first byte of a request is written. A timeout or a reset is not among them
@@ -157,7 +155,6 @@ _PERMISSION = re.compile(
 )
 _DENIED = re.compile(r"admission webhook .* denied the request|ValidatingAdmissionPolicy .* denied request")
 _NO_ROOM = ("exceeded quota", "exceeded hierarchical quota", "status unknown for quota")
-_TOKEN = re.compile(r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]+")
 
 # A proxy may refuse these in its own words, and they are still about this request alone.
 _ABOUT_THE_REQUEST = frozenset({413, 414, 415, 422, 431})
@@ -233,7 +230,7 @@ def _read(status: int, headers: Mapping[str, str], body: str) -> _Response:
     text = str((fields or {}).get("message") or (fields or {}).get("reason") or body)
     return _Response(
         status=status,
-        message=_one_line(text) or _phrase(status),
+        message=one_line(text) or _phrase(status),
         retry_after=_retry_after(low, details),
         from_api_server=fields is not None,
         reason=str((fields or {}).get("reason") or ""),
@@ -247,11 +244,6 @@ def _status_object(body: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) and fields.get("kind") == "Status" else None
-
-
-def _one_line(text: str) -> str:
-    text = " ".join(_TOKEN.sub("***", text).split())
-    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
 
 
 def _phrase(status: int) -> str:

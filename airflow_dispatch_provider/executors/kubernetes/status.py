@@ -17,11 +17,9 @@ from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types impor
 )
 
 from airflow_dispatch_provider.executors.airflow_api import WorkloadKey, task_instance_uuid
+from airflow_dispatch_provider.executors.kubernetes.text import one_line
 
 Pod = Mapping[str, Any]
-
-MAX_REASON = 500
-"""Characters of a reason."""
 
 
 class Kind(str, Enum):
@@ -97,7 +95,7 @@ def launch_problem(pod: Pod) -> str | None:
         return None
     problems = [_unscheduled(status)]
     problems += [_waiting_line(container) for container in _all_statuses(status)]
-    return _one_line("; ".join(filter(None, problems))) or None
+    return one_line("; ".join(filter(None, problems))) or None
 
 
 def failure_details(pod: Pod) -> dict[str, Any] | None:
@@ -156,13 +154,13 @@ def _failed(pod: Pod, started: bool) -> Observation:
     container_reason = details.get("container_reason")
     parts = [_pod_line(_mapping(pod, "status")) or _disruption(pod), _container_line(details)]
     text = "; ".join(filter(None, parts)) or "Failed: the pod gives no reason"
-    return Observation(Kind.FAILED, _one_line(text), started, container_reason)
+    return Observation(Kind.FAILED, one_line(text), started, container_reason)
 
 
 def _deleted(pod: Pod, started: bool) -> Observation:
     what = "deleted before it could complete" if started else "deleted before it started"
     why = _disruption(pod) or launch_problem(pod)
-    return Observation(Kind.DELETED, _one_line(f"{what}: {why}" if why else what), started)
+    return Observation(Kind.DELETED, one_line(f"{what}: {why}" if why else what), started)
 
 
 def _pending(pod: Pod, fatal: Collection[str], started: bool) -> Observation:
@@ -257,7 +255,7 @@ def _waiting_line(container: Mapping[str, Any]) -> str | None:
     if not reason or (reason in _HARMLESS and not message):
         return None
     line = f"{reason}: container {container.get('name')}"
-    return _one_line(f"{line}: {message}" if message else line)
+    return one_line(f"{line}: {message}" if message else line)
 
 
 def _unscheduled(status: Mapping[str, Any]) -> str | None:
@@ -289,8 +287,3 @@ def _statuses(status: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 def _mapping(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The object under that name; an empty one where there is none, as the API leaves empty ones out."""
     return parent.get(name) or {}
-
-
-def _one_line(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."

@@ -17,13 +17,13 @@ from aiohttp.client_reqrep import ConnectionKey
 
 from airflow_dispatch_provider.executors.kubernetes import answers
 from airflow_dispatch_provider.executors.kubernetes.answers import (
-    MAX_MESSAGE,
     MAX_RETRY_AFTER,
     Verdict,
     of_change,
     of_create,
     of_exception,
 )
+from airflow_dispatch_provider.executors.kubernetes.text import MAX_LENGTH
 
 DONE, FULL, THROTTLED, TROUBLE, GONE, INVALID = Verdict
 POD = '"dag-task-1a2b3c4d"'
@@ -278,7 +278,7 @@ def test_reasons_are_short_single_lines_without_tokens():
     assert "\n" not in reason
     assert token not in reason
     assert "bad args ***" in reason
-    assert len(reason) < MAX_MESSAGE + 100
+    assert len(reason) < MAX_LENGTH + 100
 
 
 KEY = ConnectionKey("kube", 443, True, True, None, None, None)

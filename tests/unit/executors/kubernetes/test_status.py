@@ -21,7 +21,6 @@ from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.executors.airflow_api import is_task_instance_uuid
 from airflow_dispatch_provider.executors.kubernetes.status import (
-    MAX_REASON,
     Kind,
     Observation,
     failure_details,
@@ -29,6 +28,7 @@ from airflow_dispatch_provider.executors.kubernetes.status import (
     launch_problem,
     observe,
 )
+from airflow_dispatch_provider.executors.kubernetes.text import MAX_LENGTH
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_4_PLUS
 
 from .pods import ANNOTATIONS, condition, container, pod, running, terminated, waiting
@@ -373,7 +373,7 @@ def test_reasons_are_short():
     """The event log is no place for a dump."""
     long = "x" * 10_000
     for seen in (pod("Failed", terminated(1, "Error", long)), pod("Pending", waiting("ErrImagePull", long))):
-        assert len(observe(MODIFIED, seen, FATAL).reason) == MAX_REASON
+        assert len(observe(MODIFIED, seen, FATAL).reason) == MAX_LENGTH
 
 
 def identified(annotations, *containers):
