@@ -6,7 +6,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
+from airflow import settings
 from airflow.executors import workloads
 from airflow.executors.base_executor import BaseExecutor
 from airflow.utils import net
@@ -49,6 +51,7 @@ _ONLY_3_2 = AIRFLOW_V_3_2_PLUS and not AIRFLOW_V_3_3_PLUS
 _ONLY_3_3 = AIRFLOW_V_3_3_PLUS and not AIRFLOW_V_3_4_PLUS
 _BASE = "airflow.executors.base_executor"
 _WORKLOADS = "airflow.executors.workloads"
+_KUBERNETES = "airflow.providers.cncf.kubernetes"
 
 PRIVATE_NAMES: tuple[PrivateName, ...] = (
     PrivateName(_BASE, "BaseExecutor._process_workloads", True),
@@ -87,6 +90,21 @@ PRIVATE_NAMES: tuple[PrivateName, ...] = (
     PrivateName("airflow.utils.net", "get_hostname", True),
     PrivateName("airflow.providers.celery.executors.celery_executor", "CeleryExecutor.change_state", True),
     PrivateName("airflow.providers.celery.executors.celery_executor_utils", "create_celery_app", True),
+    PrivateName(f"{_WORKLOADS}.types", "TaskInstanceUuid", AIRFLOW_V_3_4_PLUS),
+    PrivateName(f"{_KUBERNETES}.executors.kubernetes_executor_types", "POD_REVOKED_KEY", True),
+    PrivateName(f"{_KUBERNETES}.executors.kubernetes_executor_types", "TASK_INSTANCE_ID_ANNOTATION", True),
+    PrivateName(f"{_KUBERNETES}.executors.kubernetes_executor_types", "TASK_INSTANCE_ID_LABEL", True),
+    PrivateName(f"{_KUBERNETES}.kubernetes_helper_functions", "add_unique_suffix", True),
+    PrivateName(f"{_KUBERNETES}.kubernetes_helper_functions", "create_unique_id", True),
+    PrivateName(f"{_KUBERNETES}.pod_generator", "workload_to_command_args", True),
+    PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.build_labels_for_k8s_executor_pod", True),
+    PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.construct_pod", True),
+    PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.deserialize_model_dict", True),
+    PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.reconcile_pods", True),
+    PrivateName("airflow.settings", "pod_mutation_hook", True),
+    PrivateName("airflow.settings", "POLICY_PLUGIN_MANAGER", not AIRFLOW_V_3_2_PLUS),
+    PrivateName("airflow.settings", "get_policy_plugin_manager", AIRFLOW_V_3_2_PLUS),
+    PrivateName("kubernetes.client", "ApiClient.sanitize_for_serialization", True),
     PrivateName("celery.app.task", "Task._get_exec_options", True),
     PrivateName("celery.app.amqp", "AMQP.send_task_message", True),
     PrivateName("celery.app.amqp", "AMQP.create_task_message", True),
@@ -96,6 +114,12 @@ PRIVATE_NAMES: tuple[PrivateName, ...] = (
 
 _workloads: Any = workloads
 _net: Any = net
+_settings: Any = settings
+_TaskInstanceUuid: Any = None
+if AIRFLOW_V_3_4_PLUS:
+    from airflow.executors.workloads import types as _types
+
+    _TaskInstanceUuid = vars(_types)["TaskInstanceUuid"]
 
 WORKLOAD_TYPES: frozenset[Any] = (
     frozenset(
@@ -130,6 +154,26 @@ def hostname() -> str:
 def task_key(executor: Any, ti: Any) -> WorkloadKey:
     """The key under which ``executor`` (class or instance) knows a task instance, ORM object or not."""
     return executor.get_task_key(ti) if AIRFLOW_V_3_4_PLUS else ti.key
+
+
+def task_instance_uuid(ti_id: UUID) -> WorkloadKey:
+    """The key of a task for an executor that knows tasks by their instance id: Airflow 3.4 and later."""
+    return _TaskInstanceUuid(ti_id)
+
+
+def is_task_instance_uuid(key: WorkloadKey) -> bool:
+    """Whether the key is a task's instance id; never before Airflow 3.4."""
+    return AIRFLOW_V_3_4_PLUS and isinstance(key, _TaskInstanceUuid)
+
+
+def has_pod_mutation_hook() -> bool:
+    """Whether ``airflow.settings.pod_mutation_hook`` does anything: a plugin, ``airflow_local_settings``, or
+    somebody who has replaced it."""
+    hook = _settings.pod_mutation_hook
+    if getattr(hook, "__globals__", None) is not vars(_settings):
+        return True
+    manager = _settings.get_policy_plugin_manager() if AIRFLOW_V_3_2_PLUS else _settings.POLICY_PLUGIN_MANAGER
+    return bool(manager.hook.pod_mutation_hook.get_hookimpls())
 
 
 def workload_key(executor: Any, workload: Workload) -> WorkloadKey:
