@@ -119,7 +119,6 @@ class Creator:
         if job.manifest is None:
             try:
                 job.manifest = self._factory.build(job.workload, job.key)
-                job.manifest["metadata"].setdefault("namespace", self._namespace)
             except InvalidTask as error:
                 self._report(Rejected(job.key, str(error)))
                 return
