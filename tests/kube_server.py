@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -17,7 +18,7 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,9 +42,11 @@ Json = dict[str, Any]
 class KubeError(Exception):
     """The API server refused a request."""
 
-    def __init__(self, status: int, body: str) -> None:
-        super().__init__(f"{status}: {body}")
-        self.status = status
+    def __init__(self, error: urllib.error.HTTPError) -> None:
+        text = error.read().decode(errors="replace")
+        message = json.loads(text).get("message") if text.startswith("{") else text
+        super().__init__(f"{error.code}: {message}")
+        self.status = error.code
 
 
 class Cluster(Protocol):
@@ -54,6 +57,33 @@ class Cluster(Protocol):
 
     def create_namespace(self, prefix: str = "test") -> str:
         """Make a namespace under a new name; returns the name."""
+
+
+class ForeignCluster:
+    """A cluster that runs already and is only used, through the current context of a kubeconfig."""
+
+    def __init__(self, kubeconfig: str) -> None:
+        self._kubeconfig = kubeconfig
+        self._namespaces: list[str] = []
+
+    def kubeconfig(self) -> Path:
+        return Path(self._kubeconfig)
+
+    def create_namespace(self, prefix: str = "test") -> str:
+        name = f"{prefix}-{secrets.token_hex(4)}"
+        self._api().create_namespace({"metadata": {"name": name}})
+        self._namespaces.append(name)
+        return name
+
+    def delete_namespaces(self) -> None:
+        """Those that were made here, with all that is in them."""
+        while self._namespaces:
+            self._api().delete_namespace(self._namespaces.pop())
+
+    def _api(self) -> Any:
+        from kubernetes import client, config
+
+        return client.CoreV1Api(config.new_client_from_config(self._kubeconfig))
 
 
 class Etcd(BrokerProcess):
@@ -155,23 +185,40 @@ class KubeServer(BrokerProcess):
             "namespace": namespace,
         }
 
-    def request(self, method: str, path: str, body: Json | None = None, user: str = ADMIN) -> Json:
+    def request(
+        self, method: str, path: str, body: Json | None = None, user: str = ADMIN, timeout: float = 30
+    ) -> Json:
         """Send one request, JSON both ways; raises KubeError for an answer that is not a success.
 
-        PATCH sends a merge patch.
+        PATCH sends a merge patch. An answer in plain text, such as a log, is under ``text``.
         """
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        request = urllib.request.Request(
-            f"{self.url()}{path}",
-            method=method,
-            data=json.dumps(body).encode() if body is not None else None,
-            headers={"Authorization": f"Bearer {self.token(user)}", "Content-Type": kind},
-        )
-        try:
-            with _direct(self.ca_file).open(request, timeout=30) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise KubeError(error.code, error.read().decode(errors="replace")) from None
+        data = json.dumps(body).encode() if body is not None else None
+        with self._open(method, path, data, kind, user, timeout) as answer:
+            text = answer.read()
+        return json.loads(text) if text.startswith(b"{") else {"text": text.decode(errors="replace")}
+
+    def watch(self, path: str, version: str = "", timeout: float = 60) -> Iterator[Json]:
+        """Events of what a path names, from this resource version or from what is there; ends with the timeout."""
+        query = f"{'&' if '?' in path else '?'}watch=1&resourceVersion={version}&timeoutSeconds={timeout:.0f}"
+        with self._open("GET", f"{path}{query}", None, "application/json", ADMIN, timeout + 5) as answer:
+            for line in answer:
+                yield json.loads(line)
+
+    def wait_for_pod(
+        self, namespace: str, name: str, condition: Callable[[Json | None], object], timeout: float = 60
+    ) -> Json | None:
+        """The pod when it is so, None being one that is not there; raises TimeoutError when it never is."""
+        path = f"/api/v1/namespaces/{namespace}/pods?fieldSelector=metadata.name={name}"
+        listed = self.request("GET", path)
+        pod = next(iter(listed["items"]), None)
+        if condition(pod):
+            return pod
+        for event in self.watch(path, listed["metadata"]["resourceVersion"], timeout):
+            pod = None if event["type"] == "DELETED" else event["object"]
+            if condition(pod):
+                return pod
+        raise TimeoutError(f"not so in {timeout} s; pod {namespace}/{name} is {json.dumps(pod)}")
 
     def create_namespace(self, prefix: str = "test") -> str:
         name = f"{prefix}-{secrets.token_hex(4)}"
@@ -211,6 +258,16 @@ class KubeServer(BrokerProcess):
                 if error.status != http.client.CONFLICT:
                     raise
                 self.request("PUT", f"{base}/{plural}/{user}", body)
+
+    def _open(
+        self, method: str, path: str, data: bytes | None, kind: str, user: str, timeout: float
+    ) -> http.client.HTTPResponse:
+        headers = {"Authorization": f"Bearer {self.token(user)}", "Content-Type": kind}
+        request = urllib.request.Request(f"{self.url()}{path}", data, headers, method=method)
+        try:
+            return _direct(self.ca_file).open(request, timeout=timeout)
+        except urllib.error.HTTPError as error:
+            raise KubeError(error) from None
 
     def _prepare(self) -> None:
         self.etcd.start()
@@ -268,6 +325,17 @@ def merged_kubeconfig(path: Path, servers: Mapping[str, KubeServer | Json]) -> P
     return _write_kubeconfig(path, entries)
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Serve an empty Kubernetes API until interrupted.")
+    parser.add_argument("--kubeconfig", type=Path, help="write the admin's kubeconfig to this file")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), KubeServer() as server:
+        path = merged_kubeconfig(options.kubeconfig or server.folder / "admin.yaml", {CONTEXT: server})
+        print(f"export KUBECONFIG={path}", flush=True)
+        signal.pause()
+
+
 def _write_kubeconfig(path: Path, entries: Mapping[str, Json]) -> Path:
     contexts = {
         name: {"cluster": name, "user": name, "namespace": entry["namespace"]}
@@ -301,3 +369,7 @@ def _direct(ca_file: Path | None = None) -> urllib.request.OpenerDirector:
         context = ssl.create_default_context(cafile=str(ca_file))
         handlers.append(urllib.request.HTTPSHandler(context=context))
     return urllib.request.build_opener(*handlers)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,11 +20,10 @@ SOURCES = REPO / "dev" / "kube"
 PROGRAMS = ("etcd", "kube-apiserver")
 ASSETS = "KUBEBUILDER_ASSETS"
 
-# Neither debugger data nor cgo: half the time to build, and nothing to install beside Go.
-_OPTIONS = ("-trimpath", "-buildvcs=false", "-mod=readonly", "-gcflags=all=-dwarf=false", "-ldflags=-s -w")
-_ENVIRON = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
-_ADVICE = (
-    "Install Go 1.25 or newer (https://go.dev/dl, or your package manager) and put it on PATH; "
+_OPTIONS = ("-trimpath", "-buildvcs=false", "-mod=readonly", "-gcflags=all=-dwarf=false")
+_ENVIRON = {"CGO_ENABLED": "0", "GOWORK": "off"}
+ADVICE = (
+    "install Go 1.25 or newer (https://go.dev/dl, or your package manager) and put it on PATH; "
     f"or set {ASSETS} to a folder with the programs {' and '.join(PROGRAMS)}"
 )
 
@@ -39,7 +39,7 @@ def programs() -> Path:
         return _checked(Path(given).expanduser().resolve())
     go = shutil.which("go")
     if not go:
-        raise DevError(f"no `go` on PATH to build the Kubernetes API server with. {_ADVICE}.")
+        raise DevError(f"no `go` on PATH to build the Kubernetes API server with: {ADVICE}.")
     folder = home() / f"kube-{_digest(*_inputs(go))}"
     with _only_one(folder):
         if not (folder / _STAMP).exists():
@@ -63,7 +63,7 @@ def _inputs(go: str) -> list[bytes]:
     version = subprocess.run(described, cwd=SOURCES, capture_output=True, check=False)
     if version.returncode:
         raise DevError(
-            f"`{' '.join(described)}` failed: {version.stderr.decode(errors='replace').strip()}. {_ADVICE}."
+            f"`{' '.join(described)}` failed: {version.stderr.decode(errors='replace').strip()}; {ADVICE}."
         )
     return [version.stdout, repr(_OPTIONS).encode(), *(path.read_bytes() for path in sources)]
 
@@ -72,7 +72,7 @@ def _build(go: str, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     with step("Building the Kubernetes API server (minutes at first, seconds when Go's own cache has it)"):
-        command = [go, "build", *_OPTIONS, "-o", str(folder / "dispatch-kube"), "."]
+        command = [go, "build", *_OPTIONS, _link_options(), "-o", str(folder / "dispatch-kube"), "."]
         done = subprocess.run(command, cwd=SOURCES, env={**os.environ, **_ENVIRON}, check=False)
     if done.returncode:
         raise DevError(
@@ -82,6 +82,16 @@ def _build(go: str, folder: Path) -> None:
     for name in PROGRAMS:
         (folder / name).symlink_to("dispatch-kube")
     (folder / _STAMP).write_text("")
+
+
+def _link_options() -> str:
+    """No debugger data, and the version of Kubernetes, which upstream too is given to the linker."""
+    found = re.search(r"k8s\.io/kubernetes (v(\d+)\.(\d+)\.\S+)", (SOURCES / "go.mod").read_text())
+    if not found:
+        raise DevError(f"{SOURCES / 'go.mod'} does not name a version of k8s.io/kubernetes")
+    values = zip(("gitVersion", "gitMajor", "gitMinor"), found.groups(), strict=True)
+    package = "k8s.io/component-base/version"
+    return "-ldflags=-s -w " + " ".join(f"-X {package}.{name}={value}" for name, value in values)
 
 
 def main() -> int:
