@@ -60,10 +60,14 @@ class Cluster(Protocol):
 
 
 class ForeignCluster:
-    """A cluster that runs already and is only used, through the current context of a kubeconfig."""
+    """A cluster that runs already and is only used, through the current context of a kubeconfig.
 
-    def __init__(self, kubeconfig: str) -> None:
+    :param patience: seconds to wait for a new namespace's service account, without which it takes no pods.
+    """
+
+    def __init__(self, kubeconfig: str, patience: int = 30) -> None:
         self._kubeconfig = kubeconfig
+        self._patience = patience
         self._namespaces: list[str] = []
 
     def kubeconfig(self) -> Path:
@@ -73,12 +77,24 @@ class ForeignCluster:
         name = f"{prefix}-{secrets.token_hex(4)}"
         self._api().create_namespace({"metadata": {"name": name}})
         self._namespaces.append(name)
+        self._wait_for_account(name)
         return name
 
     def delete_namespaces(self) -> None:
         """Those that were made here, with all that is in them."""
         while self._namespaces:
             self._api().delete_namespace(self._namespaces.pop())
+
+    def _wait_for_account(self, namespace: str) -> None:
+        from kubernetes import watch
+
+        events = watch.Watch().stream(
+            self._api().list_namespaced_service_account,
+            namespace,
+            field_selector="metadata.name=default",
+            timeout_seconds=self._patience,
+        )
+        next(iter(events), None)
 
     def _api(self) -> Any:
         from kubernetes import client, config
@@ -201,9 +217,14 @@ class KubeServer(BrokerProcess):
     def watch(self, path: str, version: str = "", timeout: float = 60) -> Iterator[Json]:
         """Events of what a path names, from this resource version or from what is there; ends with the timeout."""
         query = f"{'&' if '?' in path else '?'}watch=1&resourceVersion={version}&timeoutSeconds={timeout:.0f}"
-        with self._open("GET", f"{path}{query}", None, "application/json", ADMIN, timeout + 5) as answer:
+        for line in self.lines(f"{path}{query}", timeout + 5):
+            yield json.loads(line)
+
+    def lines(self, path: str, timeout: float = 60) -> Iterator[str]:
+        """An answer line by line as it comes, such as a log with ``follow=true``."""
+        with self._open("GET", path, None, "application/json", ADMIN, timeout) as answer:
             for line in answer:
-                yield json.loads(line)
+                yield line.decode(errors="replace")
 
     def wait_for_pod(
         self, namespace: str, name: str, condition: Callable[[Json | None], object], timeout: float = 60

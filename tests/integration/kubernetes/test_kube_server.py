@@ -9,7 +9,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from kube_server import KubeError, KubeServer, merged_kubeconfig
+from kube_server import Cluster, ForeignCluster, KubeError, KubeServer, merged_kubeconfig
 from kubernetes import client, config
 
 from .pods import create, pod
@@ -29,13 +29,28 @@ def assert_refused(port: int) -> None:
         socket.create_connection(("127.0.0.1", port), 5)
 
 
-def test_a_pod_is_accepted_without_controllers_and_nodes(shared_kube: KubeServer) -> None:
-    """The official client creates a pod, which stays Pending; what is no pod is refused with 422."""
-    namespace = shared_kube.create_namespace()
-    api = core(shared_kube.kubeconfig(namespace=namespace))
+def test_a_pod_is_accepted(kube: Cluster) -> None:
+    """The official client creates one without anything else in the namespace; what is no pod is a 422."""
+    namespace = kube.create_namespace()
+    api = core(kube.kubeconfig())
     assert api.create_namespaced_pod(namespace, pod("first")).status.phase == "Pending"
     with pytest.raises(client.ApiException, match="Unprocessable"):
         api.create_namespaced_pod(namespace, pod("Not a name"))
+
+
+def test_the_version_is_that_of_the_module(shared_kube: KubeServer) -> None:
+    """Clients that decide by the version see the one that go.mod pins, where it was built from there."""
+    version = shared_kube.request("GET", "/version")
+    assert version["gitVersion"].startswith(f"v{version['major']}.{version['minor']}.")
+
+
+def test_a_cluster_of_somebody_else_is_left_clean(shared_kube: KubeServer) -> None:
+    """The namespaces made in it are deleted again."""
+    cluster = ForeignCluster(str(shared_kube.kubeconfig()), patience=1)
+    namespace = cluster.create_namespace()
+    cluster.delete_namespaces()
+    found = shared_kube.request("GET", f"/api/v1/namespaces/{namespace}")
+    assert found["status"]["phase"] == "Terminating"
 
 
 def test_rbac_is_enforced(shared_kube: KubeServer) -> None:
