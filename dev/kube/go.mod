@@ -1,6 +1,6 @@
 module airflow-dispatch-provider/dev/kube
 
-go 1.26
+go 1.25.0
 
 require k8s.io/kubernetes v1.35.4
 
