@@ -100,6 +100,7 @@ PRIVATE_NAMES: tuple[PrivateName, ...] = (
     PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.build_labels_for_k8s_executor_pod", True),
     PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.construct_pod", True),
     PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.deserialize_model_dict", True),
+    PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.from_obj", True),
     PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.reconcile_pods", True),
     PrivateName("airflow.settings", "pod_mutation_hook", True),
     PrivateName("airflow.settings", "POLICY_PLUGIN_MANAGER", not AIRFLOW_V_3_2_PLUS),

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from airflow.providers.cncf import kubernetes as provider
 from airflow.providers.cncf.kubernetes.executors.kubernetes_executor import KubernetesExecutor
 from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_utils import AirflowKubernetesScheduler
@@ -18,7 +22,8 @@ from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from kubernetes.client import models as k8s
 
 from airflow_dispatch_provider.executors import airflow_api
-from airflow_dispatch_provider.executors.kubernetes.manifest import PodFactory
+from airflow_dispatch_provider.executors.kubernetes.manifest import InvalidTask, PodFactory
+from airflow_dispatch_provider.testing.workloads import make_task
 
 JOB_ID = "17"
 PROVIDER = Path(provider.__file__).parent
@@ -139,7 +144,7 @@ OVERRIDES: dict[str, Callable[[], Any]] = {
         annotations={"note": "b", "run_id": "mine", "map_index": "4"},
     ),
     "empty labels": lambda: metadata(labels={}, annotations={}),
-    "name": lambda: metadata(name="my-name"),
+    "name": lambda: metadata(name=FIXED),
     "namespace": lambda: metadata(namespace="elsewhere"),
     "args": lambda: base(args=["echo", "x"], command=["sh"]),
     "another name of the container": lambda: spec(containers=[container("job", image="i")]),
@@ -178,3 +183,42 @@ OVERRIDES: dict[str, Callable[[], Any]] = {
         ),
     ),
 }
+
+
+RUN_ID = "scheduled__2024-01-01T00:00:00+00:00"
+FIXED = "my-name"
+"""The name in the override ``name``; all others end at random."""
+
+
+def task(pod_override: Any = None, **fields: Any) -> Any:
+    """An ``ExecuteTask`` with that override, or with the whole ``executor_config``."""
+    config = fields.pop("executor_config", {"pod_override": pod_override} if pod_override else None)
+    workload = make_task(**{"run_id": RUN_ID, **fields})
+    return workload.model_copy(update={"ti": workload.ti.model_copy(update={"executor_config": config})})
+
+
+def without_suffix(manifest: Any) -> Any:
+    """The manifest with its name apart; the random end of the name is cut off."""
+    manifest = copy.deepcopy(manifest)
+    name = manifest["metadata"].pop("name")
+    return name if name == FIXED else re.fullmatch(r"(.*-)[a-z0-9]{8}", name)[1], manifest
+
+
+def assert_same(config: Any, workload: Any, extra: Extra = no_extra, pods: Any = None) -> Any:
+    """Ours is Airflow's, twice: as the first of its kind and out of the cache."""
+    pods = pods or factory(config, extra)
+    expected = airflows(config, workload, extra)
+    first, second = pods.build(workload, key_of(workload)), pods.build(workload, key_of(workload))
+    assert without_suffix(first) == without_suffix(second) == without_suffix(expected)
+    assert json.loads(json.dumps(first)) == first
+    return first
+
+
+def assert_invalid(pods: PodFactory, workload: Any, *words: str) -> None:
+    """No pod, and one line that has these words in it."""
+    with pytest.raises(InvalidTask) as raised:
+        pods.build(workload, key_of(workload))
+    text = str(raised.value)
+    assert "\n" not in text
+    for each in words:
+        assert each in text
