@@ -33,10 +33,13 @@ VERSION_INDEPENDENT = (
     "integration/celery/test_results_rpc",
     "integration/kubernetes/test_kube_server",
     "integration/kubernetes/test_node_agent",
+    "integration/kubernetes/test_outages",
     "unit/docs",
     "unit/routing",
+    "unit/settings",
 )
-"""Nothing of Airflow is under test in these, and every lock pins the same Celery, kombu and redis-py."""
+"""Next to nothing of Airflow is under test in these, and every lock pins the same Celery, kombu, redis-py and
+Kubernetes clients."""
 
 pytest_plugins = ["airflow_dispatch_provider.testing.fixtures"]
 

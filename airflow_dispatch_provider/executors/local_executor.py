@@ -30,7 +30,7 @@ from airflow_dispatch_provider.version_compat import (
 )
 
 KILL_GRACE = 5.0
-"""Seconds between SIGTERM and SIGKILL for a task that is revoked or timed out."""
+"""Seconds between SIGTERM and SIGKILL for a task that is timed out."""
 
 PROGRESS_INTERVAL = 10.0
 """Seconds between two lines of ``end`` about what it waits for."""
@@ -247,11 +247,15 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
         super().change_state(key, state, info, remove_running)
 
     def revoke_task(self, *, ti: Any) -> None:
-        """Drop the task, or end its process tree. Raises nothing and reports nothing."""
+        """Drop the task, or kill its process tree. Raises nothing and reports nothing.
+
+        Without grace: the task is about to be queued again, and a process that asked for leave to start then, only
+        to be killed, would leave a task that runs nowhere.
+        """
         try:
             key = airflow_api.task_key(self, ti)
             airflow_api.forget_queued_key(self, key)
-            self._abandon(key)
+            self._abandon(key, grace=0.0)
             self.running.discard(key)
         except Exception:
             self.log.exception("Could not revoke %s", ti)
@@ -262,11 +266,14 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
         self._abandon(key)
         self.running.discard(key)
 
-    def _abandon(self, key: WorkloadKey) -> None:
+    def _abandon(self, key: WorkloadKey, grace: float | None = None) -> None:
+        """
+        :param grace: seconds between SIGTERM and SIGKILL; 0: SIGKILL at once; None: ``KILL_GRACE``
+        """
         for number in list(self._numbers_of.get(key, ())):
             self._leave(number)
             if self._pool:
-                self._pool.kill(number, KILL_GRACE)
+                self._pool.kill(number, KILL_GRACE if grace is None else grace)
 
     # Adoption
 

@@ -8,19 +8,25 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from environment import AIRFLOW_VERSIONS, DEFAULT_AIRFLOW_VERSION, REPO, ensure, run, say
+
+_one_report_at_a_time = threading.Lock()
 
 _EXAMPLES = """examples:
   ./dev/test                              unit, integration and acceptance tests on Airflow %(default)s
   ./dev/test tests/unit -k circuit        some of them
   ./dev/test --airflow-version 3.1.8 -x   on another version, stopping at the first failure
-  ./dev/test --all-versions               everything on every supported version, with a summary; what does
-                                          not depend on Airflow runs once, with %(default)s
+  ./dev/test --all-versions               everything on every supported version, two runs beside each other,
+                                          with a summary; what does not depend on Airflow runs once, with
+                                          %(default)s
   ./dev/test -- --help                    pytest's own options
 """
 
@@ -35,6 +41,7 @@ class Result:
     failed: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    what: str = "tests"
 
     @property
     def ok(self) -> bool:
@@ -45,9 +52,20 @@ def main() -> int:
     options, pytest_arguments = _parse()
     if not options.all_versions:
         return _pytest(options.airflow_version, pytest_arguments)
-    results = [_measured(version, [*pytest_arguments, *_once(version)]) for version in AIRFLOW_VERSIONS]
+    results = _in_two_lanes() if not pytest_arguments else _lane(pytest_arguments)
     _print_summary(results)
     return 0 if all(result.ok for result in results) else 1
+
+
+def _in_two_lanes() -> list[Result]:
+    """Whole deployments wait for much of their time: beside one of them, everything else is tested."""
+    lanes = (["tests/acceptance"], ["tests/unit", "tests/integration"])
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        return [result for results in pool.map(_lane, lanes) for result in results]
+
+
+def _lane(arguments: list[str]) -> list[Result]:
+    return [_measured(version, [*arguments, *_once(version)]) for version in AIRFLOW_VERSIONS]
 
 
 def _once(airflow_version: str) -> list[str]:
@@ -81,20 +99,29 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
 
 
 def _measured(airflow_version: str, arguments: list[str]) -> Result:
-    say(f"\n===== Airflow {airflow_version} =====")
+    what = " ".join(argument for argument in arguments if argument.startswith("tests")) or "tests"
+    say(f"-- Airflow {airflow_version}, {what}: running ...")
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dispatch-test-") as folder:
-        report = Path(folder) / "report.xml"
-        exit_code = _pytest(airflow_version, ["--durations=10", *arguments, f"--junit-xml={report}"])
+        report, output = Path(folder) / "report.xml", Path(folder) / "output.txt"
+        with output.open("wb") as file:
+            exit_code = _pytest(
+                airflow_version, ["--durations=10", *arguments, f"--junit-xml={report}"], file
+            )
+        with _one_report_at_a_time:
+            print(f"\n===== Airflow {airflow_version}, {what} =====")
+            print(output.read_text(errors="replace"), flush=True)
         counts = _counts(report) if report.exists() else {}
-    return Result(airflow_version, exit_code, **counts, seconds=time.monotonic() - began)
+    return Result(airflow_version, exit_code, **counts, seconds=time.monotonic() - began, what=what)
 
 
-def _pytest(airflow_version: str, arguments: list[str]) -> int:
+def _pytest(airflow_version: str, arguments: list[str], output: BinaryIO | None = None) -> int:
     python = ensure(airflow_version)
     with tempfile.TemporaryDirectory(prefix="dispatch-test-", ignore_cleanup_errors=True) as airflow_home:
         command = [str(python), "-m", "pytest", *arguments]
-        process = subprocess.Popen(command, cwd=REPO, env=_test_environ(airflow_home))
+        process = subprocess.Popen(
+            command, cwd=REPO, env=_test_environ(airflow_home), stdout=output, stderr=output
+        )
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -119,10 +146,10 @@ def _counts(report: Path) -> dict[str, int]:
 
 
 def _print_summary(results: list[Result]) -> None:
-    print(f"\n{'Airflow':<10}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}  result")
+    print(f"\n{'Airflow':<10}{'tests':<32}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}  result")
     for result in results:
         counts = f"{result.passed:>8}{result.failed:>8}{result.skipped:>9}{result.seconds:>9.1f}"
-        print(f"{result.airflow_version:<10}{counts}  {_verdict(result)}")
+        print(f"{result.airflow_version:<10}{result.what:<32}{counts}  {_verdict(result)}")
 
 
 def _verdict(result: Result) -> str:

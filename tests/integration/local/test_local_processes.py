@@ -341,7 +341,7 @@ class TestTakingBack:
         queue(executor, task)
         executor.heartbeat()
         pid, child = pid_of(f"pid.{name}"), pid_of(f"child.{name}")
-        executor.revoke_task(ti=task.ti)
+        executor.change_state(airflow_api.workload_key(executor, task), FAILED, remove_running=True)
         wait_until(lambda: not alive(pid) and not alive(child))
 
     def test_a_queued_task_is_dropped(self, make_executor):

@@ -227,8 +227,8 @@ class TestEvents:
 
 
 class TestTakingBack:
-    def test_revoking_kills_and_reports_nothing(self, executor):
-        """The later end of the process is no event."""
+    def test_revoking_kills_at_once_and_reports_nothing(self, executor):
+        """The task is queued again: its first process must not start it in a grace. Its later end is no event."""
         task = make_task()
         queue(executor, task)
         executor.heartbeat()
@@ -236,7 +236,7 @@ class TestTakingBack:
         executor._pool.happen(Ended(1, -15))
         executor.sync()
         assert (executor._pool.killed, executor.running, executor.event_buffer) == (
-            [(1, KILL_GRACE)],
+            [(1, 0.0)],
             set(),
             {},
         )
