@@ -47,6 +47,16 @@ _DISABLED_APIS = (
     "resource.k8s.io/v1",
 )
 
+POD_TEMPLATE = """
+apiVersion: v1
+kind: Pod
+metadata: {name: from-template}
+spec:
+  restartPolicy: Never
+  containers: [{name: base, image: none}]
+"""
+"""For ``[kubernetes_executor] pod_template_file``: node_agent.py has no images."""
+
 Json = dict[str, Any]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import (
@@ -37,9 +38,13 @@ async def adopt(
     label: str,
     wanted: Mapping[WorkloadKey, str],
     tracker: Tracker,
+    label_later: Callable[[PodName, Json], None],
 ) -> set[WorkloadKey]:
     """Relabel the pods of those workers whose task instances are wanted; returns the keys that have one now. See
-    ``Controller.adopt``. A pod that succeeded is left: its task has told its state."""
+    ``Controller.adopt``. A pod that succeeded is left: its task has told its state.
+
+    :param label_later: is given what could not be relabelled at once: such a pod is there all the same
+    """
     labels = f"{OURS},airflow-worker in ({','.join(workers)})"
     pods = await _list(api, namespaces, labels=labels, fields="status.phase!=Succeeded")
     at_once = asyncio.Semaphore(AT_ONCE)
@@ -52,11 +57,17 @@ async def adopt(
         if AIRFLOW_V_3_4_PLUS:
             metadata["annotations"] = {TASK_INSTANCE_ID_ANNOTATION: wanted[key]}
         name = _name(pod)
-        async with at_once:
-            reply = await api.label_pod(name.namespace, name.name, metadata)
-        if not reply.ok:
-            log.warning("Pod %s could not be adopted: HTTP %d %s", name, reply.status, reply.body[:300])
-            return None
+        try:
+            async with at_once:
+                reply = await api.label_pod(name.namespace, name.name, metadata)
+            if reply.status == HTTPStatus.NOT_FOUND:
+                return None
+            done = reply.ok
+        except Exception as error:
+            log.info("Pod %s is adopted, and gets its label later: %s", name, reason_of(error))
+            done = False
+        if not done:
+            label_later(name, metadata)
         tracker.adopt(name, key)
         # An end that came before the new label is not told by any later event.
         tracker.see("MODIFIED", pod)

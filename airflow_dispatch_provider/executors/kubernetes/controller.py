@@ -198,7 +198,9 @@ class Controller:
     async def _adopt(
         self, workers: Sequence[str], label: str, wanted: Mapping[WorkloadKey, str]
     ) -> set[WorkloadKey]:
-        return await adoption.adopt(self._api, self._policy.watched, workers, label, wanted, self._tracker)
+        return await adoption.adopt(
+            self._api, self._policy.watched, workers, label, wanted, self._tracker, self._finisher.label
+        )
 
     async def _flush(self) -> None:
         while self._finisher.unfinished or self._creator.sending:

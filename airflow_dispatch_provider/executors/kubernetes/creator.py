@@ -169,8 +169,7 @@ class Creator:
         job.doubtful = doubtful
         if doubtful:
             self._doubtful.append(job)
-        else:
-            self._tracker.drop(_pod_of(job))
+        elif self._tracker.drop(_pod_of(job)):
             self._outbox.put_back(job)
         self._sample = job.manifest or {}
         self._note_trouble(answer)

@@ -55,21 +55,28 @@ class Finisher:
         self._todo: dict[PodName, bool] = {}
         """Whether it is to be revoked first, so that others take its end for no news."""
 
-        self._kept: dict[PodName, None] = {}
+        self._labels: dict[PodName, dict[str, Any]] = {}
+        """Labels and annotations that are to be added."""
+
         self._work = asyncio.Event()
         self._running: dict[PodName, asyncio.Task[None]] = {}
         self.trouble = Trouble("Finishing pods")
 
     @property
     def unfinished(self) -> int:
-        return len(self._todo) + len(self._kept) + len(self._running)
+        return len(self._todo) + len(self._labels) + len(self._running)
 
     def finish(self, pod: PodName, failed: bool) -> None:
         """It is through."""
         if self._delete and (self._delete_failed or not failed):
             self._todo.setdefault(pod, False)
         else:
-            self._kept.setdefault(pod)
+            self._labels[pod] = DONE
+        self._work.set()
+
+    def label(self, pod: PodName, metadata: dict[str, Any]) -> None:
+        """Add labels and annotations, whenever that works."""
+        self._labels[pod] = metadata
         self._work.set()
 
     def remove(self, pod: PodName) -> None:
@@ -81,7 +88,7 @@ class Finisher:
         """Goes on until it is cancelled."""
         while True:
             await self._work.wait()
-            if not (self._todo or self._kept):
+            if not (self._todo or self._labels):
                 self._work.clear()
                 continue
             while len(self._running) >= (1 if self.trouble.reason else self._limit):
@@ -93,9 +100,9 @@ class Finisher:
             pod = next(iter(self._todo))
             work = self._end(pod, revoke=self._todo.pop(pod))
         else:
-            pod = next(iter(self._kept))
-            del self._kept[pod]
-            work = self._until_done(lambda: self._api.label_pod(pod.namespace, pod.name, DONE))
+            pod = next(iter(self._labels))
+            metadata = self._labels.pop(pod)
+            work = self._until_done(lambda: self._api.label_pod(pod.namespace, pod.name, metadata))
         task = asyncio.create_task(work)
         self._running[pod] = task
         task.add_done_callback(lambda _: self._running.pop(pod, None))

@@ -79,10 +79,10 @@ class Tracker:
         known = self._pods.get(pod)
         return known is None or known.sure
 
-    def drop(self, pod: PodName) -> None:
-        """It will not be created after all."""
-        self._pods.pop(pod, None)
+    def drop(self, pod: PodName) -> bool:
+        """It is certain that it was not created; False where nobody wants it any more."""
         self._unwanted.discard(pod)
+        return self._pods.pop(pod, None) is not None
 
     def revoke(self, pod: PodName) -> None:
         """Nobody waits for it any more: it is removed as soon as it is there, and nothing is reported."""

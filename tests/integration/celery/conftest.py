@@ -11,6 +11,7 @@ import pytest
 import rabbitmq_server
 from faulty_proxy import FaultyProxy
 from rabbitmq_server import ForeignRabbit, RabbitServer
+from support import require
 from valkey_server import ValkeyServer
 
 RABBITMQ_URL = "DISPATCH_TEST_RABBITMQ"
@@ -69,9 +70,4 @@ def proxy_to() -> Iterator[Callable[[Broker], FaultyProxy]]:
 
 
 def _require_rabbitmq(advice: str) -> None:
-    if rabbitmq_server.is_installed():
-        return
-    reason = f"there is no RabbitMQ: {advice}"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    require(rabbitmq_server.is_installed(), f"there is no RabbitMQ: {advice}")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from kube_server import Cluster, ForeignCluster, KubeServer, kube_build
 from node_agent import NodeAgent
+from support import require
 
 KUBECONFIG = "KUBECONFIG"
 
@@ -52,9 +53,4 @@ def agent_on() -> Iterator[Callable[..., NodeAgent]]:
 
 
 def _require_kube() -> None:
-    if kube_build.can_provide():
-        return
-    reason = f"there is no Kubernetes API server: {kube_build.ADVICE}"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    require(kube_build.can_provide(), f"there is no Kubernetes API server: {kube_build.ADVICE}")

@@ -10,19 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from airflow.configuration import conf
+from kube_server import POD_TEMPLATE
 
 from airflow_dispatch_provider.executors.backend_conf import BackendConf
 from airflow_dispatch_provider.executors.kubernetes_executor import KubernetesExecutor
 
 JOB_ID = 41
-TEMPLATE = """
-apiVersion: v1
-kind: Pod
-metadata: {name: from-template}
-spec:
-  restartPolicy: Never
-  containers: [{name: base, image: none}]
-"""
 
 Events = dict[Any, Any]
 
@@ -30,7 +23,7 @@ Events = dict[Any, Any]
 def options(kubeconfig: Path, namespace: str, folder: Path, **more: Any) -> dict[str, Any]:
     """``[kubernetes_executor]`` of a backend in that namespace."""
     template = folder / "pod_template.yaml"
-    template.write_text(TEMPLATE)
+    template.write_text(POD_TEMPLATE)
     return {
         "in_cluster": "False",
         "config_file": str(kubeconfig),

@@ -221,6 +221,21 @@ def test_a_full_namespace_is_no_trouble():
     running(test)
 
 
+def test_a_job_that_was_revoked_while_its_request_failed_is_not_tried_again():
+    async def test(setting: Setting) -> None:
+        setting.api.gate.clear()
+        setting.api.answers += [REFUSED]
+        setting.submit("a")
+        await until(lambda: setting.api.calls)
+        setting.tracker.revoke(named("pod-1"))
+        setting.api.gate.set()
+        await until(lambda: setting.api.names("dry run"))
+
+    setting = running(test)
+    assert setting.api.names("create") == ["pod-1"]
+    assert (len(setting.outbox), setting.reports, setting.removed) == (0, [], [])
+
+
 def test_a_pod_that_was_revoked_while_it_was_being_created_is_removed():
     async def test(setting: Setting) -> None:
         setting.api.gate.clear()

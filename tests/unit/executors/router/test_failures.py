@@ -8,7 +8,8 @@ import logging
 import pytest
 
 from airflow_dispatch_provider.exceptions import DispatchConfigError
-from airflow_dispatch_provider.testing import make_task
+from airflow_dispatch_provider.executors.protocols import Claim
+from airflow_dispatch_provider.testing import InMemoryExecutor, make_task
 from airflow_dispatch_provider.testing.fixtures import IN_MEMORY
 
 from .support import child, given, key, queue
@@ -112,6 +113,39 @@ def test_what_a_backend_hands_back_is_held_again_and_goes_elsewhere(make_router)
     router.heartbeat()
     assert given(router, "b") == ["mine"]
     assert router.get_event_buffer() == {}
+
+
+def test_a_backend_without_room_is_full_and_not_broken(make_router):
+    """Whatever its slots say: the task waits for it, and its circuit stays closed."""
+    router = make_router({"a": 1, "b": 1}, routes=A_THEN_B)
+    child(router, "a").no_room = lambda: "the quota is used up"
+    queue(router, make_task("q", task_id="waits"))
+    router.heartbeat()
+    assert (given(router, "a"), given(router, "b")) == ([], [])
+    child(router, "a").no_room = lambda: None
+    router.heartbeat()
+    assert given(router, "a") == ["waits"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "refused"),
+    [
+        # One namespace of one cluster.
+        (("x", "x"), True),
+        # A backend that watches all of them wants the others', too.
+        (("x", None), True),
+        (("x", "y"), False),
+    ],
+)
+def test_two_backends_that_want_the_same_refuse_to_start(make_router, monkeypatch, parts, refused):
+    """The message names both, and what they want."""
+    claims = iter([[Claim("https://cluster", part)] for part in parts])
+    monkeypatch.setattr(InMemoryExecutor, "claims", lambda self: next(claims), raising=False)
+    if refused:
+        with pytest.raises(DispatchConfigError, match=r"backends.b: uses .* of https://cluster, .* 'a' does"):
+            make_router({"a": 1, "b": 1})
+    else:
+        make_router({"a": 1, "b": 1})
 
 
 def test_queue_workload_that_raises_leaves_the_task_held(make_router, clock):
