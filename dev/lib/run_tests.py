@@ -52,24 +52,33 @@ def main() -> int:
     options, pytest_arguments = _parse()
     if not options.all_versions:
         return _pytest(options.airflow_version, pytest_arguments)
-    results = _in_two_lanes() if not pytest_arguments else _lane(pytest_arguments)
+    results = (
+        _everything()
+        if not pytest_arguments
+        else [_run(version, pytest_arguments) for version in AIRFLOW_VERSIONS]
+    )
     _print_summary(results)
     return 0 if all(result.ok for result in results) else 1
 
 
-def _in_two_lanes() -> list[Result]:
-    """Whole deployments wait for much of their time: beside one of them, everything else is tested."""
-    lanes = (["tests/acceptance"], ["tests/unit", "tests/integration"])
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        return [result for results in pool.map(_lane, lanes) for result in results]
+def _everything() -> list[Result]:
+    """Two runs at a time. Whole deployments wait for much of their time, and are sensitive to how busy the machine is:
+    they run one after the other, beside the longest of the other runs."""
+    deployments, others = ["tests/acceptance"], ["tests/unit", "tests/integration"]
+    longest, *shorter = sorted(AIRFLOW_VERSIONS, key=lambda version: version != DEFAULT_AIRFLOW_VERSION)
+    work = [
+        (longest, others),
+        *((version, deployments) for version in AIRFLOW_VERSIONS),
+        *((version, others) for version in shorter),
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda each: _run(*each), work))
+    return sorted(results, key=lambda result: (result.airflow_version, result.what))
 
 
-def _lane(arguments: list[str]) -> list[Result]:
-    return [_measured(version, [*arguments, *_once(version)]) for version in AIRFLOW_VERSIONS]
-
-
-def _once(airflow_version: str) -> list[str]:
-    return [] if airflow_version == DEFAULT_AIRFLOW_VERSION else ["-m", "not once"]
+def _run(airflow_version: str, arguments: list[str]) -> Result:
+    once = [] if airflow_version == DEFAULT_AIRFLOW_VERSION else ["-m", "not once"]
+    return _measured(airflow_version, [*arguments, *once])
 
 
 def _parse() -> tuple[argparse.Namespace, list[str]]:
