@@ -174,7 +174,7 @@ def has_pod_mutation_hook() -> bool:
     if getattr(hook, "__globals__", None) is not vars(_settings):
         return True
     manager = _settings.get_policy_plugin_manager() if AIRFLOW_V_3_2_PLUS else _settings.POLICY_PLUGIN_MANAGER
-    return bool(manager.hook.pod_mutation_hook.get_hookimpls())
+    return manager is not None and bool(manager.hook.pod_mutation_hook.get_hookimpls())
 
 
 def workload_key(executor: Any, workload: Workload) -> WorkloadKey:

@@ -129,7 +129,7 @@ class Prototype:
         if self._named:
             metadata.name = values.name
         for at in self._args:
-            pod.spec.containers[at].args = list(values.args)
+            pod.spec.containers[at].args = values.args
         return pod
 
     def _has_no_other_marks(self, marked: TaskValues) -> bool:

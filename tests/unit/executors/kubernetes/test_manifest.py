@@ -209,6 +209,14 @@ def test_overrides_that_only_look_the_same(one, other):
             assert_same(config, task(override), pods=pods)
 
 
+def test_an_override_that_is_valid_but_for_its_type():
+    """Airflow merges lists and no tuples: the prototype of the one is not used for the other."""
+    config = kube_config()
+    pods = factory(config)
+    assert_same(config, task(base(env=[k8s.V1EnvVar(name="A")])), pods=pods)
+    assert_invalid(pods, task(base(env=(k8s.V1EnvVar(name="A"),))), "The chosen field must be a list")
+
+
 def test_an_override_that_changes_counts_as_it_is_now():
     """A Dag file may keep its pod_override and change it."""
     config, override = kube_config(), base(image="x")

@@ -126,14 +126,24 @@ def test_a_hook_that_takes_labels_and_name_away(hook):
         assert found["labels"] == {"ti_id": str(workload.ti.id)}
 
 
-def test_a_hook_that_puts_something_else_in(hook):
+@pytest.mark.parametrize(("value", "words"), [(object(), "AttributeError"), (b"bytes", "TypeError")])
+def test_a_hook_that_puts_something_else_in(value, words, hook):
     """What cannot be sent fails the task."""
 
     def spoil(pod):
-        pod.metadata.labels["x"] = object()
+        pod.metadata.labels["x"] = value
 
     hook(spoil)
-    assert_invalid(factory(kube_config()), task(), "The pod cannot be built: AttributeError")
+    assert_invalid(factory(kube_config()), task(), f"The pod cannot be built: {words}")
+
+
+def test_copies_of_a_pod_are_cheap(hook):
+    """Its parts share one Configuration, and keep it when the hook copies them."""
+    seen = []
+    hook(lambda pod: seen.extend([pod, pod.spec, copy.deepcopy(pod.spec.containers[0])]))
+    workload = task(OVERRIDES["env"]())
+    factory(kube_config()).build(workload, key_of(workload))
+    assert len({id(part.local_vars_configuration) for part in seen}) == 1
 
 
 def test_no_hook(manager, monkeypatch):
