@@ -76,8 +76,9 @@ class Controller:
         self._tracker = Tracker(
             self._reports.append, self._finisher.finish, self._finisher.remove, policy.fatal_reasons
         )
+        own = {policy.namespace, *policy.watched}
         self._creator = Creator(
-            api, self._outbox, factory, self._tracker, self._reports.append, policy.limit, policy.namespace
+            api, self._outbox, factory, self._tracker, self._reports.append, policy.limit, own
         )
         self._watchers = [
             Watcher(api, self._tracker, namespace, policy.labels) for namespace in policy.watched

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from airflow_dispatch_provider.executors.airflow_api import Workload, WorkloadKey
@@ -44,13 +44,14 @@ class Creator:
         tracker: Tracker,
         report: Callable[[Report], None],
         limit: int,
-        namespace: str,
+        namespaces: Collection[str | None],
     ) -> None:
         """
-        :param namespace: the backend's own, of pods that name no other
+        :param namespaces: those that the backend is configured for; what is wrong with another one is the affair of
+            the task that names it
         """
         self._api, self._outbox, self._factory, self._tracker = api, outbox, factory, tracker
-        self._report, self._limit, self._namespace = report, limit, namespace
+        self._report, self._limit, self._namespaces = report, limit, namespaces
         self._doubtful: deque[Job] = deque()
         self._sample: dict[str, Any] = {}
         self._work = asyncio.Event()
@@ -151,7 +152,7 @@ class Creator:
             reply.body,
             sent_before=how["sent_before"],
             namespace=namespace,
-            own_namespace=namespace == self._namespace,
+            own_namespace=namespace in self._namespaces,
         )
         return answer, reply.status >= SERVER_ERROR
 

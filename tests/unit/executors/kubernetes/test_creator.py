@@ -41,7 +41,7 @@ class Setting:
             self.reports.append, lambda *_: None, lambda name: self.removed.append(name.name), ()
         )
         self.creator = Creator(
-            self.api, self.outbox, self.factory, self.tracker, self.reports.append, limit, NAMESPACE
+            self.api, self.outbox, self.factory, self.tracker, self.reports.append, limit, [NAMESPACE]
         )
 
     def submit(self, *keys: str) -> None:
@@ -161,6 +161,20 @@ def test_a_task_of_which_no_pod_can_be_made_fails_alone():
         await until(lambda: setting.reports)
 
     assert running(test).reports == [Rejected("bad", "pod_mutation_hook raised ValueError: no")]
+
+
+@pytest.mark.parametrize(("own", "rejected"), [(["other", NAMESPACE], False), (["other"], True)])
+def test_a_missing_permission_is_the_tasks_fault_only_in_a_namespace_of_its_own_choice(own, rejected):
+    """Every namespace that the backend is configured for is the operator's affair."""
+
+    async def test(setting: Setting) -> None:
+        setting.creator._namespaces = own
+        words = 'pods is forbidden: User "a" cannot create resource "pods" in the namespace "airflow"'
+        setting.api.answers.append(status(403, words, "Forbidden"))
+        setting.submit("a")
+        await until(lambda: setting.reports)
+
+    assert [type(report) for report in running(test).reports] == [Rejected if rejected else Created]
 
 
 def test_in_trouble_one_request_at_a_time_asks_whether_it_is_over():
