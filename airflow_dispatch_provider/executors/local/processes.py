@@ -30,12 +30,16 @@ def find(pid: int, created: float) -> psutil.Process | None:
 
 def has_ended(process: psutil.Process) -> bool:
     """Whether it is gone, a zombie, or its pid belongs to another process by now."""
-    with suppress(ChildProcessError):
-        os.waitpid(process.pid, os.WNOHANG)  # orphans of a template may have become our children
     try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        if not process.is_running():
+            return True
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return False
     except psutil.Error:
         return True
+    with suppress(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)  # orphans of a template may have become our children
+    return True
 
 
 def tree(pid: int) -> list[psutil.Process]:
