@@ -16,6 +16,7 @@ AREAS = {
     "router": "what routing costs the scheduler's thread, for each task and for each heartbeat",
     "local": "LocalExecutor in one process: memory, start, hand-over",
     "celery": "CeleryExecutor in one process, on Redis and RabbitMQ: publishing, and waiting for results",
+    "kubernetes": "KubernetesExecutor in one process, on a real API server: creating, watching and deleting pods",
     "end-to-end": "LocalExecutor and DispatchExecutor under a real Airflow: tasks a second, start latency",
     "chaos": "CeleryExecutor under a real Airflow whose broker, results, worker and scheduler fail: tasks lost",
 }

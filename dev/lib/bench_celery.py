@@ -23,6 +23,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench_table import Figures, show, show_bound
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from rabbitmq_server import ForeignRabbit, RabbitServer
 from valkey_server import ValkeyServer
@@ -39,7 +41,6 @@ ROWS = {
     "published": "published a second",
     "idle": "nothing changed, ms",
 }
-Figures = dict[str, float]
 
 
 @contextmanager
@@ -158,22 +159,11 @@ def bench(kind: str, url: str, results: str, options: argparse.Namespace) -> dic
     return {"broker": kind, "subjects": found, "bound": bounds[1:]}
 
 
-def show(result: dict[str, Any]) -> None:
-    print(f"\n{result['broker']:30}{'subject':10}{'min':>10}{'median':>10}{'max':>10}{'ratio':>9}")
-    for row, title in ROWS.items():
-        base = None
-        for subject, runs in result["subjects"].items():
-            base = line(title, subject, [run[row] for run in runs], base)
-    theirs = statistics.median(run["published"] for run in result["subjects"]["airflow"])
-    line("bound, messages a second", "", result["bound"], theirs)
-
-
-def line(title: str, subject: str, values: list[float], base: float | None) -> float:
-    median = statistics.median(values)
-    base = base or median
-    figures = "".join(f"{value:10.2f}" for value in (min(values), median, max(values)))
-    print(f"{title:30}{subject:10}{figures}{median / base:9.3f}")
-    return base
+def print_table(result: dict[str, Any]) -> None:
+    subjects = result["subjects"]
+    show(result["broker"], ROWS, subjects)
+    theirs = statistics.median(run["published"] for run in subjects["airflow"])
+    show_bound("bound, messages a second", result["bound"], theirs)
 
 
 def main() -> None:
@@ -198,7 +188,7 @@ def main() -> None:
         print(json.dumps(found, indent=2))
     else:
         for result in found:
-            show(result)
+            print_table(result)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from environment import add_airflow_version, enter, run
 _EPILOG = """It needs Python 3.11 and a package index for pip, nothing else: no root, no Docker, no server.
 Progress goes to stderr, the table (or JSON) to stdout.
 Exit code 0: every task succeeded, ran where the routes say, and no backend ever ran more than its slots;
-with Celery also: on the worker of its backend.
+with Celery or Kubernetes also: on a host of its backend.
 1: something of that did not hold; what, is printed. 2: the demo could not be run."""
 
 FEWEST_TASKS = 5  # one for each queue
@@ -22,7 +22,7 @@ def main() -> int:
     enter(options.airflow_version)
     import demo_run  # needs the environment that was just entered
 
-    return demo_run.run(options.tasks, options.db, options.output, options.keep, options.extra == "celery")
+    return demo_run.run(options.tasks, options.db, options.output, options.keep, options.extra)
 
 
 def _parse() -> argparse.Namespace:
@@ -36,9 +36,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--with",
         dest="extra",
-        choices=("celery",),
+        choices=("celery", "kubernetes"),
         help="two of the three backends are CeleryExecutors, each with a broker (Valkey, from a wheel) and an "
-        "`airflow celery worker` of its own; without it, all three are LocalExecutors",
+        "`airflow celery worker` of its own; or KubernetesExecutors, each with a cluster of its own: an API server, "
+        "which is built first where it is not there (needs Go), and a node that runs pods as processes. Without "
+        "it, all three backends are LocalExecutors",
     )
     parser.add_argument("--tasks", type=_task_count, default=36, metavar="N", help="default: %(default)s")
     parser.add_argument(

@@ -5,22 +5,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 EXECUTOR = "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor"
-WORKER_QUEUE = "default"
-"""The Celery queue of every Celery backend, and the one that a worker listens to when it is told nothing."""
+
+Options = Mapping[str, Mapping[str, Mapping[str, str]]]
+"""Of each backend that has workers: options by section of airflow.cfg."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which backends there are, and which of them a queue's tasks may run on."""
+    """Which backends there are, and which of them a queue's tasks may run on.
+
+    :ivar executor: of the backends that have workers; all others are local
+    :ivar workers: the name under which each backend's tasks run
+    :ivar queue: that workers listen to, where they do
+    """
 
     slots: Mapping[str, int]
     routes: Mapping[str, Sequence[str]]
     default: str
+    executor: str = "LocalExecutor"
     workers: Mapping[str, str] = field(default_factory=dict)
-    """The name of the worker of each Celery backend; a backend that is not here is local."""
+    queue: str | None = None
 
     def allowed(self, queue: str) -> Sequence[str]:
         return self.routes.get(queue, [self.default])
@@ -31,14 +38,20 @@ LOCAL = Layout(
     routes={"bursts": ["small"], "spill": ["small", "large"], "fast": ["large"], "reports": ["batch"]},
     default="batch",
 )
-WITH_CELERY = Layout(
-    LOCAL.slots, LOCAL.routes, LOCAL.default, {"large": "worker-large", "batch": "worker-batch"}
+WITH_CELERY = replace(
+    LOCAL,
+    executor="CeleryExecutor",
+    workers={"large": "worker-large", "batch": "worker-batch"},
+    queue="default",  # the one that a worker listens to when it is told nothing
+)
+WITH_KUBERNETES = replace(
+    LOCAL, executor="KubernetesExecutor", workers={"large": "node-large", "batch": "node-batch"}
 )
 
 
-def settings(layout: Layout, tasks: int, celery: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Airflow's settings, as environment variables; ``celery`` has ``[celery]`` of each Celery backend."""
-    backends = {name: _backend(slots, celery.get(name)) for name, slots in layout.slots.items()}
+def settings(layout: Layout, tasks: int, options: Options) -> dict[str, str]:
+    """Airflow's settings, as environment variables."""
+    backends = {name: _backend(layout, name, options.get(name)) for name in layout.slots}
     routes = [
         {"queue": queue, "to": [_target(layout, name) for name in targets]}
         for queue, targets in layout.routes.items()
@@ -58,11 +71,13 @@ def settings(layout: Layout, tasks: int, celery: Mapping[str, Mapping[str, str]]
     }
 
 
-def _backend(slots: int, celery: Mapping[str, str] | None) -> dict[str, object]:
-    if celery is None:
-        return {"executor": "LocalExecutor", "slots": slots}
-    return {"executor": "CeleryExecutor", "slots": slots, "config": {"celery": dict(celery)}}
+def _backend(layout: Layout, name: str, config: Mapping[str, Mapping[str, str]] | None) -> dict[str, object]:
+    if config is None:
+        return {"executor": "LocalExecutor", "slots": layout.slots[name]}
+    return {"executor": layout.executor, "slots": layout.slots[name], "config": config}
 
 
 def _target(layout: Layout, backend: str) -> str | dict[str, str]:
-    return {"backend": backend, "queue": WORKER_QUEUE} if backend in layout.workers else backend
+    if layout.queue and backend in layout.workers:
+        return {"backend": backend, "queue": layout.queue}
+    return backend

@@ -10,30 +10,38 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from demo_celery import Options, brokers, start_workers
-from demo_layout import LOCAL, WITH_CELERY, Layout, settings
-from demo_progress import Progress
-from demo_report import Outcome, TaskRow, as_json, as_table, check, rows_of
 from environment import REPO, say, step
 
 sys.path.insert(0, str(REPO / "tests"))
+import demo_celery
+import demo_kubernetes
 from airflow_cluster import AirflowCluster, ClusterError
+from demo_extra import Extra
+from demo_layout import LOCAL, Layout, Options, settings
+from demo_progress import Progress
+from demo_report import Outcome, TaskRow, as_json, as_table, check, rows_of
 from postgres_server import PostgresServer
 
 DAG_ID = "dispatch_demo"
+EXTRAS = {"celery": demo_celery.EXTRA, "kubernetes": demo_kubernetes.EXTRA}
 
 
-def run(tasks: int, db: str, output: str, keep: bool, celery: bool) -> int:
-    """Run the demo; returns its exit code."""
-    layout = WITH_CELERY if celery else LOCAL
+def run(tasks: int, db: str, output: str, keep: bool, name: str | None) -> int:
+    """Run the demo; returns its exit code.
+
+    :param name: of one of the extras
+    """
+    extra = EXTRAS[name] if name else None
+    layout = extra.layout if extra else LOCAL
     _stop_on_signals()
     home = Path(tempfile.mkdtemp(prefix="dispatch-demo-"))
     outcome = Outcome()
     try:
-        with _airflow(home, tasks, db, layout) as airflow:
+        with _airflow(home, tasks, db, layout, extra) as airflow:
             outcome = _run_dag(airflow, tasks, layout)
             _print(outcome, output, layout)
             if keep:
@@ -44,35 +52,46 @@ def run(tasks: int, db: str, output: str, keep: bool, celery: bool) -> int:
     finally:
         _clean_up(home, keep or bool(outcome.problems))
     if not keep:
-        say(f"To look around in Airflow's UI yourself: ./dev/demo{' --with celery' if celery else ''} --keep")
+        say(f"To look around in Airflow's UI yourself: ./dev/demo{f' --with {name}' if name else ''} --keep")
     return 1 if outcome.problems else 0
 
 
 @contextlib.contextmanager
-def _airflow(home: Path, tasks: int, db: str, layout: Layout) -> Iterator[AirflowCluster]:
+def _airflow(
+    home: Path, tasks: int, db: str, layout: Layout, extra: Extra | None
+) -> Iterator[AirflowCluster]:
     with contextlib.ExitStack() as stack:
         db_url = None
         if db == "postgres":
             with step("Starting PostgreSQL"):
                 db_url = stack.enter_context(PostgresServer()).url
         options: Options = {}
-        if layout.workers:
-            with step("Starting two Valkey servers"):
-                options = stack.enter_context(brokers(layout))
+        if extra:
+            with step(f"Starting {extra.servers_title}"):
+                options = stack.enter_context(extra.servers(layout))
         airflow = AirflowCluster(home, env=settings(layout, tasks, options), db_url=db_url)
         shutil.copy(Path(__file__).with_name("demo_dag.py"), airflow.dags / f"{DAG_ID}.py")
         stack.callback(_stop, airflow)
         with step("Starting Airflow"), Progress() as progress:
             progress.show("making the database")
             airflow.start(on_poll=lambda waiting_for: progress.show(f"waiting for {waiting_for}"))
-        if layout.workers:
-            _add_workers(airflow, layout, options)
+        if extra:
+            _install_hostname(airflow)
+            with step(f"Starting {extra.workers_title}"), Progress() as progress:
+                poll = partial(_waiting, progress)
+                stack.enter_context(extra.workers(airflow, layout, options, poll))
         yield airflow
 
 
-def _add_workers(airflow: AirflowCluster, layout: Layout, options: Options) -> None:
-    with step("Starting a Celery worker for each broker"), Progress() as progress:
-        start_workers(airflow, layout, options, lambda names: progress.show(f"waiting for {names}"))
+def _waiting(progress: Progress, names: str) -> None:
+    progress.show(f"waiting for {names}")
+
+
+def _install_hostname(airflow: AirflowCluster) -> None:
+    """Put the module with the workers' ``[core] hostname_callable`` where Airflow looks for such modules."""
+    folder = airflow.home / "config"
+    folder.mkdir(exist_ok=True)
+    shutil.copy(Path(__file__).with_name("demo_hostname.py"), folder)
 
 
 def _run_dag(airflow: AirflowCluster, tasks: int, layout: Layout) -> Outcome:
@@ -108,7 +127,7 @@ def _print(outcome: Outcome, output: str, layout: Layout) -> None:
     for problem in outcome.problems:
         say(f"PROBLEM: {problem}")
     if not outcome.problems:
-        where = "where its route says" + (" on its backend's own worker" if layout.workers else "")
+        where = "where its route says" + (" on its backend's own host" if layout.workers else "")
         say(f"OK: {len(outcome.rows)} tasks succeeded, each {where}, no backend above its slots.")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
-from demo_layout import LOCAL, WITH_CELERY, Layout, settings
+from demo_layout import LOCAL, WITH_CELERY, WITH_KUBERNETES, Layout, Options, settings
 from demo_report import Outcome, TaskRow, as_json, as_table, check, rows_of
 
 from airflow_dispatch_provider.settings.options import OPTIONS
@@ -23,8 +23,10 @@ pytestmark = pytest.mark.once
 
 BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 CELERY = {
-    name: {"broker_url": f"redis://{name}", "result_backend": "redis://r"} for name in ("large", "batch")
+    name: {"celery": {"broker_url": f"redis://{name}", "result_backend": "redis://r"}}
+    for name in ("large", "batch")
 }
+KUBERNETES = {name: {"kubernetes_executor": {"cluster_context": name}} for name in ("large", "batch")}
 LOCAL_ROW = TaskRow(
     task="bursts_01",
     queue="bursts",
@@ -58,25 +60,37 @@ def problems(rows: Sequence[TaskRow], layout: Layout = WITH_CELERY, run_state: s
     return check(rows, run_state, len(rows), layout)
 
 
-@pytest.mark.parametrize(("layout", "celery"), [(LOCAL, {}), (WITH_CELERY, CELERY)])
-def test_the_settings_are_valid(layout: Layout, celery: Mapping[str, Mapping[str, str]]) -> None:
-    read = SettingsSource(Config(settings(layout, 10, celery))).load()
+@pytest.mark.parametrize(
+    ("layout", "options", "module"),
+    [(LOCAL, {}, ""), (WITH_CELERY, CELERY, "celery"), (WITH_KUBERNETES, KUBERNETES, "kubernetes")],
+)
+def test_the_settings_are_valid(layout: Layout, options: Options, module: str) -> None:
+    read = SettingsSource(Config(settings(layout, 10, options))).load()
     executors = {name: backend.class_path for name, backend in read.backends.items()}
     own = "airflow_dispatch_provider.executors"
     assert executors == {
-        name: f"{own}.celery_executor.CeleryExecutor"
-        if name in celery
+        name: f"{own}.{module}_executor.{layout.executor}"
+        if name in layout.workers
         else f"{own}.local_executor.LocalExecutor"
         for name in layout.slots
     }
 
 
+def test_only_celery_is_told_a_queue() -> None:
+    """Elsewhere a task keeps its own, which the coordinators of pods go by."""
+    routes = [
+        json.loads(settings(layout, 10, {})["AIRFLOW__DISPATCH__ROUTES"])
+        for layout in (WITH_CELERY, WITH_KUBERNETES)
+    ]
+    assert [route["to"] for route in routes[0] if route["queue"] == "fast"] == [
+        [{"backend": "large", "queue": "default"}]
+    ]
+    assert [route["to"] for route in routes[1] if route["queue"] == "fast"] == [["large"]]
+
+
 def test_each_celery_backend_has_a_broker_of_its_own() -> None:
     backends = json.loads(settings(WITH_CELERY, 10, CELERY)["AIRFLOW__DISPATCH__BACKENDS"])
-    assert {name: backend.get("config", {}).get("celery") for name, backend in backends.items()} == {
-        "small": None,
-        **CELERY,
-    }
+    assert {name: backend.get("config") for name, backend in backends.items()} == {"small": None, **CELERY}
 
 
 def test_nothing_is_wrong_with_tasks_on_their_own_workers() -> None:

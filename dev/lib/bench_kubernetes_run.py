@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One measurement of one executor in a process of its own, for ``./dev/bench kubernetes``.
+
+    python bench_kubernetes_run.py SUBJECT PODS
+
+It writes ``created`` to standard output when all pods are there, and whoever runs it ends them; then a line of JSON.
+Options come from the environment, as everywhere in Airflow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+MODULES = {
+    "airflow": "airflow.providers.cncf.kubernetes.executors.kubernetes_executor",
+    "dispatch": "airflow_dispatch_provider.executors.kubernetes_executor",
+}
+PAUSE = 0.001
+PATIENCE = 600.0
+WARM_UP = 5
+
+
+def measure(subject: str, pods: int) -> dict[str, float]:
+    from airflow_dispatch_provider.testing import make_task
+
+    module = __import__(MODULES[subject.split("-")[0]], fromlist=["KubernetesExecutor"])
+    tasks = [make_task() for _ in range(pods + WARM_UP)]
+    before = memory([psutil.Process()])
+    executor = module.KubernetesExecutor(parallelism=1_000_000)
+    # Not a number: Airflow's executor then does not ask the database whether each task is still queued.
+    executor.job_id = "bench"
+    executor.start()
+    try:
+        create(executor, tasks[:WARM_UP])
+        children = psutil.Process().children(recursive=True)
+        cpu = cpu_seconds() + sum(child.cpu_times().user + child.cpu_times().system for child in children)
+        began = time.perf_counter()
+        creating = create(executor, tasks[WARM_UP:])
+        seconds = time.perf_counter() - began
+        grown = memory([psutil.Process(), *children]) - before
+        print("created", flush=True)
+        ending = finish(executor, len(tasks))
+    finally:
+        executor.end()
+    return {
+        "thread_create": sum(creating) / pods * 1e6,
+        "longest_create": max(creating) * 1e3,
+        "created": pods / seconds,
+        "thread_finish": sum(ending) / pods * 1e6,
+        "longest_finish": max(ending) * 1e3,
+        "cpu": (cpu_seconds() - cpu) / pods * 1e3,
+        "processes": len(children),
+        "memory": grown / 2**20,
+    }
+
+
+def create(executor: Any, tasks: list[Any]) -> list[float]:
+    """Queue them all and let the executor work until there is a pod for each; seconds of each heartbeat."""
+    for task in tasks:
+        executor.queue_workload(task, None)
+    return beat(executor, lambda: not executor.queued_tasks and not unsent(executor))
+
+
+def finish(executor: Any, number: int) -> list[float]:
+    """Until that many have been reported as ended; seconds of each heartbeat."""
+    ended: set[Any] = set()
+
+    def all_ended() -> bool:
+        events = executor.get_event_buffer()
+        ended.update(key for key, (state, _) in events.items() if state != "queued")
+        return len(ended) >= number
+
+    return beat(executor, all_ended)
+
+
+def beat(executor: Any, done: Callable[[], bool]) -> list[float]:
+    beats: list[float] = []
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        began = time.perf_counter()
+        executor.heartbeat()
+        beats.append(time.perf_counter() - began)
+        if done():
+            return beats
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not done after {PATIENCE:.0f} s: {executor!r}")
+        time.sleep(PAUSE)
+
+
+def unsent(executor: Any) -> int:
+    """Workloads without a pod that the executor has taken out of its queue."""
+    controller = getattr(executor, "_controller", None)
+    return int(controller.unsent if controller else executor.task_queue.qsize())
+
+
+def cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def memory(processes: list[psutil.Process]) -> int:
+    """Bytes, each page shared between processes counted once (PSS)."""
+    return sum(pss(process.pid) for process in processes)
+
+
+def pss(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))), flush=True)

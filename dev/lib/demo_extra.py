@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``./dev/demo --with ...`` needs beside Airflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from airflow_cluster import AirflowCluster
+from demo_layout import Layout, Options
+
+Servers = Callable[[Layout], AbstractContextManager[Options]]
+Workers = Callable[[AirflowCluster, Layout, Options, Callable[[str], None]], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Extra:
+    """
+    :ivar servers: run before Airflow does; give each backend's options
+    :ivar workers: run what runs the tasks; call the function about once a second with what is being waited for
+    """
+
+    layout: Layout
+    servers: Servers
+    workers: Workers
+    servers_title: str
+    workers_title: str
+
+
+def worker_env(worker: str) -> Mapping[str, str]:
+    """Lets Airflow record this name as the host of all that runs there."""
+    return {
+        "AIRFLOW__CORE__HOSTNAME_CALLABLE": "demo_hostname.hostname",
+        "DISPATCH_DEMO_WORKER": worker,
+    }
