@@ -169,6 +169,10 @@ class AirflowCluster:
             process.wait()
         self._processes.clear()
 
+    def pid(self, name: str) -> int:
+        """Of a component that runs."""
+        return self._process(name).pid
+
     def log(self, component: str) -> Path:
         """The file with everything that a component printed."""
         return self._output / f"{component}.log"

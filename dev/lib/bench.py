@@ -18,12 +18,13 @@ AREAS = {
     "celery": "CeleryExecutor in one process, on Redis and RabbitMQ: publishing, and waiting for results",
     "kubernetes": "KubernetesExecutor in one process, on a real API server: creating, watching and deleting pods",
     "end-to-end": "LocalExecutor and DispatchExecutor under a real Airflow: tasks a second, start latency",
-    "chaos": "CeleryExecutor under a real Airflow whose broker, results, worker and scheduler fail: tasks lost",
+    "celery-outages": "CeleryExecutor under a real Airflow whose broker, results, worker and scheduler fail",
+    "kubernetes-outages": "KubernetesExecutor under a real Airflow whose two API servers and scheduler fail",
 }
 
 
 def main() -> int:
-    areas = "\n".join(f"  {name:12}{what}" for name, what in AREAS.items())
+    areas = "\n".join(f"  {name:20}{what}" for name, what in AREAS.items())
     parser = argparse.ArgumentParser(
         prog="./dev/bench",
         description=f"{__doc__}\n\nareas:\n{areas}",

@@ -3,7 +3,8 @@
 
     python bench_kubernetes_run.py SUBJECT PODS
 
-It writes ``created`` to standard output when all pods are there, and whoever runs it ends them; then a line of JSON.
+It writes ``created`` to standard output when the pods are there, and whoever runs it ends them; this twice, first for a
+few of them. Then comes a line of JSON.
 Options come from the environment, as everywhere in Airflow.
 """
 
@@ -14,40 +15,42 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import psutil
+from bench_memory import pss
 
 MODULES = {
     "airflow": "airflow.providers.cncf.kubernetes.executors.kubernetes_executor",
     "dispatch": "airflow_dispatch_provider.executors.kubernetes_executor",
 }
-PAUSE = 0.001
-PATIENCE = 600.0
+PAUSE = 0.01
+PATIENCE = 300.0
 WARM_UP = 5
 
 
 def measure(subject: str, pods: int) -> dict[str, float]:
+    import airflow.jobs.scheduler_job_runner  # noqa: F401  what a scheduler has in memory
+
     from airflow_dispatch_provider.testing import make_task
 
     module = __import__(MODULES[subject.split("-")[0]], fromlist=["KubernetesExecutor"])
     tasks = [make_task() for _ in range(pods + WARM_UP)]
     before = memory([psutil.Process()])
-    executor = module.KubernetesExecutor(parallelism=1_000_000)
+    executor = module.KubernetesExecutor()
     # Not a number: Airflow's executor then does not ask the database whether each task is still queued.
     executor.job_id = "bench"
     executor.start()
     try:
         create(executor, tasks[:WARM_UP])
+        finish(executor, WARM_UP)
         children = psutil.Process().children(recursive=True)
         cpu = cpu_seconds() + sum(child.cpu_times().user + child.cpu_times().system for child in children)
         began = time.perf_counter()
         creating = create(executor, tasks[WARM_UP:])
         seconds = time.perf_counter() - began
         grown = memory([psutil.Process(), *children]) - before
-        print("created", flush=True)
-        ending = finish(executor, len(tasks))
+        ending = finish(executor, pods)
     finally:
         executor.end()
     return {
@@ -70,7 +73,8 @@ def create(executor: Any, tasks: list[Any]) -> list[float]:
 
 
 def finish(executor: Any, number: int) -> list[float]:
-    """Until that many have been reported as ended; seconds of each heartbeat."""
+    """Have all pods ended, until that many have been reported so; seconds of each heartbeat."""
+    print("created", flush=True)
     ended: set[Any] = set()
 
     def all_ended() -> bool:
@@ -91,7 +95,9 @@ def beat(executor: Any, done: Callable[[], bool]) -> list[float]:
         if done():
             return beats
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not done after {PATIENCE:.0f} s: {executor!r}")
+            raise TimeoutError(
+                f"not done after {PATIENCE:.0f} s: {executor!r}, {len(executor.queued_tasks)} queued"
+            )
         time.sleep(PAUSE)
 
 
@@ -109,13 +115,6 @@ def cpu_seconds() -> float:
 def memory(processes: list[psutil.Process]) -> int:
     """Bytes, each page shared between processes counted once (PSS)."""
     return sum(pss(process.pid) for process in processes)
-
-
-def pss(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from bench_memory import fields
 
 SUBJECTS = ("airflow", "fork", "exec")
 UNITS = {
@@ -129,21 +130,12 @@ def measure_start(executor: Any) -> dict[str, float]:
 
 def measure_idle(executor: Any) -> dict[str, float]:
     time.sleep(2)
-    totals = [memory_of(child.pid) for child in psutil.Process().children(recursive=True)]
+    totals = [fields(child.pid) for child in psutil.Process().children(recursive=True)]
     return {
         "idle processes": len(totals),
-        "idle PSS": sum(pss for pss, _ in totals) / 1024,
-        "idle private": sum(private for _, private in totals) / 1024,
+        "idle PSS": sum(memory["Pss"] for memory in totals) / 2**20,
+        "idle private": sum(memory["Private_Clean"] + memory["Private_Dirty"] for memory in totals) / 2**20,
     }
-
-
-def memory_of(pid: int) -> tuple[int, int]:
-    """KiB of proportional and of private memory."""
-    fields: dict[str, int] = {}
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
-        name, value = line.split(":")
-        fields[name] = int(value.split()[0])
-    return fields["Pss"], fields["Private_Clean"] + fields["Private_Dirty"]
 
 
 def measure_single(executor: Any) -> dict[str, float]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The router as ``./dev/bench chaos`` runs it: each scheduler writes down how long its heartbeats take.
+"""The router as the benchmarks of outages run it: each scheduler writes down how long its heartbeats take.
 
 Copied to a folder on the scheduler's PYTHONPATH, for dev/lib has modules with very common names.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outages under a real Airflow on PostgreSQL: what they cost a Dag of very short tasks, and the scheduler's loop.
+"""Outages under a real Airflow on PostgreSQL: what they cost very short tasks, and the scheduler's loop.
 
 One CeleryExecutor backend behind the router, with a slot for every task, so that all of them are with Celery at
 once; two plain workers; broker and result backend are two Valkeys. While the tasks run, in random order and at
@@ -22,38 +22,40 @@ import json
 import math
 import random
 import shutil
-import statistics
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from chaos_deployment import DAG_ID, WORKERS, Deployment, Outage, celery_options
+from celery_deployment import DAG_ID, WORKERS, Deployment, celery_options
+from chaos import (
+    DOWN,
+    RUN,
+    Action,
+    Progress,
+    longest,
+    phases,
+    play,
+    runs_ended,
+    schedule,
+    table,
+    trigger,
+    whole_runs,
+)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from airflow_cluster import ClusterError
 from postgres_server import PostgresServer
 from valkey_server import ValkeyServer
 
-DOWN = (1.0, 5.0)
-"""Seconds that something that was killed stays so."""
-
-LAST = 0.8
-"""No outage is begun once this part of the tasks has ended, unless others made it wait."""
-
-AFTERMATH = 5.0
-"""Seconds after an outage that count as part of it, for the scheduler's heartbeats."""
-
 UNREPORTED = 10.0
 """Seconds between the end of a task's function and Airflow's knowing of it, at most."""
 
 SETTLE = 75.0
-"""Seconds after the Dag run's end within which all slots have to be free: the result watcher asks for all results
+"""Seconds after the Dag runs' end within which all slots have to be free: the result watcher asks for all results
 once a minute."""
 
 TABLE = {
@@ -72,40 +74,6 @@ TABLE = {
     "longest_calm": "longest heartbeat, no outage, ms",
     "longest_outage": "longest heartbeat, outages, ms",
 }
-Action = tuple[str, Callable[[], None]]
-
-
-class Progress:
-    """Says on stderr how far the tasks are, and waits meanwhile."""
-
-    def __init__(self, tasks: int) -> None:
-        self.deployment: Deployment | None = None
-        self._tasks = tasks
-        self._began = self._said = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    def say(self, text: str) -> None:
-        ended = len(self.deployment.ended()) if self.deployment else 0
-        print(f"{self.seconds:7.1f} s, {ended} of {self._tasks} ended: {text}", file=sys.stderr, flush=True)
-        self._said = time.monotonic()
-
-    def wait(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        self.until(lambda: time.monotonic() >= until)
-
-    def until(self, condition: Callable[[], bool], timeout: float = math.inf) -> bool:
-        """Wait until it is so; returns whether it is. Raises ClusterError when a component ends by itself."""
-        deadline = time.monotonic() + timeout
-        while not (so := condition()) and time.monotonic() < deadline:
-            if self.deployment:
-                self.deployment.airflow.check_running()
-            if time.monotonic() - self._said >= 10:
-                self.say("going on")
-            time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
-        return so
 
 
 def settings(options: argparse.Namespace, celery: dict[str, str]) -> dict[str, str]:
@@ -113,10 +81,11 @@ def settings(options: argparse.Namespace, celery: dict[str, str]) -> dict[str, s
     timeout = str(options.queued_timeout)
     return {
         "AIRFLOW__CORE__PARALLELISM": str(options.tasks),
-        "AIRFLOW__CORE__MAX_MAP_LENGTH": str(options.tasks),
+        "AIRFLOW__CORE__MAX_MAP_LENGTH": str(RUN),
         "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": str(options.tasks),
         "AIRFLOW__DISPATCH__BACKENDS": json.dumps({"celery": backend}),
         "AIRFLOW__EXECUTION_API__JWT_EXPIRATION_TIME": timeout,
+        "AIRFLOW__SCHEDULER__MAX_DAGRUNS_PER_LOOP_TO_SCHEDULE": "2",
         "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "512",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
@@ -145,9 +114,7 @@ def plan(options: argparse.Namespace, deployment: Deployment, rng: random.Random
         (f"{worker} is killed", partial(deployment.kill_worker, worker, rng.uniform(*DOWN))),
         ("the scheduler is killed", partial(deployment.kill_scheduler, rng.uniform(*DOWN))),
     ]
-    rng.shuffle(later)
-    moments = sorted(int(rng.uniform(0, LAST) * options.tasks) for _ in later)
-    return [*((0, action) for action in first), *zip(moments, later, strict=True)]
+    return [*((0, action) for action in first), *schedule(later, options.tasks, rng)]
 
 
 def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, Any]:
@@ -161,9 +128,11 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
         postgres.create_database("chaos"),
         servers,
         settings(options, celery_options(*servers)),
-        options.tasks,
+        options.tasks // RUN,
+        RUN,
         options.concurrency,
         options.workers == "patient",
+        options.light,
         progress.wait,
     )
     progress.say("Airflow starts")
@@ -175,40 +144,17 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
         raise ClusterError("the workers are not ready after 120 s")
     rng = random.Random(options.seed)
     steps = plan(options, deployment, rng)
-    run_id = deployment.airflow.trigger(DAG_ID)
+    run_ids = trigger(deployment.airflow, DAG_ID, options.tasks)
     began = progress.seconds
-    play(steps, deployment, progress, rng, began + options.timeout)
-    ended = partial(run_ended, deployment, run_id)
+    play(steps, progress, rng, began + options.timeout)
+    ended = partial(runs_ended, deployment.airflow, DAG_ID, list(run_ids))
     if not progress.until(ended, began + options.timeout - progress.seconds):
-        progress.say(f"the Dag run has not ended after {options.timeout:.0f} s")
+        progress.say(f"the Dag runs have not ended after {options.timeout:.0f} s")
     seconds = progress.seconds - began
     progress.say("waiting until all slots are free")
     progress.until(lambda: not slots_taken(deployment), SETTLE)
-    return {"seed": options.seed, **figures(deployment, run_id, seconds), "phases": phases(deployment)}
-
-
-def play(
-    steps: list[tuple[int, Action]],
-    deployment: Deployment,
-    progress: Progress,
-    rng: random.Random,
-    until: float,
-) -> None:
-    for moment, (what, action) in steps:
-        reached = partial(lambda least: len(deployment.ended()) >= least, moment)
-        if not progress.until(reached, until - progress.seconds):
-            return
-        progress.wait(rng.uniform(0, 2))
-        progress.say(what)
-        action()
-        progress.say("repaired")
-
-
-def run_ended(deployment: Deployment, run_id: str) -> bool:
-    try:
-        return deployment.airflow.dag_run(DAG_ID, run_id)["state"] in ("success", "failed")
-    except OSError:  # the API server is busy
-        return False
+    result = {"seed": options.seed, **figures(deployment, run_ids, seconds)}
+    return {**result, "phases": phases(deployment.beats(), deployment.outages.found)}
 
 
 def slots_taken(deployment: Deployment) -> int:
@@ -217,15 +163,13 @@ def slots_taken(deployment: Deployment) -> int:
     return schedulers[-1][-1][2] if schedulers else 0
 
 
-def figures(deployment: Deployment, run_id: str, seconds: float) -> dict[str, Any]:
+def figures(deployment: Deployment, run_ids: list[str], seconds: float) -> dict[str, Any]:
     airflow = deployment.airflow
-    rows = airflow.task_instances(DAG_ID, run_id)
+    rows = [row for run_id in run_ids for row in airflow.task_instances(DAG_ID, run_id)]
     states = Counter(row["state"] for row in rows)
     events = Counter(row["event"] for row in airflow.event_logs(dag_id=DAG_ID))
     again, excused = completed_again(deployment)
-    inside = {False: [0.0], True: [0.0]}
-    for _, milliseconds, _, phase in classified(deployment):
-        inside[not phase.startswith("no outage")].append(milliseconds)
+    calm, troubled = longest(deployment.beats(), deployment.outages.found)
     return {
         "tasks": len(rows),
         "succeeded": states["success"],
@@ -239,8 +183,8 @@ def figures(deployment: Deployment, run_id: str, seconds: float) -> dict[str, An
         "waited": events["waiting for broker"],
         "slots": slots_taken(deployment),
         "seconds": seconds,
-        "longest_calm": max(inside[False]),
-        "longest_outage": max(inside[True]),
+        "longest_calm": calm,
+        "longest_outage": troubled,
         "events": dict(events),
     }
 
@@ -248,7 +192,7 @@ def figures(deployment: Deployment, run_id: str, seconds: float) -> dict[str, An
 def completed_again(deployment: Deployment) -> tuple[set[int], set[int]]:
     """Tasks that completed more than once; and those of them that did not, but for runs whose worker was killed
     before it could tell."""
-    killed = {o.kind.split()[0]: o.began for o in deployment.outages if o.kind.split()[0] in WORKERS}
+    killed = {outage.kind.split()[0]: outage.began for outage in deployment.outages.found}
     runs: Counter[int] = Counter()
     told: Counter[int] = Counter()
     for done in deployment.completions():
@@ -259,64 +203,12 @@ def completed_again(deployment: Deployment) -> tuple[set[int], set[int]]:
     return again, {number for number in again if told[number] <= 1}
 
 
-def classified(deployment: Deployment) -> list[tuple[float, float, float, str]]:
-    """Each heartbeat of each scheduler: when, milliseconds, seconds until the next one, in which phase."""
-    found = []
-    for beats in deployment.beats():
-        nexts = [at for at, _, _ in beats[1:]] + [math.nan]
-        for (at, milliseconds, _), following in zip(beats, nexts, strict=True):
-            phase = phase_of(at, at + milliseconds / 1e3, deployment.outages)
-            found.append((at, milliseconds, following - at, phase))
-    return found
-
-
-def phase_of(began: float, ended: float, outages: list[Outage]) -> str:
-    """The outage that a heartbeat fell into, or whether there was none before the hang, or after it."""
-    for outage in outages:
-        if began < outage.ended + AFTERMATH and ended > outage.began:
-            return "worker killed" if outage.kind.split()[0] in WORKERS else outage.kind
-    hang = next((outage.began for outage in outages if outage.kind == "broker hangs"), math.inf)
-    return "no outage, before the hang" if began < hang else "no outage, after the hang"
-
-
-def phases(deployment: Deployment) -> dict[str, dict[str, float]]:
-    """Of each phase: heartbeats, and median and maximum of a heartbeat and of a round of the scheduler's loop."""
-    groups: dict[str, list[tuple[float, float]]] = {}
-    for _, milliseconds, loop, phase in sorted(classified(deployment)):
-        groups.setdefault(phase, []).append((milliseconds, loop * 1e3))
-    found = {}
-    for phase, values in groups.items():
-        beats = [value for value, _ in values]
-        loops = [loop for _, loop in values if not math.isnan(loop)] or [0.0]
-        found[phase] = {
-            "heartbeats": len(beats),
-            "median": statistics.median(beats),
-            "max": max(beats),
-            "loop_median": statistics.median(loops),
-            "loop_max": max(loops),
-        }
-    return found
-
-
-def table(result: dict[str, Any]) -> str:
-    lines = [f"{'seed':34}{result['seed']:>10}"]
-    for name, title in TABLE.items():
-        value = result[name]
-        lines.append(f"{title:34}{value:10.2f}" if isinstance(value, float) else f"{title:34}{value:10}")
-    names = ("heartbeats", "median ms", "max ms", "loop median ms", "loop max ms")
-    lines += ["", f"{'scheduler':34}" + "".join(f"{name:>16}" for name in names)]
-    for phase, row in result["phases"].items():
-        count, *times = row.values()
-        lines.append(f"{phase:34}{count:16}" + "".join(f"{value:16.2f}" for value in times))
-    return "\n".join(lines)
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=sys.argv[0], description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--tasks", type=int, default=1000, help="default: %(default)s")
+    add("--tasks", type=whole_runs, default=1000, help=f"a multiple of {RUN} (default: %(default)s)")
     add("--broker-kills", type=int, default=10, help="default: %(default)s")
     add("--result-outage", type=float, default=60, metavar="SECONDS", help="default: %(default)s")
     add("--hang", type=float, default=120, metavar="SECONDS", help="default: %(default)s")
@@ -327,6 +219,12 @@ def parse() -> argparse.Namespace:
         default="plain",
         help="patient ones have Celery's result_backend_always_retry; plain ones lose each message that they take"
         " while the result backend refuses connections, until Airflow finds the task stuck (default: %(default)s)",
+    )
+    add(
+        "--light",
+        action="store_true",
+        help="Celery's worker processes tell the execution API themselves that a task has begun and ended, without"
+        " Airflow's supervisor and the Dag: thousands of tasks in minutes",
     )
     add("--seed", type=int, default=random.randrange(10**6), help="of what happens when (default: random)")
     add(
@@ -358,7 +256,7 @@ def main() -> None:
         finally:
             if options.keep and home.exists():
                 shutil.copytree(home, options.keep, dirs_exist_ok=True)
-    print(json.dumps(result, indent=2) if options.output == "json" else table(result))
+    print(json.dumps(result, indent=2) if options.output == "json" else table(TABLE, result))
     good = result["succeeded"] == options.tasks and result["completed_again"] == result["excused"]
     sys.exit(0 if good else 1)
 

@@ -8,12 +8,12 @@ import json
 import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from chaos import Beats, Outages, kill_scheduler, read_beats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from airflow_cluster import AirflowCluster
@@ -30,20 +30,21 @@ import uuid
 from datetime import timedelta
 from pathlib import Path
 
-from airflow.sdk import dag, task
+from airflow.sdk import dag, get_current_context, task
 
 RECORDS = Path(os.environ["CHAOS_RECORDS"])
 
 # Mapped: as so many tasks of their own, parsing this file would take each worker longer than all else.
 @task(retries=2, retry_delay=timedelta(seconds=1))
-def short(number):
+def short(index):
+    number = get_current_context()["dag_run"].conf["first"] + index
     trace, started = f"{{number}}.{{uuid.uuid4().hex}}", time.time()
     (RECORDS / f"{{trace}}.start").touch()
     (RECORDS / f"{{trace}}.end").write_text(f"{{os.environ['CHAOS_WORKER']}} {{started}} {{time.time()}}")
 
-@dag(schedule=None, catchup=False, max_active_tasks={tasks})
+@dag(schedule=None, catchup=False, max_active_runs={runs}, max_active_tasks={tasks})
 def chaos():
-    short.expand(number=list(range({tasks})))
+    short.expand(index=list(range({tasks})))
 
 chaos()
 """
@@ -52,15 +53,6 @@ from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CON
 
 CELERY_CONFIG = {**DEFAULT_CELERY_CONFIG, "result_backend_always_retry": True}
 """
-
-
-@dataclass(frozen=True)
-class Outage:
-    """Something that was out of order, and when (seconds since 1970)."""
-
-    kind: str
-    began: float
-    ended: float
 
 
 @dataclass(frozen=True)
@@ -76,7 +68,9 @@ class Completion:
 class Deployment:
     """Airflow, two workers, their broker and their result backend. Both servers keep their data in a file.
 
+    :param runs: of the Dag, each with that many ``tasks``; the first number of a run's tasks is in its conf
     :param patient: whether workers wait for a result backend that is down; otherwise they are as Airflow makes them
+    :param light: whether workers run tasks without Airflow's supervisor, see chaos_worker.py
     :param wait: called for the seconds that an outage has to last
     """
 
@@ -86,13 +80,15 @@ class Deployment:
         database: str,
         servers: tuple[ValkeyServer, ValkeyServer],
         settings: dict[str, str],
+        runs: int,
         tasks: int,
         concurrency: int,
         patient: bool,
+        light: bool,
         wait: Callable[[float], None],
     ) -> None:
         self.broker, self.results = servers
-        self.outages: list[Outage] = []
+        self.outages = Outages()
         self._concurrency = concurrency
         self._patient = patient
         self._wait = wait
@@ -103,10 +99,13 @@ class Deployment:
         for folder in (self.records, self.heartbeats, modules):
             folder.mkdir(parents=True)
         shutil.copy(Path(__file__).with_name("chaos_executor.py"), modules)
+        if light:
+            shutil.copy(Path(__file__).with_name("light_task.py"), modules)
+            shutil.copy(Path(__file__).with_name("chaos_worker.py"), modules / "airflow_local_settings.py")
         (modules / "chaos_patient.py").write_text(PATIENT)
         env = {**self._settings(modules), **settings}
         self.airflow = AirflowCluster(home, env, database, COMPONENTS)
-        (self.airflow.dags / "chaos.py").write_text(DAG.format(tasks=tasks))
+        (self.airflow.dags / "chaos.py").write_text(DAG.format(runs=runs, tasks=tasks))
 
     def _settings(self, modules: Path) -> dict[str, str]:
         paths = [str(modules), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -134,26 +133,26 @@ class Deployment:
     # Outages
 
     def kill_broker(self, empty: bool, seconds: float) -> None:
-        with self._outage("broker killed"):
+        with self.outages.note("broker killed"):
             self.broker.kill()
             self._wait(seconds)
             self.broker.restart(empty)
 
     def hang_broker(self, seconds: float) -> None:
-        with self._outage("broker hangs"):
+        with self.outages.note("broker hangs"):
             self.broker.pause()
             self._wait(seconds)
             self.broker.resume()
 
     def stop_results(self, seconds: float) -> None:
-        with self._outage("result backend down"):
+        with self.outages.note("result backend down"):
             self.results.kill()
             self._wait(seconds)
             self.results.restart()
 
     def kill_worker(self, name: str, seconds: float) -> None:
         """With all its tasks, as when its machine is lost: these are in process groups of their own."""
-        with self._outage(f"{name} killed"):
+        with self.outages.note(f"{name} killed"):
             tree = psutil.Process(self._pids[name]).children(recursive=True)
             self.airflow.kill_component(name)
             for process in tree:
@@ -163,20 +162,7 @@ class Deployment:
             self.start_worker(name)
 
     def kill_scheduler(self, seconds: float) -> None:
-        """Until the heartbeat of the next one; it adopts tasks later."""
-        with self._outage("scheduler killed"):
-            before = len(self.beats())
-            self.airflow.kill_scheduler()
-            self._wait(seconds)
-            self.airflow.start_scheduler()
-            while len(self.beats()) == before:
-                self._wait(0.5)
-
-    @contextlib.contextmanager
-    def _outage(self, kind: str) -> Iterator[None]:
-        began = time.time()
-        yield
-        self.outages.append(Outage(kind, began, time.time()))
+        kill_scheduler(self, self._wait, seconds)
 
     # What the tasks and the schedulers wrote
 
@@ -184,9 +170,9 @@ class Deployment:
         """The number of a task for each of its starts."""
         return [int(path.name.split(".")[0]) for path in self.records.glob("*.start")]
 
-    def ended(self) -> set[int]:
-        """The numbers of the tasks that have run to the end of their function."""
-        return {int(path.name.split(".")[0]) for path in self.records.glob("*.end")}
+    def ended(self) -> int:
+        """How many tasks have run to the end of their function."""
+        return len({path.name.split(".")[0] for path in self.records.glob("*.end")})
 
     def completions(self) -> list[Completion]:
         found = []
@@ -197,13 +183,9 @@ class Deployment:
                 found.append(Completion(int(path.name.split(".")[0]), words[0], *times))
         return found
 
-    def beats(self) -> list[list[tuple[float, float, int]]]:
-        """For each scheduler, in order: when a heartbeat began, its milliseconds, and slots taken after it."""
-        found = []
-        for path in self.heartbeats.glob("*.txt"):
-            rows = (line.split() for line in path.read_text().splitlines())
-            found.append([(float(row[0]), float(row[1]), int(row[2])) for row in rows if len(row) == 3])
-        return sorted(beats for beats in found if beats)
+    def beats(self) -> list[Beats]:
+        """Of each scheduler."""
+        return read_beats(self.heartbeats)
 
 
 def celery_options(broker: ValkeyServer, results: ValkeyServer) -> dict[str, str]:
