@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,6 +26,7 @@ from airflow_dispatch_provider.executors.kubernetes import pod_log
 from airflow_dispatch_provider.executors.kubernetes.adoption import NOT_DONE
 from airflow_dispatch_provider.executors.kubernetes.cluster import Cluster
 from airflow_dispatch_provider.executors.kubernetes.controller import Controller, Policy
+from airflow_dispatch_provider.executors.kubernetes.ends import Rows
 from airflow_dispatch_provider.executors.kubernetes.finisher import delete_options
 from airflow_dispatch_provider.executors.kubernetes.manifest import PodFactory
 from airflow_dispatch_provider.executors.kubernetes.model import (
@@ -41,7 +42,7 @@ from airflow_dispatch_provider.executors.kubernetes.model import (
 )
 from airflow_dispatch_provider.executors.kubernetes.pod_api import PodApi, Timing
 from airflow_dispatch_provider.executors.protocols import Claim
-from airflow_dispatch_provider.executors.task_instances import Stored, stored
+from airflow_dispatch_provider.executors.task_instances import stored
 
 WAITED = "waiting for cluster"
 """``log.event`` of a task that was taken back because the cluster could not be used, or had no room."""
@@ -86,7 +87,6 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call, unused-ignore]
         self._controller: Controller | None = None
         self._flights: dict[WorkloadKey, _Flight] = {}
-        self._unnoted: list[Report] = []
         self._tidied = 0.0
 
     def __repr__(self) -> str:
@@ -108,7 +108,8 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         limit = conf.getint("dispatch", "kubernetes_concurrency", fallback=32)
         api = PodApi(self._cluster.connect, Timing(), self.kube_config.kube_client_request_args)
         factory = PodFactory(self.kube_config, self.scheduler_job_id, self._coordinator_extra)
-        self._controller = Controller(self._cluster.server(), api, factory, self._policy(limit))
+        policy = self._policy(limit)
+        self._controller = Controller(self._cluster.server(), api, factory, policy, self._stored)
         self._controller.start()
 
     @cached_property
@@ -152,10 +153,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         controller = self._controller
         if controller is None:
             return
-        reports = [*self._unnoted, *controller.drain()]
-        self._unnoted.clear()
-        if reports:
-            self._note_all(reports)
+        self._note_all(controller.drain())
         self._sync_held_back()
         if time.monotonic() - self._tidied >= self._tidy_interval:
             self._tidied = time.monotonic()
@@ -231,21 +229,12 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
     # Taking note of what happened
 
     def _note_all(self, reports: Sequence[Report]) -> None:
-        ended = [
-            report.key for report in reports if isinstance(report, Ended) and report.key in self._flights
-        ]
-        try:
-            rows = stored(self._flights[key].ti_id for key in ended) if ended else {}
-        except Exception as error:
-            self.log.warning("%d reports of pods wait for the database: %s", len(reports), error)
-            self._unnoted.extend(reports)
-            return
         for report in reports:
             flight = self._flights.get(report.key)
             if flight is not None:
-                self._note(flight, report, rows)
+                self._note(flight, report)
 
-    def _note(self, flight: _Flight, report: Report, rows: Mapping[UUID, Stored]) -> None:
+    def _note(self, flight: _Flight, report: Report) -> None:
         if isinstance(report, Created):
             flight.pod = report.pod
             self.event_buffer.setdefault(flight.key, (TaskInstanceState.QUEUED, self.scheduler_job_id))
@@ -257,9 +246,16 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         elif isinstance(report, Released):
             self._finish(flight, TaskInstanceState.SUCCESS, "another scheduler has taken its pod over")
         elif report.pod in (None, flight.pod):
-            self._note_end(flight, report, rows.get(flight.ti_id))
+            self._note_end(flight, report)
 
-    def _note_end(self, flight: _Flight, report: Ended, row: Stored | None) -> None:
+    def _stored(self, keys: Sequence[WorkloadKey]) -> Rows:
+        """What the database has of these tasks; called on a thread of its own."""
+        ids = {key: flight.ti_id for key in keys if (flight := self._flights.get(key))}
+        found = stored(ids.values())
+        return {key: found[ti_id] for key, ti_id in ids.items() if ti_id in found}
+
+    def _note_end(self, flight: _Flight, report: Ended) -> None:
+        row = report.row
         state = row.state if row is not None else None
         ours = row is None or row.queued_by_job_id == self.job_id
         if report.end is End.SUCCEEDED or not ours:
@@ -364,15 +360,17 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         if not foreign:
             return []
         wanted = {key: str(ti.id) for key, ti in foreign.items()}
+        # Before their pods are looked at: an end that is seen at once is looked up under these.
+        self._flights.update((key, _Flight(key, UUID(ti_id), None)) for key, ti_id in wanted.items())
         try:
             adopted = controller.adopt(workers, self._label, wanted).result(ADOPTION)
         except Exception as error:
             self.log.warning("Pods of other schedulers cannot be looked up now: %s", repr(error))
             adopted = {key for key, ti in foreign.items() if ti.state == TaskInstanceState.RUNNING}
             controller.adopt_when_possible(workers, self._label, {key: wanted[key] for key in adopted})
-        for key in adopted:
-            self._flights[key] = _Flight(key, UUID(wanted[key]), None)
-            self.running.add(key)
+        for key in wanted.keys() - adopted:
+            del self._flights[key]
+        self.running.update(adopted)
         self.log.info("Adopted the pods of %d tasks of %d.", len(adopted), len(foreign))
         return [ti for key, ti in foreign.items() if key not in adopted]
 

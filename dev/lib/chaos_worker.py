@@ -30,7 +30,7 @@ def run(*, ti: Any, token: str, server: str, **_: Any) -> int:
 
     started = time.time()
     try:
-        context = light_task.begin(server, token, str(ti.id))
+        context, token = light_task.begin(server, token, str(ti.id))
     except light_task.AlreadyRunning as error:
         raise TaskAlreadyRunningError(str(error)) from error
     number = context["dag_run"]["conf"]["first"] + ti.map_index

@@ -93,7 +93,11 @@ class KubeDeployment:
         self._stack.enter_context(self.airflow)
         env = {**self.airflow.env, "PATH": str(self._light_python())}
         for name, server in self.servers.items():
-            agent = NodeAgent(server.kubeconfig(), env=env, processes=self._processes, node=f"node-{name}")
+            output = self.airflow.home / f"node-{name}"
+            output.mkdir()
+            agent = NodeAgent(
+                server.kubeconfig(), env=env, processes=self._processes, node=output.name, folder=output
+            )
             self.agents[name] = self._stack.enter_context(agent)
 
     def _backends(self, folder: Path, slots: int) -> dict[str, object]:

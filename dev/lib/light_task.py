@@ -21,12 +21,20 @@ from typing import Any
 JSON_ARGUMENT = "--json-string"
 
 
+class Refused(Exception):
+    """The API has answered with an error."""
+
+    def __init__(self, error: urllib.error.HTTPError) -> None:
+        super().__init__(f"{error.code}: {error.read().decode(errors='replace')}")
+        self.status = error.code
+
+
 class AlreadyRunning(Exception):
     """Another worker has it."""
 
 
-def begin(server: str, token: str, task_id: str) -> dict[str, Any]:
-    """Tell that it runs; returns what the API says of it. Raises AlreadyRunning."""
+def begin(server: str, token: str, task_id: str) -> tuple[dict[str, Any], str]:
+    """Tell that it runs; returns what the API says of it, and the token for what follows. Raises AlreadyRunning."""
     body = {
         "state": "running",
         "hostname": socket.gethostname(),
@@ -36,9 +44,9 @@ def begin(server: str, token: str, task_id: str) -> dict[str, Any]:
     }
     try:
         return _patch(server, token, f"task-instances/{task_id}/run", body)
-    except urllib.error.HTTPError as error:
-        if error.code == HTTPStatus.CONFLICT:
-            raise AlreadyRunning(error.read().decode(errors="replace")) from error
+    except Refused as error:
+        if error.status == HTTPStatus.CONFLICT:
+            raise AlreadyRunning(str(error)) from error
         raise
 
 
@@ -49,19 +57,22 @@ def succeed(server: str, token: str, task_id: str) -> None:
 
 def main() -> None:
     workload = json.loads(sys.argv[sys.argv.index(JSON_ARGUMENT) + 1])
-    call = os.environ["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"], workload["token"], workload["ti"]["id"]
-    begin(*call)
-    succeed(*call)
+    server, task_id = os.environ["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"], workload["ti"]["id"]
+    _, token = begin(server, workload["token"], task_id)
+    succeed(server, token, task_id)
 
 
-def _patch(server: str, token: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def _patch(server: str, token: str, path: str, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     url = f"{server.rstrip('/')}/{path}"
     request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="PATCH")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=60) as answer:
-        text = answer.read()
-    return dict(json.loads(text)) if text else {}
+    try:
+        with opener.open(request, timeout=60) as answer:
+            text, token = answer.read(), answer.headers.get("Refreshed-API-Token", token)
+    except urllib.error.HTTPError as error:
+        raise Refused(error) from None
+    return (dict(json.loads(text)) if text else {}), token
 
 
 def _now() -> str:

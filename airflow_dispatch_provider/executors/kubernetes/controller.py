@@ -17,14 +17,16 @@ from typing import Any, TypeVar
 from airflow_dispatch_provider.executors.airflow_api import WorkloadKey
 from airflow_dispatch_provider.executors.kubernetes import adoption
 from airflow_dispatch_provider.executors.kubernetes.creator import Creator, Factory
+from airflow_dispatch_provider.executors.kubernetes.ends import Ends, Rows
 from airflow_dispatch_provider.executors.kubernetes.finisher import Finisher
-from airflow_dispatch_provider.executors.kubernetes.model import Job, PodName, Report
+from airflow_dispatch_provider.executors.kubernetes.model import Ended, Job, PodName, Report
 from airflow_dispatch_provider.executors.kubernetes.outbox import Outbox
 from airflow_dispatch_provider.executors.kubernetes.pod_api import PodApi
 from airflow_dispatch_provider.executors.kubernetes.tracker import Tracker
 from airflow_dispatch_provider.executors.kubernetes.watcher import Watcher
 
 T = TypeVar("T")
+LookUp = Callable[[Sequence[WorkloadKey]], Rows]
 
 SILENCE = 10.0
 """Seconds after which a server that has answered no request to create a pod counts as hung."""
@@ -58,14 +60,16 @@ class Policy:
 class Controller:
     """All public methods are for the scheduler's thread; ``stop`` alone waits, for a bounded time."""
 
-    def __init__(self, name: str, api: PodApi, factory: Factory, policy: Policy) -> None:
+    def __init__(self, name: str, api: PodApi, factory: Factory, policy: Policy, look_up: LookUp) -> None:
         """
         :param name: of the cluster, for the log and for threads
+        :param look_up: see ``ends``
         """
         self.name = name
         self._api, self._policy = api, policy
         self._outbox = Outbox()
         self._reports: deque[Report] = deque()
+        self._ends = Ends(look_up, self._reports.append)
         self._finisher = Finisher(
             api,
             policy.limit,
@@ -74,7 +78,7 @@ class Controller:
             delete_options=policy.delete_options,
         )
         self._tracker = Tracker(
-            self._reports.append, self._finisher.finish, self._finisher.remove, policy.fatal_reasons
+            self._report, self._finisher.finish, self._finisher.remove, policy.fatal_reasons
         )
         own = {policy.namespace, *policy.watched}
         self._creator = Creator(
@@ -158,7 +162,7 @@ class Controller:
     ) -> None:
         """The same, whenever the server answers; a task that has no pod then is reported as ended."""
         call = partial(self._adopt, workers, label, wanted)
-        self._start(adoption.adopt_when_possible(call, wanted, self._reports.append))
+        self._start(adoption.adopt_when_possible(call, wanted, self._report))
 
     def stop(self, timeout: float) -> list[Job]:
         """Finish what is through, for at most ``timeout`` seconds, and end the thread; returns what was not sent."""
@@ -179,7 +183,12 @@ class Controller:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        runs = (self._creator.run(), self._finisher.run(), *(watcher.run() for watcher in self._watchers))
+        runs = (
+            self._ends.run(),
+            self._creator.run(),
+            self._finisher.run(),
+            *(watcher.run() for watcher in self._watchers),
+        )
         tasks = [self._loop.create_task(run) for run in runs]
         try:
             self._loop.run_forever()
@@ -188,6 +197,12 @@ class Controller:
                 task.cancel()
             self._loop.run_until_complete(self._close())
             self._loop.close()
+
+    def _report(self, report: Report) -> None:
+        if isinstance(report, Ended):
+            self._ends.put(report)
+        else:
+            self._reports.append(report)
 
     async def _close(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -204,7 +219,7 @@ class Controller:
         )
 
     async def _flush(self) -> None:
-        while self._finisher.unfinished or self._creator.sending:
+        while self._finisher.unfinished or self._creator.sending or self._ends.open:
             await asyncio.sleep(0.02)
 
     async def _revoke_unseen(self, key: WorkloadKey, labels: str) -> None:

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from airflow_dispatch_provider.executors.airflow_api import Workload, WorkloadKey
+from airflow_dispatch_provider.executors.task_instances import Stored
 
 
 class PodName(NamedTuple):
@@ -87,6 +88,9 @@ class Ended:
 
     container_reason: str | None = None
     """Kubernetes' word for the container's state, e.g. ``Error`` or ``OOMKilled``."""
+
+    row: Stored | None = None
+    """What the database has of the task; see ``ends``."""
 
 
 @dataclass(frozen=True, slots=True)
