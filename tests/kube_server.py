@@ -283,6 +283,19 @@ class KubeServer(BrokerProcess):
         status = {"hard": hard, "used": {"pods": str(used)}}
         self.request("PATCH", f"{path}/test/status", {"status": status})
 
+    def apply(self, manifest: Json) -> None:
+        """Create a namespaced object that may be in a user's manifest of permissions."""
+        api, kind = manifest["apiVersion"], manifest["kind"]
+        prefix = "/api/v1" if api == "v1" else f"/apis/{api}"
+        namespace = manifest["metadata"]["namespace"]
+        self.request("POST", f"{prefix}/namespaces/{namespace}/{kind.lower()}s", manifest)
+
+    def account_entry(self, namespace: str, account: str) -> Json:
+        """What ``entry`` gives for a user, for a service account."""
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+        token = self.request("POST", path, {"spec": {"expirationSeconds": 3600}})["status"]["token"]
+        return {**self.entry(namespace=namespace), "user": {"token": token}}
+
     def allow(self, user: str, namespace: str, rules: Sequence[Json]) -> None:
         """Give a user a role of these rules, in place of what an earlier call gave it there."""
         group = "rbac.authorization.k8s.io"

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from airflow.utils.state import TaskInstanceState
 from faulty_proxy import FaultyProxy
-from kube_server import KubeServer
+from kube_server import KubeServer, merged_kubeconfig
 from node_agent import NodeAgent
 from pod_fates import EXIT, Fate
 
@@ -26,15 +28,19 @@ pytestmark = pytest.mark.integration("kubernetes")
 
 SUCCESS = TaskInstanceState.SUCCESS
 USER = "scheduler"
-LEAST = [
-    {
-        "apiGroups": [""],
-        "resources": ["pods"],
-        "verbs": ["create", "get", "list", "watch", "patch", "delete"],
-    },
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-]
-"""See docs/kubernetes.md."""
+DOCS = Path(__file__).parents[3] / "docs" / "kubernetes.md"
+
+
+def documented() -> list[dict[str, Any]]:
+    """The objects that the documentation has the user create."""
+    (text,) = re.findall(r"<!-- manifest -->\n```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    return list(yaml.safe_load_all(text))
+
+
+def least() -> list[dict[str, Any]]:
+    """The rules of their role."""
+    (rules,) = (manifest["rules"] for manifest in documented() if manifest["kind"] == "Role")
+    return list(rules)
 
 
 @pytest.fixture(autouse=True)
@@ -162,26 +168,49 @@ def test_an_answer_that_is_lost_makes_no_second_pod(executor, proxy, agent):
     assert len(agent.started) == len(set(agent.started)) == 2
 
 
-def test_least_permissions_are_enough_and_a_missing_one_is_named(own_kube, namespace, tmp_path, agent_on):
-    """Nothing fails for want of permission: it is for the operator, and not for the task."""
+def test_the_documented_manifest_is_enough(own_kube, tmp_path, agent_on):
+    """As it stands: pods are created, watched and deleted with it, and nothing else is asked for."""
+    namespace = "airflow"
+    own_kube.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
+    for manifest in documented():
+        own_kube.apply(manifest)
     agent = agent_on(own_kube, namespaces=[namespace], processes=0, decide=lambda pod: Fate(EXIT))
-    without_create = [{**LEAST[0], "verbs": ["get", "list", "watch", "patch", "delete"]}]
-    own_kube.allow(USER, namespace, without_create)
-    given = options(own_kube.kubeconfig(USER), namespace, tmp_path)
-    with started(given) as executor:
-        keys = queue(executor, 3)
-        beat_until(executor, lambda _: "to create pods" in (executor.health() or ""))
-        own_kube.allow(USER, namespace, LEAST)
-        all_succeed_once(executor, keys, agent)
+    entry = own_kube.account_entry(namespace, "airflow-scheduler")
+    kubeconfig = merged_kubeconfig(tmp_path / "kubeconfig.yaml", {"least": entry})
+    with started(options(kubeconfig, namespace, tmp_path)) as executor:
+        all_succeed_once(executor, queue(executor, 3), agent)
         beat_until(
             executor, lambda _: not own_kube.request("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
         )
+        assert executor.health() is None
+
+
+@pytest.mark.parametrize("verb", ["create", "list", "watch", "delete"])
+def test_a_missing_permission_is_named_and_fails_nothing(own_kube, namespace, tmp_path, agent_on, verb):
+    """It is for the operator, and not for the task."""
+    agent = agent_on(own_kube, namespaces=[namespace], processes=0, decide=lambda pod: Fate(EXIT))
+    pods, *others = least()
+    own_kube.allow(USER, namespace, [{**pods, "verbs": [v for v in pods["verbs"] if v != verb]}, *others])
+    given = options(own_kube.kubeconfig(USER), namespace, tmp_path)
+    with started(given) as executor:
+        keys = queue(executor, 3)
+        events = beat_until(executor, lambda _: f"to {verb} pods" in (trouble_of(executor) or ""))
+        assert [value[0] for value in events.values() if value[0] == TaskInstanceState.FAILED] == []
+        own_kube.allow(USER, namespace, least())
+        events |= beat_until(executor, lambda new: ended(*keys)(events | new), timeout=120)
+        assert {events[key][0] for key in keys} == {SUCCESS}
+        assert len(agent.started) == len(set(agent.started)) == len(keys)
+
+
+def trouble_of(executor: KubernetesExecutor) -> str | None:
+    """What is wrong, also where new pods can be created all the same."""
+    return executor.health() or executor._controller._finisher.trouble.reason
 
 
 def test_expired_credentials_are_read_again(own_kube, namespace, tmp_path, agent_on):
     """A new token in the same file: no restart is needed."""
     agent = agent_on(own_kube, namespaces=[namespace], processes=0, decide=lambda pod: Fate(EXIT))
-    own_kube.allow(USER, namespace, LEAST)
+    own_kube.allow(USER, namespace, least())
     kubeconfig = own_kube.kubeconfig(USER)
     with started(options(kubeconfig, namespace, tmp_path)) as executor:
         all_succeed_once(executor, queue(executor), agent)
