@@ -35,6 +35,22 @@ _ARG_RUN_ID = _arg("-r", "--run-id", help="The id of the Dag run; with Dag and t
 _ARG_MAP_INDEX = _arg(
     "--map-index", help="The map index of a mapped task (default: -1, not mapped)", type=int, default=-1
 )
+_ARG_CONFIG = _arg(
+    "--config", help="An airflow.cfg of Airflow 2 or 3 to read instead of the one in use", metavar="FILE"
+)
+_ARG_IGNORE_ENVIRONMENT = _arg(
+    "--ignore-environment",
+    help="Leave out what AIRFLOW__SECTION__OPTION variables say; they count otherwise, with --config, too",
+    action="store_true",
+)
+_ARG_EXECUTOR = _arg("--executor", help="Plan for this instead of the configured core executor")
+_ARG_DAGS = _arg(
+    "--dags",
+    help="Also look for queue= and executor= in the Python files of these folders, without importing them; without a"
+    " folder, in the serialized Dags of the metadata database",
+    metavar="FOLDER",
+    nargs="*",
+)
 
 _COMMON: tuple[Arg, ...] = (*([_ARG_TEAM] if AIRFLOW_V_3_2_PLUS else []), ARG_OUTPUT, ARG_VERBOSE)
 
@@ -83,6 +99,18 @@ DISPATCH_COMMANDS = (
         _ARG_TASK_ID,
         _ARG_RUN_ID,
         _ARG_MAP_INDEX,
+    ),
+    _command(
+        "migrate",
+        "Write the configuration that does what the current one does",
+        "Read a configuration without the router (that in use, or a file of Airflow 2 or 3; the environment counts on"
+        " top) and print the lines for airflow.cfg that do the same, what changes in behaviour, what cannot be known,"
+        " and which options about executors have another name. Changes nothing. Needs no database, unless --dags"
+        " without a folder asks for it.",
+        _ARG_CONFIG,
+        _ARG_IGNORE_ENVIRONMENT,
+        _ARG_EXECUTOR,
+        _ARG_DAGS,
     ),
 )
 

@@ -15,7 +15,13 @@ from tests.unit.cli.conftest import Outcome, commands
 def test_there_is_one_group() -> None:
     (group,) = get_dispatch_cli_commands()
     assert group.name == "dispatch"
-    assert [command.name for command in group.subcommands] == ["validate", "backends", "routes", "explain"]
+    assert [command.name for command in group.subcommands] == [
+        "validate",
+        "backends",
+        "routes",
+        "explain",
+        "migrate",
+    ]
 
 
 def test_the_metadata_names_the_function() -> None:
