@@ -119,7 +119,7 @@ def _what_to_do(
     if ran_on is None:
         return f"{_remove(executor)}: [core] executor has none of that name"
     if ran_on.name == goes_to:
-        return f"{_remove(executor)}: its queue leads there"
+        return f"{_remove(executor)}: {'the default' if queue is None else 'its queue'} leads there"
     if ran_on.name == section.default:
         return f'{_remove(executor)}, and give the task another queue than "{queue}", which leads elsewhere'
     instead = f'write queue="{ran_on.queue}" instead of executor="{executor}"'

@@ -21,6 +21,8 @@ _NO_EFFECT = (
 )
 """Options of ``[kubernetes_executor]`` that this package's executor does not need; see docs/kubernetes.md."""
 
+_LOCAL = frozenset({Kind.LOCAL, Kind.SEQUENTIAL, Kind.DEBUG})
+
 _EXECUTOR_SECTIONS = (
     "core",
     "celery",
@@ -61,13 +63,13 @@ class _Situation:
 
 def slots_words(old: OldConfig) -> str:
     """Where the numbers in the planned sections come from."""
-    if old.parallelism == 0:
-        bound = f"{old.slots}, since [core] parallelism = 0 gave no number to go by"
-    else:
-        bound = f"{old.slots}, what [core] parallelism let one executor hold"
-    one = next((kind.value for kind in old.kinds if kind.one_at_a_time), None)
-    more = "" if one is None else f" ({one}: 1)"
-    return f"Slots of each backend: {bound}{more}. [core] parallelism is at least the sum of all slots."
+    ones = sorted(kind.value for kind in old.kinds if kind.one_at_a_time)
+    bounds = [f"1, as {kind} ran one task at a time" for kind in ones]
+    if len(ones) < len(old.kinds):
+        unlimited = f"{old.slots}, since [core] parallelism = 0 gave no number to go by"
+        limited = f"{old.slots}, what [core] parallelism let one executor hold"
+        bounds.insert(0, limited if old.parallelism else unlimited)
+    return f"Slots of each backend: {'; '.join(bounds)}. [core] parallelism is at least the sum of all slots."
 
 
 def changes(old: OldConfig, plan: Plan, scan: Scan | None) -> tuple[Fact, ...]:
@@ -92,7 +94,7 @@ def _hybrid_slots(now: _Situation) -> Fact | None:
     return Fact(
         "Kubernetes tasks are counted by slots of their own.",
         f"{kind.value} told the scheduler the free slots of its {other} side only: while that was full, no"
-        " task was queued for Kubernetes either, and what Kubernetes had no room for took from the others.",
+        " task was queued for Kubernetes either.",
     )
 
 
@@ -164,7 +166,7 @@ def _kubernetes_options(now: _Situation) -> Fact | None:
 
 
 def _local(now: _Situation) -> Fact | None:
-    if not now.kinds & {Kind.LOCAL, Kind.SEQUENTIAL, Kind.DEBUG}:
+    if not now.kinds & _LOCAL:
         return None
     return Fact(
         "A local task that is taken back really ends.",
@@ -216,7 +218,7 @@ def _metrics(now: _Situation) -> Fact | None:
 
 
 def _switch(now: _Situation) -> Fact:
-    local = " Local ones end with the scheduler that started them." if Kind.LOCAL in now.kinds else ""
+    local = " Local ones end with the scheduler that started them." if now.kinds & _LOCAL else ""
     return Fact(
         "Tasks that run or wait at the switch were started by another executor.",
         "Running ones are offered to the backends for adoption. Queued ones are scheduled again; a broker"

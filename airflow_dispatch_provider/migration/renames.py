@@ -22,6 +22,8 @@ _MOVED: dict[Key, Key | None] = {
     ),
     (_NEW_SECTION, "worker_pods_queued_check_interval"): None,
     (_NEW_SECTION, "worker_pods_pending_timeout_batch_size"): None,
+    (_NEW_SECTION, "airflow_configmap"): None,
+    (_NEW_SECTION, "airflow_local_settings_configmap"): None,
 }
 """None: nothing took its place."""
 
@@ -44,7 +46,10 @@ class Rename:
 
     old: str
     new: str | None
-    """None: to be removed."""
+    """None: nothing took its place."""
+
+    taken: bool
+    """Whether the new one is set, too, so that the old one can go."""
 
     linted: bool
     """Whether ``airflow config lint`` reports it, too."""
@@ -61,7 +66,8 @@ def _renames(options: Options) -> Iterator[Rename]:
         moved = (_NEW_SECTION, option.name) if option.section == _OLD_SECTION else key
         new = _MOVED.get(moved, moved)
         if new != key:
-            yield Rename(option.label, _label(new, option) if new else None, key in _REPORTED)
+            label = _label(new, option) if new else None
+            yield Rename(option.label, label, new in options, key in _REPORTED)
 
 
 def _label(key: Key, like: Option) -> str:

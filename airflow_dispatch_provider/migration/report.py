@@ -16,7 +16,12 @@ from airflow_dispatch_provider.migration.destinations import (
 from airflow_dispatch_provider.migration.executors import Kind
 from airflow_dispatch_provider.migration.facts import Fact, changes, slots_words, unknowns
 from airflow_dispatch_provider.migration.ini import configuration, core_lines
-from airflow_dispatch_provider.migration.old import DEFAULT_EXECUTOR, OldConfig
+from airflow_dispatch_provider.migration.old import (
+    DEFAULT_EXECUTOR,
+    DEFAULT_PARALLELISM,
+    KUBERNETES_QUEUE_SECTIONS,
+    OldConfig,
+)
 from airflow_dispatch_provider.migration.plan import Plan, make_plan
 from airflow_dispatch_provider.migration.renames import Rename, renames
 from airflow_dispatch_provider.migration.uses import Scan, Unread
@@ -31,6 +36,8 @@ _SHOWN = (
     ("local_kubernetes_executor", "kubernetes_queue"),
 )
 """The options whose values are read and shown. None of them is a secret."""
+
+_DEFAULTS = {("core", "executor"): DEFAULT_EXECUTOR, ("core", "parallelism"): DEFAULT_PARALLELISM}
 
 
 @dataclass(frozen=True)
@@ -111,8 +118,16 @@ def _destinations(old: OldConfig, plan: Plan, scan: Scan | None, ready: bool) ->
 
 
 def _read(old: OldConfig) -> dict[str, str]:
-    found = {old.options[key].label: old.options[key].value for key in _SHOWN if key in old.options}
-    return found if old.executor_option else {"[core] executor": f"{DEFAULT_EXECUTOR} (not set)", **found}
+    """What the plan rests on, the defaults of two options included, the queues of other hybrids left out."""
+    others = {section for kind, section in KUBERNETES_QUEUE_SECTIONS.items() if kind not in old.kinds}
+    found = {}
+    for section, name in _SHOWN:
+        option = old.options.get((section, name))
+        if option is not None and section not in others:
+            found[option.label] = option.value
+        elif option is None and (section, name) in _DEFAULTS:
+            found[f"[{section}] {name}"] = f"{_DEFAULTS[section, name]} (not set)"
+    return found
 
 
 def _variables(old: OldConfig) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ def render(report: Report) -> str:
         parts.append(_part("What changes", _facts(report.changes)))
         parts.append(_part("What cannot be known from the configuration", _facts(report.unknown)))
     if report.rename:
-        parts.append(_part("To rename for Airflow 3", _renames(report.rename)))
+        parts.append(_part("To rename or remove in Airflow 3", _renames(report.rename)))
     if report.scanned is not None:
         parts.append(_part("Dags", _dags(report)))
     if not report.ready:
@@ -86,14 +86,16 @@ def _facts(facts: Sequence[Fact]) -> str:
 
 
 def _renames(found: Sequence[Rename]) -> str:
-    lines = [f"- {rename.old} -> {rename.new or 'remove it'}{_not_linted(rename)}" for rename in found]
+    lines = [f"- {rename.old}{_new_name(rename)}{'' if rename.linted else ' *'}" for rename in found]
     if any(not rename.linted for rename in found):
-        lines.append("* not reported by `airflow config lint`: Airflow 3 ignores it silently.")
+        lines.append("* Airflow 3 ignores it, and `airflow config lint` does not report it.")
     return "\n".join(lines)
 
 
-def _not_linted(rename: Rename) -> str:
-    return "" if rename.linted else " *"
+def _new_name(rename: Rename) -> str:
+    if rename.new is None:
+        return ": remove it, nothing took its place"
+    return f": remove it, {rename.new} is set" if rename.taken else f" -> {rename.new}"
 
 
 def _dags(report: Report) -> str:

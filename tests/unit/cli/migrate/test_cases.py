@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configurations as they are found, each in a folder of ``cases`` with what the command says of it in ``expected.txt``.
+"""Configurations as they are found, each in a folder of ``cases`` with what the command says of it in
+``expected.txt``.
 
-A folder has an ``airflow.cfg``; ``environment`` may set variables, ``dags`` may have Dags. After a change that is meant,
-write ``expected.txt`` anew with the command in that folder.
+A folder has an ``airflow.cfg``; ``environment`` may set variables, ``dags`` may have Dags. After a change that is
+meant, write ``expected.txt`` anew with the command in that folder.
 """
 
 from __future__ import annotations

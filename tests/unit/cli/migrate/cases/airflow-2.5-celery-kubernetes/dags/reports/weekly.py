@@ -12,8 +12,8 @@ def mail(): ...
 
 
 @dag
-def weekly(where=os.environ.get("REPORTS_QUEUE")):
-    render() >> mail.override(queue=where)()
+def weekly():
+    render() >> mail.override(queue=os.environ.get("REPORTS_QUEUE"))()
 
 
 weekly()
