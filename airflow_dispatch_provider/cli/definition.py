@@ -52,7 +52,7 @@ _ARG_DAGS = _arg(
     nargs="*",
 )
 
-_COMMON: tuple[Arg, ...] = (*([_ARG_TEAM] if AIRFLOW_V_3_2_PLUS else []), ARG_OUTPUT, ARG_VERBOSE)
+_TEAM: tuple[Arg, ...] = (_ARG_TEAM,) if AIRFLOW_V_3_2_PLUS else ()
 
 
 def _command(name: str, help_: str, description: str, *args: Arg) -> ActionCommand:
@@ -61,7 +61,7 @@ def _command(name: str, help_: str, description: str, *args: Arg) -> ActionComma
         help=help_,
         description=f"{description} {_EXIT_CODES}",
         func=lazy_load_command(f"airflow_dispatch_provider.cli.commands.{name}"),
-        args=(*args, *_COMMON),
+        args=(*args, ARG_OUTPUT, ARG_VERBOSE),
     )
 
 
@@ -74,18 +74,21 @@ DISPATCH_COMMANDS = (
         " each backend can be imported; and warnings about what is legal but hardly meant. Needs no"
         " database.",
         _ARG_STRICT,
+        *_TEAM,
     ),
     _command(
         "backends",
         "List the backends",
         "List the configured backends: executor, slots, whether cordoned, workload types, the names (never"
         " the values) of the options overlaid, and whether the executor can be imported. Needs no database.",
+        *_TEAM,
     ),
     _command(
         "routes",
         "List the routes in the order in which they win",
         "List the routes in the order in which they win: exact queue names before globs, globs as written,"
         " of equal ones those with a dag_id first, the default last. Needs no database.",
+        *_TEAM,
     ),
     _command(
         "explain",
@@ -99,6 +102,7 @@ DISPATCH_COMMANDS = (
         _ARG_TASK_ID,
         _ARG_RUN_ID,
         _ARG_MAP_INDEX,
+        *_TEAM,
     ),
     _command(
         "migrate",

@@ -108,7 +108,9 @@ def _destination(
 ) -> Destination:
     ran_on = before(section, old, Use("", queue, executor))
     goes_to, route = _routed(table, old.default_queue if queue is None else queue)
-    do = NOTHING if executor is None else _what_to_do(queue, executor, ran_on, goes_to, section)
+    # The database has a queue for every task, whether or not its Dag names one.
+    named = None if queue == old.default_queue else queue
+    do = NOTHING if executor is None else _what_to_do(named, executor, ran_on, goes_to, section)
     known = None if ran_on is None else ran_on.name
     return Destination(queue, executor, tuple(places), known, goes_to, route, do)
 

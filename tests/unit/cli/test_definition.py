@@ -47,6 +47,8 @@ def test_help_says_what_it_does_and_what_the_exit_codes_mean(name: str, run: Cal
         ("routes", ["--output", "csv"]),
         ("backends", ["--nonsense"]),
         ("validate", ["surplus"]),
+        ("migrate", ["--team", "blue"]),
+        ("migrate", ["--config"]),
     ],
 )
 def test_wrong_usage_ends_with_2(name: str, arguments: list[str], run: Callable[..., Outcome]) -> None:

@@ -142,6 +142,7 @@ class TestDestinations:
                 'write queue="kubernetes" instead',
             ),
             (Use("f:1", "a", "KubernetesExecutor"), "kubernetes", "kubernetes", "its queue leads there"),
+            (Use("f:1", "default", "KubernetesExecutor"), "kubernetes", "celery", 'instead of executor="Kub'),
             (Use("f:1", None, "NoExecutor"), None, "celery", "has none of that name"),
             (Use("f:1", None, "spare"), "spare", "celery", 'write queue="spare" instead'),
             (Use("f:1", None, ECS), "spare", "celery", 'write queue="spare" instead'),
@@ -154,6 +155,7 @@ class TestDestinations:
         (found,) = destinations(make_plan(config, [use]), config, [use])
         assert (found.ran_on, found.goes_to) == (ran_on, goes_to)
         assert do in found.do
+        assert "and queue=" not in found.do
 
     def test_a_queue_used_with_two_executors(self) -> None:
         """The one that is not the default cannot stay: both ways out are named."""
