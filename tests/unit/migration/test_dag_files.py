@@ -88,7 +88,13 @@ def test_what_is_known_of_a_computed_pair_is_kept() -> None:
 
 @pytest.mark.parametrize(
     ("source", "line"),
-    [(b"print 'hello'", " (line 1)"), (b"\xff\xfe\x00", ""), (b"x = '\x00'", ""), (b"(" * 5000, "")],
+    [
+        (b"print 'hello'", " (line 1)"),
+        (b"\xff\xfe\x00", ""),
+        (b"x = '\x00'", ""),
+        (b"(" * 5000, ""),
+        (b"-" * 20000 + b"1", ""),
+    ],
 )
 def test_what_is_no_python_stops_nothing(source: bytes, line: str) -> None:
     """The file is named among what could not be read."""

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+from configparser import ConfigParser
+
 import pytest
 
 from airflow_dispatch_provider.migration.destinations import (
@@ -14,8 +17,9 @@ from airflow_dispatch_provider.migration.destinations import (
     settings_there,
 )
 from airflow_dispatch_provider.migration.executors import OURS, ROUTER
+from airflow_dispatch_provider.migration.ini import configuration
 from airflow_dispatch_provider.migration.old import OldConfig, read_old
-from airflow_dispatch_provider.migration.options import read_ini
+from airflow_dispatch_provider.migration.options import expand, read_ini
 from airflow_dispatch_provider.migration.plan import Plan, make_plan
 from airflow_dispatch_provider.migration.report import make_report
 from airflow_dispatch_provider.migration.uses import Scan, Use
@@ -96,6 +100,20 @@ class TestRoutes:
         (found,) = destinations(make_plan(config), config, [Use("f:1", queue)])
         assert (found.goes_to, found.do) == ("kubernetes", "nothing")
 
+    @pytest.mark.parametrize("queue", ["50%", "%(core)s", "$HOME", "${HOME}"])
+    def test_any_queue_name_comes_through_airflow_cfg(self, queue: str) -> None:
+        """Neither interpolation nor variables in the printed lines make another name of it."""
+        config = read_old(
+            {},
+            {"AIRFLOW__CELERY_KUBERNETES_EXECUTOR__KUBERNETES_QUEUE": queue},
+            None,
+            "CeleryKubernetesExecutor",
+        )
+        parser = ConfigParser()
+        parser.read_string(configuration(make_plan(config)))
+        routes = json.loads(expand(parser["dispatch"]["routes"], {"HOME": "/root"}))
+        assert routes == [{"queue": queue, "to": ["kubernetes"]}]
+
     def test_others_get_a_queue_of_their_name(self) -> None:
         """What `executor=` reached before; workers that go by the queue are told the default one."""
         assert make_plan(old(f"LocalExecutor,KubernetesExecutor,{ECS}")).main.routes == (
@@ -124,9 +142,15 @@ class TestRoutes:
 
     def test_a_queue_that_always_came_with_one_executor_gets_a_route(self) -> None:
         """Such Dags go on as they are; a queue used with several executors cannot."""
-        uses = [Use("f:1", "a", "KubernetesExecutor"), Use("f:2", "b", "KubernetesExecutor"), Use("f:3", "b")]
-        plan = make_plan(old("CeleryExecutor,KubernetesExecutor"), uses)
-        assert [route["queue"] for route in plan.main.routes] == ["a", "kubernetes"]
+        uses = [
+            Use("f:1", "a", "KubernetesExecutor"),
+            Use("f:2", "b", "KubernetesExecutor"),
+            Use("f:3", "b", "AwsEcsExecutor"),
+            Use("f:4", "c", "KubernetesExecutor"),
+            Use("f:5", "c"),
+        ]
+        plan = make_plan(old(f"CeleryExecutor,KubernetesExecutor,{ECS}"), uses)
+        assert [route["queue"] for route in plan.main.routes] == ["a", "kubernetes", "aws-ecs"]
 
 
 class TestDestinations:
