@@ -71,6 +71,11 @@ class Section:
         """The backend that ``executor=`` meant."""
         return next((backend for backend in self.backends if executor in backend.names), None)
 
+    @property
+    def kubernetes(self) -> Backend:
+        """The Kubernetes part of a hybrid; raises StopIteration where there is no hybrid."""
+        return next(backend for backend in self.backends if backend.kind is Kind.KUBERNETES)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -112,7 +117,7 @@ def before(section: Section, old: OldConfig, use: Use) -> Backend | None:
     queue = old.default_queue if use.queue is None else use.queue
     first = next(entry for entry in old.entries if entry.team == section.team)
     if first.kind.hybrid and queue == old.queues[first.kind]:
-        return next(backend for backend in section.backends if backend.kind is Kind.KUBERNETES)
+        return section.kubernetes
     return section.named(first.path)
 
 
@@ -147,9 +152,8 @@ def _backends(entries: Sequence[Entry], slots: int) -> tuple[Backend, ...]:
 
 
 def _free(name: str, taken: dict[str, Backend]) -> str:
-    return next(
-        n for n in (name, *(f"{name}-{count}" for count in range(2, len(taken) + 3))) if n not in taken
-    )
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def _routes(
@@ -161,8 +165,8 @@ def _routes(
     leading: dict[str, str] = {}
     for entry in old.entries:
         if entry.team == section.team and entry.kind.hybrid and (queue := old.queues[entry.kind]):
-            routes.append(_route(queue, {"backend": "kubernetes"}))
-            leading.setdefault("kubernetes", queue)
+            routes.append(_route(queue, {"backend": section.kubernetes.name}))
+            leading.setdefault(section.kubernetes.name, queue)
     for backend in _without_queue(section):
         own = _own_queue(backend, section, old, uses)
         leading.setdefault(backend.name, own)

@@ -51,6 +51,9 @@ class Report:
     ready: bool
     """The router is configured already: nothing is to be done."""
 
+    beside: tuple[str, ...]
+    """Executors that stand beside that router."""
+
     configuration: str | None
     """Lines for airflow.cfg; None where it is ready."""
 
@@ -93,6 +96,7 @@ def make_report(old: OldConfig, scan: Scan | None) -> Report:
         read=_read(old),
         source=old.source,
         ready=ready,
+        beside=tuple(entry.path for entry in old.entries if ready and not entry.is_router),
         configuration=None if ready else configuration(plan),
         slots=None if ready else slots_words(old),
         variables=() if ready else _variables(old),

@@ -23,7 +23,7 @@ def render(report: Report) -> str:
     """The whole text, without a line end at its end."""
     parts = [_read(report)]
     if report.ready:
-        parts.append(_paragraph("The router is configured already: nothing is to be done."))
+        parts.append(_ready(report))
     else:
         parts += _configuration(report)
         parts.append(_part("What changes", _facts(report.changes)))
@@ -58,6 +58,16 @@ def _read(report: Report) -> str:
     width = max(map(len, report.read))
     lines = (f"  {label:<{width}}  {' '.join(value.split())}" for label, value in report.read.items())
     return "\n".join([f"Read: {source}", *lines])
+
+
+def _ready(report: Report) -> str:
+    beside = ""
+    if report.beside:
+        names = ", ".join(report.beside)
+        beside = (
+            f" Beside it stand {names}, which only executor= in a Dag leads to; they can become backends."
+        )
+    return _paragraph(f"The router is configured already: nothing is to be done.{beside}")
 
 
 def _configuration(report: Report) -> Iterator[str]:

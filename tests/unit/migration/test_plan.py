@@ -22,6 +22,7 @@ from airflow_dispatch_provider.migration.old import OldConfig, read_old
 from airflow_dispatch_provider.migration.options import expand, read_ini
 from airflow_dispatch_provider.migration.plan import Plan, make_plan
 from airflow_dispatch_provider.migration.report import make_report
+from airflow_dispatch_provider.migration.text import render
 from airflow_dispatch_provider.migration.uses import Scan, Use
 
 ECS = "airflow.providers.amazon.aws.executors.ecs.AwsEcsExecutor"
@@ -47,6 +48,11 @@ class TestBackends:
             ("KubernetesExecutor,LocalExecutor", {"kubernetes": 10, "local": 10}, "kubernetes"),
             ("CeleryKubernetesExecutor,KubernetesExecutor", {"celery": 10, "kubernetes": 10}, "celery"),
             (f"LocalExecutor,local:{ECS}", {"local": 10, "local-2": 10}, "local"),
+            (
+                f"kubernetes:{ECS},CeleryKubernetesExecutor",
+                {"kubernetes": 10, "celery": 10, "kubernetes-2": 10},
+                "kubernetes",
+            ),
         ],
     )
     def test_one_for_each_executor(self, executor: str, expected: dict[str, int], default: str) -> None:
@@ -90,6 +96,11 @@ class TestRoutes:
             {"queue": "k8s", "to": ["kubernetes"]},
         )
         assert make_plan(old("CeleryKubernetesExecutor", f"{section}\n")).main.routes == ()
+
+    def test_the_queue_of_a_hybrid_leads_to_its_own_backend(self) -> None:
+        """Also where another executor took the name."""
+        plan = make_plan(old(f"LocalExecutor,kubernetes:{ECS},CeleryKubernetesExecutor"))
+        assert {"queue": "kubernetes", "to": ["kubernetes-2"]} in plan.main.routes
 
     @pytest.mark.parametrize("queue", ["a*b", "[gpu]", "50%", "$HOME", 'q"u', "ü"])
     def test_any_queue_name_is_meant_literally(self, queue: str) -> None:
@@ -248,6 +259,13 @@ default = a
         report = make_report(old(hybrid), Scan("Dags", False, (Use("f:1", "kubernetes"),)))
         assert (report.ready, report.configuration, report.changes) == (True, None, ())
         assert report.dags[0].goes_to == "kubernetes"
+
+
+def test_executors_beside_the_router_are_named() -> None:
+    """A router that is there does not hide that something else is, too."""
+    report = make_report(old(f"{ROUTER},KubernetesExecutor"), None)
+    assert (report.ready, report.beside) == (True, ("KubernetesExecutor",))
+    assert "Beside it stand KubernetesExecutor, which only executor=" in " ".join(render(report).split())
 
 
 def test_every_plan_is_a_right_configuration() -> None:
