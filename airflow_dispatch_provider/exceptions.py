@@ -40,3 +40,8 @@ class DispatchConfigError(DispatchError):
 
 class BackendUnavailable(DispatchError):
     """The executor of a backend cannot be imported; says what is missing and what to install."""
+
+
+class MigrationError(DispatchError):
+    """A configuration that is to be migrated cannot be read; says which part, and what to do about it. Quotes no
+    line of it, which may hold a password."""

@@ -16,6 +16,7 @@ from airflow.executors.base_executor import ExecutorConf
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
+from airflow_dispatch_provider.cli import migrate as migrating
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.explanation import Explanation, TargetExplanation
 from airflow_dispatch_provider.cli.explanation import explain as explain_task
@@ -212,3 +213,9 @@ def _target_row(order: int, found: TargetExplanation, ref: TaskRef) -> dict[str,
         "blocked": None if found.blocked is None else str(found.blocked),
         "used": [str(use) for use in found.uses],
     }
+
+
+@_command
+def migrate(args: Namespace) -> int:
+    """``airflow dispatch migrate``"""
+    return migrating.run(args)

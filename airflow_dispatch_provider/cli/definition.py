@@ -35,8 +35,24 @@ _ARG_RUN_ID = _arg("-r", "--run-id", help="The id of the Dag run; with Dag and t
 _ARG_MAP_INDEX = _arg(
     "--map-index", help="The map index of a mapped task (default: -1, not mapped)", type=int, default=-1
 )
+_ARG_CONFIG = _arg(
+    "--config", help="An airflow.cfg of Airflow 2 or 3 to read instead of the one in use", metavar="FILE"
+)
+_ARG_IGNORE_ENVIRONMENT = _arg(
+    "--ignore-environment",
+    help="Leave out what AIRFLOW__SECTION__OPTION variables say; they count otherwise, with --config, too",
+    action="store_true",
+)
+_ARG_EXECUTOR = _arg("--executor", help="Plan for this instead of the configured core executor")
+_ARG_DAGS = _arg(
+    "--dags",
+    help="Also look for queue= and executor= in the Python files of these folders, without importing them; without a"
+    " folder, in the serialized Dags of the metadata database",
+    metavar="FOLDER",
+    nargs="*",
+)
 
-_COMMON: tuple[Arg, ...] = (*([_ARG_TEAM] if AIRFLOW_V_3_2_PLUS else []), ARG_OUTPUT, ARG_VERBOSE)
+_TEAM: tuple[Arg, ...] = (_ARG_TEAM,) if AIRFLOW_V_3_2_PLUS else ()
 
 
 def _command(name: str, help_: str, description: str, *args: Arg) -> ActionCommand:
@@ -45,7 +61,7 @@ def _command(name: str, help_: str, description: str, *args: Arg) -> ActionComma
         help=help_,
         description=f"{description} {_EXIT_CODES}",
         func=lazy_load_command(f"airflow_dispatch_provider.cli.commands.{name}"),
-        args=(*args, *_COMMON),
+        args=(*args, ARG_OUTPUT, ARG_VERBOSE),
     )
 
 
@@ -58,18 +74,21 @@ DISPATCH_COMMANDS = (
         " each backend can be imported; and warnings about what is legal but hardly meant. Needs no"
         " database.",
         _ARG_STRICT,
+        *_TEAM,
     ),
     _command(
         "backends",
         "List the backends",
         "List the configured backends: executor, slots, whether cordoned, workload types, the names (never"
         " the values) of the options overlaid, and whether the executor can be imported. Needs no database.",
+        *_TEAM,
     ),
     _command(
         "routes",
         "List the routes in the order in which they win",
         "List the routes in the order in which they win: exact queue names before globs, globs as written,"
         " of equal ones those with a dag_id first, the default last. Needs no database.",
+        *_TEAM,
     ),
     _command(
         "explain",
@@ -83,6 +102,19 @@ DISPATCH_COMMANDS = (
         _ARG_TASK_ID,
         _ARG_RUN_ID,
         _ARG_MAP_INDEX,
+        *_TEAM,
+    ),
+    _command(
+        "migrate",
+        "Write the configuration that does what the current one does",
+        "Read a configuration without the router (that in use, or a file of Airflow 2 or 3; the environment counts on"
+        " top) and print the lines for airflow.cfg that do the same, what changes in behaviour, what cannot be known,"
+        " and which options about executors have another name. Changes nothing. Needs no database, unless --dags"
+        " without a folder asks for it.",
+        _ARG_CONFIG,
+        _ARG_IGNORE_ENVIRONMENT,
+        _ARG_EXECUTOR,
+        _ARG_DAGS,
     ),
 )
 

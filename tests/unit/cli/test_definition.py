@@ -15,7 +15,13 @@ from tests.unit.cli.conftest import Outcome, commands
 def test_there_is_one_group() -> None:
     (group,) = get_dispatch_cli_commands()
     assert group.name == "dispatch"
-    assert [command.name for command in group.subcommands] == ["validate", "backends", "routes", "explain"]
+    assert [command.name for command in group.subcommands] == [
+        "validate",
+        "backends",
+        "routes",
+        "explain",
+        "migrate",
+    ]
 
 
 def test_the_metadata_names_the_function() -> None:
@@ -41,6 +47,8 @@ def test_help_says_what_it_does_and_what_the_exit_codes_mean(name: str, run: Cal
         ("routes", ["--output", "csv"]),
         ("backends", ["--nonsense"]),
         ("validate", ["surplus"]),
+        ("migrate", ["--team", "blue"]),
+        ("migrate", ["--config"]),
     ],
 )
 def test_wrong_usage_ends_with_2(name: str, arguments: list[str], run: Callable[..., Outcome]) -> None:

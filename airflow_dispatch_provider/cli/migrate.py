@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``airflow dispatch migrate`` reads and prints. It writes nothing."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+from airflow.configuration import AIRFLOW_CONFIG
+
+from airflow_dispatch_provider.cli import output
+from airflow_dispatch_provider.exceptions import MigrationError
+from airflow_dispatch_provider.migration.dag_files import scan_source
+from airflow_dispatch_provider.migration.old import read_old
+from airflow_dispatch_provider.migration.options import Key, Option, read_ini
+from airflow_dispatch_provider.migration.report import make_report
+from airflow_dispatch_provider.migration.text import render
+from airflow_dispatch_provider.migration.uses import Scan, Unread, Use
+
+
+def run(args: Namespace) -> int:
+    """``airflow dispatch migrate``; raises MigrationError."""
+    options, source = _options(args.config)
+    environ = {} if args.ignore_environment else os.environ
+    old = read_old(options, environ, source, args.executor)
+    report = make_report(old, _scan(args.dags))
+    if args.output in output.STRUCTURED:
+        output.show_object(report.data(), args.output)
+    else:
+        print(render(report))
+    return 0
+
+
+def _options(config: str | None) -> tuple[dict[Key, Option], str | None]:
+    """What the file sets; Airflow's own file may be missing, a named one may not."""
+    if config is None and not Path(AIRFLOW_CONFIG).exists():
+        return {}, None
+    name = AIRFLOW_CONFIG if config is None else config
+    return read_ini(_text(name), name), name
+
+
+def _text(name: str) -> str:
+    try:
+        return Path(name).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not text in UTF-8"
+        raise MigrationError(
+            f"{name} cannot be read ({reason}). Give the path of an airflow.cfg with --config."
+        ) from None
+
+
+def _scan(dags: list[str] | None) -> Scan | None:
+    """
+    :param dags: None: not to be looked at; no folder: the database is
+    """
+    if dags is None:
+        return None
+    if dags:
+        return _scan_folders([Path(folder) for folder in dags])
+    from airflow_dispatch_provider.cli.serialized_dags import scan_database
+
+    return scan_database()
+
+
+def _scan_folders(folders: list[Path]) -> Scan:
+    uses: list[Use] = []
+    unread: list[Unread] = []
+    count = 0
+    for path in (path for folder in folders for path in sorted(_files(folder))):
+        count += path.suffix != ".zip"
+        found, missed = _scan_file(path)
+        uses += found
+        unread += missed
+    files = f"{count} Python file{'' if count == 1 else 's'}"
+    return Scan(f"{files} in {', '.join(map(str, folders))}", False, tuple(uses), tuple(unread))
+
+
+def _scan_file(path: Path) -> tuple[list[Use], list[Unread]]:
+    if path.suffix == ".zip":
+        return [], [Unread(str(path), "is an archive")]
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        return [], [Unread(str(path), f"cannot be read ({error.strerror})")]
+    return scan_source(source, str(path))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Python files and archives, links followed, hidden folders and caches left out; a file by itself."""
+    if not folder.exists():
+        raise MigrationError(f"{folder} does not exist. Give a folder of Dags, or a file, with --dags.")
+    if not folder.is_dir():
+        yield folder
+        return
+    seen = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(root)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
+        yield from (Path(root, name) for name in files if name.endswith((".py", ".zip")))

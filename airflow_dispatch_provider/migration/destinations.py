@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the tasks of each queue and each ``executor=`` ran, where they go now, and what to write in the Dag."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_dispatch_provider.exceptions import DispatchConfigError
+from airflow_dispatch_provider.migration.ini import dispatch_options
+from airflow_dispatch_provider.migration.old import OldConfig
+from airflow_dispatch_provider.migration.plan import Backend, Plan, Section, before
+from airflow_dispatch_provider.migration.uses import Use, grouped
+from airflow_dispatch_provider.routing.model import TaskRef
+from airflow_dispatch_provider.routing.routes import RouteTable
+from airflow_dispatch_provider.settings.model import Settings
+from airflow_dispatch_provider.settings.source import SettingsSource
+
+NOTHING = "nothing"
+"""As what there is to do."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """What becomes of all tasks with the same ``queue=`` and ``executor=``."""
+
+    queue: str | None
+    executor: str | None
+    places: tuple[str, ...]
+    ran_on: str | None
+    """The backend that stands for where they ran; None: that executor is not configured, or not known here."""
+
+    goes_to: str | None
+    """The backend that they go to as the Dags are; None: not known here."""
+
+    route: str | None
+    do: str
+    """In words; ``nothing`` where it goes where it went."""
+
+
+class OptionReader:
+    """``[dispatch]`` options as Airflow's configuration would give them."""
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        self._options = options
+
+    def get(self, section: str, key: str, *, fallback: Any = None) -> Any:
+        return self._options.get(key, fallback)
+
+
+def settings_of(section: Section) -> Settings:
+    """The settings that the router reads from a planned section."""
+    options = dispatch_options(section)
+    return SettingsSource(OptionReader(options), lambda: options).load()
+
+
+def settings_there(old: OldConfig) -> Settings | None:
+    """Of the router that is configured already; None where its ``[dispatch]`` cannot be read here."""
+    options = {option.name: option.value for option in old.options.values() if option.section == "dispatch"}
+    try:
+        return SettingsSource(OptionReader(options), lambda: options).load()
+    except DispatchConfigError:
+        return None
+
+
+def destinations(plan: Plan, old: OldConfig, uses: Sequence[Use]) -> tuple[Destination, ...]:
+    """One for each pair of queue and executor, executors last."""
+    settings = settings_of(plan.main)
+    table = RouteTable(settings.routes, settings.default)
+    return tuple(
+        _destination(queue, executor, places, table, plan.main, old)
+        for (queue, executor), places in grouped(uses).items()
+    )
+
+
+def destinations_there(settings: Settings | None, uses: Sequence[Use]) -> tuple[Destination, ...]:
+    """The same where the router is configured already.
+
+    :param settings: None: its configuration cannot be read here
+    """
+    table = None if settings is None else RouteTable(settings.routes, settings.default)
+    found = []
+    for (queue, executor), places in grouped(uses).items():
+        backend = route = None
+        do = NOTHING if executor is None else _remove(executor)
+        if table is not None and queue is not None:
+            backend, route = _routed(table, queue)
+        elif executor is None:
+            do = f"ask `airflow dispatch explain --queue {queue}`"
+        found.append(Destination(queue, executor, tuple(places), backend, backend, route, do))
+    return tuple(found)
+
+
+def _routed(table: RouteTable, queue: str) -> tuple[str, str]:
+    match = table.match(TaskRef(queue))
+    return match.route.to[0].backend, match.name
+
+
+def _destination(
+    queue: str | None,
+    executor: str | None,
+    places: Sequence[str],
+    table: RouteTable,
+    section: Section,
+    old: OldConfig,
+) -> Destination:
+    ran_on = before(section, old, Use("", queue, executor))
+    goes_to, route = _routed(table, old.default_queue if queue is None else queue)
+    # The database has a queue for every task, whether or not its Dag names one.
+    named = None if queue == old.default_queue else queue
+    do = NOTHING if executor is None else _what_to_do(named, executor, ran_on, goes_to, section)
+    known = None if ran_on is None else ran_on.name
+    return Destination(queue, executor, tuple(places), known, goes_to, route, do)
+
+
+def _what_to_do(
+    queue: str | None, executor: str, ran_on: Backend | None, goes_to: str, section: Section
+) -> str:
+    if ran_on is None:
+        return f"{_remove(executor)}: [core] executor has none of that name"
+    if ran_on.name == goes_to:
+        return f"{_remove(executor)}: {'the default' if queue is None else 'its queue'} leads there"
+    if ran_on.name == section.default:
+        return f'{_remove(executor)}, and give the task another queue than "{queue}", which leads elsewhere'
+    instead = f'write queue="{ran_on.queue}" instead of executor="{executor}"'
+    if queue is None:
+        return instead
+    return f'{instead} and queue="{queue}", or a route with the dag_id'
+
+
+def _remove(executor: str) -> str:
+    return f'remove executor="{executor}"'
+
+
+def alias_to_keep(plan: Plan, uses: Sequence[Use]) -> str | None:
+    """The one ``executor=`` that is worth keeping loadable: the most used, without Dags one that is not the default.
+    None where there is no choice to make by ``executor=``."""
+    named = Counter(use.executor for use in uses if use.executor is not None)
+    if named:
+        return min(named, key=lambda name: (-named[name], name))
+    others = [
+        backend for backend in plan.main.backends if backend.name != plan.main.default and backend.names
+    ]
+    return min(others[0].names, key=len) if others else None

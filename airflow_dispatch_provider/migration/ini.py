@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan as lines of an airflow.cfg."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from airflow_dispatch_provider.migration.plan import Plan, Section
+
+
+def configuration(plan: Plan) -> str:
+    """What to put into airflow.cfg."""
+    return "\n\n".join([core_lines(plan.executor, plan.parallelism), *map(_section_lines, plan.sections)])
+
+
+def core_lines(executor: str, parallelism: int) -> str:
+    """``[core]`` alone."""
+    return f"[core]\nexecutor = {executor}\nparallelism = {parallelism}"
+
+
+def dispatch_options(section: Section) -> dict[str, str]:
+    """The options of one ``[dispatch]`` section, as text."""
+    backends = {backend.name: backend.config() for backend in section.backends}
+    options = {"backends": _object(backends)}
+    if section.routes:
+        options["routes"] = _list(section.routes)
+    return {**options, "default": section.default}
+
+
+def _section_lines(section: Section) -> str:
+    name = "dispatch" if section.team is None else f"{section.team}=dispatch"
+    options = (
+        f"{option} = " + text.replace("\n", "\n" + " " * (len(option) + 3))
+        for option, text in dispatch_options(section).items()
+    )
+    return "\n".join([f"[{name}]", *options])
+
+
+def _object(items: dict[str, Any]) -> str:
+    return "{" + ",\n ".join(f"{_json(name)}: {_json(value)}" for name, value in items.items()) + "}"
+
+
+def _list(items: tuple[dict[str, Any], ...]) -> str:
+    return "[" + ",\n ".join(map(_json, items)) + "]"
+
+
+def _json(value: Any) -> str:
+    """JSON without the two signs that mean something in an airflow.cfg before JSON is read."""
+    return json.dumps(value, ensure_ascii=False).replace("%", "\\u0025").replace("$", "\\u0024")

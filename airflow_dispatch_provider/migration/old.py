@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a configuration without the router means for executors, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from airflow_dispatch_provider.exceptions import MigrationError
+from airflow_dispatch_provider.migration.executors import Entry, Kind, ignored_teams, read_entries
+from airflow_dispatch_provider.migration.options import Option, Options, expand, from_environment
+
+DEFAULT_EXECUTOR = "LocalExecutor"
+"""Of Airflow 3; that of Airflow 2 was SequentialExecutor."""
+
+DEFAULT_PARALLELISM = 32
+"""Of every Airflow 2 and 3."""
+
+UNLIMITED_SLOTS = 1024
+"""Stands for ``parallelism = 0``, which meant no bound up to Airflow 2 and which Airflow 3 refuses."""
+
+MOST_SLOTS = 1_000_000
+"""As the settings have it."""
+
+KUBERNETES_QUEUE_SECTIONS = {
+    Kind.CELERY_KUBERNETES: "celery_kubernetes_executor",
+    Kind.LOCAL_KUBERNETES: "local_kubernetes_executor",
+}
+DEFAULT_KUBERNETES_QUEUE = "kubernetes"
+"""In both sections."""
+
+
+@dataclass(frozen=True)
+class OldConfig:
+    """What is to be migrated."""
+
+    source: str | None
+    """Name of the file; None: there is none, Airflow has its defaults."""
+
+    entries: tuple[Entry, ...]
+    parallelism: int
+    """``[core] parallelism``; 0: no bound (up to Airflow 2)."""
+
+    default_queue: str
+    """Of tasks that name none."""
+
+    options: Options = field(repr=False)
+    """Everything that is set. Only names of it may be shown, except for the options that are fields here."""
+
+    queues: Mapping[Kind, str] = field(default_factory=dict)
+    """``kubernetes_queue`` of each hybrid."""
+
+    idle_teams: tuple[str, ...] = ()
+    """Teams whose executors Airflow ignores."""
+
+    @property
+    def slots(self) -> int:
+        """The most that one executor of this configuration could hold."""
+        return min(self.parallelism or UNLIMITED_SLOTS, MOST_SLOTS)
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        return frozenset(entry.kind for entry in self.entries)
+
+    @property
+    def several(self) -> bool:
+        """Whether Dags could choose among executors by ``executor=``."""
+        return len(self.entries) > 1
+
+    @property
+    def executor_option(self) -> Option | None:
+        """None: ``[core] executor`` is not set."""
+        return self.options.get(("core", "executor"))
+
+
+def read_old(
+    options: Options, environ: Mapping[str, str], source: str | None, executor: str | None = None
+) -> OldConfig:
+    """Understand what is set; raises MigrationError where an option of ours to read makes no sense.
+
+    :param options: of the file
+    :param environ: sets options on top, and is what ``$NAME`` in a value stands for; empty: only the file counts
+    :param executor: to be used in place of ``[core] executor``
+    """
+    options = {**options, **from_environment(environ)}
+    if executor is not None:
+        options["core", "executor"] = Option("core", "executor", executor, "--executor")
+    options = {key: replace(option, value=expand(option.value, environ)) for key, option in options.items()}
+    text = _get(options, ("core", "executor")) or DEFAULT_EXECUTOR
+    multi_team = (_get(options, ("core", "multi_team")) or "").lower() in ("true", "t", "1", "yes", "y", "on")
+    default_queue = _get(options, ("operators", "default_queue"), ("celery", "default_queue")) or "default"
+    return OldConfig(
+        source=source,
+        entries=read_entries(text, multi_team),
+        parallelism=_parallelism(options.get(("core", "parallelism"))),
+        default_queue=default_queue,
+        options=options,
+        queues={kind: _kubernetes_queue(options, kind) for kind in KUBERNETES_QUEUE_SECTIONS},
+        idle_teams=ignored_teams(text, multi_team),
+    )
+
+
+def _get(options: Options, *keys: tuple[str, str]) -> str | None:
+    """The first of these options that is set to something."""
+    return next(
+        (options[key].value.strip() for key in keys if key in options and options[key].value.strip()), None
+    )
+
+
+def _kubernetes_queue(options: Options, kind: Kind) -> str:
+    option = options.get((KUBERNETES_QUEUE_SECTIONS[kind], "kubernetes_queue"))
+    return DEFAULT_KUBERNETES_QUEUE if option is None else option.value.strip()
+
+
+def _parallelism(option: Option | None) -> int:
+    if option is None:
+        return DEFAULT_PARALLELISM
+    text = option.value.partition("#")[0].strip()
+    if not text.isdecimal():
+        raise MigrationError(f"{option.label} is not a whole number of 0 or more. Correct it.")
+    return int(text)

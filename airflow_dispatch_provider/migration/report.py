@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that there is to say about a migration, as plain data and as text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from airflow_dispatch_provider.migration.destinations import (
+    Destination,
+    alias_to_keep,
+    destinations,
+    destinations_there,
+    settings_there,
+)
+from airflow_dispatch_provider.migration.executors import Kind
+from airflow_dispatch_provider.migration.facts import Fact, changes, slots_words, unknowns
+from airflow_dispatch_provider.migration.ini import configuration, core_lines
+from airflow_dispatch_provider.migration.old import (
+    DEFAULT_EXECUTOR,
+    DEFAULT_PARALLELISM,
+    KUBERNETES_QUEUE_SECTIONS,
+    OldConfig,
+)
+from airflow_dispatch_provider.migration.plan import Plan, make_plan
+from airflow_dispatch_provider.migration.renames import Rename, renames
+from airflow_dispatch_provider.migration.uses import Scan, Unread
+
+_SHOWN = (
+    ("core", "executor"),
+    ("core", "parallelism"),
+    ("core", "multi_team"),
+    ("operators", "default_queue"),
+    ("celery", "default_queue"),
+    ("celery_kubernetes_executor", "kubernetes_queue"),
+    ("local_kubernetes_executor", "kubernetes_queue"),
+)
+"""The options whose values are read and shown. None of them is a secret."""
+
+_DEFAULTS = {("core", "executor"): DEFAULT_EXECUTOR, ("core", "parallelism"): DEFAULT_PARALLELISM}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The answer of ``airflow dispatch migrate``."""
+
+    read: dict[str, str]
+    """Value by option, of those that the answer rests on."""
+
+    source: str | None
+    ready: bool
+    """The router is configured already: nothing is to be done."""
+
+    beside: tuple[str, ...]
+    """Executors that stand beside that router."""
+
+    configuration: str | None
+    """Lines for airflow.cfg; None where it is ready."""
+
+    slots: str | None
+    """Where the numbers of slots come from, in words."""
+
+    variables: tuple[str, ...]
+    """Environment variables that stand over these lines."""
+
+    one_line: str | None
+    """The same by a class alone, as lines for airflow.cfg."""
+
+    alias: str | None
+    """``[core] executor`` under which Dags with one ``executor=`` still load."""
+
+    changes: tuple[Fact, ...]
+    unknown: tuple[Fact, ...]
+    rename: tuple[Rename, ...]
+    scanned: str | None
+    """What was looked through for Dags, in words; None: nothing was."""
+
+    dags: tuple[Destination, ...]
+    unread: tuple[Unread, ...]
+    extras: str
+    """What to install."""
+
+    def data(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+def make_report(old: OldConfig, scan: Scan | None) -> Report:
+    """
+    :param scan: None: Dags were not looked at
+    """
+    uses = () if scan is None else scan.uses
+    ready = any(entry.is_router for entry in old.entries)
+    plan = make_plan(old, uses)
+    return Report(
+        read=_read(old),
+        source=old.source,
+        ready=ready,
+        beside=tuple(entry.path for entry in old.entries if ready and not entry.is_router),
+        configuration=None if ready else configuration(plan),
+        slots=None if ready else slots_words(old),
+        variables=() if ready else _variables(old),
+        one_line=None if ready or plan.one_line is None else core_lines(plan.one_line, plan.parallelism),
+        alias=None if ready else _alias(plan, scan),
+        changes=() if ready else changes(old, plan, scan),
+        unknown=() if ready else unknowns(old, plan, scan),
+        rename=renames(old.options),
+        scanned=None if scan is None else scan.source,
+        dags=_destinations(old, plan, scan, ready),
+        unread=() if scan is None else scan.unread,
+        extras=_extras(plan),
+    )
+
+
+def _destinations(old: OldConfig, plan: Plan, scan: Scan | None, ready: bool) -> tuple[Destination, ...]:
+    if scan is None:
+        return ()
+    own = any(option.section == "dispatch" for option in old.options.values())
+    if ready and (own or Kind.ROUTER in old.kinds):
+        return destinations_there(settings_there(old), scan.uses)
+    return destinations(plan, old, scan.uses)
+
+
+def _read(old: OldConfig) -> dict[str, str]:
+    """What the plan rests on, the defaults of two options included, the queues of other hybrids left out."""
+    others = {section for kind, section in KUBERNETES_QUEUE_SECTIONS.items() if kind not in old.kinds}
+    found = {}
+    for section, name in _SHOWN:
+        option = old.options.get((section, name))
+        if option is not None and section not in others:
+            found[option.label] = option.value
+        elif option is None and (section, name) in _DEFAULTS:
+            found[f"[{section}] {name}"] = f"{_DEFAULTS[section, name]} (not set)"
+    return found
+
+
+def _variables(old: OldConfig) -> tuple[str, ...]:
+    options = (old.options.get(("core", name)) for name in ("executor", "parallelism"))
+    variables = (option.variable or "" for option in options if option is not None)
+    return tuple(name for name in variables if name.startswith("AIRFLOW__"))
+
+
+def _alias(plan: Plan, scan: Scan | None) -> str | None:
+    kept = alias_to_keep(plan, () if scan is None else scan.uses)
+    if kept is None or (scan is not None and not any(use.executor for use in scan.uses)):
+        return None
+    return f"{kept}:{plan.executor}"
+
+
+def _extras(plan: Plan) -> str:
+    kinds = {backend.kind for section in plan.sections for backend in section.backends}
+    names = [
+        name
+        for name, kind in (("celery", Kind.CELERY), ("cncf.kubernetes", Kind.KUBERNETES))
+        if kind in kinds
+    ]
+    return f"airflow-dispatch-provider[{','.join(names)}]" if names else "airflow-dispatch-provider"

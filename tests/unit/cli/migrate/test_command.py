@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command reads, and what it says where that is wrong. What it makes of it is in ``test_cases``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from airflow_dispatch_provider.cli import migrate
+from airflow_dispatch_provider.migration.executors import ROUTER
+from tests.unit.cli.conftest import Outcome
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[[str], str]:
+    """Write an airflow.cfg; returns its path."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "airflow.cfg"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+class TestFile:
+    @pytest.mark.parametrize(
+        ("name", "content", "said"),
+        [
+            (
+                "missing.cfg",
+                None,
+                "cannot be read (No such file or directory). Give the path of an airflow.cfg",
+            ),
+            ("", None, "cannot be read (Is a directory)"),
+            ("bytes.cfg", b"[core]\nx = \xff\n", "cannot be read (not text in UTF-8)"),
+            (
+                "values.yaml",
+                b"executor: CeleryExecutor\n",
+                "is no airflow.cfg: line 1 is neither a [section]",
+            ),
+            ("bad.cfg", b"[core]\nparallelism = many\n", "[core] parallelism is not a whole number"),
+        ],
+    )
+    def test_that_is_none(
+        self, name: str, content: bytes | None, said: str, tmp_path: Path, run: Run
+    ) -> None:
+        """One message on stderr, nothing on stdout, exit code 1."""
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        done = run("migrate", "--config", str(path))
+        assert (done.code, done.out) == (1, "")
+        assert done.err.startswith("error: ")
+        assert said in done.err
+        assert len(done.err.splitlines()) == 1
+
+    def test_with_a_byte_order_mark(self, tmp_path: Path, run: Run) -> None:
+        """Editors of Windows put one there."""
+        path = tmp_path / "airflow.cfg"
+        path.write_bytes(b"\xef\xbb\xbf[core]\nexecutor = CeleryExecutor\n")
+        assert (
+            run("migrate", "--config", str(path), "-o", "json").json["read"]["[core] executor"]
+            == "CeleryExecutor"
+        )
+
+    def test_in_use(self, config: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without ``--config`` it is Airflow's own."""
+        path = config("[core]\nexecutor = LocalKubernetesExecutor\n")
+        monkeypatch.setattr(migrate, "AIRFLOW_CONFIG", path)
+        found = run("migrate", "-o", "json").json
+        assert (found["source"], found["read"]["[core] executor"]) == (path, "LocalKubernetesExecutor")
+
+    def test_in_use_but_missing(self, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An Airflow without airflow.cfg has the environment and defaults."""
+        monkeypatch.setattr(migrate, "AIRFLOW_CONFIG", str(tmp_path / "none.cfg"))
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+        done = run("migrate")
+        assert (done.code, done.err) == (0, "")
+        assert "Read: the environment; there is no airflow.cfg" in done.out
+        assert "AIRFLOW__CORE__EXECUTOR  CeleryExecutor" in done.out
+
+
+class TestEnvironment:
+    @pytest.mark.parametrize(
+        ("arguments", "executor"),
+        [
+            ([], {"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor"}),
+            (["--ignore-environment"], {"[core] executor": "LocalExecutor"}),
+            (["--executor", "KubernetesExecutor"], {"--executor": "KubernetesExecutor"}),
+        ],
+    )
+    def test_which_executor_counts(
+        self,
+        arguments: list[str],
+        executor: dict[str, str],
+        config: Callable[[str], str],
+        run: Run,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The environment over the named file unless told otherwise, ``--executor`` over everything."""
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+        path = config("[core]\nexecutor = LocalExecutor\nparallelism = 4\n")
+        found = run("migrate", "--config", path, *arguments, "-o", "json").json
+        assert found["read"] == {**executor, "[core] parallelism": "4"}
+        assert found["variables"] == [name for name in executor if name.startswith("AIRFLOW__")]
+
+    def test_a_router_that_only_lets_the_command_exist(
+        self, config: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On Airflow 3.1 the command comes with the router; ``--executor`` says what was there before."""
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", ROUTER)
+        path = config("")
+        assert run("migrate", "--config", path, "-o", "json").json["ready"]
+        found = run("migrate", "--config", path, "--executor", "CeleryKubernetesExecutor", "-o", "json").json
+        assert (found["ready"], "kubernetes" in found["configuration"]) == (False, True)
+
+
+class TestDags:
+    def test_folders_and_files(self, tmp_path: Path, config: Callable[[str], str], run: Run) -> None:
+        """Files below the folders given count, hidden ones and caches do not; archives are named."""
+        for name in (
+            "one/a.py",
+            "one/deep/b.py",
+            "one/.git/c.py",
+            "one/__pycache__/d.py",
+            "one/e.txt",
+            "two/f.py",
+        ):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"O(queue='{path.stem}')\n")
+        (tmp_path / "one" / "packed.zip").write_bytes(b"")
+        (tmp_path / "one" / "deep" / "loop").symlink_to(tmp_path / "one")
+        folders = [str(tmp_path / name) for name in ("one", "two/f.py")]
+        found = run("migrate", "--config", config(""), "--dags", *folders, "-o", "json").json
+        assert [row["queue"] for row in found["dags"]] == ["a", "b", "f"]
+        assert [Path(row["where"]).name for row in found["unread"]] == ["packed.zip"]
+        assert found["scanned"].startswith("3 Python files in ")
+
+    def test_folder_that_is_not_there(self, tmp_path: Path, config: Callable[[str], str], run: Run) -> None:
+        """A misspelt folder is a mistake, not an empty answer."""
+        done = run("migrate", "--config", config(""), "--dags", str(tmp_path / "none"))
+        assert (done.code, done.out) == (1, "")
+        assert "none does not exist. Give a folder of Dags" in done.err
+
+    def test_file_that_cannot_be_opened(self, tmp_path: Path, config: Callable[[str], str], run: Run) -> None:
+        """It is named, and the others are read."""
+        (tmp_path / "gone.py").symlink_to(tmp_path / "nowhere.py")
+        (tmp_path / "there.py").write_text("O(queue='q')\n")
+        found = run("migrate", "--config", config(""), "--dags", str(tmp_path), "-o", "json").json
+        assert [row["queue"] for row in found["dags"]] == ["q"]
+        assert [row["what"] for row in found["unread"]] == ["cannot be read (No such file or directory)"]
+
+    def test_long_lists_are_cut_for_people(
+        self, tmp_path: Path, config: Callable[[str], str], run: Run
+    ) -> None:
+        """Five places of one queue and twenty unread spots in text, all of them in JSON."""
+        (tmp_path / "many.py").write_text("O(queue='q')\n" * 7 + "O(queue=x)\n" * 23)
+        arguments = ["migrate", "--config", config(""), "--dags", str(tmp_path / "many.py")]
+        text = " ".join(run(*arguments).out.split())
+        assert "many.py:5 and 2 more" in text
+        assert "and 3 more; --output json lists all" in text
+        found = run(*arguments, "-o", "json").json
+        assert (len(found["dags"][0]["places"]), len(found["unread"])) == (7, 23)
+
+
+def test_yaml_is_json_in_another_coat(config: Callable[[str], str], run: Run) -> None:
+    """Both structured formats hold the same."""
+    arguments = ["migrate", "--config", config("[core]\nexecutor = CeleryKubernetesExecutor\n"), "-o"]
+    assert yaml.safe_load(run(*arguments, "yaml").out) == run(*arguments, "json").json
+
+
+def test_it_writes_nothing(tmp_path: Path, config: Callable[[str], str], run: Run) -> None:
+    """The folder of the configuration is as before."""
+    path = config("[core]\nexecutor = CeleryKubernetesExecutor\n")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*")}
+    assert run("migrate", "--config", path, "--dags", str(tmp_path)).code == 0
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*")} == before

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backends and routes that do what the old executors did, and where the tasks of a Dag go then."""
+
+from __future__ import annotations
+
+import json
+from configparser import ConfigParser
+
+import pytest
+
+from airflow_dispatch_provider.migration.destinations import (
+    Destination,
+    alias_to_keep,
+    destinations,
+    destinations_there,
+    settings_of,
+    settings_there,
+)
+from airflow_dispatch_provider.migration.executors import OURS, ROUTER
+from airflow_dispatch_provider.migration.ini import configuration
+from airflow_dispatch_provider.migration.old import OldConfig, read_old
+from airflow_dispatch_provider.migration.options import expand, read_ini
+from airflow_dispatch_provider.migration.plan import Plan, make_plan
+from airflow_dispatch_provider.migration.report import make_report
+from airflow_dispatch_provider.migration.text import render
+from airflow_dispatch_provider.migration.uses import Scan, Use
+
+ECS = "airflow.providers.amazon.aws.executors.ecs.AwsEcsExecutor"
+
+
+def old(executor: str, more: str = "") -> OldConfig:
+    text = f"[core]\nexecutor = {executor}\nparallelism = 10\n{more}"
+    return read_old(read_ini(text, "a.cfg"), {}, "a.cfg")
+
+
+def slots(plan: Plan) -> dict[str, int]:
+    return {backend.name: backend.slots for backend in plan.main.backends}
+
+
+class TestBackends:
+    @pytest.mark.parametrize(
+        ("executor", "expected", "default"),
+        [
+            ("CeleryKubernetesExecutor", {"celery": 10, "kubernetes": 10}, "celery"),
+            ("LocalKubernetesExecutor", {"local": 10, "kubernetes": 10}, "local"),
+            ("SequentialExecutor", {"local": 1}, "local"),
+            ("DebugExecutor", {"local": 1}, "local"),
+            ("KubernetesExecutor,LocalExecutor", {"kubernetes": 10, "local": 10}, "kubernetes"),
+            ("CeleryKubernetesExecutor,KubernetesExecutor", {"celery": 10, "kubernetes": 10}, "celery"),
+            (f"LocalExecutor,local:{ECS}", {"local": 10, "local-2": 10}, "local"),
+            (
+                f"kubernetes:{ECS},CeleryKubernetesExecutor",
+                {"kubernetes": 10, "celery": 10, "kubernetes-2": 10},
+                "kubernetes",
+            ),
+        ],
+    )
+    def test_one_for_each_executor(self, executor: str, expected: dict[str, int], default: str) -> None:
+        """A hybrid makes two; the first executor is the default; names are never given twice."""
+        plan = make_plan(old(executor))
+        assert (slots(plan), plan.main.default) == (expected, default)
+
+    def test_parallelism_covers_all_slots(self) -> None:
+        """Nothing that was allowed to run before is held up by the sum; what was higher stays."""
+        assert make_plan(old("CeleryKubernetesExecutor")).parallelism == 20
+        assert make_plan(old("SequentialExecutor")).parallelism == 10
+
+    @pytest.mark.parametrize(
+        ("executor", "line"),
+        [
+            ("CeleryExecutor", f"{OURS}.celery_executor.CeleryExecutor"),
+            ("LocalKubernetesExecutor", f"{OURS}.local_kubernetes_executor.LocalKubernetesExecutor"),
+            ("LocalExecutor,CeleryExecutor", None),
+            (ECS, None),
+        ],
+    )
+    def test_one_line(self, executor: str, line: str | None) -> None:
+        """One executor that has a class of its own here can be replaced by that alone."""
+        assert make_plan(old(executor)).one_line == line
+
+    def test_teams_have_sections_of_their_own(self) -> None:
+        """Each with a router, and ``[core] executor`` naming it for each."""
+        plan = make_plan(old("LocalExecutor;blue=CeleryExecutor", "multi_team = True\n"))
+        assert plan.executor == f"{ROUTER};blue={ROUTER}"
+        assert [(section.team, section.default) for section in plan.sections] == [
+            (None, "local"),
+            ("blue", "celery"),
+        ]
+
+
+class TestRoutes:
+    def test_the_queue_of_a_hybrid(self) -> None:
+        """As set in its section; an empty one leads nowhere."""
+        section = "[celery_kubernetes_executor]\nkubernetes_queue ="
+        assert make_plan(old("CeleryKubernetesExecutor", f"{section} k8s\n")).main.routes == (
+            {"queue": "k8s", "to": ["kubernetes"]},
+        )
+        assert make_plan(old("CeleryKubernetesExecutor", f"{section}\n")).main.routes == ()
+
+    def test_the_queue_of_a_hybrid_leads_to_its_own_backend(self) -> None:
+        """Also where another executor took the name."""
+        plan = make_plan(old(f"LocalExecutor,kubernetes:{ECS},CeleryKubernetesExecutor"))
+        assert {"queue": "kubernetes", "to": ["kubernetes-2"]} in plan.main.routes
+
+    @pytest.mark.parametrize("queue", ["a*b", "[gpu]", "50%", "$HOME", 'q"u', "ü"])
+    def test_any_queue_name_is_meant_literally(self, queue: str) -> None:
+        """Glob signs, and what airflow.cfg and JSON treat as special, keep their own meaning through the parser."""
+        config = old(
+            "CeleryKubernetesExecutor", f"[celery_kubernetes_executor]\nkubernetes_queue = {queue}\n"
+        )
+        (found,) = destinations(make_plan(config), config, [Use("f:1", queue)])
+        assert (found.goes_to, found.do) == ("kubernetes", "nothing")
+
+    @pytest.mark.parametrize("queue", ["50%", "%(core)s", "$HOME", "${HOME}"])
+    def test_any_queue_name_comes_through_airflow_cfg(self, queue: str) -> None:
+        """Neither interpolation nor variables in the printed lines make another name of it."""
+        config = read_old(
+            {},
+            {"AIRFLOW__CELERY_KUBERNETES_EXECUTOR__KUBERNETES_QUEUE": queue},
+            None,
+            "CeleryKubernetesExecutor",
+        )
+        parser = ConfigParser()
+        parser.read_string(configuration(make_plan(config)))
+        routes = json.loads(expand(parser["dispatch"]["routes"], {"HOME": "/root"}))
+        assert routes == [{"queue": queue, "to": ["kubernetes"]}]
+
+    def test_others_get_a_queue_of_their_name(self) -> None:
+        """What `executor=` reached before; workers that go by the queue are told the default one."""
+        assert make_plan(old(f"LocalExecutor,KubernetesExecutor,{ECS}")).main.routes == (
+            {"queue": "kubernetes", "to": ["kubernetes"]},
+            {"queue": "aws-ecs", "to": [{"backend": "aws-ecs", "queue": "default"}]},
+        )
+
+    @pytest.mark.parametrize(
+        ("queues", "own"),
+        [
+            (["x"], "kubernetes"),
+            (["kubernetes"], "kubernetes-executor"),
+            (["kubernetes", "kubernetes-executor"], "kubernetes-2"),
+        ],
+    )
+    def test_a_queue_in_use_keeps_its_meaning(self, queues: list[str], own: str) -> None:
+        """The name for a backend is one that no task of another backend has."""
+        uses = [Use("f:1", queue) for queue in queues]
+        plan = make_plan(old("CeleryExecutor,KubernetesExecutor"), uses)
+        assert [backend.queue for backend in plan.main.backends] == [None, own]
+
+    def test_a_default_queue_is_never_taken(self) -> None:
+        """A backend called like the default queue does not get all tasks."""
+        plan = make_plan(old(f"LocalExecutor,default:{ECS}"))
+        assert plan.main.routes[0]["queue"] == "default-executor"
+
+    def test_a_queue_that_always_came_with_one_executor_gets_a_route(self) -> None:
+        """Such Dags go on as they are; a queue used with several executors cannot."""
+        uses = [
+            Use("f:1", "a", "KubernetesExecutor"),
+            Use("f:2", "b", "KubernetesExecutor"),
+            Use("f:3", "b", "AwsEcsExecutor"),
+            Use("f:4", "c", "KubernetesExecutor"),
+            Use("f:5", "c"),
+        ]
+        plan = make_plan(old(f"CeleryExecutor,KubernetesExecutor,{ECS}"), uses)
+        assert [route["queue"] for route in plan.main.routes] == ["a", "kubernetes", "aws-ecs"]
+
+
+class TestDestinations:
+    @pytest.mark.parametrize(
+        ("use", "ran_on", "goes_to", "do"),
+        [
+            (Use("f:1", "etl"), "celery", "celery", "nothing"),
+            (Use("f:1", None, "CeleryExecutor"), "celery", "celery", "the default leads there"),
+            (
+                Use("f:1", None, "KubernetesExecutor"),
+                "kubernetes",
+                "celery",
+                'write queue="kubernetes" instead',
+            ),
+            (Use("f:1", "a", "KubernetesExecutor"), "kubernetes", "kubernetes", "its queue leads there"),
+            (Use("f:1", "default", "KubernetesExecutor"), "kubernetes", "celery", 'instead of executor="Kub'),
+            (Use("f:1", None, "NoExecutor"), None, "celery", "has none of that name"),
+            (Use("f:1", None, "spare"), "spare", "celery", 'write queue="spare" instead'),
+            (Use("f:1", None, ECS), "spare", "celery", 'write queue="spare" instead'),
+            (Use("f:1", None, "AwsEcsExecutor"), "spare", "celery", 'write queue="spare" instead'),
+        ],
+    )
+    def test_of_several_executors(self, use: Use, ran_on: str | None, goes_to: str, do: str) -> None:
+        """`executor=` by name, path, class name and alias, each with what to write instead."""
+        config = old(f"CeleryExecutor,KubernetesExecutor,spare:{ECS}")
+        (found,) = destinations(make_plan(config, [use]), config, [use])
+        assert (found.ran_on, found.goes_to) == (ran_on, goes_to)
+        assert do in found.do
+        assert "and queue=" not in found.do
+
+    def test_a_queue_used_with_two_executors(self) -> None:
+        """The one that is not the default cannot stay: both ways out are named."""
+        uses = [Use("f:1", "b"), Use("f:2", "b", "KubernetesExecutor")]
+        config = old("CeleryExecutor,KubernetesExecutor")
+        found = destinations(make_plan(config, uses), config, uses)[1]
+        assert 'write queue="kubernetes" instead of executor="KubernetesExecutor" and queue="b"' in found.do
+        assert "dag_id" in found.do
+
+    def test_the_default_by_name_with_a_queue_that_leads_elsewhere(self) -> None:
+        """Without `executor=` its queue would take the task away."""
+        use = Use("f:1", "kubernetes", "CeleryKubernetesExecutor")
+        config = old("CeleryKubernetesExecutor")
+        (found,) = destinations(make_plan(config), config, [use])
+        assert 'another queue than "kubernetes"' in found.do
+
+    def test_places_are_gathered(self) -> None:
+        """One row for all that say the same, each place once."""
+        config = old("CeleryExecutor")
+        uses = [Use("f:1", "q"), Use("f:1", "q"), Use("g:2", "q")]
+        assert [row.places for row in destinations(make_plan(config), config, uses)] == [("f:1", "g:2")]
+
+    def test_a_default_queue_that_is_the_queue_of_kubernetes(self) -> None:
+        """Every task without a queue went there, and does."""
+        config = old("CeleryKubernetesExecutor", "[operators]\ndefault_queue = kubernetes\n")
+        (found,) = destinations(make_plan(config), config, [Use("f:1", "kubernetes")])
+        assert (found.ran_on, found.goes_to) == ("kubernetes", "kubernetes")
+
+    @pytest.mark.parametrize(
+        ("uses", "alias"),
+        [
+            ([], "KubernetesExecutor"),
+            ([Use("f:1", None, "a"), Use("f:2", None, "b"), Use("f:3", None, "b")], "b"),
+        ],
+    )
+    def test_the_name_that_is_kept_loading(self, uses: list[Use], alias: str) -> None:
+        """The most used; without Dags the first that is not the default."""
+        assert alias_to_keep(make_plan(old("CeleryExecutor,KubernetesExecutor"), uses), uses) == alias
+
+
+class TestRouterThatIsThere:
+    DISPATCH = """
+[dispatch]
+backends = {"a": {"executor": "LocalExecutor", "slots": 1}, "b": {"executor": "LocalExecutor", "slots": 1}}
+routes = [{"queue": "q", "to": ["b"]}]
+default = a
+"""
+
+    def test_its_own_routes_say_where_a_queue_goes(self) -> None:
+        """Read from the same configuration."""
+        found = destinations_there(
+            settings_there(old(ROUTER, self.DISPATCH)), [Use("f:1", "q"), Use("f:2", "x", "e")]
+        )
+        assert [(row.goes_to, row.do) for row in found] == [("b", "nothing"), ("a", 'remove executor="e"')]
+
+    def test_routes_that_cannot_be_read_here(self) -> None:
+        """Then nothing is claimed, and the command that knows is named."""
+        (found,) = destinations_there(settings_there(old(ROUTER)), [Use("f:1", "q")])
+        assert found == Destination(
+            "q", None, ("f:1",), None, None, None, "ask `airflow dispatch explain --queue q`"
+        )
+
+    def test_a_hybrid_of_this_package_needs_no_section(self) -> None:
+        """One line is a whole configuration, and its queue is known."""
+        hybrid = f"{OURS}.celery_kubernetes_executor.CeleryKubernetesExecutor"
+        report = make_report(old(hybrid), Scan("Dags", False, (Use("f:1", "kubernetes"),)))
+        assert (report.ready, report.configuration, report.changes) == (True, None, ())
+        assert report.dags[0].goes_to == "kubernetes"
+
+
+def test_executors_beside_the_router_are_named() -> None:
+    """A router that is there does not hide that something else is, too."""
+    report = make_report(old(f"{ROUTER},KubernetesExecutor"), None)
+    assert (report.ready, report.beside) == (True, ("KubernetesExecutor",))
+    assert "Beside it stand KubernetesExecutor, which only executor=" in " ".join(render(report).split())
+
+
+def test_every_plan_is_a_right_configuration() -> None:
+    """Whatever the mix, the settings parser takes it."""
+    names = [
+        "LocalExecutor",
+        "CeleryKubernetesExecutor",
+        f"a b:{ECS}",
+        "SequentialExecutor",
+        "LocalKubernetesExecutor",
+    ]
+    for first in names:
+        for second in names:
+            settings = settings_of(make_plan(old(f"{first},{second}")).main)
+            assert settings.default.to[0].backend in settings.backends

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the text of an airflow.cfg to what it means for executors."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_dispatch_provider.exceptions import MigrationError
+from airflow_dispatch_provider.migration.executors import Entry, Kind, backend_name, read_entries
+from airflow_dispatch_provider.migration.old import OldConfig, read_old
+from airflow_dispatch_provider.migration.options import from_environment, read_ini
+from airflow_dispatch_provider.migration.renames import renames
+
+ECS = "airflow.providers.amazon.aws.executors.ecs.AwsEcsExecutor"
+
+
+def old(text: str, **environ: str) -> OldConfig:
+    return read_old(read_ini(text, "a.cfg"), environ, "a.cfg")
+
+
+class TestFile:
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("executor: hunter2\n", "line 1 is neither a [section]"),
+            ("[core]\nhunter2\n", "line 2 is neither a [section]"),
+            ("[celery]\nbroker_url = hunter2\nbroker_url = hunter2\n", "[celery] broker_url twice (line 3)"),
+            ("[core]\n[core]\n", "the section [core] twice (line 2)"),
+        ],
+    )
+    def test_what_is_no_ini_is_named_without_its_text(self, text: str, said: str) -> None:
+        """The message has the file and the line, and nothing of the line, which may be a password."""
+        with pytest.raises(MigrationError) as caught:
+            read_ini(text, "a.cfg")
+        assert str(caught.value).startswith("a.cfg is no airflow.cfg: ")
+        assert said in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+
+    def test_percent_signs_need_no_meaning(self) -> None:
+        """Log formats with percent signs do not stop the reading; doubled ones are one."""
+        options = read_ini("[logging]\nformat = [%%(asctime)s] %(message)s\n", "a.cfg")
+        assert options["logging", "format"].value == "[%(asctime)s] %(message)s"
+
+    def test_values_are_in_no_repr(self) -> None:
+        """An option shows its name only, wherever it is printed."""
+        assert "hunter2" not in repr(old("[celery]\nbroker_url = hunter2\n"))
+
+
+class TestEnvironment:
+    def test_it_stands_over_the_file(self) -> None:
+        """A variable wins over the same option of the file."""
+        found = old("[core]\nexecutor = LocalExecutor\n", AIRFLOW__CORE__EXECUTOR="CeleryExecutor")
+        assert [entry.kind for entry in found.entries] == [Kind.CELERY]
+
+    def test_an_argument_stands_over_both(self) -> None:
+        """``--executor`` wins over file and environment."""
+        found = read_old({}, {"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor"}, None, "KubernetesExecutor")
+        assert [entry.kind for entry in found.entries] == [Kind.KUBERNETES]
+
+    def test_options_of_teams_are_left_out(self) -> None:
+        """Three underscores end the name of a team, not of a section."""
+        assert from_environment({"AIRFLOW__BLUE___CORE__EXECUTOR": "x", "HOME": "/"}) == {}
+
+    def test_variables_in_values_are_filled_in(self) -> None:
+        """Airflow expands ``$NAME`` in a value, and so does this."""
+        text = "[core]\nexecutor = $MINE\nparallelism = ${MANY}\n"
+        found = old(text, MINE="CeleryExecutor", MANY="7")
+        assert (found.entries[0].kind, found.parallelism) == (Kind.CELERY, 7)
+
+
+class TestExecutors:
+    @pytest.mark.parametrize(
+        ("text", "kinds"),
+        [
+            ("LocalExecutor", [Kind.LOCAL]),
+            ("airflow.executors.local_executor.LocalExecutor", [Kind.LOCAL]),
+            ("airflow.executors.celery_executor.CeleryExecutor", [Kind.CELERY]),
+            ("airflow.providers.celery.executors.celery_executor.CeleryExecutor", [Kind.CELERY]),
+            ("airflow_dispatch_provider.executors.celery_executor.CeleryExecutor", [Kind.CELERY]),
+            ("my_company.executors.CeleryExecutor", [Kind.OTHER]),
+            ("my_company.executors.CeleryKubernetesExecutor", [Kind.CELERY_KUBERNETES]),
+            ("alias:KubernetesExecutor", [Kind.KUBERNETES]),
+            (f" CeleryExecutor ,\n ecs:{ECS} ", [Kind.CELERY, Kind.OTHER]),
+            ("SequentialExecutor", [Kind.SEQUENTIAL]),
+        ],
+    )
+    def test_every_form(self, text: str, kinds: list[Kind]) -> None:
+        """Names, import paths of Airflow 2 and 3, aliases and lists are understood."""
+        assert [entry.kind for entry in read_entries(text, multi_team=False)] == kinds
+
+    def test_teams(self) -> None:
+        """Lists of teams count with ``multi_team`` only, as in Airflow."""
+        text = "LocalExecutor;blue=CeleryExecutor,KubernetesExecutor"
+        assert [entry.team for entry in read_entries(text, multi_team=True)] == [None, "blue", "blue"]
+        assert [entry.team for entry in read_entries(text, multi_team=False)] == [None]
+        assert old(f"[core]\nexecutor = {text}\n").idle_teams == ("blue",)
+
+    @pytest.mark.parametrize(
+        "text",
+        ["DaskExecutor", "my-company.Executor", "LocalExecutor:", ":LocalExecutor", "blue=LocalExecutor"],
+    )
+    def test_what_cannot_be_one_is_refused(self, text: str) -> None:
+        """The message names the value and the option."""
+        with pytest.raises(MigrationError, match=r"\[core\] executor"):
+            read_entries(text, multi_team=True)
+
+    def test_own_subclasses_of_a_hybrid_are_known_as_such(self) -> None:
+        """What they add is unknown, which does not hold for Airflow's class or this package's."""
+        paths = ("my.CeleryKubernetesExecutor", "airflow.executors.x.CeleryKubernetesExecutor")
+        assert [Entry(Kind.CELERY_KUBERNETES, path).own_class for path in paths] == [True, False]
+
+    @pytest.mark.parametrize(
+        ("entry", "name"),
+        [
+            (Entry(Kind.OTHER, ECS), "aws-ecs"),
+            (Entry(Kind.OTHER, ECS, "My ECS!"), "My-ECS"),
+            (Entry(Kind.OTHER, "m.Executor"), "backend"),
+        ],
+    )
+    def test_names_of_backends(self, entry: Entry, name: str) -> None:
+        """A class or an alias becomes a name that ``[dispatch]`` accepts."""
+        assert backend_name(entry) == name
+
+
+class TestNumbersAndQueues:
+    def test_defaults(self) -> None:
+        """What is not set is what Airflow takes."""
+        found = old("")
+        assert (found.entries[0].path, found.parallelism, found.default_queue) == (
+            "LocalExecutor",
+            32,
+            "default",
+        )
+        assert set(found.queues.values()) == {"kubernetes"}
+
+    @pytest.mark.parametrize(("text", "slots"), [("8 # each", 8), ("0", 1024), ("9000000", 1_000_000)])
+    def test_parallelism(self, text: str, slots: int) -> None:
+        """Comments behind a number, no bound, and more than ``[dispatch]`` accepts."""
+        assert old(f"[core]\nparallelism = {text}\n").slots == slots
+
+    @pytest.mark.parametrize("text", ["", "many", "-1", "1.5"])
+    def test_parallelism_that_is_no_number(self, text: str) -> None:
+        """The option is named where its value is of no use."""
+        with pytest.raises(MigrationError, match=r"\[core\] parallelism is not a whole number"):
+            old(f"[core]\nparallelism = {text}\n")
+
+    def test_default_queue_of_airflow_2(self) -> None:
+        """``[celery] default_queue`` counts unless ``[operators]`` has one."""
+        text = "[celery]\ndefault_queue = old\n"
+        assert old(text).default_queue == "old"
+        assert old(f"{text}[operators]\ndefault_queue = new\n").default_queue == "new"
+
+
+class TestRenames:
+    def test_old_names(self) -> None:
+        """Each with the new name as an option or a variable, and whether the new one is set and the linter knows."""
+        options = {
+            **read_ini(
+                "[kubernetes]\nnamespace = a\nairflow_configmap = b\n[celery]\ndefault_queue = q\n", "a.cfg"
+            ),
+            **from_environment(
+                {"AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE": "a", "AIRFLOW__KUBERNETES__IN_CLUSTER": "1"}
+            ),
+        }
+        assert [(found.old, found.new, found.taken, found.linted) for found in renames(options)] == [
+            ("[kubernetes] namespace", "[kubernetes_executor] namespace", True, False),
+            ("[kubernetes] airflow_configmap", None, False, False),
+            ("[celery] default_queue", "[operators] default_queue", False, True),
+            ("AIRFLOW__KUBERNETES__IN_CLUSTER", "AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER", False, False),
+        ]
+
+    def test_nothing_old(self) -> None:
+        """Options that Airflow 3 reads are not mentioned."""
+        assert (
+            renames(read_ini("[kubernetes_executor]\nnamespace = a\n[celery]\nbroker_url = b\n", "a.cfg"))
+            == ()
+        )
