@@ -354,7 +354,7 @@ class AirflowCluster:
     ) -> Iterator[Sequence[str]]:
         """Yield what is still pending, about once a second, until it is nothing; ClusterError on time-out."""
         deadline = time.monotonic() + timeout
-        while still := pending():
+        while still := _unless_busy(pending):
             self.check_running()
             if time.monotonic() > deadline:
                 ends = "\n".join(self._tail(name) for name in self._processes)
@@ -425,6 +425,14 @@ class AirflowCluster:
         text = path.read_text(errors="replace") if path.exists() else ""
         telling = [line[:300] for line in text.splitlines() if "http.access" not in line]
         return "\n".join([f"The end of {path}:", *telling[-lines:]])
+
+
+def _unless_busy(pending: Callable[[], Sequence[str]]) -> Sequence[str]:
+    """What is pending; also where the API server has not answered in time, as beside many tasks that start."""
+    try:
+        return pending()
+    except TimeoutError:
+        return ["an answer of the API server"]
 
 
 def _airflow() -> list[str]:

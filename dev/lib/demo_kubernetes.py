@@ -18,6 +18,8 @@ from kube_server import POD_TEMPLATE, KubeServer, merged_kubeconfig
 from node_agent import NodeAgent
 
 NAMESPACE = "default"
+PROCESSES = 2
+"""Pods that a node runs at a time, the others wait for it: each starts an Airflow of its own."""
 
 
 @contextlib.contextmanager
@@ -57,7 +59,7 @@ def nodes(
                     Path(kubernetes["config_file"]),
                     context=kubernetes["cluster_context"],
                     env={**airflow.env, **worker_env(worker), "PATH": path},
-                    processes=layout.slots[backend],
+                    processes=PROCESSES,
                     node=worker,
                 )
             )

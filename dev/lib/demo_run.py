@@ -100,7 +100,7 @@ def _run_dag(airflow: AirflowCluster, tasks: int, layout: Layout) -> Outcome:
         run_state = airflow.wait_for_run(
             DAG_ID,
             run_id,
-            timeout=120 + 5 * tasks,
+            timeout=180 + 10 * tasks,
             on_poll=lambda: progress.show(_status(_rows(airflow, run_id, layout), layout)),
         )
     rows = _rows(airflow, run_id, layout)
