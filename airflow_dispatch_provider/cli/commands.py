@@ -21,6 +21,7 @@ from airflow_dispatch_provider.cli.explanation import Explanation, TargetExplana
 from airflow_dispatch_provider.cli.explanation import explain as explain_task
 from airflow_dispatch_provider.cli.inspection import (
     by_precedence,
+    configured_hybrid,
     import_problems,
     inspect_backends,
     option_problems,
@@ -70,7 +71,8 @@ def _conf(args: Namespace) -> Any:
 
 
 def _settings(args: Namespace) -> Settings:
-    return settings_source(_conf(args)).load()
+    conf = _conf(args)
+    return settings_source(conf, configured_hybrid(getattr(args, "team", None))).load()
 
 
 @_command

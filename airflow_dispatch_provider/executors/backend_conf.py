@@ -15,15 +15,22 @@ from airflow.exceptions import AirflowConfigException
 from airflow.providers_manager import ProvidersManager
 
 from airflow_dispatch_provider.settings.options import SECTION
+from airflow_dispatch_provider.settings.presets import Hybrid
 from airflow_dispatch_provider.settings.source import SettingsSource
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
 _TRUE, _FALSE = {"true", "t", "1", "yes", "y", "on"}, {"false", "f", "0", "no", "n", "off"}
 
 
-def settings_source(conf: Any) -> SettingsSource:
-    """The settings of ``[dispatch]`` as ``conf`` (global, or a team's ExecutorConf) has them. Reads nothing yet."""
-    return SettingsSource(conf, _options_given)
+def settings_source(conf: Any, hybrid: Hybrid | None = None) -> SettingsSource:
+    """The settings of ``[dispatch]`` as ``conf`` (global, or a team's ExecutorConf) has them, for a router with or
+    without a preset. Reads nothing yet."""
+    return SettingsSource(conf, _options_given, hybrid, _parallelism)
+
+
+def _parallelism() -> int:
+    """Of the scheduler, which all teams share."""
+    return airflow_conf.getint("core", "parallelism")
 
 
 def _options_given() -> Mapping[str, Any]:

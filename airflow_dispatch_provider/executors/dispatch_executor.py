@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
@@ -30,6 +30,7 @@ from airflow_dispatch_provider.executors.observers import DispatchEvents, Dispat
 from airflow_dispatch_provider.executors.router import AnsweredFor, Router
 from airflow_dispatch_provider.executors.workload import kind_of
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK
+from airflow_dispatch_provider.settings.presets import Hybrid
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class DispatchExecutor(BaseExecutor):
     Airflow makes it in every API server and for every command, so the constructor reads nothing; the
     settings are read, and the backends made, in ``start``, or one backend when its logs are asked for.
     """
+
+    hybrid: ClassVar[Hybrid | None] = None
+    """What a subclass brings along where ``[dispatch]`` says nothing."""
 
     supports_multi_team = True
     supports_task_instance_uuid = AIRFLOW_V_3_4_PLUS
@@ -62,7 +66,7 @@ class DispatchExecutor(BaseExecutor):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._source = settings_source(self.conf)
+        self._source = settings_source(self.conf, self.hybrid)
         self._task_event_logs = self._event_logs = EventLogQueue()
         self._log_backends = LogBackends(self._source, self.conf, self.team_name)
         self._unasked: dict[str, dict[Any, Any]] = {}
@@ -130,7 +134,8 @@ class DispatchExecutor(BaseExecutor):
 
     def _warn(self, router: Router, now: float) -> None:
         """Say at the start what would be hard to find out at 3 a.m."""
-        slots = sum(backend.slots(now) for backend in router.backends.values())
+        given = router.backends.keys() - router.settings.share_parallelism
+        slots = sum(router.backends[name].slots(now) for name in given)
         parallelism = conf.getint("core", "parallelism")
         if slots > parallelism:
             message = "The backends have %d slots, but [core] parallelism lets only %d tasks run. Raise it."
@@ -317,15 +322,15 @@ class DispatchExecutor(BaseExecutor):
             if executor is not None:
                 executor.debug_dump()
 
-    @staticmethod
-    def get_cli_commands() -> list[Any]:
+    @classmethod
+    def get_cli_commands(cls) -> list[Any]:
         """Up to Airflow 3.1 the only way for a provider to add commands: ours, and those of the backends."""
         if AIRFLOW_V_3_2_PLUS:
             return []
         from airflow_dispatch_provider.cli.definition import get_dispatch_cli_commands
 
         commands = {command.name: command for command in get_dispatch_cli_commands()}
-        for cls in configured_classes():
-            for command in cls.get_cli_commands():
+        for backend in configured_classes(cls.hybrid):
+            for command in backend.get_cli_commands():
                 commands.setdefault(command.name, command)
         return list(commands.values())
