@@ -4,22 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from airflow.configuration import conf as airflow_conf
-from airflow.executors.executor_loader import ExecutorLoader
 
 from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
-from airflow_dispatch_provider.executors import airflow_api
 from airflow_dispatch_provider.executors.backend import (
     Backend,
     clashes,
     import_executor_class,
     workload_kinds,
 )
-from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
+from airflow_dispatch_provider.executors.configured import router_classes
 from airflow_dispatch_provider.executors.protocols import ChecksConfig
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,
@@ -31,7 +28,6 @@ from airflow_dispatch_provider.routing.model import (
 from airflow_dispatch_provider.routing.reasons import Reason
 from airflow_dispatch_provider.routing.routes import is_glob
 from airflow_dispatch_provider.settings.model import BackendSettings, Settings
-from airflow_dispatch_provider.settings.presets import Hybrid
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 
 _ROUTER = "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor"
@@ -129,29 +125,12 @@ def warnings(
 
 
 def _router_is_used() -> Iterator[Problem]:
-    if AIRFLOW_V_3_2_PLUS and not _routers():
+    if AIRFLOW_V_3_2_PLUS and not router_classes():
         yield Problem(
             "[core] executor",
             f"found {airflow_conf.get('core', 'executor')!r}: nothing of [dispatch] is in use.",
             f"Set it to {_ROUTER}.",
         )
-
-
-def configured_hybrid(team: str | None) -> Hybrid | None:
-    """What the router of a team, or of everybody, brings along: see ``[core] executor``."""
-    router = _routers().get(team)
-    return None if router is None else router.hybrid
-
-
-def _routers() -> dict[str | None, type[DispatchExecutor]]:
-    """The routers in ``[core] executor``, by team; of several the first. None where it cannot be read."""
-    found: dict[str | None, type[DispatchExecutor]] = {}
-    with suppress(Exception):
-        for name in airflow_api.configured_executors():
-            cls = ExecutorLoader.import_executor_cls(name)[0]
-            if issubclass(cls, DispatchExecutor):
-                found.setdefault(name.team_name, cls)
-    return found
 
 
 def _slots_fit(settings: Settings, conf: Any) -> Iterator[Problem]:

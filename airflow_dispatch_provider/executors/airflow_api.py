@@ -148,7 +148,7 @@ class HighestPriorityFirst:
             return sorted(self.queued_tasks.items(), key=lambda item: -item[1].ti.priority_weight)
 
 
-def configured_executors() -> list[Any]:
+def executor_names() -> list[Any]:
     """The ``ExecutorName`` of each entry of ``[core] executor``, found without asking the database for teams."""
     loader: Any = ExecutorLoader
     if AIRFLOW_V_3_2_PLUS:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
 
 from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 log = logging.getLogger(__name__)
+
+STARTED: WeakValueDictionary[str | None, DispatchExecutor] = WeakValueDictionary()
+"""The routers that run in this process, by team: ``by_name`` hands over to them."""
 
 
 class DispatchExecutor(BaseExecutor):
@@ -125,6 +129,7 @@ class DispatchExecutor(BaseExecutor):
         for backend in in_start_order(backends.values()):
             backend.start(now, self._prepare)
         self._warn(self._router, now)
+        STARTED[self.team_name] = self
 
     def _prepare(self, executor: BaseExecutor) -> None:
         """Give a backend's executor what the scheduler gave to this one."""
@@ -201,12 +206,15 @@ class DispatchExecutor(BaseExecutor):
     # Workloads
 
     @guarded(None)
-    def queue_workload(self, workload: Any, session: Session) -> None:
-        """Hold a workload. One that no backend can run fails at once, instead of ending the scheduler."""
+    def queue_workload(self, workload: Any, session: Session, executor: str | None = None) -> None:
+        """Hold a workload. One that no backend can run fails at once, instead of ending the scheduler.
+
+        :param executor: name of the executor that it asks for, where that is one of ``by_name``
+        """
         assert self._router is not None, "queue_workload was called before start"
         key, kind = airflow_api.workload_key(self, workload), kind_of(workload)
         if self._router.runs(kind):
-            self._router.hold(key, workload, time.monotonic())
+            self._router.hold(key, workload, time.monotonic(), executor)
         else:
             _, _, failure = airflow_api.workload_states(workload)
             self.event_buffer[key] = failure, f"No backend under [dispatch] can run {kind} workloads."

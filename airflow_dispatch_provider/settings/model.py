@@ -103,6 +103,14 @@ class Settings:
     together they have no more."""
 
     @property
+    def executors(self) -> dict[str, list[str]]:
+        """The backends of each executor, by the name of its class."""
+        found: dict[str, list[str]] = {}
+        for name, backend in self.backends.items():
+            found.setdefault(backend.class_path.rpartition(".")[2], []).append(name)
+        return found
+
+    @property
     def slots_given(self) -> int:
         """What ``[core] parallelism`` has to be for all slots that were given to be used at the same time."""
         given = (b for name, b in self.backends.items() if name not in self.share_parallelism)

@@ -83,3 +83,30 @@ def test_one_among_several_executors(run: Run, monkeypatch: pytest.MonkeyPatch) 
     """Wherever it stands in [core] executor, and under an alias."""
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", f"LocalExecutor,hybrid:{CELERY_KUBERNETES}")
     assert len(run("backends", "-o", "json").json) == 2
+
+
+def test_explain_a_task_that_asks_for_an_executor(run: Run) -> None:
+    """By the name that its Dag gives."""
+    found = run("explain", "--queue", "default", "--executor", "KubernetesExecutor", "-o", "json").json
+    assert (found["route"], found["choice"]["backend"]) == ("default, KubernetesExecutor", "kubernetes")
+    assert found["why"].endswith(
+        "the default is taken; of the backends only those of KubernetesExecutor count"
+    )
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ("{router},LocalExecutor:{named}.LocalExecutor", "no backend has an executor of that name"),
+        ("CeleryExecutor:{named}.CeleryExecutor,{router}", "without a router before it"),
+    ],
+)
+def test_validate_names_of_executors(
+    entries: str, says: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would keep the scheduler from starting."""
+    entries = entries.format(router=CELERY_KUBERNETES, named=f"{EXECUTORS}.by_name")
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", entries)
+    done = run("validate", "-o", "json")
+    assert done.code == 1
+    assert any(row["where"] == "[core] executor" and says in row["found"] for row in done.json)
