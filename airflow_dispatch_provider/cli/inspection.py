@@ -16,6 +16,7 @@ from airflow_dispatch_provider.executors.backend import (
     import_executor_class,
     workload_kinds,
 )
+from airflow_dispatch_provider.executors.backend_conf import unread_options
 from airflow_dispatch_provider.executors.configured import router_classes
 from airflow_dispatch_provider.executors.protocols import ChecksConfig
 from airflow_dispatch_provider.routing.model import (
@@ -118,6 +119,7 @@ def warnings(
 ) -> Iterator[Problem]:
     """What is legal, yet hardly meant."""
     yield from _router_is_used()
+    yield from unread_options(settings)
     yield from _slots_fit(settings, conf)
     yield from _kinds_are_covered(statuses, place)
     yield from _backends_are_used(settings, place)

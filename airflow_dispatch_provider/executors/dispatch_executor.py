@@ -16,7 +16,7 @@ from airflow.utils.state import TaskInstanceState
 from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.executors import adoption, airflow_api
 from airflow_dispatch_provider.executors.backend import Backend, clashes, in_start_order
-from airflow_dispatch_provider.executors.backend_conf import settings_source
+from airflow_dispatch_provider.executors.backend_conf import settings_source, unread_options
 from airflow_dispatch_provider.executors.class_attributes import (
     FromBackends,
     any_backend,
@@ -145,6 +145,8 @@ class DispatchExecutor(BaseExecutor):
         if slots > parallelism:
             message = "The backends have %d slots, but [core] parallelism lets only %d tasks run. Raise it."
             log.warning(message, slots, parallelism)
+        for problem in unread_options(router.settings):
+            log.warning("%s", problem)
         if AIRFLOW_V_3_2_PLUS and not router.runs(EXECUTE_CALLBACK):
             log.warning("No backend can run callbacks (%s): each will fail.", EXECUTE_CALLBACK)
 

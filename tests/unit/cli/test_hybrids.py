@@ -44,6 +44,15 @@ def test_validate_finds_nothing_to_complain_about(
     assert done.out == "The [dispatch] configuration is right: 2 backends, 1 route and a default.\n"
 
 
+def test_validate_warns_of_options_that_airflow_2_still_took(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A section that was renamed long ago: nothing of it would be in use."""
+    monkeypatch.setenv("AIRFLOW__KUBERNETES__NAMESPACE", "tasks")
+    where = [row["where"] for row in run("validate", "-o", "json").json]
+    assert "[kubernetes]" in where
+
+
 def test_validate_names_mistakes_in_what_is_on_top(run: Run, configure: Configure) -> None:
     """The user's own options are checked against the backends of the preset."""
     configure(routes=[{"queue": "gpu", "to": ["kubernetes"]}, {"queue": "x", "to": ["kubernets"]}])

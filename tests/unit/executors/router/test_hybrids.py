@@ -98,6 +98,19 @@ def test_a_full_kubernetes_does_not_starve_celery(started):
     assert router.slots_available > 0
 
 
+def test_options_that_airflow_2_still_took_are_warned_of(dispatch_config, monkeypatch, caplog):
+    """At the start, as pods would otherwise silently go to another namespace."""
+    monkeypatch.setenv("AIRFLOW__KUBERNETES__NAMESPACE", "tasks")
+    dispatch_config(backends={"celery": {"executor": IN_MEMORY}, "kubernetes": {"cordoned": True}})
+    executor = CeleryKubernetesExecutor()
+    executor.start()
+    executor.end()
+    assert (
+        "[kubernetes]: Airflow 3 reads nothing of this section. Call the section [kubernetes_executor]"
+        in caplog.text
+    )
+
+
 def test_slots_that_share_parallelism_are_no_reason_to_warn(started, caplog):
     """As in Airflow 2 each backend may use all of it."""
     started(CeleryKubernetesExecutor)
