@@ -150,6 +150,7 @@ def test_a_routing_file_completes_the_preset_too(tmp_path):
         ({"backends": {"celery": 5}}, "[dispatch] backends.celery: found 5."),
         ({"backends": {"gpu": {"slots": 1}}}, "[dispatch] backends.gpu.executor: is missing."),
         ({"backends": "{"}, "[dispatch] backends: "),
+        ({"backends": "{", "routes": [{"queue": "a", "to": ["gpu"]}]}, "[dispatch] backends: "),
         ({"routes": "7"}, "[dispatch] routes: found 7."),
         ({"routes": [{"queue": "a", "to": ["clery"]}]}, "[dispatch] routes[0].to[0]: found the backend"),
         ({"default": "clery"}, "[dispatch] default: found the backend"),
