@@ -12,6 +12,8 @@ EXECUTORS = (
     "airflow_dispatch_provider.executors.local_executor.LocalExecutor",
     "airflow_dispatch_provider.executors.celery_executor.CeleryExecutor",
     "airflow_dispatch_provider.executors.kubernetes_executor.KubernetesExecutor",
+    "airflow_dispatch_provider.executors.celery_kubernetes_executor.CeleryKubernetesExecutor",
+    "airflow_dispatch_provider.executors.local_kubernetes_executor.LocalKubernetesExecutor",
 )
 
 

@@ -35,6 +35,7 @@ VERSION_INDEPENDENT = (
     "integration/kubernetes/test_node_agent",
     "integration/kubernetes/test_outages",
     "unit/docs",
+    "unit/migration",
     "unit/routing",
     "unit/settings",
 )

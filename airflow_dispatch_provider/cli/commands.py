@@ -29,6 +29,9 @@ from airflow_dispatch_provider.cli.inspection import (
 )
 from airflow_dispatch_provider.exceptions import DispatchConfigError, DispatchError, Problem
 from airflow_dispatch_provider.executors.backend_conf import settings_source
+from airflow_dispatch_provider.executors.by_name import entry_problems
+from airflow_dispatch_provider.executors.configured import router_classes
+from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
 from airflow_dispatch_provider.routing.model import DEFAULT_ROUTE, Route, TaskRef
 from airflow_dispatch_provider.routing.routes import RouteTable, task_seed
 from airflow_dispatch_provider.settings.model import Settings
@@ -71,7 +74,9 @@ def _conf(args: Namespace) -> Any:
 
 
 def _settings(args: Namespace) -> Settings:
-    return settings_source(_conf(args)).load()
+    conf = _conf(args)
+    router = router_classes().get(getattr(args, "team", None), DispatchExecutor)
+    return settings_source(conf, router.hybrid).load()
 
 
 @_command
@@ -86,7 +91,8 @@ def validate(args: Namespace) -> int:
     config_file = conf.get(SECTION, "config_file", fallback=None)
     place = f"{config_file}: " if config_file else f"[{SECTION}] "
     statuses = inspect_backends(settings)
-    wrong = [*import_problems(statuses, place), *option_problems(settings, conf, place)]
+    entries = entry_problems(getattr(args, "team", None), settings)
+    wrong = [*entries, *import_problems(statuses, place), *option_problems(settings, conf, place)]
     mistakes = _findings("mistake", wrong)
     doubts = _findings("warning", warnings(settings, statuses, conf, place))
     if mistakes or doubts or args.output in output.STRUCTURED:
@@ -156,9 +162,10 @@ def explain(args: Namespace) -> int:
     settings = _settings(args)
     known = bool(args.dag_id and args.task_id and args.run_id)
     seed = task_seed(args.dag_id, args.run_id, args.task_id, args.map_index) if known else ""
-    ref = TaskRef(queue=args.queue, dag_id=args.dag_id, seed=seed)
+    ref = TaskRef(queue=args.queue, dag_id=args.dag_id, seed=seed, executor=args.executor)
     views = {status.name: status.view for status in inspect_backends(settings)}
-    found = explain_task(RouteTable(settings.routes, settings.default), ref, views)
+    table = RouteTable(settings.routes, settings.default, settings.executors)
+    found = explain_task(table, ref, views)
     if args.output in output.STRUCTURED:
         output.show_object(_explanation_object(found, ref), args.output)
         return 0

@@ -28,6 +28,7 @@ _ARG_TEAM = _arg("--team", help="Read the configuration of this team")
 _ARG_STRICT = _arg("--strict", help="Exit with 1 if there are warnings, too", action="store_true")
 _ARG_QUEUE = _arg("-q", "--queue", help="The queue of the task", required=True)
 _ARG_DAG_ID = _arg("-d", "--dag-id", help="The id of its Dag; routes may ask for it", default="")
+_ARG_EXECUTOR = _arg("-e", "--executor", help="The name that the task gives in executor=")
 _ARG_TASK_ID = _arg(
     "-t", "--task-id", help="The id of the task; with Dag and run, picks among weighted targets"
 )
@@ -99,6 +100,7 @@ DISPATCH_COMMANDS = (
         " what happens in either case. Needs no database.",
         _ARG_QUEUE,
         _ARG_DAG_ID,
+        _ARG_EXECUTOR,
         _ARG_TASK_ID,
         _ARG_RUN_ID,
         _ARG_MAP_INDEX,

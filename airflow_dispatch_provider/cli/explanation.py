@@ -80,7 +80,7 @@ def explain(table: RouteTable, ref: TaskRef, views: Views) -> Explanation:
         )
         for target in order
     )
-    return Explanation(match, _why(match, ref, table), targets, choice, reason)
+    return Explanation(match, _why(ref, table), targets, choice, reason)
 
 
 def _heaviest_first(route: Route) -> tuple[Target, ...]:
@@ -141,7 +141,8 @@ def _overflow_after(route: Route) -> float:
     return inf if route.overflow_after == "never" else route.overflow_after
 
 
-def _why(match: Match, ref: TaskRef, table: RouteTable) -> str:
+def _why(ref: TaskRef, table: RouteTable) -> str:
+    match = table.match(ref._replace(executor=None))
     route = match.route
     if match is table.default:
         why = f"no route matches the queue {ref.queue!r}, so the default is taken"
@@ -153,4 +154,6 @@ def _why(match: Match, ref: TaskRef, table: RouteTable) -> str:
         why += f", and its dag_id {route.dag_id!r} matches the Dag {ref.dag_id!r}"
     elif not ref.dag_id and any(other.dag_id is not None for other in table.routes):
         why += "; no Dag was given, so routes that ask for one were left out"
+    if match is not table.match(ref):
+        why += f"; of the backends only those of {ref.executor} count"
     return why

@@ -16,6 +16,8 @@ from airflow_dispatch_provider.executors.backend import (
     import_executor_class,
     workload_kinds,
 )
+from airflow_dispatch_provider.executors.backend_conf import unread_options
+from airflow_dispatch_provider.executors.configured import router_classes
 from airflow_dispatch_provider.executors.protocols import ChecksConfig
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,
@@ -117,6 +119,7 @@ def warnings(
 ) -> Iterator[Problem]:
     """What is legal, yet hardly meant."""
     yield from _router_is_used()
+    yield from unread_options(settings)
     yield from _slots_fit(settings, conf)
     yield from _kinds_are_covered(statuses, place)
     yield from _backends_are_used(settings, place)
@@ -124,7 +127,7 @@ def warnings(
 
 
 def _router_is_used() -> Iterator[Problem]:
-    if AIRFLOW_V_3_2_PLUS and not _router_is_configured():
+    if AIRFLOW_V_3_2_PLUS and not router_classes():
         yield Problem(
             "[core] executor",
             f"found {airflow_conf.get('core', 'executor')!r}: nothing of [dispatch] is in use.",
@@ -132,21 +135,8 @@ def _router_is_used() -> Iterator[Problem]:
         )
 
 
-def _router_is_configured() -> bool:
-    from airflow.executors.executor_loader import ExecutorLoader
-
-    from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
-
-    try:
-        names = ExecutorLoader.get_executor_names(validate_teams=False)
-        classes = [ExecutorLoader.import_executor_cls(name)[0] for name in names]
-    except Exception:
-        return False
-    return any(issubclass(cls, DispatchExecutor) for cls in classes)
-
-
 def _slots_fit(settings: Settings, conf: Any) -> Iterator[Problem]:
-    total = sum(backend.configured_slots for backend in settings.backends.values())
+    total = settings.slots_given
     parallelism = conf.getint("core", "parallelism")
     if total > parallelism:
         yield Problem(

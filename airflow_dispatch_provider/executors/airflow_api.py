@@ -11,6 +11,7 @@ from uuid import UUID
 from airflow import settings
 from airflow.executors import workloads
 from airflow.executors.base_executor import BaseExecutor
+from airflow.executors.executor_loader import ExecutorLoader
 from airflow.utils import net
 
 from airflow_dispatch_provider.version_compat import (
@@ -145,6 +146,14 @@ class HighestPriorityFirst:
         def order_queued_tasks_by_priority(self) -> list[tuple[Any, Any]]:
             """The queued tasks, highest ``priority_weight`` first."""
             return sorted(self.queued_tasks.items(), key=lambda item: -item[1].ti.priority_weight)
+
+
+def executor_names() -> list[Any]:
+    """The ``ExecutorName`` of each entry of ``[core] executor``, found without asking the database for teams."""
+    loader: Any = ExecutorLoader
+    if AIRFLOW_V_3_2_PLUS:
+        return list(loader.get_executor_names(validate_teams=False))
+    return list(loader.get_executor_names())
 
 
 def hostname() -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow.configuration import conf as airflow_conf
@@ -14,16 +14,25 @@ from airflow.configuration import run_command
 from airflow.exceptions import AirflowConfigException
 from airflow.providers_manager import ProvidersManager
 
+from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.options import SECTION
+from airflow_dispatch_provider.settings.presets import Hybrid
 from airflow_dispatch_provider.settings.source import SettingsSource
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
 _TRUE, _FALSE = {"true", "t", "1", "yes", "y", "on"}, {"false", "f", "0", "no", "n", "off"}
 
 
-def settings_source(conf: Any) -> SettingsSource:
-    """The settings of ``[dispatch]`` as ``conf`` (global, or a team's ExecutorConf) has them. Reads nothing yet."""
-    return SettingsSource(conf, _options_given)
+def settings_source(conf: Any, hybrid: Hybrid | None = None) -> SettingsSource:
+    """The settings of ``[dispatch]`` as ``conf`` (global, or a team's ExecutorConf) has them, for a router with or
+    without a preset. Reads nothing yet."""
+    return SettingsSource(conf, _options_given, hybrid, _parallelism)
+
+
+def _parallelism() -> int:
+    """Of the scheduler, which all teams share."""
+    return airflow_conf.getint("core", "parallelism")
 
 
 def _options_given() -> Mapping[str, Any]:
@@ -37,6 +46,15 @@ def _options_given() -> Mapping[str, Any]:
         return airflow_conf.getsection(SECTION) or {}
     except AirflowConfigException:
         return {}
+
+
+def unread_options(settings: Settings) -> Iterator[Problem]:
+    """Options under a name that Airflow 2 still took, with a warning, and Airflow 3 does not."""
+    set_in_environment = any(name.startswith("AIRFLOW__KUBERNETES__") for name in os.environ)
+    there = set_in_environment or airflow_conf.has_section("kubernetes")
+    if there and "KubernetesExecutor" in settings.executors:
+        remedy = "Call the section [kubernetes_executor], as Airflow does since 2.5."
+        yield Problem("[kubernetes]", "Airflow 3 reads nothing of this section.", remedy)
 
 
 def environment_variable(backend: str, section: str, key: str) -> str:

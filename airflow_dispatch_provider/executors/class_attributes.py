@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 from airflow.configuration import conf
@@ -15,18 +15,19 @@ from airflow_dispatch_provider.exceptions import BackendUnavailable, DispatchCon
 from airflow_dispatch_provider.executors.backend import import_executor_class, workload_kinds
 from airflow_dispatch_provider.executors.backend_conf import settings_source
 from airflow_dispatch_provider.routing.model import EXECUTE_TASK
+from airflow_dispatch_provider.settings.presets import Hybrid
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
-@lru_cache(maxsize=1)
-def configured_classes() -> tuple[type[Any], ...]:
+@cache
+def configured_classes(hybrid: Hybrid | None = None) -> tuple[type[Any], ...]:
     """The executor classes of all backends that can be imported, each once; none where the configuration is
     wrong: it is the scheduler's start and ``airflow dispatch validate`` that say so."""
     try:
-        settings = settings_source(conf).load()
+        settings = settings_source(conf, hybrid).load()
     except DispatchConfigError:
         return ()
     classes = {}
@@ -47,8 +48,8 @@ class FromBackends(Generic[T]):
     def __init__(self, compute: Callable[[Sequence[type[Any]]], T]) -> None:
         self._compute = compute
 
-    def __get__(self, instance: object, owner: type[Any]) -> T:
-        return self._compute(configured_classes())
+    def __get__(self, instance: object, owner: Any) -> T:
+        return self._compute(configured_classes(owner.hybrid))
 
 
 def any_backend(attribute: str) -> FromBackends[bool]:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
 
 from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
@@ -15,7 +16,7 @@ from airflow.utils.state import TaskInstanceState
 from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.executors import adoption, airflow_api
 from airflow_dispatch_provider.executors.backend import Backend, clashes, in_start_order
-from airflow_dispatch_provider.executors.backend_conf import settings_source
+from airflow_dispatch_provider.executors.backend_conf import settings_source, unread_options
 from airflow_dispatch_provider.executors.class_attributes import (
     FromBackends,
     any_backend,
@@ -30,12 +31,16 @@ from airflow_dispatch_provider.executors.observers import DispatchEvents, Dispat
 from airflow_dispatch_provider.executors.router import AnsweredFor, Router
 from airflow_dispatch_provider.executors.workload import kind_of
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK
+from airflow_dispatch_provider.settings.presets import Hybrid
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 log = logging.getLogger(__name__)
+
+STARTED: WeakValueDictionary[str | None, DispatchExecutor] = WeakValueDictionary()
+"""The routers that run in this process, by team: ``by_name`` hands over to them."""
 
 
 class DispatchExecutor(BaseExecutor):
@@ -44,6 +49,9 @@ class DispatchExecutor(BaseExecutor):
     Airflow makes it in every API server and for every command, so the constructor reads nothing; the
     settings are read, and the backends made, in ``start``, or one backend when its logs are asked for.
     """
+
+    hybrid: ClassVar[Hybrid | None] = None
+    """What a subclass brings along where ``[dispatch]`` says nothing."""
 
     supports_multi_team = True
     supports_task_instance_uuid = AIRFLOW_V_3_4_PLUS
@@ -62,7 +70,7 @@ class DispatchExecutor(BaseExecutor):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._source = settings_source(self.conf)
+        self._source = settings_source(self.conf, self.hybrid)
         self._task_event_logs = self._event_logs = EventLogQueue()
         self._log_backends = LogBackends(self._source, self.conf, self.team_name)
         self._unasked: dict[str, dict[Any, Any]] = {}
@@ -121,6 +129,7 @@ class DispatchExecutor(BaseExecutor):
         for backend in in_start_order(backends.values()):
             backend.start(now, self._prepare)
         self._warn(self._router, now)
+        STARTED[self.team_name] = self
 
     def _prepare(self, executor: BaseExecutor) -> None:
         """Give a backend's executor what the scheduler gave to this one."""
@@ -130,11 +139,14 @@ class DispatchExecutor(BaseExecutor):
 
     def _warn(self, router: Router, now: float) -> None:
         """Say at the start what would be hard to find out at 3 a.m."""
-        slots = sum(backend.slots(now) for backend in router.backends.values())
+        given = router.backends.keys() - router.settings.share_parallelism
+        slots = sum(router.backends[name].slots(now) for name in given)
         parallelism = conf.getint("core", "parallelism")
         if slots > parallelism:
             message = "The backends have %d slots, but [core] parallelism lets only %d tasks run. Raise it."
             log.warning(message, slots, parallelism)
+        for problem in unread_options(router.settings):
+            log.warning("%s", problem)
         if AIRFLOW_V_3_2_PLUS and not router.runs(EXECUTE_CALLBACK):
             log.warning("No backend can run callbacks (%s): each will fail.", EXECUTE_CALLBACK)
 
@@ -196,12 +208,15 @@ class DispatchExecutor(BaseExecutor):
     # Workloads
 
     @guarded(None)
-    def queue_workload(self, workload: Any, session: Session) -> None:
-        """Hold a workload. One that no backend can run fails at once, instead of ending the scheduler."""
+    def queue_workload(self, workload: Any, session: Session, executor: str | None = None) -> None:
+        """Hold a workload. One that no backend can run fails at once, instead of ending the scheduler.
+
+        :param executor: name of the executor that it asks for, where that is one of ``by_name``
+        """
         assert self._router is not None, "queue_workload was called before start"
         key, kind = airflow_api.workload_key(self, workload), kind_of(workload)
         if self._router.runs(kind):
-            self._router.hold(key, workload, time.monotonic())
+            self._router.hold(key, workload, time.monotonic(), executor)
         else:
             _, _, failure = airflow_api.workload_states(workload)
             self.event_buffer[key] = failure, f"No backend under [dispatch] can run {kind} workloads."
@@ -317,15 +332,15 @@ class DispatchExecutor(BaseExecutor):
             if executor is not None:
                 executor.debug_dump()
 
-    @staticmethod
-    def get_cli_commands() -> list[Any]:
+    @classmethod
+    def get_cli_commands(cls) -> list[Any]:
         """Up to Airflow 3.1 the only way for a provider to add commands: ours, and those of the backends."""
         if AIRFLOW_V_3_2_PLUS:
             return []
         from airflow_dispatch_provider.cli.definition import get_dispatch_cli_commands
 
         commands = {command.name: command for command in get_dispatch_cli_commands()}
-        for cls in configured_classes():
-            for command in cls.get_cli_commands():
+        for backend in configured_classes(cls.hybrid):
+            for command in backend.get_cli_commands():
                 commands.setdefault(command.name, command)
         return list(commands.values())

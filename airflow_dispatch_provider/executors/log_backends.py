@@ -53,5 +53,6 @@ class LogBackends:
 
 def _first_choice(settings: Settings, ti: Any) -> str:
     seed = task_seed(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-    match = RouteTable(settings.routes, settings.default).match(TaskRef(ti.queue, ti.dag_id))
+    table = RouteTable(settings.routes, settings.default, settings.executors)
+    match = table.match(TaskRef(ti.queue, ti.dag_id, executor=ti.executor))
     return ordered_targets(match.route, seed)[0].backend

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import count, groupby
 from typing import Any
@@ -70,7 +71,7 @@ class Router:
     def use(self, settings: Settings) -> None:
         """Take over settings, the first or changed ones: everything held is routed anew."""
         self.settings = settings
-        self._table = RouteTable(settings.routes, settings.default)
+        self._table = RouteTable(settings.routes, settings.default, settings.executors)
         for name, backend in self.backends.items():
             backend.use(settings.backends[name])
         for held in self.holding.clear():
@@ -90,16 +91,20 @@ class Router:
 
     # Coming in
 
-    def hold(self, key: Hashable, workload: Any, now: float) -> None:
-        """Accept a workload; nothing is decided yet."""
-        held = Held(key, priority_of(workload), now, next(self._sequence), workload, kind_of(workload))
+    def hold(self, key: Hashable, workload: Any, now: float, executor: str | None = None) -> None:
+        """Accept a workload; nothing is decided yet.
+
+        :param executor: see ``Held``
+        """
+        kind, number = kind_of(workload), next(self._sequence)
+        held = Held(key, priority_of(workload), now, number, workload, kind, executor)
         if key in self.ledger:
             self._returning[key] = held
         else:
             self._join(held)
 
     def _join(self, held: Held) -> None:
-        ref = task_ref(held.workload)
+        ref = task_ref(held.workload)._replace(executor=held.executor)
         match = self._table.match(ref)
         self.holding.add(held, match, self._targets(match, ref))
 
@@ -174,7 +179,7 @@ class Router:
     def _to_the_back(self, held: Held) -> None:
         """One that a backend refused is tried after its equals, lest it stands in their way for ever."""
         self.holding.remove(held.key)
-        self._join(Held(held.key, held.priority, held.since, next(self._sequence), held.workload, held.kind))
+        self._join(replace(held, sequence=next(self._sequence)))
 
     # Coming back
 

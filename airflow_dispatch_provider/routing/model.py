@@ -90,6 +90,9 @@ class TaskRef(NamedTuple):
 
     kind: str = EXECUTE_TASK
 
+    executor: str | None = None
+    """Name of the executor that the task asks for; None, or one that no backend has: its route alone counts."""
+
 
 Order = tuple[int, int, int]
 
@@ -110,6 +113,9 @@ class Held:
     """Opaque to routing."""
 
     kind: str = EXECUTE_TASK
+    executor: str | None = None
+    """See ``TaskRef``."""
+
     order: Order = field(init=False, repr=False)
     """Ascending: workload type, then priority_weight from high to low, then age."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from hashlib import blake2b
@@ -34,7 +34,12 @@ def is_glob(pattern: str) -> bool:
 class RouteTable:
     """Finds the route of a queue: an exact name before any glob, globs as ordered, then the default."""
 
-    def __init__(self, routes: Sequence[Route], default: Route) -> None:
+    def __init__(
+        self, routes: Sequence[Route], default: Route, executors: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """
+        :param executors: the backends of each executor that a task may ask for, by its name
+        """
         self.routes = tuple(routes)
         self.default = Match(DEFAULT_ROUTE, default)
         self._exact: defaultdict[str, list[Match]] = defaultdict(list)
@@ -43,18 +48,39 @@ class RouteTable:
             match = Match(route.name, route)
             (self._globs if is_glob(route.queue) else self._exact[route.queue]).append(match)
         self._by_dag = any(route.dag_id is not None for route in routes)
+        self._executors = executors or {}
         self._memo = lru_cache(MEMO_SIZE)(self._find)
+        self._narrowed = lru_cache(MEMO_SIZE)(self._narrow)
 
     def match(self, ref: TaskRef) -> Match:
         """Never fails: what matches no route gets the default one."""
-        if ref.queue is None:
-            return self.default
-        return self._memo(ref.queue, ref.dag_id if self._by_dag else "")
+        match = self.default
+        if ref.queue is not None:
+            match = self._memo(ref.queue, ref.dag_id if self._by_dag else "")
+        return self._narrowed(match, ref.executor) if ref.executor in self._executors else match
+
+    def _narrow(self, match: Match, executor: str) -> Match:
+        return narrowed(match, executor, self._executors[executor])
 
     def _find(self, queue: str, dag_id: str) -> Match:
         exact = self._exact.get(queue, ())
         globs = (match for match in self._globs if fnmatchcase(queue, match.route.queue))
         return _first_for_dag(exact, dag_id) or _first_for_dag(globs, dag_id) or self.default
+
+
+def narrowed(match: Match, executor: str, backends: Sequence[str]) -> Match:
+    """The match of a task that asks for an executor: those targets of its route that have it, else every backend that
+    has it, as configured.
+
+    :param backends: those that have it, at least one
+    """
+    route = match.route
+    kept = [target for target in route.to if target.backend in backends]
+    if not any(target.weight for target in kept):
+        kept = [replace(target, weight=None) for target in kept]
+    targets = tuple(kept or (Target(backend=name) for name in backends))
+    own = Route(queue=route.queue, to=targets, dag_id=route.dag_id, overflow_after=route.overflow_after)
+    return Match(f"{match.name}, {executor}", own)
 
 
 def _first_for_dag(matches: Iterable[Match], dag_id: str) -> Match | None:

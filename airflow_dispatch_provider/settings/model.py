@@ -98,6 +98,24 @@ class Settings:
     default: Route
     limits: Limits = field(default_factory=Limits)
 
+    share_parallelism: frozenset[str] = frozenset()
+    """Backends of a ready-made router that were given no slots: each may use all of ``[core] parallelism``, and
+    together they have no more."""
+
+    @property
+    def executors(self) -> dict[str, list[str]]:
+        """The backends of each executor, by the name of its class."""
+        found: dict[str, list[str]] = {}
+        for name, backend in self.backends.items():
+            found.setdefault(backend.class_path.rpartition(".")[2], []).append(name)
+        return found
+
+    @property
+    def slots_given(self) -> int:
+        """What ``[core] parallelism`` has to be for all slots that were given to be used at the same time."""
+        given = (b for name, b in self.backends.items() if name not in self.share_parallelism)
+        return sum(backend.configured_slots for backend in given)
+
 
 def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
     """Names of backends that ``new`` adds, drops, or defines otherwise than ``old`` in more than slots and

@@ -62,6 +62,9 @@ class Raw:
     unreadable: set[str] = field(default_factory=set)
     """Keys that are set but could not be read: reported already, so not to be called missing."""
 
+    share_parallelism: frozenset[str] = frozenset()
+    """See ``Settings``."""
+
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of ``config_file``, and of ``backends`` and ``routes`` in ``[dispatch]``."""
@@ -108,7 +111,8 @@ class _Parser:
         self._check_overlaps(routes)
         if default is None or limits is None:
             return None
-        return Settings(backends, tuple(route for _, route in routes), default, limits)
+        own_routes = tuple(route for _, route in routes)
+        return Settings(backends, own_routes, default, limits, self.raw.share_parallelism)
 
     def _reported(self, steps: Steps) -> bool:
         where = path(steps, self.raw.place)

@@ -12,6 +12,13 @@ from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.settings.model import Limits, Settings, needs_restart
 from airflow_dispatch_provider.settings.options import OPTIONS, SECTION
 from airflow_dispatch_provider.settings.parse import ROUTING_KEYS, Raw, parse
+from airflow_dispatch_provider.settings.presets import (
+    DEFAULT_KUBERNETES_QUEUE,
+    Hybrid,
+    completed,
+    preset,
+    without_own_slots,
+)
 from airflow_dispatch_provider.settings.problems import REMEDIES, path, show, suggest
 from airflow_dispatch_provider.settings.reading import read_json, read_yaml
 
@@ -25,12 +32,22 @@ class ConfReader(Protocol):
 class SettingsSource:
     """Reads the settings, and again when the file changes."""
 
-    def __init__(self, conf: ConfReader, given: Callable[[], Mapping[str, Any]] = dict) -> None:
+    def __init__(
+        self,
+        conf: ConfReader,
+        given: Callable[[], Mapping[str, Any]] = dict,
+        hybrid: Hybrid | None = None,
+        parallelism: Callable[[], int] = int,
+    ) -> None:
         """
         :param given: tells every option found in ``[dispatch]``, to catch misspelt names; called by ``load``
+        :param hybrid: what the backends and routes are completed by
+        :param parallelism: tells ``[core] parallelism``; called by ``load`` where there is a hybrid
         """
         self._conf = conf
         self._given = given
+        self._hybrid = hybrid
+        self._parallelism = parallelism
         self._file: str | None = None
         self._stamp: tuple[int, ...] | None = None
         self._current: Settings | None = None
@@ -46,6 +63,8 @@ class SettingsSource:
             _read_file(self._file, raw)
         else:
             self._read_options(raw)
+        if self._hybrid is not None:
+            self._complete(raw, self._hybrid)
         self._read_limits(raw)
         self._current = parse(raw)
         return self._current
@@ -69,14 +88,14 @@ class SettingsSource:
             raise
         return after
 
-    def _get(self, option: str, raw: Raw) -> str | None:
+    def _get(self, option: str, raw: Raw, section: str = SECTION, fallback: str | None = None) -> str | None:
         """The text of an option; None where it is not set or empty, or after a problem was reported."""
         try:
-            value = self._conf.get(SECTION, option, fallback=None)
+            value = self._conf.get(section, option, fallback=fallback)
         except Exception as error:  # whatever a command, a secrets backend or an interpolation may raise
             found = f"cannot be read ({type(error).__name__})."
-            remedy = f"See whether 'airflow config get-value {SECTION} {option}' works."
-            raw.problems.append(Problem(f"[dispatch] {option}", found, remedy))
+            remedy = f"See whether 'airflow config get-value {section} {option}' works."
+            raw.problems.append(Problem(f"[{section}] {option}", found, remedy))
             raw.unreadable.add(option)
             return None
         return None if value is None else str(value).strip() or None
@@ -106,6 +125,14 @@ class SettingsSource:
                 raw.values[option] = value
             else:
                 raw.unreadable.add(option)
+
+    def _complete(self, raw: Raw, hybrid: Hybrid) -> None:
+        """Add what the hybrid has and was not set. A key that is set but cannot be read stays missing."""
+        queue = self._get("kubernetes_queue", raw, hybrid.section, DEFAULT_KUBERNETES_QUEUE)
+        ready_made = preset(hybrid, queue or "", self._parallelism())
+        raw.share_parallelism = without_own_slots(raw.values, ready_made)
+        values = completed(raw.values, ready_made)
+        raw.values = {key: value for key, value in values.items() if key not in raw.unreadable}
 
     def _read_limits(self, raw: Raw) -> None:
         for option in Limits.__dataclass_fields__:

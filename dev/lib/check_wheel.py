@@ -31,7 +31,7 @@ from environment import (
 T = TypeVar("T")
 
 _PACKAGE = "airflow_dispatch_provider"
-_ALWAYS = ("DispatchExecutor", "LocalExecutor")
+_ALWAYS = ("DispatchExecutor", "LocalExecutor", "CeleryKubernetesExecutor", "LocalKubernetesExecutor")
 _QUIET_COMMANDS = (("version",), ("dags", "list"), ("config", "list"), ("providers", "list"), ("--help",))
 _COMPLAINT = re.compile(r"warn|error|deprecat|traceback", re.IGNORECASE)
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.]+\S*")

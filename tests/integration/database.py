@@ -3,12 +3,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from airflow import settings
+from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from sqlalchemy import select
+from sqlalchemy.orm import load_only
+
+from airflow_dispatch_provider.testing import make_task
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_4_PLUS
 
 DAG_ID, TASKS = "it_dag", 12
 
@@ -60,3 +70,37 @@ def connect(url: str) -> None:
     settings.dispose_orm()
     settings.configure_vars()
     settings.configure_orm()
+
+
+def stored(session: Any, **options: Any) -> list[Any]:
+    query = select(TaskInstance).where(TaskInstance.dag_id == DAG_ID).order_by(TaskInstance.task_id)
+    return list(session.scalars(query.options(**options) if options else query))
+
+
+def as_the_scheduler_offers_them(session: Any) -> list[Any]:
+    """Task instances with most columns not loaded. (The base class of Airflow 3.4 reads some more of each.)"""
+    query = select(TaskInstance).where(TaskInstance.dag_id == DAG_ID)
+    columns = [TaskInstance.id, TaskInstance.dag_id, TaskInstance.task_id, TaskInstance.run_id]
+    if AIRFLOW_V_3_4_PLUS:
+        columns += [TaskInstance.try_number, TaskInstance.region_id, TaskInstance.region_index]
+    return list(session.scalars(query.options(load_only(*columns)).execution_options(populate_existing=True)))
+
+
+def workload_of(ti: Any, **fields: Any) -> Any:
+    return make_task(
+        ti.queue,
+        id=ti.id,
+        dag_id=ti.dag_id,
+        task_id=ti.task_id,
+        run_id=ti.run_id,
+        map_index=ti.map_index,
+        try_number=ti.try_number,
+        **fields,
+    )
+
+
+def save_event_log(router: Any) -> None:
+    """With the real scheduler code."""
+    gc.collect()
+    with create_session() as session:
+        SchedulerJobRunner._process_task_event_logs(router._task_event_logs, session)

@@ -176,6 +176,20 @@ def test_celery_commands_are_there_once(airflow: Airflow, environ: dict[str, str
     assert (groups.count("celery"), groups.count("dispatch")) == (1, 1)
 
 
+@needs_celery
+@pytest.mark.parametrize("name", ["celery", "local"])
+def test_a_hybrid_has_the_commands_of_its_backends_once(
+    name: str, airflow: Airflow, environ: dict[str, str]
+) -> None:
+    """With nothing under [dispatch]."""
+    del environ["AIRFLOW__DISPATCH__BACKENDS"]
+    environ["AIRFLOW__CORE__EXECUTOR"] = next(path for path in EXECUTORS if f".{name}_kubernetes_" in path)
+    groups = [line.split()[0] for line in airflow("--help").stdout.splitlines() if line.split()]
+    assert (groups.count("kubernetes"), groups.count("dispatch")) == (1, 1)
+    # The providers of the installed packages add theirs since Airflow 3.2, whatever the executor.
+    assert groups.count("celery") == (AIRFLOW_V_3_2_PLUS or name == "celery")
+
+
 @pytest.mark.skipif(
     not AIRFLOW_V_3_2_PLUS, reason="on Airflow 3.1 only the configured executor adds commands"
 )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -11,20 +10,16 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import delete, event, select, update
-from sqlalchemy.orm import load_only
 
 from airflow_dispatch_provider.executors.event_log import owners
 from airflow_dispatch_provider.executors.task_instances import open_among
-from airflow_dispatch_provider.testing import make_task
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_4_PLUS
 
-from ..database import DAG_ID, TASKS
+from ..database import TASKS, as_the_scheduler_offers_them, save_event_log, stored, workload_of
 
 ROUTES = [{"queue": "a", "to": ["a"]}, {"queue": "b", "to": ["b"]}]
 
@@ -44,32 +39,6 @@ def router(make_router: Callable[..., Any]) -> Any:
     return make_router({"a": 8, "b": 8}, routes=ROUTES)
 
 
-def stored(session: Any, **options: Any) -> list[Any]:
-    query = select(TaskInstance).where(TaskInstance.dag_id == DAG_ID).order_by(TaskInstance.task_id)
-    return list(session.scalars(query.options(**options) if options else query))
-
-
-def as_the_scheduler_offers_them(session: Any) -> list[Any]:
-    """Task instances with most columns not loaded. (The base class of Airflow 3.4 reads some more of each.)"""
-    query = select(TaskInstance).where(TaskInstance.dag_id == DAG_ID)
-    columns = [TaskInstance.id, TaskInstance.dag_id, TaskInstance.task_id, TaskInstance.run_id]
-    if AIRFLOW_V_3_4_PLUS:
-        columns += [TaskInstance.try_number, TaskInstance.region_id, TaskInstance.region_index]
-    return list(session.scalars(query.options(load_only(*columns)).execution_options(populate_existing=True)))
-
-
-def workload_of(ti: Any) -> Any:
-    return make_task(
-        ti.queue,
-        id=ti.id,
-        dag_id=ti.dag_id,
-        task_id=ti.task_id,
-        run_id=ti.run_id,
-        map_index=ti.map_index,
-        try_number=ti.try_number,
-    )
-
-
 def dispatch_all(router: Any) -> None:
     """Queue and dispatch every stored task instance, and let the real scheduler code save the event log."""
     with create_session() as session:
@@ -77,12 +46,6 @@ def dispatch_all(router: Any) -> None:
             router.queue_workload(workload_of(ti), session)
     router.heartbeat()
     save_event_log(router)
-
-
-def save_event_log(router: Any) -> None:
-    gc.collect()
-    with create_session() as session:
-        SchedulerJobRunner._process_task_event_logs(router._task_event_logs, session)
 
 
 def child(router: Any, name: str) -> Any:

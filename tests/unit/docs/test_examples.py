@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from airflow_dispatch_provider.routing.reasons import Reason
+from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.options import OPTIONS
 from airflow_dispatch_provider.settings.parse import ROUTING_KEYS
+from airflow_dispatch_provider.settings.presets import CELERY_KUBERNETES, LOCAL_KUBERNETES
 from airflow_dispatch_provider.settings.source import SettingsSource
 
+HYBRIDS = {"CeleryKubernetesExecutor": CELERY_KUBERNETES, "LocalKubernetesExecutor": LOCAL_KUBERNETES}
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLE = re.compile(r"<!-- example: (\w+) -->\n+```(\w+)\n(.*?)```", re.DOTALL)
@@ -31,8 +34,7 @@ class Options:
         self._options = options
 
     def get(self, section: str, key: str, *, fallback: Any = None) -> Any:
-        assert section == "dispatch"
-        return self._options.get(key, OPTIONS[key]["default"])
+        return self._options.get(key, OPTIONS[key]["default"]) if section == "dispatch" else fallback
 
 
 def examples() -> Iterator[Any]:
@@ -56,11 +58,16 @@ def _read_ini(text: str) -> ConfigParser:
     return parser
 
 
+def settings_of(kind: str, text: str, folder: Path) -> Settings:
+    options = as_options(kind, text, folder)
+    executor = _read_ini(text).get("core", "executor", fallback="") if kind == "ini" else ""
+    hybrid = next((hybrid for name, hybrid in HYBRIDS.items() if name in executor), None)
+    return SettingsSource(Options(options), lambda: options, hybrid, lambda: 32).load()
+
+
 @pytest.mark.parametrize(("kind", "text"), list(examples()))
 def test_example_is_a_right_configuration(kind: str, text: str, tmp_path: Path) -> None:
-    options = as_options(kind, text, tmp_path)
-    settings = SettingsSource(Options(options), lambda: options).load()
-    assert settings.backends
+    assert settings_of(kind, text, tmp_path).backends
 
 
 @pytest.mark.parametrize(("kind", "text"), list(examples()))
@@ -68,9 +75,7 @@ def test_parallelism_of_an_example_is_enough_for_its_slots(kind: str, text: str,
     parallelism = _read_ini(text).get("core", "parallelism", fallback=None) if kind == "ini" else None
     if parallelism is None:
         pytest.skip("says nothing of parallelism")
-    options = as_options(kind, text, tmp_path)
-    settings = SettingsSource(Options(options), lambda: options).load()
-    assert sum(backend.slots for backend in settings.backends.values()) <= int(parallelism)
+    assert settings_of(kind, text, tmp_path).slots_given <= int(parallelism)
 
 
 def test_there_are_examples() -> None:

@@ -189,3 +189,52 @@ def test_order_is_the_same_in_every_process():
 def test_any_seed_can_be_hashed():
     """A task whose name UTF-8 does not know does not stop the scheduler."""
     assert len(ordered_targets(weighted(a=1, b=1), "\udfff")) == 2
+
+
+def targets_for(executor, *to, queue="q"):
+    """Where a task of queue q goes that asks for an executor; the backends k1 and k2 have K, c has C."""
+    routes = [Route(queue=queue, to=to, overflow_after=30)]
+    default = Route(queue="*", to=(Target(backend="c"),))
+    found = RouteTable(routes, default, {"K": ["k1", "k2"], "C": ["c"]}).match(
+        TaskRef("q", executor=executor)
+    )
+    return found, [str(target) for target in found.route.to]
+
+
+K1, K2, C = Target(backend="k1"), Target(backend="k2", queue="other"), Target(backend="c")
+
+
+@pytest.mark.parametrize(
+    ("executor", "to", "queue", "name", "expected"),
+    [
+        (None, (C, K2), "q", "q", ["c", "k2 (queue other)"]),
+        ("X", (C, K2), "q", "q", ["c", "k2 (queue other)"]),
+        ("K", (C, K2), "q", "q, K", ["k2 (queue other)"]),
+        ("K", (K2, C, K1), "q", "q, K", ["k2 (queue other)", "k1"]),
+        ("K", (C,), "q", "q, K", ["k1", "k2"]),
+        ("K", (K1,), "elsewhere", "default, K", ["k1", "k2"]),
+    ],
+)
+def test_a_task_that_asks_for_an_executor(executor, to, queue, name, expected):
+    """It keeps those targets of its route that have it, in their order; else any backend has it; else its route."""
+    found, targets = targets_for(executor, *to, queue=queue)
+    assert (found.name, targets) == (name, expected)
+
+
+def test_what_asks_alike_has_one_match():
+    """One object: only so is it decided together."""
+    default = Route(queue="*", to=(C,))
+    table = RouteTable([], default, {"K": ["k1"]})
+    assert table.match(TaskRef("a", executor="K")) is table.match(TaskRef(None, executor="K"))
+    assert table.match(TaskRef("a", executor="K")) is not table.match(TaskRef("a"))
+
+
+def test_weights_of_the_targets_that_are_left():
+    """Shares among them; targets of weight 0 alone are tried as written."""
+
+    def weighted(**weights):
+        to = tuple(Target(backend=name, weight=weight) for name, weight in weights.items())
+        return [target.weight for target in targets_for("K", *to)[0].route.to]
+
+    assert weighted(c=5, k1=1, k2=3) == [1, 3]
+    assert weighted(c=5, k1=0, k2=0) == [None, None]

@@ -8,14 +8,13 @@ from airflow_dispatch_provider.settings.source import SettingsSource
 
 
 class FakeConf:
-    """Options of ``[dispatch]``; a value that is an exception is raised."""
+    """Options of ``[dispatch]``, and of other sections as ``section.option``; an exception as a value is raised."""
 
     def __init__(self, options):
         self.options = options
 
     def get(self, section, key, *, fallback=None):
-        assert section == "dispatch"
-        value = self.options.get(key, fallback)
+        value = self.options.get(key if section == "dispatch" else f"{section}.{key}", fallback)
         if isinstance(value, Exception):
             raise value
         return value

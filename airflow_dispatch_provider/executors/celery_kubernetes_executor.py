@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The executor of Airflow 2 that ran one queue on Kubernetes and everything else on Celery."""
+
+from __future__ import annotations
+
+from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
+from airflow_dispatch_provider.settings.presets import CELERY_KUBERNETES
+
+
+class CeleryKubernetesExecutor(DispatchExecutor):
+    """Routes ``[celery_kubernetes_executor] kubernetes_queue`` to the backend ``kubernetes``, everything else to the
+    backend ``celery``, and takes ``[dispatch]`` on top: see ``settings.presets``."""
+
+    hybrid = CELERY_KUBERNETES
