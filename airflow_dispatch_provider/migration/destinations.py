@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_dispatch_provider.exceptions import DispatchConfigError
+from airflow_dispatch_provider.migration.executors import OURS, Kind
 from airflow_dispatch_provider.migration.ini import dispatch_options
 from airflow_dispatch_provider.migration.old import OldConfig
 from airflow_dispatch_provider.migration.plan import Backend, Plan, Section, before
@@ -20,6 +20,9 @@ from airflow_dispatch_provider.settings.source import SettingsSource
 
 NOTHING = "nothing"
 """As what there is to do."""
+
+BY_NAME = frozenset({Kind.LOCAL, Kind.CELERY, Kind.KUBERNETES})
+"""Backends for which ``by_name`` has a class."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +137,15 @@ def _remove(executor: str) -> str:
     return f'remove executor="{executor}"'
 
 
-def alias_to_keep(plan: Plan, uses: Sequence[Use]) -> str | None:
-    """The one ``executor=`` that is worth keeping loadable: the most used, without Dags one that is not the default.
-    None where there is no choice to make by ``executor=``."""
-    named = Counter(use.executor for use in uses if use.executor is not None)
-    if named:
-        return min(named, key=lambda name: (-named[name], name))
-    others = [
-        backend for backend in plan.main.backends if backend.name != plan.main.default and backend.names
-    ]
-    return min(others[0].names, key=len) if others else None
+def names_to_keep(plan: Plan, uses: Sequence[Use]) -> dict[str, str]:
+    """The classes that keep every ``executor=`` of the Dags as it is, by its name: what is used, or without Dags what
+    may be. Empty where there is no choice to make by ``executor=``, or none of this package's classes stands for it."""
+    used = {use.executor for use in uses if use.executor is not None}
+    named = [backend for backend in plan.main.backends if backend.names]
+    if not used and len(named) > 1:
+        used = {min(backend.names, key=len) for backend in named}
+    return {
+        name: f"{OURS}.by_name.{backend.executor}"
+        for name in sorted(used)
+        if (backend := plan.main.named(name)) and backend.kind in BY_NAME
+    }

@@ -102,9 +102,9 @@ def _executor_values(now: _Situation) -> Fact | None:
     if not now.old.several:
         return None
     return Fact(
-        "`executor=` in a Dag no longer says where a task runs; its `queue=` does.",
-        "The router is told the queue of a task, not its executor. Tasks with `executor=` and without a"
-        " queue of a route go to the default.",
+        "The `queue=` of a task says where it runs; `executor=` does so only by the names listed for it.",
+        "The router decides by the queue. Where no names are listed in [core] executor beside it, Airflow refuses"
+        " Dags that say `executor=`.",
     )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from airflow_dispatch_provider.migration.destinations import (
     Destination,
-    alias_to_keep,
     destinations,
     destinations_there,
+    names_to_keep,
     settings_there,
 )
 from airflow_dispatch_provider.migration.executors import Kind
@@ -66,8 +66,8 @@ class Report:
     one_line: str | None
     """The same by a class alone, as lines for airflow.cfg."""
 
-    alias: str | None
-    """``[core] executor`` under which Dags with one ``executor=`` still load."""
+    by_name: str | None
+    """``[core] executor`` with which Dags may go on saying ``executor=``."""
 
     changes: tuple[Fact, ...]
     unknown: tuple[Fact, ...]
@@ -101,7 +101,7 @@ def make_report(old: OldConfig, scan: Scan | None) -> Report:
         slots=None if ready else slots_words(old),
         variables=() if ready else _variables(old),
         one_line=None if ready or plan.one_line is None else core_lines(plan.one_line, plan.parallelism),
-        alias=None if ready else _alias(plan, scan),
+        by_name=None if ready else _by_name(plan, scan),
         changes=() if ready else changes(old, plan, scan),
         unknown=() if ready else unknowns(old, plan, scan),
         rename=renames(old.options),
@@ -140,11 +140,12 @@ def _variables(old: OldConfig) -> tuple[str, ...]:
     return tuple(name for name in variables if name.startswith("AIRFLOW__"))
 
 
-def _alias(plan: Plan, scan: Scan | None) -> str | None:
-    kept = alias_to_keep(plan, () if scan is None else scan.uses)
-    if kept is None or (scan is not None and not any(use.executor for use in scan.uses)):
+def _by_name(plan: Plan, scan: Scan | None) -> str | None:
+    kept = names_to_keep(plan, () if scan is None else scan.uses)
+    nobody = scan is not None and not any(use.executor for use in scan.uses)
+    if not kept or nobody or "=" in plan.executor:
         return None
-    return f"{kept}:{plan.executor}"
+    return ",\n    ".join([plan.executor, *(f"{name}:{path}" for name, path in kept.items())])
 
 
 def _extras(plan: Plan) -> str:

@@ -83,11 +83,12 @@ def _configuration(report: Report) -> Iterator[str]:
         yield _paragraph(
             "The class alone does the same; [dispatch] is what routes, slots and backends can be added to."
         )
-    if report.alias:
-        yield _part("As long as Dags say executor=", f"[core]\nexecutor = {report.alias}")
+    if report.by_name:
+        yield _part("As long as Dags say executor=", f"[core]\nexecutor = {report.by_name}")
         yield _paragraph(
-            "Airflow refuses a Dag whose executor= has no executor of that name. This keeps that one name loading, and"
-            " works for one name only. It does not choose the backend: the queue does."
+            "Airflow refuses a Dag whose executor= has no executor of that name. These names hand over to the router,"
+            " which sends such a task to a target of its queue's route that has the executor, or else to any backend"
+            " that has it."
         )
 
 

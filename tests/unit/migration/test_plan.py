@@ -10,9 +10,9 @@ import pytest
 
 from airflow_dispatch_provider.migration.destinations import (
     Destination,
-    alias_to_keep,
     destinations,
     destinations_there,
+    names_to_keep,
     settings_of,
     settings_there,
 )
@@ -220,15 +220,18 @@ class TestDestinations:
         assert (found.ran_on, found.goes_to) == ("kubernetes", "kubernetes")
 
     @pytest.mark.parametrize(
-        ("uses", "alias"),
+        ("executors", "uses", "names"),
         [
-            ([], "KubernetesExecutor"),
-            ([Use("f:1", None, "a"), Use("f:2", None, "b"), Use("f:3", None, "b")], "b"),
+            ("CeleryExecutor,KubernetesExecutor", [], {"CeleryExecutor", "KubernetesExecutor"}),
+            ("CeleryExecutor,KubernetesExecutor", [Use("f:1", None, "CeleryExecutor")], {"CeleryExecutor"}),
+            ("CeleryExecutor,k8s:KubernetesExecutor", [Use("f:1", None, "k8s")], {"k8s"}),
+            ("CeleryExecutor,a.b.EcsExecutor", [Use("f:1", None, "EcsExecutor")], set()),
+            ("CeleryExecutor", [], set()),
         ],
     )
-    def test_the_name_that_is_kept_loading(self, uses: list[Use], alias: str) -> None:
-        """The most used; without Dags the first that is not the default."""
-        assert alias_to_keep(make_plan(old("CeleryExecutor,KubernetesExecutor"), uses), uses) == alias
+    def test_the_names_that_dags_may_keep(self, executors: str, uses: list[Use], names: set[str]) -> None:
+        """Those that they use; without Dags all that they may. Only where a class hands over to the router."""
+        assert names_to_keep(make_plan(old(executors), uses), uses).keys() == names
 
 
 class TestRouterThatIsThere:
