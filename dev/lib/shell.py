@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start an Airflow with the executor, the database and the servers of your choice, and give a shell in it.
+
+Everything runs on this machine, in folders of its own, and is gone when the shell ends."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import shell_plan
+from environment import REPO, DevError, add_airflow_version, enter, run, say, step
+
+_EPILOG = """executors: %(executors)s,
+or any value of [core] executor. Servers that an executor cannot do without are started unasked.
+
+examples:
+  ./dev/shell --integration redis --integration kubernetes     the router over Local, Celery and Kubernetes
+  ./dev/shell --executor celery-kubernetes --db postgres       a hybrid of Airflow 2, with all that it needs
+  ./dev/shell --airflow-version 3.1.8 -- airflow dispatch backends
+  ./dev/shell --no-airflow --integration rabbitmq -- pytest tests/integration/celery
+  ./dev/shell --no-airflow -- pytest tests/acceptance/test_celery.py
+
+Exit code: that of the shell, or of the command after --. 2: it could not be started."""
+
+EXAMPLE = """
+from airflow.sdk import dag, task
+
+@dag(schedule=None, catchup=False)
+def one_task_for_each_queue():
+    @task
+    def where():
+        import socket
+        print(socket.gethostname())
+
+    for queue in {queues!r}:
+        where.override(task_id=queue, queue=queue)()
+
+one_task_for_each_queue()
+"""
+
+
+def main() -> int:
+    options, command = _parse()
+    enter(options.airflow_version)
+    sys.path.insert(0, str(REPO / "tests"))
+    with contextlib.ExitStack() as stack:
+        asked = shell_plan.integrations("" if options.no_airflow else options.executor, options.integration)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dispatch-shell-")))
+        try:
+            import shell_servers  # needs the environment that was just entered
+
+            servers = shell_servers.start(stack, asked, folder)
+            env = {**os.environ, **servers.variables}
+            if not options.no_airflow:
+                env = _airflow(stack, folder, options, servers.options)
+        except RuntimeError as error:
+            raise DevError(str(error)) from error
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        return subprocess.run(command, env={**env, "PATH": path}, cwd=REPO, check=False).returncode
+
+
+def _airflow(
+    stack: contextlib.ExitStack,
+    folder: Path,
+    options: argparse.Namespace,
+    sections: Mapping[str, Mapping[str, str]],
+) -> dict[str, str]:
+    """Start it; returns the environment of its processes."""
+    import shell_servers
+    from airflow_cluster import AirflowCluster, ClusterError
+    from postgres_server import PostgresServer
+
+    variables = shell_plan.settings(options.executor, sections)
+    database = stack.enter_context(PostgresServer()).url if options.db == "postgres" else None
+    airflow = AirflowCluster(folder / "airflow", variables, database)
+    (airflow.dags / "example.py").write_text(EXAMPLE.format(queues=list(shell_plan.queues(variables))))
+    with step("Starting Airflow"), _as_errors(ClusterError):
+        stack.enter_context(airflow)
+        if "celery" in sections:
+            airflow.start_worker("worker", [shell_plan.QUEUE])
+    if "kubernetes_executor" in sections:
+        shell_servers.start_node(stack, Path(sections["kubernetes_executor"]["config_file"]), airflow.env)
+    say(f"\nAirflow's UI: {airflow.url} (no password)\nIts home:     {airflow.home}; Dags: {airflow.dags}")
+    say("To begin with: airflow dispatch routes; airflow dags trigger one_task_for_each_queue")
+    return airflow.env
+
+
+@contextlib.contextmanager
+def _as_errors(kind: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except kind as error:
+        raise DevError(str(error)) from error
+
+
+def _parse() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="./dev/shell",
+        usage="./dev/shell [options] [-- command ...]",
+        description=__doc__,
+        epilog=_EPILOG % {"executors": ", ".join(shell_plan.EXECUTORS)},
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_airflow_version(parser)
+    parser.add_argument("--executor", default="dispatch", metavar="NAME", help="default: %(default)s")
+    parser.add_argument(
+        "--db",
+        choices=("sqlite", "postgres"),
+        default="sqlite",
+        help="Airflow's database (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--integration",
+        action="append",
+        choices=shell_plan.INTEGRATIONS,
+        default=[],
+        help="a server to start; again for more",
+    )
+    parser.add_argument(
+        "--no-airflow", action="store_true", help="only the environment and the servers, as tests need it"
+    )
+    arguments, command = sys.argv[1:], []
+    if "--" in arguments:
+        split = arguments.index("--")
+        arguments, command = arguments[:split], arguments[split + 1 :]
+    shell = os.environ.get("SHELL") or shutil.which("sh") or "/bin/sh"
+    return parser.parse_args(arguments), command or [shell]
+
+
+if __name__ == "__main__":
+    run(main)

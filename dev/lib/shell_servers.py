@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The servers that ``./dev/shell`` starts beside Airflow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import shell_plan
+from environment import DevError, say, step
+from kube_server import POD_TEMPLATE, KubeServer
+from node_agent import NodeAgent
+from rabbitmq_server import RabbitServer, is_installed
+from valkey_server import ValkeyServer
+
+RABBITMQ = "DISPATCH_TEST_RABBITMQ"
+PROCESSES = 2
+"""Pods that the node runs at a time."""
+
+
+@dataclass
+class Servers:
+    """What is known of the servers that run."""
+
+    options: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By section of airflow.cfg."""
+
+    variables: dict[str, str] = field(default_factory=dict)
+    """By which tests find them, instead of starting their own."""
+
+
+def start(stack: ExitStack, integrations: Sequence[str], folder: Path) -> Servers:
+    """Start them; raises DevError, or what a server raises."""
+    found, urls = Servers(), {}
+    if "redis" in integrations:
+        with step("Starting Valkey"):
+            urls["redis"] = stack.enter_context(ValkeyServer()).url()
+    if "rabbitmq" in integrations:
+        urls["rabbitmq"] = found.variables[RABBITMQ] = _rabbitmq(stack)
+    if urls:
+        found.options["celery"] = shell_plan.celery_options(urls)
+    if "kubernetes" in integrations:
+        with step("Starting a Kubernetes API server"):
+            server = stack.enter_context(KubeServer())
+        found.variables["KUBECONFIG"] = str(server.kubeconfig())
+        found.options["kubernetes_executor"] = _kubernetes(folder, server)
+    for name, value in {**urls, **found.variables}.items():
+        say(f"   {name}: {value}")
+    return found
+
+
+def start_node(stack: ExitStack, kubeconfig: Path, env: Mapping[str, str]) -> None:
+    """Pods then run as processes with this environment."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    stack.enter_context(NodeAgent(kubeconfig, env={**env, "PATH": path}, processes=PROCESSES))
+
+
+def _rabbitmq(stack: ExitStack) -> str:
+    if given := os.environ.get(RABBITMQ):
+        return given
+    if not is_installed():
+        raise DevError(
+            f"RabbitMQ is not installed. On Debian or Ubuntu: apt-get install rabbitmq-server; or set {RABBITMQ}"
+            " to the amqp:// URL of one that runs."
+        )
+    with step("Starting RabbitMQ"):
+        return stack.enter_context(RabbitServer()).url()
+
+
+def _kubernetes(folder: Path, server: KubeServer) -> dict[str, str]:
+    template = folder / "pod_template.yaml"
+    template.write_text(POD_TEMPLATE)
+    return {
+        "in_cluster": "False",
+        "config_file": str(server.kubeconfig()),
+        "namespace": "default",
+        "pod_template_file": str(template),
+    }
