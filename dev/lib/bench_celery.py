@@ -6,6 +6,8 @@
   published          tasks a second, from the first heartbeat until the last is with the broker
   nothing changed    one heartbeat while all tasks run and no result comes
   bound              the same messages, made beforehand, through one connection: pipelined LPUSH, or one channel
+  made and sent      what this package's publisher does, without the scheduler's thread beside it in the interpreter
+  scheduler alone    what its scheduler's thread does for a task, without the publisher beside it
 
 Redis is Valkey from a wheel; RabbitMQ is the one of $DISPATCH_TEST_RABBITMQ, or is started where it is installed.
 """
@@ -13,14 +15,17 @@ Redis is Valkey from a wheel; RabbitMQ is the one of $DISPATCH_TEST_RABBITMQ, or
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from bench_table import Figures, show, show_bound
@@ -40,6 +45,14 @@ ROWS = {
     "longest": "longest heartbeat, ms",
     "published": "published a second",
     "idle": "nothing changed, ms",
+}
+BATCH = 250
+"""As many as the executor lets be on their way by default."""
+
+ALONE = {
+    "bound": "bound, messages a second",
+    "sent": "made and sent, a second",
+    "handed": "scheduler alone, a second",
 }
 
 
@@ -63,6 +76,8 @@ def executor_of(subject: str) -> Iterator[Any]:
 
 def measure(subject: str, tasks: list[Any], running: list[Any]) -> Figures:
     """:param tasks: to publish; ``running`` to publish first and leave there"""
+    gc.collect()
+    gc.freeze()  # a collection of all that a benchmark has made would be the longest heartbeat
     with executor_of(subject) as executor:
         publish(executor, tasks[:50])
         executor.get_event_buffer()
@@ -129,6 +144,43 @@ def bound_amqp(url: str, number: int) -> float:
     return number / (time.perf_counter() - began)
 
 
+def made_and_sent(tasks: list[Any]) -> float:
+    """Messages a second by the publisher's own way to the broker, in this thread, batch by batch."""
+    from airflow_dispatch_provider.executors.celery.brokers import broker_for
+    from airflow_dispatch_provider.executors.celery.message import Outgoing
+    from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
+
+    broker = broker_for(CeleryExecutor(parallelism=1).celery_app, 5.0, queued_timeout=600.0)
+    broker.connect()
+    outgoing = [Outgoing(str(task.ti.id), task.ti.id, task, task.ti.queue) for task in tasks]
+    began = time.perf_counter()
+    for first in range(0, len(outgoing), BATCH):
+        broker.send(outgoing[first : first + BATCH], uuid.uuid4().hex)
+    seconds = time.perf_counter() - began
+    broker.close()
+    return len(tasks) / seconds
+
+
+def scheduler_alone(tasks: list[Any]) -> float:
+    """Tasks a second that heartbeats can hand over where nothing is sent meanwhile."""
+    from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
+
+    executor = CeleryExecutor(parallelism=1_000_000)
+    executor.job_id = 1
+    executor._max_unsent, executor._lost = len(tasks), None
+    handed: list[Any] = []
+    executor._publisher = SimpleNamespace(
+        unsent=0, submit=handed.extend, drain=list, problem=None, healthy=True, withdraw_all=list
+    )
+    for task in tasks:
+        executor.queue_workload(task, None)
+    began = time.perf_counter()
+    executor.trigger_tasks(len(tasks))
+    seconds = time.perf_counter() - began
+    assert len(handed) == len(tasks)
+    return len(tasks) / seconds
+
+
 def purge(url: str) -> None:
     import kombu
 
@@ -145,7 +197,7 @@ def bench(kind: str, url: str, results: str, options: argparse.Namespace) -> dic
     os.environ["AIRFLOW__CELERY__BROKER_URL"] = url
     os.environ["AIRFLOW__CELERY__RESULT_BACKEND"] = results
     found: dict[str, Any] = {subject: [] for subject in SUBJECTS}
-    bounds = []
+    alone: dict[str, list[float]] = {name: [] for name in ALONE}
     for run in range(options.runs + 1):  # the first one warms up
         for subject in SUBJECTS:
             tasks = [make_task() for _ in range(options.tasks + 50)]
@@ -154,16 +206,19 @@ def bench(kind: str, url: str, results: str, options: argparse.Namespace) -> dic
                 found[subject].append(figures)
             said = ", ".join(f"{ROWS[row]} {value:.2f}" for row, value in figures.items())
             print(f"{kind}, run {run} of {options.runs}, {subject}: {said}", file=sys.stderr, flush=True)
-        bounds.append((bound_redis if kind == "redis" else bound_amqp)(url, options.tasks))
+        alone["bound"].append((bound_redis if kind == "redis" else bound_amqp)(url, options.tasks))
+        alone["sent"].append(made_and_sent([make_task() for _ in range(options.tasks)]))
+        alone["handed"].append(scheduler_alone([make_task() for _ in range(options.tasks)]))
         purge(url)
-    return {"broker": kind, "subjects": found, "bound": bounds[1:]}
+    return {"broker": kind, "subjects": found, **{name: values[1:] for name, values in alone.items()}}
 
 
 def print_table(result: dict[str, Any]) -> None:
     subjects = result["subjects"]
     show(result["broker"], ROWS, subjects)
     theirs = statistics.median(run["published"] for run in subjects["airflow"])
-    show_bound("bound, messages a second", result["bound"], theirs)
+    for name, title in ALONE.items():
+        show_bound(title, result[name], theirs)
 
 
 def main() -> None:

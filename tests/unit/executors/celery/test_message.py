@@ -17,6 +17,10 @@ from airflow.configuration import conf
 from airflow.providers.celery.executors.celery_executor_utils import create_celery_app
 from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CONFIG
 from celery import Celery, signals
+from celery.utils.saferepr import saferepr
+from hypothesis import example
+from hypothesis import given as given_that
+from hypothesis import strategies as st
 from kombu import Connection, Exchange, Producer, Queue
 from kombu.transport.memory import Channel, Transport
 
@@ -273,3 +277,16 @@ def test_a_message_that_cannot_be_made_is_rejected(make_app):
     assert "Queue 'unknown' missing from task_queues" in rejected[1][1]
     assert [raw["headers"]["id"] for raw in stored("q")] == [batch[0].celery_id, batch[3].celery_id]
     assert [raw["headers"]["id"] for raw in stored("other")] == [batch[4].celery_id]
+
+
+@example("x" * 1019)
+@example("x" * 1020)
+@example("x" * 1021)
+@example("x" * 1023)
+@example("a b" * 400)
+@example("'" * 600)
+@given_that(st.text(st.sampled_from("x '\"\\\n\u00e9"), max_size=1200))
+def test_the_shortened_arguments_are_those_of_celery(payload: str) -> None:
+    """Whatever the workload's text is like, and where it is cut."""
+    app = Celery(set_as_current=False)
+    assert Messages(app, "reply").argsrepr(payload) == saferepr((payload,), app.amqp.argsrepr_maxsize)
