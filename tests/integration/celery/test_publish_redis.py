@@ -21,8 +21,6 @@ from valkey_server import ValkeyServer
 
 from airflow_dispatch_provider.executors.celery import publisher as module
 from airflow_dispatch_provider.executors.celery.brokers import SendFailed, broker_for
-from airflow_dispatch_provider.executors.celery.message import Outgoing
-from airflow_dispatch_provider.executors.celery.publisher import Failed, Publisher, Sent
 
 from .publishing import (
     all_sent,
@@ -35,8 +33,15 @@ from .publishing import (
     make_app,
     new_queue,
     publishing,
-    results,
     revoked,
+)
+from .redis_contents import (
+    assert_only_every_second_is_sent,
+    calls_of,
+    connect,
+    everything,
+    replies_before_exec,
+    stored,
 )
 
 pytestmark = pytest.mark.integration("redis")
@@ -82,57 +87,6 @@ def news(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Gives the levels of what the publisher has logged."""
     caplog.set_level(logging.INFO, module.__name__)
     return lambda: [record.levelname for record in caplog.records if record.name == module.__name__]
-
-
-def connect(server: ValkeyServer) -> redis.Redis:
-    return redis.Redis.from_url(server.url(), retry=None)
-
-
-def assert_only_every_second_is_sent(publisher: Publisher, batch: list[Outgoing], reason: str) -> None:
-    """And the others fail for that reason, with nothing the matter with the broker."""
-    reports = results(publisher, batch)
-    assert [report.outgoing for report in reports if isinstance(report, Sent)] == batch[1::2]
-    failed = {report.outgoing: report.reason for report in reports if isinstance(report, Failed)}
-    assert list(failed) == batch[::2]
-    assert all(reason in given for given in failed.values())
-    assert publisher.problem is None
-
-
-def stored(client: redis.Redis, key: str) -> list[dict[str, Any]]:
-    """The messages in a list, the oldest first, with their bodies decoded."""
-    messages = [json.loads(text) for text in reversed(client.lrange(key, 0, -1))]
-    for message in messages:
-        body = message["body"]
-        if message["properties"].get("body_encoding"):
-            message["body"] = base64.b64decode(body)
-        elif isinstance(body, dict):  # bytes, which kombu reads as text's equal
-            message["body"] = body["__value__"]
-    return messages
-
-
-def everything(client: redis.Redis) -> dict[str, Any]:
-    """Lists with messages but for what differs from one message to the next, sets, and which keys expire."""
-    found: dict[str, Any] = {}
-    for key in sorted(key.decode() for key in client.scan_iter()):
-        if "_airflow_dispatch.receipt." in key:
-            continue
-        if client.type(key) == b"list":
-            found[key] = stored(client, key)
-            for message in found[key]:
-                del message["properties"]["delivery_tag"], message["properties"]["reply_to"]
-        else:
-            found[key] = client.smembers(key) if client.type(key) == b"set" else client.type(key)
-        found[f"expires {key}"] = client.pttl(key) > 0
-    return found
-
-
-def calls_of(client: redis.Redis, command: str) -> int:
-    return client.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"]
-
-
-def replies_before_exec(commands: int) -> int:
-    """How many bytes a server answers to a transaction before it executes it."""
-    return len("+OK\r\n") + commands * len("+QUEUED\r\n")
 
 
 def test_a_batch_arrives_in_order(client, valkey):

@@ -3,25 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any
-from uuid import UUID
 
 import pytest
 from airflow.utils.state import TaskInstanceState
 
-from airflow_dispatch_provider.executors import airflow_api, holding_back, kubernetes_executor
 from airflow_dispatch_provider.executors.kubernetes.model import (
     Created,
     End,
     Ended,
-    Job,
-    PodName,
     Rejected,
     Released,
-    Report,
     Stuck,
 )
 from airflow_dispatch_provider.executors.kubernetes_executor import (
@@ -41,138 +33,10 @@ from airflow_dispatch_provider.executors.protocols import (
 from airflow_dispatch_provider.executors.task_instances import Stored
 from airflow_dispatch_provider.testing import make_task
 
+from .fake_controller import JOB_ID, events_of, give, pod, report, with_pod
+
 QUEUED, RUNNING = TaskInstanceState.QUEUED, TaskInstanceState.RUNNING
 SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
-JOB_ID = 7
-
-
-class FakeController:
-    """Keeps what it is told, and reports what the test has put into ``reports``."""
-
-    def __init__(self) -> None:
-        self.problem: str | None = None
-        self.full: str | None = None
-        self.waiting: dict[Any, Job] = {}
-        self.submitted: list[Job] = []
-        self.reports: list[Report] = []
-        self.revoked: list[Any] = []
-        self.there: set[Any] = set()
-        self.adoption_error: Exception | None = None
-        self.asked_later: list[Any] = []
-        self.tidied: list[set[str]] = []
-
-    @property
-    def unsent(self) -> int:
-        return len(self.waiting)
-
-    def submit(self, jobs: Sequence[Job]) -> None:
-        self.submitted += jobs
-        self.waiting.update((job.key, job) for job in jobs)
-
-    def withdraw(self, key: Any) -> bool:
-        return self.waiting.pop(key, None) is not None
-
-    def withdraw_all(self) -> list[Job]:
-        jobs = list(self.waiting.values())
-        self.waiting.clear()
-        return jobs
-
-    def drain(self) -> list[Report]:
-        reports, self.reports = self.reports, []
-        return reports
-
-    def revoke(self, pod: PodName) -> None:
-        self.revoked.append(pod)
-
-    def revoke_unseen(self, key: Any, labels: str | None) -> None:
-        self.revoked.append(labels)
-
-    def adopt(self, workers: Sequence[str], label: str, wanted: Any) -> Future[Any]:
-        answer: Future[Any] = Future()
-        if self.adoption_error:
-            answer.set_exception(self.adoption_error)
-        else:
-            answer.set_result(self.there & wanted.keys())
-        return answer
-
-    def adopt_when_possible(self, workers: Sequence[str], label: str, wanted: Any) -> None:
-        self.asked_later += wanted
-
-    def tidy(self, living: set[str]) -> None:
-        self.tidied.append(living)
-
-    def stop(self, timeout: float) -> list[Job]:
-        return self.withdraw_all()
-
-
-@pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> dict[UUID, Stored]:
-    """What the database has."""
-    known: dict[UUID, Stored] = {}
-    monkeypatch.setattr(
-        kubernetes_executor, "stored", lambda ids: {ti_id: known[ti_id] for ti_id in ids if ti_id in known}
-    )
-    monkeypatch.setattr(holding_back.Keepalive, "refresh", lambda self, now, held: None)
-    return known
-
-
-@pytest.fixture
-def make_executor(rows: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., KubernetesExecutor]:
-    def make(slots: int = 10, max_unsent: int = 100) -> KubernetesExecutor:
-        monkeypatch.setattr(KubernetesExecutor, "_alive_other_scheduler_job_ids", lambda self: {8})
-        executor = KubernetesExecutor(parallelism=slots)
-        executor.parallelism = slots
-        executor.job_id = JOB_ID
-        executor.scheduler_job_id = str(JOB_ID)
-        executor._controller = FakeController()
-        executor._max_unsent = max_unsent
-        return executor
-
-    return make
-
-
-@pytest.fixture
-def executor(make_executor: Callable[..., KubernetesExecutor]) -> KubernetesExecutor:
-    return make_executor()
-
-
-def key_of(executor: KubernetesExecutor, workload: Any) -> Any:
-    return airflow_api.workload_key(executor, workload)
-
-
-def pod(number: int = 1) -> PodName:
-    return PodName("airflow", f"pod-{number}")
-
-
-def give(executor: KubernetesExecutor, *tasks: Any) -> list[Any]:
-    """Queue tasks and let the executor hand them over; returns their keys."""
-    for task in tasks:
-        executor.queue_workload(task, None)
-    executor.heartbeat()
-    return [key_of(executor, task) for task in tasks]
-
-
-def report(executor: KubernetesExecutor, *reports: Report) -> dict[Any, Any]:
-    """The thread reports this; returns the events. Ends come with what the database has."""
-    rows = executor._stored([report.key for report in reports])
-    executor._controller.reports += (
-        replace(report, row=rows.get(report.key)) if isinstance(report, Ended) else report
-        for report in reports
-    )
-    executor.heartbeat()
-    return executor.get_event_buffer()
-
-
-def with_pod(executor: KubernetesExecutor, task: Any) -> Any:
-    """Hand a task over and have its pod created; returns its key."""
-    (key,) = give(executor, task)
-    executor._controller.waiting.clear()
-    report(executor, Created(key, pod()))
-    return key
-
-
-def events_of(executor: KubernetesExecutor) -> list[str]:
-    return [row.event for row in executor._task_event_logs]
 
 
 def test_it_is_what_the_router_looks_for(executor):
@@ -343,90 +207,6 @@ def test_the_database_is_asked_for_tasks_that_are_still_waited_for(executor, row
     rows.update({task.ti.id: Stored(RUNNING, JOB_ID) for task in (kept, revoked)})
     executor.revoke_task(ti=revoked.ti)
     assert executor._stored(keys) == {keys[0]: Stored(RUNNING, JOB_ID)}
-
-
-class TestTakingBack:
-    def test_a_task_without_a_pod_yet_is_withdrawn(self, executor):
-        task = make_task()
-        give(executor, task)
-        executor.revoke_task(ti=task.ti)
-        assert executor._controller.waiting == {}
-        assert (executor.running, executor._controller.revoked) == (set(), [])
-
-    def test_a_pod_is_deleted_and_nothing_is_reported(self, executor):
-        task = make_task()
-        key = with_pod(executor, task)
-        executor.revoke_task(ti=task.ti)
-        assert executor._controller.revoked == [pod()]
-        assert report(executor, Ended(key, pod(), End.DELETED)) == {}
-
-    def test_a_pod_that_is_not_known_here_is_looked_for(self, executor):
-        executor.revoke_task(ti=make_task(dag_id="d", task_id="t").ti)
-        (labels,) = executor._controller.revoked
-        assert "airflow-worker=7,dag_id=d" in labels
-
-    def test_a_final_state_from_outside_ends_the_wait(self, executor):
-        """A task that lost its heartbeat: its pod is finished when it ends, and its end is no news."""
-        key = with_pod(executor, make_task())
-        executor.change_state(key, FAILED, remove_running=True)
-        assert executor.get_event_buffer()[key][0] == FAILED
-        assert report(executor, Ended(key, pod(), End.FAILED)) == {}
-        assert executor._controller.revoked == []
-
-    def test_a_task_that_comes_back_under_its_key_leaves_its_first_pod_alone(self, executor, rows):
-        """It was deferred, and is resumed before the first pod was seen to end: that end is no news."""
-        task = make_task()
-        key = with_pod(executor, task)
-        rows[task.ti.id] = Stored(QUEUED, JOB_ID)
-        give(executor, task)
-        assert executor._controller.revoked == []
-        assert report(executor, Ended(key, pod(), End.SUCCEEDED)) == {}
-        assert executor.running == {key}
-
-
-def orm_task(executor: KubernetesExecutor, state: Any, job_id: int = 3) -> Any:
-    """Looks like the task instances that the scheduler offers."""
-
-    class Offered:
-        def __init__(self) -> None:
-            ti = make_task().ti
-            self.__dict__.update({name: getattr(ti, name) for name in type(ti).model_fields})
-            self.id = str(ti.id)
-            self.state, self.queued_by_job_id = state, job_id
-            self.key = ti.key
-
-    return Offered()
-
-
-class TestAdoption:
-    def test_tasks_that_have_a_pod_are_taken_over_and_the_others_returned(self, executor, rows):
-        mine, other = orm_task(executor, RUNNING), orm_task(executor, QUEUED)
-        key = airflow_api.task_key(executor, mine)
-        executor._controller.there = {key}
-        assert list(executor.try_adopt_task_instances([mine, other])) == [other]
-        assert executor.running == {key}
-        rows[UUID(mine.id)] = Stored(SUCCESS, JOB_ID)
-        report(executor, Created(key, pod()))
-        assert report(executor, Ended(key, pod(), End.SUCCEEDED))[key][0] == SUCCESS
-
-    def test_where_nobody_answers_what_runs_is_asked_for_later(self, executor, rows):
-        """To reset it would start a second copy beside the first."""
-        running, queued = orm_task(executor, RUNNING), orm_task(executor, QUEUED)
-        executor._controller.adoption_error = TimeoutError()
-        assert list(executor.try_adopt_task_instances([running, queued])) == [queued]
-        key = airflow_api.task_key(executor, running)
-        assert executor._controller.asked_later == [key]
-        rows[UUID(running.id)] = Stored(RUNNING, JOB_ID)
-        assert report(executor, Ended(key, None, End.VANISHED, "gone"))[key] == (FAILED, "gone")
-
-    def test_its_own_tasks_stay_as_they_are(self, executor):
-        """A scheduler that was only slow is offered them."""
-        mine = orm_task(executor, RUNNING)
-        executor._controller.there = {airflow_api.task_key(executor, mine)}
-        executor.try_adopt_task_instances([mine])
-        executor._controller.there = set()
-        assert list(executor.try_adopt_task_instances([mine])) == []
-        assert len(executor.running) == 1
 
 
 def test_pods_of_dead_schedulers_are_tidied_up_and_never_those_of_living_ones(executor):

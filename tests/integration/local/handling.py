@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests do with a LocalExecutor and its processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from airflow.utils.state import TaskInstanceState
+
+from airflow_dispatch_provider.executors import airflow_api
+from tests.integration.local.conftest import pid_of
+from tests.support import make_task, wait_until
+
+SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
+
+
+def queue(executor, *workloads):
+    """Queue and return the keys; one key alone if there is one workload."""
+    keys = []
+    for workload in workloads:
+        executor.queue_workload(workload, None)
+        keys.append(airflow_api.workload_key(executor, workload))
+    return keys[0] if len(keys) == 1 else keys
+
+
+def running_task(executor, name="hold"):
+    """Start a task and wait until it runs: its key and its process."""
+    key = queue(executor, make_task(name))
+    executor.heartbeat()
+    pid = pid_of(f"pid.{name}")
+    executor.heartbeat()
+    return key, pid
+
+
+def kill_template(executor):
+    pid = executor._pool.template_pid
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def replace_template(executor):
+    """Kill the template process and wait until its successor is ready."""
+    old = kill_template(executor)
+    wait_until(lambda: (executor.heartbeat(), executor._pool.ready and executor._pool.template_pid != old)[1])
