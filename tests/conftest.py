@@ -34,6 +34,7 @@ VERSION_INDEPENDENT = (
     "integration/kubernetes/test_kube_server",
     "integration/kubernetes/test_node_agent",
     "integration/kubernetes/test_outages",
+    "integration/provider/test_migrate",
     "unit/docs",
     "unit/migration",
     "unit/routing",

@@ -77,8 +77,14 @@ def _everything() -> list[Result]:
 
 
 def _run(airflow_version: str, arguments: list[str]) -> Result:
-    once = [] if airflow_version == DEFAULT_AIRFLOW_VERSION else ["-m", "not once"]
-    return _measured(airflow_version, [*arguments, *once])
+    return _measured(airflow_version, [*arguments, *_selection(airflow_version)])
+
+
+def _selection(airflow_version: str) -> list[str]:
+    """What is left out with this version: see the markers in pyproject.toml."""
+    if airflow_version == DEFAULT_AIRFLOW_VERSION:
+        return []
+    return ["-m", "not once" if airflow_version == AIRFLOW_VERSIONS[-1] else "not once and not recent"]
 
 
 def _parse() -> tuple[argparse.Namespace, list[str]]:

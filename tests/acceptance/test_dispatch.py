@@ -14,7 +14,7 @@ from .records import Records, backends_of, most_at_once
 
 pytestmark = pytest.mark.acceptance
 
-TASKS = 300 if AIRFLOW_V_3_3_PLUS else 100
+TASKS = 300
 TASKS_OF_THE_KILLED = 300 if AIRFLOW_V_3_3_PLUS and not AIRFLOW_V_3_4_PLUS else 100
 
 
@@ -24,6 +24,7 @@ def allowed(task_id: str) -> list[str]:
     return ROUTES.get("glob-*" if queue.startswith("glob-") else queue, [DEFAULT])
 
 
+@pytest.mark.recent
 def test_many_tasks_each_run_once_where_their_route_says(make_cluster):
     """Hundreds of tasks over five queues and three backends: none lost, none twice, no slot exceeded."""
     cluster = make_cluster(TASKS)
@@ -41,6 +42,7 @@ def test_many_tasks_each_run_once_where_their_route_says(make_cluster):
         assert most_at_once(on_it) <= slots
 
 
+@pytest.mark.recent
 def test_a_full_backend_delays_nobody_and_what_it_holds_stays_alive(make_cluster):
     """With both slots of `small` taken and ten more tasks of higher priority held for it, the others' tasks
     run. Held for several times `task_queued_timeout`, the ten are neither failed nor rescheduled, and their

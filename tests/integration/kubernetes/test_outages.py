@@ -145,7 +145,7 @@ def test_a_watch_that_is_cut_all_the_time_loses_no_event(executor, proxy, agent)
     """Every few kilobytes, all connections are reset; requests that were cut are repeated under their names."""
     keys = queue(executor, 30)
     events: Events = {}
-    for _ in range(8):
+    for _ in range(5):
         proxy.cut_after(20_000, "down")
         cuts = proxy.cuts
         events |= beat_until(

@@ -105,6 +105,7 @@ def test_backends_are_masked(python: Python) -> None:
     assert python(SHOW).splitlines()[-1] == "< hidden >"
 
 
+@pytest.mark.once
 def test_backends_can_come_from_a_command(airflow: Airflow, environ: dict[str, str]) -> None:
     del environ["AIRFLOW__DISPATCH__BACKENDS"]
     environ["AIRFLOW__DISPATCH__BACKENDS_CMD"] = f"echo {shlex.quote(BACKENDS)}"
@@ -151,6 +152,7 @@ def test_stdout_is_nothing_but_json(airflow: Airflow, environ: dict[str, str]) -
     assert len(json.loads(done.stdout)) == 30
 
 
+@pytest.mark.once
 def test_a_broken_configuration_breaks_no_command(airflow: Airflow, environ: dict[str, str]) -> None:
     environ["AIRFLOW__DISPATCH__BACKENDS"] = '{"local": '
     assert airflow("version").returncode == 0
