@@ -29,9 +29,6 @@ from airflow_dispatch_provider.cli.inspection import (
 )
 from airflow_dispatch_provider.exceptions import DispatchConfigError, DispatchError, Problem
 from airflow_dispatch_provider.executors.backend_conf import settings_source
-from airflow_dispatch_provider.executors.by_name import entry_problems
-from airflow_dispatch_provider.executors.configured import router_classes
-from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
 from airflow_dispatch_provider.routing.model import DEFAULT_ROUTE, Route, TaskRef
 from airflow_dispatch_provider.routing.routes import RouteTable, task_seed
 from airflow_dispatch_provider.settings.model import Settings
@@ -74,6 +71,10 @@ def _conf(args: Namespace) -> Any:
 
 
 def _settings(args: Namespace) -> Settings:
+    # Not before the command runs: with executors come Airflow's models and alembic, which logs as it is imported.
+    from airflow_dispatch_provider.executors.configured import router_classes
+    from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
+
     conf = _conf(args)
     router = router_classes().get(getattr(args, "team", None), DispatchExecutor)
     return settings_source(conf, router.hybrid).load()
@@ -82,6 +83,8 @@ def _settings(args: Namespace) -> Settings:
 @_command
 def validate(args: Namespace) -> int:
     """``airflow dispatch validate``"""
+    from airflow_dispatch_provider.executors.by_name import entry_problems
+
     try:
         settings = _settings(args)
     except DispatchConfigError as error:

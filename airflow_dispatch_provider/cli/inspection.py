@@ -17,7 +17,6 @@ from airflow_dispatch_provider.executors.backend import (
     workload_kinds,
 )
 from airflow_dispatch_provider.executors.backend_conf import unread_options
-from airflow_dispatch_provider.executors.configured import router_classes
 from airflow_dispatch_provider.executors.protocols import ChecksConfig
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,
@@ -127,6 +126,8 @@ def warnings(
 
 
 def _router_is_used() -> Iterator[Problem]:
+    from airflow_dispatch_provider.executors.configured import router_classes  # see commands._settings
+
     if AIRFLOW_V_3_2_PLUS and not router_classes():
         yield Problem(
             "[core] executor",
