@@ -36,25 +36,14 @@ _QUIET_COMMANDS = (("version",), ("dags", "list"), ("config", "list"), ("provide
 _COMPLAINT = re.compile(r"warn|error|deprecat|traceback", re.IGNORECASE)
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.]+\S*")
 
-# Run in the clean environment: loads each executor under a name, with [core] executor set to the entry given. A process
-# for each, since Airflow remembers what it has read; forked, since importing Airflow takes seconds.
+# Run in the clean environment, with [core] executor set to the entry given: loads it under that name.
 _LOAD = """
-import json, os, sys
+import sys
 from airflow.executors.executor_loader import ExecutorLoader
-
-def load(path, entry, name):
-    os.environ["AIRFLOW__CORE__EXECUTOR"] = entry
-    loaded = ExecutorLoader.load_executor(name)
-    found = f"{type(loaded).__module__}.{type(loaded).__qualname__}"
-    sys.exit(None if found == path else f"{name} loads {found}, not {path}")
-
-failed = 0
-for case in json.loads(sys.argv[1]):
-    pid = os.fork()
-    if pid == 0:
-        load(*case)
-    failed |= os.waitpid(pid, 0)[1]
-sys.exit(1 if failed else 0)
+path, name = sys.argv[1:]
+loaded = ExecutorLoader.load_executor(name)
+found = f"{type(loaded).__module__}.{type(loaded).__qualname__}"
+sys.exit(None if found == path else f"{name} loads {found}, not {path}")
 """
 
 
@@ -167,12 +156,11 @@ def _declared_executors(clean: Installation) -> list[str]:
 
 def _check_loading(clean: Installation, paths: Iterable[str]) -> None:
     """By module path, by ``alias:path`` and by class name, as ``[core] executor`` and Dags may name them."""
-    cases = [
-        (path, entry, name)
+    _concurrently(
+        partial(clean.python, "-c", _LOAD, path, name, AIRFLOW__CORE__EXECUTOR=entry, **_DISPATCH_SETTINGS)
         for path in sorted(paths)
         for entry, name in ((path, path), (f"ours:{path}", "ours"), (path, path.rpartition(".")[2]))
-    ]
-    clean.python("-c", _LOAD, json.dumps(cases), **_DISPATCH_SETTINGS)
+    )
 
 
 def _concurrently(calls: Iterable[Callable[[], T]]) -> list[T]:
