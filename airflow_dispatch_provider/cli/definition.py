@@ -44,7 +44,7 @@ _ARG_IGNORE_ENVIRONMENT = _arg(
     help="Leave out what AIRFLOW__SECTION__OPTION variables say; they count otherwise, with --config, too",
     action="store_true",
 )
-_ARG_EXECUTOR = _arg("--executor", help="Plan for this instead of the configured core executor")
+_ARG_CORE_EXECUTOR = _arg("--executor", help="Plan for this instead of the configured core executor")
 _ARG_DAGS = _arg(
     "--dags",
     help="Also look for queue= and executor= in the Python files of these folders, without importing them; without a"
@@ -115,7 +115,7 @@ DISPATCH_COMMANDS = (
         " without a folder asks for it.",
         _ARG_CONFIG,
         _ARG_IGNORE_ENVIRONMENT,
-        _ARG_EXECUTOR,
+        _ARG_CORE_EXECUTOR,
         _ARG_DAGS,
     ),
 )
