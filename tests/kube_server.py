@@ -385,6 +385,24 @@ def merged_kubeconfig(path: Path, servers: Mapping[str, KubeServer | Json]) -> P
     return _write_kubeconfig(path, entries)
 
 
+def executor_options(
+    kubeconfig: Path, folder: Path, namespace: str = "default", **more: str
+) -> dict[str, str]:
+    """``[kubernetes_executor]`` for a cluster whose pods are run by node_agent.py; writes the template there.
+
+    :param more: further options, and others for these
+    """
+    template = folder / "pod_template.yaml"
+    template.write_text(POD_TEMPLATE)
+    return {
+        "in_cluster": "False",
+        "config_file": str(kubeconfig),
+        "namespace": namespace,
+        "pod_template_file": str(template),
+        **more,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Serve an empty Kubernetes API until interrupted.")
     parser.add_argument("--kubeconfig", type=Path, help="write the admin's kubeconfig to this file")

@@ -20,6 +20,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -154,6 +155,12 @@ class NodeAgent:
     def _raise(self) -> None:
         if self._error:
             raise RuntimeError("the node agent ended") from self._error
+
+
+def airflow_env(env: Mapping[str, str]) -> dict[str, str]:
+    """Those variables, with a PATH by which processes find the ``airflow`` and the ``python`` of this environment."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {**env, "PATH": path}
 
 
 def _variable(text: str) -> tuple[str, str]:

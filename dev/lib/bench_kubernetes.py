@@ -30,7 +30,7 @@ from bench_table import Figures, show
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from faulty_proxy import FaultyProxy
 from kube_client import Access, KubeClient, Refused
-from kube_server import POD_TEMPLATE, KubeServer
+from kube_server import KubeServer, executor_options
 
 BATCH = {"worker_pods_creation_batch_size": "100"}
 SUBJECTS: dict[str, dict[str, str]] = {
@@ -91,17 +91,9 @@ def slowed(server: KubeServer, latency: float) -> Iterator[str | None]:
 
 def measure(subject: str, server: KubeServer, url: str | None, pods: int) -> Figures:
     namespace = server.create_namespace("bench")
-    template = server.folder / "pod_template.yaml"
-    template.write_text(POD_TEMPLATE)
-    given = {
-        "in_cluster": "False",
-        "config_file": str(server.kubeconfig(url=url)),
-        "namespace": namespace,
-        "pod_template_file": str(template),
-        "worker_container_repository": "none",
-        "worker_container_tag": "none",
-        **SUBJECTS[subject],
-    }
+    image = {"worker_container_repository": "none", "worker_container_tag": "none"}
+    more = {**image, **SUBJECTS[subject]}
+    given = executor_options(server.kubeconfig(url=url), server.folder, namespace, **more)
     env = {f"AIRFLOW__KUBERNETES_EXECUTOR__{name.upper()}": value for name, value in given.items()}
     command = [sys.executable, str(Path(__file__).with_name("bench_kubernetes_run.py")), subject, str(pods)]
     environ = {**os.environ, **env, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}

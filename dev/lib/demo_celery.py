@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from airflow_cluster import AirflowCluster, ClusterError
 from celery import Celery
-from demo_extra import Extra, worker_env
+from demo_extra import Extra, started, worker_env
 from demo_layout import WITH_CELERY, Layout, Options
 from environment import say
 from valkey_server import ValkeyServer
@@ -23,7 +23,7 @@ def brokers(layout: Layout) -> Iterator[Options]:
     with contextlib.ExitStack() as stack:
         options = {}
         for backend in layout.workers:
-            server = _started(stack, backend)
+            server = started(stack, ValkeyServer(), f"the broker of backend {backend}")
             options[backend] = {"celery": {"broker_url": server.url(), "result_backend": server.url(1)}}
             say(f"   broker of backend {backend}: {server.url()}")
         yield options
@@ -55,13 +55,6 @@ def workers(
 
 
 EXTRA = Extra(WITH_CELERY, brokers, workers, "two Valkey servers", "a Celery worker for each broker")
-
-
-def _started(stack: contextlib.ExitStack, backend: str) -> ValkeyServer:
-    try:
-        return stack.enter_context(ValkeyServer())
-    except RuntimeError as error:
-        raise ClusterError(f"the broker of backend {backend} could not be started: {error}") from error
 
 
 def _answers(options: Options, backend: str) -> bool:

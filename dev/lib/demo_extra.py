@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
-from airflow_cluster import AirflowCluster
+from airflow_cluster import AirflowCluster, ClusterError
 from demo_layout import Layout, Options
+from valkey_server import BrokerProcess
 
+S = TypeVar("S", bound=BrokerProcess)
 Servers = Callable[[Layout], AbstractContextManager[Options]]
 Workers = Callable[[AirflowCluster, Layout, Options, Callable[[str], None]], AbstractContextManager[None]]
 
@@ -26,6 +29,17 @@ class Extra:
     workers: Workers
     servers_title: str
     workers_title: str
+
+
+def started(stack: ExitStack, server: S, what: str) -> S:
+    """Start it; raises ClusterError.
+
+    :param what: it is, in words
+    """
+    try:
+        return stack.enter_context(server)
+    except RuntimeError as error:
+        raise ClusterError(f"{what} could not be started: {error}") from error
 
 
 def worker_env(worker: str) -> Mapping[str, str]:

@@ -4,20 +4,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import kube_build
-from airflow_cluster import AirflowCluster, ClusterError
-from demo_extra import Extra, worker_env
+from airflow_cluster import AirflowCluster
+from demo_extra import Extra, started, worker_env
 from demo_layout import WITH_KUBERNETES, Layout, Options
 from environment import say
-from kube_server import POD_TEMPLATE, KubeServer, merged_kubeconfig
-from node_agent import NodeAgent
+from kube_server import KubeServer, executor_options, merged_kubeconfig
+from node_agent import NodeAgent, airflow_env
 
-NAMESPACE = "default"
 PROCESSES = 2
 """Pods that a node runs at a time, the others wait for it: each starts an Airflow of its own."""
 
@@ -27,20 +24,16 @@ def clusters(layout: Layout) -> Iterator[Options]:
     """An API server for each Kubernetes backend; all in one kubeconfig, each under its backend's name."""
     kube_build.programs()
     with contextlib.ExitStack() as stack:
-        servers = {backend: _started(stack, backend) for backend in layout.workers}
+        servers = {
+            backend: started(stack, KubeServer(), f"the cluster of backend {backend}")
+            for backend in layout.workers
+        }
         folder = next(iter(servers.values())).folder
         kubeconfig = merged_kubeconfig(folder / "demo.yaml", servers)
-        template = folder / "pod_template.yaml"
-        template.write_text(POD_TEMPLATE)
         say(
             f"   the clusters: kubectl --kubeconfig {kubeconfig} --context {' or '.join(servers)} get pods --watch"
         )
-        common = {
-            "in_cluster": "False",
-            "config_file": str(kubeconfig),
-            "namespace": NAMESPACE,
-            "pod_template_file": str(template),
-        }
+        common = executor_options(kubeconfig, folder)
         yield {name: {"kubernetes_executor": {**common, "cluster_context": name}} for name in servers}
 
 
@@ -49,7 +42,6 @@ def nodes(
     airflow: AirflowCluster, layout: Layout, options: Options, on_poll: Callable[[str], None]
 ) -> Iterator[None]:
     """A node for each cluster. There are no images: a pod is a process with this Airflow and its settings."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     with contextlib.ExitStack() as stack:
         for backend, worker in layout.workers.items():
             on_poll(worker)
@@ -58,7 +50,7 @@ def nodes(
                 NodeAgent(
                     Path(kubernetes["config_file"]),
                     context=kubernetes["cluster_context"],
-                    env={**airflow.env, **worker_env(worker), "PATH": path},
+                    env=airflow_env({**airflow.env, **worker_env(worker)}),
                     processes=PROCESSES,
                     node=worker,
                 )
@@ -67,10 +59,3 @@ def nodes(
 
 
 EXTRA = Extra(WITH_KUBERNETES, clusters, nodes, "two Kubernetes API servers", "a node for each cluster")
-
-
-def _started(stack: contextlib.ExitStack, backend: str) -> KubeServer:
-    try:
-        return stack.enter_context(KubeServer())
-    except RuntimeError as error:
-        raise ClusterError(f"the cluster of backend {backend} could not be started: {error}") from error

@@ -18,7 +18,7 @@ from chaos import RUN, Beats, Outages, kill_scheduler, read_beats
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from airflow_cluster import AirflowCluster
 from faulty_proxy import FaultyProxy
-from kube_server import POD_TEMPLATE, KubeServer, merged_kubeconfig
+from kube_server import KubeServer, executor_options, merged_kubeconfig
 from node_agent import NodeAgent
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor")
@@ -101,19 +101,12 @@ class KubeDeployment:
             self.agents[name] = self._stack.enter_context(agent)
 
     def _backends(self, folder: Path, slots: int) -> dict[str, object]:
-        template = folder / "pod_template.yaml"
-        template.write_text(POD_TEMPLATE)
         entries = {
             name: server.entry(url=self.proxies[name].url(server.url()))
             for name, server in self.servers.items()
         }
-        common = {
-            "in_cluster": "False",
-            "config_file": str(merged_kubeconfig(folder / "kubeconfig.yaml", entries)),
-            "namespace": NAMESPACE,
-            "pod_template_file": str(template),
-            "delete_worker_pods_on_failure": "True",
-        }
+        kubeconfig = merged_kubeconfig(folder / "kubeconfig.yaml", entries)
+        common = executor_options(kubeconfig, folder, NAMESPACE, delete_worker_pods_on_failure="True")
         return {
             name: {
                 "executor": "KubernetesExecutor",

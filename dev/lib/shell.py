@@ -63,8 +63,9 @@ def main() -> int:
                 env = _airflow(stack, folder, options, servers.options)
         except RuntimeError as error:
             raise DevError(str(error)) from error
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        return subprocess.run(command, env={**env, "PATH": path}, cwd=REPO, check=False).returncode
+        from node_agent import airflow_env
+
+        return subprocess.run(command, env=airflow_env(env), cwd=REPO, check=False).returncode
 
 
 def _airflow(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import shell_plan
 from environment import DevError, say, step
-from kube_server import POD_TEMPLATE, KubeServer
-from node_agent import NodeAgent
+from kube_server import KubeServer, executor_options
+from node_agent import NodeAgent, airflow_env
 from rabbitmq_server import RabbitServer, is_installed
 from valkey_server import ValkeyServer
 
@@ -47,7 +46,7 @@ def start(stack: ExitStack, integrations: Sequence[str], folder: Path) -> Server
         with step("Starting a Kubernetes API server"):
             server = stack.enter_context(KubeServer())
         found.variables["KUBECONFIG"] = str(server.kubeconfig())
-        found.options["kubernetes_executor"] = _kubernetes(folder, server)
+        found.options["kubernetes_executor"] = executor_options(server.kubeconfig(), folder)
     for name, value in {**urls, **found.variables}.items():
         say(f"   {name}: {value}")
     return found
@@ -55,8 +54,7 @@ def start(stack: ExitStack, integrations: Sequence[str], folder: Path) -> Server
 
 def start_node(stack: ExitStack, kubeconfig: Path, env: Mapping[str, str]) -> None:
     """Pods then run as processes with this environment."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    stack.enter_context(NodeAgent(kubeconfig, env={**env, "PATH": path}, processes=PROCESSES))
+    stack.enter_context(NodeAgent(kubeconfig, env=airflow_env(env), processes=PROCESSES))
 
 
 def _rabbitmq(stack: ExitStack) -> str:
@@ -69,14 +67,3 @@ def _rabbitmq(stack: ExitStack) -> str:
         )
     with step("Starting RabbitMQ"):
         return stack.enter_context(RabbitServer()).url()
-
-
-def _kubernetes(folder: Path, server: KubeServer) -> dict[str, str]:
-    template = folder / "pod_template.yaml"
-    template.write_text(POD_TEMPLATE)
-    return {
-        "in_cluster": "False",
-        "config_file": str(server.kubeconfig()),
-        "namespace": "default",
-        "pod_template_file": str(template),
-    }

@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from airflow_cluster import AirflowCluster
 from kube_server import POD_TEMPLATE, KubeServer, kube_build
-from node_agent import NodeAgent
+from node_agent import NodeAgent, airflow_env
 from postgres_server import PostgresServer
 from support import require
 from valkey_server import ValkeyServer
@@ -75,8 +73,7 @@ def cluster(
 
 @pytest.fixture
 def node(servers: tuple[ValkeyServer, KubeServer], cluster: AirflowCluster) -> Iterator[NodeAgent]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    with NodeAgent(servers[1].kubeconfig(), env={**cluster.env, "PATH": path}, processes=2) as agent:
+    with NodeAgent(servers[1].kubeconfig(), env=airflow_env(cluster.env), processes=2) as agent:
         yield agent
 
 

@@ -4,17 +4,14 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from airflow_cluster import AirflowCluster
-from kube_server import POD_TEMPLATE, KubeServer, kube_build, merged_kubeconfig
-from node_agent import NodeAgent
+from kube_server import KubeServer, executor_options, kube_build, merged_kubeconfig
+from node_agent import NodeAgent, airflow_env
 from support import require
 
 from .conftest import QUICK_ADOPTION, wait
@@ -41,8 +38,7 @@ def start_nodes(servers: dict[str, KubeServer]) -> Iterator[Callable[[AirflowClu
     with ExitStack() as stack:
 
         def start(cluster: AirflowCluster) -> list[NodeAgent]:
-            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-            env = {**cluster.env, "PATH": path}
+            env = airflow_env(cluster.env)
             return [
                 stack.enter_context(NodeAgent(server.kubeconfig(), env=env, processes=2))
                 for server in servers.values()
@@ -53,15 +49,8 @@ def start_nodes(servers: dict[str, KubeServer]) -> Iterator[Callable[[AirflowClu
 
 def dispatch_settings(folder: Path, servers: dict[str, KubeServer]) -> dict[str, str]:
     """Eight slots for each of two Kubernetes backends; the tasks of ``two`` and ``four`` go far."""
-    template = folder / "pod_template.yaml"
-    template.write_text(POD_TEMPLATE)
-    common: dict[str, Any] = {
-        "in_cluster": False,
-        "config_file": str(merged_kubeconfig(folder / "kubeconfig.yaml", servers)),
-        "namespace": NAMESPACE,
-        "pod_template_file": str(template),
-        "delete_worker_pods_on_failure": True,
-    }
+    kubeconfig = merged_kubeconfig(folder / "kubeconfig.yaml", servers)
+    common = executor_options(kubeconfig, folder, NAMESPACE, delete_worker_pods_on_failure="True")
     backends = {
         name: {
             "executor": "KubernetesExecutor",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.configuration import conf
-from kube_server import POD_TEMPLATE
+from kube_server import executor_options
 
 from airflow_dispatch_provider.executors.backend_conf import BackendConf
 from airflow_dispatch_provider.executors.kubernetes_executor import KubernetesExecutor
@@ -22,17 +22,8 @@ Events = dict[Any, Any]
 
 def options(kubeconfig: Path, namespace: str, folder: Path, **more: Any) -> dict[str, Any]:
     """``[kubernetes_executor]`` of a backend in that namespace."""
-    template = folder / "pod_template.yaml"
-    template.write_text(POD_TEMPLATE)
-    return {
-        "in_cluster": "False",
-        "config_file": str(kubeconfig),
-        "namespace": namespace,
-        "pod_template_file": str(template),
-        "worker_container_repository": "none",
-        "worker_container_tag": "none",
-        **more,
-    }
+    image = {"worker_container_repository": "none", "worker_container_tag": "none"}
+    return executor_options(kubeconfig, folder, namespace, **{**image, **more})
 
 
 @contextmanager
