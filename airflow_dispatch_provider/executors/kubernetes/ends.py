@@ -46,8 +46,9 @@ class Ends:
         self._work.set()
 
     async def run(self) -> None:
-        """Goes on until it is cancelled."""
-        with ThreadPoolExecutor(1, "dispatch-kubernetes database") as thread:
+        """Goes on until it is cancelled, and then waits for no query: the database may hang."""
+        thread = ThreadPoolExecutor(1, "dispatch-kubernetes database")
+        try:
             while True:
                 await self._work.wait()
                 self._work.clear()
@@ -55,6 +56,8 @@ class Ends:
                 self._busy = True
                 await self._report_all(thread, ends)
                 self._busy = False
+        finally:
+            thread.shutdown(wait=False)
 
     async def _report_all(self, thread: ThreadPoolExecutor, ends: Sequence[Ended]) -> None:
         loop = asyncio.get_running_loop()

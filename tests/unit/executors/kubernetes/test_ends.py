@@ -28,11 +28,13 @@ class Database:
         self.away = 0
         self.may_answer = threading.Event()
         self.may_answer.set()
+        self.answered = 0
 
     def look_up(self, keys: Sequence[Any]) -> dict[Any, Stored]:
         assert threading.current_thread() is not threading.main_thread()
         self.asked.append(list(keys))
-        assert self.may_answer.wait(30)
+        self.may_answer.wait(30)
+        self.answered += 1
         if self.away:
             self.away -= 1
             raise ConnectionError("the database is away")
@@ -97,3 +99,24 @@ def test_a_database_that_is_away_loses_no_news(monkeypatch: pytest.MonkeyPatch) 
     reports, database = running(test)
     assert [report.row for report in reports] == [ROW]
     assert database.asked == [["a"]] * 3
+
+
+def test_a_query_that_hangs_keeps_nothing_from_ending() -> None:
+    """The thread of the API calls has connections to close."""
+    database = Database()
+    database.may_answer.clear()
+
+    async def cancelled() -> None:
+        tested = Ends(database.look_up, lambda ended: None)
+        task = asyncio.create_task(tested.run())
+        tested.put(ended("a"))
+        await until(lambda: database.asked)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert database.answered == 0
+
+    try:
+        asyncio.run(asyncio.wait_for(cancelled(), 10))
+    finally:
+        database.may_answer.set()
