@@ -20,31 +20,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import random
-import shutil
 import sys
-import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from celery_deployment import DAG_ID, WORKERS, Deployment, celery_options
-from chaos import (
-    DOWN,
-    RUN,
-    Action,
-    Progress,
-    longest,
-    phases,
-    play,
-    runs_ended,
-    schedule,
-    table,
-    trigger,
-    whole_runs,
-)
+from chaos import DOWN, QUICK, RUN, Action, Progress, carry_out, figures, parser_of, run_in_folder, schedule
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from airflow_cluster import ClusterError
@@ -80,24 +65,20 @@ def settings(options: argparse.Namespace, celery: dict[str, str]) -> dict[str, s
     backend = {"executor": "CeleryExecutor", "slots": options.tasks, "config": {"celery": celery}}
     timeout = str(options.queued_timeout)
     return {
+        **QUICK,
         "AIRFLOW__CORE__PARALLELISM": str(options.tasks),
-        "AIRFLOW__CORE__MAX_MAP_LENGTH": str(RUN),
         "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": str(options.tasks),
         "AIRFLOW__DISPATCH__BACKENDS": json.dumps({"celery": backend}),
         "AIRFLOW__EXECUTION_API__JWT_EXPIRATION_TIME": timeout,
         "AIRFLOW__SCHEDULER__MAX_DAGRUNS_PER_LOOP_TO_SCHEDULE": "2",
         "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "512",
-        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
-        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
-        "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
-        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "5",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
         "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": timeout,
     }
 
 
-def plan(options: argparse.Namespace, deployment: Deployment, rng: random.Random) -> list[tuple[int, Action]]:
+def plan(options: argparse.Namespace, deployment: Deployment, rng: Random) -> list[tuple[int, Action]]:
     """What to break, and how many tasks have to have ended before: the first broker is killed as tasks are sent."""
 
     def kill_broker(index: int) -> Action:
@@ -142,51 +123,26 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
         deployment.start_worker(name)
     if not progress.until(lambda: all(map(deployment.ready, WORKERS)), 120):
         raise ClusterError("the workers are not ready after 120 s")
-    rng = random.Random(options.seed)
+    rng = Random(options.seed)
     steps = plan(options, deployment, rng)
-    run_ids = trigger(deployment.airflow, DAG_ID, options.tasks)
-    began = progress.seconds
-    play(steps, progress, rng, began + options.timeout)
-    ended = partial(runs_ended, deployment.airflow, DAG_ID, list(run_ids))
-    if not progress.until(ended, began + options.timeout - progress.seconds):
-        progress.say(f"the Dag runs have not ended after {options.timeout:.0f} s")
-    seconds = progress.seconds - began
+    run_ids, seconds = carry_out(deployment, DAG_ID, steps, progress, rng, options.timeout)
     progress.say("waiting until all slots are free")
     progress.until(lambda: not slots_taken(deployment), SETTLE)
-    result = {"seed": options.seed, **figures(deployment, run_ids, seconds)}
-    return {**result, "phases": phases(deployment.beats(), deployment.outages.found)}
+    again, excused = completed_again(deployment)
+    return {
+        **figures(deployment, DAG_ID, run_ids, "waiting for broker"),
+        "started_again": sum(count > 1 for count in Counter(deployment.started()).values()),
+        "completed_again": len(again),
+        "excused": len(excused),
+        "slots": slots_taken(deployment),
+        "seconds": seconds,
+    }
 
 
 def slots_taken(deployment: Deployment) -> int:
     """After the last heartbeat."""
     schedulers = deployment.beats()
     return schedulers[-1][-1][2] if schedulers else 0
-
-
-def figures(deployment: Deployment, run_ids: list[str], seconds: float) -> dict[str, Any]:
-    airflow = deployment.airflow
-    rows = [row for run_id in run_ids for row in airflow.task_instances(DAG_ID, run_id)]
-    states = Counter(row["state"] for row in rows)
-    events = Counter(row["event"] for row in airflow.event_logs(dag_id=DAG_ID))
-    again, excused = completed_again(deployment)
-    calm, troubled = longest(deployment.beats(), deployment.outages.found)
-    return {
-        "tasks": len(rows),
-        "succeeded": states["success"],
-        "failed": states["failed"] + states["upstream_failed"],
-        "unended": len(rows) - sum(states[state] for state in ("success", "failed", "upstream_failed")),
-        "started_again": sum(count > 1 for count in Counter(deployment.started()).values()),
-        "completed_again": len(again),
-        "excused": len(excused),
-        "retried": sum(row["try_number"] > 1 for row in rows),
-        "stuck": sum(count for event, count in events.items() if "stuck" in event),
-        "waited": events["waiting for broker"],
-        "slots": slots_taken(deployment),
-        "seconds": seconds,
-        "longest_calm": calm,
-        "longest_outage": troubled,
-        "events": dict(events),
-    }
 
 
 def completed_again(deployment: Deployment) -> tuple[set[int], set[int]]:
@@ -204,11 +160,8 @@ def completed_again(deployment: Deployment) -> tuple[set[int], set[int]]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=sys.argv[0], description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(str(__doc__))
     add = parser.add_argument
-    add("--tasks", type=whole_runs, default=1000, help=f"a multiple of {RUN} (default: %(default)s)")
     add("--broker-kills", type=int, default=10, help="default: %(default)s")
     add("--result-outage", type=float, default=60, metavar="SECONDS", help="default: %(default)s")
     add("--hang", type=float, default=120, metavar="SECONDS", help="default: %(default)s")
@@ -226,7 +179,6 @@ def parse() -> argparse.Namespace:
         help="Celery's worker processes tell the execution API themselves that a task has begun and ended, without"
         " Airflow's supervisor and the Dag: thousands of tasks in minutes",
     )
-    add("--seed", type=int, default=random.randrange(10**6), help="of what happens when (default: random)")
     add(
         "--queued-timeout",
         type=float,
@@ -235,8 +187,6 @@ def parse() -> argparse.Namespace:
         " of them wait in the broker",
     )
     add("--timeout", type=float, metavar="SECONDS", help="by default 600 and four times --queued-timeout")
-    add("--keep", type=Path, metavar="FOLDER", help="leave logs and all else that Airflow wrote there")
-    add("--output", choices=("table", "json"), default="table", help="default: %(default)s")
     options = parser.parse_args()
     if options.queued_timeout is None:
         options.queued_timeout = 120 + options.hang + options.result_outage + options.tasks
@@ -248,15 +198,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     print(f"--seed {options.seed} --queued-timeout {options.queued_timeout:g}", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory(prefix="dispatch-bench-") as folder:
-        home = Path(folder) / "airflow"
-        try:
-            with ExitStack() as stack:
-                result = run(options, home, stack)
-        finally:
-            if options.keep and home.exists():
-                shutil.copytree(home, options.keep, dirs_exist_ok=True)
-    print(json.dumps(result, indent=2) if options.output == "json" else table(TABLE, result))
+    result = run_in_folder(options, run, TABLE)
     good = result["succeeded"] == options.tasks and result["completed_again"] == result["excused"]
     sys.exit(0 if good else 1)
 

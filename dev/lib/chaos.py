@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
+import shutil
 import statistics
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from random import Random
+from random import Random, randrange
 from typing import Any, Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
@@ -32,6 +37,18 @@ DOWN = (1.0, 5.0)
 
 Action = tuple[str, Callable[[], None]]
 """What is broken and repaired again, in words and as a call."""
+
+Run = Callable[[argparse.Namespace, Path, ExitStack], dict[str, Any]]
+"""One run of a benchmark: its arguments, the home of an Airflow to be made, and what takes down what it starts."""
+
+QUICK = {
+    "AIRFLOW__CORE__MAX_MAP_LENGTH": str(RUN),
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+}
+"""Settings with which a dead scheduler is soon missed, and a loop follows soon upon another."""
 
 Beats = list[tuple[float, float, int]]
 """Of one scheduler, in order: when a heartbeat began, its milliseconds, and slots taken after it."""
@@ -137,9 +154,34 @@ def kill_scheduler(deployment: Deployment, wait: Callable[[float], None], second
             wait(0.5)
 
 
-def trigger(airflow: AirflowCluster, dag_id: str, tasks: int) -> list[str]:
-    """Start a Dag as often as it takes; each run is told the number of its first task. Returns the run ids."""
-    return [airflow.trigger(dag_id, {"first": at}) for at in range(0, tasks, RUN)]
+def carry_out(
+    deployment: Deployment,
+    dag_id: str,
+    steps: Sequence[tuple[int, Action]],
+    progress: Progress,
+    rng: Random,
+    timeout: float,
+    watch: Callable[[], None] = lambda: None,
+) -> tuple[list[str], float]:
+    """Start the Dag as often as it takes, break what is to be broken, and wait until all runs have ended, for at most
+    ``timeout`` seconds. Each run is told the number of its first task.
+
+    :param watch: called now and then while waiting
+    :return: run ids, and seconds
+    """
+    firsts = range(0, progress.tasks, RUN)
+    run_ids = [deployment.airflow.trigger(dag_id, {"first": first}) for first in firsts]
+    began = progress.seconds
+    play(steps, progress, rng, began + timeout)
+    open_runs = list(run_ids)
+
+    def ended() -> bool:
+        watch()
+        return runs_ended(deployment.airflow, dag_id, open_runs)
+
+    if not progress.until(ended, began + timeout - progress.seconds):
+        progress.say(f"the Dag runs have not ended after {timeout:.0f} s")
+    return run_ids, progress.seconds - began
 
 
 def runs_ended(airflow: AirflowCluster, dag_id: str, open_runs: list[str]) -> bool:
@@ -154,16 +196,6 @@ def runs_ended(airflow: AirflowCluster, dag_id: str, open_runs: list[str]) -> bo
     return True
 
 
-def whole_runs(text: str) -> int:
-    """For argparse."""
-    if not text.isdigit() or int(text) % RUN or not int(text):
-        raise ValueError(text)
-    return int(text)
-
-
-whole_runs.__name__ = f"multiple of {RUN}"  # what argparse says was expected
-
-
 def read_beats(folder: Path) -> list[Beats]:
     """What ``chaos_executor`` wrote, of each scheduler."""
     found = []
@@ -171,6 +203,31 @@ def read_beats(folder: Path) -> list[Beats]:
         rows = (line.split() for line in path.read_text().splitlines())
         found.append([(float(row[0]), float(row[1]), int(row[2])) for row in rows if len(row) == 3])
     return sorted(beats for beats in found if beats)
+
+
+def figures(deployment: Deployment, dag_id: str, run_ids: Sequence[str], waited: str) -> dict[str, Any]:
+    """What has become of the tasks, and the longest heartbeats.
+
+    :param waited: the event of a task that waited for what was out of order
+    """
+    airflow = deployment.airflow
+    rows = [row for run_id in run_ids for row in airflow.task_instances(dag_id, run_id)]
+    states = Counter(row["state"] for row in rows)
+    events = Counter(row["event"] for row in airflow.event_logs(dag_id=dag_id))
+    calm, troubled = longest(deployment.beats(), deployment.outages.found)
+    return {
+        "tasks": len(rows),
+        "succeeded": states["success"],
+        "failed": states["failed"] + states["upstream_failed"],
+        "unended": len(rows) - sum(states[state] for state in ("success", "failed", "upstream_failed")),
+        "retried": sum(row["try_number"] > 1 for row in rows),
+        "stuck": sum(count for event, count in events.items() if "stuck" in event),
+        "waited": events[waited],
+        "longest_calm": calm,
+        "longest_outage": troubled,
+        "events": dict(events),
+        "phases": phases(deployment.beats(), deployment.outages.found),
+    }
 
 
 def longest(schedulers: Sequence[Beats], outages: Sequence[Outage]) -> tuple[float, float]:
@@ -212,6 +269,43 @@ def table(titles: Mapping[str, str], result: Mapping[str, Any]) -> str:
         count, *times = row.values()
         lines.append(f"{phase:34}{count:16}" + "".join(f"{value:16.2f}" for value in times))
     return "\n".join(lines)
+
+
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """With the arguments that every benchmark of outages has."""
+    parser = argparse.ArgumentParser(
+        prog=sys.argv[0], description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--tasks", type=whole_runs, default=1000, help=f"a multiple of {RUN} (default: %(default)s)")
+    add("--seed", type=int, default=randrange(10**6), help="of what happens when (default: random)")
+    add("--keep", type=Path, metavar="FOLDER", help="leave logs and all else that Airflow wrote there")
+    add("--output", choices=("table", "json"), default="table", help="default: %(default)s")
+    return parser
+
+
+def whole_runs(text: str) -> int:
+    """For argparse."""
+    if not text.isdigit() or int(text) % RUN or not int(text):
+        raise ValueError(text)
+    return int(text)
+
+
+whole_runs.__name__ = f"multiple of {RUN}"  # what argparse says was expected
+
+
+def run_in_folder(options: argparse.Namespace, run: Run, titles: Mapping[str, str]) -> dict[str, Any]:
+    """Call it with an Airflow home that is gone afterwards, and print what it returns."""
+    with tempfile.TemporaryDirectory(prefix="dispatch-bench-") as folder:
+        home = Path(folder) / "airflow"
+        try:
+            with ExitStack() as stack:
+                result = {"seed": options.seed, **run(options, home, stack)}
+        finally:
+            if options.keep and home.exists():
+                shutil.copytree(home, options.keep, dirs_exist_ok=True)
+    print(json.dumps(result, indent=2) if options.output == "json" else table(titles, result))
+    return result
 
 
 def _classified(
