@@ -12,6 +12,7 @@ import pytest
 from airflow_cluster import AirflowCluster
 from valkey_server import ValkeyServer
 
+from .outcome import assert_succeeds
 from .records import backends_of
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.once]
@@ -42,7 +43,7 @@ def test_two_names_of_executors_in_dags(make_cluster: Callable[..., AirflowClust
         cluster.start_worker("worker", ["default", "for-local"])
         shutil.copy(Path(__file__).with_name("naming_dag.py"), cluster.dags)
         run_id = cluster.trigger("naming")
-        assert cluster.wait_for_run("naming", run_id, timeout=180) == "success"
+        assert_succeeds(cluster, "naming", run_id, timeout=180)
         ran_on = backends_of(cluster.event_logs(dag_id="naming", event="dispatched"), run_id)
     assert ran_on == {
         "names-none": ["celery"],

@@ -11,6 +11,7 @@ from airflow_cluster import AirflowCluster
 from valkey_server import ValkeyServer
 
 from .conftest import QUICK_ADOPTION, wait
+from .outcome import assert_succeeds
 from .records import Records, backends_of
 
 pytestmark = pytest.mark.acceptance
@@ -75,7 +76,7 @@ def test_a_broker_and_the_scheduler_are_killed(
     wait(lambda: sum(records.completions().values()) >= 20, 300, cluster)
     cluster.kill_scheduler()
     cluster.start_scheduler()
-    assert cluster.wait_for_run("many", run_id, timeout=300) == "success"
+    assert_succeeds(cluster, "many", run_id, timeout=300)
     assert len(records.completions()) == TASKS
     assert {task: n for task, n in records.completions().items() if n > 1} == {}
     ran_on = backends_of(cluster.event_logs(dag_id="many", event="dispatched"), run_id)

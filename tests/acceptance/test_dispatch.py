@@ -10,6 +10,7 @@ import pytest
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_3_PLUS, AIRFLOW_V_3_4_PLUS
 
 from .conftest import DEFAULT, QUICK_ADOPTION, ROUTES, SLOTS, wait
+from .outcome import assert_succeeds
 from .records import Records, backends_of, most_at_once
 
 pytestmark = pytest.mark.acceptance
@@ -29,7 +30,7 @@ def test_many_tasks_each_run_once_where_their_route_says(make_cluster):
     """Hundreds of tasks over five queues and three backends: none lost, none twice, no slot exceeded."""
     cluster = make_cluster(TASKS)
     run_id = cluster.trigger("many")
-    assert cluster.wait_for_run("many", run_id, timeout=600) == "success"
+    assert_succeeds(cluster, "many", run_id, timeout=600)
     records = Records.of(cluster, run_id)
     assert len(records.completions()) == TASKS
     assert set(records.starts().values()) == set(records.completions().values()) == {1}
@@ -67,7 +68,7 @@ def test_a_full_backend_delays_nobody_and_what_it_holds_stays_alive(make_cluster
     assert waiting(cluster, run_id) == held
     assert held & set(stuck(cluster)[found_before:]) == set()
     records.release()
-    assert cluster.wait_for_run("blocked", run_id, timeout=180) == "success"
+    assert_succeeds(cluster, "blocked", run_id, timeout=180)
     assert set(records.completions().values()) == {1}
     rows = {row["task_id"]: row for row in cluster.task_instances("blocked", run_id)}
     assert {rows[task]["try_number"] for task in held} == {1}
@@ -84,7 +85,7 @@ def test_the_scheduler_is_killed_and_nothing_is_lost(make_cluster):
     wait(lambda: sum(records.completions().values()) >= TASKS_OF_THE_KILLED // 3, 300, cluster)
     cluster.kill_scheduler()
     cluster.start_scheduler()
-    assert cluster.wait_for_run("many", run_id, timeout=600) == "success"
+    assert_succeeds(cluster, "many", run_id, timeout=600)
     assert len(records.completions()) == TASKS_OF_THE_KILLED
     assert {task: n for task, n in records.completions().items() if n > 1} == {}
 

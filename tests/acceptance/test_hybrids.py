@@ -16,6 +16,7 @@ from support import require
 from valkey_server import ValkeyServer
 
 from .conftest import COMPONENTS
+from .outcome import assert_succeeds
 from .records import Records, backends_of
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.once]
@@ -81,7 +82,7 @@ def test_an_airflow_cfg_of_airflow_2(cluster: AirflowCluster, node: NodeAgent) -
     """With nothing but `executor =` changed, tasks of kubernetes_queue run as pods, all others on Celery workers."""
     cluster.start_worker("worker", CELERY_QUEUES)
     run_id = cluster.trigger("many")
-    assert cluster.wait_for_run("many", run_id, timeout=180) == "success"
+    assert_succeeds(cluster, "many", run_id, timeout=180)
     completed = Records.of(cluster, run_id).completions()
     assert (len(completed), set(completed.values())) == (TASKS, {1})
     ran_on = backends_of(cluster.event_logs(dag_id="many", event="dispatched"), run_id)

@@ -15,6 +15,7 @@ from node_agent import NodeAgent, airflow_env
 from support import require
 
 from .conftest import QUICK_ADOPTION, wait
+from .outcome import assert_succeeds
 from .records import Records, backends_of
 
 pytestmark = pytest.mark.acceptance
@@ -93,7 +94,7 @@ def test_api_servers_and_the_scheduler_are_killed(
     wait(lambda: sum(records.completions().values()) >= 6, 180, cluster)
     cluster.kill_scheduler()
     cluster.start_scheduler()
-    assert cluster.wait_for_run("many", run_id, timeout=300) == "success"
+    assert_succeeds(cluster, "many", run_id, timeout=300)
     assert {task: n for task, n in records.completions().items() if n > 1} == {}
     assert len(records.completions()) == TASKS
     ran_on = backends_of(cluster.event_logs(dag_id="many", event="dispatched"), run_id)
