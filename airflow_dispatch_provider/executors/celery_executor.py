@@ -19,6 +19,7 @@ from airflow_dispatch_provider.executors import airflow_api
 from airflow_dispatch_provider.executors.airflow_api import Workload, WorkloadKey
 from airflow_dispatch_provider.executors.celery.brokers import broker_for
 from airflow_dispatch_provider.executors.celery.capacity import WorkerCensus
+from airflow_dispatch_provider.executors.celery.lost_messages import LostMessages
 from airflow_dispatch_provider.executors.celery.lost_results import LostResults
 from airflow_dispatch_provider.executors.celery.message import Outgoing
 from airflow_dispatch_provider.executors.celery.publisher import Publisher, Sent
@@ -26,7 +27,12 @@ from airflow_dispatch_provider.executors.celery.result_sources import backend_cl
 from airflow_dispatch_provider.executors.celery.result_watcher import ResultWatcher
 from airflow_dispatch_provider.executors.celery.results import Result, describe
 from airflow_dispatch_provider.executors.holding_back import HoldsBack, task_ids
-from airflow_dispatch_provider.executors.task_instances import open_among, state_of, update_queued
+from airflow_dispatch_provider.executors.task_instances import (
+    open_among,
+    reschedule_queued,
+    state_of,
+    update_queued,
+)
 
 WAITED = "waiting for broker"
 """``log.event`` of a task that was taken back because the broker could not be used."""
@@ -84,6 +90,7 @@ class CeleryExecutor(HoldsBack, AirflowCeleryExecutor):
         self._timeout = max(LEAST_TIMEOUT, float(conf.get("celery", "operation_timeout", fallback=1.0)))
         self._max_unsent = conf.getint("dispatch", "celery_max_unsent", fallback=250)
         self._lost = LostResults(open_among)
+        self._lost_messages = LostMessages(reschedule_queued)
         self._watcher = watcher = ResultWatcher(self.celery_app)
         broker = broker_for(
             self.celery_app,
@@ -130,7 +137,12 @@ class CeleryExecutor(HoldsBack, AirflowCeleryExecutor):
         for result in watcher.drain():
             self._note_result(publisher, result)
         for celery_id in self._lost.find(time.monotonic(), self._task_ids_in_flight):
-            self._finish_without_result(self._flights[celery_id])
+            self.log.info(
+                "The Celery result of %s, which has ended, never came.", self._flights[celery_id].key
+            )
+            self._free_slot(self._flights[celery_id])
+        for celery_id in self._lost_messages.find(publisher.kept_since, self._adopted_task_ids):
+            self._free_slot(self._flights[celery_id])
         self._sync_held_back()
 
     def end(self, synchronous: bool = False) -> None:
@@ -253,14 +265,17 @@ class CeleryExecutor(HoldsBack, AirflowCeleryExecutor):
         self._leave(celery_id)
         super().change_state(flight.key, outcome, info, remove_running=False)
 
-    def _finish_without_result(self, flight: _Flight) -> None:
-        """The task's own state is in the database: the event does nothing but free its slot."""
-        self.log.info("The Celery result of %s, which has ended, never came.", flight.key)
+    def _free_slot(self, flight: _Flight) -> None:
+        """Of a task whose own state is in the database, as ended or as scheduled again: the event does nothing else."""
         self._abandon(flight.key)
         super().change_state(flight.key, TaskInstanceState.SUCCESS, remove_running=False)
 
     def _task_ids_in_flight(self) -> dict[str, UUID]:
         return {celery_id: flight.ti_id for celery_id, flight in self._flights.items() if flight.ti_id}
+
+    def _adopted_task_ids(self) -> dict[str, UUID]:
+        adopted = (item for item in self._flights.items() if item[1].workload is None)
+        return {celery_id: flight.ti_id for celery_id, flight in adopted if flight.ti_id}
 
     def _runs_elsewhere(self, flight: _Flight, info: Any) -> bool:
         """A message that was delivered twice: the Execution API lets one copy start and refuses the other, which
@@ -316,6 +331,7 @@ class CeleryExecutor(HoldsBack, AirflowCeleryExecutor):
                 celery_id = str(ti.external_executor_id)
                 self._enter(celery_id, _Flight(airflow_api.task_key(self, ti), None, UUID(str(ti.id))))
                 self._watcher.watch(celery_id)
+        self._lost_messages.look_again()
         self.log.info("Adopted %d Celery tasks, and left %d.", len(foreign) - len(rejected), len(rejected))
         return rejected
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from datetime import datetime, timezone
 from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -31,6 +32,41 @@ def update_queued(ids: Iterable[UUID], **values: Any) -> None:
                 .values(**values)
                 .execution_options(synchronize_session=False)
             )
+
+
+def reschedule_queued(ids: Iterable[UUID], before: float) -> set[UUID]:
+    """Have Airflow schedule those again that are queued since before this time (POSIX seconds), as it does itself
+    with tasks that are stuck in queued; returns their ids.
+
+    The rows are asked for after the change, so that a task that a worker begins meanwhile is never among them.
+    """
+    rescheduled: set[UUID] = set()
+    remaining = map(_stored_id, ids)
+    while batch := list(islice(remaining, _BATCH)):
+        among = TaskInstance.id.in_(batch)
+        queued = TaskInstance.state == TaskInstanceState.QUEUED
+        late = TaskInstance.queued_dttm < datetime.fromtimestamp(before, timezone.utc)
+        with create_session() as session:
+            session.execute(
+                update(TaskInstance)
+                .where(among, queued, late)
+                .values(
+                    state=TaskInstanceState.SCHEDULED,
+                    scheduled_dttm=datetime.now(timezone.utc),
+                    queued_dttm=None,
+                    queued_by_job_id=None,
+                    external_executor_id=None,
+                )
+                .execution_options(synchronize_session=False)
+            )
+            done = select(TaskInstance.id).where(
+                among,
+                TaskInstance.state == TaskInstanceState.SCHEDULED,
+                TaskInstance.queued_by_job_id.is_(None),
+                TaskInstance.external_executor_id.is_(None),
+            )
+            rescheduled.update(UUID(str(ti_id)) for ti_id in session.scalars(done))
+    return rescheduled
 
 
 def open_among(ids: Collection[UUID]) -> set[UUID]:

@@ -52,8 +52,9 @@ class Broker(Protocol):
     def new_connection(self) -> Any:
         """A kombu Connection of its own, for anybody, whose network calls are bounded; not yet connected."""
 
-    def connect(self) -> None:
-        """Open a new connection, after closing the old one."""
+    def connect(self) -> float | None:
+        """Open a new connection, after closing the old one; gives since when the broker has certainly lost nothing,
+        in POSIX seconds, or None where it cannot tell."""
 
     def send(self, batch: Sequence[Outgoing], receipt: str) -> Rejected:
         """Hand a batch over, in its order; raises SendFailed."""
@@ -91,7 +92,7 @@ class ChannelBroker:
         self._queued_timeout = queued_timeout
         self._connection: Any = None
 
-    def connect(self) -> None:
+    def connect(self) -> float | None:
         self.close()
         self._connection = connection = self.new_connection()
         connection.ensure_connection(
@@ -103,6 +104,7 @@ class ChannelBroker:
         self._open_channel()
         if queue:
             queue(self._channel).declare()
+        return None
 
     def new_connection(self) -> Any:
         options = {**self._timeouts(), **self._app.conf.broker_transport_options}

@@ -71,6 +71,7 @@ class Publisher:
         self._reports: deque[Sent | Failed] = deque()
         self._receipts: dict[str, dict[str, Outgoing]] = {}
         self._receipt_of: dict[str, str] = {}
+        self._kept_since: float | None = None
         self._error: str | None = None
         self._error_since = 0.0
         self._busy_since: float | None = None
@@ -99,6 +100,11 @@ class Publisher:
     def unsent(self) -> int:
         """How many are on their way."""
         return len(self._waiting) + len(self._sending)
+
+    @property
+    def kept_since(self) -> float | None:
+        """Since when the broker has lost nothing, in POSIX seconds; None where it cannot tell, or not yet."""
+        return self._kept_since
 
     def submit(self, batch: Iterable[Outgoing]) -> None:
         with self._changed:
@@ -172,7 +178,7 @@ class Publisher:
 
     def _connect(self) -> None:
         self._busy_since = time.monotonic()
-        self._broker.connect()
+        self._kept_since = self._broker.connect()
         self._account_for_batches()
         self._checked = time.monotonic()
 

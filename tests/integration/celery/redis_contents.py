@@ -48,7 +48,7 @@ def everything(client: redis.Redis) -> dict[str, Any]:
     """Lists with messages but for what differs from one message to the next, sets, and which keys expire."""
     found: dict[str, Any] = {}
     for key in sorted(key.decode() for key in client.scan_iter()):
-        if "_airflow_dispatch.receipt." in key:
+        if "_airflow_dispatch." in key:
             continue
         if client.type(key) == b"list":
             found[key] = stored(client, key)

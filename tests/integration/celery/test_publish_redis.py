@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -118,7 +119,7 @@ def test_kombu_stores_the_same(settings, client, valkey):
         all_sent(publisher, batch)
     assert everything(client) == expected
     prefix = settings.get("broker_transport_options", {}).get("global_keyprefix", "")
-    assert {key.decode().partition("_")[0] for key in client.scan_iter("*receipt*")} == {prefix}
+    assert {key.decode().partition("_")[0] for key in client.scan_iter("*_airflow_dispatch.*")} == {prefix}
 
 
 def test_events_reach_who_listens(client, valkey):
@@ -234,6 +235,24 @@ class TestOutages:
             all_sent(publisher, lost)
         assert_decodable(stored(connect(own_valkey), queue), more[: when == "busy"] + lost)
         assert "does not have 10 messages" in caplog.text
+
+    def test_since_when_it_has_lost_nothing(self, own_valkey: ValkeyServer, monkeypatch):
+        """The same for every scheduler, after every outage in which nothing was lost, and a later time else."""
+        monkeypatch.setattr(module, "CHECK_INTERVAL", 0.1)
+        app = make_app(own_valkey.url())
+        with publishing(app) as publisher, publishing(app) as other:
+            wait_until(lambda: publisher.kept_since and other.kept_since)
+            began = publisher.kept_since
+            assert other.kept_since == began <= time.time()
+            connect(own_valkey).client_kill_filter(_type="normal", skipme=True)
+            wait_until(lambda: not publisher.problem)
+            assert publisher.kept_since == began
+            own_valkey.restart(empty=True)
+            wait_until(lambda: publisher.kept_since > began and other.kept_since > began)
+            assert publisher.kept_since <= time.time()
+        with publishing(app) as later:
+            wait_until(lambda: later.kept_since)
+            assert began < later.kept_since <= time.time()
 
     def test_a_full_server_costs_time_only(self, own_valkey: ValkeyServer, news):
         """One outage, however often it is tried."""

@@ -17,7 +17,7 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import delete, event, select, update
 
 from airflow_dispatch_provider.executors.event_log import owners
-from airflow_dispatch_provider.executors.task_instances import open_among
+from airflow_dispatch_provider.executors.task_instances import open_among, reschedule_queued
 
 from ..database import TASKS, as_the_scheduler_offers_them, save_event_log, stored, workload_of
 
@@ -203,6 +203,28 @@ def test_which_tasks_a_worker_has_or_may_get():
             session.execute(update(TaskInstance).where(TaskInstance.id == ti.id).values(state=state))
         ids = [UUID(str(ti.id)) for ti in tis]
     assert open_among([*ids, UUID(int=1)]) == {ids[1], *ids[4:]}
+
+
+@pytest.mark.usefixtures("clean")
+def test_lost_tasks_are_scheduled_again():
+    """Those that are still queued, since before that time; what a worker has, or another scheduler, is left alone."""
+    now = datetime.now(timezone.utc)
+    with create_session() as session:
+        tis = stored(session)
+        ids = [UUID(str(ti.id)) for ti in tis]
+        session.execute(update(TaskInstance).values(queued_by_job_id=None, external_executor_id="x"))
+        for ti, values in zip(
+            tis, ({"state": "running"}, {"state": "success"}, {"queued_dttm": now}), strict=False
+        ):
+            session.execute(update(TaskInstance).where(TaskInstance.id == ti.id).values(**values))
+    assert reschedule_queued([*ids, UUID(int=1)], now.timestamp() - 60) == set(ids[3:])
+    with create_session() as session:
+        found = {
+            UUID(str(ti.id)): (ti.state, ti.queued_dttm, ti.external_executor_id) for ti in stored(session)
+        }
+    assert {found[ti_id] for ti_id in ids[3:]} == {("scheduled", None, None)}
+    assert [found[ti_id][0] for ti_id in ids[:3]] == ["running", "success", "queued"]
+    assert {found[ti_id][2] for ti_id in ids[:3]} == {"x"}
 
 
 @pytest.mark.usefixtures("clean")

@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from airflow_dispatch_provider.executors import celery_executor, holding_back
 from airflow_dispatch_provider.executors.celery import publisher as module
+from airflow_dispatch_provider.executors.celery.lost_messages import LostMessages
+from airflow_dispatch_provider.executors.celery.lost_results import LostResults
 from airflow_dispatch_provider.executors.celery.publisher import Publisher
+from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
 
+from .fakes import FakePublisher, FakeWatcher
 from .publishing import FakeBroker
 
 
@@ -46,3 +52,32 @@ def news(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Gives the levels of what was logged, but for DEBUG."""
     caplog.set_level(logging.INFO, module.__name__)
     return lambda: [record.levelname for record in caplog.records if record.name == module.__name__]
+
+
+@pytest.fixture
+def no_database(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What would have been written to the database."""
+    written: list[Any] = []
+    monkeypatch.setattr(
+        celery_executor, "update_queued", lambda ids, **values: written.append((list(ids), values))
+    )
+    monkeypatch.setattr(holding_back.Keepalive, "refresh", lambda self, now, held: None)
+    return written
+
+
+@pytest.fixture
+def make_executor() -> Callable[..., CeleryExecutor]:
+    def make(slots: int = 10, max_unsent: int = 100) -> CeleryExecutor:
+        executor = CeleryExecutor(parallelism=slots)
+        executor._publisher, executor._watcher = FakePublisher(), FakeWatcher()
+        executor._max_unsent = max_unsent
+        executor._lost = LostResults(lambda ids: ids)
+        executor._lost_messages = LostMessages(lambda ids, before: [])
+        return executor
+
+    return make
+
+
+@pytest.fixture
+def executor(make_executor: Callable[..., CeleryExecutor]) -> CeleryExecutor:
+    return make_executor()

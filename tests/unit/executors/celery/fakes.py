@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The executor's two threads, as lists."""
+"""The executor's two threads, as lists, and what tests do with an executor that has them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
+from airflow.utils.state import TaskInstanceState
+
+from airflow_dispatch_provider.executors import airflow_api
 from airflow_dispatch_provider.executors.celery.message import Outgoing
+from airflow_dispatch_provider.executors.celery.publisher import Sent
 from airflow_dispatch_provider.executors.celery.results import Result
+from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
+
+QUEUED, SUCCESS, FAILED = TaskInstanceState.QUEUED, TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
 
 
 class FakePublisher:
@@ -21,6 +28,7 @@ class FakePublisher:
         self.revoked: list[str] = []
         self.settled_ids: list[str] = []
         self.problem: str | None = None
+        self.kept_since: float | None = None
         self._waiting: dict[str, Outgoing] = {}
 
     @property
@@ -78,3 +86,28 @@ class FakeWatcher:
 
     def stop(self) -> None:
         """Nothing to stop."""
+
+
+def key_of(executor: CeleryExecutor, workload: Any) -> Any:
+    return airflow_api.workload_key(executor, workload)
+
+
+def give(executor: CeleryExecutor, *tasks: Any) -> list[str]:
+    """Queue tasks and let the executor hand them over; returns the Celery ids."""
+    before = len(executor._publisher.submitted)
+    for task in tasks:
+        executor.queue_workload(task, None)
+    executor.heartbeat()
+    return [outgoing.celery_id for outgoing in executor._publisher.submitted[before:]]
+
+
+def send_all(executor: CeleryExecutor) -> None:
+    publisher = executor._publisher
+    publisher.reports += [Sent(outgoing) for outgoing in publisher.take()]
+    executor.heartbeat()
+
+
+def report(executor: CeleryExecutor, celery_id: str, state: str, info: Any = None) -> dict[Any, Any]:
+    executor._watcher.results.append(Result(celery_id, state, info))
+    executor.heartbeat()
+    return executor.get_event_buffer()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock
 
@@ -14,71 +13,15 @@ from celery import states
 
 from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.executors import airflow_api, celery_executor, holding_back
-from airflow_dispatch_provider.executors.celery.lost_results import LostResults
 from airflow_dispatch_provider.executors.celery.publisher import Failed, Sent
-from airflow_dispatch_provider.executors.celery.results import Result
 from airflow_dispatch_provider.executors.celery_executor import WAITED, CeleryExecutor
 from airflow_dispatch_provider.executors.protocols import ReportsHealth, ReturnsWork
 from airflow_dispatch_provider.testing import make_callback, make_task
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
-from .fakes import FakePublisher, FakeWatcher
+from .fakes import FAILED, QUEUED, SUCCESS, give, key_of, report, send_all
 
-QUEUED, SUCCESS, FAILED = TaskInstanceState.QUEUED, TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
 pytestmark = pytest.mark.usefixtures("no_database")
-
-
-@pytest.fixture
-def no_database(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What would have been written to the database."""
-    written: list[Any] = []
-    monkeypatch.setattr(
-        celery_executor, "update_queued", lambda ids, **values: written.append((list(ids), values))
-    )
-    monkeypatch.setattr(holding_back.Keepalive, "refresh", lambda self, now, held: None)
-    return written
-
-
-@pytest.fixture
-def make_executor() -> Callable[..., CeleryExecutor]:
-    def make(slots: int = 10, max_unsent: int = 100) -> CeleryExecutor:
-        executor = CeleryExecutor(parallelism=slots)
-        executor._publisher, executor._watcher = FakePublisher(), FakeWatcher()
-        executor._max_unsent = max_unsent
-        executor._lost = LostResults(lambda ids: ids)
-        return executor
-
-    return make
-
-
-@pytest.fixture
-def executor(make_executor: Callable[..., CeleryExecutor]) -> CeleryExecutor:
-    return make_executor()
-
-
-def key_of(executor: CeleryExecutor, workload: Any) -> Any:
-    return airflow_api.workload_key(executor, workload)
-
-
-def give(executor: CeleryExecutor, *tasks: Any) -> list[str]:
-    """Queue tasks and let the executor hand them over; returns the Celery ids."""
-    before = len(executor._publisher.submitted)
-    for task in tasks:
-        executor.queue_workload(task, None)
-    executor.heartbeat()
-    return [outgoing.celery_id for outgoing in executor._publisher.submitted[before:]]
-
-
-def send_all(executor: CeleryExecutor) -> None:
-    publisher = executor._publisher
-    publisher.reports += [Sent(outgoing) for outgoing in publisher.take()]
-    executor.heartbeat()
-
-
-def report(executor: CeleryExecutor, celery_id: str, state: str, info: Any = None) -> dict[Any, Any]:
-    executor._watcher.results.append(Result(celery_id, state, info))
-    executor.heartbeat()
-    return executor.get_event_buffer()
 
 
 def test_it_is_what_the_router_looks_for(executor):
@@ -345,39 +288,6 @@ def test_a_copy_that_was_refused_does_not_fail_the_task(executor, monkeypatch, s
     executor.get_event_buffer()
     assert len(report(executor, celery_id, states.FAILURE, ServerResponseError("409"))) == events
     assert len(executor.running) == 1 - events
-
-
-def test_adoption(executor):
-    """Tasks with a Celery id are waited for, the others returned."""
-    task, without = make_task(), make_task()
-    adopted = (
-        task.ti.model_copy(update={"external_executor_id": "theirs"}) if AIRFLOW_V_3_2_PLUS else Ti(task)
-    )
-    other = without.ti if AIRFLOW_V_3_2_PLUS else Ti(without, None)
-    assert list(executor.try_adopt_task_instances([adopted, other])) == [other]
-    assert executor._watcher.watched == ["theirs"]
-    assert executor.running == {key_of(executor, task)}
-    assert executor._task_ids_in_flight() == {"theirs": task.ti.id}
-    assert report(executor, "theirs", states.SUCCESS)[key_of(executor, task)][0] == SUCCESS
-
-
-def test_its_own_tasks_are_not_adopted(executor):
-    """A scheduler whose heartbeat was late is offered what it has: nothing is forgotten, and nothing doubled."""
-    sent, waiting = make_task(), make_task()
-    (celery_id,) = give(executor, sent)
-    executor.queue_workload(waiting, None)
-    offered = [task.ti if AIRFLOW_V_3_2_PLUS else Ti(task) for task in (sent, waiting)]
-    assert list(executor.try_adopt_task_instances(offered)) == []
-    assert executor._flights[celery_id].workload is sent
-    assert executor._watcher.watched == []
-    assert executor.has_task(waiting.ti)
-
-
-class Ti:
-    """A task instance as Airflow 3.1 offers it for adoption."""
-
-    def __init__(self, task: Any, external_executor_id: str | None = "theirs") -> None:
-        self.id, self.key, self.external_executor_id = str(task.ti.id), task.ti.key, external_executor_id
 
 
 def test_the_end_gives_back_what_was_not_sent(executor, no_database):

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A broker that comes back empty after tasks of a dead scheduler were adopted."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import update
+from support import wait_until
+from valkey_server import ValkeyServer
+
+from airflow_dispatch_provider.executors import airflow_api
+from airflow_dispatch_provider.executors.celery import publisher
+from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
+
+from ..database import TASKS, stored
+
+pytestmark = pytest.mark.integration("redis")
+
+
+def test_adopted_tasks_are_scheduled_again(
+    database: str, own_valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None fails, and none waits until it is found stuck; the one that a worker has goes on."""
+    monkeypatch.setenv("AIRFLOW__CELERY__BROKER_URL", own_valkey.url())
+    monkeypatch.setenv("AIRFLOW__CELERY__RESULT_BACKEND", own_valkey.url(1))
+    monkeypatch.setattr(publisher, "CHECK_INTERVAL", 0.1)
+    hour_ago = datetime.now(timezone.utc) - timedelta(hours=1)
+    with create_session() as session:
+        session.execute(
+            update(TaskInstance).values(state="queued", queued_dttm=hour_ago, external_executor_id="theirs")
+        )
+        tis = stored(session)
+        for number, ti in enumerate(tis):
+            ti.external_executor_id = f"theirs-{number}"
+        tis[0].state = "running"
+    heir = CeleryExecutor(parallelism=2 * TASKS)
+    heir.job_id = 1
+    # As a scheduler of a deployment that is not new: the broker has had its data for longer than the tasks are queued.
+    _begin(own_valkey, hour_ago - timedelta(hours=1))
+    heir.start()
+    try:
+        wait_until(lambda: heir._publisher.kept_since)
+        assert list(heir.try_adopt_task_instances(tis)) == []
+        heir.heartbeat()
+        assert heir.get_event_buffer() == {}
+        own_valkey.restart(empty=True)
+        lost = {airflow_api.task_key(heir, ti) for ti in tis[1:]}
+        events: dict[Any, Any] = {}
+        wait_until(
+            lambda: heir.heartbeat() or events.update(heir.get_event_buffer()) or events.keys() >= lost
+        )
+        assert events == dict.fromkeys(lost, (TaskInstanceState.SUCCESS, None))
+        assert heir.running == {airflow_api.task_key(heir, tis[0])}
+    finally:
+        heir.end()
+    with create_session() as session:
+        assert [ti.state for ti in stored(session)] == ["running", *["scheduled"] * (TASKS - 1)]
+
+
+def _begin(server: ValkeyServer, when: datetime) -> None:
+    import redis
+
+    with redis.Redis.from_url(server.url()) as client:
+        client.hset("_airflow_dispatch.since", "since", when.timestamp())
