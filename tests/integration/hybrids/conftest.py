@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of an Airflow 2 that ran CeleryKubernetesExecutor, over a real broker and a real API server."""
+"""The options of an Airflow 2 that ran a hybrid executor, over a real broker and a real API server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kube_server import KubeServer
 from sqlalchemy import delete, update
 from valkey_server import ValkeyServer
 
-from airflow_dispatch_provider.executors.celery_kubernetes_executor import CeleryKubernetesExecutor
+from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
 
 from ..celery.conftest import valkey
 from ..kubernetes.conftest import agent_on, shared_kube
@@ -29,10 +29,13 @@ from ..kubernetes.executors import options
 __all__ = ["agent_on", "shared_kube", "valkey"]
 
 JOB_ID = 41
-KUBERNETES_QUEUE, CELERY_QUEUE = "a", "b"
+KUBERNETES_QUEUE, OTHER_QUEUE = "a", "b"
 """Half of the stored task instances have the one, half the other."""
 
-Start = Callable[..., CeleryKubernetesExecutor]
+HYBRIDS = ("celery_kubernetes_executor", "local_kubernetes_executor")
+"""Sections of their options."""
+
+Start = Callable[..., DispatchExecutor]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Places:
     kube: KubeServer
     namespace: str
 
-    def messages(self, queue: str = CELERY_QUEUE) -> list[str]:
+    def messages(self, queue: str = OTHER_QUEUE) -> list[str]:
         """Ids of the tasks, or names of other workloads, that wait for Celery workers in a queue."""
         return [_task_of(json.loads(message)) for message in self.broker.lrange(queue, 0, -1)]
 
@@ -68,7 +71,7 @@ def places(
     sections = {
         "celery": {"broker_url": valkey.url(), "result_backend": valkey.url(1)},
         "kubernetes_executor": options(shared_kube.kubeconfig(), namespace, tmp_path),
-        "celery_kubernetes_executor": {"kubernetes_queue": KUBERNETES_QUEUE},
+        **{section: {"kubernetes_queue": KUBERNETES_QUEUE} for section in HYBRIDS},
     }
     for section, values in sections.items():
         for option, value in values.items():
@@ -79,13 +82,15 @@ def places(
 
 
 @pytest.fixture
-def start(places: Places, queued: None, dispatch_config: Callable[..., None]) -> Iterator[Start]:
-    """Starts executors, with options of [dispatch] on top."""
+def start(
+    hybrid: type[DispatchExecutor], places: Places, queued: None, dispatch_config: Callable[..., None]
+) -> Iterator[Start]:
+    """Starts executors of the module's class, with options of [dispatch] on top."""
     with ExitStack() as stack:
 
-        def started(job_id: int = JOB_ID, **on_top: Any) -> CeleryKubernetesExecutor:
+        def started(job_id: int = JOB_ID, **on_top: Any) -> DispatchExecutor:
             dispatch_config(**on_top)
-            executor = CeleryKubernetesExecutor()
+            executor = hybrid()
             executor.job_id = job_id
             executor.start()
             stack.callback(executor.end)

@@ -19,7 +19,8 @@ from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
 from ..database import TASKS, as_the_scheduler_offers_them, save_event_log, stored, workload_of
 from ..kubernetes.executors import beat_until
-from .conftest import CELERY_QUEUE, JOB_ID, KUBERNETES_QUEUE
+from .conftest import JOB_ID, KUBERNETES_QUEUE, OTHER_QUEUE
+from .queued import one_of, queue_all, task_ids
 
 pytestmark = [
     pytest.mark.integration("redis"),
@@ -32,21 +33,9 @@ HALF = TASKS // 2
 QUEUE_OPTION = "AIRFLOW__CELERY_KUBERNETES_EXECUTOR__KUBERNETES_QUEUE"
 
 
-def queue_all(executor: Any) -> None:
-    with create_session() as session:
-        for ti in stored(session):
-            executor.queue_workload(workload_of(ti), session)
-
-
-def task_ids(queue: str) -> list[str]:
-    with create_session() as session:
-        return sorted(ti.task_id for ti in stored(session) if ti.queue == queue)
-
-
-def one_of(queue: str) -> Any:
-    """A stored task instance."""
-    with create_session() as session:
-        return next(ti for ti in stored(session) if ti.queue == queue)
+@pytest.fixture
+def hybrid() -> type[CeleryKubernetesExecutor]:
+    return CeleryKubernetesExecutor
 
 
 def test_tasks_go_where_their_queue_says(start, places):
@@ -55,7 +44,7 @@ def test_tasks_go_where_their_queue_says(start, places):
     queue_all(executor)
     beat_until(executor, lambda _: len(places.pods()) + len(places.messages()) == TASKS)
     assert sorted(places.pods()) == task_ids(KUBERNETES_QUEUE)
-    assert sorted(places.messages()) == task_ids(CELERY_QUEUE)
+    assert sorted(places.messages()) == task_ids(OTHER_QUEUE)
     assert executor.slots_occupied == TASKS
 
 
@@ -76,7 +65,7 @@ def test_tasks_are_adopted_from_who_has_them(start, places, monkeypatch):
     events = beat_until(executor, lambda events: len(events) == TASKS and len(places.pods()) == HALF)
     save_event_log(executor)
     store_ids(executor, events)
-    monkeypatch.setenv(QUEUE_OPTION, CELERY_QUEUE)
+    monkeypatch.setenv(QUEUE_OPTION, OTHER_QUEUE)
     heir = start(job_id=JOB_ID + 1)
     with create_session() as session:
         assert list(heir.try_adopt_task_instances(as_the_scheduler_offers_them(session))) == []

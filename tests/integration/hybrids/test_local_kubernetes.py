@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LocalKubernetesExecutor with the options of Airflow 2, real processes and a real API server.
+
+The tasks on this machine fail by themselves, for there is no Airflow that they could report to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.utils.session import create_session
+from airflow.utils.state import TaskInstanceState
+
+from airflow_dispatch_provider.executors import airflow_api
+from airflow_dispatch_provider.executors.local_kubernetes_executor import LocalKubernetesExecutor
+from airflow_dispatch_provider.testing import make_callback
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
+
+from ..database import TASKS, as_the_scheduler_offers_them, save_event_log, stored
+from ..kubernetes.executors import beat_until
+from .conftest import JOB_ID, KUBERNETES_QUEUE, OTHER_QUEUE
+from .queued import queue_all, task_ids
+
+pytestmark = [
+    pytest.mark.integration("redis"),
+    pytest.mark.integration("kubernetes"),
+    # What differs between databases is tested with the router.
+    pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session"),
+]
+
+HALF = TASKS // 2
+FAILED = TaskInstanceState.FAILED
+
+
+@pytest.fixture
+def hybrid() -> type[LocalKubernetesExecutor]:
+    return LocalKubernetesExecutor
+
+
+def ended(executor: Any, events: dict[Any, Any]) -> list[str]:
+    """Ids of the tasks that were run on this machine, and have ended."""
+    with create_session() as session:
+        names = {airflow_api.task_key(executor, ti): ti.task_id for ti in stored(session)}
+    return sorted(names[key] for key, (state, _) in events.items() if state == FAILED)
+
+
+def test_tasks_go_where_their_queue_says(start, places):
+    """A pod for each task of kubernetes_queue, a process on this machine for every other."""
+    executor = start()
+    queue_all(executor)
+    events = beat_until(
+        executor, lambda events: len(ended(executor, events)) == HALF and len(places.pods()) == HALF
+    )
+    assert sorted(places.pods()) == task_ids(KUBERNETES_QUEUE)
+    assert ended(executor, events) == task_ids(OTHER_QUEUE)
+
+
+def test_a_full_kubernetes_does_not_starve_this_machine(start, places):
+    """With slots of its own, what it has no room for waits, and the others run."""
+    executor = start(backends={"kubernetes": {"slots": 2}})
+    queue_all(executor)
+    beat_until(executor, lambda events: len(ended(executor, events)) == HALF and len(places.pods()) == 2)
+    executor.heartbeat()
+    assert (len(places.pods()), executor.slots_occupied, executor.slots_available > 0) == (2, 2, True)
+
+
+def test_pods_are_adopted_and_the_rest_is_scheduled_again(start, places):
+    """The processes of a dead scheduler's machine cannot be waited for by another one."""
+    executor = start()
+    queue_all(executor)
+    beat_until(executor, lambda events: len(ended(executor, events)) == HALF and len(places.pods()) == HALF)
+    save_event_log(executor)
+    heir = start(job_id=JOB_ID + 1)
+    with create_session() as session:
+        rejected = heir.try_adopt_task_instances(as_the_scheduler_offers_them(session))
+        assert sorted(ti.task_id for ti in rejected) == task_ids(OTHER_QUEUE)
+    ledger = heir._router.ledger
+    assert (ledger.load("kubernetes"), ledger.load("local")) == (HALF, 0)
+
+
+def test_revoked_tasks_are_taken_back_from_either(start, places):
+    """Held, as a process, or as a pod: the slots are free again, and nothing is reported any more."""
+    executor = start(backends={"kubernetes": {"slots": 1}, "local": {"slots": 1}})
+    queue_all(executor)
+    beat_until(executor, lambda _: places.pods())
+    with create_session() as session:
+        for ti in stored(session):
+            executor.revoke_task(ti=ti)
+    executor.get_event_buffer()
+    events = beat_until(executor, lambda _: not places.pods())
+    assert (events, executor.slots_occupied, len(executor.running)) == ({}, 0, 0)
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="callbacks came with Airflow 3.2")
+def test_callbacks_run_on_this_machine(start, places):
+    """Pods cannot run them: not even one that names the Kubernetes queue."""
+    executor = start()
+    callbacks = [make_callback(queue) for queue in (None, KUBERNETES_QUEUE)]
+    for callback in callbacks:
+        executor.queue_workload(callback, None)
+    keys = {airflow_api.workload_key(executor, callback) for callback in callbacks}
+    beat_until(executor, lambda events: keys <= events.keys() and not executor.slots_occupied)
+    assert places.pods() == []
