@@ -153,13 +153,22 @@ class Deployment:
     def kill_worker(self, name: str, seconds: float) -> None:
         """With all its tasks, as when its machine is lost: these are in process groups of their own."""
         with self.outages.note(f"{name} killed"):
-            tree = psutil.Process(self._pids[name]).children(recursive=True)
+            tree = psutil.Process(self._pids.pop(name)).children(recursive=True)
             self.airflow.kill_component(name)
             for process in tree:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             self._wait(seconds)
             self.start_worker(name)
+
+    def revive(self) -> None:
+        """Start workers again that have ended by themselves, as whatever runs them in production would: some do when
+        their broker goes away while they start."""
+        for name, pid in list(self._pids.items()):
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                with self.outages.note(f"{name} ended by itself"):
+                    self.airflow.kill_component(name)
+                    self.start_worker(name)
 
     def kill_scheduler(self, seconds: float) -> None:
         kill_scheduler(self, self._wait, seconds)

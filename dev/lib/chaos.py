@@ -88,6 +88,9 @@ class Deployment(Protocol):
     def ended(self) -> int:
         """Tasks whose work has been done."""
 
+    def revive(self) -> None:
+        """Start again what may end by itself, and has."""
+
 
 class Progress:
     """Says on stderr how far the tasks are, and waits meanwhile."""
@@ -115,6 +118,7 @@ class Progress:
         deadline = time.monotonic() + timeout
         while not (so := condition()) and time.monotonic() < deadline:
             if self.deployment:
+                self.deployment.revive()
                 self.deployment.airflow.check_running()
             if time.monotonic() - self._said >= 10:
                 self.say("going on")
