@@ -165,13 +165,16 @@ class RedisBroker(ChannelBroker):
             commands.push(key, text.fill(outgoing.celery_id, outgoing.payload()), outgoing)
             return
         publications = self._messages.publications(outgoing)
+        known = outgoing.queue in self._declared
         self._declare(outgoing.queue, publications)
-        for publication in publications:
-            for command in self._recorded(publication):
-                if command[0] == "lpush":
-                    commands.push(command[1], command[2], outgoing)
-                else:
-                    commands.others[command] = None
+        recorded = [command for publication in publications for command in self._recorded(publication)]
+        if all(name != "lpush" for name, *_ in recorded):  # kombu drops what no queue is bound for
+            raise (ConnectionError if known else LookupError)(f"no queue is bound for {outgoing.queue!r}")
+        for command in recorded:
+            if command[0] == "lpush":
+                commands.push(command[1], command[2], outgoing)
+            else:
+                commands.others[command] = None
 
     def _template(self, queue: str) -> tuple[str, Template] | None:
         """Key and template of a queue's messages; None where each has to be made by kombu."""
