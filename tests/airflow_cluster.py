@@ -52,6 +52,7 @@ class AirflowCluster:
     :param env: Airflow settings on top of the defaults here, as ``AIRFLOW__SECTION__OPTION``.
     :param db_url: SQLAlchemy URL of the metadata database; a SQLite file in ``home`` when not given.
     :param components: which processes ``start`` starts.
+    :param is_migrated: whether the database has Airflow's tables already.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class AirflowCluster:
         env: Mapping[str, str] | None = None,
         db_url: str | None = None,
         components: Sequence[str] = COMPONENTS,
+        is_migrated: bool = False,
     ) -> None:
         self.home = Path(home).resolve()
+        self.is_migrated = is_migrated
         self.components = tuple(components)
         self.port = free_port()
         self.dags = self.home / "dags"
@@ -96,7 +99,8 @@ class AirflowCluster:
 
         ``on_poll`` is called about once a second with what is being waited for.
         """
-        self.migrate()
+        if not self.is_migrated:
+            self.migrate()
         for component in self.components:
             self.start_component(component)
         self.wait_until_healthy(timeout, on_poll)
@@ -391,9 +395,7 @@ class AirflowCluster:
 
     def _open_tasks(self, dag_id: str, run_id: str) -> str:
         rows = [row for row in self.task_instances(dag_id, run_id) if row["state"] not in _ENDED]
-        lines = (
-            f"{row['task_id']} {row['state']} on pid {row['pid']} since {row['start_date']}" for row in rows
-        )
+        lines = (f"{row['task_id']} {row['state']}, pid {row['pid']}" for row in rows)
         return "\n".join(["Tasks that have not ended:", *lines])
 
     def _all_pages(self, path: str, key: str, params: Mapping[str, object]) -> list[Row]:

@@ -42,9 +42,10 @@ class PostgresServer:
     def url_of(self, database: str) -> str:
         return f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/{database}"
 
-    def create_database(self, name: str) -> str:
-        """Make an empty database; returns its SQLAlchemy URL."""
-        self._run("createdb", "--host=127.0.0.1", f"--port={self.port}", "--username=postgres", name)
+    def create_database(self, name: str, template: str = "template1") -> str:
+        """Make a copy of a database that nobody uses; returns its SQLAlchemy URL. The default is an empty one."""
+        server = ["--host=127.0.0.1", f"--port={self.port}", "--username=postgres"]
+        self._run("createdb", *server, f"--template={template}", name)
         return self.url_of(name)
 
     def start(self) -> None:

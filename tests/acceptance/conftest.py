@@ -45,15 +45,24 @@ def settings(records: Path, tasks: int) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     with PostgresServer() as server:
         yield server
 
 
+@pytest.fixture(scope="session")
+def migrated(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a database with Airflow's tables, for others to be copies of."""
+    name = "migrated"
+    home = tmp_path_factory.mktemp(name)
+    AirflowCluster(home, settings(home, 0), postgres.create_database(name)).migrate()
+    return name
+
+
 @pytest.fixture
 def make_cluster(
-    postgres: PostgresServer, tmp_path: Path, request: pytest.FixtureRequest
+    postgres: PostgresServer, migrated: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., AirflowCluster]]:
     """Starts whole Airflows, with three local backends behind the router; stops them after the test."""
     with ExitStack() as stack:
@@ -61,9 +70,9 @@ def make_cluster(
         def make(tasks: int = 0, **more: str) -> AirflowCluster:
             records = tmp_path / "records"
             records.mkdir()
-            database = postgres.create_database(request.node.name.replace("test_", "")[:40])
+            database = postgres.create_database(request.node.name.replace("test_", "")[:40], migrated)
             env = {**settings(records, tasks), **more}
-            cluster = AirflowCluster(tmp_path / "home", env, database, COMPONENTS)
+            cluster = AirflowCluster(tmp_path / "home", env, database, COMPONENTS, is_migrated=True)
             shutil.copy(Path(__file__).with_name("recorded_dag.py"), cluster.dags)
             return stack.enter_context(cluster)
 
