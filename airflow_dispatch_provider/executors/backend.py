@@ -141,6 +141,11 @@ class Backend:
         """Whether it may be called: started, and its circuit not open."""
         return self.started and self.circuit.state(now) is not CircuitState.OPEN
 
+    def may_adopt(self, now: float) -> bool:
+        """Whether it may be asked to adopt: an executor that reports its health knows what it can do without its
+        server, and a task that is adopted costs none of its tries."""
+        return self.usable(now) or (self.started and isinstance(self._executor, ReportsHealth))
+
     def may_start(self, now: float) -> bool:
         return not self.started and self.circuit.state(now) is not CircuitState.OPEN
 

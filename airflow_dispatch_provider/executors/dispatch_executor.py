@@ -285,7 +285,7 @@ class DispatchExecutor(BaseExecutor):
 
     def _ask(self, router: Router, name: str, tis: Sequence[Any], now: float) -> Sequence[Any] | None:
         backend = router.backends.get(name)
-        if backend is None or not backend.usable(now):
+        if backend is None or not backend.may_adopt(now):
             return None
         executor = backend.executor
         return backend.call("adoption", now, lambda: executor.try_adopt_task_instances(tis), None)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -362,17 +362,33 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         wanted = {key: str(ti.id) for key, ti in foreign.items()}
         # Before their pods are looked at: an end that is seen at once is looked up under these.
         self._flights.update((key, _Flight(key, UUID(ti_id), None)) for key, ti_id in wanted.items())
-        try:
-            adopted = controller.adopt(workers, self._label, wanted).result(ADOPTION)
-        except Exception as error:
-            self.log.warning("Pods of other schedulers cannot be looked up now: %s", repr(error))
+        adopted = self._adopt_now(controller, workers, wanted)
+        if adopted is None:
             adopted = {key for key, ti in foreign.items() if ti.state == TaskInstanceState.RUNNING}
+            # Some may have this scheduler's label by now.
+            workers.append(self._label)
             controller.adopt_when_possible(workers, self._label, {key: wanted[key] for key in adopted})
         for key in wanted.keys() - adopted:
             del self._flights[key]
         self.running.update(adopted)
         self.log.info("Adopted the pods of %d tasks of %d.", len(adopted), len(foreign))
         return [ti for key, ti in foreign.items() if key not in adopted]
+
+    def _adopt_now(
+        self, controller: Controller, workers: Sequence[str], wanted: Mapping[WorkloadKey, str]
+    ) -> set[WorkloadKey] | None:
+        """Keys of the tasks that have a pod; None where the cluster cannot be asked."""
+        problem = self.health()
+        if problem is None:
+            answer = controller.adopt(workers, self._label, wanted)
+            try:
+                adopted: set[WorkloadKey] = answer.result(ADOPTION)
+                return adopted
+            except Exception as error:
+                answer.cancel()
+                problem = repr(error)
+        self.log.warning("Pods of other schedulers cannot be looked up now: %s", problem)
+        return None
 
     # For people
 

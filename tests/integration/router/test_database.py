@@ -128,6 +128,20 @@ def test_a_running_task_without_a_row_is_offered_to_all(router):
 
 
 @pytest.mark.usefixtures("clean")
+def test_a_backend_whose_server_is_away_adopts_what_it_can(router, make_router):
+    """Its circuit is open for what it says of itself: nothing is scheduled again that it can wait for."""
+    dispatch_all(router)
+    successor = make_router({"a": 8, "b": 8}, routes=ROUTES)
+    child(successor, "b").problem = "the broker refuses connections"
+    successor.heartbeat()
+    with create_session() as session:
+        tis = as_the_scheduler_offers_them(session)
+        child(successor, "a").adoptable = child(successor, "b").adoptable = {ti.id for ti in tis}
+        assert list(successor.try_adopt_task_instances(tis)) == []
+    assert successor._router.ledger.load("b") == TASKS // 2
+
+
+@pytest.mark.usefixtures("clean")
 def test_a_backend_that_cannot_be_asked_keeps_what_runs(router, make_router, monkeypatch):
     """Running ones are kept, queued ones scheduled again; when it is back, it is asked about the former."""
     dispatch_all(router)

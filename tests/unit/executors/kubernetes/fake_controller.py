@@ -41,7 +41,9 @@ class FakeController:
         self.revoked: list[Any] = []
         self.there: set[Any] = set()
         self.adoption_error: Exception | None = None
+        self.asked = 0
         self.asked_later: list[Any] = []
+        self.asked_later_of: list[str] = []
         self.tidied: list[set[str]] = []
 
     @property
@@ -71,6 +73,7 @@ class FakeController:
         self.revoked.append(labels)
 
     def adopt(self, workers: Sequence[str], label: str, wanted: Any) -> Future[Any]:
+        self.asked += 1
         answer: Future[Any] = Future()
         if self.adoption_error:
             answer.set_exception(self.adoption_error)
@@ -80,6 +83,7 @@ class FakeController:
 
     def adopt_when_possible(self, workers: Sequence[str], label: str, wanted: Any) -> None:
         self.asked_later += wanted
+        self.asked_later_of += workers
 
     def tidy(self, living: set[str]) -> None:
         self.tidied.append(living)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+import pytest
 from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.executors import airflow_api
@@ -90,13 +91,18 @@ class TestAdoption:
         report(executor, Created(key, pod()))
         assert report(executor, Ended(key, pod(), End.SUCCEEDED))[key][0] == SUCCESS
 
-    def test_where_nobody_answers_what_runs_is_asked_for_later(self, executor, rows):
-        """To reset it would start a second copy beside the first."""
+    @pytest.mark.parametrize("known_before", [True, False])
+    def test_where_nobody_answers_what_runs_is_asked_for_later(self, executor, rows, known_before):
+        """To reset it would start a second copy beside the first. It may have been relabelled all the same, before the
+        answer was lost. A server that is known to be away is not waited for."""
         running, queued = orm_task(executor, RUNNING), orm_task(executor, QUEUED)
         executor._controller.adoption_error = TimeoutError()
+        executor._controller.problem = "The API server is away." if known_before else None
         assert list(executor.try_adopt_task_instances([running, queued])) == [queued]
         key = airflow_api.task_key(executor, running)
+        assert executor._controller.asked == (0 if known_before else 1)
         assert executor._controller.asked_later == [key]
+        assert executor._controller.asked_later_of == [str(running.queued_by_job_id), str(JOB_ID)]
         rows[UUID(running.id)] = Stored(RUNNING, JOB_ID)
         assert report(executor, Ended(key, None, End.VANISHED, "gone"))[key] == (FAILED, "gone")
 
