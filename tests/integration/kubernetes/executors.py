@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.configuration import conf
+from airflow.utils.state import TaskInstanceState
 from kube_server import executor_options
 
 from airflow_dispatch_provider.executors.backend_conf import BackendConf
@@ -24,6 +25,15 @@ def options(kubeconfig: Path, namespace: str, folder: Path, **more: Any) -> dict
     """``[kubernetes_executor]`` of a backend in that namespace."""
     image = {"worker_container_repository": "none", "worker_container_tag": "none"}
     return executor_options(kubeconfig, folder, namespace, **{**image, **more})
+
+
+class Orphan:
+    """A task instance of a dead scheduler, as far as adoption looks at it."""
+
+    def __init__(self, task: Any, state: TaskInstanceState) -> None:
+        ti = task.ti
+        self.__dict__.update({name: getattr(ti, name) for name in type(ti).model_fields})
+        self.state, self.queued_by_job_id, self.key = state, JOB_ID, ti.key
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from airflow_dispatch_provider.executors.task_instances import Stored
 from airflow_dispatch_provider.testing import make_task
 from airflow_dispatch_provider.testing.conformance import ExecutorContract
 
-from .executors import JOB_ID, beat_until, ended, options, started
+from .executors import JOB_ID, Orphan, beat_until, ended, options, started
 
 pytestmark = pytest.mark.integration("kubernetes")
 
@@ -233,15 +233,6 @@ def test_a_used_up_quota_is_waited_for(executor, shared_kube, namespace, agent):
     assert (executor.health(), "exceeded quota" in executor.no_room()) == (None, True)
     shared_kube.set_quota(namespace, pods=10)
     assert beat_until(executor, ended(key))[key][0] == SUCCESS
-
-
-class Orphan:
-    """A task instance of a dead scheduler, as far as adoption looks at it."""
-
-    def __init__(self, task: Any, state: TaskInstanceState) -> None:
-        ti = task.ti
-        self.__dict__.update({name: getattr(ti, name) for name in type(ti).model_fields})
-        self.state, self.queued_by_job_id, self.key = state, JOB_ID, ti.key
 
 
 class TestAdoption:

@@ -22,7 +22,7 @@ from airflow_dispatch_provider.executors.kubernetes_executor import WAITED, Kube
 from airflow_dispatch_provider.executors.task_instances import Stored
 from airflow_dispatch_provider.testing import make_task
 
-from .executors import JOB_ID, Events, beat_until, ended, options, started
+from .executors import JOB_ID, Events, Orphan, beat_until, ended, options, started
 
 pytestmark = pytest.mark.integration("kubernetes")
 
@@ -118,6 +118,29 @@ def test_a_server_that_is_away_at_the_start_is_waited_for(own_kube, namespace, t
         own_kube.restart()
         agent = agent_on(own_kube, namespaces=[namespace], processes=0, decide=lambda pod: Fate(EXIT))
         all_succeed_once(executor, keys, agent)
+
+
+def test_what_runs_is_adopted_when_the_server_answers_again(
+    own_kube, namespace, proxy, tmp_path, agent_on, monkeypatch
+):
+    """It was asked before, and nobody knows what has become of that: no task counts as vanished."""
+    monkeypatch.setattr(kubernetes_executor, "ADOPTION", 0.5)
+    tasks = [make_task() for _ in range(3)]
+    with started(options(own_kube.kubeconfig(), namespace, tmp_path)) as first:
+        for task in tasks:
+            first.queue_workload(task, None)
+        beat_until(first, lambda events: len(events) == 3)
+    running = Stored(TaskInstanceState.RUNNING.value, JOB_ID + 2)
+    monkeypatch.setattr(kubernetes_executor, "stored", lambda ids: dict.fromkeys(ids, running))
+    given = options(own_kube.kubeconfig(url=proxy.url(own_kube.url())), namespace, tmp_path)
+    proxy.mode = "hang"
+    with started(given, job_id=JOB_ID + 2) as heir:
+        keys = [airflow_api.workload_key(heir, task) for task in tasks]
+        orphans = [Orphan(task, TaskInstanceState.RUNNING) for task in tasks]
+        assert list(heir.try_adopt_task_instances(orphans)) == []
+        proxy.mode = "forward"
+        agent = agent_on(own_kube, namespaces=[namespace], processes=0, decide=lambda pod: Fate(EXIT))
+        all_succeed_once(heir, keys, agent)
 
 
 def test_a_server_that_is_killed_again_and_again_loses_nothing(executor, own_kube, agent):
