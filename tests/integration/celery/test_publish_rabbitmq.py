@@ -238,7 +238,7 @@ def test_confirms_are_awaited_unless_switched_off(option, channel, queue, rabbit
             assert publisher.drain() == []
             proxy.mode = "forward"
             all_sent(publisher, batch)
-            assert "may not have got 3 messages" in caplog.text
+            wait_until(lambda: "may not have got 3 messages" in caplog.text)
         wait_until(lambda: publisher.problem is None)
     arrived: list[dict[str, Any]] = []
     wait_until(lambda: arrived.extend(stored(channel, queue)) or len(arrived) >= 4)

@@ -237,11 +237,14 @@ class TestOutages:
         assert "does not have 10 messages" in caplog.text
 
     def test_a_server_that_has_forgotten_its_queues(self, own_valkey: ValkeyServer, monkeypatch):
-        """Not noticed yet, where each message is made by kombu, which drops what no queue is bound for."""
+        """Not noticed yet, where each message is made by kombu, which drops what no queue is bound for: as here, where
+        the queue has an exchange of its own."""
         monkeypatch.setattr(module, "CHECK_INTERVAL", 3600.0)
         queue = new_queue()
         first, later = make(3, queue), make(4, queue)
-        with publishing(make_app(own_valkey.url(), task_send_sent_event=True)) as publisher:
+        queues = [Queue(queue, Exchange("x", type="topic"), "a.b")]
+        app = make_app(own_valkey.url(), task_send_sent_event=True, task_queues=queues)
+        with publishing(app) as publisher:
             publisher.submit(first)
             all_sent(publisher, first)
             own_valkey.restart(empty=True)
