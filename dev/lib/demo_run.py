@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
-from environment import REPO, say, step
+from environment import REPO, ignore_signals, interrupt_on_signals, say, step
 
 sys.path.insert(0, str(REPO / "tests"))
 import demo_celery
@@ -37,7 +35,7 @@ def run(tasks: int, db: str, output: str, keep: bool, name: str | None) -> int:
     """
     extra = EXTRAS[name] if name else None
     layout = extra.layout if extra else LOCAL
-    _stop_on_signals()
+    interrupt_on_signals()
     home = Path(tempfile.mkdtemp(prefix="dispatch-demo-"))
     outcome = Outcome()
     try:
@@ -139,17 +137,8 @@ def _keep_running(airflow: AirflowCluster) -> None:
         threading.Event().wait()
 
 
-def _stop_on_signals() -> None:
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
-
-
 def _stop(airflow: AirflowCluster) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
+    ignore_signals()
     with step("Stopping Airflow"):
         airflow.stop()
 

@@ -13,11 +13,13 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 AIRFLOW_VERSIONS = ("3.1.8", "3.2.2", "3.3.2", "3.4.0b2")
 DEFAULT_AIRFLOW_VERSION = "3.3.2"
@@ -124,6 +126,23 @@ def run(main: object) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def interrupt_on_signals() -> None:
+    """Have SIGTERM, and the SIGHUP of a terminal that is closed, end the script as Ctrl-C does, so that it stops what
+    it has started."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+
+
+def ignore_signals() -> None:
+    """For the time in which it stops that: a second Ctrl-C must not leave processes behind."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _create(folder: Path, airflow_version: str, lock: Path) -> None:

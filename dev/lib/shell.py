@@ -16,7 +16,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import shell_plan
-from environment import REPO, DevError, add_airflow_version, enter, run, say, step
+from environment import (
+    REPO,
+    DevError,
+    add_airflow_version,
+    enter,
+    ignore_signals,
+    interrupt_on_signals,
+    run,
+    say,
+    step,
+)
 
 _EPILOG = """executors: %(executors)s,
 or any value of [core] executor. Servers that an executor cannot do without are started unasked.
@@ -51,21 +61,30 @@ def main() -> int:
     options, command = _parse()
     enter(options.airflow_version)
     sys.path.insert(0, str(REPO / "tests"))
+    interrupt_on_signals()
     with contextlib.ExitStack() as stack:
-        asked = shell_plan.integrations("" if options.no_airflow else options.executor, options.integration)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dispatch-shell-")))
         try:
-            import shell_servers  # needs the environment that was just entered
+            env = _start(stack, options)
+            return subprocess.run(command, env=env, cwd=REPO, check=False).returncode
+        finally:
+            ignore_signals()
 
-            servers = shell_servers.start(stack, asked, folder)
-            env = {**os.environ, **servers.variables}
-            if not options.no_airflow:
-                env = _airflow(stack, folder, options, servers.options)
-        except RuntimeError as error:
-            raise DevError(str(error)) from error
-        from node_agent import airflow_env
 
-        return subprocess.run(command, env=airflow_env(env), cwd=REPO, check=False).returncode
+def _start(stack: contextlib.ExitStack, options: argparse.Namespace) -> dict[str, str]:
+    """Start what was asked for; returns the environment of the shell."""
+    import shell_servers  # needs the environment that was just entered
+    from node_agent import airflow_env
+
+    asked = shell_plan.integrations("" if options.no_airflow else options.executor, options.integration)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dispatch-shell-")))
+    try:
+        servers = shell_servers.start(stack, asked, folder)
+        env = {**os.environ, **servers.variables}
+        if not options.no_airflow:
+            env = _airflow(stack, folder, options, servers.options)
+    except RuntimeError as error:
+        raise DevError(str(error)) from error
+    return airflow_env(env)
 
 
 def _airflow(
