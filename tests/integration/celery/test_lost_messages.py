@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A broker that comes back empty after tasks of a dead scheduler were adopted."""
+"""A broker that comes back empty, and what is known of that where tasks of a dead scheduler were adopted."""
 
 from __future__ import annotations
 
+import time
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -15,12 +17,34 @@ from support import wait_until
 from valkey_server import ValkeyServer
 
 from airflow_dispatch_provider.executors import airflow_api
-from airflow_dispatch_provider.executors.celery import publisher
+from airflow_dispatch_provider.executors.celery import publisher as publisher_module
+from airflow_dispatch_provider.executors.celery.publisher import Publisher
 from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
 
 from ..database import TASKS, stored
+from .publishing import make_app, publishing
+from .redis_contents import connect
 
 pytestmark = pytest.mark.integration("redis")
+
+
+def test_since_when_it_has_lost_nothing(own_valkey: ValkeyServer, monkeypatch):
+    """The same for every scheduler, after every outage in which nothing was lost, and a later time else."""
+    monkeypatch.setattr(publisher_module, "CHECK_INTERVAL", 0.1)
+    app = make_app(own_valkey.url())
+    with ExitStack() as stack:
+        publisher, other = (_connected(stack.enter_context(publishing(app))) for _ in range(2))
+        began = publisher.kept_since
+        assert other.kept_since == began <= time.time()
+        connect(own_valkey).client_kill_filter(_type="normal", skipme=True)
+        wait_until(lambda: not publisher.problem)
+        assert publisher.kept_since == began
+        own_valkey.restart(empty=True)
+        wait_until(lambda: publisher.kept_since > began and other.kept_since > began)
+        assert publisher.kept_since <= time.time()
+    with publishing(app) as later:
+        wait_until(lambda: later.kept_since)
+        assert began < later.kept_since <= time.time()
 
 
 def test_adopted_tasks_are_scheduled_again(
@@ -29,7 +53,7 @@ def test_adopted_tasks_are_scheduled_again(
     """None fails, and none waits until it is found stuck; the one that a worker has goes on."""
     monkeypatch.setenv("AIRFLOW__CELERY__BROKER_URL", own_valkey.url())
     monkeypatch.setenv("AIRFLOW__CELERY__RESULT_BACKEND", own_valkey.url(1))
-    monkeypatch.setattr(publisher, "CHECK_INTERVAL", 0.1)
+    monkeypatch.setattr(publisher_module, "CHECK_INTERVAL", 0.1)
     hour_ago = datetime.now(timezone.utc) - timedelta(hours=1)
     with create_session() as session:
         session.execute(
@@ -61,6 +85,11 @@ def test_adopted_tasks_are_scheduled_again(
         heir.end()
     with create_session() as session:
         assert [ti.state for ti in stored(session)] == ["running", *["scheduled"] * (TASKS - 1)]
+
+
+def _connected(publisher: Publisher) -> Publisher:
+    wait_until(lambda: publisher.kept_since)
+    return publisher
 
 
 def _begin(server: ValkeyServer, when: datetime) -> None:

@@ -7,7 +7,6 @@ import base64
 import json
 import logging
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -251,24 +250,6 @@ class TestOutages:
             publisher.submit(later)
             all_sent(publisher, [*first, *later])
         assert sorted(ids_of(stored(connect(own_valkey), queue))) == sorted(ids([*first, *later]))
-
-    def test_since_when_it_has_lost_nothing(self, own_valkey: ValkeyServer, monkeypatch):
-        """The same for every scheduler, after every outage in which nothing was lost, and a later time else."""
-        monkeypatch.setattr(module, "CHECK_INTERVAL", 0.1)
-        app = make_app(own_valkey.url())
-        with publishing(app) as publisher, publishing(app) as other:
-            wait_until(lambda: publisher.kept_since and other.kept_since)
-            began = publisher.kept_since
-            assert other.kept_since == began <= time.time()
-            connect(own_valkey).client_kill_filter(_type="normal", skipme=True)
-            wait_until(lambda: not publisher.problem)
-            assert publisher.kept_since == began
-            own_valkey.restart(empty=True)
-            wait_until(lambda: publisher.kept_since > began and other.kept_since > began)
-            assert publisher.kept_since <= time.time()
-        with publishing(app) as later:
-            wait_until(lambda: later.kept_since)
-            assert began < later.kept_since <= time.time()
 
     def test_a_full_server_costs_time_only(self, own_valkey: ValkeyServer, news):
         """One outage, however often it is tried."""
