@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timezone
 from itertools import islice
 from typing import Any, NamedTuple
@@ -18,13 +18,12 @@ from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
 _OPEN = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
 _BATCH = 900
-"""Ids in one UPDATE: older SQLite takes no more than 999 variables."""
+"""Ids in one statement: older SQLite takes no more than 999 variables."""
 
 
 def update_queued(ids: Iterable[UUID], **values: Any) -> None:
     """Set columns of those task instances that are still queued; raises what the database raises."""
-    remaining = map(_stored_id, ids)
-    while batch := list(islice(remaining, _BATCH)):
+    for batch in _batches(ids):
         with create_session() as session:
             session.execute(
                 update(TaskInstance)
@@ -41,8 +40,7 @@ def reschedule_queued(ids: Iterable[UUID], before: float) -> set[UUID]:
     The rows are asked for after the change, so that a task that a worker begins meanwhile is never among them.
     """
     rescheduled: set[UUID] = set()
-    remaining = map(_stored_id, ids)
-    while batch := list(islice(remaining, _BATCH)):
+    for batch in _batches(ids):
         among = TaskInstance.id.in_(batch)
         queued = TaskInstance.state == TaskInstanceState.QUEUED
         late = TaskInstance.queued_dttm < datetime.fromtimestamp(before, timezone.utc)
@@ -89,9 +87,8 @@ class Stored(NamedTuple):
 def stored(ids: Iterable[UUID]) -> dict[UUID, Stored]:
     """Look task instances up by id; those that are not there are left out."""
     found: dict[UUID, Stored] = {}
-    remaining = map(_stored_id, ids)
     columns = (TaskInstance.id, TaskInstance.state, TaskInstance.queued_by_job_id)
-    while batch := list(islice(remaining, _BATCH)):
+    for batch in _batches(ids):
         with create_session(scoped=False) as session:
             for ti_id, state, job_id in session.execute(select(*columns).where(TaskInstance.id.in_(batch))):
                 found[UUID(str(ti_id))] = Stored(state, job_id)
@@ -102,6 +99,13 @@ def state_of(ti_id: UUID) -> str | None:
     """The state that Airflow has for a task instance."""
     with create_session() as session:
         return session.scalar(select(TaskInstance.state).where(TaskInstance.id == _stored_id(ti_id)))
+
+
+def _batches(ids: Iterable[UUID]) -> Iterator[list[Any]]:
+    """As many as one statement takes, as the database keeps them."""
+    remaining = map(_stored_id, ids)
+    while batch := list(islice(remaining, _BATCH)):
+        yield batch
 
 
 def _stored_id(ti_id: UUID) -> Any:

@@ -11,15 +11,14 @@ from support import lines_executed
 from airflow_dispatch_provider.executors.celery import lost_results
 from airflow_dispatch_provider.executors.celery.lost_messages import LostMessages
 from airflow_dispatch_provider.executors.celery.lost_results import LostResults
-from airflow_dispatch_provider.executors.celery.publisher import Sent
 from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
 from airflow_dispatch_provider.executors.keepalive import Keepalive
 from airflow_dispatch_provider.executors.kubernetes.model import Created, PodName
 from airflow_dispatch_provider.executors.kubernetes_executor import KubernetesExecutor
 from airflow_dispatch_provider.testing import make_task
 
-from .celery.fakes import FakePublisher, FakeWatcher
-from .kubernetes.fake_controller import FakeController
+from .celery import fakes as celery
+from .kubernetes import fake_controller as kubernetes
 
 FEW, MANY = 20, 400
 
@@ -46,7 +45,7 @@ def test_of_the_router(make_router):
     lines = []
     for size in (FEW, MANY):
         router = make_router({"a": size, "full": 1}, routes=[{"queue": "q", "to": ["full"]}], default="a")
-        for task in [make_task() for _ in range(size)] + [make_task("q") for _ in range(size)]:
+        for task in [*tasks(size), *tasks(size, "q")]:
             router.queue_workload(task, None)
         lines.append(lines_of_a_quiet_heartbeat(router, 2 * size))
         assert router._router.held == size - 1
@@ -58,11 +57,11 @@ def test_of_celery():
     lines = []
     for size in (FEW, MANY):
         executor = CeleryExecutor(parallelism=size)
-        executor._publisher, executor._watcher = FakePublisher(), FakeWatcher()
+        executor._publisher, executor._watcher = celery.FakePublisher(), celery.FakeWatcher()
         executor._max_unsent = size
         executor._lost, executor._lost_messages = LostResults(lambda ids: ids), LostMessages(lambda *_: [])
-        give(executor, size)
-        executor._publisher.reports += [Sent(outgoing) for outgoing in executor._publisher.take()]
+        celery.give(executor, *tasks(size))
+        celery.send_all(executor)
         lines.append(lines_of_a_quiet_heartbeat(executor, size))
     assert lines[0] == lines[1]
 
@@ -73,9 +72,9 @@ def test_of_kubernetes():
     for size in (FEW, MANY):
         executor = KubernetesExecutor()
         executor.parallelism = size
-        executor._controller, executor._max_unsent = FakeController(), size
+        executor._controller, executor._max_unsent = kubernetes.FakeController(), size
         executor._tidied, executor._tidy_interval = float("inf"), 3600.0
-        give(executor, size)
+        kubernetes.give(executor, *tasks(size))
         executor._controller.reports += [
             Created(job.key, PodName("airflow", str(number)))
             for number, job in enumerate(executor._controller.withdraw_all())
@@ -84,7 +83,5 @@ def test_of_kubernetes():
     assert lines[0] == lines[1]
 
 
-def give(executor: Any, size: int) -> None:
-    for _ in range(size):
-        executor.queue_workload(make_task(), None)
-    executor.heartbeat()
+def tasks(number: int, queue: str = "default") -> list[Any]:
+    return [make_task(queue) for _ in range(number)]
