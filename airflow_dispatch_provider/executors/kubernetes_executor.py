@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call, unused-ignore]
         self._controller: Controller | None = None
         self._flights: dict[WorkloadKey, _Flight] = {}
-        self._tidied = 0.0
+        self._tidied = -math.inf
 
     def __repr__(self) -> str:
         unsent = self._controller.unsent if self._controller else 0

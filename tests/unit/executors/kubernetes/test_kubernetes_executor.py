@@ -209,7 +209,10 @@ def test_the_database_is_asked_for_tasks_that_are_still_waited_for(executor, row
     assert executor._stored(keys) == {keys[0]: Stored(RUNNING, JOB_ID)}
 
 
-def test_pods_of_dead_schedulers_are_tidied_up_and_never_those_of_living_ones(executor):
+@pytest.mark.parametrize("uptime", [1.0, 1_000_000.0])
+def test_pods_of_dead_schedulers_are_tidied_up_and_never_those_of_living_ones(executor, uptime, monkeypatch):
+    """At the first heartbeat, also on a host that has just booted, whose monotonic clock is near 0."""
+    monkeypatch.setattr(f"{KubernetesExecutor.__module__}.time.monotonic", lambda: uptime)
     executor.heartbeat()
     executor.heartbeat()
     assert executor._controller.tidied == [{"7", "8"}]
