@@ -53,6 +53,7 @@ class AirflowCluster:
     :param db_url: SQLAlchemy URL of the metadata database; a SQLite file in ``home`` when not given.
     :param components: which processes ``start`` starts.
     :param is_migrated: whether the database has Airflow's tables already.
+    :param port: of the API server; a free one when not given.
     """
 
     def __init__(
@@ -62,11 +63,12 @@ class AirflowCluster:
         db_url: str | None = None,
         components: Sequence[str] = COMPONENTS,
         is_migrated: bool = False,
+        port: int | None = None,
     ) -> None:
         self.home = Path(home).resolve()
         self.is_migrated = is_migrated
         self.components = tuple(components)
-        self.port = free_port()
+        self.port = port or free_port()
         self.dags = self.home / "dags"
         self.dags.mkdir(parents=True, exist_ok=True)
         self._output = self.home / "processes"

@@ -6,23 +6,36 @@ from __future__ import annotations
 
 import argparse
 
-from environment import add_airflow_version, enter, run
+import demo_needs
+import kube_build
+from environment import add_airflow_version, enter, interrupt_on_signals, is_inside, run
 
-_EPILOG = """It needs Python 3.11 and a package index for pip, nothing else: no root, no Docker, no server.
-Progress goes to stderr, the table (or JSON) to stdout.
-Exit code 0: every task succeeded, ran where the routes say, and no backend ever ran more than its slots;
+_EPILOG = """It needs Python 3.11, 3.12 or 3.13 and a package index; no root, no Docker. What else it needs, and the
+routes that it shows, are printed when it starts.
+Progress goes to stderr, the tables (or JSON) to stdout.
+
+examples:
+  ./dev/demo                      three LocalExecutors behind the router
+  ./dev/demo --with celery        one LocalExecutor, two CeleryExecutors with a broker each
+  ./dev/demo --keep --port 8080   and then look around in Airflow's UI and with its commands
+
+Exit code 0: every task succeeded, ran where the routes say, and no backend ever ran more tasks than it has slots;
 with Celery or Kubernetes also: on a host of its backend.
-1: something of that did not hold; what, is printed. 2: the demo could not be run."""
+1: something of that did not hold; it is printed. 2: the demo could not be run."""
 
 FEWEST_TASKS = 5  # one for each queue
 
 
 def main() -> int:
     options = _parse()
+    interrupt_on_signals()
+    if not is_inside(options.airflow_version):
+        demo_needs.check(options.extra, options.port)
+        demo_needs.announce(options.extra, options.airflow_version)
     enter(options.airflow_version)
     import demo_run  # needs the environment that was just entered
 
-    return demo_run.run(options.tasks, options.db, options.output, options.keep, options.extra)
+    return demo_run.run(options)
 
 
 def _parse() -> argparse.Namespace:
@@ -37,14 +50,20 @@ def _parse() -> argparse.Namespace:
         "--with",
         dest="extra",
         choices=("celery", "kubernetes"),
-        help="two of the three backends are CeleryExecutors, each with a broker (Valkey, from a wheel) and an "
-        "`airflow celery worker` of its own; or KubernetesExecutors, each with a cluster of its own: an API server, "
-        "which is built first where it is not there (needs Go), and a node that runs pods as processes. Without "
-        "it, all three backends are LocalExecutors",
+        help="celery: two of the three backends are CeleryExecutors, each with a broker (Valkey, from a wheel) and an "
+        "`airflow celery worker` of its own. kubernetes: two of them are KubernetesExecutors, each with a cluster of "
+        "its own: an API server and a node that runs pods as processes. The API server is built first where it is not "
+        f"there: that needs Go 1.25 or newer ({kube_build.COST}). "
+        "Without --with, all three backends are LocalExecutors",
     )
     parser.add_argument("--tasks", type=_task_count, default=36, metavar="N", help="default: %(default)s")
     parser.add_argument(
-        "--keep", action="store_true", help="leave Airflow running until Ctrl-C, and keep its home folder"
+        "--keep",
+        action="store_true",
+        help="leave Airflow running until Ctrl-C, say how to look around in it, and keep its home folder",
+    )
+    parser.add_argument(
+        "--port", type=_port, metavar="N", help="of Airflow's UI, on 127.0.0.1 (default: a free one)"
     )
     parser.add_argument("--output", choices=("table", "json"), default="table", help="default: %(default)s")
     parser.add_argument(
@@ -66,6 +85,12 @@ def _task_count(text: str) -> int:
             f"{text!r} given, a whole number of at least {FEWEST_TASKS} expected"
         )
     return count
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} given, a number from 1 to 65535 expected")
+    return int(text)
 
 
 if __name__ == "__main__":

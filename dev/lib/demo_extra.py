@@ -10,9 +10,8 @@ from typing import TypeVar
 
 from airflow_cluster import AirflowCluster, ClusterError
 from demo_layout import Layout, Options
-from valkey_server import BrokerProcess
 
-S = TypeVar("S", bound=BrokerProcess)
+S = TypeVar("S")
 Servers = Callable[[Layout], AbstractContextManager[Options]]
 Workers = Callable[[AirflowCluster, Layout, Options, Callable[[str], None]], AbstractContextManager[None]]
 
@@ -31,7 +30,7 @@ class Extra:
     workers_title: str
 
 
-def started(stack: ExitStack, server: S, what: str) -> S:
+def started(stack: ExitStack, server: AbstractContextManager[S], what: str) -> S:
     """Start it; raises ClusterError.
 
     :param what: it is, in words

@@ -20,6 +20,7 @@ class Layout:
     :ivar executor: of the backends that have workers; all others are local
     :ivar workers: the name under which each backend's tasks run
     :ivar queue: that workers listen to, where they do
+    :ivar unrouted: the queue of the Dag that no route knows
     """
 
     slots: Mapping[str, int]
@@ -28,9 +29,13 @@ class Layout:
     executor: str = "LocalExecutor"
     workers: Mapping[str, str] = field(default_factory=dict)
     queue: str | None = None
+    unrouted: str = "misc"
 
     def allowed(self, queue: str) -> Sequence[str]:
         return self.routes.get(queue, [self.default])
+
+    def executor_of(self, backend: str) -> str:
+        return self.executor if backend in self.workers else "LocalExecutor"
 
 
 LOCAL = Layout(
@@ -72,9 +77,8 @@ def settings(layout: Layout, tasks: int, options: Options) -> dict[str, str]:
 
 
 def _backend(layout: Layout, name: str, config: Mapping[str, Mapping[str, str]] | None) -> dict[str, object]:
-    if config is None:
-        return {"executor": "LocalExecutor", "slots": layout.slots[name]}
-    return {"executor": layout.executor, "slots": layout.slots[name], "config": config}
+    backend = {"executor": layout.executor_of(name), "slots": layout.slots[name]}
+    return {**backend, "config": config} if config else backend
 
 
 def _target(layout: Layout, backend: str) -> str | dict[str, str]:

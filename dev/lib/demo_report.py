@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from demo_layout import Layout
 
 _ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
-_HEADERS = ("task", "queue", "backend", "why", "state", "waited", "seconds", "host")
+_HEADERS = ("task", "queue", "backend", "route", "reason", "waited", "ran", "state")
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,25 @@ def most_at_once(rows: Sequence[TaskRow]) -> int:
     return most
 
 
-def as_table(outcome: Outcome) -> str:
-    columns = _HEADERS if _any_host(outcome.rows) else _HEADERS[:-1]
-    lines = [columns, *(_cells(row)[: len(columns)] for row in outcome.rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
-    table = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
-    table.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(["", *table, "", *_legend(outcome.rows), *_summary(outcome.rows), ""])
+def as_table(outcome: Outcome, layout: Layout) -> str:
+    """80 columns wide at most, where the names of the layout are no longer than those of the demo's."""
+    tasks = table(_HEADERS, [_cells(row) for row in outcome.rows], right=("waited", "ran"))
+    backends = table(
+        ("backend", "slots", "tasks", "most at once", "on host"),
+        [_backend_cells(name, outcome.rows, layout) for name in layout.slots],
+        right=("slots", "tasks", "most at once"),
+    )
+    return "\n".join(["", *tasks, "", *_legend(outcome.rows), "", *backends, ""])
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> list[str]:
+    """Lines with aligned columns.
+
+    :param right: headers of the columns that are aligned to the right
+    """
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    lines = [headers, ["-" * width for width in widths], *rows]
+    return ["  ".join(_aligned(line, widths, headers, right)).rstrip() for line in lines]
 
 
 def as_json(outcome: Outcome) -> str:
@@ -161,41 +173,32 @@ def _any_host(rows: Sequence[TaskRow]) -> bool:
 
 
 def _cells(row: TaskRow) -> tuple[str, ...]:
-    why = f"route {row.route}: {row.reason}" if row.reason else "-"
-    return (
-        row.task,
-        row.queue,
-        row.backend or "-",
-        why,
-        row.state or "-",
-        _number(row.waited),
-        _number(row.seconds),
-        row.host or "-",
-    )
+    decision = (row.backend or "-", row.route or "-", row.reason or "-")
+    return (row.task, row.queue, *decision, _number(row.waited), _number(row.seconds), row.state or "-")
 
 
-def _aligned(cells: tuple[str, ...], widths: Sequence[int]) -> list[str]:
-    numbers = ("waited", "seconds")
+def _backend_cells(name: str, rows: Sequence[TaskRow], layout: Layout) -> tuple[str, ...]:
+    own = [row for row in rows if row.backend == name]
+    hosts = sorted({row.host for row in own if row.host})
+    counts = (layout.slots[name], len(own), most_at_once(own))
+    return (name, *map(str, counts), ", ".join(hosts) or "this machine")
+
+
+def _aligned(
+    cells: Sequence[str], widths: Sequence[int], headers: Sequence[str], right: Collection[str]
+) -> list[str]:
     return [
-        cell.rjust(width) if header in numbers else cell.ljust(width)
-        for header, cell, width in zip(_HEADERS[: len(cells)], cells, widths, strict=True)
+        cell.rjust(width) if header in right else cell.ljust(width)
+        for cell, width, header in zip(cells, widths, headers, strict=True)
     ]
 
 
 def _legend(rows: Sequence[TaskRow]) -> list[str]:
     words = {row.reason: row.detail for row in rows if row.reason}
-    return [f"{reason}: {detail}" for reason, detail in sorted(words.items())]
-
-
-def _summary(rows: Sequence[TaskRow]) -> list[str]:
-    backends = sorted({row.backend for row in rows if row.backend})
-    return [_backend_summary(name, [row for row in rows if row.backend == name]) for name in backends]
-
-
-def _backend_summary(backend: str, rows: Sequence[TaskRow]) -> str:
-    hosts = sorted({row.host for row in rows if row.host})
-    where = f", all on {hosts[0]}" if len(hosts) == 1 else f", on {', '.join(hosts)}" if hosts else ""
-    return f"backend {backend}: {len(rows)} tasks, at most {most_at_once(rows)} at once{where}"
+    return [
+        *(f"{reason}: {detail}" for reason, detail in sorted(words.items())),
+        "waited: seconds from being scheduled to running; ran: seconds of running",
+    ]
 
 
 def _number(value: float | None) -> str:
@@ -207,5 +210,4 @@ def _seconds(start: datetime | None, end: datetime | None) -> float | None:
 
 
 def _time(text: str | None) -> datetime | None:
-    # Python 3.10 does not read the Z that the REST API ends its times with.
-    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+    return datetime.fromisoformat(text) if text else None

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import os
 import shutil
 import sys
 import tempfile
@@ -11,74 +13,85 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
-from environment import REPO, ignore_signals, interrupt_on_signals, say, step
+from environment import REPO, ignore_signals, say, step
 
 sys.path.insert(0, str(REPO / "tests"))
 import demo_celery
 import demo_kubernetes
 from airflow_cluster import AirflowCluster, ClusterError
-from demo_extra import Extra
+from demo_extra import Extra, started
 from demo_layout import LOCAL, Layout, Options, settings
 from demo_progress import Progress
 from demo_report import Outcome, TaskRow, as_json, as_table, check, rows_of
+from demo_text import activation, introduction, status, tour
 from postgres_server import PostgresServer
 
 DAG_ID = "dispatch_demo"
 EXTRAS = {"celery": demo_celery.EXTRA, "kubernetes": demo_kubernetes.EXTRA}
 
 
-def run(tasks: int, db: str, output: str, keep: bool, name: str | None) -> int:
-    """Run the demo; returns its exit code.
-
-    :param name: of one of the extras
-    """
-    extra = EXTRAS[name] if name else None
+def run(options: argparse.Namespace) -> int:
+    """Run the demo with the options of the command line; returns its exit code."""
+    extra = EXTRAS[options.extra] if options.extra else None
     layout = extra.layout if extra else LOCAL
-    interrupt_on_signals()
+    say(introduction(layout))
     home = Path(tempfile.mkdtemp(prefix="dispatch-demo-"))
     outcome = Outcome()
     try:
-        with _airflow(home, tasks, db, layout, extra) as airflow:
-            outcome = _run_dag(airflow, tasks, layout)
-            _print(outcome, output, layout)
-            if keep:
+        with _airflow(home, options, layout, extra) as airflow:
+            outcome = _run_dag(airflow, options.tasks, layout)
+            _print(outcome, options.output, layout)
+            if options.keep:
                 _keep_running(airflow)
     except ClusterError as error:
         outcome.problems.append(str(error))
         say(f"error: {error}")
+    except KeyboardInterrupt:
+        say("Interrupted: everything that was started has been stopped.")
+        raise
     finally:
-        _clean_up(home, keep or bool(outcome.problems))
-    if not keep:
-        say(f"To look around in Airflow's UI yourself: ./dev/demo{f' --with {name}' if name else ''} --keep")
+        _clean_up(home, options.keep or bool(outcome.problems))
+    if not options.keep:
+        say("To look around in this Airflow, its UI included, run it again with --keep.")
     return 1 if outcome.problems else 0
 
 
 @contextlib.contextmanager
 def _airflow(
-    home: Path, tasks: int, db: str, layout: Layout, extra: Extra | None
+    home: Path, options: argparse.Namespace, layout: Layout, extra: Extra | None
 ) -> Iterator[AirflowCluster]:
     with contextlib.ExitStack() as stack:
-        db_url = None
-        if db == "postgres":
-            with step("Starting PostgreSQL"):
-                db_url = stack.enter_context(PostgresServer()).url
-        options: Options = {}
-        if extra:
-            with step(f"Starting {extra.servers_title}"):
-                options = stack.enter_context(extra.servers(layout))
-        airflow = AirflowCluster(home, env=settings(layout, tasks, options), db_url=db_url)
-        shutil.copy(Path(__file__).with_name("demo_dag.py"), airflow.dags / f"{DAG_ID}.py")
-        stack.callback(_stop, airflow)
-        with step("Starting Airflow"), Progress() as progress:
-            progress.show("making the database")
-            airflow.start(on_poll=lambda waiting_for: progress.show(f"waiting for {waiting_for}"))
-        if extra:
-            _install_hostname(airflow)
-            with step(f"Starting {extra.workers_title}"), Progress() as progress:
-                poll = partial(_waiting, progress)
-                stack.enter_context(extra.workers(airflow, layout, options, poll))
-        yield airflow
+        try:
+            yield _start(stack, home, options, layout, extra)
+        finally:
+            ignore_signals()
+
+
+def _start(
+    stack: contextlib.ExitStack, home: Path, asked: argparse.Namespace, layout: Layout, extra: Extra | None
+) -> AirflowCluster:
+    db_url = None
+    if asked.db == "postgres":
+        with step("Starting PostgreSQL"):
+            db_url = started(stack, PostgresServer(), "PostgreSQL").url
+    options: Options = {}
+    if extra:
+        with step(f"Starting {extra.servers_title}"):
+            options = stack.enter_context(extra.servers(layout))
+    airflow = AirflowCluster(home, settings(layout, asked.tasks, options), db_url, port=asked.port)
+    shutil.copy(Path(__file__).with_name("demo_dag.py"), airflow.dags / f"{DAG_ID}.py")
+    stack.callback(_stop, airflow)
+    with step("Starting Airflow"), Progress() as progress:
+        progress.show("making the database")
+        airflow.start(on_poll=lambda waiting_for: progress.show(f"waiting for {waiting_for}"))
+    if extra:
+        _install_hostname(airflow)
+        with step(f"Starting {extra.workers_title}"), Progress() as progress:
+            poll = partial(_waiting, progress)
+            stack.enter_context(extra.workers(airflow, layout, options, poll))
+    return airflow
 
 
 def _waiting(progress: Progress, names: str) -> None:
@@ -94,12 +107,13 @@ def _install_hostname(airflow: AirflowCluster) -> None:
 
 def _run_dag(airflow: AirflowCluster, tasks: int, layout: Layout) -> Outcome:
     with step(f"Running {tasks} tasks"), Progress() as progress:
+        progress.show("waiting for the Dag")
         run_id = airflow.trigger(DAG_ID)
         run_state = airflow.wait_for_run(
             DAG_ID,
             run_id,
             timeout=180 + 10 * tasks,
-            on_poll=lambda: progress.show(_status(_rows(airflow, run_id, layout), layout)),
+            on_poll=lambda: progress.show(status(_rows(airflow, run_id, layout), layout)),
         )
     rows = _rows(airflow, run_id, layout)
     return Outcome(rows, run_state, check(rows, run_state, tasks, layout))
@@ -110,41 +124,32 @@ def _rows(airflow: AirflowCluster, run_id: str, layout: Layout) -> list[TaskRow]
     return rows_of(airflow.task_instances(DAG_ID, run_id), events, with_hosts=bool(layout.workers))
 
 
-def _status(rows: list[TaskRow], layout: Layout) -> str:
-    done = sum(row.ended for row in rows)
-    busy = [
-        f"{name} {sum(row.backend == name and not row.ended for row in rows)}/{slots}"
-        for name, slots in layout.slots.items()
-    ]
-    held = sum(row.state == "queued" and not row.backend for row in rows)
-    return " | ".join([f"{done} of {len(rows)} done", *busy, f"held {held}"])
-
-
 def _print(outcome: Outcome, output: str, layout: Layout) -> None:
-    print(as_json(outcome) if output == "json" else as_table(outcome), flush=True)
+    print(as_json(outcome) if output == "json" else as_table(outcome, layout), flush=True)
     for problem in outcome.problems:
         say(f"PROBLEM: {problem}")
     if not outcome.problems:
-        where = "where its route says" + (" on its backend's own host" if layout.workers else "")
-        say(f"OK: {len(outcome.rows)} tasks succeeded, each {where}, no backend above its slots.")
+        host = ", on the host of that backend" if layout.workers else ""
+        say(f"OK: {len(outcome.rows)} tasks succeeded, each on a backend of its route{host}.")
+        say("No backend ran more tasks at a time than it has slots.")
 
 
 def _keep_running(airflow: AirflowCluster) -> None:
-    say(f"\nAirflow's UI: {airflow.url}/dags/{DAG_ID} (no password)")
-    say(f"Its home:     {airflow.home} (what the processes print: {airflow.home}/processes)")
-    say("Ctrl-C stops it.")
+    activate = airflow.home / "activate"
+    activate.write_text(activation(airflow.env, os.environ, Path(sys.executable).parent))
+    say(tour(airflow.url, airflow.home, DAG_ID))
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
 
 
 def _stop(airflow: AirflowCluster) -> None:
-    ignore_signals()
     with step("Stopping Airflow"):
         airflow.stop()
 
 
 def _clean_up(home: Path, keep: bool) -> None:
     if keep:
-        say(f"Kept: {home}")
+        say(f"AIRFLOW_HOME is kept, and in its folder processes what Airflow printed: {home}")
+        say(f"To delete it: rm -r {quote(str(home))}")
     else:
         shutil.rmtree(home, ignore_errors=True)

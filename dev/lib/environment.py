@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Python environments to develop in: one per supported Airflow version, made from its lock file.
+"""Python environments to develop in: one per supported Airflow version and Python, made from the lock file.
 
 Everything is kept under ``.cache/`` of the checkout, or under ``$DISPATCH_DEV_HOME`` where that is set;
 deleting the folder is always safe. Standard library only, since this runs before anything is installed.
@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -26,8 +27,12 @@ DEFAULT_AIRFLOW_VERSION = "3.3.2"
 
 REPO = Path(__file__).resolve().parents[2]
 LOCKS = REPO / "dev" / "locks"
-UV = "uv==0.13.9"
+UV = (REPO / "dev" / "uv.txt").read_text().strip()
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
+_GIB = 2**30
+# An environment has 0.6 GB, and uv keeps as much in its cache.
+_ENVIRONMENT_NEEDS = 1.5 * _GIB
 # A stamp is written last, so a folder without one was interrupted and is made again.
 _STAMP = "complete.stamp"
 
@@ -80,27 +85,43 @@ def lock_file(airflow_version: str) -> Path:
 
 def ensure(airflow_version: str) -> Path:
     """Make or update the environment for an Airflow version; returns its Python."""
-    lock = lock_file(airflow_version)
-    if not lock.exists():
-        raise DevError(f"no lock file {lock}. Make it: ./dev/lock --airflow-version {airflow_version}")
-    # The checkout's path is part of the name: a copied checkout must not use the environment of the original.
-    folder = home() / f"env-{airflow_version}-{_digest(str(REPO).encode(), lock.read_bytes())}"
+    folder = folder_of(airflow_version)
     with _only_one(folder):
-        if not (folder / _STAMP).exists():
-            _create(folder, airflow_version, lock)
+        if not _is_complete(folder):
+            _create(folder, airflow_version)
         _install_project(folder)
     return python_of(folder)
+
+
+def environment_exists(airflow_version: str) -> bool:
+    return _is_complete(folder_of(airflow_version))
 
 
 def enter(airflow_version: str) -> None:
     """Go on with this very script in the environment of an Airflow version (a no-op when already there)."""
     python = ensure(airflow_version)
-    if Path(sys.executable) != python:
+    if not is_inside(airflow_version):
         os.execv(python, [str(python), *sys.argv])
+
+
+def is_inside(airflow_version: str) -> bool:
+    """Whether this process runs in the environment of an Airflow version."""
+    return Path(sys.executable) == python_of(folder_of(airflow_version))
 
 
 def python_of(folder: Path) -> Path:
     return folder / "bin" / "python"
+
+
+def disk_problem(folder: Path, needed: float, what: str, remedy: str) -> str | None:
+    """Says so where a folder's file system has less than this many bytes left.
+
+    :param what: needs them, in words
+    """
+    free = shutil.disk_usage(folder).free
+    if free >= needed:
+        return None
+    return f"{what} needs {needed / _GIB:.1f} GB of disk in {folder}, and {free / _GIB:.1f} GB are free. {remedy}"
 
 
 def new_environment(folder: Path) -> Path:
@@ -111,8 +132,10 @@ def new_environment(folder: Path) -> Path:
 
 def run_uv(arguments: Sequence[str], stdin: str | None = None) -> None:
     """Run uv, or raise DevError with what was tried."""
-    command = [str(_uv()), *arguments]
-    done = subprocess.run(command, input=stdin, text=True, env=_uv_environ(), cwd=REPO, check=False)
+    uv = _uv()
+    done = subprocess.run(
+        [str(uv), *arguments], input=stdin, text=True, env=_uv_environ(uv), cwd=REPO, check=False
+    )
     if done.returncode:
         raise DevError(f"`uv {' '.join(arguments)}` failed with exit code {done.returncode} (see above)")
 
@@ -145,10 +168,24 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _create(folder: Path, airflow_version: str, lock: Path) -> None:
-    with step(f"Installing Airflow {airflow_version} and the tools into {folder}"):
+def folder_of(airflow_version: str) -> Path:
+    """Of an environment. A copied checkout must not use that of the original, nor one Python that of another."""
+    lock = lock_file(airflow_version)
+    if not lock.exists():
+        raise DevError(f"no lock file {lock}. Make it: ./dev/lock --airflow-version {airflow_version}")
+    digest = _digest(str(REPO).encode(), lock.read_bytes())
+    return home() / f"env-{airflow_version}-py{PYTHON}-{digest}"
+
+
+def _create(folder: Path, airflow_version: str) -> None:
+    remedy = "Set DISPATCH_DEV_HOME to a folder on a larger disk, or make room."
+    what = f"an environment with Airflow {airflow_version}"
+    if problem := disk_problem(folder.parent, _ENVIRONMENT_NEEDS, what, remedy):
+        raise DevError(problem)
+    with step(f"Installing Airflow {airflow_version} and the tools for Python {PYTHON} into {folder}"):
         python = new_environment(folder)
-        run_uv(["pip", "install", "--quiet", "--python", str(python), "--requirements", str(lock)])
+        lock = str(lock_file(airflow_version))
+        run_uv(["pip", "install", "--quiet", "--python", str(python), "--requirements", lock])
         (folder / _STAMP).write_text("")
 
 
@@ -163,6 +200,11 @@ def _install_project(folder: Path) -> None:
         options = ["--quiet", "--no-deps", "--no-build-isolation"]  # hatchling is in the locked set
         run_uv(["pip", "install", *options, "--python", python, "--editable", str(REPO)])
     stamp.write_text(wanted)
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether it was made to its end, and the Python that it was made with is still installed."""
+    return (folder / _STAMP).exists() and python_of(folder).exists()
 
 
 def _metadata_files() -> list[Path]:
@@ -186,9 +228,13 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _uv() -> Path:
+    """The pinned uv from its wheel; where this Python cannot make environments, the one on PATH."""
     folder = home() / UV.replace("==", "-")
     with _only_one(folder):
-        if not (folder / _STAMP).exists():
+        if not _is_complete(folder):
+            found = shutil.which("uv")
+            if found and importlib.util.find_spec("ensurepip") is None:
+                return Path(found)
             with step(f"Installing {UV}"):
                 _install_uv(folder)
             (folder / _STAMP).write_text("")
@@ -199,9 +245,11 @@ def _install_uv(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     if subprocess.run([sys.executable, "-m", "venv", str(folder)], check=False).returncode:
         raise DevError(
-            f"{sys.executable} -m venv failed (see above). On Debian or Ubuntu: apt-get install python3.11-venv"
+            f"`{sys.executable} -m venv` failed (see above). On Debian or Ubuntu: apt-get install python{PYTHON}-venv; "
+            "anywhere: put uv on PATH."
         )
-    if subprocess.run([*_pip(folder), "install", "--quiet", UV], check=False).returncode:
+    wheel = ["install", "--quiet", "--requirement", str(REPO / "dev" / "uv.txt")]
+    if subprocess.run([*_pip(folder), *wheel], check=False).returncode:
         raise DevError(f"pip could not install {UV} (see above). Is the package index reachable?")
 
 
@@ -209,25 +257,25 @@ def _pip(folder: Path) -> list[str]:
     return [str(python_of(folder)), "-m", "pip", "--disable-pip-version-check"]
 
 
-def _uv_environ() -> dict[str, str]:
+def _uv_environ(uv: Path) -> dict[str, str]:
     """The environment for uv: pip's own index, certificate and proxy settings, in uv's words."""
-    settings = {**_pip_settings_for_uv(), **os.environ}
+    settings = {**_pip_settings_for_uv(uv.parents[1]), **os.environ}
     settings.pop("VIRTUAL_ENV", None)
     if "UV_CACHE_DIR" not in settings and not _writable(Path.home()):
         settings["UV_CACHE_DIR"] = str(home() / "uv-cache")
     return settings
 
 
-def _pip_settings_for_uv() -> dict[str, str]:
+def _pip_settings_for_uv(folder: Path) -> dict[str, str]:
+    if not python_of(folder).exists():
+        return {}  # a uv that the user has installed, and configured
     names = {
         "index-url": "UV_DEFAULT_INDEX",
         "extra-index-url": "UV_INDEX",
         "cert": "SSL_CERT_FILE",
         "proxy": "ALL_PROXY",
     }
-    listed = subprocess.run(
-        [*_pip(_uv().parent.parent), "config", "list"], capture_output=True, text=True, check=False
-    )
+    listed = subprocess.run([*_pip(folder), "config", "list"], capture_output=True, text=True, check=False)
     found = {}
     for line in listed.stdout.splitlines():
         key, _, value = line.partition("=")

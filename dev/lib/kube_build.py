@@ -29,9 +29,25 @@ ADVICE = (
 )
 
 
+COST = "5 to 20 minutes on two cores, 3 GB of disk for the modules and the cache of Go; once"
+
+
 def can_provide() -> bool:
     """Whether ``programs`` has anything to start from: a folder given by the user, or Go."""
     return bool(os.environ.get(ASSETS) or shutil.which("go"))
+
+
+def problem() -> str | None:
+    """Why ``programs`` would fail at once."""
+    return None if can_provide() else f"no `go` on PATH to build the Kubernetes API server with: {ADVICE}."
+
+
+def missing() -> str | None:
+    """The Go that ``programs`` would build with; None where there is nothing to build."""
+    go = shutil.which("go")
+    if os.environ.get(ASSETS) or not go or (_folder(go) / _STAMP).exists():
+        return None
+    return go
 
 
 def programs() -> Path:
@@ -40,12 +56,16 @@ def programs() -> Path:
         return _checked(Path(given).expanduser().resolve())
     go = shutil.which("go")
     if not go:
-        raise DevError(f"no `go` on PATH to build the Kubernetes API server with: {ADVICE}.")
-    folder = home() / f"kube-{_digest(*_inputs(go))}"
+        raise DevError(problem())
+    folder = _folder(go)
     with _only_one(folder):
         if not (folder / _STAMP).exists():
             _build(go, folder)
     return folder
+
+
+def _folder(go: str) -> Path:
+    return home() / f"kube-{_digest(*_inputs(go))}"
 
 
 def _checked(folder: Path) -> Path:

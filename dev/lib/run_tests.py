@@ -11,8 +11,10 @@ import tempfile
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,13 +35,17 @@ _EXAMPLES = """examples:
 
 @dataclass(frozen=True)
 class Result:
-    """What one pytest run did; all counts are 0 when it ended before it could report."""
+    """What one pytest run did; all counts are 0 when it ended before it could report.
+
+    :ivar skips: how many tests were skipped, by reason
+    """
 
     airflow_version: str
     exit_code: int
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    skips: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     what: str = "tests"
 
@@ -126,8 +132,8 @@ def _measured(airflow_version: str, arguments: list[str]) -> Result:
         with _one_report_at_a_time:
             print(f"\n===== Airflow {airflow_version}, {what} =====")
             print(output.read_text(errors="replace"), flush=True)
-        counts = _counts(report) if report.exists() else {}
-    return Result(airflow_version, exit_code, **counts, seconds=time.monotonic() - began, what=what)
+        result = Result(airflow_version, exit_code, seconds=time.monotonic() - began, what=what)
+        return counted(result, ElementTree.parse(report).getroot()) if report.exists() else result
 
 
 def _pytest(airflow_version: str, arguments: list[str], output: BinaryIO | None = None) -> int:
@@ -150,14 +156,30 @@ def _test_environ(airflow_home: str) -> dict[str, str]:
     return {**inherited, "AIRFLOW_HOME": airflow_home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
 
 
-def _counts(report: Path) -> dict[str, int]:
-    suites = list(ElementTree.parse(report).getroot().iter("testsuite"))
+def counted(result: Result, report: ElementTree.Element) -> Result:
+    """With the counts of a JUnit report."""
+    suites = list(report.iter("testsuite"))
     total, failures, errors, skipped = (
         sum(int(suite.get(name, "0")) for suite in suites)
         for name in ("tests", "failures", "errors", "skipped")
     )
     failed = failures + errors
-    return {"passed": max(0, total - failed - skipped), "failed": failed, "skipped": skipped}
+    passed = max(0, total - failed - skipped)
+    skips = Counter(each.get("message", "") for each in report.iter("skipped"))
+    return replace(result, passed=passed, failed=failed, skipped=skipped, skips=skips)
+
+
+def skip_lines(results: Sequence[Result]) -> list[str]:
+    """One for each reason: how many tests of which Airflow versions were skipped for it."""
+    reasons = sum((result.skips for result in results), Counter[str]())
+    return [
+        f"{count:>5}  {reason} ({', '.join(_versions(results, reason))})"
+        for reason, count in reasons.most_common()
+    ]
+
+
+def _versions(results: Sequence[Result], reason: str) -> list[str]:
+    return sorted({result.airflow_version for result in results if reason in result.skips})
 
 
 def _print_summary(results: list[Result]) -> None:
@@ -165,6 +187,8 @@ def _print_summary(results: list[Result]) -> None:
     for result in results:
         counts = f"{result.passed:>8}{result.failed:>8}{result.skipped:>9}{result.seconds:>9.1f}"
         print(f"{result.airflow_version:<10}{result.what:<32}{counts}  {_verdict(result)}")
+    if lines := skip_lines(results):
+        print("\nTests skipped, by reason (and Airflow version):", *lines, sep="\n")
 
 
 def _verdict(result: Result) -> str:

@@ -41,7 +41,7 @@ def rabbitmq() -> Iterator[Broker]:
     if url := os.environ.get(RABBITMQ_URL):
         yield ForeignRabbit(url)
         return
-    _require_rabbitmq(f"set {RABBITMQ_URL} to the amqp:// URL of one, or apt-get install rabbitmq-server")
+    _require_rabbitmq()
     with RabbitServer() as server:
         yield server
 
@@ -49,7 +49,7 @@ def rabbitmq() -> Iterator[Broker]:
 @pytest.fixture
 def own_rabbitmq() -> Iterator[RabbitServer]:
     """A server that a test may kill; its data outlive it."""
-    _require_rabbitmq("apt-get install rabbitmq-server (this test kills it)")
+    _require_rabbitmq()
     with RabbitServer() as server:
         yield server
 
@@ -69,5 +69,9 @@ def proxy_to() -> Iterator[Callable[[Broker], FaultyProxy]]:
         yield make
 
 
-def _require_rabbitmq(advice: str) -> None:
-    require(rabbitmq_server.is_installed(), f"there is no RabbitMQ: {advice}")
+def _require_rabbitmq() -> None:
+    require(
+        rabbitmq_server.is_installed(),
+        "RabbitMQ is not installed: on Debian or Ubuntu, apt-get install rabbitmq-server; elsewhere, set "
+        f"{RABBITMQ_URL} to the amqp:// URL of one (for the tests that do not kill it)",
+    )

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,9 +15,12 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
+import demo_layout
 from demo_layout import LOCAL, WITH_CELERY, WITH_KUBERNETES, Layout, Options, settings
 from demo_report import Outcome, TaskRow, as_json, as_table, check, rows_of
+from demo_text import activation, introduction, status, tour
 
+from airflow_dispatch_provider.routing.reasons import Reason
 from airflow_dispatch_provider.settings.options import OPTIONS
 from airflow_dispatch_provider.settings.source import SettingsSource
 
@@ -136,28 +141,115 @@ def test_what_is_wrong_with_the_run_is_said() -> None:
     assert problems([LOCAL_ROW] * 3) == ["backend small ran 3 tasks at once, its slots are 2"]
 
 
-def test_hosts_are_in_the_table_and_its_columns_are_aligned() -> None:
-    lines = as_table(Outcome([LOCAL_ROW, CELERY_ROW])).splitlines()
-    assert lines[1:5] == [
-        "task       queue   backend  why                         state    waited  seconds  host",
-        "---------  ------  -------  --------------------------  -------  ------  -------  ------------",
-        "bursts_01  bursts  small    route bursts: first_choice  success     1.0      2.0  here",
-        "fast_01    fast    large    route fast: first_choice    success     1.0      2.0  worker-large",
+def test_the_tables_are_aligned_and_name_the_slots() -> None:
+    spilled = replace(
+        CELERY_ROW, task="spill_02", queue="spill", route="spill", reason="overflow", detail="full"
+    )
+    lines = as_table(Outcome([LOCAL_ROW, CELERY_ROW, spilled]), WITH_CELERY).splitlines()
+    assert lines[1:] == [
+        "task       queue   backend  route   reason        waited  ran  state",
+        "---------  ------  -------  ------  ------------  ------  ---  -------",
+        "bursts_01  bursts  small    bursts  first_choice     1.0  2.0  success",
+        "fast_01    fast    large    fast    first_choice     1.0  2.0  success",
+        "spill_02   spill   large    spill   overflow         1.0  2.0  success",
+        "",
+        "first_choice: free",
+        "overflow: full",
+        "waited: seconds from being scheduled to running; ran: seconds of running",
+        "",
+        "backend  slots  tasks  most at once  on host",
+        "-------  -----  -----  ------------  ------------",
+        "small        2      1             1  here",
+        "large        8      2             2  worker-large",
+        "batch        4      0             0  this machine",
     ]
-    assert "backend large: 1 tasks, at most 1 at once, all on worker-large" in lines
+
+
+@pytest.mark.parametrize("layout", [LOCAL, WITH_CELERY, WITH_KUBERNETES])
+def test_everything_fits_into_80_columns(layout: Layout) -> None:
+    longest = replace(LOCAL_ROW, task="reports_100", queue="reports", route="reports", host="worker-large")
+    rows = [replace(longest, end=BEGAN + timedelta(seconds=1000), detail=reason.words) for reason in Reason]
+    texts = [
+        as_table(Outcome(rows), layout),
+        introduction(layout),
+        "   " + status(rows * 4, layout) + " (15 s)",
+    ]
+    assert [line for text in texts for line in text.splitlines() if len(line) > 80] == []
 
 
 def test_several_hosts_of_a_backend_are_listed() -> None:
-    table = as_table(Outcome([CELERY_ROW, replace(CELERY_ROW, host="worker-batch")]))
-    assert "backend large: 2 tasks, at most 2 at once, on worker-batch, worker-large" in table
+    rows = [CELERY_ROW, replace(CELERY_ROW, host="worker-batch")]
+    assert "large        8      2             2  worker-batch, worker-large" in as_table(
+        Outcome(rows), WITH_CELERY
+    )
 
 
-def test_without_celery_hosts_are_nowhere() -> None:
-    rows = [replace(LOCAL_ROW, host=None)]
-    lines = as_table(Outcome(rows)).splitlines()
-    assert lines[1] == "task       queue   backend  why                         state    waited  seconds"
-    assert lines[-1] == "backend small: 1 tasks, at most 1 at once"
-    assert "host" not in json.loads(as_json(Outcome(rows)))["tasks"][0]
+def test_every_route_is_introduced_with_its_backends_in_order_and_what_happens_when_they_are_full() -> None:
+    lines = introduction(LOCAL).splitlines()
+    for expected in (
+        "   bursts     small              held while small is full",
+        "   spill      small, then large  overflow: runs on large while small is full",
+        "   any other  batch              the default: the demo's queue misc",
+        "   small        2  LocalExecutor",
+    ):
+        assert expected in lines
+
+
+def test_the_backends_that_have_servers_of_their_own_are_introduced_with_them() -> None:
+    assert "large        8  CeleryExecutor  own broker, worker worker-large" in introduction(WITH_CELERY)
+    assert "batch        4  KubernetesExecutor  own cluster, node node-batch" in introduction(WITH_KUBERNETES)
+
+
+def test_the_queue_that_is_said_to_have_no_route_is_one_of_the_dag() -> None:
+    source = Path(demo_layout.__file__).with_name("demo_dag.py").read_text()
+    assert f'"{LOCAL.unrouted}"' in source
+    assert LOCAL.unrouted not in LOCAL.routes
+
+
+def test_the_status_names_busy_slots_and_what_is_held() -> None:
+    running = replace(LOCAL_ROW, state="running", end=None)
+    held = replace(LOCAL_ROW, state="queued", backend=None, start=None, end=None)
+    assert status([LOCAL_ROW, running, held], LOCAL) == (
+        "1/3 done, 1 held; busy: small 1 of 2, large 0 of 8, batch 0 of 4"
+    )
+
+
+def test_the_activation_gives_a_shell_the_settings_and_programs_of_the_demo(tmp_path: Path) -> None:
+    (tmp_path / "a folder").mkdir()
+    inherited = {
+        "AIRFLOW__CORE__EXECUTOR": "old",
+        "AIRFLOW_OLD": "1",
+        "PATH": os.environ["PATH"],
+        "SAME": "1",
+    }
+    env = {"AIRFLOW__CORE__EXECUTOR": "it's new", "SAME": "1"}
+    text = activation(env, inherited, tmp_path / "a folder")
+    assert "SAME" not in text
+    (tmp_path / "activate").write_text(text)
+    shown = subprocess.run(
+        ["sh", "-c", '. ./activate; echo "$AIRFLOW__CORE__EXECUTOR|${AIRFLOW_OLD-unset}|${PATH%%:*}"'],
+        cwd=tmp_path,
+        env=inherited,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.strip() == f"it's new|unset|{tmp_path}/a folder"
+
+
+def test_the_tour_says_where_airflow_is_and_how_to_get_its_environment() -> None:
+    text = tour("http://127.0.0.1:1", Path("/tmp/a b"), "demo")
+    for expected in (
+        "http://127.0.0.1:1/dags/demo (no login)",
+        "AIRFLOW_HOME  /tmp/a b\n",
+        "\n   . '/tmp/a b/activate'\n",
+    ):
+        assert expected in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_without_celery_hosts_are_not_in_the_json() -> None:
+    assert "host" not in json.loads(as_json(Outcome([replace(LOCAL_ROW, host=None)])))["tasks"][0]
 
 
 def test_hosts_are_in_the_json() -> None:

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When an environment is made, and of which name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
+import environment
+
+pytestmark = pytest.mark.once
+
+VERSION = environment.DEFAULT_AIRFLOW_VERSION
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DISPATCH_DEV_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_each_python_and_each_checkout_has_an_environment_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = environment.folder_of(VERSION)
+    assert f"-py{sys.version_info.major}.{sys.version_info.minor}-" in mine.name
+    monkeypatch.setattr(environment, "PYTHON", "3.99")
+    other = environment.folder_of(VERSION)
+    monkeypatch.setattr(environment, "REPO", Path("/elsewhere"))
+    assert len({mine, other, environment.folder_of(VERSION)}) == 3
+
+
+def test_an_environment_whose_python_was_removed_is_made_again(home: Path) -> None:
+    folder, python = environment.folder_of(VERSION), home / "python"
+    python.touch()
+    (folder / "bin").mkdir(parents=True)
+    environment.python_of(folder).symlink_to(python)
+    assert not environment.environment_exists(VERSION)  # interrupted
+    (folder / "complete.stamp").touch()
+    assert environment.environment_exists(VERSION)
+    python.unlink()
+    assert not environment.environment_exists(VERSION)
+
+
+def test_too_little_disk_is_said_before_anything_is_installed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "_ENVIRONMENT_NEEDS", 2.0**60)
+    with pytest.raises(environment.DevError, match=r"GB of disk in .* are free\. Set DISPATCH_DEV_HOME"):
+        environment.ensure(VERSION)
+    assert not environment.folder_of(VERSION).exists()

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ./dev/test says about its runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
+from environment import REPO
+from run_tests import Result, counted, skip_lines
+
+pytestmark = pytest.mark.once
+
+REPORT = """<testsuites><testsuite tests="5" failures="1" errors="0" skipped="3">
+<testcase><skipped message="no broker"/></testcase>
+<testcase><skipped message="no broker"/></testcase>
+<testcase><skipped message="too old"/></testcase>
+</testsuite></testsuites>"""
+
+TESTS = """
+import pytest
+
+@pytest.mark.skipif(True, reason="no broker")
+def test_one(): pass
+
+@pytest.mark.skipif(True, reason="no broker")
+def test_two(): pass
+
+def test_three(): pytest.skip("too old")
+
+def test_four(): pass
+"""
+
+
+def test_results_are_counted_from_the_report() -> None:
+    result = counted(Result("3.1.8", 1), ElementTree.fromstring(REPORT))
+    assert (result.passed, result.failed, result.skipped) == (1, 1, 3)
+    assert result.skips == {"no broker": 2, "too old": 1}
+
+
+def test_skips_of_all_versions_are_one_line_for_each_reason() -> None:
+    results = [counted(Result(version, 0), ElementTree.fromstring(REPORT)) for version in ("3.3.2", "3.1.8")]
+    assert skip_lines(results) == ["    4  no broker (3.1.8, 3.3.2)", "    2  too old (3.1.8, 3.3.2)"]
+
+
+def test_skips_of_a_run_are_one_line_for_each_reason(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(TESTS)
+    (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_terminal_summary")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--rootdir", str(tmp_path), "-rfExX", str(tmp_path)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if "no broker" in line or "too old" in line] == [
+        "    2  no broker",
+        "    1  too old",
+    ], done.stdout
