@@ -54,7 +54,7 @@ def tour(url: str, home: Path, dag_id: str) -> str:
         [
             (f". {shlex.quote(f'{home}/activate')}", ""),
             ("airflow dispatch backends", "# backends and their slots"),
-            ("airflow dispatch routes", "# routes in the order in which they win"),
+            ("airflow dispatch routes", "# routes, in the order they win"),
             ("airflow dispatch explain --queue spill", "# where its tasks go, and why"),
             (f"airflow dags trigger {dag_id}", "# another run"),
         ],
