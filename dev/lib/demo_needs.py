@@ -39,7 +39,7 @@ def announce(extra: str | None, airflow_version: str) -> None:
     :param extra: ``celery``, ``kubernetes`` or None
     """
     needs = NEEDS[extra]
-    first = [] if environment_exists(airflow_version) else ["this first time also 1.5 GB of disk for Airflow"]
+    first = [] if environment_exists(airflow_version) else ["this first time also 1 GB of disk for Airflow"]
     say("; ".join([f"Needs {needs.memory / _GIB:.0f} GB of memory and one to three minutes", *first]) + ".")
     if extra == "kubernetes" and (build := kube_build.missing()):
         say(f"Builds the Kubernetes API server first, with {build}: {kube_build.COST}.")

@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 
+from environment import say
+
 _PLAIN_INTERVAL = 5.0  # seconds between two lines where they cannot be rewritten
 _TERMINAL_INTERVAL = 0.5
 
@@ -36,17 +38,12 @@ class Progress:
         self._done.set()
         self._thread.join()
         if self._terminal:
-            self._write("\r\033[K")
+            say("\r\033[K", end="")
 
     def _draw(self) -> None:
         while not self._done.wait(_TERMINAL_INTERVAL if self._terminal else _PLAIN_INTERVAL):
             line = f"   {self._text} ({time.monotonic() - self._began:.0f} s)"
             if self._terminal:
-                self._write("\r\033[K" + line[: shutil.get_terminal_size().columns - 1])
+                say("\r\033[K" + line[: shutil.get_terminal_size().columns - 1], end="")
             else:
-                self._write(line + "\n")
-
-    @staticmethod
-    def _write(text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+                say(line)

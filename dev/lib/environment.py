@@ -31,8 +31,8 @@ UV = (REPO / "dev" / "uv.txt").read_text().strip()
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 _GIB = 2**30
-# An environment has 0.6 GB, and uv keeps as much in its cache.
-_ENVIRONMENT_NEEDS = 1.5 * _GIB
+# 0.7 GB; more where uv cannot link the files of its cache into the environment.
+_ENVIRONMENT_NEEDS = 1.0 * _GIB
 # A stamp is written last, so a folder without one was interrupted and is made again.
 _STAMP = "complete.stamp"
 
@@ -51,8 +51,11 @@ def add_airflow_version(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def say(text: str, end: str = "\n") -> None:
+    """Print to stderr. Where nobody reads it any more, as after a Ctrl-C that ended ``tee`` too, there is still much to
+    stop."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True, end=end)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ ADVICE = (
 )
 
 
-COST = "5 to 20 minutes on two cores, 3 GB of disk for the modules and the cache of Go; once"
+COST = "once; minutes (5 of CPU time, more beside the download) and 4 GB of disk for the caches of Go"
 
 
 def can_provide() -> bool:

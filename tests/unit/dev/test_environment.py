@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -50,3 +51,30 @@ def test_too_little_disk_is_said_before_anything_is_installed(
     with pytest.raises(environment.DevError, match=r"GB of disk in .* are free\. Set DISPATCH_DEV_HOME"):
         environment.ensure(VERSION)
     assert not environment.folder_of(VERSION).exists()
+
+
+def test_what_nobody_reads_any_more_keeps_nothing_from_being_stopped() -> None:
+    lib = str(Path(environment.__file__).parent)
+    script = f"""
+import sys
+sys.path.insert(0, {lib!r})
+import environment
+sys.stdin.read()
+environment.say("x")
+print("stopped")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    assert process.stdin
+    assert process.stdout
+    process.stderr.close()
+    process.stdin.close()
+    with process.stdout as output:
+        assert output.read() == "stopped\n"
+    process.wait()

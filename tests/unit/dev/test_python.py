@@ -18,7 +18,7 @@ DEV = Path(__file__).parents[3] / "dev"
 TOOLS = ("sh", "dirname", "mkdir", "cat", "chmod")
 # Answers the question for its version as a Python of that version would; says with what it was called otherwise.
 PYTHON = """#!/bin/sh
-[ "$1" = -c ] && exec {real} -c "import sys; sys.version_info = {version}; ${{2#import sys;}}"
+[ "$1" = -c ] && exec "{real}" -c "import sys; sys.version_info = {version}; ${{2#import sys;}}"
 [ "$1 $2" = "-m venv" ] && {{ for last; do :; done; mkdir -p "$last/bin"; cat "$0" >"$last/bin/python"
     chmod +x "$last/bin/python"; exit {venv}; }}
 [ "$1 $2" = "-m pip" ] && {{ [ -e "{uv}" ] || exit 1; cat "{uv}" >"${{0%/*}}/uv"; chmod +x "${{0%/*}}/uv"; exit; }}
