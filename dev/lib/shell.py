@@ -108,8 +108,13 @@ def _airflow(
             airflow.start_worker("worker", [shell_plan.QUEUE])
     if "kubernetes_executor" in sections:
         shell_servers.start_node(stack, Path(sections["kubernetes_executor"]["config_file"]), airflow.env)
-    say(f"\nAirflow's UI: {airflow.url} (no password)\nIts home:     {airflow.home}; Dags: {airflow.dags}")
-    say("To begin with: airflow dispatch routes; airflow dags trigger one_task_for_each_queue")
+    say(
+        f"\nUI            {airflow.url} (no login)\nAIRFLOW_HOME  {airflow.home}\nDags          {airflow.dags}"
+    )
+    say(
+        f"To begin with: {shell_plan.first_command(options.executor)}; airflow dags trigger one_task_for_each_queue"
+    )
+    say("Everything is stopped and deleted when the shell, or the command, ends.")
     return airflow.env
 
 

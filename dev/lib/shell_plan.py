@@ -40,6 +40,12 @@ def integrations(executor: str, asked: Collection[str]) -> tuple[str, ...]:
     return tuple(each for each in INTEGRATIONS if each in needed)
 
 
+def first_command(executor: str) -> str:
+    """To look at what was configured: only the routers have routes."""
+    routers = {path for name, path in EXECUTORS.items() if name == "dispatch" or "-" in name}
+    return "airflow dispatch routes" if class_path(executor) in routers else "airflow providers executors"
+
+
 def settings(executor: str, options: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Airflow's settings as environment variables.
 

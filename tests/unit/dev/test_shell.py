@@ -72,3 +72,17 @@ def test_rabbitmq_is_the_broker_where_both_are_there() -> None:
     both = shell_plan.celery_options({"redis": "redis://r", "rabbitmq": "amqp://a"})
     assert both == {"broker_url": "amqp://a", "result_backend": "redis://r"}
     assert shell_plan.celery_options({"rabbitmq": "amqp://a"})["result_backend"] == "rpc://"
+
+
+@pytest.mark.parametrize(
+    ("executor", "command"),
+    [
+        ("dispatch", "dispatch routes"),
+        (EXECUTORS[0], "dispatch routes"),
+        ("celery-kubernetes", "dispatch routes"),
+        ("local", "providers executors"),
+        ("CeleryExecutor", "providers executors"),
+    ],
+)
+def test_routes_are_recommended_only_where_there_are_any(executor: str, command: str) -> None:
+    assert shell_plan.first_command(executor) == f"airflow {command}"
