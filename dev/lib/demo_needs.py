@@ -29,7 +29,7 @@ class Needs:
 NEEDS = {
     None: Needs(2.0 * _GIB, 0.2 * _GIB),
     "celery": Needs(3.0 * _GIB, 0.2 * _GIB),
-    "kubernetes": Needs(3.0 * _GIB, 0.4 * _GIB),
+    "kubernetes": Needs(2.5 * _GIB, 0.4 * _GIB),
 }
 
 
@@ -40,7 +40,7 @@ def announce(extra: str | None, airflow_version: str) -> None:
     """
     needs = NEEDS[extra]
     first = [] if environment_exists(airflow_version) else ["this first time also 1 GB of disk for Airflow"]
-    say("; ".join([f"Needs {needs.memory / _GIB:.0f} GB of memory and one to three minutes", *first]) + ".")
+    say("; ".join([f"Needs {needs.memory / _GIB:.1f} GB of memory and one to three minutes", *first]) + ".")
     if extra == "kubernetes" and (build := kube_build.missing()):
         say(f"Builds the Kubernetes API server first, with {build}: {kube_build.COST}.")
 

@@ -18,7 +18,8 @@ DEV = Path(__file__).parents[3] / "dev"
 TOOLS = ("sh", "dirname", "mkdir", "cat", "chmod")
 # Answers the question for its version as a Python of that version would; says with what it was called otherwise.
 PYTHON = """#!/bin/sh
-[ "$1" = -c ] && exec "{real}" -c "import sys; sys.version_info = {version}; ${{2#import sys;}}"
+[ "$1" = -c ] && {{ [ {venv} = 0 ] || case "$2" in *venv*) exit 1;; esac
+    exec "{real}" -c "import sys; sys.version_info = {version}; $2"; }}
 [ "$1 $2" = "-m venv" ] && {{ for last; do :; done; mkdir -p "$last/bin"; cat "$0" >"$last/bin/python"
     chmod +x "$last/bin/python"; exit {venv}; }}
 [ "$1 $2" = "-m pip" ] && {{ [ -e "{uv}" ] || exit 1; cat "{uv}" >"${{0%/*}}/uv"; chmod +x "${{0%/*}}/uv"; exit; }}
@@ -89,6 +90,13 @@ def test_a_python_that_is_too_old_or_too_new_is_passed_over(
 ) -> None:
     machine.python("python3", version)
     machine.python("python", (3, 12))
+    assert machine.run().stdout == "python ran script.py an argument\n"
+
+
+def test_a_python_that_can_make_environments_comes_before_one_that_cannot(machine: Machine) -> None:
+    machine.python("python3.11", (3, 11), venv=1)
+    assert machine.run().stdout == "python3.11 ran script.py an argument\n"
+    machine.python("python", (3, 13))
     assert machine.run().stdout == "python ran script.py an argument\n"
 
 
