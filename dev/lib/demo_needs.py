@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import tempfile
 from dataclasses import dataclass
@@ -41,8 +42,8 @@ def announce(extra: str | None, airflow_version: str) -> None:
     needs = NEEDS[extra]
     first = [] if environment_exists(airflow_version) else ["this first time also 1 GB of disk for Airflow"]
     say("; ".join([f"Needs {needs.memory / _GIB:.1f} GB of memory and one to three minutes", *first]) + ".")
-    if extra == "kubernetes" and (build := kube_build.missing()):
-        say(f"Builds the Kubernetes API server first, with {build}: {kube_build.COST}.")
+    if extra == "kubernetes" and (go := kube_build.builder()):
+        say(f"Builds the Kubernetes API server first, with {go}: {kube_build.COST}.")
 
 
 def check(extra: str | None, port: int | None) -> None:
@@ -58,6 +59,8 @@ def check(extra: str | None, port: int | None) -> None:
 
 def available_memory(proc: Path = Path("/proc"), group: Path = Path("/sys/fs/cgroup")) -> float:
     """Bytes that new processes can have, swap included, within the limit of the container if there is one."""
+    if not (proc / "meminfo").exists():
+        return math.inf  # unknown: not Linux
     fields = _fields(proc / "meminfo")
     machine = 1024 * (fields["MemAvailable"] + fields["SwapFree"])
     limit = group / "memory.max"

@@ -27,8 +27,6 @@ ADVICE = (
     "install Go 1.25 or newer (https://go.dev/dl, or your package manager) and put it on PATH; "
     f"or set {ASSETS} to a folder with the programs {' and '.join(PROGRAMS)}"
 )
-
-
 COST = "once; minutes (5 of CPU time, more beside the download) and 4 GB of disk for the caches of Go"
 
 
@@ -42,7 +40,7 @@ def problem() -> str | None:
     return None if can_provide() else f"no `go` on PATH to build the Kubernetes API server with: {ADVICE}."
 
 
-def missing() -> str | None:
+def builder() -> str | None:
     """The Go that ``programs`` would build with; None where there is nothing to build."""
     go = shutil.which("go")
     if os.environ.get(ASSETS) or not go or (_folder(go) / _STAMP).exists():

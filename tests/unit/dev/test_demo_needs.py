@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import sys
 from pathlib import Path
@@ -40,6 +41,10 @@ def test_memory_is_what_machine_and_container_leave(
     tmp_path: Path, limit: str | None, expected: float
 ) -> None:
     assert memory(tmp_path, limit) == expected
+
+
+def test_where_free_memory_is_unknown_nothing_is_refused(tmp_path: Path) -> None:
+    assert demo_needs.available_memory(tmp_path, tmp_path) == math.inf
 
 
 def test_everything_that_is_missing_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

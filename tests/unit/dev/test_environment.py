@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,15 @@ print("stopped")
     with process.stdout as output:
         assert output.read() == "stopped\n"
     process.wait()
+
+
+def test_uv_on_path_serves_a_python_that_cannot_make_environments(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "bin").mkdir()
+    (home / "bin" / "uv").write_text(f'#!/bin/sh\necho "$@" >"{home}/calls"\n')
+    (home / "bin" / "uv").chmod(0o755)
+    monkeypatch.setenv("PATH", str(home / "bin"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    environment.run_uv(["version"])
+    assert (home / "calls").read_text() == "version\n"
