@@ -69,6 +69,8 @@ def settings(layout: Layout, tasks: int, options: Options) -> dict[str, str]:
         "AIRFLOW__CORE__PARALLELISM": room,
         "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": room,
         "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "64",
+        # The first tasks all start at once, and on a small machine the API server answers later than in 5 seconds.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         "AIRFLOW__DISPATCH__BACKENDS": json.dumps(backends),
         "AIRFLOW__DISPATCH__ROUTES": json.dumps(routes),
         "AIRFLOW__DISPATCH__DEFAULT": default if isinstance(default, str) else json.dumps(default),
