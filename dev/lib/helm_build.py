@@ -43,7 +43,9 @@ def helm() -> Path:
 
 def _checked(program: Path) -> Path:
     if not os.access(program, os.X_OK):
-        raise DevError(f"{GIVEN} is {program}, which is no program. Name one, or unset {GIVEN} to have it built.")
+        raise DevError(
+            f"{GIVEN} is {program}, which is no program. Name one, or unset {GIVEN} to have it built."
+        )
     return program
 
 
