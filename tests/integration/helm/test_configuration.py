@@ -13,6 +13,8 @@ from .charts import charts
 from .deployment import Deployment
 from .recipes import Recipe, recipes
 
+pytestmark = pytest.mark.recent
+
 NEWEST = [chart for chart in charts() if chart.folder is None][-1]
 ALONE = ("LocalExecutor", "CeleryExecutor", "KubernetesExecutor")
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a chart does with ``executor`` is what facts.yaml says. Where DISPATCH_TEST_AIRFLOW_CHARTS names real charts, this
-compares the facts with them; our own chart is compared with the facts that it was made of."""
+"""What a chart does with ``executor`` is what facts.yaml says.
+
+Where DISPATCH_TEST_AIRFLOW_CHARTS names Airflow's charts, this compares the facts with them; otherwise our chart with
+the facts that it was made of.
+"""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_only_the_scheduler_and_the_api_server_mount_the_second_clusters_kubecon
         if any(mount["name"] == "clusters" for mount in container["volumeMounts"])
     }
     assert mounting == {"scheduler", "api-server"}
-    assert "clusters" in found.volumes("scheduler") and "clusters" in found.volumes("api-server")
+    assert all("clusters" in found.volumes(component) for component in mounting)
 
 
 def test_templates_for_elsewhere_need_nothing_of_the_release(chart: Chart, helm: Path, scratch: Path) -> None:
