@@ -146,3 +146,6 @@ def test_task_pods_and_components_use_the_image_of_the_recipe(
     found = chart.render(helm, scratch, recipes()["router"].values, recipes()["image"].values)
     containers = [found.pod["spec"]["containers"][0], *(container for _, container in found.containers())]
     assert {each["image"] for each in containers} == {"registry.example.com/airflow:3.3.2-dispatch"}
+    options = found.airflow_cfg["kubernetes_executor"]
+    image = f"{options['worker_container_repository']}:{options['worker_container_tag']}"
+    assert image == "registry.example.com/airflow:3.3.2-dispatch"
