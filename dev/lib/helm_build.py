@@ -36,7 +36,7 @@ def helm() -> Path:
         package="helm.sh/helm/v3/cmd/helm",
         binary="helm",
         advice=ADVICE,
-        cost="minutes and 1.5 GB at first, seconds when Go's own caches have it",
+        cost="minutes and about 1 GB at first, seconds when Go's own caches have it",
     )
     return built(program) / program.binary
 
