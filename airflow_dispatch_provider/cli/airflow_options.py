@@ -40,13 +40,14 @@ def installed_target() -> Target:
     that ``airflow.configuration`` keeps for old files without a provider are left out."""
     described = retrieve_configuration_description()
     options = {
-        (section.lower(), name.lower()): None if option.get("default") is None else str(option["default"])
+        (section.lower(), spelling): None if option.get("default") is None else str(option["default"])
         for section, content in described.items()
         for name, option in content["options"].items()
+        for spelling in _spellings(name.lower(), option.get("sensitive", False))
     }
     moved = {_key(change): _destination(change) for change in CONFIGS_CHANGES if _moves(change)}
     resets = {_key(change): str(change.new_default) for change in CONFIGS_CHANGES if change.default_change}
-    return Target(__version__, options, moved, resets, _UNDESCRIBED | _still_read())
+    return Target(__version__, options, moved, resets, _outdated(), _UNDESCRIBED | _still_read())
 
 
 def missing(paths: Iterable[str]) -> frozenset[str]:
@@ -54,6 +55,18 @@ def missing(paths: Iterable[str]) -> frozenset[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return frozenset(path for path in paths if not _importable(path))
+
+
+def _spellings(name: str, sensitive: bool) -> tuple[str, ...]:
+    return (name, f"{name}_cmd", f"{name}_secret") if sensitive else (name,)
+
+
+def _outdated() -> dict[Key, set[str]]:
+    found: dict[Key, set[str]] = {}
+    for change in CONFIGS_CHANGES:
+        if change.remove_if_equals is not None:
+            found.setdefault(_key(change), set()).add(str(change.remove_if_equals))
+    return found
 
 
 def _key(change: ConfigChange) -> Key:

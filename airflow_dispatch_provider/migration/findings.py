@@ -59,13 +59,17 @@ class Target:
 
     version: str
     options: Mapping[Key, str | None]
-    """The default of each option that Airflow or a provider describes."""
+    """The default of each option that Airflow or a provider describes; of sensitive ones also with ``_cmd`` and
+    ``_secret``."""
 
     moves: Mapping[Key, Key | None]
     """Where ``airflow config update`` moves an option; None: it removes it."""
 
     resets: Mapping[Key, str]
     """Options that ``airflow config update`` sets to this default."""
+
+    outdated: Mapping[Key, Set[str]]
+    """Values that ``airflow config lint`` wants removed, by option."""
 
     undescribed: Set[Key] = frozenset()
     """Options that are read without being described."""
@@ -134,9 +138,20 @@ def not_for_update(options: Options, target: Target) -> tuple[str, ...]:
     return tuple(sorted(reset | moved | {"executor"}))
 
 
+def over_several_lines(options: Options) -> tuple[str, ...]:
+    """The options of the file that ``airflow config update --fix`` writes so that the file cannot be read again."""
+    return tuple(
+        option.label
+        for option in options.values()
+        if option.variable is None and "\n" in option.value.strip()
+    )
+
+
 def _is_reset(option: Option, target: Target) -> bool:
+    """Whether it would lose its value, though that is meant, or has a new one."""
     default = target.resets.get(option.key)
-    return default is not None and option.value != default
+    moved = option.value in _NEW_PATHS and option.value in target.outdated.get(option.key, ())
+    return moved or (default is not None and option.value != default)
 
 
 def _badly_moved(key: Key, target: Target) -> bool:
@@ -170,10 +185,10 @@ def _finding(option: Option, options: Options, target: Target, missing: Set[str]
         return Finding(f"[{section}]", "remove", None, why)
     key = _today(option)
     if key in target.moves and key not in target.options:
-        return _moved(option, options, target)
+        return _moved(option, options, target) or _value(option, target, missing)
     if section == "kubernetes":
         return _kubernetes(option, options, target)
-    if _unknown(key, option, target):
+    if _unknown(option, target):
         return _renamed(option, _elsewhere(key, target), options, target)
     return _value(option, target, missing)
 
@@ -196,7 +211,10 @@ def _moved(option: Option, options: Options, target: Target) -> Finding | None:
 def _timeout(option: Option, options: Options, target: Target) -> Finding:
     value = queued_timeout(options, target)
     if value is None:
-        return Finding(option.label, "remove", None, "0 meant off, which Airflow 3 does not know")
+        default = float(target.options.get(TIMEOUT) or 0)
+        return Finding(
+            option.label, "remove", None, f"0 meant off; Airflow 3 has no off, and takes {default:g} s"
+        )
     return Finding(option.label, "remove", None, f"[scheduler] task_queued_timeout = {value} stands for it")
 
 
@@ -208,10 +226,10 @@ def _kubernetes(option: Option, options: Options, target: Target) -> Finding:
     return _renamed(option, key if key in target.options else None, options, target)
 
 
-def _unknown(key: Key, option: Option, target: Target) -> bool:
+def _unknown(option: Option, target: Target) -> bool:
     """Whether Airflow describes the section, but no such option."""
-    judged = key[0] in target.sections and not _ANY_OPTION.fullmatch(key[0])
-    return judged and not {key, option.key} & (target.options.keys() | target.undescribed)
+    judged = option.section in target.sections and not _ANY_OPTION.fullmatch(option.section)
+    return judged and option.key not in target.options and option.key not in target.undescribed
 
 
 def _elsewhere(key: Key, target: Target) -> Key | None:
@@ -225,35 +243,45 @@ def _elsewhere(key: Key, target: Target) -> Key | None:
 
 
 def _renamed(option: Option, to: Key | None, options: Options, target: Target) -> Finding:
-    if to is None:
+    new = None if to is None else (to[0], to[1] + _ending(option))
+    if new is None or new not in target.options:
         gone = f"Airflow {target.version} describes no such option"
-        pods = _today(option)[0] == "kubernetes_executor" and not option.name.startswith("worker_pods_")
+        pods = _today(option)[0] == "kubernetes_executor" and not re.match(
+            "worker_pods_|.*_(cmd|secret)$", option.name
+        )
         return Finding(option.label, "remove", None, POD_TEMPLATE if pods else gone)
-    label = _label(to, option)
-    if to in options:
-        return Finding(option.label, "remove", None, f"{label} is set, too")
-    return Finding(option.label, "rename", label, f"the name in Airflow {target.version}")
+    if option.value in target.outdated.get(new, ()):
+        return Finding(
+            option.label, "remove", None, f"the default of Airflow 2; [{new[0]}] {new[1]} has another"
+        )
+    if new in options:
+        return Finding(option.label, "remove", None, f"{options[new].label} is set, too")
+    return Finding(option.label, "rename", _label(new, option), f"the name in Airflow {target.version}")
+
+
+def _ending(option: Option) -> str:
+    ending = re.search("_(cmd|secret)$", option.name)
+    return ending[0] if ending else ""
 
 
 def _label(key: Key, like: Option) -> str:
     """Written as the old one is: as a variable, or as an option of a file."""
-    ending = re.search("_(cmd|secret)$", like.name)
-    section, name = key[0], key[1] + (ending[0] if ending else "")
+    section, name = key
     return f"AIRFLOW__{section}__{name}".upper() if like.variable else f"[{section}] {name}"
 
 
+def _words(option: Option) -> list[str]:
+    return re.split(r"[\s,]+", option.value.strip()) if _PATH_OPTION.fullmatch(option.name) else []
+
+
 def _paths(option: Option) -> Iterator[str]:
-    if _PATH_OPTION.fullmatch(option.name):
-        for word in re.split(r"[\s,]+", option.value):
-            if _PATH.fullmatch(word):
-                yield word.replace(":", ".")
+    yield from (word.replace(":", ".") for word in _words(option) if _PATH.fullmatch(word))
 
 
 def _value(option: Option, target: Target, missing: Set[str]) -> Finding | None:
-    default = target.options.get(option.key)
-    for path in _paths(option):
-        if path in missing and path != default:
-            return _path(option, path, default)
+    gone = [path for path in _paths(option) if path in missing]
+    if gone and target.options.get(option.key) not in gone:
+        return _gone(option, gone, target)
     if option.name == "hostname_callable" and ":" in option.value:
         return Finding(
             option.label, "change", option.value.replace(":", "."), "a dot stands before the function"
@@ -261,10 +289,13 @@ def _value(option: Option, target: Target, missing: Set[str]) -> Finding | None:
     return None
 
 
-def _path(option: Option, path: str, default: str | None) -> Finding:
-    last = path.rpartition(".")[2]
-    if default is not None and default.rpartition(".")[2] == last:
-        return Finding(option.label, "remove", None, f"{path} is gone; the default is {default}")
-    if (new := _NEW_PATHS.get(path)) is not None:
-        return Finding(option.label, "change", new, f"{path} is gone")
-    return Finding(option.label, "remove", None, f"{path} is gone, and nothing took its place")
+def _gone(option: Option, gone: list[str], target: Target) -> Finding:
+    """Of an option with paths that are gone."""
+    default = target.options.get(option.key) or ""
+    if default.rpartition(".")[2] == gone[0].rpartition(".")[2]:
+        why = f"its value is gone; the default of Airflow {target.version} stands for it"
+        return Finding(option.label, "remove", None, why)
+    left = [_NEW_PATHS.get(word, word) for word in _words(option) if _NEW_PATHS.get(word, word) not in gone]
+    if not left:
+        return Finding(option.label, "remove", None, f"{', '.join(gone)} is gone, and nothing took its place")
+    return Finding(option.label, "change", ",".join(left), f"gone: {', '.join(gone)}")

@@ -22,6 +22,7 @@ from airflow_dispatch_provider.migration.findings import (
     Target,
     findings,
     not_for_update,
+    over_several_lines,
     queued_timeout,
 )
 from airflow_dispatch_provider.migration.ini import configuration, core_lines, timeout_lines
@@ -88,6 +89,9 @@ class Report:
     update_ignores: tuple[str, ...]
     """Options that ``airflow config update`` has to leave alone."""
 
+    update_breaks: tuple[str, ...]
+    """Options whose lines have to become one before it, since it writes a file that cannot be read otherwise."""
+
     scanned: str | None
     """What was looked through for Dags, in words; None: nothing was."""
 
@@ -128,6 +132,7 @@ def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[
         unknown=() if ready else unknowns(old, plan, scan),
         options=findings(old.options, target, missing),
         update_ignores=not_for_update(old.options, target),
+        update_breaks=over_several_lines(old.options),
         scanned=None if scan is None else scan.source,
         dags=_destinations(old, plan, scan, ready),
         unread=() if scan is None else scan.unread,

@@ -73,7 +73,8 @@ def _configuration(report: Report) -> Iterator[str]:
     yield from _part("Put this into airflow.cfg", iter([report.configuration or ""]))
     if report.slots:
         yield _paragraph(
-            f"{report.slots} Every option can be a variable instead (AIRFLOW__DISPATCH__BACKENDS)."
+            f"A section may stand only once in the file. {report.slots} Every option can be a variable instead"
+            " (AIRFLOW__DISPATCH__BACKENDS)."
         )
     if report.variables:
         names = " and ".join(report.variables)
@@ -96,9 +97,7 @@ def _options(found: Sequence[Finding]) -> Iterator[str]:
 
 
 def _how(finding: Finding) -> str:
-    if finding.do == "rename":
-        return f"-> {finding.to}"
-    return f"-> {finding.to} ({finding.why})" if finding.to else finding.why
+    return finding.why if finding.to is None else f"-> {finding.to}"
 
 
 def _dags(report: Report) -> Iterator[str]:
@@ -128,16 +127,21 @@ def _destination(found: Destination) -> str:
 
 
 def _steps(report: Report) -> Iterator[str]:
-    install = [] if report.ready else [f'pip install "{report.extras}" on every component.']
+    breaks = ", ".join(report.update_breaks)
+    join = f" It breaks values of several lines: write {breaks} on one line first." if breaks else ""
+    update = (
+        f"Options that are not about executors; without --fix it only shows what it would do.{join}\n"
+        f"`airflow config update --fix --all-recommendations --ignore-option {','.join(report.update_ignores)}`"
+    )
     steps = (
-        *install,
-        "For options that are not about executors, before the changes above (without --fix it only shows them):\n"
-        f"`airflow config update --fix --all-recommendations --ignore-option {','.join(report.update_ignores)}`",
-        "`airflow config lint`, and what it says of variables.",
-        "`airflow dispatch validate`, and `airflow dispatch explain --queue QUEUE` for each queue.",
+        f'pip install "{report.extras}" on every component.' * (not report.ready),
+        update * (report.source is not None),
+        "Put in the lines, and change the options, as said above; `config update` may have moved some of them.",
+        "With [dispatch]: `airflow dispatch validate`, and `airflow dispatch explain --queue QUEUE` for each queue.",
+        "`airflow config lint` shows what is left of other options.",
         "Restart the scheduler, the API server and the other components with the new configuration.",
     )
-    return (_step(f"{number}. ", step) for number, step in enumerate(steps, start=1))
+    return (_step(f"{number}. ", step) for number, step in enumerate(filter(None, steps), start=1))
 
 
 def _step(number: str, text: str) -> str:

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configurations as they are found, each in a folder of ``cases`` with what the command says of it in
-``expected.txt``.
+"""What the command says of the configurations in ``cases``.
 
-A folder has an ``airflow.cfg``, an ``environment`` with variables, or both; ``dags`` may have Dags. After a change that
-is meant, run these tests with ``REWRITE_EXPECTED=1`` set, and read the difference.
+After a change that is meant, run these tests with ``REWRITE_EXPECTED=1`` set, and read the difference.
 """
 
 from __future__ import annotations
@@ -15,32 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from airflow_dispatch_provider.cli import migrate
 from airflow_dispatch_provider.settings.source import SettingsSource
 from tests.unit.cli.conftest import Outcome
+from tests.unit.cli.migrate.cases import CASES, arguments
 from tests.unit.settings.fakes import FakeConf
 
-CASES = sorted(path for path in (Path(__file__).parent / "cases").iterdir() if path.is_dir())
-
 Run = Callable[..., Outcome]
-
-
-@pytest.fixture(params=CASES, ids=lambda case: case.name)
-def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a case, which is the current one; its variables are set."""
-    folder: Path = request.param
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(migrate, "AIRFLOW_CONFIG", str(folder / "none.cfg"))
-    variables = folder / "environment"
-    for line in variables.read_text().splitlines() if variables.exists() else ():
-        name, _, value = line.partition("=")
-        monkeypatch.setenv(name, value)
-    return folder
-
-
-def arguments(case: Path) -> list[str]:
-    config = ["--config", "airflow.cfg"] if (case / "airflow.cfg").exists() else []
-    return [*config, *(["--dags", "dags"] if (case / "dags").exists() else [])]
 
 
 def test_there_are_enough() -> None:
