@@ -131,11 +131,12 @@ def class_paths(options: Options) -> frozenset[str]:
 
 
 def not_for_update(options: Options, target: Target) -> tuple[str, ...]:
-    """The options of the file that ``airflow config update`` has to leave alone."""
-    in_file = {key: option for key, option in options.items() if option.variable is None}
-    reset = {name for (section, name), option in in_file.items() if _is_reset(option, target)}
-    moved = {name for (section, name) in in_file if _badly_moved((section, name), target)}
-    return tuple(sorted(reset | moved | {"executor"}))
+    """The options of the file that ``airflow config update`` has to leave alone, as it wants them to be given: up to
+    Airflow 3.3.0 with their sections, later without."""
+    in_file = [option for option in options.values() if option.variable is None]
+    keys = {option.key for option in in_file if _is_reset(option, target) or _badly_moved(option.key, target)}
+    keys.add(("core", "executor"))
+    return tuple(sorted({f"{section}.{name}" for section, name in keys} | {name for _, name in keys}))
 
 
 def over_several_lines(options: Options) -> tuple[str, ...]:

@@ -221,7 +221,7 @@ def lines_of(found: dict[str, Any], form: str) -> ConfigParser | None:
     [
         ("[core]\nexecutor = CeleryExecutor\n", [], "no executor"),
         ("[celery]\ntask_adoption_timeout = 600\nstalled_task_timeout = 0\n", [], "DuplicateOptionError"),
-        ("[core]\nexecutor = a,\n    b\n", ["executor"], "ParsingError"),
+        ("[core]\nexecutor = a,\n    b\n", ["executor", "core.executor"], "ParsingError"),
     ],
 )
 def test_why_the_update_is_not_left_alone(
