@@ -64,7 +64,7 @@ def lint(use: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> Lint
 
 def updated(text: str, ignored: list[str], use: Callable[[str], Path]) -> ConfigParser:
     """An airflow.cfg after ``airflow config update --fix --all-recommendations --ignore-option ...``."""
-    if "airflow.providers.amazon" in f"{text}{os.environ.get('AIRFLOW__SECRETS__BACKEND')}":
+    if "airflow.providers.amazon.aws.secrets" in f"{text}{os.environ.get('AIRFLOW__SECRETS__BACKEND')}":
         pytest.skip("the secrets backend is not installed")
     path = use(re.sub(r"\n[ \t]+(?=\S)", " ", text))
     config_command.update_config(
