@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from airflow.configuration import AIRFLOW_CONFIG
+from rich.console import Console
+from rich.progress import track
 
 from airflow_dispatch_provider.cli import output
+from airflow_dispatch_provider.cli.airflow_options import installed_target, missing
 from airflow_dispatch_provider.exceptions import MigrationError
 from airflow_dispatch_provider.migration.dag_files import scan_source
+from airflow_dispatch_provider.migration.findings import class_paths
 from airflow_dispatch_provider.migration.old import read_old
 from airflow_dispatch_provider.migration.options import Key, Option, read_ini
 from airflow_dispatch_provider.migration.report import make_report
@@ -25,7 +29,8 @@ def run(args: Namespace) -> int:
     options, source = _options(args.config)
     environ = {} if args.ignore_environment else os.environ
     old = read_old(options, environ, source, args.executor)
-    report = make_report(old, _scan(args.dags))
+    target = installed_target()
+    report = make_report(old, _scan(args.dags), target, missing(class_paths(old.options)))
     if args.output in output.STRUCTURED:
         output.show_object(report.data(), args.output)
     else:
@@ -67,14 +72,20 @@ def _scan(dags: list[str] | None) -> Scan | None:
 def _scan_folders(folders: list[Path]) -> Scan:
     uses: list[Use] = []
     unread: list[Unread] = []
-    count = 0
-    for path in (path for folder in folders for path in sorted(_files(folder))):
-        count += path.suffix != ".zip"
+    paths = [path for folder in folders for path in sorted(_files(folder))]
+    for path in _progress(paths):
         found, missed = _scan_file(path)
         uses += found
         unread += missed
+    count = sum(path.suffix != ".zip" for path in paths)
     files = f"{count} Python file{'' if count == 1 else 's'}"
     return Scan(f"{files} in {', '.join(map(str, folders))}", False, tuple(uses), tuple(unread))
+
+
+def _progress(paths: list[Path]) -> Iterable[Path]:
+    """Shows on a terminal how far it is; elsewhere nothing."""
+    console = Console(stderr=True)
+    return track(paths, "Reading Dags", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _scan_file(path: Path) -> tuple[list[Use], list[Unread]]:

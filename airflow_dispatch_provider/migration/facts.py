@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What changes in behaviour, and what cannot be known from a configuration: fixed lists, of which those facts are given
-that apply."""
+"""What changes in behaviour, and what cannot be known from a configuration: one sentence each, of those that apply.
+docs/migration.md says more."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from airflow_dispatch_provider.migration.executors import Kind
+from airflow_dispatch_provider.migration.executors import Entry, Kind
 from airflow_dispatch_provider.migration.old import DEFAULT_EXECUTOR, OldConfig
 from airflow_dispatch_provider.migration.plan import Plan
 from airflow_dispatch_provider.migration.uses import Scan
+
+Rows = Iterator[tuple[object, str]]
+"""Whether a sentence applies, and the sentence."""
 
 _NO_EFFECT = (
     "worker_pods_creation_batch_size",
@@ -23,23 +26,7 @@ _NO_EFFECT = (
 
 _LOCAL = frozenset({Kind.LOCAL, Kind.SEQUENTIAL, Kind.DEBUG})
 
-_EXECUTOR_SECTIONS = (
-    "core",
-    "celery",
-    "kubernetes",
-    "kubernetes_executor",
-    "celery_kubernetes_executor",
-    "local_kubernetes_executor",
-)
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One thing to know."""
-
-    what: str
-    detail: str
-    """Its reason; of something unknown, what to do about it."""
+_EXECUTOR_SECTIONS = frozenset({"core", "celery", "kubernetes", "kubernetes_executor"})
 
 
 @dataclass(frozen=True)
@@ -54,11 +41,36 @@ class _Situation:
         return frozenset(backend.kind for section in self.plan.sections for backend in section.backends)
 
     @property
-    def backends(self) -> int:
-        return sum(len(section.backends) for section in self.plan.sections)
+    def renamed_queue(self) -> bool:
+        """Whether a queue leads to workers that listen on another one."""
+        routes = (route for section in self.plan.sections for route in section.routes)
+        return any(isinstance(target, dict) for route in routes for target in route["to"])
 
-    def set_options(self, section: str, names: tuple[str, ...]) -> list[str]:
-        return [name for name in names if (section, name) in self.old.options]
+    @property
+    def without_effect(self) -> str:
+        sections = ("kubernetes_executor", "kubernetes")
+        return ", ".join(
+            name for name in _NO_EFFECT if any((section, name) in self.old.options for section in sections)
+        )
+
+    @property
+    def hidden(self) -> str:
+        """Options of executors that a command or a secret gives."""
+        options = (option for option in self.old.options.values() if option.section in _EXECUTOR_SECTIONS)
+        return ", ".join(
+            sorted(option.label for option in options if option.name.endswith(("_cmd", "_secret")))
+        )
+
+    def paths(self, kind: Kind) -> str:
+        return _listed(entry for entry in self.old.entries if entry.kind is kind)
+
+    def option(self, section: str, name: str) -> str:
+        option = self.old.options.get((section, name))
+        return "" if option is None else option.value.strip()
+
+
+def _listed(entries: Iterator[Entry]) -> str:
+    return ", ".join(dict.fromkeys(entry.path for entry in entries))
 
 
 def slots_words(old: OldConfig) -> str:
@@ -69,312 +81,123 @@ def slots_words(old: OldConfig) -> str:
         unlimited = f"{old.slots}, since [core] parallelism = 0 gave no number to go by"
         limited = f"{old.slots}, what [core] parallelism let one executor hold"
         bounds.insert(0, limited if old.parallelism else unlimited)
-    return f"Slots of each backend: {'; '.join(bounds)}. [core] parallelism is at least the sum of all slots."
+    return f"Slots of each backend: {'; '.join(bounds)}."
 
 
-def changes(old: OldConfig, plan: Plan, scan: Scan | None) -> tuple[Fact, ...]:
+def changes(old: OldConfig, plan: Plan, scan: Scan | None) -> tuple[str, ...]:
     """What is different afterwards, the weightiest first."""
-    return tuple(_given(_CHANGES, _Situation(old, plan, scan)))
+    now = _Situation(old, plan, scan)
+    return tuple(text for applies, text in (*_routing(now), *_backends(now)) if applies)
 
 
-def unknowns(old: OldConfig, plan: Plan, scan: Scan | None) -> tuple[Fact, ...]:
+def unknowns(old: OldConfig, plan: Plan, scan: Scan | None) -> tuple[str, ...]:
     """What somebody has to look at who knows the deployment."""
-    return tuple(_given(_UNKNOWNS, _Situation(old, plan, scan)))
+    now = _Situation(old, plan, scan)
+    return tuple(text for applies, text in (*_deployment(now), *_elsewhere(now)) if applies)
 
 
-def _given(facts: tuple[Callable[[_Situation], Fact | None], ...], situation: _Situation) -> Iterator[Fact]:
-    yield from (found for fact in facts if (found := fact(situation)) is not None)
-
-
-def _hybrid_slots(now: _Situation) -> Fact | None:
-    kind = next((kind for kind in now.old.kinds if kind.hybrid), None)
-    if kind is None:
-        return None
-    other = "Celery" if kind is Kind.CELERY_KUBERNETES else "local"
-    return Fact(
-        "Kubernetes tasks are counted by slots of their own.",
-        f"{kind.value} told the scheduler the free slots of its {other} side only: while that was full, no"
-        " task was queued for Kubernetes either.",
-    )
-
-
-def _executor_values(now: _Situation) -> Fact | None:
-    if not now.old.several:
-        return None
-    return Fact(
-        "The `queue=` of a task says where it runs; `executor=` does so only by the names listed for it.",
-        "The router decides by the queue. Where no names are listed in [core] executor beside it, Airflow refuses"
-        " Dags that say `executor=`.",
-    )
-
-
-def _parallelism(now: _Situation) -> Fact | None:
+def _routing(now: _Situation) -> Rows:
     old, new = now.old.parallelism, now.plan.parallelism
-    if old == 0:
-        return Fact(
-            f"[core] parallelism becomes {new}.",
-            "0 meant no bound in Airflow 2; Airflow 3 refuses it, and slots are a number.",
-        )
-    if old == new:
-        return None
-    return Fact(
-        f"[core] parallelism rises from {old} to {new}.",
-        "It caps what runs on all backends of a scheduler together. As the sum of all slots it lets no full"
-        f" backend take the room of another. If {old} was meant as the bound of everything, divide {old}"
-        " among the slots and leave parallelism as it is.",
+    yield (
+        any(kind.hybrid for kind in now.old.kinds),
+        "Kubernetes tasks have slots of their own: a full other side no longer holds them up.",
     )
-
-
-def _held(now: _Situation) -> Fact:
-    return Fact(
-        "Tasks wait in the router, not in an executor, the highest priority_weight first.",
-        "A task is given to a backend when that has a slot free for it. So one full or failing backend"
-        " holds up no other, and [scheduler] task_queued_timeout does not apply to what waits in the router.",
+    yield (
+        now.old.several,
+        "Tasks go by their `queue=`; `executor=` counts only for names listed in [core] executor.",
     )
-
-
-def _celery_outage(now: _Situation) -> Fact | None:
-    if Kind.CELERY not in now.kinds:
-        return None
-    return Fact(
-        "A broker that cannot be reached fails no task.",
-        "The backend is this package's CeleryExecutor: it gives back what it could not send, and the router"
-        " tries again. Airflow's own reports such tasks as failed. Workers stay as they are.",
-    )
-
-
-def _kubernetes_outage(now: _Situation) -> Fact | None:
-    if Kind.KUBERNETES not in now.kinds:
-        return None
-    return Fact(
-        "An API server that is away, slow, or out of quota fails no task.",
-        "The backend is this package's KubernetesExecutor: it makes all API calls on a thread of its own,"
-        " and tries again what may still succeed. Pods, templates and pod_override stay as they are.",
-    )
-
-
-def _kubernetes_options(now: _Situation) -> Fact | None:
-    sections = ("kubernetes_executor", "kubernetes")
-    names = [name for section in sections for name in now.set_options(section, _NO_EFFECT)]
-    if not names or Kind.KUBERNETES not in now.kinds:
-        return None
-    return Fact(
-        f"No effect any more: [kubernetes_executor] {', '.join(dict.fromkeys(names))}.",
-        "Pods are created many at a time and until it succeeds; [dispatch] kubernetes_concurrency and"
-        " kubernetes_max_unsent bound that.",
-    )
-
-
-def _local(now: _Situation) -> Fact | None:
-    if not now.kinds & _LOCAL:
-        return None
-    return Fact(
-        "A local task that is taken back really ends.",
-        "The backend is this package's LocalExecutor: it drops the task, or ends its process tree."
-        " Airflow's own cannot up to 3.3, so that a new try may run beside the old one.",
-    )
-
-
-def _one_at_a_time(now: _Situation) -> Fact | None:
-    gone = next((kind for kind in now.old.kinds if kind.one_at_a_time), None)
-    if gone is None:
-        return None
-    return Fact(
-        "Local tasks still run one at a time.",
-        f"{gone.value} did so, and is gone in Airflow 3; one slot is the same. With a database other than"
-        " SQLite, raise the slots, and [core] parallelism with them.",
-    )
-
-
-def _third_party(now: _Situation) -> Fact | None:
-    paths = [entry.path for entry in now.old.entries if entry.kind is Kind.OTHER]
-    if not paths:
-        return None
-    return Fact(
-        f"Kept by its path, as it is: {', '.join(dict.fromkeys(paths))}.",
-        "Such an executor still does its network calls on the scheduler's thread, and what it reports as"
-        " failed is failed.",
-    )
-
-
-def _queue_of_workers(now: _Situation) -> Fact | None:
-    if not any(isinstance(target, dict) for s in now.plan.sections for r in s.routes for target in r["to"]):
-        return None
-    return Fact(
-        f"The queue that leads to a backend of workers is not the one that the workers are told: that is"
+    yield (
+        now.renamed_queue,
+        "Tasks whose new queue leads to a backend of workers are still sent to the queue that its workers listen on:"
         f" {now.old.default_queue!r}.",
-        "Tasks that were sent there by `executor=` alone had the default queue, and workers listen on that.",
+    )
+    yield old == 0, f"[core] parallelism is {new}: Airflow 3 refuses 0, which meant no bound in Airflow 2."
+    yield (
+        old and old != new,
+        f"[core] parallelism rises from {old} to {new}, the sum of all slots. If {old} bounded everything, divide it"
+        " among the slots.",
+    )
+    yield True, "Tasks wait in the router, by priority_weight; a full or failing backend holds up no other."
+
+
+def _backends(now: _Situation) -> Rows:
+    yield (
+        any(kind.one_at_a_time for kind in now.old.kinds),
+        "Local tasks still run one at a time. With a database other than SQLite, raise the slots and parallelism.",
+    )
+    yield (
+        Kind.CELERY in now.kinds,
+        "An unreachable broker fails no task: what could not be sent is sent again.",
+    )
+    yield Kind.KUBERNETES in now.kinds, "An unreachable or slow API server, or a full quota, fails no task."
+    yield (
+        now.without_effect and Kind.KUBERNETES in now.kinds,
+        f"No effect any more: [kubernetes_executor] {now.without_effect}; see [dispatch] kubernetes_concurrency.",
+    )
+    yield now.kinds & _LOCAL, "A local task that is taken back really ends, with all its processes."
+    yield (
+        now.paths(Kind.OTHER),
+        f"Kept by its path, as it is: {now.paths(Kind.OTHER)}. It still blocks the scheduler while it waits.",
+    )
+    yield (
+        len(now.plan.main.backends) > 1 or len(now.plan.sections) > 1,
+        "Metrics end with the name of the backend: executor.open_slots.<backend>; without it, they count all.",
+    )
+    yield (
+        True,
+        "Tasks that run at the switch are offered to the backends for adoption; queued ones are scheduled again."
+        + (" Local ones end with their scheduler." if now.kinds & _LOCAL else ""),
     )
 
 
-def _metrics(now: _Situation) -> Fact | None:
-    if now.backends < 2:
-        return None
-    return Fact(
-        "Metrics have the names of the backends.",
-        "executor.open_slots.<backend>, executor.running_tasks.<backend> and"
-        " executor.queued_tasks.<backend>; without a name they count all backends together.",
+def _deployment(now: _Situation) -> Rows:
+    yield (
+        now.old.executor_option is None,
+        f"Which executor was used: [core] executor is not set, so {DEFAULT_EXECUTOR} is taken, the default of"
+        " Airflow 3. Airflow 2 took SequentialExecutor. Give the right one with --executor.",
+    )
+    yield True, "How much each backend can really run: lower the slots that are more than there is room for."
+    yield True, "How many schedulers there are: slots, like [core] parallelism, are for each of them."
+    yield (
+        now.scan is None,
+        "Which `queue=` and `executor=` the Dags have: `airflow dispatch migrate --dags FOLDER`.",
+    )
+    yield (
+        now.scan is not None and not now.scan.resolved,
+        "Queues that are computed, or come out of a **dictionary: `airflow dispatch migrate --dags` without a folder"
+        " reads what they came to in the metadata database.",
+    )
+    yield (
+        Kind.CELERY in now.kinds,
+        "Which queues the Celery workers listen on: see where `airflow celery worker --queues` is started.",
+    )
+    yield (
+        Kind.KUBERNETES in now.kinds,
+        "What the pod template sets: an AIRFLOW__CORE__EXECUTOR in it must be loadable if Dags keep an `executor=`.",
     )
 
 
-def _switch(now: _Situation) -> Fact:
-    local = " Local ones end with the scheduler that started them." if now.kinds & _LOCAL else ""
-    return Fact(
-        "Tasks that run or wait at the switch were started by another executor.",
-        "Running ones are offered to the backends for adoption. Queued ones are scheduled again; a broker"
-        f" may still have the first copy, and Airflow lets only one of two run.{local} Let them end before"
-        " where that matters.",
+def _elsewhere(now: _Situation) -> Rows:
+    celery_config = now.option("celery", "celery_config_options")
+    own = ", ".join(entry.path for entry in now.old.entries if entry.own_class)
+    yield now.hidden, f"What these give, which were not run or looked up: {now.hidden}."
+    yield now.option("secrets", "backend"), "What the secrets backend holds: it was not asked."
+    yield (
+        celery_config and not celery_config.startswith("airflow."),
+        "Whether the module of [celery] celery_config_options imports airflow.config_templates.default_celery, which"
+        " is airflow.providers.celery.executors.default_celery now.",
     )
-
-
-_CHANGES = (
-    _hybrid_slots,
-    _executor_values,
-    _queue_of_workers,
-    _parallelism,
-    _one_at_a_time,
-    _held,
-    _celery_outage,
-    _kubernetes_outage,
-    _kubernetes_options,
-    _local,
-    _third_party,
-    _metrics,
-    _switch,
-)
-
-
-def _room(now: _Situation) -> Fact:
-    workers = (
-        ' "slots": "workers" counts the live Celery workers instead.' if Kind.CELERY in now.kinds else ""
+    yield own, f"What {own} adds to the hybrid of Airflow that it is named after."
+    yield (
+        now.paths(Kind.OTHER),
+        f"Whether {now.paths(Kind.OTHER)} works with this Airflow: `airflow dispatch validate` tries the import.",
     )
-    return Fact(
-        "How much each backend can really run.",
-        f"The slots are what the old configuration allowed. Lower those that are more than there is room for.{workers}",
+    idle = ", ".join(now.old.idle_teams)
+    yield (
+        idle,
+        f"Whether these teams are to have executors: {idle}. [core] multi_team is off, so they were left out.",
     )
-
-
-def _schedulers(now: _Situation) -> Fact:
-    return Fact(
-        "How many schedulers there are.",
-        "Slots, like [core] parallelism, are for each of them: two schedulers may put twice as many tasks on"
-        " a backend.",
+    yield (
+        len(now.plan.sections) > 1,
+        "Which Dags belong to which team: `airflow dispatch explain --team TEAM --queue QUEUE` shows a team's routes.",
     )
-
-
-def _worker_queues(now: _Situation) -> Fact | None:
-    if Kind.CELERY not in now.kinds:
-        return None
-    return Fact(
-        "Which queues the Celery workers listen on.",
-        "That is said where they are started (`airflow celery worker --queues`). The router passes the"
-        " queue of a task on unchanged unless a target names another one.",
-    )
-
-
-def _pod_template(now: _Situation) -> Fact | None:
-    if Kind.KUBERNETES not in now.kinds:
-        return None
-    return Fact(
-        "What is set inside worker pods.",
-        "Pod templates are not read. A template may set AIRFLOW__CORE__EXECUTOR for the pod; leave that as"
-        " it is, unless Dags keep an `executor=`: then it must be loadable there, too.",
-    )
-
-
-def _dags(now: _Situation) -> Fact | None:
-    if now.scan is None:
-        return Fact(
-            "What the Dags say.",
-            "`airflow dispatch migrate --dags FOLDER` looks for `queue=` and `executor=` in them.",
-        )
-    if now.scan.resolved:
-        return None
-    return Fact(
-        "Queues and executors that are computed, or come out of a **dictionary.",
-        "What could be seen of them is listed under Dags. `airflow dispatch migrate --dags` without a"
-        " folder reads what they came to in the metadata database.",
-    )
-
-
-def _hidden(now: _Situation) -> Fact | None:
-    labels = sorted(
-        option.label
-        for option in now.old.options.values()
-        if option.section in _EXECUTOR_SECTIONS and option.name.endswith(("_cmd", "_secret"))
-    )
-    if not labels:
-        return None
-    return Fact(
-        f"What these give: {', '.join(labels)}.",
-        "Commands were not run and secrets not looked up. Backends read them as Airflow does; leave them as they are.",
-    )
-
-
-def _secrets_backend(now: _Situation) -> Fact | None:
-    if ("secrets", "backend") not in now.old.options:
-        return None
-    return Fact(
-        "What the secrets backend holds.",
-        "[secrets] backend is set, and was not asked. Options that come from it stay where they are.",
-    )
-
-
-def _own_class(now: _Situation) -> Fact | None:
-    paths = [entry.path for entry in now.old.entries if entry.own_class]
-    if not paths:
-        return None
-    return Fact(
-        f"What {', '.join(paths)} adds to the class of Airflow.",
-        "It is taken for the hybrid that its name says. Bring over what it adds, e.g. in a"
-        " task_policy that sets queues.",
-    )
-
-
-def _third_party_version(now: _Situation) -> Fact | None:
-    if Kind.OTHER not in now.old.kinds:
-        return None
-    return Fact(
-        "Whether the executors kept by their path work with this Airflow.",
-        "`airflow dispatch validate` says whether they can be imported.",
-    )
-
-
-def _not_set(now: _Situation) -> Fact | None:
-    if now.old.executor_option is not None:
-        return None
-    return Fact(
-        "Which executor was used: [core] executor is not set.",
-        f"{DEFAULT_EXECUTOR} is taken, the default of Airflow 3. That of Airflow 2 was SequentialExecutor:"
-        " one task at a time, which one slot is, too. Set by another file or machine, give it with --executor.",
-    )
-
-
-def _teams(now: _Situation) -> Fact | None:
-    if now.old.idle_teams:
-        return Fact(
-            f"Whether these teams are to have executors: {', '.join(now.old.idle_teams)}.",
-            "[core] multi_team is off, so Airflow ignores them, and they were left out.",
-        )
-    if len(now.plan.sections) < 2:
-        return None
-    return Fact(
-        "Which Dags belong to which team.",
-        "Queues in Dags are shown as the router without a team sees them. `airflow dispatch explain --team"
-        " TEAM --queue QUEUE` shows a team's.",
-    )
-
-
-_UNKNOWNS = (
-    _not_set,
-    _room,
-    _schedulers,
-    _dags,
-    _worker_queues,
-    _pod_template,
-    _hidden,
-    _secrets_backend,
-    _own_class,
-    _third_party_version,
-    _teams,
-)

@@ -19,6 +19,11 @@ def core_lines(executor: str, parallelism: int) -> str:
     return f"[core]\nexecutor = {executor}\nparallelism = {parallelism}"
 
 
+def timeout_lines(seconds: str) -> str:
+    """``[scheduler]`` alone."""
+    return f"[scheduler]\ntask_queued_timeout = {seconds}"
+
+
 def dispatch_options(section: Section) -> dict[str, str]:
     """The options of one ``[dispatch]`` section, as text."""
     backends = {backend.name: backend.config() for backend in section.backends}

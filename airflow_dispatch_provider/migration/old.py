@@ -45,7 +45,8 @@ class OldConfig:
     """Of tasks that name none."""
 
     options: Options = field(repr=False)
-    """Everything that is set. Only names of it may be shown, except for the options that are fields here."""
+    """Everything that is set to something. Only names of it may be shown, except for the options that are fields
+    here."""
 
     queues: Mapping[Kind, str] = field(default_factory=dict)
     """``kubernetes_queue`` of each hybrid."""
@@ -86,6 +87,8 @@ def read_old(
     if executor is not None:
         options["core", "executor"] = Option("core", "executor", executor, "--executor")
     options = {key: replace(option, value=expand(option.value, environ)) for key, option in options.items()}
+    queues = {kind: _kubernetes_queue(options, kind) for kind in KUBERNETES_QUEUE_SECTIONS}
+    options = {key: option for key, option in options.items() if option.value.strip()}
     text = _get(options, ("core", "executor")) or DEFAULT_EXECUTOR
     multi_team = (_get(options, ("core", "multi_team")) or "").lower() in ("true", "t", "1", "yes", "y", "on")
     default_queue = _get(options, ("operators", "default_queue"), ("celery", "default_queue")) or "default"
@@ -95,16 +98,14 @@ def read_old(
         parallelism=_parallelism(options.get(("core", "parallelism"))),
         default_queue=default_queue,
         options=options,
-        queues={kind: _kubernetes_queue(options, kind) for kind in KUBERNETES_QUEUE_SECTIONS},
+        queues=queues,
         idle_teams=ignored_teams(text, multi_team),
     )
 
 
 def _get(options: Options, *keys: tuple[str, str]) -> str | None:
-    """The first of these options that is set to something."""
-    return next(
-        (options[key].value.strip() for key in keys if key in options and options[key].value.strip()), None
-    )
+    """The first of these options that is set."""
+    return next((options[key].value.strip() for key in keys if key in options), None)
 
 
 def _kubernetes_queue(options: Options, kind: Kind) -> str:

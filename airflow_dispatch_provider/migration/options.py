@@ -31,6 +31,10 @@ class Option:
     """The environment variable that it comes from; None: from the file."""
 
     @property
+    def key(self) -> Key:
+        return self.section, self.name
+
+    @property
     def label(self) -> str:
         """How people call it. Never the value."""
         return self.variable or f"[{self.section}] {self.name}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +15,17 @@ from airflow_dispatch_provider.migration.destinations import (
     settings_there,
 )
 from airflow_dispatch_provider.migration.executors import Kind
-from airflow_dispatch_provider.migration.facts import Fact, changes, slots_words, unknowns
-from airflow_dispatch_provider.migration.ini import configuration, core_lines
+from airflow_dispatch_provider.migration.facts import changes, slots_words, unknowns
+from airflow_dispatch_provider.migration.findings import (
+    TIMEOUT,
+    Finding,
+    Target,
+    findings,
+    not_for_update,
+    over_several_lines,
+    queued_timeout,
+)
+from airflow_dispatch_provider.migration.ini import configuration, core_lines, timeout_lines
 from airflow_dispatch_provider.migration.old import (
     DEFAULT_EXECUTOR,
     DEFAULT_PARALLELISM,
@@ -23,7 +33,6 @@ from airflow_dispatch_provider.migration.old import (
     OldConfig,
 )
 from airflow_dispatch_provider.migration.plan import Plan, make_plan
-from airflow_dispatch_provider.migration.renames import Rename, renames
 from airflow_dispatch_provider.migration.uses import Scan, Unread
 
 _SHOWN = (
@@ -44,6 +53,9 @@ _DEFAULTS = {("core", "executor"): DEFAULT_EXECUTOR, ("core", "parallelism"): DE
 class Report:
     """The answer of ``airflow dispatch migrate``."""
 
+    airflow: str
+    """The version that it is for."""
+
     read: dict[str, str]
     """Value by option, of those that the answer rests on."""
 
@@ -55,7 +67,7 @@ class Report:
     """Executors that stand beside that router."""
 
     configuration: str | None
-    """Lines for airflow.cfg; None where it is ready."""
+    """Lines for airflow.cfg; None where there is nothing to put in."""
 
     slots: str | None
     """Where the numbers of slots come from, in words."""
@@ -69,9 +81,17 @@ class Report:
     by_name: str | None
     """``[core] executor`` with which Dags may go on saying ``executor=``."""
 
-    changes: tuple[Fact, ...]
-    unknown: tuple[Fact, ...]
-    rename: tuple[Rename, ...]
+    changes: tuple[str, ...]
+    unknown: tuple[str, ...]
+    options: tuple[Finding, ...]
+    """Options to rename, to remove, or whose value to change."""
+
+    update_ignores: tuple[str, ...]
+    """Options that ``airflow config update`` has to leave alone."""
+
+    update_breaks: tuple[str, ...]
+    """Options whose lines have to become one before it, since it writes a file that cannot be read otherwise."""
+
     scanned: str | None
     """What was looked through for Dags, in words; None: nothing was."""
 
@@ -85,26 +105,34 @@ class Report:
         return asdict(self)
 
 
-def make_report(old: OldConfig, scan: Scan | None) -> Report:
+def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[str]) -> Report:
     """
     :param scan: None: Dags were not looked at
+    :param missing: import paths in values which the target does not have
     """
     uses = () if scan is None else scan.uses
     ready = any(entry.is_router for entry in old.entries)
     plan = make_plan(old, uses)
+    timeout = queued_timeout(old.options, target)
+    lines = [] if ready else [configuration(plan)]
+    if timeout is not None:
+        lines.append(timeout_lines(timeout))
     return Report(
+        airflow=target.version,
         read=_read(old),
         source=old.source,
         ready=ready,
         beside=tuple(entry.path for entry in old.entries if ready and not entry.is_router),
-        configuration=None if ready else configuration(plan),
+        configuration="\n\n".join(lines) or None,
         slots=None if ready else slots_words(old),
-        variables=() if ready else _variables(old),
+        variables=_variables(old, ready, timeout),
         one_line=None if ready or plan.one_line is None else core_lines(plan.one_line, plan.parallelism),
         by_name=None if ready else _by_name(plan, scan),
         changes=() if ready else changes(old, plan, scan),
         unknown=() if ready else unknowns(old, plan, scan),
-        rename=renames(old.options),
+        options=findings(old.options, target, missing),
+        update_ignores=not_for_update(old.options, target),
+        update_breaks=over_several_lines(old.options),
         scanned=None if scan is None else scan.source,
         dags=_destinations(old, plan, scan, ready),
         unread=() if scan is None else scan.unread,
@@ -134,9 +162,11 @@ def _read(old: OldConfig) -> dict[str, str]:
     return found
 
 
-def _variables(old: OldConfig) -> tuple[str, ...]:
-    options = (old.options.get(("core", name)) for name in ("executor", "parallelism"))
-    variables = (option.variable or "" for option in options if option is not None)
+def _variables(old: OldConfig, ready: bool, timeout: str | None) -> tuple[str, ...]:
+    put_in = [] if ready else [("core", "executor"), ("core", "parallelism")]
+    if timeout is not None:
+        put_in.append(TIMEOUT)
+    variables = (old.options[key].variable or "" for key in put_in if key in old.options)
     return tuple(name for name in variables if name.startswith("AIRFLOW__"))
 
 

@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from textwrap import fill
 
 from airflow_dispatch_provider.migration.destinations import Destination
-from airflow_dispatch_provider.migration.facts import Fact
-from airflow_dispatch_provider.migration.renames import Rename
+from airflow_dispatch_provider.migration.findings import Finding
 from airflow_dispatch_provider.migration.report import Report
-from airflow_dispatch_provider.migration.uses import Unread
 
 _WIDTH = 100
 _PLACES = 5
@@ -21,36 +19,37 @@ _UNREAD = 20
 
 def render(report: Report) -> str:
     """The whole text, without a line end at its end."""
-    parts = [_read(report)]
+    parts = [_read(report), *_configuration(report)]
     if report.ready:
         parts.append(_ready(report))
-    else:
-        parts += _configuration(report)
-        parts.append(_part("What changes", _facts(report.changes)))
-        parts.append(_part("What cannot be known from the configuration", _facts(report.unknown)))
-    if report.rename:
-        parts.append(_part("To rename or remove in Airflow 3", _renames(report.rename)))
+    parts += _part("What changes", map(_item, report.changes))
+    parts += _part("What the configuration does not tell", map(_item, report.unknown))
+    parts += _part(f"Options to change for Airflow {report.airflow}", _options(report.options))
     if report.scanned is not None:
-        parts.append(_part("Dags", _dags(report)))
-    if not report.ready:
-        parts.append(_part("Then", _steps(report)))
+        parts += _part("Dags", _dags(report))
+    parts += _part("Then", _steps(report))
     return "\n\n".join(parts)
 
 
-def _part(title: str, text: str) -> str:
-    return f"{title}\n{'-' * len(title)}\n{text}"
+def _part(title: str, lines: Iterator[str]) -> Iterator[str]:
+    """One part, or none where there are no lines."""
+    if text := "\n".join(lines):
+        yield f"{title}\n{'-' * len(title)}\n{text}"
 
 
-def _paragraph(text: str, first: str = "", then: str | None = None) -> str:
-    indent = " " * len(first) if then is None else then
+def _paragraph(text: str, first: str = "") -> str:
     return fill(
         text,
         _WIDTH,
         initial_indent=first,
-        subsequent_indent=indent,
+        subsequent_indent=" " * len(first),
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def _item(text: str) -> str:
+    return _paragraph(text, "- ")
 
 
 def _read(report: Report) -> str:
@@ -67,59 +66,50 @@ def _ready(report: Report) -> str:
         beside = (
             f" Beside it stand {names}, which only executor= in a Dag leads to; they can become backends."
         )
-    return _paragraph(f"The router is configured already: nothing is to be done.{beside}")
+    return _paragraph(f"The router is configured already.{beside}")
 
 
 def _configuration(report: Report) -> Iterator[str]:
-    yield _part("Put this into airflow.cfg", report.configuration or "")
-    yield _paragraph(
-        f"{report.slots} Every option can be an environment variable instead (AIRFLOW__DISPATCH__BACKENDS)."
-    )
+    yield from _part("Put this into airflow.cfg", iter([report.configuration or ""]))
+    if report.slots:
+        yield _paragraph(
+            f"A section may stand only once in the file. {report.slots} Every option can be a variable instead"
+            " (AIRFLOW__DISPATCH__BACKENDS)."
+        )
     if report.variables:
         names = " and ".join(report.variables)
         yield _paragraph(f"The environment stands over airflow.cfg: change {names} there, too.")
     if report.one_line:
-        yield _part("Or one line, without [dispatch]", report.one_line)
-        yield _paragraph(
-            "The class alone does the same; [dispatch] is what routes, slots and backends can be added to."
-        )
+        yield from _part("Or one class, without [dispatch]", iter([report.one_line]))
     if report.by_name:
-        yield _part("As long as Dags say executor=", f"[core]\nexecutor = {report.by_name}")
-        yield _paragraph(
-            "Airflow refuses a Dag whose executor= has no executor of that name. These names hand over to the router,"
-            " which sends such a task to a target of its queue's route that has the executor, or else to any backend"
-            " that has it."
-        )
+        lines = f"[core]\nexecutor = {report.by_name}"
+        yield from _part("As long as Dags say executor=, with [dispatch] as above", iter([lines]))
 
 
-def _facts(facts: Sequence[Fact]) -> str:
-    return "\n".join(f"{_paragraph(fact.what, '- ')}\n{_paragraph(fact.detail, '  ')}" for fact in facts)
+def _options(found: Sequence[Finding]) -> Iterator[str]:
+    width = max((len(finding.option) for finding in found), default=0)
+    for do in ("rename", "change", "remove"):
+        some = [finding for finding in found if finding.do == do]
+        if some:
+            yield f"{do}:"
+        for finding in some:
+            yield f"  {finding.option:<{width}}  {_how(finding)}"
 
 
-def _renames(found: Sequence[Rename]) -> str:
-    lines = [f"- {rename.old}{_new_name(rename)}{'' if rename.linted else ' *'}" for rename in found]
-    if any(not rename.linted for rename in found):
-        lines.append("* Airflow 3 ignores it, and `airflow config lint` does not report it.")
-    return "\n".join(lines)
+def _how(finding: Finding) -> str:
+    return finding.why if finding.to is None else f"-> {finding.to}"
 
 
-def _new_name(rename: Rename) -> str:
-    if rename.new is None:
-        return ": remove it, nothing took its place"
-    return f": remove it, {rename.new} is set" if rename.taken else f" -> {rename.new}"
-
-
-def _dags(report: Report) -> str:
-    lines = [_paragraph(f"Looked through: {report.scanned}.")]
-    lines += map(_destination, report.dags)
+def _dags(report: Report) -> Iterator[str]:
+    yield _paragraph(f"Looked through: {report.scanned}.")
+    yield from map(_destination, report.dags)
     if not report.dags:
-        lines.append("No queue= and no executor= with a text was found.")
+        yield "No queue= and no executor= with a text was found."
     if report.unread:
-        lines.append("Could not be read:")
-        lines += map(_unread, report.unread[:_UNREAD])
-        if (more := len(report.unread) - _UNREAD) > 0:
-            lines.append(f"  and {more} more; --output json lists all")
-    return "\n".join(lines)
+        yield "Could not be read:"
+        yield from (f"  {unread.where}: {unread.what}" for unread in report.unread[:_UNREAD])
+    if (more := len(report.unread) - _UNREAD) > 0:
+        yield f"  and {more} more; --output json lists all"
 
 
 def _destination(found: Destination) -> str:
@@ -128,31 +118,33 @@ def _destination(found: Destination) -> str:
     goes = (
         f"goes to {found.goes_to} by route {found.route}" if found.goes_to else "goes where its queue leads"
     )
-    ran = (
-        ""
-        if found.ran_on == found.goes_to
-        else f"; ran on {found.ran_on or 'an executor that is not configured'}"
-    )
+    same = found.ran_on == found.goes_to
+    ran = "" if same else f"; ran on {found.ran_on or 'an executor that is not configured'}"
     places = ", ".join(found.places[:_PLACES])
     more = f" and {len(found.places) - _PLACES} more" if len(found.places) > _PLACES else ""
-    return "\n".join(
-        [
-            _paragraph(f"{said}: {goes}{ran}", "- "),
-            _paragraph(f"to do: {found.do}", "  "),
-            _paragraph(f"at: {places}{more}", "  "),
-        ]
+    lines = [(f"{said}: {goes}{ran}", "- "), (f"to do: {found.do}", "  "), (f"at: {places}{more}", "  ")]
+    return "\n".join(_paragraph(text, first) for text, first in lines)
+
+
+def _steps(report: Report) -> Iterator[str]:
+    breaks = ", ".join(report.update_breaks)
+    join = f" It breaks values of several lines: write {breaks} on one line first." if breaks else ""
+    update = (
+        f"Options that are not about executors; without --fix it only shows what it would do.{join}\n"
+        f"`airflow config update --fix --all-recommendations --ignore-option {','.join(report.update_ignores)}`"
     )
-
-
-def _unread(found: Unread) -> str:
-    return f"  {found.where}: {found.what}"
-
-
-def _steps(report: Report) -> str:
     steps = (
-        f'pip install "{report.extras}" on every component.',
-        "`airflow config lint` and `airflow config update` for everything that is not about executors.",
-        "`airflow dispatch validate`, and `airflow dispatch explain --queue QUEUE` for each queue.",
+        f'pip install "{report.extras}" on every component.' * (not report.ready),
+        update * (report.source is not None),
+        "Put in the lines, and change the options, as said above; `config update` may have moved some of them.",
+        "With [dispatch]: `airflow dispatch validate`, and `airflow dispatch explain --queue QUEUE` for each queue.",
+        "`airflow config lint` shows what is left of other options.",
         "Restart the scheduler, the API server and the other components with the new configuration.",
     )
-    return "\n".join(_paragraph(step, f"{number}. ") for number, step in enumerate(steps, start=1))
+    return (_step(f"{number}. ", step) for number, step in enumerate(filter(None, steps), start=1))
+
+
+def _step(number: str, text: str) -> str:
+    """Its first line as a paragraph; a command keeps its line, so that it can be copied."""
+    first, *commands = text.split("\n")
+    return "\n".join([_paragraph(first, number), *(f"   {command}" for command in commands)])

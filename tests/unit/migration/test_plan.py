@@ -17,6 +17,7 @@ from airflow_dispatch_provider.migration.destinations import (
     settings_there,
 )
 from airflow_dispatch_provider.migration.executors import OURS, ROUTER
+from airflow_dispatch_provider.migration.findings import Target
 from airflow_dispatch_provider.migration.ini import configuration
 from airflow_dispatch_provider.migration.old import OldConfig, read_old
 from airflow_dispatch_provider.migration.options import expand, read_ini
@@ -26,6 +27,8 @@ from airflow_dispatch_provider.migration.text import render
 from airflow_dispatch_provider.migration.uses import Scan, Use
 
 ECS = "airflow.providers.amazon.aws.executors.ecs.AwsEcsExecutor"
+
+NOTHING_KNOWN = Target("3.9", {}, {}, {}, {})
 
 
 def old(executor: str, more: str = "") -> OldConfig:
@@ -259,14 +262,16 @@ default = a
     def test_a_hybrid_of_this_package_needs_no_section(self) -> None:
         """One line is a whole configuration, and its queue is known."""
         hybrid = f"{OURS}.celery_kubernetes_executor.CeleryKubernetesExecutor"
-        report = make_report(old(hybrid), Scan("Dags", False, (Use("f:1", "kubernetes"),)))
+        report = make_report(
+            old(hybrid), Scan("Dags", False, (Use("f:1", "kubernetes"),)), NOTHING_KNOWN, frozenset()
+        )
         assert (report.ready, report.configuration, report.changes) == (True, None, ())
         assert report.dags[0].goes_to == "kubernetes"
 
 
 def test_executors_beside_the_router_are_named() -> None:
     """A router that is there does not hide that something else is, too."""
-    report = make_report(old(f"{ROUTER},KubernetesExecutor"), None)
+    report = make_report(old(f"{ROUTER},KubernetesExecutor"), None, NOTHING_KNOWN, frozenset())
     assert (report.ready, report.beside) == (True, ("KubernetesExecutor",))
     assert "Beside it stand KubernetesExecutor, which only executor=" in " ".join(render(report).split())
 

@@ -9,7 +9,6 @@ from airflow_dispatch_provider.exceptions import MigrationError
 from airflow_dispatch_provider.migration.executors import Entry, Kind, backend_name, read_entries
 from airflow_dispatch_provider.migration.old import OldConfig, read_old
 from airflow_dispatch_provider.migration.options import from_environment, read_ini
-from airflow_dispatch_provider.migration.renames import renames
 
 ECS = "airflow.providers.amazon.aws.executors.ecs.AwsEcsExecutor"
 
@@ -138,7 +137,7 @@ class TestNumbersAndQueues:
         """Comments behind a number, no bound, and more than ``[dispatch]`` accepts."""
         assert old(f"[core]\nparallelism = {text}\n").slots == slots
 
-    @pytest.mark.parametrize("text", ["", "many", "-1", "1.5"])
+    @pytest.mark.parametrize("text", ["many", "-1", "1.5"])
     def test_parallelism_that_is_no_number(self, text: str) -> None:
         """The option is named where its value is of no use."""
         with pytest.raises(MigrationError, match=r"\[core\] parallelism is not a whole number"):
@@ -151,27 +150,7 @@ class TestNumbersAndQueues:
         assert old(f"{text}[operators]\ndefault_queue = new\n").default_queue == "new"
 
 
-class TestRenames:
-    def test_old_names(self) -> None:
-        """Each with the new name as an option or a variable, and whether the new one is set and the linter knows."""
-        options = {
-            **read_ini(
-                "[kubernetes]\nnamespace = a\nairflow_configmap = b\n[celery]\ndefault_queue = q\n", "a.cfg"
-            ),
-            **from_environment(
-                {"AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE": "a", "AIRFLOW__KUBERNETES__IN_CLUSTER": "1"}
-            ),
-        }
-        assert [(found.old, found.new, found.taken, found.linted) for found in renames(options)] == [
-            ("[kubernetes] namespace", "[kubernetes_executor] namespace", True, False),
-            ("[kubernetes] airflow_configmap", None, False, False),
-            ("[celery] default_queue", "[operators] default_queue", False, True),
-            ("AIRFLOW__KUBERNETES__IN_CLUSTER", "AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER", False, False),
-        ]
-
-    def test_nothing_old(self) -> None:
-        """Options that Airflow 3 reads are not mentioned."""
-        assert (
-            renames(read_ini("[kubernetes_executor]\nnamespace = a\n[celery]\nbroker_url = b\n", "a.cfg"))
-            == ()
-        )
+def test_an_empty_value_is_no_value() -> None:
+    """As in a file that lists every option; an empty variable stands over the file."""
+    found = old("[core]\nexecutor = CeleryExecutor\n[secrets]\nbackend =\n", AIRFLOW__CORE__EXECUTOR="")
+    assert (found.executor_option, found.options) == (None, {})

@@ -1,14 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No options from the environment but those that a test sets."""
+"""``case``: one configuration after another; no options from the environment but those that a test sets."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
+
+from airflow_dispatch_provider.cli import migrate
+from tests.unit.cli.migrate.cases import CASES, variables
 
 
 @pytest.fixture(autouse=True)
 def _no_options(_no_configuration: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("AIRFLOW__")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
+def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a case, which is the current one; its variables are set."""
+    folder: Path = request.param
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(migrate, "AIRFLOW_CONFIG", str(folder / "none.cfg"))
+    for name, value in variables(folder).items():
+        monkeypatch.setenv(name, value)
+    return folder

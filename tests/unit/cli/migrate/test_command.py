@@ -182,3 +182,50 @@ def test_it_writes_nothing(tmp_path: Path, config: Callable[[str], str], run: Ru
     before = {file: file.read_bytes() for file in tmp_path.rglob("*")}
     assert run("migrate", "--config", path, "--dags", str(tmp_path)).code == 0
     assert {file: file.read_bytes() for file in tmp_path.rglob("*")} == before
+
+
+def test_names_in_json_stay(config: Callable[[str], str], run: Run) -> None:
+    """Programs rely on them."""
+    path = config("[core]\nexecutor = CeleryExecutor\n[kubernetes]\nnamespace = x\n")
+    found = run("migrate", "--config", path, "-o", "json").json
+    assert set(found) == {
+        "airflow",
+        "beside",
+        "by_name",
+        "changes",
+        "configuration",
+        "dags",
+        "extras",
+        "one_line",
+        "options",
+        "read",
+        "ready",
+        "scanned",
+        "slots",
+        "source",
+        "unknown",
+        "unread",
+        "update_breaks",
+        "update_ignores",
+        "variables",
+    }
+    assert set(found["options"][0]) == {"option", "do", "to", "why"}
+
+
+def test_wrong_argument(run: Run) -> None:
+    """Exit code 2, as of every command of Airflow."""
+    assert run("migrate", "--dag", "x", "--nothing").code == 2
+
+
+def test_progress_on_a_terminal_alone(
+    config: Callable[[str], str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On stderr, so that stdout is the same with it."""
+    (tmp_path / "a.py").write_text("O(queue='q')\n")
+    arguments = ["migrate", "--config", config(""), "--dags", str(tmp_path)]
+    quiet = run(*arguments)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    shown = run(*arguments)
+    assert (quiet.err, shown.out) == ("", quiet.out)
+    assert "Reading Dags" in shown.err

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that the target Airflow does not read as they are set: those that ``airflow config update`` does not put
+right, and those that it puts wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
+
+from airflow_dispatch_provider.migration.options import Key, Option, Options
+
+TIMEOUT: Key = ("scheduler", "task_queued_timeout")
+"""Stands for three time-outs since Airflow 2.6; up to 2.11 the scheduler took the largest of all four."""
+
+POD_TEMPLATE = "belongs in the file of [kubernetes_executor] pod_template_file"
+
+_GONE_SECTIONS = frozenset({"dask", "debug", "mesos", "smart_sensor"})
+_ANY_OPTION = re.compile(r"sentry|dispatch|.*(_transport_options|_configs)")
+"""Sections whose options are passed on, whatever they are called."""
+
+_PATH_OPTION = re.compile(
+    r"(?:.*_)?(?:backends?|class|callable|manager|factory|handler|detector|options|path)"
+)
+_PATH = re.compile(r"airflow(?!\.providers\.)(?:\.[A-Za-z_]\w*)+[.:][A-Za-z_]\w*")
+
+_AUTH = "airflow.api.auth.backend."
+_FAB_AUTH = "airflow.providers.fab.auth_manager.api.auth.backend."
+_NEW_PATHS = {
+    **{f"{_AUTH}{name}": f"{_FAB_AUTH}{name}" for name in ("basic_auth", "kerberos_auth", "session")},
+    "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager": (
+        "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+    ),
+    "airflow.contrib.secrets.aws_secrets_manager.SecretsManagerBackend": (
+        "airflow.providers.amazon.aws.secrets.secrets_manager.SecretsManagerBackend"
+    ),
+    "airflow.contrib.secrets.aws_systems_manager.SystemsManagerParameterStoreBackend": (
+        "airflow.providers.amazon.aws.secrets.systems_manager.SystemsManagerParameterStoreBackend"
+    ),
+    "airflow.contrib.secrets.azure_key_vault.AzureKeyVaultBackend": (
+        "airflow.providers.microsoft.azure.secrets.key_vault.AzureKeyVaultBackend"
+    ),
+    "airflow.contrib.secrets.gcp_secrets_manager.CloudSecretsManagerBackend": (
+        "airflow.providers.google.cloud.secrets.secret_manager.CloudSecretManagerBackend"
+    ),
+    "airflow.contrib.secrets.hashicorp_vault.VaultBackend": "airflow.providers.hashicorp.secrets.vault.VaultBackend",
+    "airflow.contrib.utils.sendgrid.send_email": "airflow.providers.sendgrid.utils.emailer.send_email",
+    "airflow.datasets.manager.DatasetManager": "airflow.assets.manager.AssetManager",
+}
+"""Classes that moved to a provider, or got another name."""
+
+_OLDEST = {("celery", "celeryd_concurrency"): ("celery", "worker_concurrency")}
+"""Names that Airflow 1.10 still read. Others of that age begin with the name of their section."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an Airflow knows about options, as plain data."""
+
+    version: str
+    options: Mapping[Key, str | None]
+    """The default of each option that Airflow or a provider describes; of sensitive ones also with ``_cmd`` and
+    ``_secret``."""
+
+    moves: Mapping[Key, Key | None]
+    """Where ``airflow config update`` moves an option; None: it removes it."""
+
+    resets: Mapping[Key, str]
+    """Options that ``airflow config update`` sets to this default."""
+
+    outdated: Mapping[Key, Set[str]]
+    """Values that ``airflow config lint`` wants removed, by option."""
+
+    undescribed: Set[Key] = frozenset()
+    """Options that are read without being described."""
+
+    sections: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sections", frozenset(section for section, _ in self.options))
+
+    def destination(self, key: Key) -> Key | None:
+        """Where an option stands after all its moves; None: it is gone."""
+        at: Key | None = key
+        while at is not None and at in self.moves and at not in self.options:
+            at = self.moves[at]
+        known = at is None or at in self.options or at[0] not in self.sections
+        return at if known else None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One option to change."""
+
+    option: str
+    """``[section] name``, the variable, or a whole ``[section]``. Never the value."""
+
+    do: str
+    """``rename``, ``remove`` or ``change`` (its value)."""
+
+    to: str | None
+    """The new name or value."""
+
+    why: str
+
+
+def findings(options: Options, target: Target, missing: Set[str]) -> tuple[Finding, ...]:
+    """What is to be done by hand, in the order in which the options are set.
+
+    :param missing: those of ``class_paths`` that the target cannot import
+    """
+    found = (_finding(option, options, target, missing) for option in options.values())
+    return tuple(dict.fromkeys(finding for finding in found if finding is not None))
+
+
+def queued_timeout(options: Options, target: Target) -> str | None:
+    """The value of ``[scheduler] task_queued_timeout`` (s) that stands for the old time-outs; None: none was set, or
+    all were 0, which meant off."""
+    old = [_number(option) for option in options.values() if _is_timeout(option, target)]
+    if not any(old):
+        return None
+    new = options.get(TIMEOUT)
+    default = float(target.options.get(TIMEOUT) or 0)
+    return f"{max(*old, default if new is None else _number(new)):g}"
+
+
+def class_paths(options: Options) -> frozenset[str]:
+    """The import paths in values that begin with ``airflow.``, with a dot before the last part. Those of providers are
+    left out: the provider may be installed elsewhere."""
+    return frozenset(path for option in options.values() for path in _paths(option))
+
+
+def not_for_update(options: Options, target: Target) -> tuple[str, ...]:
+    """The options of the file that ``airflow config update`` has to leave alone, as it wants them to be given: up to
+    Airflow 3.3.0 with their sections, later without."""
+    in_file = [option for option in options.values() if option.variable is None]
+    keys = {option.key for option in in_file if _is_reset(option, target) or _badly_moved(option.key, target)}
+    keys.add(("core", "executor"))
+    return tuple(sorted({f"{section}.{name}" for section, name in keys} | {name for _, name in keys}))
+
+
+def over_several_lines(options: Options) -> tuple[str, ...]:
+    """The options of the file that ``airflow config update --fix`` writes so that the file cannot be read again."""
+    return tuple(
+        option.label
+        for option in options.values()
+        if option.variable is None and "\n" in option.value.strip()
+    )
+
+
+def _is_reset(option: Option, target: Target) -> bool:
+    """Whether it would lose its value, though that is meant, or has a new one."""
+    default = target.resets.get(option.key)
+    moved = option.value in _NEW_PATHS and option.value in target.outdated.get(option.key, ())
+    return moved or (default is not None and option.value != default)
+
+
+def _badly_moved(key: Key, target: Target) -> bool:
+    if key not in target.moves or target.moves[key] is None:
+        return False
+    to = target.destination(key)
+    return to == TIMEOUT or to != target.moves[key]
+
+
+def _number(option: Option) -> float:
+    try:
+        return float(option.value.partition("#")[0])
+    except ValueError:
+        return 0.0
+
+
+def _is_timeout(option: Option, target: Target) -> bool:
+    return option.key != TIMEOUT and target.destination(_today(option)) == TIMEOUT
+
+
+def _today(option: Option) -> Key:
+    """The option's name since Airflow 2.5, without what says where its value comes from."""
+    section = "kubernetes_executor" if option.section == "kubernetes" else option.section
+    return section, re.sub("_(cmd|secret)$", "", option.name)
+
+
+def _finding(option: Option, options: Options, target: Target, missing: Set[str]) -> Finding | None:
+    section = option.section
+    if section not in target.sections and (section in _GONE_SECTIONS or _describes_pods(section)):
+        why = POD_TEMPLATE if _describes_pods(section) else f"Airflow {target.version} reads nothing of it"
+        return Finding(f"[{section}]", "remove", None, why)
+    key = _today(option)
+    if key in target.moves and key not in target.options:
+        return _moved(option, options, target) or _value(option, target, missing)
+    if section == "kubernetes":
+        return _kubernetes(option, options, target)
+    if _unknown(option, target):
+        return _renamed(option, _elsewhere(key, target), options, target)
+    return _value(option, target, missing)
+
+
+def _describes_pods(section: str) -> bool:
+    return section.startswith("kubernetes_") and section != "kubernetes_executor"
+
+
+def _moved(option: Option, options: Options, target: Target) -> Finding | None:
+    key = _today(option)
+    to = target.destination(key)
+    if to == TIMEOUT:
+        return _timeout(option, options, target)
+    updated = option.variable is None and option.key == key and not _badly_moved(key, target)
+    if updated or (to is not None and to not in target.options):
+        return None
+    return _renamed(option, to, options, target)
+
+
+def _timeout(option: Option, options: Options, target: Target) -> Finding:
+    value = queued_timeout(options, target)
+    if value is None:
+        default = float(target.options.get(TIMEOUT) or 0)
+        return Finding(
+            option.label, "remove", None, f"0 meant off; Airflow 3 has no off, and takes {default:g} s"
+        )
+    return Finding(option.label, "remove", None, f"[scheduler] task_queued_timeout = {value} stands for it")
+
+
+def _kubernetes(option: Option, options: Options, target: Target) -> Finding:
+    key = _today(option)
+    if key[0] not in target.sections:
+        why = "if it exists there: ask again with the Kubernetes provider installed"
+        return Finding(option.label, "rename", _label(key, option), why)
+    return _renamed(option, key if key in target.options else None, options, target)
+
+
+def _unknown(option: Option, target: Target) -> bool:
+    """Whether Airflow describes the section, but no such option."""
+    judged = option.section in target.sections and not _ANY_OPTION.fullmatch(option.section)
+    return judged and option.key not in target.options and option.key not in target.undescribed
+
+
+def _elsewhere(key: Key, target: Target) -> Key | None:
+    section, name = key
+    shorter = section, name.removeprefix(f"{section}_")
+    for new in (_OLDEST.get(key), shorter):
+        if new in target.options:
+            return new
+    others = [other for other in target.options if other[1] == name and "_" in name]
+    return others[0] if len(others) == 1 else None
+
+
+def _renamed(option: Option, to: Key | None, options: Options, target: Target) -> Finding:
+    new = None if to is None else (to[0], to[1] + _ending(option))
+    if new is None or new not in target.options:
+        gone = f"Airflow {target.version} describes no such option"
+        pods = _today(option)[0] == "kubernetes_executor" and not re.match(
+            "worker_pods_|.*_(cmd|secret)$", option.name
+        )
+        return Finding(option.label, "remove", None, POD_TEMPLATE if pods else gone)
+    if option.value in target.outdated.get(new, ()):
+        return Finding(
+            option.label, "remove", None, f"the default of Airflow 2; [{new[0]}] {new[1]} has another"
+        )
+    if new in options:
+        return Finding(option.label, "remove", None, f"{options[new].label} is set, too")
+    return Finding(option.label, "rename", _label(new, option), f"the name in Airflow {target.version}")
+
+
+def _ending(option: Option) -> str:
+    ending = re.search("_(cmd|secret)$", option.name)
+    return ending[0] if ending else ""
+
+
+def _label(key: Key, like: Option) -> str:
+    """Written as the old one is: as a variable, or as an option of a file."""
+    section, name = key
+    return f"AIRFLOW__{section}__{name}".upper() if like.variable else f"[{section}] {name}"
+
+
+def _words(option: Option) -> list[str]:
+    return re.split(r"[\s,]+", option.value.strip()) if _PATH_OPTION.fullmatch(option.name) else []
+
+
+def _paths(option: Option) -> Iterator[str]:
+    yield from (word.replace(":", ".") for word in _words(option) if _PATH.fullmatch(word))
+
+
+def _value(option: Option, target: Target, missing: Set[str]) -> Finding | None:
+    gone = [path for path in _paths(option) if path in missing]
+    if gone and target.options.get(option.key) not in gone:
+        return _gone(option, gone, target)
+    if option.name == "hostname_callable" and ":" in option.value:
+        return Finding(
+            option.label, "change", option.value.replace(":", "."), "a dot stands before the function"
+        )
+    return None
+
+
+def _gone(option: Option, gone: list[str], target: Target) -> Finding:
+    """Of an option with paths that are gone."""
+    default = target.options.get(option.key) or ""
+    if default.rpartition(".")[2] == gone[0].rpartition(".")[2]:
+        why = f"its value is gone; the default of Airflow {target.version} stands for it"
+        return Finding(option.label, "remove", None, why)
+    left = [_NEW_PATHS.get(word, word) for word in _words(option) if _NEW_PATHS.get(word, word) not in gone]
+    if not left:
+        return Finding(option.label, "remove", None, f"{', '.join(gone)} is gone, and nothing took its place")
+    return Finding(option.label, "change", ",".join(left), f"gone: {', '.join(gone)}")

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which options are to be changed by hand, against an Airflow that is made up."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_dispatch_provider.migration.findings import (
+    POD_TEMPLATE,
+    Target,
+    class_paths,
+    findings,
+    not_for_update,
+    over_several_lines,
+    queued_timeout,
+)
+from airflow_dispatch_provider.migration.options import Key, Option, from_environment, read_ini
+
+TIMEOUT = ("scheduler", "task_queued_timeout")
+TARGET = Target(
+    version="3.9",
+    options={
+        TIMEOUT: "600.0",
+        ("scheduler", "interval"): "5",
+        ("celery", "broker_url"): None,
+        ("celery", "broker_url_cmd"): None,
+        ("celery", "celery_config_options"): "airflow.providers.celery.default.CONFIG",
+        ("kubernetes_executor", "namespace"): "default",
+        ("logging", "base_log_folder"): None,
+        ("logging", "both_have"): None,
+        ("metrics", "both_have"): None,
+        ("core", "executor"): "LocalExecutor",
+        ("core", "xcom_backend"): "airflow.new.BaseXCom",
+        ("core", "auth_manager"): None,
+        ("sentry", "dsn"): None,
+        ("api", "url"): None,
+    },
+    moves={
+        ("celery", "stalled_task_timeout"): TIMEOUT,
+        ("celery", "task_adoption_timeout"): TIMEOUT,
+        ("kubernetes_executor", "worker_pods_pending_timeout"): TIMEOUT,
+        ("webserver", "base_url"): ("api", "url"),
+        ("webserver", "cookie"): ("fab", "cookie"),
+        ("webserver", "gone"): None,
+        ("webserver", "to_nothing"): ("api", "nothing"),
+        ("webserver", "twice"): ("webserver", "base_url"),
+    },
+    resets={("core", "executor"): "LocalExecutor", ("scheduler", "interval"): "5"},
+    outdated={("logging", "base_log_folder"): {"/old"}},
+    undescribed=frozenset({("core", "secretly_read")}),
+)
+
+
+def file_of(section: str, name: str, value: str = "x") -> dict[Key, Option]:
+    return read_ini(f"[{section}]\n{name} = {value}\n", "airflow.cfg")
+
+
+def said(options: dict[Key, Option], missing: frozenset[str] = frozenset()) -> list[tuple[str, str | None]]:
+    return [(finding.do, finding.to or finding.why) for finding in findings(options, TARGET, missing)]
+
+
+NO_SUCH = "Airflow 3.9 describes no such option"
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "expected"),
+    [
+        # Known, or not to be judged: the section is a plugin's, takes anything, or its provider is not here.
+        ("celery", "broker_url", []),
+        ("core", "secretly_read", []),
+        ("my_plugin", "anything", []),
+        ("sentry", "anything", []),
+        ("celery_broker_transport_options", "visibility_timeout", []),
+        ("webserver", "cookie", []),
+        # `config update` does these.
+        ("webserver", "base_url", []),
+        ("webserver", "gone", []),
+        # It moves these where nobody reads them, or needs a second run.
+        ("webserver", "to_nothing", [("remove", NO_SUCH)]),
+        ("webserver", "twice", [("rename", "[api] url")]),
+        # It does not know these.
+        ("kubernetes", "namespace", [("rename", "[kubernetes_executor] namespace")]),
+        ("kubernetes", "git_repo", [("remove", POD_TEMPLATE)]),
+        ("kubernetes", "worker_pods_queued_check_interval", [("remove", NO_SUCH)]),
+        ("kubernetes_labels", "team", [("remove", POD_TEMPLATE)]),
+        ("dask", "cluster_address", [("remove", "Airflow 3.9 reads nothing of it")]),
+        ("core", "base_log_folder", [("rename", "[logging] base_log_folder")]),
+        ("core", "both_have", [("remove", NO_SUCH)]),
+        ("celery", "celery_broker_url", [("rename", "[celery] broker_url")]),
+        ("celery", "celery_broker_url_cmd", [("rename", "[celery] broker_url_cmd")]),
+        ("kubernetes", "namespace_cmd", [("remove", NO_SUCH)]),
+    ],
+)
+def test_option_of_a_file(section: str, name: str, expected: list[tuple[str, str]]) -> None:
+    """One option at a time."""
+    assert said(file_of(section, name)) == expected
+
+
+def test_variable_that_the_update_does_not_reach() -> None:
+    """``config update`` changes files alone; the new name is that of a variable."""
+    options = from_environment({"AIRFLOW__WEBSERVER__BASE_URL": "x"})
+    assert said(options) == [("rename", "AIRFLOW__API__URL")]
+
+
+def test_new_name_that_is_set() -> None:
+    """The old one can go; the new one is named as it is set."""
+    options = {
+        **file_of("kubernetes", "namespace"),
+        **from_environment({"AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE": "x"}),
+    }
+    assert said(options) == [("remove", "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE is set, too")]
+
+
+def test_value_that_the_linter_would_refuse_next() -> None:
+    """A default of Airflow 2 is not carried to the new name."""
+    (only,) = said(file_of("core", "base_log_folder", "/old"))
+    assert only[0] == "remove"
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        ({}, None),
+        ({"stalled_task_timeout": "0"}, None),
+        ({"stalled_task_timeout": "0", "task_adoption_timeout": "900"}, "900"),
+        # Airflow 2.6 to 2.11 took the largest of all, the default of the new option included.
+        ({"task_adoption_timeout": "300"}, "600"),
+        ({"task_adoption_timeout": "1800.0", "stalled_task_timeout": "1200"}, "1800"),
+        ({"task_adoption_timeout": "many"}, None),
+        ({"task_adoption_timeout": "700 # seconds"}, "700"),
+    ],
+)
+def test_one_timeout_for_three(values: dict[str, str], seconds: str | None) -> None:
+    """The largest, where 0 was off; nothing where all are off."""
+    options = from_environment({f"AIRFLOW__CELERY__{name}".upper(): value for name, value in values.items()})
+    assert queued_timeout(options, TARGET) == seconds
+
+
+def test_timeout_that_is_set_counts_in_place_of_its_default() -> None:
+    """As one more of those of which the largest counts."""
+    options = {**file_of(*TIMEOUT, "100"), **file_of("kubernetes", "worker_pods_pending_timeout", "200")}
+    assert queued_timeout(options, TARGET) == "200"
+
+
+GONE = frozenset(
+    {
+        "airflow.old.CONFIG",
+        "airflow.models.xcom.BaseXCom",
+        "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager",
+        "airflow.api.auth.backend.session",
+        "airflow.api.auth.backend.deny_all",
+    }
+)
+FAB = "airflow.providers.fab.auth_manager"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        (
+            "xcom_backend",
+            "airflow.models.xcom.BaseXCom",
+            ("remove", "its value is gone; the default of Airflow 3.9 stands for it"),
+        ),
+        (
+            "auth_manager",
+            "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager",
+            ("change", f"{FAB}.fab_auth_manager.FabAuthManager"),
+        ),
+        (
+            "auth_manager",
+            "airflow.old.CONFIG",
+            ("remove", "airflow.old.CONFIG is gone, and nothing took its place"),
+        ),
+        (
+            "auth_manager",
+            "airflow.api.auth.backend.deny_all, airflow.api.auth.backend.session",
+            ("change", f"{FAB}.api.auth.backend.session"),
+        ),
+        ("xcom_backend", "airflow.still.There", None),
+        ("xcom_backend", "our.own.XCom", None),
+    ],
+)
+def test_path_in_a_value(name: str, value: str, expected: tuple[str, str] | None) -> None:
+    """The default where that stands for it, else the new path, else nothing."""
+    assert said(file_of("core", name, value), GONE) == ([] if expected is None else [expected])
+
+
+def test_values_that_only_look_like_paths() -> None:
+    """Hosts, file names and names of applications are none; those of providers are not looked at."""
+    variables = {
+        "AIRFLOW__METRICS__STATSD_HOST": "airflow.statsd.example",
+        "AIRFLOW__KERBEROS__KEYTAB": "airflow.keytab",
+        "AIRFLOW__CELERY__CELERY_APP_NAME": "airflow.executors.celery_executor",
+        "AIRFLOW__CELERY__RESULT_BACKEND": "db+postgresql://airflow:x@airflow.db/airflow",
+        "AIRFLOW__SECRETS__BACKEND": "airflow.providers.x.Backend",
+        "AIRFLOW__CORE__XCOM_BACKEND": "airflow.a.B",
+    }
+    assert class_paths(from_environment(variables)) == {"airflow.a.B"}
+
+
+def test_function_behind_a_colon() -> None:
+    """So Airflow 1.10 wrote the host name's function."""
+    target = Target("3.9", {("core", "hostname_callable"): "airflow.utils.net.getfqdn"}, {}, {}, {})
+    (found,) = findings(file_of("core", "hostname_callable", "socket:getfqdn"), target, frozenset())
+    assert (found.do, found.to) == ("change", "socket.getfqdn")
+
+
+def test_what_the_update_is_kept_from() -> None:
+    """The executor always; what it resets, moves to nowhere, or merges. Variables it does not touch anyway."""
+    text = "[scheduler]\ninterval = 9\n[webserver]\nto_nothing = 1\nbase_url = 2\n[celery]\nstalled_task_timeout = 3\n"
+    variables = from_environment({"AIRFLOW__CELERY__TASK_ADOPTION_TIMEOUT": "4"})
+    options = {**read_ini(text, "airflow.cfg"), **variables}
+    keys = ["celery.stalled_task_timeout", "core.executor", "scheduler.interval", "webserver.to_nothing"]
+    assert set(not_for_update(options, TARGET)) == {*keys, *(key.partition(".")[2] for key in keys)}
+
+
+def test_values_of_several_lines() -> None:
+    """Those of the file; an update writes them without their indents."""
+    options = read_ini("[core]\nexecutor =\n    a,\n    b\nx = 1\n", "airflow.cfg")
+    assert over_several_lines(options) == ("[core] executor",)
