@@ -25,8 +25,8 @@ from airflow_dispatch_provider.routing.model import (
     BackendView,
     Route,
 )
+from airflow_dispatch_provider.routing.patterns import is_glob
 from airflow_dispatch_provider.routing.reasons import Reason
-from airflow_dispatch_provider.routing.routes import is_glob
 from airflow_dispatch_provider.settings.model import BackendSettings, Settings
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 
