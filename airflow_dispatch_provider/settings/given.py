@@ -35,6 +35,9 @@ class Given:
     """A key that is not set is not there."""
 
     config_file: str | None = None
+    chosen: bool = False
+    """``config_file`` is another one than ``[dispatch]`` says."""
+
     problems: list[Problem] = field(default_factory=list)
     unreadable: set[str] = field(default_factory=set)
     """Options that are set but could not be read: reported already, so not to be called missing."""
@@ -62,7 +65,7 @@ class OptionReader:
         :param parallelism: tells ``[core] parallelism``; called where there is a hybrid
         :param config_file: to be used instead of the configured one, and of ``backends``, ``routes`` and ``default``
         """
-        given = self._given = Given(config_file=config_file)
+        given = self._given = Given(config_file=config_file, chosen=config_file is not None)
         given.problems += _unknown_options(options)
         if hybrid is not None:
             queue = self._get("kubernetes_queue", hybrid.section, DEFAULT_KUBERNETES_QUEUE)

@@ -134,6 +134,8 @@ class SettingsSource:
             version = read_file(config_file)
         except UnreadableError as error:
             remedy = "Give the path of a YAML file that the scheduler may read."
+            if self._given is not None and self._given.chosen:
+                return Problem(config_file, f"{error}.", remedy)
             return Problem("[dispatch] config_file", f"found {config_file}, which {error}.", remedy)
         self._stamp = version.stamp
         return version.text
