@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from configparser import InterpolationError
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def _options_given() -> Mapping[str, Any]:
         manager().initialize_providers_configuration()
     try:
         return airflow_conf.getsection(SECTION) or {}
-    except AirflowConfigException:
+    except (AirflowConfigException, InterpolationError):
         return {}
 
 

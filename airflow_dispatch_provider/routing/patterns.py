@@ -7,6 +7,7 @@ does each of them in brackets: ``[*]``.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def _alternatives(pattern: str) -> Doubt | None:
     start, end = found.span()
     words = pattern[start + 1 : end - 1].split(sign)
     before, after = pattern[:start].lstrip("^"), pattern[end:].rstrip("$")
-    itself = f"or {_quoted(_in_brackets(pattern, '{(^$'))} for the sign itself"
+    itself = f"or {_quoted(_in_brackets(pattern, '{(^$,'))} for the sign itself"
     if all(len(word) == 1 and word not in "]!-^" for word in words):
         return Doubt(
             _NO_ALTERNATIVES, f"Write {_quoted(before + '[' + ''.join(words) + ']' + after)}, {itself}."
@@ -159,7 +160,7 @@ def _regex(pattern: str) -> Doubt | None:
     anchored = plain.startswith("^") or plain.endswith("$")
     if not anchored and "\\" not in plain and not re.search(r"\0[+{]", plain):
         return None
-    itself = _in_brackets(pattern, "^$\\+{")
+    itself = _in_brackets(pattern, "^$\\+{.")
     said = "which is a regular expression, not a glob"
     if (glob := _glob_of(pattern)) is not None:
         return Doubt(said, f"Write {_quoted(glob)}, or {_quoted(itself)} for the signs themselves.")
@@ -171,7 +172,8 @@ def _glob_of(expression: str) -> str | None:
     text = expression.removeprefix("^").removesuffix("$")
     for sign, bracket in _REGEX_CLASSES.items():
         text = text.replace(sign, bracket)
-    text = re.sub(r"\\([^A-Za-z0-9*?\[\]])", r"\1", text)
+    text = re.sub(r"\\([*?\[])", r"[\1]", text)
+    text = re.sub(r"\\([^A-Za-z0-9])", r"\1", text)
     text = re.sub(r"(\[[^\]]*\]|\.)(\*|\+|\{[0-9,]*\})", "*", text)
     return None if re.search(r"[\\^$(){}|+]", text) or not text else text
 
@@ -237,7 +239,8 @@ _PERHAPS = (_perhaps_regex, _perhaps_sql, _doubled)
 
 
 def _quoted(text: str) -> str:
-    return f'"{text}"'
+    """As it stands in JSON, and in YAML between double quotes."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def shadowed(patterns: Sequence[tuple[str, str | None]]) -> Iterator[tuple[int, int]]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from configparser import InterpolationError
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -86,6 +87,8 @@ class OptionReader:
         except Exception as error:  # whatever a command, a secrets backend or an interpolation may raise
             found = f"cannot be read ({type(error).__name__})."
             remedy = f"See whether 'airflow config get-value {section} {option}' works."
+            if isinstance(error, InterpolationError):
+                remedy = "In airflow.cfg, write %% for every %."
             self._report(option, found, remedy, section)
             return None
         return None if value is None else str(value).strip() or None
