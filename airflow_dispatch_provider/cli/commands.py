@@ -104,8 +104,11 @@ def validate(args: Namespace) -> int:
     elif answer.settings:
         subject = args.file or "The [dispatch] configuration"
         print(f"{subject} is right: {_size(answer.settings)}.")
-    if comparison and args.output == "table":
-        print(f"\n{comparison.words}", end="")
+    if comparison and args.output not in output.STRUCTURED:
+        print()
+        for change in comparison.changes or ():
+            print(output.wrapped(str(change), "", " " * 4))
+        print(output.wrapped(comparison.verdict))
     return EXIT_WRONG_CONFIG if answer.mistakes or (findings and args.strict) else 0
 
 

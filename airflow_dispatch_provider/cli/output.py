@@ -41,21 +41,25 @@ def show_findings(rows: Sequence[Mapping[str, Any]], output: str) -> None:
     if output != "table":
         show_rows(rows, output)
         return
-    width = max(40, min(get_terminal_size().columns, _WIDEST))
     for row in rows:
         print(f"{row['severity']:9}{row['where']}")
         for text in filter(None, (row["found"], row["remedy"])):
-            print("\n".join(_wrapped(text, width)))
+            print(wrapped(text, " " * 9))
         print()
     print(_counted([row["severity"] for row in rows]))
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    """Long words, such as paths, stay whole, so that they can be copied."""
-    indent = " " * 9
-    wrapper = TextWrapper(width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
-    wrapper.break_long_words = False
-    return wrapper.wrap(text)
+def wrapped(text: str, indent: str = "", further: str | None = None) -> str:
+    """As wide as the terminal, within reason. Long words, such as paths, stay whole, so that they can be copied.
+
+    :param further: the indent from the second line on
+    """
+    width = max(40, min(get_terminal_size().columns, _WIDEST))
+    wrapper = TextWrapper(
+        width, initial_indent=indent, subsequent_indent=indent if further is None else further
+    )
+    wrapper.break_long_words = wrapper.break_on_hyphens = False
+    return "\n".join(wrapper.wrap(text))
 
 
 def _counted(severities: Sequence[str]) -> str:

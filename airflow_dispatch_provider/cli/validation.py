@@ -59,18 +59,15 @@ class Comparison:
     """What a running scheduler does not take over; nothing: all of it, within seconds."""
 
     @property
-    def words(self) -> str:
-        """In sentences, a line for each change."""
+    def verdict(self) -> str:
+        """In a sentence."""
         if self.changes is None:
-            return "The configuration in use is wrong itself: there is nothing to compare with.\n"
+            return "The configuration in use is wrong itself: there is nothing to compare with."
         if not self.changes:
-            return "It says the same as the configuration in use.\n"
-        lines = "".join(f"  {change}\n" for change in self.changes)
-        if not self.restart_for:
-            end = "A running scheduler would take it over within seconds, without a restart."
-        else:
-            end = f"A running scheduler would refuse it until a restart, because of {', '.join(self.restart_for)}."
-        return f"Against the configuration in use:\n{lines}{end}\n"
+            return "It says the same as the configuration in use."
+        if self.restart_for:
+            return f"A running scheduler would refuse it until a restart, because of {', '.join(self.restart_for)}."
+        return "A running scheduler would take it over within seconds, without a restart."
 
     @property
     def data(self) -> dict[str, Any]:

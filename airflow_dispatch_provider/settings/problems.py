@@ -17,7 +17,8 @@ REMEDIES: Mapping[str, str] = {
     "backends": 'Give an object of backends by name, e.g. {"local": {"executor": "LocalExecutor", "slots": 8}}.',
     "backend": 'Give the name of one of the backends, e.g. "BACKEND".',
     "executor": "Give LocalExecutor, CeleryExecutor, KubernetesExecutor or the import path of an executor.",
-    "slots": 'Give a whole number from 1 to 1000000, e.g. 16, or "workers".',
+    "slots": "Give a whole number from 1 to 1000000, e.g. 16.",
+    "slots of workers": 'Give a whole number from 1 to 1000000, e.g. 16, or "workers".',
     "fallback_slots": "Give a whole number from 0 to 1000000, e.g. 16.",
     "cordoned": "Give true or false.",
     "config": 'Give an object of sections with options, e.g. {"celery": {"worker_concurrency": 8}}.',
@@ -145,12 +146,12 @@ def from_pydantic(
 def _found_and_remedy(
     missing: bool, steps: Steps, value: Any, key: str, names: Sequence[str]
 ) -> tuple[str, str]:
-    if missing:
-        return "is missing.", _remedy(steps, key, names)
-    found = _get(value, steps)
-    if steps[:1] == ["config"]:
+    found = None if missing else _get(value, steps)
+    if steps[:1] == ["config"] and not missing:
         return f"found {_KINDS[type(found)]}.", _CONFIG_REMEDIES[len(steps)]
-    return f"found {show(found)}.", _remedy(steps, key, names)
+    counts_workers = steps == ["slots"] and "Celery" in str(value.get("executor"))
+    cure = REMEDIES["slots of workers"] if counts_workers else _remedy(steps, key, names)
+    return "is missing." if missing else f"found {show(found)}.", cure
 
 
 def _remedy(steps: Steps, key: str, names: Sequence[str]) -> str:
