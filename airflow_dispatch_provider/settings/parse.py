@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from airflow_dispatch_provider.settings.model import (
     RoutingFile,
     Settings,
 )
+from airflow_dispatch_provider.settings.options import OPTIONS, SECTION
 from airflow_dispatch_provider.settings.plain import TooDeepError, plain
 from airflow_dispatch_provider.settings.problems import (
     TARGET_KEYS,
@@ -44,6 +45,7 @@ _TARGET: TypeAdapter[Target] = TypeAdapter(AnyTarget)
 _TARGETS: TypeAdapter[tuple[Target, ...]] = TypeAdapter(tuple[AnyTarget, ...])
 _LIMITS: TypeAdapter[Limits] = TypeAdapter(Limits)
 _ENGINE_OPTIONS: TypeAdapter[EngineOptions] = TypeAdapter(EngineOptions)
+_NUMBERS: Mapping[str, Callable[[Any], int | float]] = {"integer": int, "float": float}
 _NAME: TypeAdapter[str] = TypeAdapter(BackendName)
 _OWNED_BY_ROUTER = {("core", "executor"), ("core", "parallelism")}
 _ROUTERS = {"DispatchExecutor", "CeleryKubernetesExecutor", "LocalKubernetesExecutor"}
@@ -217,7 +219,17 @@ class _Parser:
                 elif address in seen:
                     found = "is there twice: upper and lower case do not count here."
                     self._report([*steps, section, option], found, "Remove one of the two.")
+                elif address[0] == SECTION and address[1] in EngineOptions.__dataclass_fields__:
+                    self._check_engine_option([*steps, section, option], address[1], options[option])
                 seen.add(address)
+
+    def _check_engine_option(self, steps: Steps, option: str, value: Any) -> None:
+        """An executor reads its options of ``[dispatch]`` as its backend has them."""
+        try:
+            number_or_text = _NUMBERS.get(OPTIONS[option]["type"], str)(value)
+            _ENGINE_OPTIONS.validate_json(json.dumps({option: number_or_text}))
+        except ValueError:
+            self._report(steps, f"found {show(value)}.", self._remedy(option))
 
     def _routes(self, names: Sequence[str] | None) -> list[tuple[int, Route]]:
         """Those that are right, with their positions; of the others the targets are checked here."""

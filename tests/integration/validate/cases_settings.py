@@ -280,6 +280,14 @@ BACKENDS = [
         '"executor": "LocalExecutor", "$1": 1',
         "Did you mean",
     ),
+    backend(
+        "option of an executor, of this backend alone",
+        '"executor": "LocalExecutor", "slots": 1, "config": {"dispatch": {"local_template": "spawn"}}',
+        ".config.dispatch.local_template",
+        'found "spawn"',
+        '"executor": "LocalExecutor", "slots": 1, "config": {"dispatch": {"local_template": "fork"}}',
+        "Give fork or exec",
+    ),
     case(
         "backend that nothing uses",
         f', "c": {LOCAL}',

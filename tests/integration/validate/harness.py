@@ -137,7 +137,7 @@ def check(case: Case, validate: Validate, home: str) -> None:
     assert case.found in finding["found"]
     assert case.remedy in finding["remedy"]
     mended = validate(_mended(case, finding["remedy"]))
-    assert (mended.code, mended.findings) == (0, [])
+    assert (mended.code, mended.findings) == (0, []), mended
 
 
 def _mended(case: Case, remedy: str) -> Configuration:

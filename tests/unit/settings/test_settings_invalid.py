@@ -59,7 +59,7 @@ def test_message_lists_all_with_a_count():
         "  - [dispatch] backends.a.executor: is missing."
         " Give LocalExecutor, CeleryExecutor, KubernetesExecutor or the import path of an executor.\n"
         "  - [dispatch] backends.a.slots: is missing."
-        ' Give a whole number from 1 to 1000000, e.g. 16.'
+        " Give a whole number from 1 to 1000000, e.g. 16."
     )
 
 
@@ -79,7 +79,7 @@ def test_file_and_options(tmp_path):
     assert found == [
         f"[dispatch] backends: is set, and so is config_file. {rule}",
         f"[dispatch] default: is set, and so is config_file. {rule}",
-        f'{file}: backends.a.slots: found 0. Give a whole number from 1 to 1000000, e.g. 16.',
+        f"{file}: backends.a.slots: found 0. Give a whole number from 1 to 1000000, e.g. 16.",
     ]
 
 
