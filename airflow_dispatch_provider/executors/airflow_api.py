@@ -201,12 +201,10 @@ def is_task(workload: Workload) -> bool:
 
 
 def workload_name(workload: Workload) -> str:
-    """What process titles and logs call it."""
-    if is_task(workload):
-        ti = workload.ti
-        mapped = f"[{ti.map_index}]" if ti.map_index not in (None, -1) else ""
-        return f"{ti.dag_id}.{ti.task_id}{mapped} of {ti.run_id}, try {ti.try_number} ({ti.id})"
-    return str(workload.display_name if AIRFLOW_V_3_3_PLUS else workload.callback.id)
+    """A short name for process titles and logs."""
+    if AIRFLOW_V_3_3_PLUS:
+        return str(workload.display_name)
+    return str(workload.ti.id if is_task(workload) else workload.callback.id)
 
 
 def workload_states(workload: Workload) -> tuple[WorkloadState | None, WorkloadState, WorkloadState]:

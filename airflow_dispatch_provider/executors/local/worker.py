@@ -52,7 +52,7 @@ def attempt(run: Run, work: Work) -> str:
     except BaseException as error:
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return ""
-        log.exception("%s could not be run to its end: %s.%s", run.name, describe(error), hint(error))
+        log.exception("%s could not be run to its end", run.name)
         return describe(error)
     return ""
 
@@ -63,13 +63,6 @@ def describe(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except Exception:
         return type(error).__name__
-
-
-def hint(error: BaseException) -> str:
-    """What to look at, where that is known; for the end of a log line."""
-    if "Invalid auth token" in describe(error):
-        return " Have the scheduler and the API server the same [api_auth] jwt_secret?"
-    return ""
 
 
 def set_title(title: str) -> None:

@@ -104,10 +104,7 @@ class TestRunning:
         queue(executor, task)
         executor.heartbeat()
         pid = pid_of("pid.hold")
-        assert (
-            psutil.Process(pid).cmdline()[0]
-            == f"airflow dispatch local: dag.hold of run, try 1 ({task.ti.id})"
-        )
+        assert psutil.Process(pid).cmdline()[0] == f"airflow dispatch local: {task.ti.id}"
         template = psutil.Process(executor._pool.template_pid)
         assert template.cmdline()[0] == "airflow dispatch local: template"
 
