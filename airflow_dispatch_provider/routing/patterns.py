@@ -18,6 +18,10 @@ MAX_LENGTH = 256
 """Airflow's columns for queues and dag_ids hold about as much."""
 
 _TOKEN = re.compile(r"\[!?+(?:\][^\]]*|[^\]]++)\]|.", re.DOTALL)
+_COMPARED = 50
+"""Earlier routes with the same beginning that a route is compared with."""
+
+_NO_ALTERNATIVES = "whose alternatives are taken literally"
 _REGEX_CLASSES = {r"\d": "[0-9]", r"\w": "[A-Za-z0-9_]", r"\s": "[ ]"}
 _ALTERNATIVES = re.compile(r"\{([^{}]*,[^{}]*)\}|\(([^()]*\|[^()]*)\)")
 _NOT_IN_A_DAG_ID = re.compile(r"[^\w.\-]")
@@ -152,9 +156,6 @@ def _alternatives(pattern: str) -> Doubt | None:
     return Doubt(_NO_ALTERNATIVES, f"Write a route for each, {each}, {itself}.")
 
 
-_NO_ALTERNATIVES = "whose alternatives are taken literally"
-
-
 def _regex(pattern: str) -> Doubt | None:
     plain = _outside_brackets(pattern)
     anchored = plain.startswith("^") or plain.endswith("$")
@@ -269,9 +270,6 @@ def _candidates(
     start = literal_start(queue)
     for end in range(len(start) + 1):
         yield from seen.get((*kind, start[:end]), ())[:_COMPARED]
-
-
-_COMPARED = 50
 
 
 def _takes_all(general: str | None, special: str | None) -> bool:

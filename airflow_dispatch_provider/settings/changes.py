@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -125,8 +126,6 @@ def _targets(route: Route) -> str:
 
 def _longest_rising(positions: Sequence[int]) -> set[int]:
     """The largest set of positions that are in rising order already (patience sorting, with the way back)."""
-    from bisect import bisect_left
-
     tops: list[int] = []
     piles: list[int] = []
     previous: dict[int, int | None] = {}

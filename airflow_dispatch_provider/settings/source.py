@@ -94,9 +94,12 @@ class SettingsSource:
             after = self._read(self._given)
             if before is not None and (changed := needs_restart(before, after)):
                 raise DispatchConfigError([_restart_is_needed(self.config_file, changed)])
-        except DispatchConfigError as error:
-            self._current, self.refused = before, error
-            raise
+        except Exception as error:
+            self._current = before
+            self.refused = (
+                error if isinstance(error, DispatchConfigError) else _unforeseen(self.config_file, error)
+            )
+            raise self.refused from None
         return after
 
     def keep(self) -> str | None:
@@ -187,6 +190,13 @@ def _file_value(
         found = "has nothing in it." if value is None else f"found {show(value)}."
         problems.append(Problem(config_file, found, remedy))
     return value if len(problems) == before else None
+
+
+def _unforeseen(config_file: str | None, error: Exception) -> DispatchConfigError:
+    found = f"cannot be checked ({type(error).__name__})."
+    return DispatchConfigError(
+        [Problem(str(config_file), found, "Restart the scheduler to see the whole error.")]
+    )
 
 
 def _restart_is_needed(config_file: str | None, changed: tuple[str, ...]) -> Problem:

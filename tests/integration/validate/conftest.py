@@ -76,7 +76,7 @@ def airflow(home: str) -> Run:
     """A command of ``airflow dispatch`` as a process of its own, with a configuration of its own."""
 
     def run_process(
-        configuration: Configuration, *arguments: str, timeout: float = 120.0
+        configuration: Configuration, *arguments: str, timeout: float = 300.0
     ) -> tuple[int, str, str]:
         configuration = at_home(configuration, home)
         _write_files(configuration, Path(home))

@@ -95,7 +95,7 @@ def test_file_that_is_not_there(run: Run) -> None:
     assert "config_file" not in out
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 def test_what_no_routing_file_is(airflow: Run, home: str) -> None:
     """As a process of its own: a named pipe ends it no later than any other mistake."""
     os.mkfifo(Path(home, "pipe"))

@@ -162,6 +162,15 @@ def test_reload_asks_for_no_option(file, gauge):
     assert running.changed(1.0).backends["a"].slots == 5
 
 
+def test_error_that_nobody_foresaw_refuses_the_file_like_any_other(file, gauge, caplog, monkeypatch):
+    running, _ = scheduler(file)
+    file.write_text(GOOD.replace("4", "5"))
+    monkeypatch.setattr("airflow_dispatch_provider.settings.source.parse", lambda raw: 1 / 0)
+    assert running.changed(1.0) is None
+    assert gauge == [True]
+    assert "cannot be checked (ZeroDivisionError)" in lines(caplog)[0]
+
+
 def bomb():
     rows = [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 8)]
     return "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(rows) + GOOD
