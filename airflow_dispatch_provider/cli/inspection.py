@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
-from airflow.configuration import conf as airflow_conf
-
+from airflow_dispatch_provider.cli.surroundings import tests_connections
 from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
 from airflow_dispatch_provider.executors.backend import (
     Backend,
@@ -25,12 +25,11 @@ from airflow_dispatch_provider.routing.model import (
     BackendView,
     Route,
 )
+from airflow_dispatch_provider.routing.patterns import doubts, is_glob
 from airflow_dispatch_provider.routing.reasons import Reason
-from airflow_dispatch_provider.routing.routes import is_glob
 from airflow_dispatch_provider.settings.model import BackendSettings, Settings
+from airflow_dispatch_provider.settings.problems import show
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
-
-_ROUTER = "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor"
 
 OPTIONAL_KINDS: Mapping[str, str] = {
     **({EXECUTE_CALLBACK: "callbacks (Dag and deadline callbacks)"} if AIRFLOW_V_3_2_PLUS else {}),
@@ -117,39 +116,21 @@ def warnings(
     settings: Settings, statuses: Sequence[BackendStatus], conf: Any, place: str
 ) -> Iterator[Problem]:
     """What is legal, yet hardly meant."""
-    yield from _router_is_used()
     yield from unread_options(settings)
-    yield from _slots_fit(settings, conf)
     yield from _kinds_are_covered(statuses, place)
     yield from _backends_are_used(settings, place)
     yield from _routes_are_open(settings, place)
-
-
-def _router_is_used() -> Iterator[Problem]:
-    from airflow_dispatch_provider.executors.configured import router_classes  # see commands._settings
-
-    if AIRFLOW_V_3_2_PLUS and not router_classes():
-        yield Problem(
-            "[core] executor",
-            f"found {airflow_conf.get('core', 'executor')!r}: nothing of [dispatch] is in use.",
-            f"Set it to {_ROUTER}.",
-        )
-
-
-def _slots_fit(settings: Settings, conf: Any) -> Iterator[Problem]:
-    total = settings.slots_given
-    parallelism = conf.getint("core", "parallelism")
-    if total > parallelism:
-        yield Problem(
-            "[core] parallelism",
-            f"found {parallelism}, less than the {total} slots of all backends together.",
-            f"Set it to {total} or more, or some slots can never be used at the same time.",
-        )
+    yield from _patterns_are_meant(settings, place)
+    yield from _preloads_exist(settings, conf)
 
 
 def _kinds_are_covered(statuses: Sequence[BackendStatus], place: str) -> Iterator[Problem]:
+    """Callbacks occur only where a Dag has a deadline with one, which cannot be known here."""
+    wanted = {EXECUTE_TASK: "tasks", **({TEST_CONNECTION: "connection tests"} if tests_connections() else {})}
     covered = frozenset[str]().union(*(status.kinds for status in statuses))
-    for kind, words in {EXECUTE_TASK: "tasks", **OPTIONAL_KINDS}.items():
+    if any(status.missing for status in statuses):
+        return
+    for kind, words in wanted.items():
         if kind not in covered:
             yield Problem(
                 f"{place}backends",
@@ -179,6 +160,31 @@ def _routes_are_open(settings: Settings, place: str) -> Iterator[Problem]:
                 "all its targets are cordoned: its tasks wait.",
                 "Take 'cordoned' off one of them.",
             )
+
+
+def _patterns_are_meant(settings: Settings, place: str) -> Iterator[Problem]:
+    for index, route in enumerate(settings.routes):
+        for key, pattern in (("queue", route.queue), ("dag_id", route.dag_id)):
+            if pattern is not None and (doubt := doubts(pattern, dag_id=key == "dag_id")):
+                found = f"found the pattern {show(pattern)}, {doubt.found}."
+                yield Problem(f"{place}routes[{index}].{key}", found, doubt.remedy)
+
+
+def _preloads_exist(settings: Settings, conf: Any) -> Iterator[Problem]:
+    if "LocalExecutor" not in settings.executors:
+        return
+    modules = str(conf.get("dispatch", "local_preload", fallback="") or "")
+    for module in filter(None, map(str.strip, modules.split(","))):
+        if not _can_be_found(module):
+            found = f"names the module {module!r}, which cannot be found: no task will find it imported."
+            yield Problem("[dispatch] local_preload", found, "Install it for the scheduler, or leave it out.")
+
+
+def _can_be_found(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except Exception:  # of a package that fails as it is imported
+        return False
 
 
 def by_precedence(routes: Sequence[Route]) -> list[Route]:

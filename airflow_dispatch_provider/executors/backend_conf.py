@@ -7,10 +7,12 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from configparser import InterpolationError
+from pathlib import Path
 from typing import Any
 
+from airflow.configuration import AIRFLOW_HOME, run_command
 from airflow.configuration import conf as airflow_conf
-from airflow.configuration import run_command
 from airflow.exceptions import AirflowConfigException
 from airflow.providers_manager import ProvidersManager
 
@@ -27,7 +29,9 @@ _TRUE, _FALSE = {"true", "t", "1", "yes", "y", "on"}, {"false", "f", "0", "no", 
 def settings_source(conf: Any, hybrid: Hybrid | None = None) -> SettingsSource:
     """The settings of ``[dispatch]`` as ``conf`` (global, or a team's ExecutorConf) has them, for a router with or
     without a preset. Reads nothing yet."""
-    return SettingsSource(conf, _options_given, hybrid, _parallelism)
+    return SettingsSource(
+        conf, _options_given, hybrid, _parallelism, Path(AIRFLOW_HOME, "dispatch-last-good")
+    )
 
 
 def _parallelism() -> int:
@@ -44,7 +48,7 @@ def _options_given() -> Mapping[str, Any]:
         manager().initialize_providers_configuration()
     try:
         return airflow_conf.getsection(SECTION) or {}
-    except AirflowConfigException:
+    except (AirflowConfigException, InterpolationError):
         return {}
 
 

@@ -59,7 +59,7 @@ def test_message_lists_all_with_a_count():
         "  - [dispatch] backends.a.executor: is missing."
         " Give LocalExecutor, CeleryExecutor, KubernetesExecutor or the import path of an executor.\n"
         "  - [dispatch] backends.a.slots: is missing."
-        ' Give a whole number from 1 to 1000000, e.g. 16, or "workers".'
+        " Give a whole number from 1 to 1000000, e.g. 16."
     )
 
 
@@ -79,7 +79,7 @@ def test_file_and_options(tmp_path):
     assert found == [
         f"[dispatch] backends: is set, and so is config_file. {rule}",
         f"[dispatch] default: is set, and so is config_file. {rule}",
-        f'{file}: backends.a.slots: found 0. Give a whole number from 1 to 1000000, e.g. 16, or "workers".',
+        f"{file}: backends.a.slots: found 0. Give a whole number from 1 to 1000000, e.g. 16.",
     ]
 
 
@@ -100,10 +100,13 @@ def make_loop(path):
 
 
 UNREADABLE = [
-    (make_missing, "No such file or directory"),
-    (make_folder, "Is a directory"),
-    (make_binary, "not text in UTF-8"),
-    (make_loop, "Too many levels of symbolic links"),
+    (make_missing, "cannot be read (No such file or directory)"),
+    (make_folder, "is a folder"),
+    (os.mkfifo, "is a named pipe"),
+    (lambda path: path.symlink_to("/dev/zero"), "is a device"),
+    (lambda path: path.write_bytes(b"#" * 1_000_001), "is larger than 1000000 bytes"),
+    (make_binary, "cannot be read (not text in UTF-8)"),
+    (make_loop, "cannot be read (Too many levels of symbolic links)"),
 ]
 
 
@@ -113,7 +116,7 @@ def test_file_that_cannot_be_read(make, reason, tmp_path):
     path = tmp_path / "d.yaml"
     make(path)
     assert problems(lambda: load({"config_file": str(path)})) == [
-        f"[dispatch] config_file: found {path}, which cannot be read ({reason})."
+        f"[dispatch] config_file: found {path}, which {reason}."
         " Give the path of a YAML file that the scheduler may read."
     ]
 

@@ -95,7 +95,7 @@ def test_a_bad_new_file_changes_nothing(make_router, tmp_path, caplog):
     queue(router, make_task())
     router.heartbeat()
     assert len(given(router, "a")) == 1
-    assert caplog.text.count("The new version is refused") == 1
+    assert caplog.text.count("the file that is there is refused") == 1
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="callbacks came with Airflow 3.2")

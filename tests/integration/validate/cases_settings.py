@@ -1,0 +1,583 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mistakes in ``[dispatch]``, in the routing file, in ``[core] executor`` and in what Airflow itself needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+
+from .harness import LOCAL, ROUTER, Case, airflow_cfg, case
+
+QUEUE = "[dispatch] routes[0].queue"
+AB = f'{{"a": {LOCAL}, "b": {LOCAL}}}'
+BY_NAME = "airflow_dispatch_provider.executors.by_name"
+CELERY_KUBERNETES = "airflow_dispatch_provider.executors.celery_kubernetes_executor.CeleryKubernetesExecutor"
+FILE = f"backends:\n  a: {LOCAL}\n  b: {LOCAL}\n"
+
+
+def queue(name: str, wrong: str, found: str, mended: str = "$1", **more: Any) -> Case:
+    """A pattern for queues."""
+    cfg = airflow_cfg(routes='[{"queue": "<>", "to": ["b"]}]')
+    return case(name, wrong, QUEUE, found, mended, cfg=cfg, **more)
+
+
+def queues(name: str, wrong: str, found: str) -> Case:
+    """A pattern that is to become a route for each."""
+    cfg = airflow_cfg(routes='[{"queue": "<>", "to": ["b"]}]')
+    mended = '$1", "to": ["b"]}, {"queue": "$2'
+    return case(name, wrong, QUEUE, found, mended, cfg=cfg)
+
+
+def dag_id(name: str, wrong: str, found: str, mended: str = "$1") -> Case:
+    cfg = airflow_cfg(routes='[{"queue": "q", "dag_id": "<>", "to": ["b"]}]')
+    return case(name, wrong, "[dispatch] routes[0].dag_id", found, mended, cfg=cfg)
+
+
+def option(name: str, wrong: str, found: str, mended: str = "$e", **more: Any) -> Case:
+    """An option of ``[dispatch]`` besides backends, routes and default."""
+    key = name.split()[0]
+    return case(name, wrong, f"[dispatch] {key}", found, mended, cfg=airflow_cfg(more=f"{key} = <>"), **more)
+
+
+def executor(name: str, wrong: str, found: str, mended: str = "$1", **more: Any) -> Case:
+    """``[core] executor``."""
+    return case(name, wrong, "[core] executor", found, mended, cfg=airflow_cfg(executor="<>"), **more)
+
+
+def backend(name: str, wrong: str, where: str, found: str, mended: str = "$e", remedy: str = "") -> Case:
+    """What stands in the backend ``b``."""
+    cfg = airflow_cfg(backends=f'{{"a": {LOCAL}, "b": {{<>}}}}')
+    return case(name, wrong, f"[dispatch] backends.b{where}", found, mended, remedy, cfg=cfg)
+
+
+def file(name: str, wrong: str, where: str, found: str, mended: str = "$1", remedy: str = "") -> Case:
+    """What stands in the routing file."""
+    cfg = airflow_cfg(backends="", routes=None, default=None, more="config_file = {home}/d.yaml")
+    return case(
+        name, wrong, f"{{home}}/d.yaml{where}", found, mended, remedy, cfg=cfg, files={"d.yaml": "<>"}
+    )
+
+
+PATTERNS = [
+    queue("bracket open", "gpu-[ab", "whose bracket is not closed"),
+    queue("bracket open, meant literally", "gpu-[ab", "whose bracket is not closed", "$2"),
+    queue("bracket empty", "gpu-[]", "whose bracket is not closed"),
+    queue("bracket of nothing but not", "gpu-[!]", "whose bracket is not closed"),
+    queue("range reversed", "gpu-[9-0]", "whose range 9-0 is empty"),
+    queue("braces of letters", "gpu-{a,b}", "whose alternatives are taken literally"),
+    queue("braces, meant literally", "gpu-{a,b}", "whose alternatives are taken literally", "$2"),
+    queues("braces of words", "gpu-{small,large}", "whose alternatives are taken literally"),
+    queues("alternatives of a regular expression", "^(gpu|cpu)$", "whose alternatives are taken literally"),
+    queue("regular expression", "^gpu-.*$", "which is a regular expression"),
+    queue("regular expression, meant literally", "^gpu-.*$", "which is a regular expression", "$2"),
+    queue("regular expression, begin only", "^gpu", "which is a regular expression"),
+    queue("regular expression, end only", "gpu$", "which is a regular expression"),
+    queue("regular expression of digits", "gpu_\\\\d+", "which is a regular expression"),
+    queue("regular expression of a repeated bracket", "gpu_[0-9]+", "which is a regular expression"),
+    queue("regular expression of a counted bracket", "gpu_[0-9]{2}", "which is a regular expression"),
+    queue("backslash before a star", "gpu\\\\*", "which is a regular expression", "$1"),
+    queue("template", "{{ queue }}", "in which nothing is filled in"),
+    queue("variable of a shell", "${QUEUE}", "in which nothing is filled in"),
+    queue("blank before", " gpu", "begins or ends with a blank"),
+    queue("blank after", "gpu* ", "begins or ends with a blank"),
+    queues("list", "gpu,cpu", "which is a list"),
+    queues("list with blanks", "gpu, cpu", "which is a list"),
+    queue("too long", "q" * 300, "longer than a name can be", "gpu", remedy="Write a shorter one."),
+    queue("dot before a star", "gpu-.*", "whose dot is a dot", severity="warning"),
+    queue("dot before a star, meant literally", "gpu-.*", "whose dot is a dot", "$2", severity="warning"),
+    queue("pattern of SQL", "gpu%%", "whose % is a percent sign", severity="warning"),
+    queue(
+        "pattern of SQL, meant literally",
+        "gpu%%",
+        "whose % is a percent sign",
+        "gpu[%%]",
+        remedy='"gpu[%]" for the sign',
+        severity="warning",
+    ),
+    case(
+        "percent sign in airflow.cfg",
+        "gpu%",
+        "[dispatch] routes",
+        "cannot be read (Interpolation",
+        "gpu[%%]",
+        "write %% for every %",
+        cfg=airflow_cfg(routes='[{"queue": "<>", "to": ["b"]}]'),
+    ),
+    queue("two stars", "gpu/**", "whose ** is no more than *", severity="warning"),
+    dag_id("dag_id with a blank", "my dag*", 'no dag_id has a " "', "$1"),
+    dag_id("dag_id with a slash", "team/*", 'no dag_id has a "/"', "$1"),
+    dag_id("dag_id as a regular expression", "^billing_.*", "which is a regular expression"),
+    case(
+        "route that never wins",
+        '{"queue": "gpu-*", "to": ["b"]}, {"queue": "gpu-a*", "to": ["a"]}',
+        "[dispatch] routes[1]",
+        "can never win: routes[0] matches everything",
+        '{"queue": "gpu-a*", "to": ["a"]}, {"queue": "gpu-*", "to": ["b"]}',
+        "Put it before routes[0].",
+        cfg=airflow_cfg(routes="[<>]"),
+    ),
+    case(
+        "route that never wins, among those of a Dag",
+        '{"queue": "*", "dag_id": "d*", "to": ["b"]}, {"queue": "g?", "dag_id": "dd", "to": ["a"]}',
+        "[dispatch] routes[1]",
+        "can never win: routes[0] matches everything",
+        '{"queue": "g?", "dag_id": "dd", "to": ["a"]}, {"queue": "*", "dag_id": "d*", "to": ["b"]}',
+        "Put it before routes[0].",
+        cfg=airflow_cfg(routes="[<>]"),
+    ),
+    case(
+        "two patterns that say the same",
+        '{"queue": "g*", "to": ["b"]}, {"queue": "g**", "to": ["a"]}',
+        "[dispatch] routes[1]",
+        "can never win",
+        '{"queue": "g*", "to": ["b", "a"]}',
+        "Merge the two",
+        cfg=airflow_cfg(routes="[<>]"),
+    ),
+    case(
+        "route twice",
+        '{"queue": "g", "to": ["b"]}, {"queue": "g", "to": ["a"]}',
+        "[dispatch] routes[1]",
+        "has the same queue and dag_id",
+        '{"queue": "g", "to": ["b"]}',
+        "remove one",
+        cfg=airflow_cfg(routes="[<>]"),
+    ),
+]
+
+OPTIONS = [
+    *(
+        option(f"{key} {wrong}", wrong, f"found {shown}")
+        for key in ("max_held", "celery_max_unsent", "kubernetes_max_unsent", "kubernetes_concurrency")
+        for wrong, shown in (("0", "0"), ("-5", "-5"), ("many", '"many"'), ("1.5", '"1.5"'))
+    ),
+    option("max_held with a unit", "10k", 'found "10k"'),
+    option("retry_min_delay zero", "0", "found 0"),
+    option("retry_min_delay negative", "-1", "found -1"),
+    option("retry_min_delay with a unit", "5s", 'found "5s"'),
+    option("retry_min_delay above the default of the other", "90", "more than retry_max_delay (60)"),
+    option("retry_max_delay text", "soon", 'found "soon"'),
+    option("retry_max_delay zero", "0", "found 0"),
+    option("local_template unknown", "forkserver", 'found "forkserver"'),
+    option("local_template in upper case", "Fork", 'found "Fork"'),
+    option("local_preload a list of Python", "['pandas']", "found "),
+    option("local_preload a path", "plugins/my.py", "found "),
+    option(
+        "local_preload of what is not there",
+        "no_such_module_at_all",
+        "cannot be found",
+        "json",
+        remedy="Install it for the scheduler, or leave it out.",
+        severity="warning",
+    ),
+    option("on_refused_file unknown", "ignore", 'found "ignore"'),
+    case(
+        "option misspelt",
+        "max_hold = 5",
+        "[dispatch] max_hold",
+        "is not a known option.",
+        "$1 = 5",
+        cfg=airflow_cfg(more="<>"),
+    ),
+    case(
+        "config_file and backends",
+        "config_file = {home}/d.yaml",
+        "[dispatch] backends",
+        "is set, and so is config_file.",
+        "",
+        "remove one of them",
+        cfg=airflow_cfg(backends=f'{{"a": {LOCAL}}}', routes=None, default=None, more="<>"),
+        files={"d.yaml": f"backends: {{a: {LOCAL}}}"},
+    ),
+    case(
+        "config_file that is not there",
+        "{home}/dd.yaml",
+        "[dispatch] config_file",
+        "No such file",
+        "{home}/d.yaml",
+        "Give the path of a YAML file",
+        cfg=airflow_cfg(backends="", routes=None, default=None, more="config_file = <>"),
+        files={"d.yaml": f"backends: {{a: {LOCAL}}}"},
+    ),
+    case(
+        "config_file that is a folder",
+        "{home}",
+        "[dispatch] config_file",
+        "is a folder",
+        "{home}/d.yaml",
+        "Give the path of a YAML file",
+        cfg=airflow_cfg(backends="", routes=None, default=None, more="config_file = <>"),
+        files={"d.yaml": f"backends: {{a: {LOCAL}}}"},
+    ),
+]
+
+BACKENDS = [
+    case(
+        "names that share variables",
+        "a_b",
+        "[dispatch] backends.a_b",
+        "shares the variables AIRFLOW_DISPATCH__A_B__... with",
+        "$1",
+        cfg=airflow_cfg(
+            backends=f'{{"a-b": {LOCAL}, "<>": {LOCAL}}}',
+            routes='[{"queue": "q", "to": ["<>"]}]',
+            default="a-b",
+        ),
+    ),
+    case(
+        "names that differ in case only",
+        "A",
+        "[dispatch] backends.A",
+        "shares the variables AIRFLOW_DISPATCH__A__... with",
+        "$1",
+        cfg=airflow_cfg(backends=f'{{"a": {LOCAL}, "<>": {LOCAL}}}', routes='[{"queue": "q", "to": ["<>"]}]'),
+    ),
+    case(
+        "name of the router",
+        "DispatchExecutor",
+        "[dispatch] backends.DispatchExecutor",
+        "whose metrics it would overwrite",
+        "$1",
+        cfg=airflow_cfg(backends=f'{{"a": {LOCAL}, "<>": {LOCAL}}}', routes='[{"queue": "q", "to": ["<>"]}]'),
+    ),
+    backend(
+        "slots zero",
+        '"executor": "LocalExecutor", "slots": 0',
+        ".slots",
+        "found 0",
+        '"executor": "LocalExecutor", "slots": 16',
+        "e.g. 16",
+    ),
+    backend(
+        "slots in quotes",
+        '"executor": "LocalExecutor", "slots": "8"',
+        ".slots",
+        'found "8"',
+        '"executor": "LocalExecutor", "slots": 8',
+        "Give a whole number",
+    ),
+    backend(
+        "slots missing",
+        '"executor": "LocalExecutor"',
+        ".slots",
+        "is missing",
+        '"executor": "LocalExecutor", "slots": 16',
+        "e.g. 16",
+    ),
+    backend(
+        "executor misspelt",
+        '"executor": "LocalExecuter", "slots": 1',
+        ".executor",
+        "no executor's name",
+        '"executor": "$1", "slots": 1',
+    ),
+    backend(
+        "key misspelt",
+        '"executor": "LocalExecutor", "slot": 1, "slots": 1',
+        ".slot",
+        "is not a known key",
+        '"executor": "LocalExecutor", "$1": 1',
+        "Did you mean",
+    ),
+    backend(
+        "option of an executor, of this backend alone",
+        '"executor": "LocalExecutor", "slots": 1, "config": {"dispatch": {"local_template": "spawn"}}',
+        ".config.dispatch.local_template",
+        'found "spawn"',
+        '"executor": "LocalExecutor", "slots": 1, "config": {"dispatch": {"local_template": "fork"}}',
+        "Give fork or exec",
+    ),
+    case(
+        "backend that nothing uses",
+        f', "c": {LOCAL}',
+        "[dispatch] backends.c",
+        "no route and no default names it",
+        "",
+        "or remove it",
+        cfg=airflow_cfg(backends=f'{{"a": {LOCAL}, "b": {LOCAL}<>}}'),
+        severity="warning",
+    ),
+    case(
+        "every target cordoned",
+        "true",
+        "[dispatch] routes[0]",
+        "all its targets are cordoned",
+        "false",
+        "Take 'cordoned' off one of them.",
+        cfg=airflow_cfg(
+            backends=f'{{"a": {LOCAL}, "b": {{"executor": "LocalExecutor", "slots": 1, "cordoned": <>}}}}'
+        ),
+        severity="warning",
+    ),
+    case(
+        "target misspelt",
+        "bb",
+        "[dispatch] routes[0].to[0]",
+        "which is not configured",
+        "$1",
+        cfg=airflow_cfg(routes='[{"queue": "q", "to": ["<>"]}]'),
+    ),
+    case(
+        "to is text",
+        '"b"',
+        "[dispatch] routes[0].to",
+        'found "b"',
+        "$e",
+        cfg=airflow_cfg(routes='[{"queue": "q", "to": <>}]'),
+        also_mended=(('"a"]', '"b"]'),),
+    ),
+    case(
+        "default missing",
+        "",
+        "[dispatch] default",
+        "is missing",
+        "default = $1",
+        cfg=airflow_cfg(default=None, more="<>"),
+    ),
+    case(
+        "default is no JSON", '["a"', "[dispatch] default", "is not JSON", "$1", cfg=airflow_cfg(default="<>")
+    ),
+    case(
+        "default misspelt",
+        "aa",
+        "[dispatch] default",
+        'found the backend "aa", which is not configured.',
+        "$1",
+        cfg=airflow_cfg(default="<>"),
+    ),
+    case(
+        "one target and overflow_after",
+        ', "overflow_after": 5',
+        "[dispatch] routes[0].overflow_after",
+        "nothing to overflow to",
+        "",
+        "leave overflow_after out",
+        cfg=airflow_cfg(routes='[{"queue": "q", "to": ["b"]<>}]'),
+    ),
+]
+
+FILES = [
+    file(
+        "file default misspelt",
+        f"{FILE}default: c\nroutes: [{{queue: q, to: [b]}}]\n",
+        ": default",
+        "not configured",
+        f"{FILE}default: a\nroutes: [{{queue: q, to: [b]}}]\n",
+        "Known: 'a', 'b'.",
+    ),
+    file(
+        "file queue a number",
+        f"{FILE}default: a\nroutes: [{{queue: 7, to: [b]}}]\n",
+        ": routes[0].queue",
+        "found 7",
+        f'{FILE}default: a\nroutes: [{{queue: "7", to: [b]}}]\n',
+        "in quotes",
+    ),
+    file(
+        "file key misspelt",
+        f"{FILE}default: a\nroute: [{{queue: q, to: [b]}}]\n",
+        ": route",
+        "is not a known key",
+        f"{FILE}default: a\n$1: [{{queue: q, to: [b]}}]\n",
+    ),
+    file(
+        "file key twice",
+        f"{FILE}default: a\ndefault: b\nroutes: [{{queue: q, to: [b]}}]\n",
+        "",
+        'has the key "default" twice',
+        f"{FILE}default: a\nroutes: [{{queue: q, to: [b]}}]\n",
+        "Remove one of the two.",
+    ),
+    file(
+        "file pattern with a bracket open",
+        f"{FILE}default: a\nroutes: [{{queue: 'g[', to: [b]}}]\n",
+        ": routes[0].queue",
+        "not closed",
+        f"{FILE}default: a\nroutes: [{{queue: 'g[[]', to: [b]}}]\n",
+        '"g[[]"',
+    ),
+    file(
+        "file empty",
+        "",
+        "",
+        "has nothing in it",
+        f"{FILE}default: a\nroutes: [{{queue: q, to: [b]}}]\n",
+        "Write backends, routes and default.",
+    ),
+    file(
+        "file with a tag",
+        "backends: !!python/object/apply:os.system ['id']\n",
+        "",
+        "is not YAML",
+        f"backends: {{a: {LOCAL}}}\n",
+        "Correct it there.",
+    ),
+    file(
+        "file that contains itself",
+        "backends: &x {a: *x}\ndefault: a\n",
+        ": backends",
+        "contains itself",
+        f"backends: {{a: {LOCAL}}}\n",
+        "Give an object of backends",
+    ),
+]
+
+EXECUTORS = [
+    executor("router misspelt", "DispatchExecuter", "which is no executor of Airflow's"),
+    executor("router by its short name", "DispatchExecutor", "which is no executor of Airflow's"),
+    executor("router with its class misspelt", ROUTER.replace("Executor", "Executer"), "cannot be imported"),
+    executor(
+        "router with its module misspelt",
+        ROUTER.replace("dispatch_executor", "dispatch_exekutor"),
+        "cannot be imported",
+    ),
+    executor(
+        "router with its package misspelt",
+        ROUTER.replace("dispatch_provider", "dispatch_providers"),
+        "cannot be imported",
+    ),
+    executor(
+        "another class of ours", "airflow_dispatch_provider.executors.router.Router", "which is no executor"
+    ),
+    executor("function of ours", "airflow_dispatch_provider.executors.metrics.stats", "which is no executor"),
+    executor("module of somebody else", "my_company.executors.Mine", "cannot be imported", "$1"),
+    executor(
+        "router twice",
+        f"{ROUTER},{ROUTER}",
+        "twice, which Airflow refuses",
+        ROUTER,
+        remedy="Remove one of the two.",
+    ),
+    executor(
+        "two routers",
+        f"{ROUTER},{CELERY_KUBERNETES}",
+        "lists two routers",
+        ROUTER,
+        remedy="Remove '" + CELERY_KUBERNETES,
+    ),
+    executor(
+        "router twice by an alias",
+        f"{ROUTER},again:{ROUTER}",
+        "twice, which Airflow refuses",
+        ROUTER,
+        remedy="Remove one of the two.",
+    ),
+    executor("empty entry", f"{ROUTER},", "has an empty entry", ROUTER, remedy="separated by single commas"),
+    executor(
+        "two aliases", f"x:y:{ROUTER}", "has the entry", f"x:{ROUTER}", remedy="separated by single commas"
+    ),
+    executor(
+        "second executor misspelt",
+        f"{ROUTER},CeleryExecuter",
+        "which is no executor of Airflow's",
+        f"{ROUTER},$1",
+    ),
+    executor(
+        "alias of a name",
+        f"{ROUTER},x:LocalExecutor",
+        "takes no name after an alias",
+        f"{ROUTER},x:airflow.executors.local_executor.LocalExecutor",
+        remedy="import path",
+        when=not AIRFLOW_V_3_2_PLUS,
+    ),
+    executor(
+        "by name, without a backend of that name",
+        f"{ROUTER},CeleryExecutor:{BY_NAME}.CeleryExecutor",
+        "no backend has an executor of that name",
+        ROUTER,
+        remedy="or remove it from the list",
+    ),
+    executor(
+        "by name, before the router",
+        f"LocalExecutor:{BY_NAME}.LocalExecutor,{ROUTER}",
+        "without a router before it",
+        f"{ROUTER},LocalExecutor:{BY_NAME}.LocalExecutor",
+        remedy=f"Put {ROUTER} first.",
+    ),
+    executor(
+        "not the router",
+        "LocalExecutor",
+        "nothing of [dispatch] is in use",
+        severity="warning",
+        when=AIRFLOW_V_3_2_PLUS,
+    ),
+]
+
+AROUND = [
+    case(
+        "parallelism zero",
+        "0",
+        "[core] parallelism",
+        "the scheduler does not start",
+        "$e",
+        cfg=airflow_cfg().replace("= 64", "= <>"),
+    ),
+    case(
+        "parallelism negative",
+        "-1",
+        "[core] parallelism",
+        "the scheduler does not start",
+        "$e",
+        cfg=airflow_cfg().replace("= 64", "= <>"),
+    ),
+    case(
+        "parallelism text",
+        "lots",
+        "[core] parallelism",
+        "the scheduler does not start",
+        "$e",
+        cfg=airflow_cfg().replace("= 64", "= <>"),
+    ),
+    case(
+        "fewer than the slots",
+        "7",
+        "[core] parallelism",
+        "less than the 8 slots",
+        "$e",
+        "or more",
+        cfg=airflow_cfg().replace("= 64", "= <>"),
+        severity="warning",
+    ),
+    case(
+        "no secret for tokens",
+        "",
+        "[api_auth] jwt_secret",
+        "every task fails with 'Invalid auth token'",
+        "one-long-random-text",
+        "Set it to the same",
+        cfg=airflow_cfg().replace("of-a-test", "<>"),
+        severity="warning",
+    ),
+    case(
+        "execution API without a scheme",
+        "api:8080/execution/",
+        "[core] execution_api_server_url",
+        "is no URL",
+        "$e",
+        cfg=airflow_cfg().replace("[api_auth]", "execution_api_server_url = <>\n[api_auth]"),
+    ),
+    case(
+        "execution API without a host",
+        "http:///execution/",
+        "[core] execution_api_server_url",
+        "is no URL",
+        "$e",
+        cfg=airflow_cfg().replace("[api_auth]", "execution_api_server_url = <>\n[api_auth]"),
+    ),
+    case(
+        "connection tests that nothing runs",
+        "airflow.executors.base_executor.BaseExecutor",
+        "[dispatch] backends",
+        "no backend can run connection tests",
+        "LocalExecutor",
+        "e.g. a LocalExecutor",
+        cfg=airflow_cfg(backends='{"a": {"executor": "<>", "slots": 1}}', routes=None).replace(
+            "[api_auth]", "test_connection = Enabled\n[api_auth]"
+        ),
+        severity="warning",
+        when=AIRFLOW_V_3_3_PLUS,
+    ),
+]
+
+CASES = [*PATTERNS, *OPTIONS, *BACKENDS, *FILES, *EXECUTORS, *AROUND]

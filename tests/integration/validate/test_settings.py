@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mistakes in ``[dispatch]`` and in the routing file: each is named once, and its remedy works."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
+
+from .cases_settings import CASES
+from .conftest import Run
+from .harness import Case, Configuration, Validate, airflow_cfg, answer, check, parameters
+
+
+@pytest.mark.parametrize("case", **parameters(CASES))
+def test_mistake_is_named_once_and_its_remedy_works(case: Case, validate: Validate, home: str) -> None:
+    check(case, validate, home)
+
+
+def test_configuration_without_a_mistake(validate: Validate) -> None:
+    assert validate(Configuration(airflow_cfg())).findings == []
+
+
+PROCESSES = [
+    airflow_cfg(default="aa"),
+    airflow_cfg().replace("= 64", "= 0"),
+    airflow_cfg().replace("jwt_secret = of-a-test", ""),
+    airflow_cfg(routes='[{"queue": "gpu%", "to": ["b"]}]'),
+    *([airflow_cfg(executor="DispatchExecuter")] if AIRFLOW_V_3_2_PLUS else []),
+]
+
+
+@pytest.mark.parametrize("cfg", PROCESSES)
+def test_process_of_its_own_finds_the_same(cfg: str, airflow: Run, validate: Validate) -> None:
+    """Airflow itself gets as far as the command. On 3.1 the command is the configured executor's."""
+    wrong = Configuration(cfg)
+    code, out, _ = airflow(wrong, "validate", "--output", "json")
+    found = answer(code, out)
+    assert len(found.findings) == 1
+    assert found == validate(wrong)
+
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: c
+contexts: [{name: c, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: u, user: {}}]
+"""
+ONE_KIND = {
+    "CeleryExecutor": "[celery]\nbroker_url = redis://h:6379/0\nresult_backend = redis://h:6379/1\n",
+    "KubernetesExecutor": "[kubernetes_executor]\nin_cluster = False\nconfig_file = {home}/kubeconfig\n",
+}
+
+
+@pytest.mark.parametrize("name", ONE_KIND)
+def test_strict_passes_with_backends_of_one_kind(name: str, run: Run) -> None:
+    """What they cannot run, no user can ask for."""
+    backends = f'{{"a": {{"executor": "{name}", "slots": 4}}}}'
+    cfg = airflow_cfg(backends=backends, routes=None, more=ONE_KIND[name])
+    code, out, _ = run(Configuration(cfg, files={"kubeconfig": KUBECONFIG}), "validate", "--strict")
+    assert (code, out) == (0, "The [dispatch] configuration is right: 1 backend, 0 routes and a default.\n")

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What differs between two configurations, as the log and ``validate FILE`` say it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from unit.settings.fakes import load
+
+from airflow_dispatch_provider.settings.changes import changes
+
+A = {"executor": "LocalExecutor", "slots": 4}
+B = {"executor": "CeleryExecutor", "slots": 8}
+ROUTES = [{"queue": "x*", "to": ["a"]}, {"queue": "y*", "to": ["a"]}, {"queue": "z*", "to": ["b"]}]
+OLD = {"backends": {"a": A, "b": B}, "routes": ROUTES, "default": "a"}
+
+
+def settings(options):
+    return load(
+        {key: value if isinstance(value, str) else json.dumps(value) for key, value in options.items()}
+    )
+
+
+def with_b(**more):
+    return {**OLD, "backends": {"a": A, "b": {**B, **more}}}
+
+
+CASES = [
+    ("nothing", OLD, []),
+    ("slots", with_b(slots=9), ["backends.b changed: slots 8 -> 9"]),
+    ("cordoned", with_b(cordoned=True), ["backends.b changed: cordoned"]),
+    (
+        "another executor",
+        with_b(executor="x.Y"),
+        ["backends.b changed: executor CeleryExecutor -> x.Y (restart)"],
+    ),
+    (
+        "an option, without its value",
+        with_b(config={"celery": {"broker_url": "redis://:s3cret@h"}}),
+        ["backends.b changed: config.celery.broker_url added (restart)"],
+    ),
+    (
+        "a new backend",
+        {**OLD, "backends": {"a": A, "b": B, "c": A}},
+        ["backends.c added: LocalExecutor, slots 4 (restart)"],
+    ),
+    (
+        "a backend that is gone",
+        {"backends": {"a": A}, "routes": ROUTES[:2], "default": "a"},
+        ["backends.b removed: CeleryExecutor (restart)", "routes[2] removed: z* to b"],
+    ),
+    ("a new route", {**OLD, "routes": [*ROUTES, {"queue": "q", "to": ["b"]}]}, ["routes[3] added: q to b"]),
+    (
+        "a new first route moves no other",
+        {**OLD, "routes": [{"queue": "q", "to": ["b"]}, *ROUTES]},
+        ["routes[0] added: q to b"],
+    ),
+    ("a moved route", {**OLD, "routes": [ROUTES[2], *ROUTES[:2]]}, ["routes[0] moved: z*, from routes[2]"]),
+    (
+        "other targets",
+        {**OLD, "routes": [{"queue": "x*", "to": ["a", "b"], "overflow_after": 5}, *ROUTES[1:]]},
+        ["routes[0] changed: x*: a -> a, b (overflow after 5 s)"],
+    ),
+    (
+        "weights",
+        {**OLD, "default": [{"backend": "a", "weight": 1}, {"backend": "b", "weight": 3}]},
+        ["default changed: a -> a weight 1, b weight 3"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "new", "expected"), CASES, ids=[case[0] for case in CASES])
+def test_changes(name, new, expected):
+    """One line for each difference; "restart" where a running scheduler does not take it over."""
+    found = changes(settings(OLD), settings(new))
+    assert [f"{change}{' (restart)' if change.needs_restart else ''}" for change in found] == expected
