@@ -22,6 +22,7 @@ from airflow_dispatch_provider.executors.protocols import (
     ReportsNoRoom,
     ReturnsWork,
 )
+from airflow_dispatch_provider.masking import masked, traceback_of
 from airflow_dispatch_provider.routing.circuit import Circuit, CircuitState
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,
@@ -203,7 +204,7 @@ class Backend:
         try:
             return action()
         except Exception as error:
-            self._failed(what, now, f"{type(error).__name__}: {error}", error)
+            self._failed(what, now, masked(f"{type(error).__name__}: {error}"), error)
             return otherwise
 
     def _failed(self, what: str, now: float, reason: str, error: Exception | None = None) -> None:
@@ -211,9 +212,10 @@ class Backend:
         self.circuit = self.circuit.failed(now, reason, random.random())
         count_failure(self.name)
         delay = (self.circuit.retry_at or now) - now
-        message = "Backend %r failed in %s and gets no new work until it recovers; next try in %.1f s. %s"
+        message = "Backend %r failed in %s and gets no new work until it recovers; next try in %.1f s. %s%s"
         level = logging.ERROR if news else logging.DEBUG
-        log.log(level, message, self.name, what, delay, reason, exc_info=error if news else None)
+        details = f"\n{traceback_of(error)}" if error is not None and news else ""
+        log.log(level, message, self.name, what, delay, reason, details)
 
     def _succeeded(self, now: float) -> None:
         if self.circuit.error is not None:

@@ -25,7 +25,7 @@ from airflow_dispatch_provider.executors.celery.message import Outgoing
 from airflow_dispatch_provider.executors.celery.publisher import Publisher, Sent
 from airflow_dispatch_provider.executors.celery.result_sources import backend_class
 from airflow_dispatch_provider.executors.celery.result_watcher import ResultWatcher
-from airflow_dispatch_provider.executors.celery.results import Result, describe
+from airflow_dispatch_provider.executors.celery.results import Result
 from airflow_dispatch_provider.executors.holding_back import HoldsBack, task_ids
 from airflow_dispatch_provider.executors.task_instances import (
     open_among,
@@ -33,6 +33,7 @@ from airflow_dispatch_provider.executors.task_instances import (
     state_of,
     update_queued,
 )
+from airflow_dispatch_provider.masking import describe, masked
 
 WAITED = "waiting for broker"
 """``log.event`` of a task that was taken back because the broker could not be used."""
@@ -99,7 +100,7 @@ class CeleryExecutor(HoldsBack, AirflowCeleryExecutor):
             queued_timeout=float(conf.get("scheduler", "task_queued_timeout")),
         )
         watcher.start()
-        self._publisher = Publisher(broker, self.celery_app.connection_for_write().as_uri())
+        self._publisher = Publisher(broker, masked(self.celery_app.connection_for_write().as_uri()))
         self._publisher.start()
 
     def config_problems(self) -> list[Problem]:
