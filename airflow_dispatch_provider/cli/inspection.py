@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow.configuration import conf as airflow_conf
@@ -17,7 +17,9 @@ from airflow_dispatch_provider.executors.backend import (
     workload_kinds,
 )
 from airflow_dispatch_provider.executors.backend_conf import unread_options
+from airflow_dispatch_provider.executors.options.check import OptionCheck
 from airflow_dispatch_provider.executors.protocols import ChecksConfig
+from airflow_dispatch_provider.masking import describe
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,
     EXECUTE_TASK,
@@ -91,26 +93,41 @@ def import_problems(statuses: Sequence[BackendStatus], place: str) -> Iterator[P
 
 
 def option_problems(settings: Settings, conf: Any, place: str) -> Iterator[Problem]:
-    """What executors that can be imported find wrong in their own options, and with each other."""
+    """What is wrong with the options of backends, and with each other's."""
     team = getattr(conf, "team_name", None)
-    backends = {
-        name: Backend(name, backend, settings.limits, conf, team)
-        for name, backend in settings.backends.items()
-    }
-    for name, backend in backends.items():
-        try:
-            # Only those are made that can be asked: others might start processes in their constructor.
-            if not hasattr(import_executor_class(backend.settings), "config_problems"):
-                continue
-            executor = backend.executor
-            found = executor.config_problems() if isinstance(executor, ChecksConfig) else ()
-        except BackendUnavailable:
-            continue
-        except Exception as error:
-            found = [Problem("executor", f"cannot be made: {type(error).__name__}: {error}", "")]
-        for problem in found:
-            yield Problem(f"{place}backends.{name}: {problem.where}", problem.found, problem.remedy)
-    yield from clashes(backends.values(), place)
+    backends = [
+        Backend(name, backend, settings.limits, conf, team) for name, backend in settings.backends.items()
+    ]
+    check = OptionCheck(settings, place)
+    found = [*check.mistakes()]
+    for backend in backends:
+        wrong = check.values(backend.name, backend.conf)
+        found += wrong or [_placed(each, backend.name, check, place) for each in _executors_own(backend)]
+    # What stands in airflow.cfg itself is the same mistake for all backends.
+    yield from dict.fromkeys(found)
+    yield from clashes(backends, place)
+
+
+def _executors_own(backend: Backend) -> Sequence[Problem]:
+    """What an executor that can be imported finds wrong in its own options."""
+    try:
+        # Only those are made that can be asked: others might start processes in their constructor.
+        if not hasattr(import_executor_class(backend.settings), "config_problems"):
+            return ()
+        executor = backend.executor
+        return executor.config_problems() if isinstance(executor, ChecksConfig) else ()
+    except BackendUnavailable:
+        return ()
+    except Exception as error:
+        remedy = "Correct what it names, in the backend's 'config' or in airflow.cfg."
+        return [Problem("executor", f"cannot be made: {describe(error)}", remedy)]
+
+
+def _placed(problem: Problem, backend: str, check: OptionCheck, place: str) -> Problem:
+    """An executor knows the option, but not where it was set."""
+    if problem.where.startswith("["):
+        return replace(problem, where=check.place(backend, problem.where))
+    return replace(problem, where=f"{place}backends.{backend}.{problem.where}")
 
 
 def warnings(
@@ -119,6 +136,7 @@ def warnings(
     """What is legal, yet hardly meant."""
     yield from _router_is_used()
     yield from unread_options(settings)
+    yield from OptionCheck(settings, place).doubts()
     yield from _slots_fit(settings, conf)
     yield from _kinds_are_covered(statuses, place)
     yield from _backends_are_used(settings, place)

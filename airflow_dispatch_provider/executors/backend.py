@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.executor_utils import ExecutorName
 
-from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
+from airflow_dispatch_provider.exceptions import BackendUnavailable, DispatchConfigError, Problem
 from airflow_dispatch_provider.executors.backend_conf import BackendConf
 from airflow_dispatch_provider.executors.metrics import count_failure
 from airflow_dispatch_provider.executors.protocols import (
@@ -103,7 +103,7 @@ class Backend:
         self.settings = settings
         self.circuit = Circuit(limits.retry_min_delay, limits.retry_max_delay)
         self.started = False
-        self._conf = BackendConf(name, {**settings.config, "core": _core_options(settings)}, base_conf)
+        self.conf = BackendConf(name, {**settings.config, "core": _core_options(settings)}, base_conf)
         self._team_name = team_name
         self._executor: BaseExecutor | None = None
         self._kinds: frozenset[str] = frozenset()
@@ -115,7 +115,7 @@ class Backend:
     def executor(self) -> BaseExecutor:
         """Made on first use, not started; raises what its import or constructor raises."""
         if self._executor is None:
-            cls = view_of(import_executor_class(self.settings), self._conf)
+            cls = view_of(import_executor_class(self.settings), self.conf)
             options = {"team_name": self._team_name} if self._team_name and AIRFLOW_V_3_2_PLUS else {}
             executor = cls(parallelism=self.settings.configured_slots, **options)
             executor.name = ExecutorName(module_path=self.settings.class_path, alias=self.name, **options)
@@ -167,10 +167,20 @@ class Backend:
             free = 0
         return BackendView(free, None, self._kinds)
 
-    def start(self, now: float, prepare: Callable[[BaseExecutor], None]) -> bool:
-        """Make and start the executor; False where that failed, to be tried again when the circuit allows."""
+    def start(
+        self,
+        now: float,
+        prepare: Callable[[BaseExecutor], None],
+        check: Callable[[], Sequence[Problem]] = tuple,
+    ) -> bool:
+        """Make and start the executor; False where that failed, to be tried again when the circuit allows.
+
+        :param check: tells what it could not read in its configuration; called before it is made
+        """
 
         def make_and_start() -> bool:
+            if problems := check():
+                raise DispatchConfigError(problems)
             executor: Any = self.executor
             prepare(executor)
             executor.start()

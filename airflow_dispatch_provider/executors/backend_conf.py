@@ -22,7 +22,7 @@ from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
 PREFIX = "AIRFLOW_DISPATCH__"
 FORMS = ("", "_cmd", "_secret")
-"""What an option's name may end with, for its value, for a command, and for a key of the secrets backend that give it."""
+"""Ends of an option's name: for its value, for a command, and for a key of the secrets backend that give it."""
 
 
 def settings_source(conf: Any, hybrid: Hybrid | None = None) -> SettingsSource:

@@ -17,8 +17,8 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from airflow_dispatch_provider.executors.celery.results import CHUNK, Result, ResultSource, Timing
-from airflow_dispatch_provider.masking import describe
 from airflow_dispatch_provider.executors.celery.results_polled import KeyValueSource
+from airflow_dispatch_provider.masking import describe
 
 
 class RedisSource(KeyValueSource):
