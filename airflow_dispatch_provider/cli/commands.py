@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import wraps
 from typing import Any
@@ -20,19 +20,14 @@ from airflow_dispatch_provider.cli import migrate as migrating
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.explanation import Explanation, TargetExplanation
 from airflow_dispatch_provider.cli.explanation import explain as explain_task
-from airflow_dispatch_provider.cli.inspection import (
-    by_precedence,
-    import_problems,
-    inspect_backends,
-    option_problems,
-    warnings,
-)
-from airflow_dispatch_provider.exceptions import DispatchConfigError, DispatchError, Problem
+from airflow_dispatch_provider.cli.inspection import by_precedence, inspect_backends
+from airflow_dispatch_provider.cli.surroundings import text_of
+from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.executors.backend_conf import settings_source
 from airflow_dispatch_provider.routing.model import DEFAULT_ROUTE, Route, TaskRef
 from airflow_dispatch_provider.routing.routes import RouteTable, task_seed
 from airflow_dispatch_provider.settings.model import Settings
-from airflow_dispatch_provider.settings.options import SECTION
+from airflow_dispatch_provider.settings.source import SettingsSource
 
 EXIT_WRONG_CONFIG = 1
 EXIT_WRONG_USAGE = 2
@@ -52,61 +47,66 @@ def _command(function: Command) -> Callable[[Namespace], None]:
             code = function(args)
         except (DispatchError, AirflowConfigException) as error:
             print(f"error: {error}", file=sys.stderr)
-            code = EXIT_WRONG_CONFIG
+            code = EXIT_WRONG_USAGE if isinstance(error, _UsageError) else EXIT_WRONG_CONFIG
         if code:
             sys.exit(code)
 
     return run
 
 
+class _UsageError(DispatchError):
+    """The arguments ask for what is not there."""
+
+
 def _conf(args: Namespace) -> Any:
     """Airflow's configuration, or the view that a team has of it."""
+    from airflow_dispatch_provider.executors.entries import entries
+
     team = getattr(args, "team", None)
     if not team:
         return airflow_conf
     if not airflow_conf.getboolean("core", "multi_team", fallback=False):
-        print("error: --team needs [core] multi_team = True", file=sys.stderr)
-        sys.exit(EXIT_WRONG_USAGE)
+        raise _UsageError("--team needs [core] multi_team = True")
+    teams = dict.fromkeys(entry.team for entry in entries(text_of("core", "executor")) if entry.team)
+    if team not in teams:
+        known = f"Known: {', '.join(map(repr, teams))}." if teams else "It lists none of a team."
+        raise _UsageError(f"--team: [core] executor lists no executor of the team {team!r}. {known}")
     return ExecutorConf(team)
 
 
-def _settings(args: Namespace) -> Settings:
+def _source(args: Namespace) -> SettingsSource:
     # Not before the command runs: with executors come Airflow's models and alembic, which logs as it is imported.
     from airflow_dispatch_provider.executors.configured import router_classes
     from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
 
     conf = _conf(args)
     router = router_classes().get(getattr(args, "team", None), DispatchExecutor)
-    return settings_source(conf, router.hybrid).load()
+    return settings_source(conf, router.hybrid)
+
+
+def _settings(args: Namespace) -> Settings:
+    return _source(args).load()
 
 
 @_command
 def validate(args: Namespace) -> int:
     """``airflow dispatch validate``"""
-    from airflow_dispatch_provider.executors.by_name import entry_problems
+    from airflow_dispatch_provider.cli import validation
 
-    try:
-        settings = _settings(args)
-    except DispatchConfigError as error:
-        output.show_rows(_findings("mistake", error.problems), args.output)
-        return EXIT_WRONG_CONFIG
-    conf = _conf(args)
-    config_file = conf.get(SECTION, "config_file", fallback=None)
-    place = f"{config_file}: " if config_file else f"[{SECTION}] "
-    statuses = inspect_backends(settings)
-    entries = entry_problems(getattr(args, "team", None), settings)
-    wrong = [*entries, *import_problems(statuses, place), *option_problems(settings, conf, place)]
-    mistakes = _findings("mistake", wrong)
-    doubts = _findings("warning", warnings(settings, statuses, conf, place))
-    if mistakes or doubts or args.output in output.STRUCTURED:
-        output.show_rows([*mistakes, *doubts], args.output)
-    else:
-        print(f"The [dispatch] configuration is right: {_size(settings)}.")
-    return EXIT_WRONG_CONFIG if mistakes or (doubts and args.strict) else 0
-
-
-def _findings(severity: str, problems: Iterable[Problem]) -> list[dict[str, str]]:
-    return [{"severity": severity, **asdict(problem)} for problem in problems]
+    answer = validation.validate(_source(args), _conf(args), getattr(args, "team", None), args.file)
+    comparison = validation.compare(_source(args), answer.settings) if args.file and answer.settings else None
+    findings = [asdict(finding) for finding in answer.findings]
+    if args.output in output.STRUCTURED and args.file:
+        data = comparison.data if comparison else {"changes": None, "restart_for": []}
+        output.show_object({"findings": findings, **data}, args.output)
+    elif findings or args.output in output.STRUCTURED:
+        output.show_findings(findings, args.output)
+    elif answer.settings:
+        subject = args.file or "The [dispatch] configuration"
+        print(f"{subject} is right: {_size(answer.settings)}.")
+    if comparison and args.output == "table":
+        print(f"\n{comparison.words}", end="")
+    return EXIT_WRONG_CONFIG if answer.mistakes or (findings and args.strict) else 0
 
 
 def _size(settings: Settings) -> str:
@@ -126,7 +126,8 @@ def backends(args: Namespace) -> int:
             "cordoned": status.settings.cordoned,
             "workload_types": sorted(status.kinds),
             "options": list(status.options),
-            "status": status.missing or "ok",
+            "importable": status.missing is None,
+            "problem": status.missing,
         }
         for status in inspect_backends(_settings(args))
     ]
@@ -163,8 +164,12 @@ def _route_row(order: int, name: str, route: Route) -> dict[str, Any]:
 def explain(args: Namespace) -> int:
     """``airflow dispatch explain``"""
     settings = _settings(args)
-    known = bool(args.dag_id and args.task_id and args.run_id)
-    seed = task_seed(args.dag_id, args.run_id, args.task_id, args.map_index) if known else ""
+    seed = _seed(args)
+    if args.executor and args.executor not in settings.executors:
+        known = ", ".join(map(repr, settings.executors))
+        raise _UsageError(
+            f"--executor: no backend has an executor of the name {args.executor!r}. Known: {known}."
+        )
     ref = TaskRef(queue=args.queue, dag_id=args.dag_id, seed=seed, executor=args.executor)
     views = {status.name: status.view for status in inspect_backends(settings)}
     table = RouteTable(settings.routes, settings.default, settings.executors)
@@ -180,6 +185,17 @@ def explain(args: Namespace) -> int:
         row["used"] = row["used"] or ["never"]
     output.show_rows(rows, args.output)
     return 0
+
+
+def _seed(args: Namespace) -> str:
+    """What picks among weighted targets, where the task instance is given."""
+    if not any((args.task_id, args.run_id, args.map_index is not None)):
+        return ""
+    if not (args.dag_id and args.task_id and args.run_id):
+        raise _UsageError(
+            "--task-id, --run-id and --map-index need each other: give --dag-id, --task-id and --run-id."
+        )
+    return task_seed(args.dag_id, args.run_id, args.task_id, -1 if args.map_index is None else args.map_index)
 
 
 def _explanation_sentence(found: Explanation) -> str:

@@ -17,13 +17,22 @@ from airflow.cli.cli_config import (
 
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
-_EXIT_CODES = "Exit codes: 0 all is well, 1 the configuration has mistakes, 2 wrong usage."
+_EXIT_CODES = (
+    "Exit codes: 0 all is well (there may be warnings), 1 the configuration has mistakes (validate --strict: or"
+    " warnings), 2 wrong usage."
+)
 
 
 def _arg(*flags: str, **options: Any) -> Arg:
     return Arg(flags, **options)  # type: ignore[no-untyped-call]
 
 
+_ARG_FILE = _arg(
+    "file",
+    help="A routing file that is not in use yet: checked in place of config_file, and compared with what is in use",
+    metavar="FILE",
+    nargs="?",
+)
 _ARG_TEAM = _arg("--team", help="Read the configuration of this team")
 _ARG_STRICT = _arg("--strict", help="Exit with 1 if there are warnings, too", action="store_true")
 _ARG_QUEUE = _arg("-q", "--queue", help="The queue of the task", required=True)
@@ -34,7 +43,9 @@ _ARG_TASK_ID = _arg(
 )
 _ARG_RUN_ID = _arg("-r", "--run-id", help="The id of the Dag run; with Dag and task, picks likewise")
 _ARG_MAP_INDEX = _arg(
-    "--map-index", help="The map index of a mapped task (default: -1, not mapped)", type=int, default=-1
+    "--map-index",
+    help="The map index of a mapped task, with its Dag, task and run (default: not mapped)",
+    type=int,
 )
 _ARG_CONFIG = _arg(
     "--config", help="An airflow.cfg of Airflow 2 or 3 to read instead of the one in use", metavar="FILE"
@@ -72,8 +83,10 @@ DISPATCH_COMMANDS = (
         "Check the configuration and name every mistake",
         "Check the section dispatch of the configuration, and the file that it may name: every mistake at"
         " once, each with its place, what was found there and what to do about it; whether the executor of"
-        " each backend can be imported; and warnings about what is legal but hardly meant. Needs no"
-        " database.",
+        " each backend can be imported and finds its own options usable; and warnings about what is legal but hardly"
+        " meant. With a FILE also what would change against the configuration in use, and whether a running"
+        " scheduler would take it over. Needs no database, and asks no server.",
+        _ARG_FILE,
         _ARG_STRICT,
         *_TEAM,
     ),
@@ -81,7 +94,8 @@ DISPATCH_COMMANDS = (
         "backends",
         "List the backends",
         "List the configured backends: executor, slots, whether cordoned, workload types, the names (never"
-        " the values) of the options overlaid, and whether the executor can be imported. Needs no database.",
+        " the values) of the options overlaid, and whether the executor can be imported: this says nothing of the"
+        " health of a backend in a running scheduler. Needs no database.",
         *_TEAM,
     ),
     _command(

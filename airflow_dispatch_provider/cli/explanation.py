@@ -9,8 +9,9 @@ from math import inf
 
 from airflow_dispatch_provider.routing.decide import choose
 from airflow_dispatch_provider.routing.model import EXECUTE_TASK, BackendView, Route, Target, TaskRef
+from airflow_dispatch_provider.routing.patterns import is_glob
 from airflow_dispatch_provider.routing.reasons import Reason
-from airflow_dispatch_provider.routing.routes import Match, RouteTable, is_glob, ordered_targets
+from airflow_dispatch_provider.routing.routes import Match, RouteTable, ordered_targets
 
 Views = Mapping[str, BackendView]
 

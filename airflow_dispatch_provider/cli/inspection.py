@@ -4,22 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
-from airflow.configuration import conf as airflow_conf
-
+from airflow_dispatch_provider.cli.surroundings import tests_connections
 from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
-from airflow_dispatch_provider.executors.backend import (
-    Backend,
-    clashes,
-    import_executor_class,
-    workload_kinds,
-)
+from airflow_dispatch_provider.executors.backend import import_executor_class, workload_kinds
 from airflow_dispatch_provider.executors.backend_conf import unread_options
-from airflow_dispatch_provider.executors.options.check import OptionCheck
-from airflow_dispatch_provider.executors.protocols import ChecksConfig
-from airflow_dispatch_provider.masking import describe
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,
     EXECUTE_TASK,
@@ -27,12 +19,11 @@ from airflow_dispatch_provider.routing.model import (
     BackendView,
     Route,
 )
+from airflow_dispatch_provider.routing.patterns import doubts, is_glob
 from airflow_dispatch_provider.routing.reasons import Reason
-from airflow_dispatch_provider.routing.routes import is_glob
 from airflow_dispatch_provider.settings.model import BackendSettings, Settings
+from airflow_dispatch_provider.settings.problems import show
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
-
-_ROUTER = "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor"
 
 OPTIONAL_KINDS: Mapping[str, str] = {
     **({EXECUTE_CALLBACK: "callbacks (Dag and deadline callbacks)"} if AIRFLOW_V_3_2_PLUS else {}),
@@ -92,82 +83,25 @@ def import_problems(statuses: Sequence[BackendStatus], place: str) -> Iterator[P
             yield Problem(f"{place}backends.{status.name}.executor", status.missing, "")
 
 
-def option_problems(settings: Settings, conf: Any, place: str) -> Iterator[Problem]:
-    """What is wrong with the options of backends, and with each other's."""
-    team = getattr(conf, "team_name", None)
-    backends = [
-        Backend(name, backend, settings.limits, conf, team) for name, backend in settings.backends.items()
-    ]
-    check = OptionCheck(settings, place)
-    found = [*check.mistakes()]
-    for backend in backends:
-        wrong = check.values(backend.name, backend.conf)
-        found += wrong or [_placed(each, backend.name, check, place) for each in _executors_own(backend)]
-    # What stands in airflow.cfg itself is the same mistake for all backends.
-    yield from dict.fromkeys(found)
-    yield from clashes(backends, place)
-
-
-def _executors_own(backend: Backend) -> Sequence[Problem]:
-    """What an executor that can be imported finds wrong in its own options."""
-    try:
-        # Only those are made that can be asked: others might start processes in their constructor.
-        if not hasattr(import_executor_class(backend.settings), "config_problems"):
-            return ()
-        executor = backend.executor
-        return executor.config_problems() if isinstance(executor, ChecksConfig) else ()
-    except BackendUnavailable:
-        return ()
-    except Exception as error:
-        remedy = "Correct what it names, in the backend's 'config' or in airflow.cfg."
-        return [Problem("executor", f"cannot be made: {describe(error)}", remedy)]
-
-
-def _placed(problem: Problem, backend: str, check: OptionCheck, place: str) -> Problem:
-    """An executor knows the option, but not where it was set."""
-    if problem.where.startswith("["):
-        return replace(problem, where=check.place(backend, problem.where))
-    return replace(problem, where=f"{place}backends.{backend}.{problem.where}")
-
-
 def warnings(
     settings: Settings, statuses: Sequence[BackendStatus], conf: Any, place: str
 ) -> Iterator[Problem]:
     """What is legal, yet hardly meant."""
-    yield from _router_is_used()
     yield from unread_options(settings)
-    yield from OptionCheck(settings, place).doubts()
-    yield from _slots_fit(settings, conf)
     yield from _kinds_are_covered(statuses, place)
     yield from _backends_are_used(settings, place)
     yield from _routes_are_open(settings, place)
-
-
-def _router_is_used() -> Iterator[Problem]:
-    from airflow_dispatch_provider.executors.configured import router_classes  # see commands._settings
-
-    if AIRFLOW_V_3_2_PLUS and not router_classes():
-        yield Problem(
-            "[core] executor",
-            f"found {airflow_conf.get('core', 'executor')!r}: nothing of [dispatch] is in use.",
-            f"Set it to {_ROUTER}.",
-        )
-
-
-def _slots_fit(settings: Settings, conf: Any) -> Iterator[Problem]:
-    total = settings.slots_given
-    parallelism = conf.getint("core", "parallelism")
-    if total > parallelism:
-        yield Problem(
-            "[core] parallelism",
-            f"found {parallelism}, less than the {total} slots of all backends together.",
-            f"Set it to {total} or more, or some slots can never be used at the same time.",
-        )
+    yield from _patterns_are_meant(settings, place)
+    yield from _preloads_exist(settings, conf)
 
 
 def _kinds_are_covered(statuses: Sequence[BackendStatus], place: str) -> Iterator[Problem]:
+    """Callbacks occur only where a Dag has a deadline with one, which cannot be known here."""
+    wanted = {EXECUTE_TASK: "tasks", **({TEST_CONNECTION: "connection tests"} if tests_connections() else {})}
     covered = frozenset[str]().union(*(status.kinds for status in statuses))
-    for kind, words in {EXECUTE_TASK: "tasks", **OPTIONAL_KINDS}.items():
+    if any(status.missing for status in statuses):
+        return
+    for kind, words in wanted.items():
         if kind not in covered:
             yield Problem(
                 f"{place}backends",
@@ -197,6 +131,31 @@ def _routes_are_open(settings: Settings, place: str) -> Iterator[Problem]:
                 "all its targets are cordoned: its tasks wait.",
                 "Take 'cordoned' off one of them.",
             )
+
+
+def _patterns_are_meant(settings: Settings, place: str) -> Iterator[Problem]:
+    for index, route in enumerate(settings.routes):
+        for key, pattern in (("queue", route.queue), ("dag_id", route.dag_id)):
+            if pattern is not None and (doubt := doubts(pattern, dag_id=key == "dag_id")):
+                found = f"found the pattern {show(pattern)}, {doubt.found}."
+                yield Problem(f"{place}routes[{index}].{key}", found, doubt.remedy)
+
+
+def _preloads_exist(settings: Settings, conf: Any) -> Iterator[Problem]:
+    if "LocalExecutor" not in settings.executors:
+        return
+    modules = str(conf.get("dispatch", "local_preload", fallback="") or "")
+    for module in filter(None, map(str.strip, modules.split(","))):
+        if not _can_be_found(module):
+            found = f"names the module {module!r}, which cannot be found: no task will find it imported."
+            yield Problem("[dispatch] local_preload", found, "Install it for the scheduler, or leave it out.")
+
+
+def _can_be_found(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except Exception:  # of a package that fails as it is imported
+        return False
 
 
 def by_precedence(routes: Sequence[Route]) -> list[Route]:

@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from shutil import get_terminal_size
+from textwrap import TextWrapper
 from typing import Any
 
 from airflow.cli.simple_table import AirflowConsole
 
 STRUCTURED = ("json", "yaml")
 """Formats for programs: values keep their types there; ``table`` and ``plain`` are text for people."""
+
+
+_WIDEST = 110
+"""Columns beyond which a line is hard to read."""
 
 
 def show_object(data: Any, output: str) -> None:
@@ -28,6 +34,33 @@ def show_rows(rows: Sequence[Mapping[str, Any]], output: str) -> None:
     separator = "\n" if output == "table" else "; "
     texts = [{key: _text(value, separator) for key, value in row.items()} for row in rows]
     _console().print_as(texts, output=output)
+
+
+def show_findings(rows: Sequence[Mapping[str, Any]], output: str) -> None:
+    """What ``validate`` found; for people a paragraph each, since places and remedies are long."""
+    if output != "table":
+        show_rows(rows, output)
+        return
+    width = max(40, min(get_terminal_size().columns, _WIDEST))
+    for row in rows:
+        print(f"{row['severity']:9}{row['where']}")
+        for text in filter(None, (row["found"], row["remedy"])):
+            print("\n".join(_wrapped(text, width)))
+        print()
+    print(_counted([row["severity"] for row in rows]))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Long words, such as paths, stay whole, so that they can be copied."""
+    indent = " " * 9
+    wrapper = TextWrapper(width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    wrapper.break_long_words = False
+    return wrapper.wrap(text)
+
+
+def _counted(severities: Sequence[str]) -> str:
+    counts = [(severities.count(severity), severity) for severity in dict.fromkeys(severities)]
+    return ", ".join(f"{count} {severity}{'' if count == 1 else 's'}" for count, severity in counts) + "."
 
 
 def _console() -> AirflowConsole:

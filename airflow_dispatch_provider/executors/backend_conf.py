@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from airflow.configuration import AIRFLOW_HOME, expand_env_var, run_command
 from airflow.configuration import conf as airflow_conf
-from airflow.configuration import expand_env_var, run_command
 from airflow.exceptions import AirflowConfigException
 from airflow.providers_manager import ProvidersManager
 
@@ -28,7 +29,9 @@ FORMS = ("", "_cmd", "_secret")
 def settings_source(conf: Any, hybrid: Hybrid | None = None) -> SettingsSource:
     """The settings of ``[dispatch]`` as ``conf`` (global, or a team's ExecutorConf) has them, for a router with or
     without a preset. Reads nothing yet."""
-    return SettingsSource(conf, _options_given, hybrid, _parallelism)
+    return SettingsSource(
+        conf, _options_given, hybrid, _parallelism, Path(AIRFLOW_HOME, "dispatch-last-good")
+    )
 
 
 def _parallelism() -> int:

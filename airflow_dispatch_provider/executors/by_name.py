@@ -76,7 +76,7 @@ class _HandsOver:
         :raises DispatchConfigError: where there is no router to hand over to, or no backend of this name in it
         """
         hybrid = self._main.hybrid
-        settings = settings_source(self.conf, hybrid).load()
+        settings = settings_source(self.conf, hybrid).load_or_last_good()
         if problems := list(entry_problems(self.team_name, settings)):
             raise DispatchConfigError(problems)
 

@@ -27,7 +27,7 @@ def configured_classes(hybrid: Hybrid | None = None) -> tuple[type[Any], ...]:
     """The executor classes of all backends that can be imported, each once; none where the configuration is
     wrong: it is the scheduler's start and ``airflow dispatch validate`` that say so."""
     try:
-        settings = settings_source(conf, hybrid).load()
+        settings = settings_source(conf, hybrid).load_or_last_good()
     except DispatchConfigError:
         return ()
     classes = {}

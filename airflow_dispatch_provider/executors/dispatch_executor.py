@@ -30,6 +30,7 @@ from airflow_dispatch_provider.executors.log_backends import LogBackends
 from airflow_dispatch_provider.executors.observers import DispatchEvents, DispatchLog, DispatchMetrics
 from airflow_dispatch_provider.executors.options.check import OptionCheck
 from airflow_dispatch_provider.executors.router import AnsweredFor, Router
+from airflow_dispatch_provider.executors.routing_file import RoutingFile
 from airflow_dispatch_provider.executors.workload import kind_of
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK
 from airflow_dispatch_provider.settings.options import SECTION
@@ -74,6 +75,7 @@ class DispatchExecutor(BaseExecutor):
         super().__init__(*args, **kwargs)
         self._source = settings_source(self.conf, self.hybrid)
         self._task_event_logs = self._event_logs = EventLogQueue()
+        self._routing_file = RoutingFile(self._source)
         self._log_backends = LogBackends(self._source, self.conf, self.team_name)
         self._unasked: dict[str, dict[Any, Any]] = {}
 
@@ -117,7 +119,7 @@ class DispatchExecutor(BaseExecutor):
 
         :raises DispatchConfigError: naming every mistake in the configuration; the scheduler does not start
         """
-        settings = self._source.load()
+        settings = self._routing_file.start(time.monotonic())
         backends = {
             name: Backend(name, backend, settings.limits, self.conf, self.team_name)
             for name, backend in settings.backends.items()
@@ -169,7 +171,7 @@ class DispatchExecutor(BaseExecutor):
             return
         now = time.monotonic()
         self._event_logs.forget_taken()
-        self._reload(router)
+        self._reload(router, now)
         self._keep_alive(router, now)
         router.dispatch(now)
         for backend in router.backends.values():
@@ -184,16 +186,11 @@ class DispatchExecutor(BaseExecutor):
         emit: Any = self._emit_metrics
         emit(self.slots_available, self.slots_occupied, router.held)
 
-    def _reload(self, router: Router) -> None:
-        if not self._source.changed():
-            return
-        try:
-            settings = self._source.reload()
-        except DispatchConfigError as error:
-            log.error("The new version is refused, the last good one stays in use. %s", error)
-        else:
+    @guarded(None)
+    def _reload(self, router: Router, now: float) -> None:
+        settings = self._routing_file.changed(now)
+        if settings is not None:
             router.use(settings)
-            log.info("The routing file has changed and is in use: %s", settings)
 
     @guarded(None)
     def _keep_alive(self, router: Router, now: float) -> None:

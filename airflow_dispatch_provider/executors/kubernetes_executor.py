@@ -25,7 +25,7 @@ from airflow_dispatch_provider.executors.airflow_api import Workload, WorkloadKe
 from airflow_dispatch_provider.executors.holding_back import HoldsBack
 from airflow_dispatch_provider.executors.kubernetes import pod_log
 from airflow_dispatch_provider.executors.kubernetes.adoption import NOT_DONE
-from airflow_dispatch_provider.executors.kubernetes.checks import kubernetes_problems
+from airflow_dispatch_provider.executors.kubernetes.checks import kubernetes_doubts, kubernetes_problems
 from airflow_dispatch_provider.executors.kubernetes.cluster import Cluster
 from airflow_dispatch_provider.executors.kubernetes.controller import Controller, Policy
 from airflow_dispatch_provider.executors.kubernetes.ends import Rows
@@ -144,6 +144,10 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
     def config_problems(self) -> list[Problem]:
         """See ``protocols.ChecksConfig``: the way to the cluster, pod template, namespaces, arguments of requests."""
         return kubernetes_problems(self.conf, self._cluster)
+
+    def config_doubts(self) -> list[Problem]:
+        """See ``protocols.DoubtsConfig``: pods without an image, options that another one switches off."""
+        return list(kubernetes_doubts(self.conf))
 
     def claims(self) -> Sequence[Claim]:
         """See ``protocols.Claims``: whoever watches a namespace finishes the pods of this scheduler there."""

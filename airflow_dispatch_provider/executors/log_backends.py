@@ -45,7 +45,7 @@ class LogBackends:
     def _load(self) -> Settings | None:
         if self._settings is None or self._source.changed():
             try:
-                self._settings = self._source.load()
+                self._settings = self._source.load_or_last_good()
             except DispatchConfigError as error:
                 log.warning("Logs of running tasks cannot be found. %s", error)
         return self._settings

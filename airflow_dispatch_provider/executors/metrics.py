@@ -38,3 +38,8 @@ def count_dispatches(backend: str, reason: str, number: int) -> None:
 
 def count_failure(backend: str) -> None:
     stats().incr(f"dispatch.failures.{backend}", tags={"backend": backend})
+
+
+def gauge_refused_file(refused: bool) -> None:
+    """Whether ``config_file`` on disk is another version than the one in use, because it is wrong."""
+    stats().gauge("dispatch.config_file_refused", int(refused))

@@ -51,6 +51,16 @@ class ChecksConfig(Protocol):
 
 
 @runtime_checkable
+class DoubtsConfig(Protocol):
+    """An executor that can tell from its configuration alone what is hardly meant."""
+
+    def config_doubts(self) -> Sequence[Problem]:
+        """Options that are legal, and without effect or against it. Called by ``airflow dispatch validate`` alone, where
+        ``config_problems`` has found nothing."""
+        ...
+
+
+@runtime_checkable
 class ReportsNoRoom(Protocol):
     """An executor that knows whether its cluster has room for more, whatever its slots say."""
 

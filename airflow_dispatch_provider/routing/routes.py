@@ -12,6 +12,7 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from airflow_dispatch_provider.routing.model import DEFAULT_ROUTE, Route, Target, TaskRef
+from airflow_dispatch_provider.routing.patterns import is_glob
 
 MEMO_SIZE = 16_384
 """Queue names remembered; a deployment has tens, a Dag that makes them up must not eat the scheduler."""
@@ -25,10 +26,6 @@ class Match:
     """How logs, ``explain`` and the event log call it."""
 
     route: Route
-
-
-def is_glob(pattern: str) -> bool:
-    return any(sign in pattern for sign in "*?[")
 
 
 class RouteTable:

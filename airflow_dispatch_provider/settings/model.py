@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as validated
@@ -21,6 +21,13 @@ EXECUTOR_ALIASES: Mapping[str, str] = {
 
 BackendName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
 """Goes into metric names and log lines, hence no dots and no spaces."""
+
+LAST_GOOD = "last_good"
+"""As ``on_refused_file``: go on with the last version that was accepted."""
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+_MODULES = r"^\s*([A-Za-z_]\w*(\.[A-Za-z_]\w*)*\s*(,\s*|$))*$"
+"""Names of modules, separated by commas."""
 
 WORKERS = "workers"
 """As ``slots``: as many as the live workers have."""
@@ -77,7 +84,7 @@ class RoutingFile:
 
 @validated(frozen=True, config=STRICT)
 class Limits:
-    """The numbers of ``[dispatch]`` that bound what the router does."""
+    """The options of the router besides backends and routes."""
 
     max_held: Annotated[int, Field(ge=1)] = 10_000
     """How many workloads are held at most; at the bound the router reports no free slots."""
@@ -87,6 +94,20 @@ class Limits:
 
     retry_max_delay: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
     """Upper bound in seconds of that delay, which doubles with every failure."""
+
+    on_refused_file: Literal["stop", "last_good"] = "stop"
+    """What a scheduler does that starts with a ``config_file`` that is wrong."""
+
+
+@validated(frozen=True, config=STRICT)
+class EngineOptions:
+    """The options of the executors. Each executor reads its own, as its backend sees them; here they are checked."""
+
+    local_preload: Annotated[str, Field(pattern=_MODULES)] = ""
+    local_template: Literal["fork", "exec"] = "fork"
+    celery_max_unsent: Count = 250
+    kubernetes_max_unsent: Count = 250
+    kubernetes_concurrency: Count = 32
 
 
 @validated(frozen=True, config=STRICT)
@@ -115,14 +136,3 @@ class Settings:
         """What ``[core] parallelism`` has to be for all slots that were given to be used at the same time."""
         given = (b for name, b in self.backends.items() if name not in self.share_parallelism)
         return sum(backend.configured_slots for backend in given)
-
-
-def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
-    """Names of backends that ``new`` adds, drops, or defines otherwise than ``old`` in more than slots and
-    cordon: an executor is started and stopped with its scheduler only."""
-
-    def identity(settings: Settings) -> dict[str, Any]:
-        return {name: (b.class_path, dict(b.config)) for name, b in settings.backends.items()}
-
-    before, after = identity(old), identity(new)
-    return tuple(sorted(name for name in {*before, *after} if before.get(name) != after.get(name)))

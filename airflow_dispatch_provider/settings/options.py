@@ -55,7 +55,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "/opt/airflow/dispatch.yaml",
         "A YAML or JSON file with ``backends``, ``routes`` and ``default``, instead of the three options. It"
         " is read again when it changes; a new version that is wrong is refused with a log line, and the last"
-        " good one stays in use.\n",
+        " good one stays in use. At most 1 MB and 30000 values.\n",
+    ),
+    "on_refused_file": _option(
+        "string",
+        "stop",
+        "last_good",
+        "What a scheduler does that starts with a ``config_file`` that is wrong: ``stop`` ends it, with every"
+        " mistake in its log. ``last_good`` goes on with the last version that a scheduler took over, if there is"
+        " a copy in the folder ``dispatch-last-good`` of AIRFLOW_HOME, which only the user of the scheduler may"
+        " read; until the file is right, an error is logged every five minutes, and the metric"
+        " ``dispatch.config_file_refused`` is 1.\n",
     ),
     "max_held": _option(
         "integer",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,23 +13,24 @@ from pydantic import TypeAdapter, ValidationError
 
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.routing.model import AnyTarget, Route, Target
-from airflow_dispatch_provider.routing.routes import is_glob
+from airflow_dispatch_provider.routing.patterns import covers, doubts, is_glob, shadowed
 from airflow_dispatch_provider.settings.model import (
     EXECUTOR_ALIASES,
     BackendName,
     BackendSettings,
+    EngineOptions,
     Limits,
     RoutingFile,
     Settings,
 )
 from airflow_dispatch_provider.settings.plain import TooDeepError, plain
 from airflow_dispatch_provider.settings.problems import (
-    REMEDIES,
     TARGET_KEYS,
     Steps,
     from_pydantic,
     is_inside,
     path,
+    remedy_for,
     show,
     suggest,
 )
@@ -41,6 +43,7 @@ _ROUTE: TypeAdapter[Route] = TypeAdapter(Route)
 _TARGET: TypeAdapter[Target] = TypeAdapter(AnyTarget)
 _TARGETS: TypeAdapter[tuple[Target, ...]] = TypeAdapter(tuple[AnyTarget, ...])
 _LIMITS: TypeAdapter[Limits] = TypeAdapter(Limits)
+_ENGINE_OPTIONS: TypeAdapter[EngineOptions] = TypeAdapter(EngineOptions)
 _NAME: TypeAdapter[str] = TypeAdapter(BackendName)
 _OWNED_BY_ROUTER = {("core", "executor"), ("core", "parallelism")}
 _ROUTERS = {"DispatchExecutor", "CeleryKubernetesExecutor", "LocalKubernetesExecutor"}
@@ -93,7 +96,7 @@ class _Parser:
             try:
                 self.values[key] = plain(value, [key], self._report)
             except TooDeepError:
-                self._report([key], "is nested too deeply, or contains itself.", REMEDIES[key])
+                self._report([key], "is nested too deeply, or contains itself.", self._remedy(key))
                 self.unreadable.add(key)
 
     def _report(self, steps: Steps, found: str, remedy: str) -> None:
@@ -101,13 +104,24 @@ class _Parser:
         place = self.raw.place if steps[0] in ROUTING_KEYS else "[dispatch] "
         self.problems.append(Problem(path(steps, place), found, remedy))
 
+    @property
+    def _names(self) -> list[str]:
+        """Of the backends, as far as there is anything to go by."""
+        found = self.values.get("backends")
+        return list(found) if isinstance(found, dict) else []
+
+    def _remedy(self, key: str) -> str:
+        return remedy_for(key, self._names)
+
     def settings(self) -> Settings | None:
         backends, names = self._backends()
         routes = self._routes(names)
         default = self._default(names)
         limits = self._limits()
+        self._engine_options()
         if names is not None:
             self._check_targets(routes, default, names)
+        self._check_patterns(routes)
         self._check_overlaps(routes)
         if default is None or limits is None:
             return None
@@ -125,7 +139,7 @@ class _Parser:
         except ValidationError as error:
             place = path(steps, self.raw.place) if steps else "[dispatch] "
             key = str(steps[0]) if steps else ""
-            found = from_pydantic(error, value, place, key, fields)
+            found = from_pydantic(error, value, place, key, fields, self._names)
         known = {problem.where for problem in self.problems}
         places = known | {problem.where for problem in found}
         self.problems += [
@@ -141,14 +155,30 @@ class _Parser:
         if not isinstance(found, dict) or not found:
             if "backends" not in self.unreadable:
                 said = "is missing." if "backends" not in self.values else f"found {show(found)}."
-                self._report(["backends"], said, REMEDIES["backends"])
+                self._report(["backends"], said, self._remedy("backends"))
             return {}, None
+        self._check_names(list(found))
         right = {}
         for name, value in found.items():
             backend = self._backend(name, value)
             if backend is not None:
                 right[name] = backend
         return right, list(found)
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        """A backend's name goes into the names of variables and metrics; there, two may become one."""
+        first: dict[str, str] = {}
+        for name in names:
+            other = first.setdefault(in_variable(name), name)
+            if other != name:
+                found = f"shares the variables AIRFLOW_DISPATCH__{in_variable(name)}__... with {show(other)}."
+            elif name in _ROUTERS:
+                found = "has the name of a router, whose metrics it would overwrite."
+            else:
+                continue
+            self._report(
+                ["backends", name], found, f"Give it another name, e.g. {show(_free_name(name, names))}."
+            )
 
     def _backend(self, name: str, value: Any) -> BackendSettings | None:
         try:
@@ -193,13 +223,12 @@ class _Parser:
         """Those that are right, with their positions; of the others the targets are checked here."""
         found = self.values.get("routes", [])
         if not isinstance(found, list):
-            self._report(["routes"], f"found {show(found)}.", REMEDIES["routes"])
+            self._report(["routes"], f"found {show(found)}.", self._remedy("routes"))
             return []
         routes = []
         for index, value in enumerate(found):
             if not isinstance(value, dict):
-                example = 'Give an object, e.g. {"queue": "gpu", "to": ["gpu"]}.'
-                self._report(["routes", index], f"found {show(value)}.", example)
+                self._report(["routes", index], f"found {show(value)}.", self._remedy("route"))
                 continue
             route = self._validate(_ROUTE, value, ["routes", index], tuple(Route.__dataclass_fields__))
             if route is not None:
@@ -214,10 +243,10 @@ class _Parser:
             if names is not None and "default" not in self.unreadable:
                 if len(names) == 1:
                     return Route(queue="*", to=(Target(backend=names[0]),)) if names[0] else None
-                self._report(["default"], "is missing.", REMEDIES["default"])
+                self._report(["default"], "is missing.", self._remedy("default"))
             return None
         if found == []:
-            self._report(["default"], "found an empty list.", REMEDIES["default"])
+            self._report(["default"], "found an empty list.", self._remedy("default"))
             return None
         if isinstance(found, list):
             targets = self._validate(_TARGETS, found, ["default"], TARGET_KEYS)
@@ -233,9 +262,16 @@ class _Parser:
             found = (
                 f"found {limits.retry_min_delay:g}, more than retry_max_delay ({limits.retry_max_delay:g})."
             )
-            remedy = "Give a retry_min_delay that is not above retry_max_delay."
+            remedy = (
+                f"Give a number from above 0 to {limits.retry_max_delay:g}, e.g. {limits.retry_max_delay:g}."
+            )
             self._report(["retry_min_delay"], found, remedy)
         return limits
+
+    def _engine_options(self) -> None:
+        fields = tuple(EngineOptions.__dataclass_fields__)
+        given = {key: self.values[key] for key in fields if key in self.values}
+        self._validate(_ENGINE_OPTIONS, given, [], fields)
 
     def _check_targets(
         self, routes: Sequence[tuple[int, Route]], default: Route | None, names: Sequence[str]
@@ -277,19 +313,26 @@ class _Parser:
         elif given and not any(given):
             self._report(steps, "every weight is 0.", "Give at least one target a weight above 0.")
 
+    def _check_patterns(self, routes: Sequence[tuple[int, Route]]) -> None:
+        for index, route in routes:
+            for key, pattern in (("queue", route.queue), ("dag_id", route.dag_id)):
+                doubt = doubts(pattern, dag_id=key == "dag_id") if pattern is not None else None
+                if doubt is not None and doubt.certain:
+                    found = f"found the pattern {show(pattern)}, {doubt.found}."
+                    self._report(["routes", index, key], found, doubt.remedy)
+
     def _check_overlaps(self, routes: Sequence[tuple[int, Route]]) -> None:
-        for position, (index, route) in enumerate(routes):
-            for earlier_index, earlier in routes[:position]:
-                if (earlier.queue, earlier.dag_id) == (route.queue, route.dag_id):
-                    found = f"has the same queue and dag_id as routes[{earlier_index}]."
-                    remedy = "Merge the two or remove one: only the first is ever used."
-                elif _shadows(earlier, route):
-                    found = f"can never match: routes[{earlier_index}] matches every queue."
-                    remedy = f"Put it before routes[{earlier_index}]."
-                else:
-                    continue
-                self._report(["routes", index], found, remedy)
-                break
+        patterns = [(route.queue, route.dag_id) for _, route in routes]
+        for position, other in shadowed(patterns):
+            earlier = routes[other][0]
+            if patterns[position] == patterns[other]:
+                found = f"has the same queue and dag_id as routes[{earlier}]."
+            else:
+                found = f"can never win: routes[{earlier}] matches everything that it matches."
+            remedy = f"Put it before routes[{earlier}]."
+            if _alike(patterns[position][0], patterns[other][0]):
+                remedy = "Merge the two or remove one: only the first is ever used."
+            self._report(["routes", routes[position][0]], found, remedy)
 
 
 def _targets_of(route: Mapping[str, Any]) -> tuple[Target, ...]:
@@ -300,6 +343,20 @@ def _targets_of(route: Mapping[str, Any]) -> tuple[Target, ...]:
         return ()
 
 
-def _shadows(earlier: Route, route: Route) -> bool:
-    """A later glob never gets what the glob ``*`` before it takes; exact names and other dag_ids still win."""
-    return earlier.queue == "*" and earlier.dag_id == route.dag_id and is_glob(route.queue)
+def in_variable(name: str) -> str:
+    """A part of the name of an environment variable."""
+    return re.sub(r"[^A-Za-z0-9]", "_", name).upper()
+
+
+def _free_name(name: str, names: Sequence[str]) -> str:
+    taken = {in_variable(other) for other in names}
+    return next(
+        free
+        for number in range(2, len(names) + 3)
+        if in_variable(free := f"{name[:50]}-{number}") not in taken
+    )
+
+
+def _alike(pattern: str, other: str) -> bool:
+    """Whether two patterns, the second of which covers the first, match the same."""
+    return pattern == other or covers(pattern, other)

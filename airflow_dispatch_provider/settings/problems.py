@@ -15,24 +15,31 @@ from airflow_dispatch_provider.exceptions import Problem
 
 REMEDIES: Mapping[str, str] = {
     "backends": 'Give an object of backends by name, e.g. {"local": {"executor": "LocalExecutor", "slots": 8}}.',
-    "backend": 'Give the name of one of the backends, e.g. "celery".',
+    "backend": 'Give the name of one of the backends, e.g. "BACKEND".',
     "executor": "Give LocalExecutor, CeleryExecutor, KubernetesExecutor or the import path of an executor.",
     "slots": 'Give a whole number from 1 to 1000000, e.g. 16, or "workers".',
     "fallback_slots": "Give a whole number from 0 to 1000000, e.g. 16.",
     "cordoned": "Give true or false.",
     "config": 'Give an object of sections with options, e.g. {"celery": {"worker_concurrency": 8}}.',
-    "routes": 'Give a list of routes, e.g. [{"queue": "gpu", "to": ["gpu"]}].',
+    "routes": 'Give a list of routes, e.g. [{"queue": "gpu", "to": ["BACKEND"]}].',
+    "route": 'Give an object, e.g. {"queue": "gpu", "to": ["BACKEND"]}.',
     "queue": 'Give a queue name or a glob in quotes, e.g. "gpu-*".',
     "dag_id": 'Give a dag_id or a glob in quotes, e.g. "billing_*".',
-    "to": 'Give a list of at least one backend, best first, e.g. ["celery"].',
+    "to": 'Give a list of at least one backend, best first, e.g. ["BACKEND"].',
     "weight": "Give a whole number from 0 to 1000000, e.g. 80.",
     "overflow_after": 'Give seconds, e.g. 30, or "never".',
-    "default": 'Give the name of a backend, e.g. "celery".',
+    "default": 'Give the name of one of the backends, e.g. "BACKEND".',
     "max_held": "Give a whole number of 1 or more, e.g. 10000.",
     "retry_min_delay": "Give seconds above 0, e.g. 1.",
     "retry_max_delay": "Give seconds above 0, e.g. 60.",
+    "on_refused_file": "Give stop or last_good, e.g. stop.",
+    "local_preload": "Give names of modules, separated by commas, e.g. pandas,my_company.operators.",
+    "local_template": "Give fork or exec, e.g. fork.",
+    "celery_max_unsent": "Give a whole number from 1 to 1000000, e.g. 250.",
+    "kubernetes_max_unsent": "Give a whole number from 1 to 1000000, e.g. 250.",
+    "kubernetes_concurrency": "Give a whole number from 1 to 1000000, e.g. 32.",
 }
-"""What to do about a wrong value, by the key that it stands under."""
+"""What to do about a wrong value, by the key that it stands under. ``BACKEND`` is one that is configured."""
 
 _CONFIG_REMEDIES = {
     1: REMEDIES["config"],
@@ -40,6 +47,8 @@ _CONFIG_REMEDIES = {
     3: "Give text, a number, true or false.",
 }
 """By the number of steps to the value."""
+
+_MOST_NAMES = 20
 
 TARGET_KEYS = ("backend", "queue", "weight")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -60,12 +69,25 @@ Steps = Sequence[str | int]
 """The way to a spot in nested data: keys of objects, positions in lists."""
 
 
+def remedy_for(key: str, names: Sequence[str]) -> str:
+    """What to do about a value.
+
+    :param names: the backends that are configured; where there is none, no example names one
+    """
+    text = REMEDIES[key]
+    if "BACKEND" not in text:
+        return text
+    name = next((name for name in names if name), None)
+    return text.replace("BACKEND", name) if name else text.partition(", e.g.")[0] + "."
+
+
 def suggest(word: str, known: Sequence[str]) -> str:
     """A closing sentence that offers what exists."""
     close = get_close_matches(word, known, n=1)
     if close:
         return f"Did you mean {close[0]!r}?"
-    return f"Known: {', '.join(map(repr, known))}." if known else ""
+    more = ", ..." if len(known) > _MOST_NAMES else ""
+    return f"Known: {', '.join(map(repr, known[:_MOST_NAMES]))}{more}." if known else ""
 
 
 def show(value: Any) -> str:
@@ -96,12 +118,13 @@ def is_inside(where: str, outer: str) -> bool:
 
 
 def from_pydantic(
-    error: ValidationError, value: Any, place: str, key: str, fields: Sequence[str]
+    error: ValidationError, value: Any, place: str, key: str, fields: Sequence[str], names: Sequence[str]
 ) -> list[Problem]:
     """One problem for each wrong spot in ``value``, which was found at ``place``.
 
     :param key: the key that the value stands under, for the remedy
     :param fields: the keys that are allowed in ``value``
+    :param names: of the backends
     """
     problems: dict[str, Problem] = {}
     for detail in error.errors(include_url=False):
@@ -109,29 +132,34 @@ def from_pydantic(
         if detail["type"] in _MISSING_TYPES | _UNKNOWN_TYPES and rest:
             steps.append(rest[-1])
         where = path(steps, place)
-        problems.setdefault(where, _problem(where, detail["type"], steps, value, key, fields))
+        if detail["type"] in _UNKNOWN_TYPES:
+            known = fields if len(steps) == 1 else TARGET_KEYS
+            problem = Problem(where, "is not a known key.", suggest(str(steps[-1]), known))
+        else:
+            missing = detail["type"] in _MISSING_TYPES
+            problem = Problem(where, *_found_and_remedy(missing, steps, value, key, names))
+        problems.setdefault(where, problem)
     return list(problems.values())
 
 
-def _problem(where: str, kind: str, steps: Steps, value: Any, key: str, fields: Sequence[str]) -> Problem:
-    if kind in _UNKNOWN_TYPES:
-        known = fields if len(steps) == 1 else TARGET_KEYS
-        return Problem(where, "is not a known key.", suggest(str(steps[-1]), known))
-    if kind in _MISSING_TYPES:
-        return Problem(where, "is missing.", _remedy(steps, key))
+def _found_and_remedy(
+    missing: bool, steps: Steps, value: Any, key: str, names: Sequence[str]
+) -> tuple[str, str]:
+    if missing:
+        return "is missing.", _remedy(steps, key, names)
     found = _get(value, steps)
     if steps[:1] == ["config"]:
-        return Problem(where, f"found {_KINDS[type(found)]}.", _CONFIG_REMEDIES[len(steps)])
-    return Problem(where, f"found {show(found)}.", _remedy(steps, key))
+        return f"found {_KINDS[type(found)]}.", _CONFIG_REMEDIES[len(steps)]
+    return f"found {show(found)}.", _remedy(steps, key, names)
 
 
-def _remedy(steps: Steps, key: str) -> str:
+def _remedy(steps: Steps, key: str, names: Sequence[str]) -> str:
     last = steps[-1] if steps else key
     if isinstance(last, int):
-        return REMEDIES["backend"]
+        return remedy_for("backend", names)
     if last == "queue" and (len(steps) > 1 or key == "default"):
         return 'Give the exact name of a queue in quotes, e.g. "gpu".'
-    return REMEDIES[last]
+    return remedy_for(last, names)
 
 
 def _walk(value: Any, loc: Steps) -> tuple[list[str | int], list[str | int]]:

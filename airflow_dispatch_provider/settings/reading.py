@@ -15,6 +15,12 @@ from airflow_dispatch_provider.settings.problems import show
 
 Report = Callable[[Problem], None]
 
+MAX_YAML_VALUES = 30_000
+"""About 4,000 routes: what can be read and checked within a second."""
+
+MAX_YAML_DEPTH = 40
+"""Far deeper than any right file, and far less than the stack bears."""
+
 
 def read_json(text: str, place: str, remedy: str, report: Report) -> Any:
     """The value, or None after a problem was reported.
@@ -38,6 +44,9 @@ def read_json(text: str, place: str, remedy: str, report: Report) -> Any:
 def read_yaml(text: str, place: str, report: Report) -> Any:
     """The value, or None after a problem was reported. Knows no tags but those of plain YAML."""
     try:
+        if trouble := _too_much(text):
+            report(Problem(place, trouble, "Write out what the routes and backends need, and no more."))
+            return None
         return yaml.load(text, _Loader)  # a SafeLoader
     except _Duplicate as error:
         report(Problem(place, str(error), "Remove one of the two."))
@@ -49,12 +58,37 @@ def read_yaml(text: str, place: str, report: Report) -> Any:
     return None
 
 
+def _too_much(text: str) -> str | None:
+    """Why the text must not be loaded: what its aliases (``*name``) repeat would take minutes and gigabytes to go
+    through, or its depth the stack. Told from the events, before anything is built."""
+    sizes: dict[str, int] = {}
+    open_: list[tuple[str | None, int]] = []
+    total = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            total += sizes.get(str(event.anchor), 0)
+        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            open_.append((event.anchor, total))
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            anchor, before = open_.pop()
+            total += 1
+            if anchor:
+                sizes[anchor] = total - before
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+        if len(open_) > MAX_YAML_DEPTH:
+            return "is nested too deeply."
+        if total > MAX_YAML_VALUES:
+            return f"has more than {MAX_YAML_VALUES} values, those counted that its aliases (*name) repeat."
+    return None
+
+
 def _yaml_mistake(error: yaml.YAMLError) -> str:
     """What is wrong and where. Words out of the file are left out: they may be part of a password."""
     mark = getattr(error, "problem_mark", None)
     spot = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be parsed"
-    return re.sub(r"""'(?!<)[^']{3,}'|"[^"]{3,}\"""", "...", str(what)).removeprefix("but ") + spot
+    return re.sub(r"""'(?!<| or )[^']{3,}'|"[^"]{3,}\"""", "...", str(what)).removeprefix("but ") + spot
 
 
 class _Duplicate(Exception):
@@ -70,16 +104,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key that stands twice."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """SafeLoader that refuses a key that stands twice; the one of libyaml, where PyYAML has it: the file is read on
+    the scheduler's thread."""
 
-    def compose_mapping_node(self, anchor: dict[Any, Any]) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
         seen = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     line = key.start_mark.line + 1
                     raise _Duplicate(f"has the key {show(key.value)} twice in one object, at line {line}.")
                 seen.add(key.value)
-        return node
+        return super().construct_mapping(node, deep)

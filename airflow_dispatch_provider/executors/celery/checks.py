@@ -199,7 +199,7 @@ def _transport_problems(app: Celery) -> Iterator[Problem]:
     name = str(app.conf.broker_write_url or app.conf.broker_url).partition("://")[0]
     try:
         connection = app.connection_for_write()
-        transport = type(connection.transport)  # imports the client library
+        connection.transport  # noqa: B018  imports the client library
     except Exception as error:
         yield _no_transport(name, error)
         return
@@ -208,20 +208,33 @@ def _transport_problems(app: Celery) -> Iterator[Problem]:
         remedy = "Give the name under which the sentinels know the master."
         yield Problem(f"[{TRANSPORT}] master_name", "is missing for sentinel://.", remedy)
     for option, value in options.items():
-        if wrong := _wrong_option(option, value, transport):
+        if wrong := _wrong_option(option, value):
             yield Problem(f"[{TRANSPORT}] {option}", *wrong)
 
 
-def _wrong_option(option: str, value: Any, transport: type[Any]) -> tuple[str, str] | None:
+def _wrong_option(option: str, value: Any) -> tuple[str, str] | None:
     if option in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int | float)):
         return "is not a number.", "Give a number, e.g. 30."
     if option in _OBJECTS and not isinstance(value, dict):
         remedy = "Set broker_transport_options in a dict that celery_config_options names, or install a newer"
         found = "is text for this version of the Celery provider, and not an object."
         return found, f"{remedy} apache-airflow-providers-celery."
-    if meant := _meant(option, transport):
-        return "is unknown to the transport.", f'Did you mean "{meant}"?'
     return None
+
+
+def celery_doubts(app: Celery) -> Iterator[Problem]:
+    """Transport options that look misspelt. No transport lists all that it takes.
+
+    :param app: one without problems
+    """
+    connection = app.connection_for_write()
+    known = {*getattr(type(connection.transport).Channel, "from_transport_options", ()), *_NUMBERS, *_OBJECTS}
+    for option in connection.transport_options:
+        close = [] if option in known else get_close_matches(option, known, n=1, cutoff=0.85)
+        if close:
+            yield Problem(
+                f"[{TRANSPORT}] {option}", "is unknown to the transport.", f'Did you mean "{close[0]}"?'
+            )
 
 
 def _no_transport(name: str, error: Exception) -> Problem:
@@ -233,14 +246,6 @@ def _no_transport(name: str, error: Exception) -> Problem:
     if name in TRANSPORT_ALIASES:
         return Problem(BROKER, f"cannot be used: {describe(error)}", "Correct it, or what it needs.")
     return Problem(BROKER, f"has the scheme {name!r}, which is no transport.", remedy)
-
-
-def _meant(option: str, transport: type[Any]) -> str | None:
-    """The option that a misspelt one is most like, of those that the transport lists; None for any other."""
-    known = getattr(getattr(transport, "Channel", None), "from_transport_options", ())
-    names = {*known, *_NUMBERS, *_OBJECTS}
-    close = [] if option in names else get_close_matches(option, names, n=1, cutoff=0.85)
-    return close[0] if close else None
 
 
 def _result_problems(app: Celery) -> Iterator[Problem]:

@@ -19,6 +19,8 @@ from airflow_dispatch_provider.executors.kubernetes.pod_template import Template
 BASE = "base"
 """The container of a worker pod that runs the task."""
 
+NAMESPACES = "multi_namespace_mode_namespace_list"
+
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 """A name that Kubernetes accepts for a namespace (RFC 1123)."""
 
@@ -40,6 +42,20 @@ def kubernetes_problems(conf: Any, cluster: Cluster) -> list[Problem]:
     ]
 
 
+def kubernetes_doubts(conf: Any) -> Iterator[Problem]:
+    """
+    :param conf: one without problems
+    """
+    yield from _image_problems(conf)
+    if _get(conf, NAMESPACES) and not conf.getboolean(SECTION, "multi_namespace_mode"):
+        remedy = "Set multi_namespace_mode to True, or leave the list out."
+        yield _problem(NAMESPACES, "is not used without multi_namespace_mode.", remedy)
+    for key in conf.getjson(SECTION, "kube_client_request_args", fallback={}) or {}:
+        if key not in _REQUEST_ARGUMENTS:
+            remedy = 'Leave it out; only "_request_timeout" is used.'
+            yield _problem("kube_client_request_args", f"has {key!r}, which is not used.", remedy)
+
+
 def _problem(option: str, found: str, remedy: str) -> Problem:
     return Problem(f"[{SECTION}] {option}", found, remedy)
 
@@ -55,8 +71,7 @@ def _certificate_problems(conf: Any) -> Iterator[Problem]:
 
 
 def _namespace_problems(conf: Any) -> Iterator[Problem]:
-    listed = _get(conf, "multi_namespace_mode_namespace_list")
-    names = {"namespace": [_get(conf, "namespace")], "multi_namespace_mode_namespace_list": listed.split(",")}
+    names = {"namespace": [_get(conf, "namespace")], NAMESPACES: _get(conf, NAMESPACES).split(",")}
     for option, given in names.items():
         wrong = [name for name in given if name and not _LABEL.fullmatch(name)]
         if wrong or (len(given) > 1 and "" in given):
@@ -81,10 +96,6 @@ def _delete_problems(conf: Any) -> Iterator[Problem]:
 
 def _request_problems(conf: Any) -> Iterator[Problem]:
     given = conf.getjson(SECTION, "kube_client_request_args", fallback={}) or {}
-    for key in given:
-        if key not in _REQUEST_ARGUMENTS:
-            remedy = 'Leave it out; only "_request_timeout" is used.'
-            yield _problem("kube_client_request_args", f"has {key!r}, which is not used.", remedy)
     timeout = given.get("_request_timeout", 1)
     numbers = timeout if isinstance(timeout, list) and len(timeout) == 2 else [timeout]
     if any(isinstance(each, bool) or not isinstance(each, int | float) or each <= 0 for each in numbers):
@@ -94,11 +105,8 @@ def _request_problems(conf: Any) -> Iterator[Problem]:
 
 def _template_problems(conf: Any) -> Iterator[Problem]:
     path = _get(conf, "pod_template_file")
-    wrong = _wrong_template(path) if path else None
-    if wrong:
+    if path and (wrong := _wrong_template(path)):
         yield _problem("pod_template_file", *wrong)
-    elif not path or _image_in(path) is None:
-        yield from _image_problems(conf, path)
 
 
 def _wrong_template(path: str) -> tuple[str, str] | None:
@@ -122,8 +130,11 @@ def _image_in(path: str) -> str | None:
     return next((each.image for each in containers if each.name == BASE), None)
 
 
-def _image_problems(conf: Any, path: str) -> Iterator[Problem]:
-    """A pod without an image is refused."""
+def _image_problems(conf: Any) -> Iterator[Problem]:
+    """A pod without an image is refused, unless its task has a ``pod_override`` with one."""
+    path = _get(conf, "pod_template_file")
+    if path and _image_in(path):
+        return
     options = ("worker_container_repository", "worker_container_tag")
     missing = [option for option in options if not _get(conf, option)]
     if len(missing) == 1:

@@ -40,6 +40,7 @@ def _no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("AIRFLOW__DISPATCH__")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", OURS)
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "of-a-test")
     # Airflow remembers for the life of a process which executors are configured.
     monkeypatch.setattr(executor_loader, "_executor_names", [])
 

@@ -11,7 +11,8 @@ import pytest
 
 from airflow_dispatch_provider.routing import routes as routes_module
 from airflow_dispatch_provider.routing.model import Route, Target, TaskRef
-from airflow_dispatch_provider.routing.routes import RouteTable, is_glob, ordered_targets
+from airflow_dispatch_provider.routing.patterns import is_glob
+from airflow_dispatch_provider.routing.routes import RouteTable, ordered_targets
 
 
 def route(queue, dag_id=None, backend="a"):

@@ -21,7 +21,7 @@ class FakeConf:
 
 
 def load(options):
-    return SettingsSource(FakeConf(options), given=lambda: options).load()
+    return SettingsSource(FakeConf(options), options=lambda: options).load()
 
 
 def problems(action):

@@ -97,7 +97,7 @@ def test_any_json(data):
     """The same as JSON text in the options."""
     data = json.loads(json.dumps(data, default=str, skipkeys=True))
     options = {key: json.dumps(value) for key, value in data.items()}
-    check(SettingsSource(FakeConf(options), given=lambda: options).load)
+    check(SettingsSource(FakeConf(options), options=lambda: options).load)
 
 
 @given(
@@ -105,4 +105,4 @@ def test_any_json(data):
 )
 def test_any_text(options):
     """Any text as the value of any option."""
-    check(SettingsSource(FakeConf(options), given=lambda: options).load)
+    check(SettingsSource(FakeConf(options), options=lambda: options).load)

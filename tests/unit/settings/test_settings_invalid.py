@@ -100,10 +100,13 @@ def make_loop(path):
 
 
 UNREADABLE = [
-    (make_missing, "No such file or directory"),
-    (make_folder, "Is a directory"),
-    (make_binary, "not text in UTF-8"),
-    (make_loop, "Too many levels of symbolic links"),
+    (make_missing, "cannot be read (No such file or directory)"),
+    (make_folder, "is a folder"),
+    (os.mkfifo, "is a named pipe"),
+    (lambda path: path.symlink_to("/dev/zero"), "is a device"),
+    (lambda path: path.write_bytes(b"#" * 1_000_001), "is larger than 1000000 bytes"),
+    (make_binary, "cannot be read (not text in UTF-8)"),
+    (make_loop, "cannot be read (Too many levels of symbolic links)"),
 ]
 
 
@@ -113,7 +116,7 @@ def test_file_that_cannot_be_read(make, reason, tmp_path):
     path = tmp_path / "d.yaml"
     make(path)
     assert problems(lambda: load({"config_file": str(path)})) == [
-        f"[dispatch] config_file: found {path}, which cannot be read ({reason})."
+        f"[dispatch] config_file: found {path}, which {reason}."
         " Give the path of a YAML file that the scheduler may read."
     ]
 

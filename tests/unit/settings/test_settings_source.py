@@ -8,7 +8,7 @@ import os
 import pytest
 from unit.settings.fakes import FakeConf, load, problems
 
-from airflow_dispatch_provider.settings.model import needs_restart
+from airflow_dispatch_provider.settings.changes import needs_restart
 from airflow_dispatch_provider.settings.source import SettingsSource
 
 GOOD = "backends: {a: {executor: LocalExecutor, slots: 4}, b: {executor: CeleryExecutor, slots: 8}}\ndefault: a\n"
@@ -159,7 +159,7 @@ def test_bad_file_at_start_and_reload_before_load(file):
 
 def test_changed_costs_no_configuration_lookup(source):
     """Airflow's configuration, slow to ask, is left alone in every heartbeat."""
-    source._conf.options = {"config_file": RuntimeError()}
+    source._reader._conf.options = {"config_file": RuntimeError()}
     assert not source.changed()
 
 

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of Airflow itself without which no backend works: what a new deployment meets first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from airflow.configuration import conf as airflow_conf
+from airflow.exceptions import AirflowConfigException
+
+from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.executors.entries import ROUTERS, is_router_configured, list_problems
+from airflow_dispatch_provider.settings.model import Settings
+from airflow_dispatch_provider.settings.problems import show
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+
+
+def surrounding_problems() -> Iterator[Problem]:
+    """What ends the scheduler at its start, or fails every task."""
+    yield from list_problems(text_of("core", "executor"))
+    yield from _parallelism_is_usable()
+    yield from _execution_api_is_a_url()
+
+
+def surrounding_warnings(settings: Settings) -> Iterator[Problem]:
+    """What works only where something is set elsewhere."""
+    yield from _router_is_used()
+    yield from _slots_fit(settings)
+    yield from _tokens_are_shared()
+
+
+def tests_connections() -> bool:
+    """Whether users may ask for connection tests, which executors run from Airflow 3.3 on."""
+    return AIRFLOW_V_3_3_PLUS and text_of("core", "test_connection").lower() == "enabled"
+
+
+def text_of(section: str, option: str) -> str:
+    """An option of Airflow's, empty where it is not set or cannot be read."""
+    try:
+        return str(airflow_conf.get(section, option, fallback="") or "").strip()
+    except AirflowConfigException:
+        return ""
+
+
+def parallelism() -> int | None:
+    """None where it is no number."""
+    try:
+        return airflow_conf.getint("core", "parallelism")
+    except (AirflowConfigException, ValueError):
+        return None
+
+
+def _parallelism_is_usable() -> Iterator[Problem]:
+    number = parallelism()
+    if number is None or number < 1:
+        found = f"found {show(text_of('core', 'parallelism'))}: the scheduler does not start."
+        remedy = "Give a whole number of 1 or more, at least the slots of all backends together, e.g. 64."
+        yield Problem("[core] parallelism", found, remedy)
+
+
+def _execution_api_is_a_url() -> Iterator[Problem]:
+    url = text_of("core", "execution_api_server_url")
+    if not url:
+        return
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable:
+        found = "is no URL of http or https: no task can report that it starts."
+        remedy = "Give scheme, host, port and path, e.g. http://localhost:8080/execution/."
+        yield Problem("[core] execution_api_server_url", found, remedy)
+
+
+def _router_is_used() -> Iterator[Problem]:
+    text = text_of("core", "executor")
+    if AIRFLOW_V_3_2_PLUS and not is_router_configured(text):
+        found = f"found {text!r}: nothing of [dispatch] is in use."
+        yield Problem("[core] executor", found, f"Set it to {ROUTERS[0]!r}.")
+
+
+def _slots_fit(settings: Settings) -> Iterator[Problem]:
+    total, number = settings.slots_given, parallelism()
+    if number is not None and total > number > 0:
+        yield Problem(
+            "[core] parallelism",
+            f"found {number}, less than the {total} slots of all backends together.",
+            f"Give {total} or more, e.g. {total}, or some slots can never be used at the same time.",
+        )
+
+
+def _tokens_are_shared() -> Iterator[Problem]:
+    """Without a secret every process makes up its own (``airflow.api_fastapi.auth.tokens.get_signing_key``), so that
+    the API server refuses the scheduler's tokens."""
+    if any(text_of("api_auth", option) for option in ("jwt_secret", "jwt_private_key_path")):
+        return
+    found = "is not set: each component makes up its own, and every task fails with 'Invalid auth token'."
+    remedy = "Set it to the same long random text for the scheduler and the API server."
+    yield Problem("[api_auth] jwt_secret", found, remedy)

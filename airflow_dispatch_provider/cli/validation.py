@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that ``airflow dispatch validate`` says: what is wrong, what is hardly meant, what would change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from airflow_dispatch_provider.cli.inspection import (
+    import_problems,
+    inspect_backends,
+    warnings,
+)
+from airflow_dispatch_provider.cli.option_findings import check_options
+from airflow_dispatch_provider.cli.surroundings import surrounding_problems, surrounding_warnings
+from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
+from airflow_dispatch_provider.executors.by_name import entry_problems
+from airflow_dispatch_provider.settings.changes import Change, changes
+from airflow_dispatch_provider.settings.model import Settings
+from airflow_dispatch_provider.settings.source import SettingsSource
+
+MISTAKE, WARNING = "mistake", "warning"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the answer."""
+
+    severity: str
+    """``mistake``: it does not work. ``warning``: it is legal, yet hardly meant."""
+
+    where: str
+    found: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All that was found."""
+
+    findings: tuple[Finding, ...]
+    settings: Settings | None
+    """None where they cannot be read."""
+
+    @property
+    def mistakes(self) -> int:
+        return sum(finding.severity == MISTAKE for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A file that is not in use yet, against the configuration that is."""
+
+    changes: tuple[Change, ...] | None
+    """None: the configuration in use is wrong itself."""
+
+    restart_for: tuple[str, ...]
+    """What a running scheduler does not take over; nothing: all of it, within seconds."""
+
+    @property
+    def words(self) -> str:
+        """In sentences, a line for each change."""
+        if self.changes is None:
+            return "The configuration in use is wrong itself: there is nothing to compare with.\n"
+        if not self.changes:
+            return "It says the same as the configuration in use.\n"
+        lines = "".join(f"  {change}\n" for change in self.changes)
+        if not self.restart_for:
+            end = "A running scheduler would take it over within seconds, without a restart."
+        else:
+            end = f"A running scheduler would refuse it until a restart, because of {', '.join(self.restart_for)}."
+        return f"Against the configuration in use:\n{lines}{end}\n"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """For programs."""
+        found = None if self.changes is None else [asdict(change) for change in self.changes]
+        return {"changes": found, "restart_for": list(self.restart_for)}
+
+
+def validate(source: SettingsSource, conf: Any, team: str | None, config_file: str | None = None) -> Answer:
+    """
+    :param conf: Airflow's configuration, or the view of the team
+    :param config_file: checked in place of the configured one
+    """
+    around = list(surrounding_problems())
+    try:
+        settings = source.load(config_file)
+    except DispatchConfigError as error:
+        own = [problem for problem in error.problems if not (around and _is_all_missing(error.problems))]
+        return Answer(_findings(MISTAKE, [*around, *own]), None)
+    place = f"{source.config_file}: " if source.config_file else "[dispatch] "
+    statuses = inspect_backends(settings)
+    named = [] if around else entry_problems(team, settings)
+    options, doubtful = check_options(settings, conf, place)
+    wrong = [*around, *named, *import_problems(statuses, place), *options]
+    doubts = [*warnings(settings, statuses, conf, place), *doubtful]
+    doubts += [] if around else surrounding_warnings(settings)
+    return Answer((*_findings(MISTAKE, wrong), *_findings(WARNING, doubts)), settings)
+
+
+def compare(source: SettingsSource, new: Settings) -> Comparison:
+    """
+    :param source: of the configuration in use
+    """
+    try:
+        found = changes(source.load(), new)
+    except DispatchConfigError:
+        return Comparison(None, ())
+    if not source.config_file and found:
+        return Comparison(found, ("[dispatch] config_file, which is not set",))
+    return Comparison(found, tuple(change.what for change in found if change.needs_restart))
+
+
+def _findings(severity: str, problems: Iterable[Problem]) -> tuple[Finding, ...]:
+    return tuple(Finding(severity, problem.where, problem.found, problem.remedy) for problem in problems)
+
+
+def _is_all_missing(problems: Sequence[Problem]) -> bool:
+    """Nothing under ``[dispatch]``: a ready-made router needs nothing there, and which one was meant is unknown as
+    long as ``[core] executor`` is wrong."""
+    return [(problem.where, problem.found) for problem in problems] == [
+        ("[dispatch] backends", "is missing.")
+    ]

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with the entries of ``[core] executor``, before Airflow takes them for executors or refuses them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from airflow.executors.base_executor import BaseExecutor
+from airflow.executors.executor_constants import CORE_EXECUTOR_NAMES
+
+from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
+
+PLACE = "[core] executor"
+
+_OURS = "airflow_dispatch_provider.executors"
+ROUTERS = tuple(
+    f"{_OURS}.{module}.{name}"
+    for module, name in (
+        ("dispatch_executor", "DispatchExecutor"),
+        ("celery_kubernetes_executor", "CeleryKubernetesExecutor"),
+        ("local_kubernetes_executor", "LocalKubernetesExecutor"),
+    )
+)
+_SHORT = {path.rpartition(".")[2]: path for path in ROUTERS}
+"""Their names, which Airflow does not know (two of them it did, up to Airflow 2)."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One executor in the list."""
+
+    text: str
+    team: str | None
+    """Everybody's: None."""
+
+    @property
+    def alias(self) -> str:
+        return self.text.partition(":")[0].strip() if ":" in self.text else ""
+
+    @property
+    def path(self) -> str:
+        """An import path, or the name of one of Airflow's own executors."""
+        return self.text.rpartition(":")[2].strip()
+
+
+def entries(text: str) -> list[Entry]:
+    """``[core] executor`` taken apart: teams between semicolons, executors between commas."""
+    found = []
+    for part in text.split(";"):
+        team, sign, names = part.rpartition("=")
+        found += [Entry(name.strip(), team.strip() or None if sign else None) for name in names.split(",")]
+    return found
+
+
+def list_problems(text: str) -> Iterator[Problem]:
+    """At most one for each entry; nothing about executors of others that can be imported."""
+    listed = entries(text)
+    for position, entry in enumerate(listed):
+        problem = _alone(entry) or _among(entry, listed[:position])
+        if problem is not None:
+            yield problem
+
+
+def _alone(entry: Entry) -> Problem | None:
+    if not entry.path or entry.text.count(":") > 1:
+        remedy = "Give names or import paths of executors, separated by single commas."
+        return Problem(
+            PLACE, f"has the entry {entry.text!r}." if entry.text else "has an empty entry.", remedy
+        )
+    if entry.path in CORE_EXECUTOR_NAMES:
+        if entry.alias and not AIRFLOW_V_3_2_PLUS:
+            remedy = "Give the import path of the executor after the colon."
+            return Problem(PLACE, f"lists {entry.text!r}: this Airflow takes no name after an alias.", remedy)
+        return None
+    found = _why_not(entry.path)
+    return (
+        None if found is None else Problem(PLACE, f"lists {entry.path!r}, {found}.", _suggestion(entry.path))
+    )
+
+
+def _among(entry: Entry, earlier: Sequence[Entry]) -> Problem | None:
+    others = [other for other in earlier if other.team == entry.team]
+    if any(other.path == entry.path for other in others):
+        return Problem(PLACE, f"lists {entry.path!r} twice, which Airflow refuses.", "Remove one of the two.")
+    router = next((other.path for other in others if _is_router(other.path)), None)
+    if router and _is_router(entry.path):
+        found = f"lists two routers, {router!r} and {entry.path!r}: both would use all of [dispatch]."
+        return Problem(PLACE, found, f"Remove {entry.path!r}.")
+    return None
+
+
+def _is_router(path: str) -> bool:
+    return path in ROUTERS
+
+
+def _why_not(path: str) -> str | None:
+    """Why there is no executor at this path; None: there is one."""
+    module_name, _, name = path.rpartition(".")
+    if not module_name:
+        return "which is no executor of Airflow's and no import path"
+    try:
+        found = getattr(__import__(module_name, fromlist=[name]), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        return f"which cannot be imported ({type(error).__name__}: {error})"
+    except Exception as error:
+        return f"which fails as it is imported ({type(error).__name__})"
+    if not (
+        isinstance(found, type) and (issubclass(found, BaseExecutor) or hasattr(found, "queue_workload"))
+    ):
+        return "which is no executor"
+    return None
+
+
+def _suggestion(path: str) -> str:
+    known = {
+        **_SHORT,
+        **dict(zip(ROUTERS, ROUTERS, strict=True)),
+        **{name: name for name in CORE_EXECUTOR_NAMES},
+    }
+    name = path.rpartition(".")[2]
+    close = get_close_matches(path, known, n=1, cutoff=0.75) or get_close_matches(
+        name, _SHORT, n=1, cutoff=0.75
+    )
+    if close or path.startswith(f"{_OURS}."):
+        return f"Did you mean {(known[close[0]] if close else ROUTERS[0])!r}?"
+    return f"Correct it, install what it is in, or give {ROUTERS[0]!r}."
+
+
+def is_router_configured(text: str) -> bool:
+    """Whether one of our routers, or a subclass of one, is listed."""
+    return any(_is_router(entry.path) or _is_subclass(entry.path) for entry in entries(text))
+
+
+def _is_subclass(path: str) -> bool:
+    module_name, _, name = path.rpartition(".")
+    try:
+        found = getattr(__import__(module_name, fromlist=[name]), name) if module_name else None
+    except Exception:
+        return False
+    return isinstance(found, type) and issubclass(found, DispatchExecutor)

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pattern of a route says, and whether that can be what was meant. Pure.
+
+``*``, ``?`` and ``[...]`` mean something, as in Python's ``fnmatch``; every other character stands for itself, and so
+does each of them in brackets: ``[*]``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+
+MAX_LENGTH = 256
+"""Airflow's columns for queues and dag_ids hold about as much."""
+
+_TOKEN = re.compile(r"\[!?+(?:\][^\]]*|[^\]]++)\]|.", re.DOTALL)
+_REGEX_CLASSES = {r"\d": "[0-9]", r"\w": "[A-Za-z0-9_]", r"\s": "[ ]"}
+_ALTERNATIVES = re.compile(r"\{([^{}]*,[^{}]*)\}|\(([^()]*\|[^()]*)\)")
+_NOT_IN_A_DAG_ID = re.compile(r"[^\w.\-]")
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Why a pattern hardly means what it says."""
+
+    found: str
+    """The rest of "found the pattern ...,"."""
+
+    remedy: str
+    certain: bool = True
+    """False: it might be meant after all."""
+
+
+def is_glob(pattern: str) -> bool:
+    return any(sign in pattern for sign in "*?[")
+
+
+def doubts(pattern: str, *, dag_id: bool = False) -> Doubt | None:
+    """The first reason to doubt a pattern.
+
+    :param dag_id: it is for dag_ids, which have few characters; queues may be called anything
+    """
+    if len(pattern) > MAX_LENGTH:
+        return Doubt(f"which is longer than a name can be ({MAX_LENGTH} characters)", "Write a shorter one.")
+    checks = (*_CERTAIN, _no_dag_id, *_PERHAPS) if dag_id else (*_CERTAIN, *_PERHAPS)
+    return next((doubt for check in checks if (doubt := check(pattern))), None)
+
+
+def tokens(pattern: str) -> list[str]:
+    """Its parts: ``*``, ``?``, a bracket as a whole, or one character. A bracket that is not closed is a character."""
+    return _TOKEN.findall(pattern)
+
+
+def covers(general: str, special: str) -> bool:
+    """Whether ``general`` matches everything that ``special`` matches. False where that is so, but hard to see."""
+    if max(len(general), len(special)) > MAX_LENGTH:
+        return False
+    wide, narrow = tokens(general), tokens(special)
+
+    @lru_cache(None)
+    def rest(i: int, j: int) -> bool:
+        if i == len(wide):
+            return j == len(narrow)
+        if wide[i] == "*":
+            return rest(i + 1, j) or (j < len(narrow) and rest(i, j + 1))
+        return j < len(narrow) and _token_covers(wide[i], narrow[j]) and rest(i + 1, j + 1)
+
+    try:
+        return rest(0, 0)
+    except RecursionError:
+        return False
+
+
+def literal_start(pattern: str) -> str:
+    """What everything that it matches starts with."""
+    start = []
+    for token in tokens(pattern):
+        if len(token) > 1 or token in "*?":
+            break
+        start.append(token)
+    return "".join(start)
+
+
+def _token_covers(wide: str, narrow: str) -> bool:
+    if narrow == "*":
+        return False
+    if wide in ("?", narrow):
+        return True
+    return len(wide) > 1 and len(narrow) == 1 and narrow != "?" and fnmatchcase(narrow, wide)
+
+
+def _outside_brackets(pattern: str) -> str:
+    """With every bracket blanked out, at the same positions."""
+    return _TOKEN.sub(lambda token: token[0] if len(token[0]) == 1 else "\0" * len(token[0]), pattern)
+
+
+def _in_brackets(pattern: str, signs: str) -> str:
+    """The pattern that takes these signs for themselves."""
+    return "".join(f"[{token}]" if token in signs else token for token in tokens(pattern))
+
+
+def _blank_ends(pattern: str) -> Doubt | None:
+    if pattern == pattern.strip():
+        return None
+    return Doubt("which begins or ends with a blank", f"Write {_quoted(pattern.strip())}.")
+
+
+def _unclosed(pattern: str) -> Doubt | None:
+    at = _outside_brackets(pattern).find("[")
+    if at < 0:
+        return None
+    itself = pattern[:at] + "[[]" + pattern[at + 1 :]
+    closed = f"{pattern}]"
+    if len(tokens(closed)) < len(tokens(pattern)) and pattern[at + 1 :].strip("!]"):
+        return Doubt(
+            "whose bracket is not closed",
+            f"Write {_quoted(closed)}, or {_quoted(itself)} for the bracket itself.",
+        )
+    return Doubt(
+        "whose bracket is not closed", f"Write {_quoted(itself)} for the bracket itself, or leave it out."
+    )
+
+
+def _empty_set(pattern: str) -> Doubt | None:
+    for token in tokens(pattern):
+        if len(token) > 1 and (ends := re.search(r"(.)-(.)", token[1:-1])) and ends[1] > ends[2]:
+            right = token.replace(ends[0], f"{ends[2]}-{ends[1]}")
+            return Doubt(
+                f"whose range {ends[0]} is empty", f"Write {_quoted(pattern.replace(token, right))}."
+            )
+    return None
+
+
+def _alternatives(pattern: str) -> Doubt | None:
+    found = _ALTERNATIVES.search(_outside_brackets(pattern))
+    if not found:
+        return None
+    sign = "," if found[1] is not None else "|"
+    start, end = found.span()
+    words = pattern[start + 1 : end - 1].split(sign)
+    before, after = pattern[:start].lstrip("^"), pattern[end:].rstrip("$")
+    itself = f"or {_quoted(_in_brackets(pattern, '{(^$'))} for the sign itself"
+    if all(len(word) == 1 and word not in "]!-^" for word in words):
+        return Doubt(
+            _NO_ALTERNATIVES, f"Write {_quoted(before + '[' + ''.join(words) + ']' + after)}, {itself}."
+        )
+    each = ", ".join(_quoted(before + word + after) for word in words)
+    return Doubt(_NO_ALTERNATIVES, f"Write a route for each, {each}, {itself}.")
+
+
+_NO_ALTERNATIVES = "whose alternatives are taken literally"
+
+
+def _regex(pattern: str) -> Doubt | None:
+    plain = _outside_brackets(pattern)
+    anchored = plain.startswith("^") or plain.endswith("$")
+    if not anchored and "\\" not in plain and not re.search(r"\0[+{]", plain):
+        return None
+    itself = _in_brackets(pattern, "^$\\+{")
+    said = "which is a regular expression, not a glob"
+    if (glob := _glob_of(pattern)) is not None:
+        return Doubt(said, f"Write {_quoted(glob)}, or {_quoted(itself)} for the signs themselves.")
+    return Doubt(said, f"Write a glob with * and ?, or {_quoted(itself)} for the signs themselves.")
+
+
+def _glob_of(expression: str) -> str | None:
+    """A glob that matches at least what a simple regular expression does; None where it is not simple."""
+    text = expression.removeprefix("^").removesuffix("$")
+    for sign, bracket in _REGEX_CLASSES.items():
+        text = text.replace(sign, bracket)
+    text = re.sub(r"\\([^A-Za-z0-9*?\[\]])", r"\1", text)
+    text = re.sub(r"(\[[^\]]*\]|\.)(\*|\+|\{[0-9,]*\})", "*", text)
+    return None if re.search(r"[\\^$(){}|+]", text) or not text else text
+
+
+def _placeholder(pattern: str) -> Doubt | None:
+    plain = _outside_brackets(pattern)
+    if "${" not in plain and "{{" not in plain:
+        return None
+    itself = _quoted(_in_brackets(pattern, "${"))
+    return Doubt(
+        "in which nothing is filled in", f"Write the name itself, or {itself} for the signs themselves."
+    )
+
+
+def _list(pattern: str) -> Doubt | None:
+    if "," not in _outside_brackets(pattern):
+        return None
+    each = [_quoted(word) for part in pattern.split(",") if (word := part.strip())]
+    itself = _quoted(_in_brackets(pattern, ","))
+    return Doubt(
+        "which is a list", f"Write a route for each, {', '.join(each)}, or {itself} for the comma itself."
+    )
+
+
+def _no_dag_id(pattern: str) -> Doubt | None:
+    plain = re.sub(r"[*?\0]", "", _outside_brackets(pattern))
+    sign = _NOT_IN_A_DAG_ID.search(plain)
+    if not sign:
+        return None
+    return Doubt(
+        f"and no dag_id has a {_quoted(sign[0])}",
+        f"Write {_quoted(pattern.replace(sign[0], '?'))} or leave it out.",
+    )
+
+
+def _perhaps_regex(pattern: str) -> Doubt | None:
+    plain = _outside_brackets(pattern)
+    if not re.search(r"(^|[^\w\0])\.[*+?]|\.\+", plain):
+        return None
+    glob = _quoted(re.sub(r"\.[*+?]", "*", pattern))
+    return Doubt(
+        "whose dot is a dot",
+        f"Write {glob}, or {_quoted(_in_brackets(pattern, '.'))} for the dot itself.",
+        False,
+    )
+
+
+def _perhaps_sql(pattern: str) -> Doubt | None:
+    if "%" not in _outside_brackets(pattern):
+        return None
+    glob, itself = _quoted(pattern.replace("%", "*")), _quoted(_in_brackets(pattern, "%"))
+    return Doubt("whose % is a percent sign", f"Write {glob}, or {itself} for the sign itself.", False)
+
+
+def _doubled(pattern: str) -> Doubt | None:
+    if "**" not in _outside_brackets(pattern):
+        return None
+    return Doubt("whose ** is no more than *", f"Write {_quoted(re.sub(r'[*]{2,}', '*', pattern))}.", False)
+
+
+_CERTAIN = (_blank_ends, _unclosed, _empty_set, _placeholder, _alternatives, _regex, _list)
+_PERHAPS = (_perhaps_regex, _perhaps_sql, _doubled)
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
+
+
+def shadowed(patterns: Sequence[tuple[str, str | None]]) -> Iterator[tuple[int, int]]:
+    """Routes that can never win, by queue and dag_id pattern in their order: the position of each, and of an earlier
+    one that takes everything it would get."""
+    seen: dict[tuple[bool, bool, str], list[int]] = {}
+    for position, (queue, dag_id) in enumerate(patterns):
+        kind = (is_glob(queue), dag_id is not None)
+        for earlier in _candidates(seen, kind, queue):
+            other_queue, other_dag_id = patterns[earlier]
+            if _takes_all(other_queue, queue) and _takes_all(other_dag_id, dag_id):
+                yield position, earlier
+                break
+        start = literal_start(queue) if kind[0] else queue
+        seen.setdefault((*kind, start), []).append(position)
+
+
+def _candidates(
+    seen: dict[tuple[bool, bool, str], list[int]], kind: tuple[bool, bool], queue: str
+) -> Iterator[int]:
+    """Earlier routes of the same rank that may take what a queue's route would get: an exact name wins over a glob,
+    a dag_id over none. At most some of each start, so that a file of thousands is checked in time."""
+    if not kind[0]:
+        yield from seen.get((*kind, queue), ())[:_COMPARED]
+        return
+    start = literal_start(queue)
+    for end in range(len(start) + 1):
+        yield from seen.get((*kind, start[:end]), ())[:_COMPARED]
+
+
+_COMPARED = 50
+
+
+def _takes_all(general: str | None, special: str | None) -> bool:
+    if general is None or special is None:
+        return general is special
+    return general == special or (is_glob(general) and covers(general, special))

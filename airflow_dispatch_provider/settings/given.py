@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Airflow's configuration says in ``[dispatch]``: read once, while the file that it may name is read again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.settings.model import EngineOptions, Limits
+from airflow_dispatch_provider.settings.options import OPTIONS, SECTION
+from airflow_dispatch_provider.settings.parse import ROUTING_KEYS
+from airflow_dispatch_provider.settings.presets import DEFAULT_KUBERNETES_QUEUE, Hybrid, preset
+from airflow_dispatch_provider.settings.problems import remedy_for, show, suggest
+from airflow_dispatch_provider.settings.reading import read_json
+
+OTHER_OPTIONS = (*Limits.__dataclass_fields__, *EngineOptions.__dataclass_fields__)
+"""The options besides ``backends``, ``routes``, ``default`` and ``config_file``."""
+
+_NUMBERS: Mapping[str, Callable[[str], int | float]] = {"integer": int, "float": float}
+
+
+class ConfReader(Protocol):
+    """What is used of Airflow's configuration, global or of a team (``ExecutorConf``)."""
+
+    def get(self, section: str, key: str, *, fallback: Any = ...) -> Any: ...
+
+
+@dataclass
+class Given:
+    """The options as plain data."""
+
+    values: dict[str, Any] = field(default_factory=dict, repr=False)
+    """A key that is not set is not there."""
+
+    config_file: str | None = None
+    chosen: bool = False
+    """``config_file`` is another one than ``[dispatch]`` says."""
+
+    problems: list[Problem] = field(default_factory=list)
+    unreadable: set[str] = field(default_factory=set)
+    """Options that are set but could not be read: reported already, so not to be called missing."""
+
+    preset: Mapping[str, Any] | None = None
+    """What a ready-made router brings along."""
+
+
+class OptionReader:
+    """Reads the options of one configuration."""
+
+    def __init__(self, conf: ConfReader) -> None:
+        self._conf = conf
+        self._given = Given()
+
+    def read(
+        self,
+        options: Mapping[str, Any],
+        hybrid: Hybrid | None,
+        parallelism: Callable[[], int],
+        config_file: str | None = None,
+    ) -> Given:
+        """
+        :param options: every option found in ``[dispatch]``, to catch misspelt names
+        :param parallelism: tells ``[core] parallelism``; called where there is a hybrid
+        :param config_file: to be used instead of the configured one, and of ``backends``, ``routes`` and ``default``
+        """
+        given = self._given = Given(config_file=config_file, chosen=config_file is not None)
+        given.problems += _unknown_options(options)
+        if hybrid is not None:
+            queue = self._get("kubernetes_queue", hybrid.section, DEFAULT_KUBERNETES_QUEUE)
+            given.preset = preset(hybrid, queue or "", parallelism())
+        if config_file is None:
+            given.config_file = self._get("config_file")
+            if given.config_file:
+                self._refuse_both()
+            else:
+                self._read_routing()
+        self._read_others()
+        return given
+
+    def _get(self, option: str, section: str = SECTION, fallback: str | None = None) -> str | None:
+        """The text of an option; None where it is not set or empty, or after a problem was reported."""
+        try:
+            value = self._conf.get(section, option, fallback=fallback)
+        except Exception as error:  # whatever a command, a secrets backend or an interpolation may raise
+            found = f"cannot be read ({type(error).__name__})."
+            remedy = f"See whether 'airflow config get-value {section} {option}' works."
+            self._report(option, found, remedy, section)
+            return None
+        return None if value is None else str(value).strip() or None
+
+    def _remedy(self, option: str) -> str:
+        given, ready_made = self._given.values.get("backends"), (self._given.preset or {}).get("backends", {})
+        return remedy_for(option, [*(given if isinstance(given, dict) else {}), *ready_made])
+
+    def _report(self, option: str, found: str, remedy: str, section: str = SECTION) -> None:
+        self._given.problems.append(Problem(f"[{section}] {option}", found, remedy))
+        self._given.unreadable.add(option)
+
+    def _refuse_both(self) -> None:
+        for option in ROUTING_KEYS:
+            value = self._get(option)
+            if value is not None and value != OPTIONS[option]["default"]:
+                rule = "Either the options or config_file can be used, not both: remove one of them."
+                self._report(option, "is set, and so is config_file.", rule)
+
+    def _read_routing(self) -> None:
+        for option in ROUTING_KEYS:
+            text = self._get(option)
+            if text is None:
+                continue
+            problems: list[Problem] = []
+            bare = option == "default" and not text.startswith(("{", "[", '"'))
+            place = f"[{SECTION}] {option}"
+            value = text if bare else read_json(text, place, self._remedy(option), problems.append)
+            if problems:
+                self._given.problems += problems
+                self._given.unreadable.add(option)
+            else:
+                self._given.values[option] = value
+
+    def _read_others(self) -> None:
+        for option in OTHER_OPTIONS:
+            text = self._get(option)
+            if text is None:
+                continue
+            try:
+                self._given.values[option] = _NUMBERS.get(OPTIONS[option]["type"], str)(text)
+            except ValueError:
+                self._report(option, f"found {show(text)}.", self._remedy(option))
+
+
+def _unknown_options(given: Mapping[str, Any]) -> Iterator[Problem]:
+    """Options of ``[dispatch]`` that do not exist. Airflow takes commands and secrets for sensitive ones only."""
+    known = list(OPTIONS)
+    taken = {name + end for name in known if OPTIONS[name].get("sensitive") for end in ("_cmd", "_secret")}
+    for option in given:
+        if option.lower() not in {*known, *taken}:
+            yield Problem(f"[{SECTION}] {option}", "is not a known option.", suggest(option, known))
