@@ -44,10 +44,21 @@ def masked(text: str) -> str:
     Errs on the safe side: what may be part of a password is left out. Only a password with blanks *and* an ``@``
     cannot be told from the sentence around it.
     """
-    bounds = [*(match.start() for match in _SCHEME.finditer(text)), len(text)]
+    bounds = [*_starts(text), len(text)]
     urls = (_url(text[start:end]) for start, end in pairwise(bounds))
     found = _TOKEN.sub(MASK, text[: bounds[0]] + "".join(urls))
     return _CONVERTED.sub(rf"\1 {MASK}", _ASSIGNED.sub(rf"\1{MASK}", found))
+
+
+def _starts(text: str) -> list[int]:
+    """Where URLs begin, but not those that are a parameter of another one, which take part in that one's fate."""
+    starts: list[int] = []
+    for match in _SCHEME.finditer(text):
+        start = match.start()
+        is_parameter = start > 0 and text[start - 1] in "=&?#%"
+        if not (is_parameter and starts and not re.search(r"\s", text[starts[-1] : start])):
+            starts.append(start)
+    return starts
 
 
 def one_line(text: str) -> str:

@@ -36,7 +36,7 @@ def check_options(settings: Settings, conf: Any, place: str) -> Findings:
         mistakes += [*wrong, *(_placed(each, name, check, place) for each in own)]
         doubts += [_placed(each, name, check, place) for each in doubtful]
     mistakes += clashes(backends.values(), place)
-    doubts += _shared_queues(settings, backends, place)
+    doubts += [] if mistakes else _shared_queues(settings, backends, place)
     # What stands in airflow.cfg itself is the same for all backends.
     return list(dict.fromkeys(mistakes)), list(dict.fromkeys(doubts))
 
@@ -47,6 +47,8 @@ def _executors_own(backend: Backend) -> Findings:
         # Only those are made that can be asked: others might start processes in their constructor.
         if not hasattr(import_executor_class(backend.settings), "config_problems"):
             return [], []
+        if problems := list(backend.conf_problems()):
+            return problems, []
         executor: Any = backend.executor
         problems = list(executor.config_problems()) if isinstance(executor, ChecksConfig) else []
         doubts = list(executor.config_doubts()) if isinstance(executor, DoubtsConfig) and not problems else []

@@ -122,6 +122,11 @@ class Backend:
             self._executor, self._kinds = executor, workload_kinds(executor)
         return self._executor
 
+    def conf_problems(self) -> Sequence[Problem]:
+        """See ``protocols.ChecksConf``; raises what the import of the executor raises."""
+        cls: Any = import_executor_class(self.settings)
+        return cls.conf_problems(self.conf) if hasattr(cls, "conf_problems") else ()
+
     def use(self, settings: BackendSettings) -> None:
         """Take over changed slots and cordon."""
         self.settings = settings

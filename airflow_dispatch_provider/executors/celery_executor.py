@@ -19,7 +19,7 @@ from airflow_dispatch_provider.executors import airflow_api
 from airflow_dispatch_provider.executors.airflow_api import Workload, WorkloadKey
 from airflow_dispatch_provider.executors.celery.brokers import broker_for
 from airflow_dispatch_provider.executors.celery.capacity import WorkerCensus
-from airflow_dispatch_provider.executors.celery.checks import celery_doubts, celery_problems
+from airflow_dispatch_provider.executors.celery.checks import app_problems, celery_doubts, conf_problems
 from airflow_dispatch_provider.executors.celery.lost_messages import LostMessages
 from airflow_dispatch_provider.executors.celery.lost_results import LostResults
 from airflow_dispatch_provider.executors.celery.message import Outgoing
@@ -105,7 +105,12 @@ class CeleryExecutor(HoldsBack, AirflowCeleryExecutor):
 
     def config_problems(self) -> list[Problem]:
         """See ``protocols.ChecksConfig``: broker, result backend, transport options, certificates, modules."""
-        return celery_problems(self.conf, lambda: self.celery_app)
+        return self.conf_problems(self.conf) or app_problems(self.celery_app)
+
+    @staticmethod
+    def conf_problems(conf: Any) -> list[Problem]:
+        """See ``protocols.ChecksConf``: its constructor already makes the Celery app."""
+        return conf_problems(conf)
 
     def config_doubts(self) -> list[Problem]:
         """See ``protocols.DoubtsConfig``: transport options that look misspelt."""

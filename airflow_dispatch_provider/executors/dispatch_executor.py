@@ -13,7 +13,7 @@ from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
 from airflow.utils.state import TaskInstanceState
 
-from airflow_dispatch_provider.exceptions import DispatchConfigError
+from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.executors import adoption, airflow_api
 from airflow_dispatch_provider.executors.backend import Backend, clashes, in_start_order
 from airflow_dispatch_provider.executors.backend_conf import settings_source, unread_options
@@ -141,8 +141,10 @@ class DispatchExecutor(BaseExecutor):
         return f"{config_file}: " if config_file else f"[{SECTION}] "
 
     def _start(self, backend: Backend, now: float) -> bool:
-        options = self._options
-        return backend.start(now, self._prepare, lambda: options.values(backend.name, backend.conf))
+        def check() -> Sequence[Problem]:
+            return self._options.values(backend.name, backend.conf) or backend.conf_problems()
+
+        return backend.start(now, self._prepare, check)
 
     def _prepare(self, executor: BaseExecutor) -> None:
         """Give a backend's executor what the scheduler gave to this one."""

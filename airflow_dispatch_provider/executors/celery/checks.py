@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from airflow.configuration import conf as airflow_conf
 from celery import Celery
+from celery.app.backends import BACKEND_ALIASES
 from kombu.transport import TRANSPORT_ALIASES
 from sqlalchemy import create_engine
 
@@ -28,7 +30,10 @@ BROKER, RESULTS = "[celery] broker_url", "[celery] result_backend"
 TRANSPORT = "celery_broker_transport_options"
 
 _SSL_FILES = ("ssl_cacert", "ssl_cert", "ssl_key")
-_ESCAPES = "Write a / in a user name or password as %2F, a # as %23, a ? as %3F and an @ as %40."
+_ESCAPES = (
+    "Write a / in a user name or password as %2F, a # as %23, a ? as %3F and an @ as %40; in airflow.cfg, with %%"
+    " in place of %."
+)
 _OF_THE_URL = {"hostname", "password", "port", "transport", "userid", "virtual_host"}
 """What kombu takes from a URL, and would take from its parameters once more."""
 
@@ -55,23 +60,24 @@ _OBJECTS = {
 """Transport options that kombu's transports look up keys in."""
 
 
-def celery_problems(conf: Any, make_app: Callable[[], Celery]) -> list[Problem]:
-    """
+def conf_problems(conf: Any) -> list[Problem]:
+    """What would keep the app from being made, or goes by names alone.
+
     :param conf: the executor's own configuration
-    :param make_app: makes the app from it
     """
-    before = [*_url_problems(conf), *_module_problems(conf), *_ssl_problems(conf), *_object_problems(conf)]
-    if before:
-        return before
-    try:
-        app = make_app()
-    except Exception as error:
-        return [Problem("[celery]", f"cannot be used: {describe(error)}", "Correct what it names.")]
+    if not hasattr(conf, "getsection"):  # Airflow 3.1's ExecutorConf, which has no options of its own
+        conf = airflow_conf
+    return [*_url_problems(conf), *_module_problems(conf), *_ssl_problems(conf), *_object_problems(conf)]
+
+
+def app_problems(app: Celery) -> list[Problem]:
+    """What keeps the app from its broker and its result backend."""
     return [*_transport_problems(app), *_result_problems(app)]
 
 
 def _url_problems(conf: Any) -> Iterator[Problem]:
-    broker = conf.get("celery", "broker_url", fallback=None) or ""
+    # Kombu drops a line break at the end, which many a command prints; SQLAlchemy does not.
+    broker = (conf.get("celery", "broker_url", fallback=None) or "").rstrip()
     wrong = [each for url in broker.split(";") if (each := _wrong_url(url) or _wrong_broker(url))]
     if wrong:
         yield Problem(BROKER, *wrong[0])
@@ -228,7 +234,8 @@ def celery_doubts(app: Celery) -> Iterator[Problem]:
     :param app: one without problems
     """
     connection = app.connection_for_write()
-    known = {*getattr(type(connection.transport).Channel, "from_transport_options", ()), *_NUMBERS, *_OBJECTS}
+    channel = getattr(type(connection.transport), "Channel", None)
+    known = {*getattr(channel, "from_transport_options", ()), *_NUMBERS, *_OBJECTS}
     for option in connection.transport_options:
         close = [] if option in known else get_close_matches(option, known, n=1, cutoff=0.85)
         if close:
@@ -257,11 +264,16 @@ def _result_problems(app: Celery) -> Iterator[Problem]:
         elif "celery.backends.redis.RedisBackend" in names:
             found(app=app, url=url)  # the same; others might connect
     except Exception as error:
-        yield _no_result_backend(error)
+        yield _no_result_backend(str(app.backend_cls or app.conf.result_backend), error)
 
 
-def _no_result_backend(error: Exception) -> Problem:
+def _no_result_backend(configured: str, error: Exception) -> Problem:
     cause = error.__cause__ or error
+    name = configured.partition("://")[0].partition("+")[0]
+    if isinstance(cause, ImportError) and name.isidentifier() and name not in BACKEND_ALIASES:
+        close = get_close_matches(name, BACKEND_ALIASES, n=1)
+        remedy = f'Did you mean "{close[0]}"?' if close else _RESULT_EXAMPLE
+        return Problem(RESULTS, f"has the scheme {name!r}, which is no result backend.", remedy)
     if isinstance(cause, ModuleNotFoundError) and cause.name:
         return Problem(RESULTS, f"needs {cause.name}, which is not installed.", f"Install {cause.name}.")
     if isinstance(error, ResultBackendError):

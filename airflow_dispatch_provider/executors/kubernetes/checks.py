@@ -77,11 +77,6 @@ def _namespace_problems(conf: Any) -> Iterator[Problem]:
         if wrong or (len(given) > 1 and "" in given):
             remedy = "Use small letters, digits and -, at most 63, e.g. team-a."
             yield _problem(option, f"names {(wrong or [''])[0]!r}, which can be no namespace.", remedy)
-    if listed and not conf.getboolean(SECTION, "multi_namespace_mode"):
-        remedy = "Set multi_namespace_mode to True, or leave the list out."
-        yield _problem(
-            "multi_namespace_mode_namespace_list", "is not used without multi_namespace_mode.", remedy
-        )
 
 
 def _delete_problems(conf: Any) -> Iterator[Problem]:

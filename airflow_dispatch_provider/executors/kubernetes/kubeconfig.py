@@ -61,6 +61,9 @@ class Kubeconfig:
             reason = "does not exist" if not _exists(path) else f"is no kubeconfig ({type(error).__name__})"
             yield "config_file", f"names a file that {reason}.", "Give the path of a kubeconfig."
             return
+        if not names:
+            yield "config_file", "names a file without contexts.", "Give the path of a kubeconfig."
+            return
         if context is not None and context not in names:
             close = get_close_matches(context, names, n=1)
             remedy = f'Did you mean "{close[0]}"?' if close else f"Use one of these: {', '.join(names)}."

@@ -134,10 +134,10 @@ def check(case: Case, validate: Validate, home: str) -> None:
     ], answer.findings
     (finding,) = answer.findings
     assert answer.code == (1 if case.severity == "mistake" else 0)
-    assert case.found in finding["found"]
-    assert case.remedy in finding["remedy"]
+    assert case.found in finding["found"], finding
+    assert case.remedy in finding["remedy"], finding
     mended = validate(_mended(case, finding["remedy"]))
-    assert (mended.code, mended.findings) == (0, [])
+    assert (mended.code, mended.findings) == (0, []), mended.findings
 
 
 def _mended(case: Case, remedy: str) -> Configuration:

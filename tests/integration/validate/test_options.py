@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import pytest
 
-from .cases_options import CASES, CELERY, FILES, KUBERNETES, of
+from . import cases_celery, cases_kubernetes, cases_options
+from .cases_options import CELERY, FILES, KUBERNETES, of
 from .harness import Case, Configuration, Validate, check, parameters
 
 
-@pytest.mark.parametrize("case", **parameters(CASES))
+@pytest.mark.parametrize(
+    "case", **parameters([*cases_options.CASES, *cases_celery.CASES, *cases_kubernetes.CASES])
+)
 def test_mistake_is_named_once_and_its_remedy_works(case: Case, validate: Validate, home: str) -> None:
     check(case, validate, home)
 
