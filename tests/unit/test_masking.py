@@ -110,17 +110,20 @@ def test_what_is_no_secret_stays(text):
     assert masked(text) == text
 
 
+def _fail() -> None:
+    try:
+        raise ValueError(f"redis://:{SECRET}@h:1/0")
+    except ValueError as error:
+        raise RuntimeError(f"no\nbroker amqp://{SECRET}@h//") from error
+
+
 def test_exceptions_are_masked_in_one_line_and_in_a_traceback():
     """Also the one that caused it."""
-    try:
-        try:
-            raise ValueError(f"redis://:{SECRET}@h:1/0")
-        except ValueError as error:
-            raise RuntimeError(f"no\nbroker amqp://{SECRET}@h//") from error
-    except RuntimeError as error:
-        assert describe(error) == f"RuntimeError: no broker amqp://{MASK}@h//"
-        assert f"redis://{MASK}@h:1/0" in traceback_of(error)
-        assert SECRET not in traceback_of(error)
+    with pytest.raises(RuntimeError) as caught:
+        _fail()
+    assert describe(caught.value) == f"RuntimeError: no broker amqp://{MASK}@h//"
+    assert f"redis://{MASK}@h:1/0" in traceback_of(caught.value)
+    assert SECRET not in traceback_of(caught.value)
 
 
 def test_a_line_has_an_end():

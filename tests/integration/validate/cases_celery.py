@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501  (a table: a case is a line)
 """Brokers, result backends and transports that cannot be used, as far as that is known offline."""
 
 from __future__ import annotations

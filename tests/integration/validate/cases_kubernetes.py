@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501  (a table: a case is a line)
 """Clusters, namespaces and pods that cannot be, as far as that is known without asking an API server."""
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501  (a table: a case is a line)
 from __future__ import annotations
-
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
 from .harness import Case, airflow_cfg, case
 
@@ -93,10 +92,10 @@ URL = "redis://other:6379/0"
 NAMES = [
     celery("section misspelt", f'{{"<>": {{"broker_url": "{URL}"}}}}', "celry", "celry.broker_url", "section that does not exist", "$1"),
     celery("section of its own option", f'{{"<>": {{"broker_url": "{URL}"}}}}', "broker", "broker.broker_url", "section that does not exist", "$1"),
-    celery("section of Airflow 2", f'{{"<>": {{"default_queue": "q"}}}}', "celery", "celery.default_queue", "is called [operators] default_queue by now", "operators", "Set [operators] default_queue"),
+    celery("section of Airflow 2", '{"<>": {"default_queue": "q"}}', "celery", "celery.default_queue", "is called [operators] default_queue by now", "operators", "Set [operators] default_queue"),
     celery("option misspelt", f'{{"celery": {{"<>": "{URL}"}}}}', "brokr_url", "celery.brokr_url", "option that [celery] does not have", "$1"),
     celery("command misspelt", f'{{"celery": {{"<>": "echo {URL}"}}}}', "brokr_url_cmd", "celery.brokr_url_cmd", "option that [celery] does not have", "broker_url_cmd", 'Did you mean "broker_url"'),
-    celery("option of another section", f'{{"<>": {{"default_queue": "q"}}}}', "operator", "operator.default_queue", "section that does not exist", "$1"),
+    celery("option of another section", '{"<>": {"default_queue": "q"}}', "operator", "operator.default_queue", "section that does not exist", "$1"),
     celery("option that never was", '{"celery": {<>}}', '"colour": "red"', "celery.colour", "option that [celery] does not have", **LEAVE_OUT),
     celery("option that is gone", '{"celery": {<>}}', '"stalled_task_timeout": "9"', "celery.stalled_task_timeout", "[scheduler] task_queued_timeout by now", '"operation_timeout": 3', "Set [scheduler] task_queued_timeout"),
     celery("the router's option", '{"dispatch": {<>}}', '"routes": "[]"', "dispatch.routes", "is set by the router", **LEAVE_OUT),
