@@ -34,6 +34,7 @@ _ASSIGNED = re.compile(
     r"""("[^"]*"|'[^']*'|[^\s,;&)}\]]+)""",
     re.IGNORECASE,
 )
+_PASSWORD = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d)\S{6,}")
 _CONVERTED = re.compile(r"(cast to integer value as|invalid literal for int\(\) with base 10:) .*", re.DOTALL)
 """Python quotes what it takes for a port: the first part of a password in which a ``/`` is not written ``%2F``."""
 
@@ -59,6 +60,12 @@ def _starts(text: str) -> list[int]:
         if not (is_parameter and starts and not re.search(r"\s", text[starts[-1] : start])):
             starts.append(start)
     return starts
+
+
+def may_be_secret(text: str) -> bool:
+    """Whether a text that stands where it does not belong looks like a password: small and capital letters and digits
+    in one word. It is not a test for what belongs where it stands."""
+    return _PASSWORD.fullmatch(text) is not None
 
 
 def one_line(text: str) -> str:

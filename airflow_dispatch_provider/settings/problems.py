@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.masking import may_be_secret
 
 REMEDIES: Mapping[str, str] = {
     "backends": 'Give an object of backends by name, e.g. {"local": {"executor": "LocalExecutor", "slots": 8}}.',
@@ -97,6 +98,8 @@ def show(value: Any) -> str:
         return _KINDS[type(value)] if value else f"an empty {_KINDS[type(value)].split()[-1]}"
     if isinstance(value, str) and "://" in value:
         return "a URL"
+    if isinstance(value, str) and may_be_secret(value):
+        return "text that may be a secret"
     text = json.dumps(value, default=str, ensure_ascii=False).encode(errors="backslashreplace").decode()
     return text if len(text) <= 60 else text[:56] + "..." + text[-1]
 
