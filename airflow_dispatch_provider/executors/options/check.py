@@ -32,6 +32,7 @@ _WRONG_KIND = {
     "positive": ("is not a whole number of 1 or more.", "Give a whole number of 1 or more, e.g. 16."),
     "number": ("is not a number.", "Give a number, e.g. 1.5."),
     "flag": ("is neither true nor false.", "Give True or False, e.g. True."),
+    "template": ("is neither fork nor exec.", "Give fork or exec, e.g. fork."),
     "object": ("is not a JSON object.", "Give a JSON object as text, e.g. {}."),
 }
 
@@ -177,4 +178,5 @@ _READERS: Mapping[str, Any] = {
     "number": _reads("getfloat"),
     "flag": _reads("getboolean"),
     "object": _is_object,
+    "template": lambda text: text.strip() in ("fork", "exec"),
 }

@@ -142,6 +142,7 @@ VALUES = [
     kubernetes("number of lines", '{"kubernetes_executor": {"running_pod_log_lines": <>}}', "0", "kubernetes_executor.running_pod_log_lines", *NOT_A_NUMBER),
     kubernetes("flag in words", '{"kubernetes_executor": {"delete_worker_pods": "<>"}}', "never", "kubernetes_executor.delete_worker_pods", "neither true nor false", "$e"),
     kubernetes("retries in words", '{"kubernetes_executor": {"pod_launch_failure_retries": "<>"}}', "one", "kubernetes_executor.pod_launch_failure_retries", *NOT_A_NUMBER),
+    case("template of another kind", "spawn", "[dispatch] backends.c.config.dispatch.local_template", "neither fork nor exec", "$e", cfg=of(LOCAL, '{"dispatch": {"local_template": "<>"}}'), files=FILES),
     case("value of a variable", "many", "AIRFLOW_DISPATCH__C__DISPATCH__CELERY_MAX_UNSENT", *NOT_A_NUMBER, cfg=of(CELERY, "{}"), env={"AIRFLOW_DISPATCH__C__DISPATCH__CELERY_MAX_UNSENT": "<>"}, files=FILES),
     case("value that stands in airflow.cfg, once for all", "0", "[kubernetes_executor] running_pod_log_lines", *NOT_A_NUMBER, cfg=TWO_CLUSTERS, files=FILES),
 ]  # fmt: skip
