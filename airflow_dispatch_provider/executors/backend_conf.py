@@ -203,12 +203,15 @@ class BackendConf:
                 return self._fetch(section, key, options)
         return None
 
-    def _fetch(self, section: str, key: str, options: Mapping[str, str]) -> str | None:
+    def _fetch(self, section: str, key: str, options: Mapping[str, str]) -> str:
         if (section, key) not in self._fetched:
             command = options.get(f"{key}_cmd")
             value = self._run(section, key, command) if command else _secret(options[f"{key}_secret"])
-            if value is None:
-                return None
+            if value is None:  # Airflow's own value would be another broker, or another cluster.
+                message = (
+                    f"The secret for [{section}] {key} of the backend {self._backend!r} cannot be found."
+                )
+                raise AirflowConfigException(message)
             self._fetched[section, key] = value
         return self._fetched[section, key]
 

@@ -191,7 +191,9 @@ class _Parser:
         if not isinstance(value, dict):
             example = 'Give an object, e.g. {"executor": "LocalExecutor", "slots": 8}.'
             # What is no backend may have no name either, but a password that a quote too few has brought here.
-            self._report(["backends", "?"] if may_be_secret(name) else steps, f"found {show(value)}.", example)
+            self._report(
+                ["backends", "?"] if may_be_secret(name) else steps, f"found {show(value)}.", example
+            )
             return None
         backend = self._validate(_BACKEND, value, steps, tuple(BackendSettings.__dataclass_fields__))
         if isinstance(executor := value.get("executor"), str) and executor:

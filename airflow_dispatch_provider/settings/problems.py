@@ -21,7 +21,7 @@ REMEDIES: Mapping[str, str] = {
     "slots": 'Give a whole number from 1 to 1000000, e.g. 16, or "workers".',
     "fallback_slots": "Give a whole number from 0 to 1000000, e.g. 16.",
     "cordoned": "Give true or false.",
-    "config": 'Give an object of sections with options, e.g. {"celery": {"worker_concurrency": 8}}.',
+    "config": 'Give an object of sections with options, e.g. {"celery": {"broker_url": "redis://broker:6379/0"}}.',
     "routes": 'Give a list of routes, e.g. [{"queue": "gpu", "to": ["BACKEND"]}].',
     "route": 'Give an object, e.g. {"queue": "gpu", "to": ["BACKEND"]}.',
     "queue": 'Give a queue name or a glob in quotes, e.g. "gpu-*".',
@@ -44,7 +44,7 @@ REMEDIES: Mapping[str, str] = {
 
 _CONFIG_REMEDIES = {
     1: REMEDIES["config"],
-    2: 'Give an object of options, e.g. {"worker_concurrency": 8}.',
+    2: 'Give an object of options, e.g. {"broker_url": "redis://broker:6379/0"}.',
     3: "Give text, a number, true or false.",
 }
 """By the number of steps to the value."""

@@ -251,7 +251,9 @@ def _no_transport(name: str, error: Exception) -> Problem:
     close = get_close_matches(name, TRANSPORT_ALIASES, n=1)
     remedy = f'Did you mean "{close[0]}"?' if close else "Use redis, amqp, sqs or another transport of kombu."
     if name in TRANSPORT_ALIASES:
-        return Problem(BROKER, f"cannot be used: {describe(error)}", f"Install what kombu needs for {name}://.")
+        return Problem(
+            BROKER, f"cannot be used: {describe(error)}", f"Install what kombu needs for {name}://."
+        )
     return Problem(BROKER, f"has the scheme {name!r}, which is no transport.", remedy)
 
 

@@ -13,8 +13,8 @@ from typing import Literal
 from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES
 
 Kind = Literal["text", "whole", "positive", "number", "flag", "object", "template"]
-"""What a value has to be. ``whole`` is a whole number, ``positive`` one of 1 or more, ``object`` JSON, ``template`` a way
-to make the LocalExecutor's template process."""
+"""What a value has to be. ``whole``: a whole number; ``positive``: one of 1 or more; ``object``: JSON;
+``template``: a way to make the LocalExecutor's template process."""
 
 _WORKERS = "is read by Celery's workers, which do not see a backend's config."
 _FLOWER = "is read by Flower, which does not see a backend's config."

@@ -139,6 +139,7 @@ VALUES = [
     celery("no JSON", '{"celery": {"extra_celery_config": "<>"}}', "task_compression: gzip", "celery.extra_celery_config", "is not a JSON object", "$e"),
     celery("JSON that is no object", '{"celery": {"result_backend_sqlalchemy_engine_options": "<>"}}', "[1]", "celery.result_backend_sqlalchemy_engine_options", "is not a JSON object", "$e"),
     celery("command that fails", '{"celery": {"broker_url_cmd": "<>"}}', "false", "celery.broker_url_cmd", "cannot be read", f"echo -n {URL}", "Correct the command"),
+    celery("secret that is not there", '{"celery": {<>}}', '"broker_url_secret": "no/such"', "celery.broker_url_secret", "cannot be read", f'"broker_url": "{URL}"', "Correct the command or the secret"),
     kubernetes("number of lines", '{"kubernetes_executor": {"running_pod_log_lines": <>}}', "0", "kubernetes_executor.running_pod_log_lines", *NOT_A_NUMBER),
     kubernetes("flag in words", '{"kubernetes_executor": {"delete_worker_pods": "<>"}}', "never", "kubernetes_executor.delete_worker_pods", "neither true nor false", "$e"),
     kubernetes("retries in words", '{"kubernetes_executor": {"pod_launch_failure_retries": "<>"}}', "one", "kubernetes_executor.pod_launch_failure_retries", *NOT_A_NUMBER),

@@ -71,6 +71,14 @@ def test_an_option_can_come_from_a_secrets_backend(monkeypatch):
     assert make(celery={"broker_url_secret": "path/of/it"}).get("celery", "broker_url") == SECRET
 
 
+def test_a_secret_that_is_not_there_is_not_replaced_by_airflows_own_value():
+    """Which would be another broker."""
+    with pytest.raises(
+        AirflowConfigException, match=r"The secret for \[celery\] broker_url of the backend 'gpu'"
+    ):
+        make(celery={"broker_url_secret": "no/such"}).get("celery", "broker_url")
+
+
 def test_the_environment_wins(monkeypatch):
     """One variable for each backend, section and option; a command or a secret in one, too."""
     assert (
