@@ -19,7 +19,7 @@ from airflow.configuration import conf as airflow_conf
 from celery import Celery
 from celery.app.backends import BACKEND_ALIASES
 from kombu.transport import TRANSPORT_ALIASES
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, make_url
 
 from airflow_dispatch_provider.exceptions import Problem
 from airflow_dispatch_provider.executors.celery.result_sources import backend_class
@@ -34,6 +34,11 @@ _ESCAPES = (
     "Write a / in a user name or password as %2F, a # as %23, a ? as %3F and an @ as %40; in airflow.cfg, with %%"
     " in place of %."
 )
+_ENDS_EARLY = "has a character in its user name or password that ends them there."
+_BLANK = ("has a blank or a line break in it.", "Remove it; a command has to print the URL alone.")
+_READ_OTHERWISE = ("azureservicebus", "azurestoragequeues", "sqla", "sqlalchemy")
+"""Transports that take a password as it is."""
+
 _OF_THE_URL = {"hostname", "password", "port", "transport", "userid", "virtual_host"}
 """What kombu takes from a URL, and would take from its parameters once more."""
 
@@ -78,28 +83,49 @@ def app_problems(app: Celery) -> list[Problem]:
 def _url_problems(conf: Any) -> Iterator[Problem]:
     # Kombu drops a line break at the end, which many a command prints; SQLAlchemy does not.
     broker = (conf.get("celery", "broker_url", fallback=None) or "").rstrip()
-    wrong = [each for url in broker.split(";") if (each := _wrong_url(url) or _wrong_broker(url))]
-    if wrong:
+    urls = broker.split(";") if broker else []
+    if wrong := [each for url in urls if (each := _wrong_broker(url))]:
         yield Problem(BROKER, *wrong[0])
     result = conf.get("celery", "result_backend", fallback=None) or ""
-    if "://" in result and (found := _wrong_url(result.split(";")[0])):
+    if result.startswith("db+"):
+        found = _wrong_database(result.removeprefix("db+"))
+    else:
+        found = _wrong_url(result.split(";")[0]) if "://" in result else None
+    if found:
         yield Problem(RESULTS, *found)
 
 
 def _wrong_url(url: str) -> tuple[str, str] | None:
-    """What is wrong with it, and a remedy."""
+    """What is wrong with a URL that is read as RFC 3986 has it, and a remedy."""
     scheme, mark, rest = url.partition("://")
     if not mark:
         return "is not a URL.", "Write scheme, host and port, e.g. redis://broker:6379/0."
     if re.search(r"\s", url):
-        return "has a blank or a line break in it.", "Remove it; a command has to print the URL alone."
+        return _BLANK
+    if scheme.partition("+")[0] in _READ_OTHERWISE:
+        return None
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     if "@" in rest and "@" not in authority:
-        return "has a character in its user name or password that ends them there.", _ESCAPES
-    if not _has_port(url):
-        port = "has a port that is not a number from 0 to 65535."
-        return port, f"Write the port as a number, e.g. {scheme}://host:6379."
-    return None
+        return _ENDS_EARLY, _ESCAPES
+    return None if _has_port(url) else _no_port(scheme)
+
+
+def _wrong_database(url: str) -> tuple[str, str] | None:
+    """The same for SQLAlchemy, which takes all up to the first ``@`` for a password."""
+    if re.search(r"\s", url):
+        return _BLANK
+    try:
+        host = make_url(url).host
+    except ValueError:
+        return _no_port(f"db+{url.partition('://')[0]}")
+    except Exception:
+        return "is not a URL of SQLAlchemy's.", _RESULT_EXAMPLE
+    return (_ENDS_EARLY, _ESCAPES) if "@" in (host or "") else None
+
+
+def _no_port(scheme: str) -> tuple[str, str]:
+    remedy = f"Write the port as a number, e.g. {scheme}://host:6379."
+    return "has a port that is not a number from 0 to 65535.", remedy
 
 
 def _has_port(url: str) -> bool:
@@ -112,9 +138,12 @@ def _has_port(url: str) -> bool:
 
 
 def _wrong_broker(url: str) -> tuple[str, str] | None:
+    if wrong := _wrong_url(url):
+        return wrong
     scheme, _, _ = url.partition("://")
     parts = urlsplit(url)
-    if doubled := sorted(_OF_THE_URL & dict(parse_qsl(parts.query)).keys()):
+    doubled = [] if "+" in scheme else sorted(_OF_THE_URL & dict(parse_qsl(parts.query)).keys())
+    if doubled:
         remedy = f"Write user and password before the host, e.g. {scheme}://user:password@host."
         return f"has {doubled[0]} as a parameter, which kombu takes from the URL itself.", remedy
     if scheme in _REDIS and not parts.path.strip("/").isdigit() and parts.path.strip("/"):
@@ -162,7 +191,7 @@ def _ssl_problems(conf: Any) -> Iterator[Problem]:
     if all(os.access(path, os.R_OK) for path in used.values() if path):
         yield from _certificate_problems(used)
     broker = conf.get("celery", "broker_url", fallback=None) or ""
-    if not re.match(r"(amqps?|rediss?|sentinel)://", broker):
+    if broker and not re.search(r"(amqps?|rediss?|sentinel)://", broker):
         remedy = "Leave ssl_active out; only amqp, redis and sentinel take it."
         yield Problem("[celery] ssl_active", "is set for a broker that cannot use it.", remedy)
 

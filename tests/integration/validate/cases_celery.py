@@ -65,7 +65,9 @@ RESULT_BACKENDS = [
     results("dialect misspelt", "db+postgresqll://u:p@h/db", "cannot be used", "db+sqlite:////tmp/r.db", "Correct it"),
     results("driver that is not installed", "db+mysql://u:p@h/db", "needs MySQLdb, which is not installed", "db+sqlite:////tmp/r.db", "Install MySQLdb"),
     results("line break at the end", "db+sqlite:////tmp/r.db\\n", "a blank or a line break", "db+sqlite:////tmp/r.db", "Remove it"),
-    results("slash in the password", "db+postgresql+psycopg2://u:hunter2/x@h/db", "ends them there", "db+postgresql+psycopg2://u:hunter2%%2Fx@h/db", **ESCAPED),
+    results("at sign in the password", "db+postgresql+psycopg2://u:hunter2@x@h/db", "ends them there", "db+postgresql+psycopg2://u:hunter2%%40x@h/db", **ESCAPED),
+    results("port in words", "db+postgresql+psycopg2://u:p@h:port/db", "port that is not a number", "db+sqlite:////tmp/r.db", "Write the port as a number"),
+    results("no URL of a database", "db+sqlite", "is not a URL of SQLAlchemy's", "db+sqlite:////tmp/r.db", "Name a database"),
     results("no results at all", "disabled://", "cannot be used", "db+sqlite:////tmp/r.db", "Name a database"),
     results("TLS without a mode", "rediss://h:6379/0", "ssl_cert_reqs", "rediss://h:6379/0?ssl_cert_reqs=CERT_REQUIRED", "Correct it"),
 ]  # fmt: skip

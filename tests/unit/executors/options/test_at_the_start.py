@@ -14,7 +14,7 @@ from celery import Celery
 from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.executors.backend import Backend
 from airflow_dispatch_provider.executors.backend_conf import BackendConf
-from airflow_dispatch_provider.executors.celery.checks import app_problems
+from airflow_dispatch_provider.executors.celery.checks import app_problems, conf_problems
 from airflow_dispatch_provider.executors.kubernetes.cluster import Cluster
 from airflow_dispatch_provider.executors.options.check import OptionCheck
 from airflow_dispatch_provider.routing.model import Route, Target
@@ -107,3 +107,27 @@ def test_a_router_refuses_to_start_over_a_name_that_does_not_exist(monkeypatch):
         DispatchConfigError, match=r"backends\.x\.config\.celry\.broker_url.*Did you mean \"celery\""
     ):
         DispatchExecutor().start()
+
+
+@pytest.mark.parametrize(
+    ("broker", "result"),
+    [
+        ("redis://:p%2Fw@h:6379/0", "db+postgresql+psycopg2://u:p/w#x@h:5432/db?sslmode=require"),
+        ("rediss://user:p:w@h/", "rediss://h/0?ssl_cert_reqs=required"),
+        ("redis+socket:///run/redis.sock?virtual_host=1", "cache+memcached://a:1;b:2/"),
+        ("sentinel://:p@a:26379;sentinel://:p@b:26379/0", "rpc://"),
+        ("amqp://u:p@h:5672//vhost;amqp://u:p@i//", "db+sqlite:////tmp/r.db"),
+        ("pyamqp://[fe80::1]:5672//\n", "mongodb://u:p@a:1,b:2/db"),
+        ("sqs://", "db+mysql://h/db"),
+        ("azureservicebus://policy:a/key+with=@namespace", "db+postgresql://u@h/db"),
+        ("sqla+postgresql://u:p/w@h/db", "s3://bucket"),
+        ("filesystem://", "disabled"),
+        ("memory://", "db+sqlite://"),
+    ],
+)
+def test_urls_of_every_kind_are_right(broker, result):
+    """What is written as the documentation of kombu, Celery and SQLAlchemy has it."""
+    assert (
+        conf_problems(BackendConf("x", {"celery": {"broker_url": broker, "result_backend": result}}, conf))
+        == []
+    )

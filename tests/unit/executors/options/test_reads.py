@@ -45,7 +45,12 @@ ASKED_OTHERWISE = {
     ("celery", "sync_parallelism"),
     ("celery", "task_publish_max_retries"),
 }
-UNDESCRIBED = {("celery", "broker_connection_retry_on_startup")}
+UNDESCRIBED = {
+    ("celery", "broker_connection_retry_on_startup"),
+    # Up to Airflow 3.1, in the defaults alone.
+    ("celery", "worker_precheck"),
+    ("kubernetes_executor", "worker_pods_queued_check_interval"),
+}
 OPTIONS = {
     "CeleryExecutor": {
         "celery": {"broker_url": "redis://nowhere/0", "ssl_active": "True", "ssl_mutual_tls": "False"}
