@@ -10,14 +10,8 @@ from typing import Any
 
 from airflow_dispatch_provider.cli.surroundings import tests_connections
 from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
-from airflow_dispatch_provider.executors.backend import (
-    Backend,
-    clashes,
-    import_executor_class,
-    workload_kinds,
-)
+from airflow_dispatch_provider.executors.backend import import_executor_class, workload_kinds
 from airflow_dispatch_provider.executors.backend_conf import unread_options
-from airflow_dispatch_provider.executors.protocols import ChecksConfig
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,
     EXECUTE_TASK,
@@ -87,29 +81,6 @@ def import_problems(statuses: Sequence[BackendStatus], place: str) -> Iterator[P
     for status in statuses:
         if status.missing is not None:
             yield Problem(f"{place}backends.{status.name}.executor", status.missing, "")
-
-
-def option_problems(settings: Settings, conf: Any, place: str) -> Iterator[Problem]:
-    """What executors that can be imported find wrong in their own options, and with each other."""
-    team = getattr(conf, "team_name", None)
-    backends = {
-        name: Backend(name, backend, settings.limits, conf, team)
-        for name, backend in settings.backends.items()
-    }
-    for name, backend in backends.items():
-        try:
-            # Only those are made that can be asked: others might start processes in their constructor.
-            if not hasattr(import_executor_class(backend.settings), "config_problems"):
-                continue
-            executor = backend.executor
-            found = executor.config_problems() if isinstance(executor, ChecksConfig) else ()
-        except BackendUnavailable:
-            continue
-        except Exception as error:
-            found = [Problem("executor", f"cannot be made: {type(error).__name__}: {error}", "")]
-        for problem in found:
-            yield Problem(f"{place}backends.{name}: {problem.where}", problem.found, problem.remedy)
-    yield from clashes(backends.values(), place)
 
 
 def warnings(

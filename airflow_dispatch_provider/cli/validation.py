@@ -10,9 +10,9 @@ from typing import Any
 from airflow_dispatch_provider.cli.inspection import (
     import_problems,
     inspect_backends,
-    option_problems,
     warnings,
 )
+from airflow_dispatch_provider.cli.option_findings import check_options
 from airflow_dispatch_provider.cli.surroundings import surrounding_problems, surrounding_warnings
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.executors.by_name import entry_problems
@@ -90,8 +90,10 @@ def validate(source: SettingsSource, conf: Any, team: str | None, config_file: s
     place = f"{source.config_file}: " if source.config_file else "[dispatch] "
     statuses = inspect_backends(settings)
     named = [] if around else entry_problems(team, settings)
-    wrong = [*around, *named, *import_problems(statuses, place), *option_problems(settings, conf, place)]
-    doubts = [*warnings(settings, statuses, conf, place), *([] if around else surrounding_warnings(settings))]
+    options, doubtful = check_options(settings, conf, place)
+    wrong = [*around, *named, *import_problems(statuses, place), *options]
+    doubts = [*warnings(settings, statuses, conf, place), *doubtful]
+    doubts += [] if around else surrounding_warnings(settings)
     return Answer((*_findings(MISTAKE, wrong), *_findings(WARNING, doubts)), settings)
 
 

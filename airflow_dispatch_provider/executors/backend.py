@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.executor_utils import ExecutorName
 
-from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
+from airflow_dispatch_provider.exceptions import BackendUnavailable, DispatchConfigError, Problem
 from airflow_dispatch_provider.executors.backend_conf import BackendConf
 from airflow_dispatch_provider.executors.metrics import count_failure
 from airflow_dispatch_provider.executors.protocols import (
@@ -22,6 +22,7 @@ from airflow_dispatch_provider.executors.protocols import (
     ReportsNoRoom,
     ReturnsWork,
 )
+from airflow_dispatch_provider.masking import masked, traceback_of
 from airflow_dispatch_provider.routing.circuit import Circuit, CircuitState
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,
@@ -102,7 +103,7 @@ class Backend:
         self.settings = settings
         self.circuit = Circuit(limits.retry_min_delay, limits.retry_max_delay)
         self.started = False
-        self._conf = BackendConf(name, {**settings.config, "core": _core_options(settings)}, base_conf)
+        self.conf = BackendConf(name, {**settings.config, "core": _core_options(settings)}, base_conf)
         self._team_name = team_name
         self._executor: BaseExecutor | None = None
         self._kinds: frozenset[str] = frozenset()
@@ -114,12 +115,17 @@ class Backend:
     def executor(self) -> BaseExecutor:
         """Made on first use, not started; raises what its import or constructor raises."""
         if self._executor is None:
-            cls = view_of(import_executor_class(self.settings), self._conf)
+            cls = view_of(import_executor_class(self.settings), self.conf)
             options = {"team_name": self._team_name} if self._team_name and AIRFLOW_V_3_2_PLUS else {}
             executor = cls(parallelism=self.settings.configured_slots, **options)
             executor.name = ExecutorName(module_path=self.settings.class_path, alias=self.name, **options)
             self._executor, self._kinds = executor, workload_kinds(executor)
         return self._executor
+
+    def conf_problems(self) -> Sequence[Problem]:
+        """See ``protocols.ChecksConf``; raises what the import of the executor raises."""
+        cls: Any = import_executor_class(self.settings)
+        return cls.conf_problems(self.conf) if hasattr(cls, "conf_problems") else ()
 
     def use(self, settings: BackendSettings) -> None:
         """Take over changed slots and cordon."""
@@ -166,10 +172,20 @@ class Backend:
             free = 0
         return BackendView(free, None, self._kinds)
 
-    def start(self, now: float, prepare: Callable[[BaseExecutor], None]) -> bool:
-        """Make and start the executor; False where that failed, to be tried again when the circuit allows."""
+    def start(
+        self,
+        now: float,
+        prepare: Callable[[BaseExecutor], None],
+        check: Callable[[], Sequence[Problem]] = tuple,
+    ) -> bool:
+        """Make and start the executor; False where that failed, to be tried again when the circuit allows.
+
+        :param check: tells what it could not read in its configuration; called before it is made
+        """
 
         def make_and_start() -> bool:
+            if problems := check():
+                raise DispatchConfigError(problems)
             executor: Any = self.executor
             prepare(executor)
             executor.start()
@@ -203,7 +219,7 @@ class Backend:
         try:
             return action()
         except Exception as error:
-            self._failed(what, now, f"{type(error).__name__}: {error}", error)
+            self._failed(what, now, masked(f"{type(error).__name__}: {error}"), error)
             return otherwise
 
     def _failed(self, what: str, now: float, reason: str, error: Exception | None = None) -> None:
@@ -211,9 +227,10 @@ class Backend:
         self.circuit = self.circuit.failed(now, reason, random.random())
         count_failure(self.name)
         delay = (self.circuit.retry_at or now) - now
-        message = "Backend %r failed in %s and gets no new work until it recovers; next try in %.1f s. %s"
+        message = "Backend %r failed in %s and gets no new work until it recovers; next try in %.1f s. %s%s"
         level = logging.ERROR if news else logging.DEBUG
-        log.log(level, message, self.name, what, delay, reason, exc_info=error if news else None)
+        details = f"\n{traceback_of(error)}" if error is not None and news else ""
+        log.log(level, message, self.name, what, delay, reason, details)
 
     def _succeeded(self, now: float) -> None:
         if self.circuit.error is not None:

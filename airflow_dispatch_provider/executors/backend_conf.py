@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,7 @@ from configparser import InterpolationError
 from pathlib import Path
 from typing import Any
 
-from airflow.configuration import AIRFLOW_HOME, run_command
+from airflow.configuration import AIRFLOW_HOME, expand_env_var, run_command
 from airflow.configuration import conf as airflow_conf
 from airflow.exceptions import AirflowConfigException
 from airflow.providers_manager import ProvidersManager
@@ -23,7 +22,9 @@ from airflow_dispatch_provider.settings.presets import Hybrid
 from airflow_dispatch_provider.settings.source import SettingsSource
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
-_TRUE, _FALSE = {"true", "t", "1", "yes", "y", "on"}, {"false", "f", "0", "no", "n", "off"}
+PREFIX = "AIRFLOW_DISPATCH__"
+FORMS = ("", "_cmd", "_secret")
+"""Ends of an option's name: for its value, for a command, and for a key of the secrets backend that give it."""
 
 
 def settings_source(conf: Any, hybrid: Hybrid | None = None) -> SettingsSource:
@@ -63,16 +64,50 @@ def unread_options(settings: Settings) -> Iterator[Problem]:
 
 def environment_variable(backend: str, section: str, key: str) -> str:
     """The variable that overrides one option of one backend."""
-    parts = (re.sub(r"[^A-Za-z0-9]", "_", part).upper() for part in (backend, section, key))
-    return "AIRFLOW_DISPATCH__" + "__".join(parts)
+    return PREFIX + "__".join(map(in_variables, (backend, section, key)))
+
+
+def in_variables(name: str) -> str:
+    """A backend's, section's or option's name as it stands in the name of a variable."""
+    return re.sub(r"[^A-Za-z0-9]", "_", name).upper()
+
+
+def read_as(getter: str, text: str, **kwargs: Any) -> Any:
+    """What a getter of Airflow's configuration, e.g. ``getint``, makes of this text. Raises ValueError where it cannot
+    read it; the text is no part of that error."""
+    try:
+        return getattr(type(airflow_conf), getter)(_Text(text), "", "", **kwargs)
+    except (AirflowConfigException, ValueError):
+        raise ValueError(getter) from None
+
+
+class _Text:
+    """Stands in for Airflow's parser, where its own getters ask for the text that they are to convert."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def get(self, *args: Any, **kwargs: Any) -> str:
+        return self._text
+
+
+def automatic(text: str) -> str | int | float | bool:
+    """What ``getsection`` of Airflow's configuration makes of a text."""
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            pass
+    return {"t": True, "true": True, "f": False, "false": False}.get(text.lower(), text)
 
 
 class BackendConf:
     """Stands in for ``executor.conf`` of one backend.
 
-    An option comes from, in this order: the backend's environment variable, its ``config``, the command or
-    the secret that its ``config`` names, Airflow's own configuration. Names are case-insensitive, as in
-    Airflow. Can be pickled: executors send it to their child processes; a secret that was fetched is not
+    An option comes from, in this order: the backend's environment variables, its ``config``, Airflow's own
+    configuration. In both of the first, ``<option>_cmd`` and ``<option>_secret`` stand for a command and a key of
+    the secrets backend that give it. Names are case-insensitive, as in Airflow, and texts are read as Airflow's own
+    getters read them. Can be pickled: executors send it to their child processes; a secret that was fetched is not
     part of the pickle. Its repr names options, never values.
     """
 
@@ -105,25 +140,22 @@ class BackendConf:
         return self._base.get(section, key, *args, **kwargs) if own is None else own
 
     def get_mandatory_value(self, section: str, key: str, **kwargs: Any) -> str:
-        return str(self._typed("get_mandatory_value", section, key, str, kwargs))
+        return str(self._typed("get_mandatory_value", section, key, kwargs))
 
     def getint(self, section: str, key: str, **kwargs: Any) -> int:
-        return int(self._typed("getint", section, key, int, kwargs))
+        return int(self._typed("getint", section, key, kwargs))
 
     def getfloat(self, section: str, key: str, **kwargs: Any) -> float:
-        return float(self._typed("getfloat", section, key, float, kwargs))
+        return float(self._typed("getfloat", section, key, kwargs))
 
     def getboolean(self, section: str, key: str, **kwargs: Any) -> bool:
-        return bool(self._typed("getboolean", section, key, _boolean, kwargs))
+        return bool(self._typed("getboolean", section, key, kwargs))
 
     def getjson(self, section: str, key: str, **kwargs: Any) -> Any:
-        return self._typed("getjson", section, key, json.loads, kwargs)
+        return self._typed("getjson", section, key, kwargs)
 
     def getlist(self, section: str, key: str, delimiter: str = ",", **kwargs: Any) -> Any:
-        def split(text: str) -> list[str]:
-            return [item.strip() for item in text.split(delimiter)] if text.strip() else []
-
-        return self._typed("getlist", section, key, split, {"delimiter": delimiter, **kwargs})
+        return self._typed("getlist", section, key, {"delimiter": delimiter, **kwargs})
 
     def has_option(self, section: str, option: str, **kwargs: Any) -> bool:
         if self._own(section, option) is not None:
@@ -132,15 +164,16 @@ class BackendConf:
 
     def getsection(self, section: str, **kwargs: Any) -> dict[str, Any] | None:
         base: dict[str, Any] | None = self._delegate("getsection")(section, **kwargs)
-        own = {key: self._own(section, key) for key in self._own_keys(section)}
+        texts = {key: self._own(section, key) for key in self._own_keys(section)}
+        own = {key: automatic(text) for key, text in texts.items() if text is not None}
         return {**(base or {}), **own} if own else base
 
-    def _typed(self, getter: str, section: str, key: str, convert: Any, kwargs: dict[str, Any]) -> Any:
+    def _typed(self, getter: str, section: str, key: str, kwargs: dict[str, Any]) -> Any:
         own = self._own(section, key)
         if own is None:
             return self._delegate(getter)(section, key, **kwargs)
         try:
-            return convert(own)
+            return read_as(getter, own, **kwargs)
         except ValueError:
             message = (
                 f"The option [{section}] {key} of the backend {self._backend!r} has a value that {getter} "
@@ -151,46 +184,53 @@ class BackendConf:
         """ExecutorConf of Airflow 3.1 knows only ``get`` and ``getboolean``."""
         return getattr(self._base, getter, None) or getattr(airflow_conf, getter)
 
-    def _own_keys(self, section: str) -> set[str]:
+    def _own_keys(self, section: str) -> list[str]:
         """Names of the options overlaid in a section."""
-        options = self._config.get(section.lower(), {})
-        return {
-            key.removesuffix("_cmd").removesuffix("_secret") if key.endswith(("_cmd", "_secret")) else key
-            for key in options
-        }
+        start = environment_variable(self._backend, section, "")
+        variables = sorted(name for name in os.environ if name.startswith(start))
+        names = [*self._config.get(section.lower(), {}), *(name[len(start) :].lower() for name in variables)]
+        return list(dict.fromkeys(plain_name(name) for name in names))
 
     def _own(self, section: str, key: str) -> str | None:
         section, key = section.lower(), key.lower()
-        from_environment = os.environ.get(environment_variable(self._backend, section, key))
-        if from_environment is not None:
-            return from_environment
-        options = self._config.get(section)
-        if options is None:
-            return None
-        if key in options:
-            return options[key]
-        if f"{key}_cmd" in options or f"{key}_secret" in options:
-            return self._fetch(section, key, options)
+        variables = {key + form: environment_variable(self._backend, section, key + form) for form in FORMS}
+        environment = {
+            name: os.environ[variable] for name, variable in variables.items() if variable in os.environ
+        }
+        for options in (environment, self._config.get(section, {})):
+            if key in options:
+                return expand_env_var(options[key])
+            if f"{key}_cmd" in options or f"{key}_secret" in options:
+                return self._fetch(section, key, options)
         return None
 
-    def _fetch(self, section: str, key: str, options: Mapping[str, str]) -> str | None:
+    def _fetch(self, section: str, key: str, options: Mapping[str, str]) -> str:
         if (section, key) not in self._fetched:
             command = options.get(f"{key}_cmd")
-            value = run_command(command) if command else _from_secrets_backend(options[f"{key}_secret"])
-            if value is None:
-                return None
+            value = self._run(section, key, command) if command else _secret(options[f"{key}_secret"])
+            if value is None:  # Airflow's own value would be another broker, or another cluster.
+                message = (
+                    f"The secret for [{section}] {key} of the backend {self._backend!r} cannot be found."
+                )
+                raise AirflowConfigException(message)
             self._fetched[section, key] = value
         return self._fetched[section, key]
 
+    def _run(self, section: str, key: str, command: str) -> str:
+        """Airflow's own error quotes the command and all that it printed."""
+        try:
+            return run_command(command)
+        except Exception as error:
+            message = f"The command for [{section}] {key} of the backend {self._backend!r} failed"
+            raise AirflowConfigException(f"{message} ({type(error).__name__}).") from None
 
-def _boolean(text: str) -> bool:
-    word = text.split("#")[0].strip().lower()
-    if word in _TRUE | _FALSE:
-        return word in _TRUE
-    raise ValueError
+
+def plain_name(option: str) -> str:
+    """The option that ``<option>_cmd`` or ``<option>_secret`` gives."""
+    return option.removesuffix("_cmd").removesuffix("_secret")
 
 
-def _from_secrets_backend(path: str) -> str | None:
+def _secret(path: str) -> str | None:
     from airflow.configuration import get_custom_secret_backend
 
     backend = get_custom_secret_backend()

@@ -19,13 +19,13 @@ from airflow_dispatch_provider.executors import airflow_api
 from airflow_dispatch_provider.executors.airflow_api import Workload, WorkloadKey
 from airflow_dispatch_provider.executors.celery.brokers import broker_for
 from airflow_dispatch_provider.executors.celery.capacity import WorkerCensus
+from airflow_dispatch_provider.executors.celery.checks import app_problems, celery_doubts, conf_problems
 from airflow_dispatch_provider.executors.celery.lost_messages import LostMessages
 from airflow_dispatch_provider.executors.celery.lost_results import LostResults
 from airflow_dispatch_provider.executors.celery.message import Outgoing
 from airflow_dispatch_provider.executors.celery.publisher import Publisher, Sent
-from airflow_dispatch_provider.executors.celery.result_sources import backend_class
 from airflow_dispatch_provider.executors.celery.result_watcher import ResultWatcher
-from airflow_dispatch_provider.executors.celery.results import Result, describe
+from airflow_dispatch_provider.executors.celery.results import Result
 from airflow_dispatch_provider.executors.holding_back import HoldsBack, task_ids
 from airflow_dispatch_provider.executors.task_instances import (
     open_among,
@@ -33,6 +33,7 @@ from airflow_dispatch_provider.executors.task_instances import (
     state_of,
     update_queued,
 )
+from airflow_dispatch_provider.masking import masked
 
 WAITED = "waiting for broker"
 """``log.event`` of a task that was taken back because the broker could not be used."""
@@ -99,26 +100,21 @@ class CeleryExecutor(HoldsBack, AirflowCeleryExecutor):
             queued_timeout=float(conf.get("scheduler", "task_queued_timeout")),
         )
         watcher.start()
-        self._publisher = Publisher(broker, self.celery_app.connection_for_write().as_uri())
+        self._publisher = Publisher(broker, masked(self.celery_app.connection_for_write().as_uri()))
         self._publisher.start()
 
     def config_problems(self) -> list[Problem]:
-        """See ``protocols.ChecksConfig``: a transport or result backend is unknown, or lacks its client library."""
-        try:
-            app = self.celery_app
-        except Exception as error:
-            return [Problem("[celery]", describe(error), "Correct what Celery's options name.")]
-        remedy = "Correct it, or install the client library that it needs."
-        problems = []
-        try:
-            broker_for(app, LEAST_TIMEOUT)
-        except Exception as error:
-            problems.append(Problem("[celery] broker_url", describe(error), remedy))
-        try:
-            backend_class(app)
-        except Exception as error:
-            problems.append(Problem("[celery] result_backend", describe(error), remedy))
-        return problems
+        """See ``protocols.ChecksConfig``: broker, result backend, transport options, certificates, modules."""
+        return self.conf_problems(self.conf) or app_problems(self.celery_app)
+
+    @staticmethod
+    def conf_problems(conf: Any) -> list[Problem]:
+        """See ``protocols.ChecksConf``: its constructor already makes the Celery app."""
+        return conf_problems(conf)
+
+    def config_doubts(self) -> list[Problem]:
+        """See ``protocols.DoubtsConfig``: transport options that look misspelt."""
+        return list(celery_doubts(self.celery_app))
 
     def sync(self) -> None:
         """Take note of what was sent and of what has ended; called by every heartbeat."""

@@ -13,7 +13,7 @@ from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
 from airflow.utils.state import TaskInstanceState
 
-from airflow_dispatch_provider.exceptions import DispatchConfigError
+from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.executors import adoption, airflow_api
 from airflow_dispatch_provider.executors.backend import Backend, clashes, in_start_order
 from airflow_dispatch_provider.executors.backend_conf import settings_source, unread_options
@@ -28,10 +28,12 @@ from airflow_dispatch_provider.executors.guard import guarded
 from airflow_dispatch_provider.executors.keepalive import Keepalive
 from airflow_dispatch_provider.executors.log_backends import LogBackends
 from airflow_dispatch_provider.executors.observers import DispatchEvents, DispatchLog, DispatchMetrics
+from airflow_dispatch_provider.executors.options.check import OptionCheck
 from airflow_dispatch_provider.executors.router import AnsweredFor, Router
 from airflow_dispatch_provider.executors.routing_file import RoutingFile
 from airflow_dispatch_provider.executors.workload import kind_of
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK
+from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.presets import Hybrid
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 
@@ -122,16 +124,27 @@ class DispatchExecutor(BaseExecutor):
             name: Backend(name, backend, settings.limits, self.conf, self.team_name)
             for name, backend in settings.backends.items()
         }
-        if problems := list(clashes(backends.values(), "")):
+        self._options = OptionCheck(settings, self._place())
+        if problems := [*self._options.mistakes(), *clashes(backends.values(), self._place())]:
             raise DispatchConfigError(problems)
         observers = (DispatchLog(), DispatchMetrics(), DispatchEvents(self.log_task_event))
         self._keepalive = Keepalive()
         self._router = Router(settings, backends, observers, lambda: self.jwt_generator)
         now = time.monotonic()
         for backend in in_start_order(backends.values()):
-            backend.start(now, self._prepare)
+            self._start(backend, now)
         self._warn(self._router, now)
         STARTED[self.team_name] = self
+
+    def _place(self) -> str:
+        config_file = self.conf.get(SECTION, "config_file", fallback=None)
+        return f"{config_file}: " if config_file else f"[{SECTION}] "
+
+    def _start(self, backend: Backend, now: float) -> bool:
+        def check() -> Sequence[Problem]:
+            return self._options.values(backend.name, backend.conf) or backend.conf_problems()
+
+        return backend.start(now, self._prepare, check)
 
     def _prepare(self, executor: BaseExecutor) -> None:
         """Give a backend's executor what the scheduler gave to this one."""
@@ -164,7 +177,7 @@ class DispatchExecutor(BaseExecutor):
         self._keep_alive(router, now)
         router.dispatch(now)
         for backend in router.backends.values():
-            if backend.may_start(now) and backend.start(now, self._prepare):
+            if backend.may_start(now) and self._start(backend, now):
                 log.info("Backend %r has started.", backend.name)
             if backend.usable(now):
                 router.beat(backend, now)

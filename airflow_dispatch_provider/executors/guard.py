@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+from airflow_dispatch_provider.masking import masked, traceback_of
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -29,10 +31,10 @@ def guarded(otherwise: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
             try:
                 result = method(*args, **kwargs)
             except Exception as error:
-                description = f"{type(error).__name__}: {error}"
+                description = masked(f"{type(error).__name__}: {error}")
                 level = logging.DEBUG if description in last else logging.ERROR
                 last[:] = [description]
-                log.log(level, "%s failed: %s", method.__name__, description, exc_info=True)
+                log.log(level, "%s failed: %s\n%s", method.__name__, description, traceback_of(error))
                 return otherwise  # type: ignore[no-any-return]
             if last:
                 log.info("%s works again.", method.__name__)

@@ -25,6 +25,7 @@ from airflow_dispatch_provider.executors.airflow_api import Workload, WorkloadKe
 from airflow_dispatch_provider.executors.holding_back import HoldsBack
 from airflow_dispatch_provider.executors.kubernetes import pod_log
 from airflow_dispatch_provider.executors.kubernetes.adoption import NOT_DONE
+from airflow_dispatch_provider.executors.kubernetes.checks import kubernetes_doubts, kubernetes_problems
 from airflow_dispatch_provider.executors.kubernetes.cluster import Cluster
 from airflow_dispatch_provider.executors.kubernetes.controller import Controller, Policy
 from airflow_dispatch_provider.executors.kubernetes.ends import Rows
@@ -141,8 +142,12 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         return make_safe_label_value(str(self.job_id))
 
     def config_problems(self) -> list[Problem]:
-        """See ``protocols.ChecksConfig``: a cluster that no file describes, or a factory that cannot be imported."""
-        return list(self._cluster.problems())
+        """See ``protocols.ChecksConfig``: the way to the cluster, pod template, namespaces, arguments of requests."""
+        return kubernetes_problems(self.conf, self._cluster)
+
+    def config_doubts(self) -> list[Problem]:
+        """See ``protocols.DoubtsConfig``: pods without an image, options that another one switches off."""
+        return list(kubernetes_doubts(self.conf))
 
     def claims(self) -> Sequence[Claim]:
         """See ``protocols.Claims``: whoever watches a namespace finishes the pods of this scheduler there."""

@@ -50,6 +50,25 @@ class ChecksConfig(Protocol):
         ...
 
 
+class ChecksConf(Protocol):
+    """An executor class that can tell from a configuration that no executor can be made of it."""
+
+    @staticmethod
+    def conf_problems(conf: Any) -> Sequence[Problem]:
+        """Mistakes in the options of ``conf``. Called before the constructor, which would raise over them."""
+        ...
+
+
+@runtime_checkable
+class DoubtsConfig(Protocol):
+    """An executor that can tell from its configuration alone what is hardly meant."""
+
+    def config_doubts(self) -> Sequence[Problem]:
+        """Options that are legal, yet without effect. Called by ``airflow dispatch validate`` alone, where
+        ``config_problems`` has found nothing."""
+        ...
+
+
 @runtime_checkable
 class ReportsNoRoom(Protocol):
     """An executor that knows whether its cluster has room for more, whatever its slots say."""

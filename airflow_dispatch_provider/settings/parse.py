@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
+from airflow_dispatch_provider.masking import may_be_secret
 from airflow_dispatch_provider.routing.model import AnyTarget, Route, Target
 from airflow_dispatch_provider.routing.patterns import covers, doubts, is_glob, shadowed
 from airflow_dispatch_provider.settings.model import (
@@ -191,7 +192,10 @@ class _Parser:
         steps = ["backends", name]
         if not isinstance(value, dict):
             example = 'Give an object, e.g. {"executor": "LocalExecutor", "slots": 8}.'
-            self._report(steps, f"found {show(value)}.", example)
+            # What is no backend may have no name either, but a password that a quote too few has brought here.
+            self._report(
+                ["backends", "?"] if may_be_secret(name) else steps, f"found {show(value)}.", example
+            )
             return None
         backend = self._validate(_BACKEND, value, steps, tuple(BackendSettings.__dataclass_fields__))
         if isinstance(executor := value.get("executor"), str) and executor:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.masking import may_be_secret
 
 REMEDIES: Mapping[str, str] = {
     "backends": 'Give an object of backends by name, e.g. {"local": {"executor": "LocalExecutor", "slots": 8}}.',
@@ -21,7 +22,7 @@ REMEDIES: Mapping[str, str] = {
     "slots of workers": 'Give a whole number from 1 to 1000000, e.g. 16, or "workers".',
     "fallback_slots": "Give a whole number from 0 to 1000000, e.g. 16.",
     "cordoned": "Give true or false.",
-    "config": 'Give an object of sections with options, e.g. {"celery": {"worker_concurrency": 8}}.',
+    "config": 'Give an object of sections with options, e.g. {"celery": {"broker_url": "redis://broker:6379/0"}}.',
     "routes": 'Give a list of routes, e.g. [{"queue": "gpu", "to": ["BACKEND"]}].',
     "route": 'Give an object, e.g. {"queue": "gpu", "to": ["BACKEND"]}.',
     "queue": 'Give a queue name or a glob in quotes, e.g. "gpu-*".',
@@ -44,7 +45,7 @@ REMEDIES: Mapping[str, str] = {
 
 _CONFIG_REMEDIES = {
     1: REMEDIES["config"],
-    2: 'Give an object of options, e.g. {"worker_concurrency": 8}.',
+    2: 'Give an object of options, e.g. {"broker_url": "redis://broker:6379/0"}.',
     3: "Give text, a number, true or false.",
 }
 """By the number of steps to the value."""
@@ -98,6 +99,8 @@ def show(value: Any) -> str:
         return _KINDS[type(value)] if value else f"an empty {_KINDS[type(value)].split()[-1]}"
     if isinstance(value, str) and "://" in value:
         return "a URL"
+    if isinstance(value, str) and may_be_secret(value):
+        return "text that may be a secret"
     text = json.dumps(value, default=str, ensure_ascii=False).encode(errors="backslashreplace").decode()
     return text if len(text) <= 60 else text[:56] + "..." + text[-1]
 

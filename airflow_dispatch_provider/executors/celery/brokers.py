@@ -16,6 +16,7 @@ import kombu
 from celery import Celery
 
 from airflow_dispatch_provider.executors.celery.message import Messages, Outgoing, Publication, Recorder
+from airflow_dispatch_provider.masking import describe
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class SendFailed(Exception):
         :param unsent: certainly not with the broker
         :param unknown: may be with the broker: the connection broke before it said so
         """
-        super().__init__(f"{type(cause).__name__}: {cause}")
+        super().__init__(describe(cause))
         self.unsent, self.unknown, self.rejected = list(unsent), list(unknown), rejected or []
 
 
@@ -144,7 +145,7 @@ class ChannelBroker:
             try:
                 publications = self._messages.publications(outgoing)
             except Exception as error:
-                rejected.append((outgoing, f"{type(error).__name__}: {error}"))
+                rejected.append((outgoing, describe(error)))
                 continue
             try:
                 self._declare(outgoing.queue, publications)
@@ -152,7 +153,7 @@ class ChannelBroker:
                 if not _concerns_one_queue(error):
                     unsent = [*(earlier for earlier, _ in ready), *batch[place:]]
                     raise SendFailed(error, unsent, rejected=rejected) from error
-                rejected.append((outgoing, f"{type(error).__name__}: {error}"))
+                rejected.append((outgoing, describe(error)))
                 self._replace_channel()
                 continue
             ready.append((outgoing, publications))

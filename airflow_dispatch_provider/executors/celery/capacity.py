@@ -12,7 +12,7 @@ from typing import Any
 from celery import Celery
 
 from airflow_dispatch_provider.executors.celery.brokers import broker_for
-from airflow_dispatch_provider.executors.celery.results import describe
+from airflow_dispatch_provider.masking import describe
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from airflow_dispatch_provider.executors.celery.results import describe
+from airflow_dispatch_provider.masking import describe
 
 log = logging.getLogger(__name__)
 

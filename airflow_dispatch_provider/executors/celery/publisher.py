@@ -19,6 +19,7 @@ from itertools import islice
 
 from airflow_dispatch_provider.executors.celery.brokers import Broker, SendFailed
 from airflow_dispatch_provider.executors.celery.message import Outgoing
+from airflow_dispatch_provider.masking import describe
 
 log = logging.getLogger(__name__)
 
@@ -289,7 +290,7 @@ class Publisher:
             self._error = None
 
     def _note_failure(self, error: BaseException) -> None:
-        reason = str(error) if isinstance(error, SendFailed) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, SendFailed) else describe(error)
         news = self._error is None
         with self._changed:
             if news:

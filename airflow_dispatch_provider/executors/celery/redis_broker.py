@@ -17,6 +17,7 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from airflow_dispatch_provider.executors.celery.brokers import ChannelBroker, Rejected, SendFailed
 from airflow_dispatch_provider.executors.celery.message import Outgoing, Publication, Template
+from airflow_dispatch_provider.masking import describe
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class RedisBroker(ChannelBroker):
             except Exception as error:
                 if isinstance(error, (RedisError, OSError)) and not _ONE_KEY.search(str(error)):
                     raise SendFailed(error, unsent=batch) from error
-                rejected.append((outgoing, f"{type(error).__name__}: {error}"))
+                rejected.append((outgoing, describe(error)))
         if commands.pushes:
             self._execute(commands, receipt, rejected)
         return rejected

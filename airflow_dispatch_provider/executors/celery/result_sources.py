@@ -16,11 +16,11 @@ from airflow_dispatch_provider.executors.celery.results import (
     ResultBackendError,
     ResultSource,
     Timing,
-    without_passwords,
 )
 from airflow_dispatch_provider.executors.celery.results_database import open_database
 from airflow_dispatch_provider.executors.celery.results_polled import open_other
 from airflow_dispatch_provider.executors.celery.results_rpc import open_rpc
+from airflow_dispatch_provider.masking import masked
 
 Opener = Callable[[Celery, type[Any], "str | None", Timing], ResultSource]
 
@@ -48,7 +48,7 @@ def backend_class(app: Celery) -> tuple[type[Any], str | None]:
 
 def backend_name(app: Celery) -> str:
     """The result backend's URL without password and options."""
-    return without_passwords(str(app.backend_cls or app.conf.result_backend)).partition("?")[0]
+    return masked(str(app.backend_cls or app.conf.result_backend)).partition("?")[0]
 
 
 def reply_queue(app: Celery) -> Queue | None:

@@ -15,7 +15,8 @@ from celery import Celery
 from kombu import Queue
 
 from airflow_dispatch_provider.executors.celery import result_sources
-from airflow_dispatch_provider.executors.celery.results import Result, ResultSource, Timing, describe
+from airflow_dispatch_provider.executors.celery.results import Result, ResultSource, Timing
+from airflow_dispatch_provider.masking import describe
 
 log = logging.getLogger(__name__)
 

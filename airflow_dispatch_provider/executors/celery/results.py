@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from celery import states
 
 from airflow_dispatch_provider.exceptions import DispatchError
+from airflow_dispatch_provider.masking import describe
 
 T = TypeVar("T")
 
@@ -135,16 +135,6 @@ class Reader:
                 self._reported.add(celery_id)
                 log.warning("The result of Celery task %s is ignored: %s", celery_id, describe(error))
             return []
-
-
-def without_passwords(text: str) -> str:
-    return re.sub(r"://([^\s:/@]*):[^\s;]*@", r"://\1:***@", text)
-
-
-def describe(error: Exception) -> str:
-    """An error in one short line without passwords, for logs."""
-    text = without_passwords(f"{type(error).__name__}: {error}")
-    return " ".join(text.split())[:300]
 
 
 def chunks(items: Iterable[T]) -> Iterator[list[T]]:

@@ -16,8 +16,9 @@ from redis.connection import UnixDomainSocketConnection
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
-from airflow_dispatch_provider.executors.celery.results import CHUNK, Result, ResultSource, Timing, describe
+from airflow_dispatch_provider.executors.celery.results import CHUNK, Result, ResultSource, Timing
 from airflow_dispatch_provider.executors.celery.results_polled import KeyValueSource
+from airflow_dispatch_provider.masking import describe
 
 
 class RedisSource(KeyValueSource):

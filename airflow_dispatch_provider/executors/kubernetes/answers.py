@@ -18,7 +18,7 @@ from typing import Any
 
 import aiohttp
 
-from airflow_dispatch_provider.executors.kubernetes.text import describe, one_line
+from airflow_dispatch_provider.masking import describe, one_line
 
 MAX_RETRY_AFTER = 300.0
 """Seconds: a server that asks for a longer pause is asked again after this one."""

@@ -7,7 +7,7 @@ Airflow's client functions read the global options only, so that all executors o
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pkgutil import resolve_name
 from typing import Any
 
@@ -16,8 +16,15 @@ from kubernetes import config as blocking_config
 from kubernetes_asyncio import client, config
 
 from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.executors.kubernetes.kubeconfig import Kubeconfig
+from airflow_dispatch_provider.masking import describe
 
 SECTION = "kubernetes_executor"
+
+_FACTORY = {
+    "client_factory": "Name a function that returns a CoreV1Api of kubernetes.",
+    "async_client_factory": "Name a function that returns a CoreV1Api of kubernetes_asyncio.",
+}
 
 
 class Cluster:
@@ -52,32 +59,59 @@ class Cluster:
         return blocking.CoreV1Api(blocking.ApiClient(self._with_tls(self._blocking_configuration())))
 
     def server(self) -> str:
-        """The URL of the API server. Raises what cannot be read of the configuration."""
+        """The URL of the API server. Raises what cannot be read of it. Runs no plugin of a kubeconfig."""
         factory = self._factory("client_factory")
-        configuration = factory().api_client.configuration if factory else self._blocking_configuration()
-        return str(configuration.host).rstrip("/")
+        if factory is not None:
+            host = factory().api_client.configuration.host
+        elif self._in_cluster:
+            host = self._blocking_configuration().host
+        else:
+            host = Kubeconfig(**self._kube_config).server()
+        return str(host).rstrip("/")
 
     def problems(self) -> Sequence[Problem]:
         """What is wrong with it, found without asking the cluster."""
+        factories = {option: self._option(option) for option in ("client_factory", "async_client_factory")}
+        if any(factories.values()):
+            return (
+                [_no_twin(factories)] if not all(factories.values()) else [*self._factory_problems(factories)]
+            )
+        if not self._in_cluster:
+            return [
+                Problem(f"[{SECTION}] {option}", *wrong)
+                for option, *wrong in Kubeconfig.wrong(**self._kube_config)
+            ]
         try:
-            if self._factory("client_factory") and not self._factory("async_client_factory"):
-                return [
-                    Problem(
-                        f"[{SECTION}] async_client_factory",
-                        "is missing where client_factory is set.",
-                        "Name a function that returns a CoreV1Api of kubernetes_asyncio.",
-                    )
-                ]
             self.server()
         except Exception as error:
-            where = "client_factory" if self._option("client_factory") else self._place
-            found = f"gives no way to the cluster: {type(error).__name__}: {' '.join(str(error).split())}"
-            return [Problem(f"[{SECTION}] {where}", found, "Correct it, or the file that it names.")]
+            found = f"is True, and this is no pod of a cluster ({type(error).__name__})."
+            remedy = (
+                "Set in_cluster to False and config_file to a kubeconfig, unless the scheduler runs in a pod."
+            )
+            return [Problem(f"[{SECTION}] in_cluster", found, remedy)]
         return []
 
-    @property
-    def _place(self) -> str:
-        return "in_cluster" if self._in_cluster else "config_file, cluster_context"
+    def _factory_problems(self, factories: Mapping[str, str | None]) -> Iterator[Problem]:
+        for option in factories:
+            try:
+                if not callable(self._factory(option)):
+                    yield Problem(
+                        f"[{SECTION}] {option}", "names nothing that can be called.", _FACTORY[option]
+                    )
+                    return
+            except Exception as error:
+                yield Problem(
+                    f"[{SECTION}] {option}", f"cannot be imported: {describe(error)}", _FACTORY[option]
+                )
+                return
+        try:
+            self.server()
+        except Exception as error:
+            yield Problem(
+                f"[{SECTION}] client_factory",
+                f"gives no client: {describe(error)}",
+                _FACTORY["client_factory"],
+            )
 
     def _blocking_configuration(self) -> Any:
         configuration = blocking.Configuration()
@@ -109,3 +143,9 @@ class Cluster:
 
     def _option(self, option: str) -> str | None:
         return self._conf.get(SECTION, option, fallback=None) or None
+
+
+def _no_twin(factories: Mapping[str, str | None]) -> Problem:
+    """Only one of the two is set: the executor needs one for its pods, and one for logs."""
+    missing, there = sorted(factories, key=lambda option: bool(factories[option]))
+    return Problem(f"[{SECTION}] {missing}", f"is missing where {there} is set.", _FACTORY[missing])

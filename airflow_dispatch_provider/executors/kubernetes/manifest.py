@@ -25,7 +25,7 @@ from airflow_dispatch_provider.executors.airflow_api import (
 from airflow_dispatch_provider.executors.kubernetes.models import Model, copy_model, fingerprint, to_json
 from airflow_dispatch_provider.executors.kubernetes.pod_template import Template, TemplateError, Templates
 from airflow_dispatch_provider.executors.kubernetes.prototype import Prototype, TaskValues, marks
-from airflow_dispatch_provider.executors.kubernetes.text import describe
+from airflow_dispatch_provider.masking import describe
 
 MAX_CACHED = 256
 """Prototypes, and pod names without their suffix, that are kept for reuse."""

@@ -12,7 +12,7 @@ from airflow.utils import yaml
 
 from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.executors.kubernetes.models import Model, copy_model
-from airflow_dispatch_provider.executors.kubernetes.text import describe
+from airflow_dispatch_provider.masking import describe
 
 MAX_TEMPLATES = 256
 """Templates that are kept parsed. Each task may name one of its own."""

@@ -17,7 +17,7 @@ from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types impor
 )
 
 from airflow_dispatch_provider.executors.airflow_api import WorkloadKey, task_instance_uuid
-from airflow_dispatch_provider.executors.kubernetes.text import one_line
+from airflow_dispatch_provider.masking import one_line
 
 Pod = Mapping[str, Any]
 

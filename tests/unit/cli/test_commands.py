@@ -16,7 +16,7 @@ Run = Callable[..., Outcome]
 
 GOOD: dict[str, Any] = {
     "backends": {
-        "small": {**LOCAL, "config": {"celery": {"broker_url": "redis://:hunter2@broker"}}},
+        "small": {**LOCAL, "config": {"core": {"execution_api_server_url": "http://:hunter2@api"}}},
         "large": {**LOCAL, "slots": 8},
     },
     "routes": [
@@ -103,7 +103,7 @@ class TestValidate:
         done = run("validate", "-o", "json")
         (problem,) = (row for row in done.json if row["severity"] == "mistake")
         assert done.code == 1
-        assert problem["where"] == f"[dispatch] backends.wrong: [celery] {option}"
+        assert problem["where"] == f"[dispatch] backends.wrong.config.celery.{option}"
         assert found in problem["found"]
         assert problem["remedy"]
 
@@ -229,14 +229,14 @@ class TestBackends:
             None,
         )
         assert "ExecuteTask" in small["workload_types"]
-        assert (small["options"], large["options"]) == (["celery.broker_url"], [])
+        assert (small["options"], large["options"]) == (["core.execution_api_server_url"], [])
 
     @pytest.mark.parametrize("output", ["table", "json", "yaml", "plain"])
     def test_values_of_options_are_never_shown(self, output: str, run: Run, configure: Configure) -> None:
         configure(**GOOD)
         done = run("backends", "-o", output)
         assert done.code == 0
-        assert "celery.broker_url" in done.out
+        assert "core.execution_api_server_url" in done.out
         assert "hunter2" not in done.out + done.err
 
     def test_backend_that_cannot_be_imported_is_listed(self, run: Run, configure: Configure) -> None:

@@ -39,6 +39,8 @@ def test_validate_finds_nothing_to_complain_about(
     (tmp_path / "kubeconfig").write_text(KUBECONFIG)
     monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER", "False")
     monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__CONFIG_FILE", str(tmp_path / "kubeconfig"))
+    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY", "my-company/airflow")
+    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_TAG", "1")
     done = run("validate", "--strict")
     assert (done.code, done.err) == (0, "")
     assert done.out == "The [dispatch] configuration is right: 2 backends, 1 route and a default.\n"

@@ -34,7 +34,7 @@ def test_case_does_not_count(section, key):
 
 def test_typed_getters_read_own_values():
     """As Airflow's parser would read them from the file."""
-    mine = make(x={"i": 3, "f": "0.5", "b": True, "off": "no # comment", "j": '{"a": [1]}', "l": "a, b"})
+    mine = make(x={"i": 3, "f": "0.5", "b": True, "off": "False # comment", "j": '{"a": [1]}', "l": "a, b"})
     assert (mine.getint("x", "i"), mine.getfloat("x", "f")) == (3, 0.5)
     assert (mine.getboolean("x", "b"), mine.getboolean("x", "off")) == (True, False)
     assert (mine.getjson("x", "j"), mine.getlist("x", "l")) == ({"a": [1]}, ["a", "b"])
@@ -67,17 +67,77 @@ def test_an_option_can_come_from_a_secrets_backend(monkeypatch):
     """``<option>_secret`` names a key there."""
     from airflow_dispatch_provider.executors import backend_conf
 
-    monkeypatch.setattr(backend_conf, "_from_secrets_backend", {"path/of/it": SECRET}.get)
+    monkeypatch.setattr(backend_conf, "_secret", {"path/of/it": SECRET}.get)
     assert make(celery={"broker_url_secret": "path/of/it"}).get("celery", "broker_url") == SECRET
 
 
+def test_a_secret_that_is_not_there_is_not_replaced_by_airflows_own_value():
+    """Which would be another broker."""
+    with pytest.raises(
+        AirflowConfigException, match=r"The secret for \[celery\] broker_url of the backend 'gpu'"
+    ):
+        make(celery={"broker_url_secret": "no/such"}).get("celery", "broker_url")
+
+
 def test_the_environment_wins(monkeypatch):
-    """One variable for each backend, section and option."""
+    """One variable for each backend, section and option; a command or a secret in one, too."""
     assert (
         environment_variable("gpu-2", "celery", "broker_url") == "AIRFLOW_DISPATCH__GPU_2__CELERY__BROKER_URL"
     )
     monkeypatch.setenv("AIRFLOW_DISPATCH__GPU__CELERY__BROKER_URL", "from environment")
-    assert make(celery={"broker_url": "from config"}).get("celery", "broker_url") == "from environment"
+    mine = make(celery={"broker_url": "from config", "result_backend": "from config"})
+    assert mine.get("celery", "broker_url") == "from environment"
+    monkeypatch.setenv("AIRFLOW_DISPATCH__GPU__CELERY__RESULT_BACKEND_CMD", "echo -n from command")
+    assert mine.get("celery", "result_backend") == "from command"
+
+
+def test_a_section_is_what_airflow_would_make_of_the_same_texts(monkeypatch):
+    """Numbers and booleans, from the config and from the environment."""
+    own = {"socket_timeout": 5, "is_secure": False, "polling_interval": "0.5", "sep": ":", "x": "inf"}
+    monkeypatch.setenv("AIRFLOW_DISPATCH__GPU__CELERY_BROKER_TRANSPORT_OPTIONS__MAX_CONNECTIONS", "7")
+    for key, value in {**own, "max_connections": 7}.items():
+        monkeypatch.setenv(f"AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__{key.upper()}", str(value))
+    airflows = conf.getsection("celery_broker_transport_options")
+    monkeypatch.undo()
+    monkeypatch.setenv("AIRFLOW_DISPATCH__GPU__CELERY_BROKER_TRANSPORT_OPTIONS__MAX_CONNECTIONS", "7")
+    mine = make(celery_broker_transport_options=own).getsection("celery_broker_transport_options")
+    assert {key: (type(mine[key]), mine[key]) for key in [*own, "max_connections"]} == {
+        key: (type(airflows[key]), airflows[key]) for key in [*own, "max_connections"]
+    }
+
+
+@pytest.mark.parametrize("getter", ["getint", "getfloat", "getboolean", "getjson"])
+@pytest.mark.parametrize(
+    "text", ["5", "5.0", "1e3", "0x10", "yes", "T", "true # or not", "[1]", " 7 ", "", "lots"]
+)
+def test_a_text_is_read_as_airflow_reads_it(getter, text, monkeypatch):
+    """Also where it cannot be read."""
+    monkeypatch.setenv("AIRFLOW__X__Y", text)
+
+    def outcome(view: Any) -> Any:
+        try:
+            return getattr(view, getter)("x", "y")
+        except AirflowConfigException:
+            return AirflowConfigException
+
+    airflows = outcome(conf)
+    monkeypatch.delenv("AIRFLOW__X__Y")
+    assert outcome(make(x={"y": text})) == airflows
+
+
+def test_a_command_that_fails_is_named_without_what_it_printed():
+    """It may have printed the secret."""
+    with pytest.raises(AirflowConfigException, match=r"\[celery\] broker_url of the backend 'gpu'") as error:
+        make(celery={"broker_url_cmd": "sh -c 'echo hunter2; exit 3'"}).get("celery", "broker_url")
+    assert "hunter2" not in str(error.value)
+
+
+def test_paths_are_expanded_as_in_airflow(monkeypatch):
+    """``~`` and ``$NAME``."""
+    monkeypatch.setenv("HOME", "/home/of-somebody")
+    assert make(kubernetes_executor={"config_file": "~/.kube/config"}).get(
+        "kubernetes_executor", "config_file"
+    ) == ("/home/of-somebody/.kube/config")
 
 
 def test_no_value_is_ever_shown():

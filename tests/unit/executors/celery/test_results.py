@@ -371,13 +371,13 @@ def test_a_broker_that_cannot_be_reached_is_tried_twice_only(monkeypatch):
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("redis://:pass@host:1/0", "redis://:***@host:1/0"),
+        ("redis://:pass@host:1/0", "redis://***@host:1/0"),
         ("redis://host:1/0?password=pass", "redis://host:1/0"),
         (
             "db+postgresql+psycopg2://u:pa:s/s@d@host/d?sslmode=require",
-            "db+postgresql+psycopg2://u:***@host/d",
+            "db+postgresql+psycopg2://***@host/d",
         ),
-        ("sentinel://:pass@a:1;sentinel://:pass@b:1", "sentinel://:***@a:1;sentinel://:***@b:1"),
+        ("sentinel://:pass@a:1;sentinel://:pass@b:1", "sentinel://***@a:1;sentinel://***@b:1"),
         ("rpc://", "rpc://"),
         ("cache+memory://", "cache+memory://"),
     ],

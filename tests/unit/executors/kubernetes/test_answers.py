@@ -23,7 +23,7 @@ from airflow_dispatch_provider.executors.kubernetes.answers import (
     of_create,
     of_exception,
 )
-from airflow_dispatch_provider.executors.kubernetes.text import MAX_LENGTH
+from airflow_dispatch_provider.masking import MAX_LENGTH
 
 DONE, FULL, THROTTLED, TROUBLE, GONE, INVALID = Verdict
 POD = '"dag-task-1a2b3c4d"'

@@ -28,7 +28,7 @@ from airflow_dispatch_provider.executors.kubernetes.status import (
     launch_problem,
     observe,
 )
-from airflow_dispatch_provider.executors.kubernetes.text import MAX_LENGTH
+from airflow_dispatch_provider.masking import MAX_LENGTH
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_4_PLUS
 
 from .pods import ANNOTATIONS, condition, container, pod, running, terminated, waiting

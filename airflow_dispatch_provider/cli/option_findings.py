@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be said about the options of backends: of each by itself, and of those that two share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
+from airflow_dispatch_provider.executors.backend import Backend, clashes, import_executor_class
+from airflow_dispatch_provider.executors.options.check import OptionCheck
+from airflow_dispatch_provider.executors.protocols import ChecksConfig, DoubtsConfig
+from airflow_dispatch_provider.masking import describe
+from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, Settings
+
+Findings = tuple[list[Problem], list[Problem]]
+"""Mistakes; and doubts: what is legal, yet hardly meant."""
+
+
+def check_options(settings: Settings, conf: Any, place: str) -> Findings:
+    """
+    :param conf: Airflow's configuration, or the view of a team
+    :param place: where ``backends`` stands: ``[dispatch] `` or the name of the file
+    """
+    team = getattr(conf, "team_name", None)
+    backends = {
+        name: Backend(name, backend, settings.limits, conf, team)
+        for name, backend in settings.backends.items()
+    }
+    check = OptionCheck(settings, place)
+    mistakes, doubts = [*check.mistakes()], [*check.doubts()]
+    for name, backend in backends.items():
+        wrong = check.values(name, backend.conf)
+        own, doubtful = ([], []) if wrong else _executors_own(backend)
+        mistakes += [*wrong, *(_placed(each, name, check, place) for each in own)]
+        doubts += [_placed(each, name, check, place) for each in doubtful]
+    mistakes += clashes(backends.values(), place)
+    doubts += [] if mistakes else _shared_queues(settings, backends, place)
+    # What stands in airflow.cfg itself is the same for all backends.
+    return list(dict.fromkeys(mistakes)), list(dict.fromkeys(doubts))
+
+
+def _executors_own(backend: Backend) -> Findings:
+    """What an executor that can be imported finds in its own options."""
+    try:
+        # Only those are made that can be asked: others might start processes in their constructor.
+        if not hasattr(import_executor_class(backend.settings), "config_problems"):
+            return [], []
+        if problems := list(backend.conf_problems()):
+            return problems, []
+        executor: Any = backend.executor
+        problems = list(executor.config_problems()) if isinstance(executor, ChecksConfig) else []
+        doubts = list(executor.config_doubts()) if isinstance(executor, DoubtsConfig) and not problems else []
+        return problems, doubts
+    except BackendUnavailable:
+        return [], []
+    except Exception as error:
+        remedy = "Correct what it names, in the backend's 'config' or in airflow.cfg."
+        return [Problem("executor", f"cannot be made: {describe(error)}", remedy)], []
+
+
+def _placed(problem: Problem, backend: str, check: OptionCheck, place: str) -> Problem:
+    """An executor knows the option, but not where it was set."""
+    if problem.where.startswith("["):
+        return replace(problem, where=check.place(backend, problem.where))
+    return replace(problem, where=f"{place}backends.{backend}.{problem.where}")
+
+
+def _shared_queues(settings: Settings, backends: dict[str, Backend], place: str) -> Iterator[Problem]:
+    """Routes whose second target is the first one again: the same queue of the same broker."""
+    numbered = [(f"routes[{index}]", route) for index, route in enumerate(settings.routes)]
+    for where, route in [*numbered, ("default", settings.default)]:
+        seen: dict[tuple[str, str | None], str] = {}
+        for target in route.to:
+            broker = _broker(backends[target.backend])
+            if broker is None:
+                continue
+            other = seen.setdefault((broker, target.queue), target.backend)
+            if other != target.backend:
+                found = f"sends to {target.backend!r} what {other!r} gets: the same queue of the same broker."
+                yield Problem(
+                    place + where, found, "Give one of them another broker_url, or its target a queue."
+                )
+
+
+def _broker(backend: Backend) -> str | None:
+    if backend.settings.class_path != EXECUTOR_ALIASES["CeleryExecutor"]:
+        return None
+    try:
+        return str(backend.conf.get("celery", "broker_url", fallback=None))
+    except Exception:
+        return None

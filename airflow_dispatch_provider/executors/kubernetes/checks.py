@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be known of a Kubernetes backend's options without asking the API server."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from airflow.utils import yaml
+from kubernetes.client import V1DeleteOptions
+
+from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.executors.kubernetes.cluster import SECTION, Cluster
+from airflow_dispatch_provider.executors.kubernetes.pod_template import TemplateError, Templates
+
+BASE = "base"
+"""The container of a worker pod that runs the task."""
+
+NAMESPACES = "multi_namespace_mode_namespace_list"
+
+_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+"""A name that Kubernetes accepts for a namespace (RFC 1123)."""
+
+_REQUEST_ARGUMENTS = ("_request_timeout",)
+"""Of ``kube_client_request_args``, what the executor uses."""
+
+
+def kubernetes_problems(conf: Any, cluster: Cluster) -> list[Problem]:
+    """
+    :param conf: the executor's own configuration
+    """
+    return [
+        *cluster.problems(),
+        *_certificate_problems(conf),
+        *_namespace_problems(conf),
+        *_delete_problems(conf),
+        *_request_problems(conf),
+        *_template_problems(conf),
+    ]
+
+
+def kubernetes_doubts(conf: Any) -> Iterator[Problem]:
+    """
+    :param conf: one without problems
+    """
+    yield from _image_problems(conf)
+    if _get(conf, NAMESPACES) and not conf.getboolean(SECTION, "multi_namespace_mode"):
+        remedy = "Set multi_namespace_mode to True, or leave the list out."
+        yield _problem(NAMESPACES, "is not used without multi_namespace_mode.", remedy)
+    for key in conf.getjson(SECTION, "kube_client_request_args", fallback={}) or {}:
+        if key not in _REQUEST_ARGUMENTS:
+            remedy = 'Leave it out; only "_request_timeout" is used.'
+            yield _problem("kube_client_request_args", f"has {key!r}, which is not used.", remedy)
+
+
+def _problem(option: str, found: str, remedy: str) -> Problem:
+    return Problem(f"[{SECTION}] {option}", found, remedy)
+
+
+def _get(conf: Any, option: str) -> str:
+    return str(conf.get(SECTION, option, fallback="") or "")
+
+
+def _certificate_problems(conf: Any) -> Iterator[Problem]:
+    path = _get(conf, "ssl_ca_cert")
+    if path and not os.access(path, os.R_OK):
+        yield _problem("ssl_ca_cert", "names a file that cannot be read.", "Correct the path.")
+
+
+def _namespace_problems(conf: Any) -> Iterator[Problem]:
+    names = {"namespace": [_get(conf, "namespace")], NAMESPACES: _get(conf, NAMESPACES).split(",")}
+    for option, given in names.items():
+        wrong = [name for name in given if name and not _LABEL.fullmatch(name)]
+        if wrong or (len(given) > 1 and "" in given):
+            remedy = "Use small letters, digits and -, at most 63, e.g. team-a."
+            yield _problem(option, f"names {(wrong or [''])[0]!r}, which can be no namespace.", remedy)
+
+
+def _delete_problems(conf: Any) -> Iterator[Problem]:
+    known = set(V1DeleteOptions.attribute_map)
+    camel = {json: name for name, json in V1DeleteOptions.attribute_map.items()}
+    for key in conf.getjson(SECTION, "delete_option_kwargs", fallback={}) or {}:
+        if key not in known:
+            meant = camel.get(key) or next(iter(get_close_matches(key, known, n=1)), "grace_period_seconds")
+            found = f"has {key!r}, which V1DeleteOptions does not."
+            yield _problem("delete_option_kwargs", found, f'Did you mean "{meant}"?')
+
+
+def _request_problems(conf: Any) -> Iterator[Problem]:
+    given = conf.getjson(SECTION, "kube_client_request_args", fallback={}) or {}
+    timeout = given.get("_request_timeout", 1)
+    numbers = timeout if isinstance(timeout, list) and len(timeout) == 2 else [timeout]
+    if any(isinstance(each, bool) or not isinstance(each, int | float) or each <= 0 for each in numbers):
+        remedy = 'Give seconds, e.g. {"_request_timeout": 30}.'
+        yield _problem("kube_client_request_args", "has a _request_timeout that is no time.", remedy)
+
+
+def _template_problems(conf: Any) -> Iterator[Problem]:
+    path = _get(conf, "pod_template_file")
+    if path and (wrong := _wrong_template(path)):
+        yield _problem("pod_template_file", *wrong)
+
+
+def _wrong_template(path: str) -> tuple[str, str] | None:
+    """What is wrong with the file, and a remedy."""
+    try:
+        pod = Templates().get(path).pod
+    except TemplateError as error:
+        return f"{error}.", "Give the path of a YAML file with a pod."
+    with open(path) as stream:
+        kind = yaml.safe_load(stream).get("kind")
+    if kind != "Pod":
+        return f"names a file with the kind {kind!r}.", "Give the path of a YAML file with kind: Pod."
+    names = [container.name for container in (pod.spec.containers if pod.spec else None) or ()]
+    if BASE not in names:
+        return f"has no container {BASE!r}.", f"Call the container of the task {BASE}."
+    return None
+
+
+def _image_in(path: str) -> str | None:
+    containers: Sequence[Any] = Templates().get(path).pod.spec.containers
+    return next((each.image for each in containers if each.name == BASE), None)
+
+
+def _image_problems(conf: Any) -> Iterator[Problem]:
+    """A pod without an image is refused, unless its task has a ``pod_override`` with one."""
+    path = _get(conf, "pod_template_file")
+    if path and _image_in(path):
+        return
+    options = ("worker_container_repository", "worker_container_tag")
+    missing = [option for option in options if not _get(conf, option)]
+    if len(missing) == 1:
+        yield _problem(
+            missing[0], "is missing beside the other one, so that neither is used.", f"Set {missing[0]}."
+        )
+    elif missing:
+        found = (
+            f"has no image for the container {BASE!r}."
+            if path
+            else "is missing, and so is an image for the pods."
+        )
+        remedy = (
+            "Name a pod template with an image, or set worker_container_repository and worker_container_tag."
+        )
+        yield _problem("pod_template_file", found, remedy)

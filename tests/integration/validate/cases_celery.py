@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501  (a table: a case is a line)
+"""Brokers, result backends and transports that cannot be used, as far as that is known offline."""
+
+from __future__ import annotations
+
+from .cases_options import CELERY, FILES, LOCAL, celery, of
+from .harness import Case, airflow_cfg, case
+
+BROKER = "celery.broker_url"
+RESULTS = "celery.result_backend"
+ESCAPED = {"remedy": "Write a / in a user name or password as %2F"}
+
+
+def broker(name: str, wrong: str, found: str, mended: str, remedy: str = "", **more: object) -> Case:
+    return celery(name, '{"celery": {"broker_url": "<>"}}', wrong, BROKER, found, mended, remedy, **more)
+
+
+def results(name: str, wrong: str, found: str, mended: str, remedy: str = "", **more: object) -> Case:
+    return celery(name, '{"celery": {"result_backend": "<>"}}', wrong, RESULTS, found, mended, remedy, **more)
+
+
+def transport(
+    name: str, config: str, wrong: str, option: str, found: str, mended: str, remedy: str = "", **more: object
+) -> Case:
+    where = f"celery_broker_transport_options.{option}"
+    return celery(
+        name,
+        f'{{"celery_broker_transport_options": {{{config}}}}}',
+        wrong,
+        where,
+        found,
+        mended,
+        remedy,
+        **more,
+    )
+
+
+def tls(name: str, wrong: str, where: str, found: str, mended: str, remedy: str = "") -> Case:
+    config = '{"celery": {"ssl_active": true, "ssl_mutual_tls": false<>}}'
+    return celery(name, config, wrong, where, found, mended, remedy)
+
+
+BROKERS = [
+    broker("no URL", "localhost", "is not a URL", "$e"),
+    broker("slash in the password", "redis://:hunter2/x@h:6379/0", "ends them there", "redis://:hunter2%%2Fx@h:6379/0", **ESCAPED),
+    broker("hash in the password", "redis://:hunter2#x@h:6379/0", "ends them there", "redis://:hunter2%%23x@h:6379/0", **ESCAPED),
+    broker("question mark in the password", "amqp://u:hunter2?x@h//", "ends them there", "amqp://u:hunter2%%3Fx@h//", **ESCAPED),
+    broker("digits before the slash", "redis://:12/x@h:6379/0", "ends them there", "redis://:12%%2Fx@h:6379/0", **ESCAPED),
+    broker("port in words", "redis://h:port/0", "port that is not a number", "$e"),
+    broker("port out of range", "redis://h:637900/0", "port that is not a number from 0 to 65535", "$e"),
+    broker("second of several", "amqp://u:p@a:5672//;amqp://u:p@b:x//", "port that is not a number", "$e"),
+    broker("blank in it", "redis://h: 6379/0", "a blank or a line break", "redis://h:6379/0", "Remove it"),
+    broker("transport misspelt", "redi://h:6379/0", "which is no transport", "$1://h:6379/0", "redis"),
+    broker("transport of nobody", "zeromq://h", "which is no transport", "redis://h:6379/0", "Use redis"),
+    broker("typo behind a plus", "rediss+typo://h:6379/0", "which is no transport", "$1:///tmp/socket", "Did you mean"),
+    broker("password as a parameter", "redis://h:6379/0?password=hunter2", "password as a parameter", "redis://:hunter2@h:6379/0", "before the host"),
+    broker("database in words", "redis://h:6379/zero", "database that is not a number", "$e"),
+    broker("library that is not installed", "sqs://x:y@", "needs botocore for sqs://, which is not installed", "redis://h:6379/0", "Install botocore"),
+    broker("library of another transport", "mongodb://h/db", "needs pymongo for mongodb://, which is not installed", "redis://h:6379/0", "Install pymongo"),
+]  # fmt: skip
+
+RESULT_BACKENDS = [
+    results("scheme misspelt", "reddis://h:6379/0", "which is no result backend", "redis://h:6379/0", 'Did you mean "redis"'),
+    results("dialect misspelt", "db+postgresqll://u:p@h/db", "cannot be used", "db+sqlite:////tmp/r.db", "Correct it"),
+    results("driver that is not installed", "db+mysql://u:p@h/db", "needs MySQLdb, which is not installed", "db+sqlite:////tmp/r.db", "Install MySQLdb"),
+    results("line break at the end", "db+sqlite:////tmp/r.db\\n", "a blank or a line break", "db+sqlite:////tmp/r.db", "Remove it"),
+    results("at sign in the password", "db+postgresql+psycopg2://u:hunter2@x@h/db", "ends them there", "db+postgresql+psycopg2://u:hunter2%%40x@h/db", **ESCAPED),
+    results("port in words", "db+postgresql+psycopg2://u:p@h:port/db", "port that is not a number", "db+sqlite:////tmp/r.db", "Write the port as a number"),
+    results("no URL of a database", "db+sqlite", "is not a URL of SQLAlchemy's", "db+sqlite:////tmp/r.db", "Name a database"),
+    results("no results at all", "disabled://", "cannot be used", "db+sqlite:////tmp/r.db", "Name a database"),
+    results("TLS without a mode", "rediss://h:6379/0", "ssl_cert_reqs", "rediss://h:6379/0?ssl_cert_reqs=CERT_REQUIRED", "Correct it"),
+]  # fmt: skip
+
+TRANSPORTS = [
+    transport("time-out in words", '"visibility_timeout": "<>"', "1h", "visibility_timeout", "is not a number", "$e"),
+    transport("flag where seconds belong", '"socket_timeout": <>', "true", "socket_timeout", "is not a number", "$e"),
+    transport("option misspelt", '"<>": 3600', "visibilty_timeout", "visibilty_timeout", "is unknown to the transport", "$1", severity="warning"),
+    transport("queues that are no object", '"predefined_queues": "<>"', "default", "predefined_queues", "is not a JSON object", '{}', "Give a JSON object as text"),
+    transport("sentinel's arguments", '"sentinel_kwargs": "<>"', "password=x", "sentinel_kwargs", "is not a JSON object", "{}", "Give a JSON object as text"),
+    case("sentinel without a master", "", "[celery_broker_transport_options] master_name", "is missing for sentinel://", ', "celery_broker_transport_options": {"master_name": "m"}', "Give the name", cfg=of(CELERY, '{"celery": {"broker_url": "sentinel://h:26379"}<>}'), files=FILES),
+]  # fmt: skip
+
+CERTIFICATES = [
+    tls("authority that is missing", ', "ssl_cacert": "/no/such.pem"', "celery.ssl_cacert", "cannot be read", ', "ssl_cacert": ""', "Correct the path"),
+    tls("authority that is none", ', "ssl_cacert": "{home}/pod.yaml"', "celery.ssl_cacert", "without certificates", ', "ssl_cacert": ""', "PEM"),
+    tls("broker without TLS", ', "broker_url": "memory://"', "celery.ssl_active", "cannot use it", ', "broker_url": "rediss://h:6379/0"', "only amqp, redis and sentinel"),
+    case("no key for mutual TLS", '"ssl_cert": "{home}/pod.yaml"', "[celery] ssl_key", "is missing where ssl_active is set", '"ssl_mutual_tls": false', "set ssl_mutual_tls to False", cfg=of(CELERY, '{"celery": {"ssl_active": true, <>}}'), files=FILES),
+]  # fmt: skip
+
+OTHERS = [
+    celery("module that is missing", '{"celery": {"celery_config_options": "<>"}}', "my_company.celery.CONFIG", "celery.celery_config_options", "cannot be imported", "airflow.providers.celery.executors.default_celery.DEFAULT_CELERY_CONFIG", "Give the import path of a dict"),
+    celery("module in place of a dict", '{"celery": {"celery_config_options": "<>"}}', "airflow.providers.celery.executors", "celery.celery_config_options", "names a module, which is ignored", "airflow.providers.celery.executors.default_celery.DEFAULT_CELERY_CONFIG", "Give the import path of a dict"),
+    case("same queue of the same broker", "", "[dispatch] default", "the same queue of the same broker", '"celery": {"broker_url": "redis://other:6379/0"}', "another broker_url", severity="warning", cfg=airflow_cfg(f'{{"c": {CELERY % "{}"}, "d": {CELERY % "{<>}"}, "l": {LOCAL % "{}"}}}', '[{"queue": "l", "to": ["l"]}]', '["c", "d"]', more="[celery]\nbroker_url = redis://h:6379/0\nresult_backend = db+sqlite:////tmp/r.db\n")),
+]  # fmt: skip
+CASES = [*BROKERS, *RESULT_BACKENDS, *TRANSPORTS, *CERTIFICATES, *OTHERS]

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501  (a table: a case is a line)
+"""Clusters, namespaces and pods that cannot be, as far as that is known without asking an API server."""
+
+from __future__ import annotations
+
+from .cases_options import FILES, KUBECONFIG, KUBERNETES, LOCAL, POD, kubernetes, of
+from .harness import Case, airflow_cfg, case
+
+CLIENTS = "airflow_dispatch_provider.no_such"
+SECTION = "kubernetes_executor"
+
+
+def option(
+    name: str, config: str, wrong: str, key: str, found: str, mended: str, remedy: str = "", **more: object
+) -> Case:
+    """A hole in ``[kubernetes_executor]`` of a backend."""
+    return kubernetes(
+        name, f'{{"{SECTION}": {{{config}}}}}', wrong, f"{SECTION}.{key}", found, mended, remedy, **more
+    )
+
+
+def in_file(
+    name: str, file: str, text: str, wrong: str, key: str, found: str, mended: str, remedy: str
+) -> Case:
+    """A hole in one of the files that airflow.cfg names."""
+    cfg = of(KUBERNETES, "{}")
+    return case(
+        name, wrong, f"[{SECTION}] {key}", found, mended, remedy, cfg=cfg, files={**FILES, file: text}
+    )
+
+
+CLUSTERS = [
+    option("kubeconfig that is missing", '"config_file": "<>"', "/no/such/file", "config_file", "does not exist", "{home}/kubeconfig", "Give the path"),
+    option("kubeconfig that is none", '"config_file": "<>"', "{home}/pod.yaml", "config_file", "names a file without contexts", "{home}/kubeconfig", "Give the path"),
+    option("kubeconfig that is no YAML", '"config_file": "<>"', "{home}/broken.yaml", "config_file", "is no kubeconfig", "{home}/kubeconfig", "Give the path", files={"broken.yaml": "kind: [Config"}),
+    option("context of another kubeconfig", '"cluster_context": "<>"', "production", "cluster_context", "no context of the kubeconfig", "c", "Use one of these: c"),
+    option("in no cluster", '"in_cluster": <>', "true", "in_cluster", "this is no pod of a cluster", "false", "Set in_cluster to False"),
+    in_file("context without its cluster", "kubeconfig", KUBECONFIG.replace("cluster: k,", "cluster: <>,"), "other", "config_file", "gives no way to the cluster", "k", "Correct it there"),
+    in_file("authority that is missing", "kubeconfig", KUBECONFIG.replace('server:', '<>server:'), "certificate-authority: /no/such.pem, ", "config_file", "/no/such.pem, that cannot be read", "", "Correct the path there"),
+    in_file("client certificate that is missing", "kubeconfig", KUBECONFIG.replace('{token: t}', '{<>token: t}'), "client-certificate: my.crt, ", "config_file", "my.crt, that cannot be read", "", "Correct the path there"),
+    option("authority of its own", '"ssl_ca_cert": "<>"', "/no/such.pem", "ssl_ca_cert", "cannot be read", "{home}/pod.yaml", "Correct the path"),
+    case("factory without its twin", f', "client_factory": "{CLIENTS}.client"', f"[{SECTION}] async_client_factory", "is missing where client_factory is set", "", "Name a function", cfg=of(KUBERNETES, f'{{"{SECTION}": {{"namespace": "n"<>}}}}'), files=FILES),
+    case("twin without its factory", f', "async_client_factory": "{CLIENTS}.client"', f"[{SECTION}] client_factory", "is missing where async_client_factory is set", "", "Name a function", cfg=of(KUBERNETES, f'{{"{SECTION}": {{"namespace": "n"<>}}}}'), files=FILES),
+    option("factory that cannot be imported", '"namespace": "n"<>', f', "client_factory": "{CLIENTS}.client", "async_client_factory": "{CLIENTS}.client"', "client_factory", "cannot be imported", "", "Name a function"),
+    option("factory that is none", '"namespace": "n"<>', ', "client_factory": "os.path", "async_client_factory": "os.path"', "client_factory", "nothing that can be called", "", "Name a function"),
+    option("factory that raises", '"namespace": "n"<>', ', "client_factory": "os.getcwd", "async_client_factory": "os.getcwd"', "client_factory", "gives no client: AttributeError", "", "Name a function"),
+]  # fmt: skip
+
+NAMESPACES = [
+    option("namespace with a capital", '"namespace": "<>"', "Team_A", "namespace", "which can be no namespace", "$e"),
+    option("namespace too long", '"namespace": "<>"', "n" * 64, "namespace", "which can be no namespace", "$e"),
+    option("blank in the list", '"multi_namespace_mode": true, "multi_namespace_mode_namespace_list": "<>"', "a, b", "multi_namespace_mode_namespace_list", "' b', which can be no namespace", "a,b", "Use small letters"),
+    option("comma at the end of the list", '"multi_namespace_mode": true, "multi_namespace_mode_namespace_list": "<>"', "a,", "multi_namespace_mode_namespace_list", "which can be no namespace", "a", "Use small letters"),
+    option("list that is not used", '"multi_namespace_mode": <>, "multi_namespace_mode_namespace_list": "a,b"', "false", "multi_namespace_mode_namespace_list", "is not used without multi_namespace_mode", "true", "Set multi_namespace_mode to True", severity="warning"),
+    case("namespace of another backend", "", "[dispatch] backends.d", "as the backend 'c' does", '"kubernetes_executor": {"namespace": "n"}', "Give each its own", cfg=airflow_cfg(f'{{"c": {KUBERNETES % "{}"}, "d": {KUBERNETES % "{<>}"}, "l": {LOCAL % "{}"}}}', '[{"queue": "l", "to": ["l"]}]', '["c", "d"]', more="[kubernetes_executor]\nin_cluster = False\nconfig_file = {home}/kubeconfig\npod_template_file = {home}/pod.yaml\n"), files=FILES),
+]  # fmt: skip
+
+PODS = [
+    option("template that is missing", '"pod_template_file": "<>"', "/no/such.yaml", "pod_template_file", "cannot be read", "{home}/pod.yaml", "Give the path"),
+    option("template that is no YAML", '"pod_template_file": "<>"', "{home}/broken.yaml", "pod_template_file", "is not valid", "{home}/pod.yaml", "Give the path", files={"broken.yaml": "kind: [Pod"}),
+    in_file("template of another kind", "pod.yaml", POD.replace("kind: Pod", "kind: <>"), "Deployment", "pod_template_file", "the kind 'Deployment'", "Pod", "kind: Pod"),
+    in_file("template without the container", "pod.yaml", POD.replace("name: base", "name: <>"), "main", "pod_template_file", "has no container 'base'", "base", "Call the container of the task base"),
+    in_file("template without containers", "pod.yaml", POD.replace("containers: [{name: base, image: airflow}]", "containers: [<>]"), "", "pod_template_file", "has no container 'base'", "{name: base, image: airflow}", "Call the container of the task base"),
+    option("no template and no image", '"pod_template_file": "<>"', "", "pod_template_file", "is missing, and so is an image", "{home}/pod.yaml", "Name a pod template", severity="warning"),
+    case("image without a tag", "", f"[{SECTION}] worker_container_tag", "is missing beside the other one", ', "worker_container_tag": "1"', "Set worker_container_tag", severity="warning", cfg=of(KUBERNETES, f'{{"{SECTION}": {{"pod_template_file": "", "worker_container_repository": "r"<>}}}}'), files=FILES),
+    option("camel case for the deletion", '"delete_option_kwargs": "{<>: 1}"', r'\"gracePeriodSeconds\"', "delete_option_kwargs", "'gracePeriodSeconds', which V1DeleteOptions does not", r'\"$1\"'),
+    option("deletion misspelt", '"delete_option_kwargs": "{<>: 1}"', r'\"grace_period\"', "delete_option_kwargs", "'grace_period', which V1DeleteOptions does not", r'\"$1\"'),
+    option("time-out in words", '"kube_client_request_args": "{\\"_request_timeout\\": <>}"', r'\"long\"', "kube_client_request_args", "a _request_timeout that is no time", "30", "Give seconds"),
+    option("argument that is not used", '"kube_client_request_args": "{<>: 30}"', r'\"_preload_content\"', "kube_client_request_args", "'_preload_content', which is not used", r'\"$1\"', severity="warning"),
+]  # fmt: skip
+CASES = [*CLUSTERS, *NAMESPACES, *PODS]
