@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import tomllib
+from literal.project import project_url
 from literal.reader import ORDINARY_USER, Reader, python_for
 from postgres_server import free_port
 from support import require
@@ -22,7 +22,7 @@ from support import require
 pytestmark = [pytest.mark.acceptance, pytest.mark.once]
 
 ROOT = Path(__file__).parents[2]
-PROJECT_URL = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Homepage"]
+PROJECT_URL = project_url()
 PIP_CACHE = ROOT / ".cache" / "pip"
 
 

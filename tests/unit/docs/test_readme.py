@@ -8,12 +8,12 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-import tomllib
 from literal.page import steps_of
+from literal.project import project_url
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
-PROJECT_URL = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Homepage"]
+PROJECT_URL = project_url()
 OUTSIDE = ("http://localhost:8080",)
 TARGETS = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"|<(https?:[^>]+)>", README)
 LINKS = sorted({link for groups in TARGETS for link in groups if link} - {*OUTSIDE})
