@@ -173,6 +173,8 @@ class Reader:
         return {
             **inherited,
             "HOME": str(self.home),
+            "USER": "root" if self._uid == 0 else "reader",
+            "LOGNAME": "root" if self._uid == 0 else "reader",
             "PATH": ":".join([*map(str, path), *system]),
             "LANG": "C.UTF-8",
             "TERM": "dumb",

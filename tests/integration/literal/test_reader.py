@@ -113,6 +113,29 @@ def test_waiting_repeats_a_command_until_it_succeeds(follow):
     """)
 
 
+BUSY = """
+    <!-- run: until ready -->
+    ```
+    cd / && echo ready && sleep 1000
+    ```
+"""
+
+
+def test_waiting_beside_a_busy_terminal_uses_another(follow):
+    follow(f"{BUSY}\n    <!-- wait: test ! -e tmp -->\n")
+
+
+def test_a_terminal_that_is_busy_takes_no_other_block(follow):
+    block = "    <!-- run -->\n    ```\n    ls\n    ```\n"
+    with pytest.raises(PageError, match=r"page.md:7: what was started before still runs in this terminal"):
+        follow(f"{BUSY}{block}")
+
+
+def test_a_program_that_ends_before_it_is_ready_is_an_error(follow):
+    with pytest.raises(PageError, match=r"(?s)it ended before it printed 'ready'.*broken"):
+        follow("<!-- run: until ready -->\n```\necho broken\n```")
+
+
 def test_what_a_page_leaves_running_is_an_error_and_is_killed(follow):
     with pytest.raises(PageError, match=r"does not say how to stop .*sleep.*4242"):
         follow("<!-- run -->\n```\nsetsid nohup sleep 4242 >/dev/null 2>&1 &\n```", stopping=2)
