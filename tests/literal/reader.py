@@ -58,6 +58,7 @@ class Reader:
         self._env = {**self._environment(path), **(env or {})}
         self._terminals: dict[int, Terminal] = {}
         self._last = 1
+        self._is_through = True
         self._printed = ""
 
     def __enter__(self) -> Reader:
@@ -65,7 +66,7 @@ class Reader:
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
         try:
-            if kind is None:
+            if kind is None and self._is_through:
                 self._leave()
         finally:
             self._clear_up()
@@ -75,11 +76,15 @@ class Reader:
 
         :param timeout: seconds for each step.
         """
+        self._is_through = False
         for step in steps_of(page):
             self._do(step, timeout)
+        self._is_through = True
 
     def own(self, folder: Path) -> None:
-        """Give the reader a folder with everything in it."""
+        """Give the reader a folder with everything in it, where that is not this process's user anyway."""
+        if os.getuid() != 0:
+            return
         for path in (folder, *folder.rglob("*")):
             os.chown(path, self._uid, self._uid, follow_symlinks=False)
 
@@ -119,7 +124,7 @@ class Reader:
 
     def _terminal(self, number: int) -> Terminal:
         if number not in self._terminals:
-            self._terminals[number] = Terminal(self.folder, self._env, self._as_reader())
+            self._terminals[number] = Terminal(self.folder, self._env, _as_user(self._uid))
         return self._terminals[number]
 
     def _as_here(self, text: str) -> str:
@@ -180,10 +185,11 @@ class Reader:
             "TERM": "dumb",
         }
 
-    def _as_reader(self) -> list[str]:
-        if self._uid == os.getuid():
-            return []
-        return ["setpriv", f"--reuid={self._uid}", f"--regid={self._uid}", "--clear-groups"]
+
+def _as_user(uid: int) -> list[str]:
+    if uid == os.getuid():
+        return []
+    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
 
 
 def _saved(text: str, name: str) -> str:
@@ -195,7 +201,7 @@ def python_for(uid: int) -> Path | None:
     can = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"
     names = [f"{os.path.realpath(sys.base_prefix)}/bin/python3", "/usr/local/bin/python3", "/usr/bin/python3"]
     for python in names:
-        command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", python, "-c", can]
-        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+        command = [*_as_user(uid), python, "-c", can]
+        if Path(python).exists() and not subprocess.run(command, capture_output=True, check=False).returncode:
             return Path(python).parent
     return None
