@@ -46,7 +46,7 @@ class Reader:
         env: Mapping[str, str] | None = None,
         uid: int | None = None,
         renamed: Mapping[str, str] | None = None,
-        stopping: float = 180,
+        stopping: float = 120,
     ) -> None:
         self._stopping = stopping
         self._uid = os.getuid() if uid is None else uid

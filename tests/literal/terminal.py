@@ -79,15 +79,12 @@ class Terminal:
             raise TerminalError(f"it ended with exit code {self._exit_code()}")
 
     def leave(self, timeout: float) -> None:
-        """Ctrl-C for what still runs here, then the end of the shell; TerminalError where it goes on."""
-        with contextlib.suppress(OSError):
-            os.write(self._screen, CTRL_C)
+        """Ctrl-C for what still runs here, a second time halfway, then the end of the shell; TerminalError where it
+        goes on."""
         os.close(self._next)
         self._next = -1
-        try:
-            self.process.wait(timeout)
-        except subprocess.TimeoutExpired as error:
-            raise TerminalError(f"Ctrl-C has not ended it within {timeout:.0f} s") from error
+        if not (self._ends_after_ctrl_c(timeout / 2) or self._ends_after_ctrl_c(timeout / 2)):
+            raise TerminalError(f"Ctrl-C has not ended it within {timeout:.0f} s")
 
     def close(self) -> None:
         """Kill the shell, and forget what it printed."""
@@ -97,6 +94,13 @@ class Terminal:
             os.close(self._next)
         os.close(self._screen)
         self._files.cleanup()
+
+    def _ends_after_ctrl_c(self, timeout: float) -> bool:
+        with contextlib.suppress(OSError):
+            os.write(self._screen, CTRL_C)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout)
+        return self.process.poll() is not None
 
     def _start(
         self, folder: Path, env: Mapping[str, str], as_user: Sequence[str]

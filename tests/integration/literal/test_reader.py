@@ -95,6 +95,26 @@ def test_a_program_goes_on_in_its_terminal_until_ctrl_c(follow):
     """)
 
 
+def test_ctrl_c_is_pressed_again_for_a_program_that_goes_on(follow):
+    follow(
+        """
+        <!-- run: until ready -->
+        ```
+        cat > program.py <<'EOF'
+        import signal, sys, time
+        times = []
+        signal.signal(signal.SIGINT, lambda *_: times.append(1) or len(times) == 2 and sys.exit())
+        print("ready")
+        while True:
+            time.sleep(1)
+        EOF
+        python3 program.py
+        ```
+        """,
+        stopping=6,
+    )
+
+
 def test_waiting_repeats_a_command_until_it_succeeds(follow):
     follow("""
         <!-- run -->
