@@ -51,6 +51,9 @@ class BackendStatus:
     missing: str | None = None
     """Why it cannot be imported; None: it can."""
 
+    remedy: str = ""
+    """What to do about that."""
+
     @property
     def options(self) -> tuple[str, ...]:
         """Names of the Airflow options that it overlays, never their values."""
@@ -76,18 +79,22 @@ def _inspect(name: str, backend: BackendSettings) -> BackendStatus:
     try:
         executor = import_executor_class(backend)
     except BackendUnavailable as error:
-        return BackendStatus(name, backend, frozenset(), str(error))
+        return BackendStatus(name, backend, frozenset(), error.found, error.remedy)
     return BackendStatus(name, backend, workload_kinds(executor) & {EXECUTE_TASK, *OPTIONAL_KINDS})
 
 
 def import_problems(statuses: Sequence[BackendStatus], place: str) -> Iterator[Problem]:
-    """One for each backend whose executor is not there.
+    """One for each executor that cannot be imported, whichever backends have it.
 
     :param place: where ``backends`` stands: ``[dispatch] `` or the name of the file
     """
+    failed: dict[tuple[str, str], list[str]] = {}
     for status in statuses:
         if status.missing is not None:
-            yield Problem(f"{place}backends.{status.name}.executor", status.missing, "")
+            failed.setdefault((status.missing, status.remedy), []).append(status.name)
+    for (found, remedy), (name, *others) in failed.items():
+        also = f" So it is with {', '.join(others)}." if others else ""
+        yield Problem(f"{place}backends.{name}.executor", found + also, remedy)
 
 
 def option_problems(settings: Settings, conf: Any, place: str) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from airflow_dispatch_provider.settings.source import SettingsSource
 
 pytestmark = pytest.mark.once
 
-BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 CELERY = {
     name: {"celery": {"broker_url": f"redis://{name}", "result_backend": "redis://r"}}
     for name in ("large", "batch")
