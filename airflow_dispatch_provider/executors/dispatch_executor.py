@@ -58,7 +58,8 @@ class DispatchExecutor(BaseExecutor):
     is_local: Any = any_backend("is_local")
     serve_logs: Any = any_backend("serve_logs")
     supports_ad_hoc_ti_run: Any = any_backend("supports_ad_hoc_ti_run")
-    supports_sentry: Any = any_backend("supports_sentry")
+    if not AIRFLOW_V_3_2_PLUS:
+        supports_sentry: Any = any_backend("supports_sentry")
     pre_assigns_external_executor_id: Any = any_backend("pre_assigns_external_executor_id")  # type: ignore[misc]
     if AIRFLOW_V_3_4_PLUS:
         supported_workload_types: Any = FromBackends(workload_types)
