@@ -28,7 +28,12 @@ from airflow_dispatch_provider.routing.model import (
 from airflow_dispatch_provider.routing.reasons import Reason
 from airflow_dispatch_provider.routing.routes import is_glob
 from airflow_dispatch_provider.settings.model import BackendSettings, Settings
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow_dispatch_provider.version_compat import (
+    AIRFLOW_V_3_2_PLUS,
+    AIRFLOW_V_3_3_PLUS,
+    UNTESTED_REMEDY,
+    untested,
+)
 
 _ROUTER = "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor"
 
@@ -124,12 +129,18 @@ def warnings(
     settings: Settings, statuses: Sequence[BackendStatus], conf: Any, place: str
 ) -> Iterator[Problem]:
     """What is legal, yet hardly meant."""
+    yield from _airflow_is_tested()
     yield from _router_is_used()
     yield from unread_options(settings)
     yield from _slots_fit(settings, conf)
     yield from _kinds_are_covered(statuses, place)
     yield from _backends_are_used(settings, place)
     yield from _routes_are_open(settings, place)
+
+
+def _airflow_is_tested() -> Iterator[Problem]:
+    if words := untested():
+        yield Problem("apache-airflow", words, UNTESTED_REMEDY)
 
 
 def _router_is_used() -> Iterator[Problem]:

@@ -33,6 +33,7 @@ from airflow_dispatch_provider.executors.task_instances import (
     state_of,
     update_queued,
 )
+from airflow_dispatch_provider.version_compat import warn_if_untested
 
 WAITED = "waiting for broker"
 """``log.event`` of a task that was taken back because the broker could not be used."""
@@ -84,6 +85,7 @@ class CeleryExecutor(HoldsBack, AirflowCeleryExecutor):
 
         :raises DispatchConfigError: see ``config_problems``
         """
+        warn_if_untested()
         if problems := self.config_problems():
             raise DispatchConfigError(problems)
         conf: Any = self.conf

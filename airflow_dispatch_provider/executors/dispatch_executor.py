@@ -32,7 +32,7 @@ from airflow_dispatch_provider.executors.router import AnsweredFor, Router
 from airflow_dispatch_provider.executors.workload import kind_of
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK
 from airflow_dispatch_provider.settings.presets import Hybrid
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS, warn_if_untested
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -116,6 +116,7 @@ class DispatchExecutor(BaseExecutor):
 
         :raises DispatchConfigError: naming every mistake in the configuration; the scheduler does not start
         """
+        warn_if_untested()
         settings = self._source.load()
         backends = {
             name: Backend(name, backend, settings.limits, self.conf, self.team_name)

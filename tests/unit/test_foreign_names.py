@@ -86,12 +86,12 @@ IMPORT = "from airflow.executors.base_executor import BaseExecutor as Base\n"
         "class LocalExecutor:\n def f(self): self.no_such",
         "class LocalExecutor:\n def f(self): super().no_such()",
         "def f(executor): executor.no_such",
-        "def f(workload): return workload.ti.x if GATE else workload.no_such",
+        "def f(ti): return ti.state if GATE else ti.no_such",
         f"{IMPORT}def f():\n if GATE: return Base.no_such",
     ],
 )
 def test_a_name_that_does_not_exist_is_found(text: str, monkeypatch):
-    problems = read_text(text, monkeypatch, GATE="ti.x" not in text)
+    problems = read_text(text, monkeypatch, GATE="ti.state" not in text)
     assert problems
     assert all("no_such" in problem for problem in problems)
 
