@@ -59,6 +59,14 @@ for path in EXECUTORS:
 print(json.dumps({each.name: each.version for each in distributions()}))
 """
 
+_KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: nowhere
+clusters: [{name: nowhere, cluster: {server: "https://127.0.0.1:1"}}]
+users: [{name: nobody, user: {token: none}}]
+contexts: [{name: nowhere, context: {cluster: nowhere, user: nobody}}]
+"""
 _ROUTER = {
     "AIRFLOW__CORE__EXECUTOR": "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor",
     "AIRFLOW__API_AUTH__JWT_SECRET": "of no use",
@@ -67,6 +75,8 @@ _ROUTER = {
     "AIRFLOW__DISPATCH__BACKENDS": '{"local": {"executor": "LocalExecutor", "slots": 4},'
     ' "celery": {"executor": "CeleryExecutor", "slots": 8},'
     ' "pods": {"executor": "KubernetesExecutor", "slots": 8}}',
+    "AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER": "False",
+    "AIRFLOW__KUBERNETES_EXECUTOR__CONFIG_FILE": "kubeconfig",  # in the folder where it runs
 }
 
 
@@ -225,6 +235,7 @@ def _check(case: Case, package: Package, parent: Path, interpreter: str) -> Resu
         environment = Installation(folder, interpreter)
         install(environment, case, package.wheel)
         installed |= _import(environment)
+        (environment.folder / "kubeconfig").write_text(_KUBECONFIG)
         environment.airflow("dispatch", "validate", "--strict", **_ROUTER)
         problem = _bounds_not_met(case, installed)
         if case.tests:
