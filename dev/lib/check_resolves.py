@@ -146,10 +146,7 @@ def _parse() -> argparse.Namespace:
     add("--resolution", choices=list(RESOLUTIONS), help="one of those below")
     add(
         "--airflow-version",
-        help="any; the locked resolution needs one of dev/locks (default: without any of"
-        " these options, what the gate checks; else all of the others for Airflow "
-        + DEFAULT_AIRFLOW_VERSION
-        + ")",
+        help=f"default: {DEFAULT_AIRFLOW_VERSION}; without these three, what the gate checks",
     )
     parser.add_argument(
         "--tests",
@@ -243,7 +240,7 @@ def _check(case: Case, package: Package, parent: Path, interpreter: str) -> Resu
     except DevError as error:
         problem = str(error)
     seconds = time.monotonic() - began
-    say(f"   {name}: {'FAILED' if problem else 'ok'}, {seconds:.0f} s")
+    say(f"   {name}: {'does not work' if problem else 'ok'}, {seconds:.0f} s")
     return Result(case, installed, problem, seconds)
 
 
@@ -322,7 +319,8 @@ def print_results(results: Sequence[Result]) -> None:
     for result in results:
         case = result.case
         versions = "".join(f"{result.installed.get(name, '-'):<17}" for name in _COLUMNS.values())
-        verdict = "FAILED" if result.problem else "ok, with unit tests" if case.tests else "ok"
+        failed = "bounds needed" if case.resolution == "uncapped" else "FAILED"
+        verdict = failed if result.problem else "ok, with unit tests" if case.tests else "ok"
         print(
             f"{case.airflow_version:<9}{case.python:<8}{case.resolution:<10}{versions}{result.seconds:>7.0f}  {verdict}"
         )
