@@ -39,7 +39,16 @@ class DispatchConfigError(DispatchError):
 
 
 class BackendUnavailable(DispatchError):
-    """The executor of a backend cannot be imported; says what is missing and what to install."""
+    """The executor of a backend cannot be imported.
+
+    :param found: what is wrong, in one or two sentences
+    :param remedy: what to do about it, in one sentence
+    """
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(f"{found} {remedy}")
+        self.found = found
+        self.remedy = remedy
 
 
 class MigrationError(DispatchError):

@@ -94,7 +94,7 @@ class KubeClient:
                     method, path, data=data, headers={"Content-Type": kind}, timeout=_TIMEOUT
                 ) as answer:
                     return await _read(answer)
-            except (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError):
+            except (TimeoutError, aiohttp.ClientError, ConnectionError):
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -117,7 +117,7 @@ class KubeClient:
                     buffer = rest
                     for line in lines:
                         yield _event(line)
-        except (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError):
+        except (TimeoutError, aiohttp.ClientError, ConnectionError):
             return
 
 

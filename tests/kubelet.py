@@ -285,7 +285,7 @@ class Kubelet:
         await self._report_running(pod)
         try:
             await asyncio.wait_for(pod.deleting.wait(), max(fate.after, 0.001))
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return fate.exit_code, True
         return _TERMINATED, False
 

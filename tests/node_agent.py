@@ -25,11 +25,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 from kube_client import Access, KubeClient
 from kubelet import Decide, Kubelet
 from pod_fates import ANNOTATION, EXIT, KINDS, Fate
-from typing_extensions import Self
 
 
 class NodeAgent:

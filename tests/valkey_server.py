@@ -12,11 +12,11 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
 import redis
 from postgres_server import free_port
-from typing_extensions import Self
 
 
 class BrokerProcess(ABC):

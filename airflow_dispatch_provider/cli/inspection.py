@@ -23,7 +23,12 @@ from airflow_dispatch_provider.routing.patterns import doubts, is_glob
 from airflow_dispatch_provider.routing.reasons import Reason
 from airflow_dispatch_provider.settings.model import BackendSettings, Settings
 from airflow_dispatch_provider.settings.problems import show
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow_dispatch_provider.version_compat import (
+    AIRFLOW_V_3_2_PLUS,
+    AIRFLOW_V_3_3_PLUS,
+    UNTESTED_REMEDY,
+    untested,
+)
 
 OPTIONAL_KINDS: Mapping[str, str] = {
     **({EXECUTE_CALLBACK: "callbacks (Dag and deadline callbacks)"} if AIRFLOW_V_3_2_PLUS else {}),
@@ -43,6 +48,9 @@ class BackendStatus:
 
     missing: str | None = None
     """Why it cannot be imported; None: it can."""
+
+    remedy: str = ""
+    """What to do about that."""
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -69,30 +77,40 @@ def _inspect(name: str, backend: BackendSettings) -> BackendStatus:
     try:
         executor = import_executor_class(backend)
     except BackendUnavailable as error:
-        return BackendStatus(name, backend, frozenset(), str(error))
+        return BackendStatus(name, backend, frozenset(), error.found, error.remedy)
     return BackendStatus(name, backend, workload_kinds(executor) & {EXECUTE_TASK, *OPTIONAL_KINDS})
 
 
 def import_problems(statuses: Sequence[BackendStatus], place: str) -> Iterator[Problem]:
-    """One for each backend whose executor is not there.
+    """One for each executor that cannot be imported, whichever backends have it.
 
     :param place: where ``backends`` stands: ``[dispatch] `` or the name of the file
     """
+    failed: dict[tuple[str, str], list[str]] = {}
     for status in statuses:
         if status.missing is not None:
-            yield Problem(f"{place}backends.{status.name}.executor", status.missing, "")
+            failed.setdefault((status.missing, status.remedy), []).append(status.name)
+    for (found, remedy), (name, *others) in failed.items():
+        also = f" So it is with {', '.join(others)}." if others else ""
+        yield Problem(f"{place}backends.{name}.executor", found + also, remedy)
 
 
 def warnings(
     settings: Settings, statuses: Sequence[BackendStatus], conf: Any, place: str
 ) -> Iterator[Problem]:
     """What is legal, yet hardly meant."""
+    yield from _airflow_is_tested()
     yield from unread_options(settings)
     yield from _kinds_are_covered(statuses, place)
     yield from _backends_are_used(settings, place)
     yield from _routes_are_open(settings, place)
     yield from _patterns_are_meant(settings, place)
     yield from _preloads_exist(settings, conf)
+
+
+def _airflow_is_tested() -> Iterator[Problem]:
+    if words := untested():
+        yield Problem("apache-airflow", words, UNTESTED_REMEDY)
 
 
 def _kinds_are_covered(statuses: Sequence[BackendStatus], place: str) -> Iterator[Problem]:

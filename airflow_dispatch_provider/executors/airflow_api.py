@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -28,90 +27,6 @@ Workload = Any
 WorkloadKey = Any
 WorkloadState = Any
 Conf = Any
-
-
-@dataclass(frozen=True)
-class PrivateName:
-    """One name outside Airflow's documented interface that this package relies on."""
-
-    module: str
-    """Module to import."""
-
-    attribute: str
-    """Dotted attribute inside the module; empty when the module itself is what is needed."""
-
-    needed: bool
-    """Whether the installed Airflow version has to have it."""
-
-    on_instance: bool = False
-    """The last part exists only once the class before it has been instantiated without arguments."""
-
-
-_UP_TO_3_3 = not AIRFLOW_V_3_4_PLUS
-_ONLY_3_2 = AIRFLOW_V_3_2_PLUS and not AIRFLOW_V_3_3_PLUS
-_ONLY_3_3 = AIRFLOW_V_3_3_PLUS and not AIRFLOW_V_3_4_PLUS
-_BASE = "airflow.executors.base_executor"
-_WORKLOADS = "airflow.executors.workloads"
-_KUBERNETES = "airflow.providers.cncf.kubernetes"
-
-PRIVATE_NAMES: tuple[PrivateName, ...] = (
-    PrivateName(_BASE, "BaseExecutor._process_workloads", True),
-    PrivateName(_BASE, "BaseExecutor._emit_metrics", True),
-    PrivateName(_BASE, "BaseExecutor._task_event_logs", True, on_instance=True),
-    PrivateName(_BASE, "BaseExecutor._drain_events_with_task_ids", AIRFLOW_V_3_4_PLUS),
-    PrivateName(_BASE, "BaseExecutor.parallelism", True, on_instance=True),
-    PrivateName(_BASE, "BaseExecutor.running", True, on_instance=True),
-    PrivateName(_BASE, "BaseExecutor.event_buffer", True, on_instance=True),
-    PrivateName(_BASE, "BaseExecutor.conf", True, on_instance=True),
-    PrivateName(_BASE, "BaseExecutor.queued_tasks", _UP_TO_3_3, on_instance=True),
-    PrivateName(_BASE, "BaseExecutor.order_queued_tasks_by_priority", _ONLY_3_2),
-    PrivateName(_BASE, "BaseExecutor.queued_callbacks", AIRFLOW_V_3_2_PLUS and _UP_TO_3_3, on_instance=True),
-    PrivateName(_BASE, "BaseExecutor.queued_connection_tests", _ONLY_3_3, on_instance=True),
-    PrivateName(_BASE, "BaseExecutor.trigger_connection_tests", _ONLY_3_3),
-    PrivateName(_BASE, "BaseExecutor.fail_connection_test", AIRFLOW_V_3_3_PLUS),
-    PrivateName(_BASE, "BaseExecutor.run_workload", AIRFLOW_V_3_3_PLUS),
-    PrivateName(_BASE, "get_execution_api_server_url", AIRFLOW_V_3_3_PLUS),
-    PrivateName(_BASE, "BaseExecutor.executor_queues", AIRFLOW_V_3_4_PLUS, on_instance=True),
-    PrivateName(_BASE, "BaseExecutor.get_task_key", AIRFLOW_V_3_4_PLUS),
-    PrivateName(_BASE, "BaseExecutor.get_workload_key", AIRFLOW_V_3_4_PLUS),
-    PrivateName(_BASE, "BaseExecutor.supported_workload_types", AIRFLOW_V_3_4_PLUS),
-    PrivateName(_BASE, "BaseExecutor.supports_task_instance_uuid", AIRFLOW_V_3_4_PLUS),
-    PrivateName(_WORKLOADS, "ExecuteTask", True),
-    PrivateName(_WORKLOADS, "ExecuteCallback", AIRFLOW_V_3_2_PLUS),
-    PrivateName(_WORKLOADS, "TestConnection", AIRFLOW_V_3_3_PLUS),
-    PrivateName(_WORKLOADS, "WorkloadType", AIRFLOW_V_3_4_PLUS),
-    PrivateName(f"{_WORKLOADS}.callback", "execute_callback_workload", _ONLY_3_2),
-    PrivateName("airflow.sdk.execution_time.supervisor", "supervise", not AIRFLOW_V_3_3_PLUS),
-    PrivateName("airflow.sdk.execution_time.supervisor", "WatchedSubprocess._service_subprocess", True),
-    PrivateName("airflow.sdk.execution_time.task_runner", "", True),
-    PrivateName("airflow.sdk.api.client", "Client", True),
-    PrivateName("airflow.models.taskinstance", "TaskInstance.last_heartbeat_at", True),
-    PrivateName("airflow.models.taskinstance", "TaskInstance.hostname", True),
-    PrivateName("airflow.models.taskinstance", "TaskInstance.pid", True),
-    PrivateName("airflow.utils.net", "get_hostname", True),
-    PrivateName("airflow.providers.celery.executors.celery_executor", "CeleryExecutor.change_state", True),
-    PrivateName("airflow.providers.celery.executors.celery_executor_utils", "create_celery_app", True),
-    PrivateName(f"{_WORKLOADS}.types", "TaskInstanceUuid", AIRFLOW_V_3_4_PLUS),
-    PrivateName(f"{_KUBERNETES}.executors.kubernetes_executor_types", "POD_REVOKED_KEY", True),
-    PrivateName(f"{_KUBERNETES}.executors.kubernetes_executor_types", "TASK_INSTANCE_ID_ANNOTATION", True),
-    PrivateName(f"{_KUBERNETES}.executors.kubernetes_executor_types", "TASK_INSTANCE_ID_LABEL", True),
-    PrivateName(f"{_KUBERNETES}.kubernetes_helper_functions", "add_unique_suffix", True),
-    PrivateName(f"{_KUBERNETES}.kubernetes_helper_functions", "create_unique_id", True),
-    PrivateName(f"{_KUBERNETES}.pod_generator", "workload_to_command_args", True),
-    PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.build_labels_for_k8s_executor_pod", True),
-    PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.construct_pod", True),
-    PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.deserialize_model_dict", True),
-    PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.from_obj", True),
-    PrivateName(f"{_KUBERNETES}.pod_generator", "PodGenerator.reconcile_pods", True),
-    PrivateName("airflow.settings", "pod_mutation_hook", True),
-    PrivateName("airflow.settings", "POLICY_PLUGIN_MANAGER", not AIRFLOW_V_3_2_PLUS),
-    PrivateName("airflow.settings", "get_policy_plugin_manager", AIRFLOW_V_3_2_PLUS),
-    PrivateName("kubernetes.client", "ApiClient.sanitize_for_serialization", True),
-    PrivateName("celery.app.task", "Task._get_exec_options", True),
-    PrivateName("celery.app.amqp", "AMQP.send_task_message", True),
-    PrivateName("celery.app.amqp", "AMQP.create_task_message", True),
-    PrivateName("kombu.transport.redis", "Channel.conn_or_acquire", True),
-)
 
 
 _workloads: Any = workloads
@@ -218,7 +133,7 @@ def workload_states(workload: Workload) -> tuple[WorkloadState | None, WorkloadS
 
     if AIRFLOW_V_3_3_PLUS:
         return workload.running_state, workload.success_state, workload.failure_state
-    if is_task(workload):
+    if is_task(workload) or not AIRFLOW_V_3_2_PLUS:
         return None, TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
     from airflow.utils.state import CallbackState
 
@@ -289,7 +204,7 @@ def run_workload(workload: Workload, conf: Conf, proctitle: str) -> None:
             proctitle=proctitle,
             subprocess_logs_to_stdout=True,
         )
-    elif is_task(workload):
+    elif is_task(workload) or not AIRFLOW_V_3_2_PLUS:
         _run_task(workload, conf)
     else:
         _run_callback(workload)
@@ -310,10 +225,12 @@ def _run_task(workload: Workload, conf: Conf) -> None:
     )
 
 
-def _run_callback(workload: Workload) -> None:
-    from airflow.executors.workloads import callback
+if AIRFLOW_V_3_2_PLUS and not AIRFLOW_V_3_3_PLUS:
 
-    run: Any = vars(callback)["execute_callback_workload"]
-    succeeded, error = run(workload.callback, log)
-    if not succeeded:
-        raise RuntimeError(error or "the callback failed and gave no reason")
+    def _run_callback(workload: Workload) -> None:
+        from airflow.executors.workloads import callback
+
+        run: Any = vars(callback)["execute_callback_workload"]
+        succeeded, error = run(workload.callback, log)
+        if not succeeded:
+            raise RuntimeError(error or "the callback failed and gave no reason")

@@ -6,6 +6,9 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from difflib import SequenceMatcher
+from importlib import import_module
+from types import ModuleType
 from typing import Any, TypeVar
 
 from airflow.executors.base_executor import BaseExecutor
@@ -13,6 +16,7 @@ from airflow.executors.executor_utils import ExecutorName
 
 from airflow_dispatch_provider.exceptions import BackendUnavailable, DispatchConfigError, Problem
 from airflow_dispatch_provider.executors.backend_conf import BackendConf
+from airflow_dispatch_provider.executors.installed import extra_of, remedy_for, unmet
 from airflow_dispatch_provider.executors.metrics import count_failure
 from airflow_dispatch_provider.executors.protocols import (
     Claim,
@@ -31,40 +35,63 @@ from airflow_dispatch_provider.routing.model import (
     BackendView,
 )
 from airflow_dispatch_provider.routing.reasons import Reason
-from airflow_dispatch_provider.settings.model import WORKERS, BackendSettings, Limits
+from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, WORKERS, BackendSettings, Limits
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-EXTRAS = {
-    "airflow_dispatch_provider.executors.celery_executor": "celery",
-    "airflow_dispatch_provider.executors.kubernetes_executor": "cncf.kubernetes",
-    "airflow.providers.celery": "celery",
-    "airflow.providers.cncf.kubernetes": "cncf.kubernetes",
-}
-"""Which extra of this package brings what the executors of a module need."""
-
 
 def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
     """The class that ``executor`` names; raises BackendUnavailable where it cannot be had."""
     module_name, _, class_name = settings.class_path.rpartition(".")
-    try:
-        module = __import__(module_name, fromlist=[class_name])
-        found = getattr(module, class_name)
-    except Exception as error:
-        extra = next((extra for prefix, extra in EXTRAS.items() if module_name.startswith(prefix)), None)
-        remedy = f'pip install "airflow-dispatch-provider[{extra}]"' if extra else "install what it needs"
-        reason = f"{type(error).__name__}: {error}"
+    if not module_name:
+        known = ", ".join(EXECUTOR_ALIASES)
         raise BackendUnavailable(
-            f"{settings.executor} cannot be imported ({reason}). Correct 'executor' or {remedy}."
-        ) from error
+            f"{settings.executor} is no executor's name.", f"Take {known}, or an import path."
+        )
+    try:
+        module = import_module(module_name)
+    except Exception as error:
+        raise _import_failed(settings, module_name, error) from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise BackendUnavailable(f"{module_name} has no {class_name}.", _correct(module, class_name))
     if not (isinstance(found, type) and issubclass(found, BaseExecutor)):
-        raise BackendUnavailable(f"{settings.class_path} is not an executor (no subclass of BaseExecutor).")
+        raise BackendUnavailable(
+            f"{settings.class_path} is not an executor (no subclass of BaseExecutor).",
+            _correct(module, class_name),
+        )
     if settings.slots == WORKERS and not hasattr(found, "worker_slots"):
-        raise BackendUnavailable(f"{settings.class_path} cannot count its workers. Give 'slots' as a number.")
+        raise BackendUnavailable(
+            f"{settings.class_path} cannot count its workers.", "Give 'slots' as a number."
+        )
     return found
+
+
+def _import_failed(settings: BackendSettings, module: str, error: Exception) -> BackendUnavailable:
+    extra = extra_of(module)
+    missing = unmet(extra) if extra else []
+    reason = f"{settings.executor} cannot be imported ({type(error).__name__}: {error})."
+    if extra and missing:
+        needs = f"It needs {', '.join(map(str, missing))}."
+        return BackendUnavailable(f"{reason} {needs}", remedy_for(extra, missing))
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+        return BackendUnavailable(reason, "Correct 'executor', or install the package that has this module.")
+    return BackendUnavailable(reason, f'See what fails: python -c "import {module}".')
+
+
+def _correct(module: ModuleType, class_name: str) -> str:
+    """A remedy that names the executors of a module, the likeliest first."""
+    executors = [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, BaseExecutor) and value.__module__ == module.__name__
+    ]
+    executors.sort(key=lambda name: -SequenceMatcher(None, class_name, name).ratio())
+    there = f": {module.__name__} has {', '.join(executors)}" if executors else ""
+    return f"Correct 'executor'{there}."
 
 
 def workload_kinds(executor: Any) -> frozenset[str]:

@@ -20,7 +20,7 @@ from airflow_dispatch_provider.executors.backend_conf import settings_source
 from airflow_dispatch_provider.executors.configured import configured_executors, make_router, router_classes
 from airflow_dispatch_provider.executors.dispatch_executor import STARTED, DispatchExecutor
 from airflow_dispatch_provider.settings.model import Settings
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -49,7 +49,8 @@ class _HandsOver:
     is_local = FromRouter()
     serve_logs = FromRouter()
     supports_ad_hoc_ti_run = FromRouter()
-    supports_sentry = FromRouter()
+    if not AIRFLOW_V_3_2_PLUS:
+        supports_sentry = FromRouter()
     pre_assigns_external_executor_id = FromRouter()
     if AIRFLOW_V_3_4_PLUS:
         supported_workload_types = FromRouter()

@@ -34,6 +34,7 @@ from airflow_dispatch_provider.executors.task_instances import (
     update_queued,
 )
 from airflow_dispatch_provider.masking import masked
+from airflow_dispatch_provider.version_compat import warn_if_untested
 
 WAITED = "waiting for broker"
 """``log.event`` of a task that was taken back because the broker could not be used."""
@@ -85,6 +86,7 @@ class CeleryExecutor(HoldsBack, AirflowCeleryExecutor):
 
         :raises DispatchConfigError: see ``config_problems``
         """
+        warn_if_untested()
         if problems := self.config_problems():
             raise DispatchConfigError(problems)
         conf: Any = self.conf

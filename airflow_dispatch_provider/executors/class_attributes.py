@@ -16,6 +16,7 @@ from airflow_dispatch_provider.executors.backend import import_executor_class, w
 from airflow_dispatch_provider.executors.backend_conf import settings_source
 from airflow_dispatch_provider.routing.model import EXECUTE_TASK
 from airflow_dispatch_provider.settings.presets import Hybrid
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_4_PLUS
 
 T = TypeVar("T")
 
@@ -58,7 +59,9 @@ def any_backend(attribute: str) -> FromBackends[bool]:
 
 
 def workload_types(classes: Sequence[type[Any]]) -> frozenset[Any]:
-    """``supported_workload_types`` of Airflow 3.4: what any of the backends can run, and tasks."""
+    """``supported_workload_types`` of Airflow 3.4: what any of the backends can run, and tasks. Empty before."""
+    if not AIRFLOW_V_3_4_PLUS:
+        return frozenset()
     from airflow.executors import workloads
 
     kinds = frozenset({EXECUTE_TASK}).union(*map(workload_kinds, classes))

@@ -35,7 +35,7 @@ from airflow_dispatch_provider.executors.workload import kind_of
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK
 from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.presets import Hybrid
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS, warn_if_untested
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -61,7 +61,8 @@ class DispatchExecutor(BaseExecutor):
     is_local: Any = any_backend("is_local")
     serve_logs: Any = any_backend("serve_logs")
     supports_ad_hoc_ti_run: Any = any_backend("supports_ad_hoc_ti_run")
-    supports_sentry: Any = any_backend("supports_sentry")
+    if not AIRFLOW_V_3_2_PLUS:
+        supports_sentry: Any = any_backend("supports_sentry")
     pre_assigns_external_executor_id: Any = any_backend("pre_assigns_external_executor_id")  # type: ignore[misc]
     if AIRFLOW_V_3_4_PLUS:
         supported_workload_types: Any = FromBackends(workload_types)
@@ -119,6 +120,7 @@ class DispatchExecutor(BaseExecutor):
 
         :raises DispatchConfigError: naming every mistake in the configuration; the scheduler does not start
         """
+        warn_if_untested()
         settings = self._routing_file.start(time.monotonic())
         backends = {
             name: Backend(name, backend, settings.limits, self.conf, self.team_name)

@@ -8,7 +8,7 @@ it twice and then fails it. A held task is not stuck, so its ``queued_dttm`` is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from uuid import UUID
 
 from airflow.configuration import conf
@@ -31,5 +31,5 @@ class Keepalive:
         """
         if now < self._due:
             return
-        update_queued(held_before(now - self._interval), queued_dttm=datetime.now(timezone.utc))
+        update_queued(held_before(now - self._interval), queued_dttm=datetime.now(UTC))
         self._due = now + self._interval

@@ -45,6 +45,7 @@ from airflow_dispatch_provider.executors.kubernetes.model import (
 from airflow_dispatch_provider.executors.kubernetes.pod_api import PodApi, Timing
 from airflow_dispatch_provider.executors.protocols import Claim
 from airflow_dispatch_provider.executors.task_instances import stored
+from airflow_dispatch_provider.version_compat import warn_if_untested
 
 WAITED = "waiting for cluster"
 """``log.event`` of a task that was taken back because the cluster could not be used, or had no room."""
@@ -102,6 +103,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
 
         :raises DispatchConfigError: see ``config_problems``
         """
+        warn_if_untested()
         if problems := self.config_problems():
             raise DispatchConfigError(problems)
         self.scheduler_job_id = str(self.job_id)

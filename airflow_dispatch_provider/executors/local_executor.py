@@ -27,6 +27,7 @@ from airflow_dispatch_provider.version_compat import (
     AIRFLOW_V_3_2_PLUS,
     AIRFLOW_V_3_3_PLUS,
     AIRFLOW_V_3_4_PLUS,
+    warn_if_untested,
 )
 
 KILL_GRACE = 5.0
@@ -97,6 +98,7 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
 
     def start(self) -> None:
         """Start the template process; raises ``DispatchConfigError`` for an option that makes no sense."""
+        warn_if_untested()
         team = f" [{self.team_name}]" if self.team_name else ""
         cls = type(self)
         title = f"airflow dispatch local{team}"

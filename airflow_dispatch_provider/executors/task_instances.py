@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -43,14 +43,14 @@ def reschedule_queued(ids: Iterable[UUID], before: float) -> set[UUID]:
     for batch in _batches(ids):
         among = TaskInstance.id.in_(batch)
         queued = TaskInstance.state == TaskInstanceState.QUEUED
-        late = TaskInstance.queued_dttm < datetime.fromtimestamp(before, timezone.utc)
+        late = TaskInstance.queued_dttm < datetime.fromtimestamp(before, UTC)
         with create_session() as session:
             session.execute(
                 update(TaskInstance)
                 .where(among, queued, late)
                 .values(
                     state=TaskInstanceState.SCHEDULED,
-                    scheduled_dttm=datetime.now(timezone.utc),
+                    scheduled_dttm=datetime.now(UTC),
                     queued_dttm=None,
                     queued_by_job_id=None,
                     external_executor_id=None,

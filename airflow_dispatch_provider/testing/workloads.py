@@ -10,6 +10,8 @@ from uuid import UUID, uuid4
 
 from airflow.executors import workloads
 
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+
 _number = count(1)
 _api: Any = workloads
 """Untyped: the classes differ between the Airflow versions."""
@@ -47,6 +49,8 @@ def make_task(
 
 def make_callback(queue: str | None = None) -> Any:
     """An ``ExecuteCallback`` (Airflow 3.2 and later)."""
+    if not AIRFLOW_V_3_2_PLUS:
+        raise NotImplementedError("Airflow has callbacks since 3.2")
     data = {"path": "some.callback", "kwargs": {}, **({"queue": queue} if queue else {})}
     callback = {"id": str(uuid4()), "fetch_method": "import_path", "data": data}
     return _api.ExecuteCallback(callback=callback, token="", **_bundle())
@@ -54,6 +58,8 @@ def make_callback(queue: str | None = None) -> Any:
 
 def make_connection_test(queue: str | None = None) -> Any:
     """A ``TestConnection`` (Airflow 3.3 and later)."""
+    if not AIRFLOW_V_3_3_PLUS:
+        raise NotImplementedError("Airflow has connection tests since 3.3")
     return _api.TestConnection(
         connection_test_id=uuid4(), connection_id="a_connection", timeout=60, queue=queue, token=""
     )

@@ -5,30 +5,18 @@ first the wheel alone, then with all its extras."""
 from __future__ import annotations
 
 import argparse
+import email
 import json
-import os
 import re
-import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+import zipfile
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from environment import (
-    REPO,
-    DevError,
-    add_airflow_version,
-    lock_file,
-    new_environment,
-    run,
-    run_uv,
-    say,
-    step,
-)
-
-T = TypeVar("T")
+from environment import DevError, add_airflow_version, lock_file, run, say, step
+from installation import Installation, build, concurrently, only
 
 _PACKAGE = "airflow_dispatch_provider"
 _ALWAYS = ("DispatchExecutor", "LocalExecutor", "CeleryKubernetesExecutor", "LocalKubernetesExecutor")
@@ -47,55 +35,10 @@ sys.exit(None if found == path else f"{name} loads {found}, not {path}")
 """
 
 
-class Installation:
-    """A virtual environment with Airflow, and an AIRFLOW_HOME of its own."""
+_LINK = re.compile(r"(?:\]\(|src=\"|href=\"|srcset=\")([^)\s\"]+)")
+"""Markdown's links and pictures, and those in HTML."""
 
-    def __init__(self, folder: Path, airflow_version: str) -> None:
-        self._python = new_environment(folder / "env")
-        self._constraints = ["--constraints", str(lock_file(airflow_version))]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-        self._env = {
-            **inherited,
-            "AIRFLOW_HOME": str(folder / "home"),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        }
-        self.install(f"apache-airflow=={airflow_version}", "apache-airflow-providers-standard")
-        self.airflow("db", "migrate")
-
-    def install(self, *requirements: str) -> None:
-        run_uv(
-            ["pip", "install", "--quiet", "--python", str(self._python), *self._constraints, *requirements]
-        )
-
-    def airflow(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.python("-m", "airflow", *arguments)
-
-    def python(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run Python there; raises DevError with its output when it fails."""
-        done = subprocess.run(
-            [str(self._python), *arguments],
-            env={**self._env, **env},
-            cwd=self._python.parent,  # not the checkout, whose package would be imported
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            what = " ".join(argument for argument in arguments if "\n" not in argument)
-            raise DevError(f"`{what}` ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
-        return done
-
-    def complaints(self) -> set[str]:
-        """Lines with warnings and errors that everyday commands print, without times and numbers."""
-        outputs = _concurrently(partial(self.airflow, *command) for command in _QUIET_COMMANDS)
-        lines = [line for done in outputs for line in (done.stderr + done.stdout).splitlines()]
-        return {_STAMP.sub("", line) for line in lines if _COMPLAINT.search(line)}
-
-    def executors(self) -> set[str]:
-        """Import paths of our executors that ``airflow providers executors`` lists."""
-        listed = json.loads(self.airflow("providers", "executors", "--output", "json").stdout)
-        found = {str(value) for row in listed for value in row.values()}
-        return {path for path in found if path.startswith(f"{_PACKAGE}.")}
+_SCHEMA = "airflow_dispatch_provider/settings/dispatch.schema.json"
 
 
 def main() -> int:
@@ -103,38 +46,84 @@ def main() -> int:
     parser.add_argument("wheel", type=Path, nargs="?", help="default: one is built from this checkout")
     add_airflow_version(parser)
     options = parser.parse_args()
+    version = options.airflow_version
+    locked = ["--constraints", str(lock_file(version))]
     with tempfile.TemporaryDirectory(prefix="dispatch-wheel-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        wheel = options.wheel.resolve() if options.wheel else _build(folder)
-        with step(f"Installing Airflow {options.airflow_version} into a clean environment"):
-            clean = Installation(folder, options.airflow_version)
-            before = clean.complaints()
+        wheel = options.wheel.resolve() if options.wheel else only(build(folder, "--wheel"), "*.whl")
+        check_contents(wheel)
+        with step(f"Installing Airflow {version} into a clean environment"):
+            clean = Installation(folder, sys.executable)
+            clean.install(*locked, f"apache-airflow=={version}", "apache-airflow-providers-standard")
+            clean.airflow("db", "migrate")
+            before = complaints(clean)
         with step(f"Checking {wheel.name} alone"):
-            clean.install(str(wheel))
+            clean.install(*locked, str(wheel))
             _check(clean, before)
         with step(f"Checking {wheel.name} with all extras"):
-            clean.install(f"{wheel}[all]")
+            clean.install(*locked, f"{wheel}[all]")
             _check_with_extras(clean)
-    say(f"OK: {wheel.name} on Airflow {options.airflow_version}")
+    say(f"OK: {wheel.name} on Airflow {version}")
     return 0
 
 
-def _build(folder: Path) -> Path:
-    with step("Building the wheel"):
-        run_uv(["build", "--quiet", "--wheel", "--out-dir", str(folder / "dist"), str(REPO)])
-    return next((folder / "dist").glob("*.whl"))
+def check_contents(wheel: Path) -> None:
+    """What package indexes, type checkers and editors find in it; raises DevError with all that is wrong."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        described = email.message_from_bytes(archive.read(metadata))
+        schema = json.loads(archive.read(_SCHEMA)) if _SCHEMA in names else {}
+    text = str(described.get_payload())
+    relative = [link for link in _LINK.findall(text) if not link.startswith(("https://", "#"))]
+    urls = dict(entry.split(", ", 1) for entry in described.get_all("Project-URL", []))
+    problems = {
+        "py.typed is missing": f"{_PACKAGE}/py.typed" not in names,
+        f"{_SCHEMA} is missing, or has no $id": "$id" not in schema,
+        "there is no author": not (described["Author"] or described["Author-email"]),
+        f"relative links in the description: {', '.join(relative)}": bool(relative),
+        "there is no URL called Documentation, to which Airflow's page of providers links": "Documentation"
+        not in urls,
+        "a URL has a comma, which Airflow 3.1 cannot read": any("," in url for url in urls.values()),
+    }
+    if found := [problem for problem, is_there in problems.items() if is_there]:
+        raise DevError("\n".join([f"{wheel.name}:", *found]))
+
+
+def complaints(clean: Installation) -> set[str]:
+    """Lines with warnings and errors that everyday commands print, without times and numbers."""
+    outputs = concurrently(partial(clean.airflow, *command) for command in _QUIET_COMMANDS)
+    lines = [line for done in outputs for line in (done.stderr + done.stdout).splitlines()]
+    return {_STAMP.sub("", line) for line in lines if _COMPLAINT.search(line)}
+
+
+def executors(clean: Installation) -> set[str]:
+    """Import paths of our executors that ``airflow providers executors`` lists."""
+    listed = json.loads(clean.airflow("providers", "executors", "--output", "json").stdout)
+    found = {str(value) for row in listed for value in row.values()}
+    return {path for path in found if path.startswith(f"{_PACKAGE}.")}
 
 
 def _check(clean: Installation, complaints_before: set[str]) -> None:
-    if new := clean.complaints() - complaints_before:
+    if new := complaints(clean) - complaints_before:
         raise DevError("with the wheel installed, airflow commands print:\n" + "\n".join(sorted(new)))
     _check_config_section(clean)
+    _check_provider(clean)
     clean.airflow("dispatch", "--help")
-    listed = clean.executors()
+    listed = executors(clean)
     for name in _ALWAYS:
         if not any(path.endswith(f".{name}") for path in listed):
             raise DevError(f"`airflow providers executors` lists {sorted(listed)}, but no {name}")
     _check_loading(clean, listed)
+
+
+def _check_provider(clean: Installation) -> None:
+    """As the page of providers shows it."""
+    listed = json.loads(clean.airflow("providers", "list", "--output", "json").stdout)
+    (ours,) = (row for row in listed if row["package_name"] == "airflow-dispatch-provider")
+    if not (ours["version"] and ours["description"].strip()):
+        raise DevError(f"`airflow providers list` shows {ours}")
+    clean.airflow("providers", "get", "--full", "airflow-dispatch-provider")
 
 
 def _check_config_section(clean: Installation) -> None:
@@ -145,7 +134,7 @@ def _check_config_section(clean: Installation) -> None:
 
 
 def _check_with_extras(clean: Installation) -> None:
-    _concurrently(partial(clean.airflow, group, "--help") for group in ("celery", "kubernetes", "dispatch"))
+    concurrently(partial(clean.airflow, group, "--help") for group in ("celery", "kubernetes", "dispatch"))
     _check_loading(clean, _declared_executors(clean))
 
 
@@ -156,17 +145,11 @@ def _declared_executors(clean: Installation) -> list[str]:
 
 def _check_loading(clean: Installation, paths: Iterable[str]) -> None:
     """By module path, by ``alias:path`` and by class name, as ``[core] executor`` and Dags may name them."""
-    _concurrently(
+    concurrently(
         partial(clean.python, "-c", _LOAD, path, name, AIRFLOW__CORE__EXECUTOR=entry, **_DISPATCH_SETTINGS)
         for path in sorted(paths)
         for entry, name in ((path, path), (f"ours:{path}", "ours"), (path, path.rpartition(".")[2]))
     )
-
-
-def _concurrently(calls: Iterable[Callable[[], T]]) -> list[T]:
-    """The results in order, or what the first of them raises: each is a process that keeps a core busy for seconds."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [future.result() for future in [pool.submit(call) for call in calls]]
 
 
 _DISPATCH_SETTINGS = {

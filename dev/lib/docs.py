@@ -7,6 +7,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from environment import DEFAULT_AIRFLOW_VERSION, REPO, enter, run, say
 
 DOCS = REPO / "docs"
+SCHEMA = REPO / "airflow_dispatch_provider" / "settings" / "dispatch.schema.json"
+"""Goes into the wheel."""
 
 _HEAD = """# Configuration
 
@@ -80,8 +83,15 @@ def _generated() -> Iterator[tuple[Path, str]]:
 
     schema = json_schema()
     yield DOCS / "configuration.md", _reference(schema)
-    yield DOCS / "dispatch.schema.json", json.dumps(schema, indent=2) + "\n"
+    for path in (SCHEMA, DOCS / SCHEMA.name):
+        yield path, json.dumps({"$id": _schema_id(), **schema}, indent=2) + "\n"
     yield DOCS / "routing.md", _with_reasons((DOCS / "routing.md").read_text())
+
+
+def _schema_id() -> str:
+    """Where the schema is once the project is published at its address."""
+    urls = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["urls"]
+    return f"{urls['Homepage']}/raw/main/{SCHEMA.relative_to(REPO).as_posix()}"
 
 
 def _with_reasons(page: str) -> str:

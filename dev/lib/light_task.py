@@ -14,7 +14,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -76,7 +76,7 @@ def _patch(server: str, token: str, path: str, body: dict[str, Any]) -> tuple[di
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat()
+    return datetime.now(UTC).isoformat()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ from environment import AIRFLOW_VERSIONS, LOCKS, lock_file, run, run_uv, step
 
 # 3.2.2 keeps SQLAlchemy 2.0, as most installations have it; the others take what pip would take. Its API
 # server does not start with FastAPI 0.137 or later, which 3.3 excludes itself.
-# celery 5.7.0 breaks the celery provider 3.26.0 when it is imported.
 _CONSTRAINTS = {"3.2.2": ["sqlalchemy<2.1", "fastapi<0.137"]}
-_EVERYWHERE = ["apache-airflow-providers-standard", "celery<5.7"]
+_EVERYWHERE = ["apache-airflow-providers-standard"]
 
 
 def main() -> int:
@@ -35,7 +34,9 @@ def _lock(version: str, upgrade: bool) -> None:
     airflow = [f"apache-airflow=={version}", f"apache-airflow-core=={version}"]
     requirements = [*airflow, *_EVERYWHERE, *_CONSTRAINTS.get(version, [])]
     arguments = ["pip", "compile", "pyproject.toml", "-", "--all-extras", "--group", "dev"]
-    arguments += ["--quiet", "--python-version", "3.11", "--annotation-style", "line"]
+    # One file for every Python from 3.11 on, with one version of each package: markers say what is for some only.
+    arguments += ["--universal", "--python-version", "3.11", "--fork-strategy", "fewest"]
+    arguments += ["--quiet", "--annotation-style", "line"]
     arguments += ["--custom-compile-command", f"./dev/lock --airflow-version {version}"]
     arguments += ["--output-file", str(lock_file(version)), *(["--upgrade"] if upgrade else [])]
     run_uv(arguments, stdin="\n".join(requirements))

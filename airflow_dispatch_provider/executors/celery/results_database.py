@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from celery import Celery
+from sqlalchemy.engine import make_url  # SQLAlchemy 1.4, which Airflow 3.1 allows, has it nowhere else
 
 from airflow_dispatch_provider.executors.celery.results import (
     FINAL,
@@ -67,7 +68,7 @@ def open_database(app: Celery, found: type[Any], url: str | None, timing: Timing
     url = url or app.conf.database_url
     options = dict(app.conf.database_engine_options or {})
     options["connect_args"] = {
-        **_connect_args(sa.make_url(url), timing.answer),
+        **_connect_args(make_url(url), timing.answer),
         **options.get("connect_args", {}),
     }
     engine = sa.create_engine(url, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -54,7 +54,7 @@ def test_adopted_tasks_are_scheduled_again(
     monkeypatch.setenv("AIRFLOW__CELERY__BROKER_URL", own_valkey.url())
     monkeypatch.setenv("AIRFLOW__CELERY__RESULT_BACKEND", own_valkey.url(1))
     monkeypatch.setattr(publisher_module, "CHECK_INTERVAL", 0.1)
-    hour_ago = datetime.now(timezone.utc) - timedelta(hours=1)
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
     with create_session() as session:
         session.execute(
             update(TaskInstance).values(state="queued", queued_dttm=hour_ago, external_executor_id="theirs")

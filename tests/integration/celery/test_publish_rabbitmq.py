@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -107,7 +107,7 @@ def test_celery_sends_the_same(settings, channel, queue, rabbitmq, caplog):
     """The same properties, headers and body, to a queue with the same arguments."""
     (outgoing,) = batch = make(1, queue)
     app = make_app(rabbitmq.url(), **settings)
-    app.now = lambda: datetime(2030, 1, 1, tzinfo=timezone.utc)
+    app.now = lambda: datetime(2030, 1, 1, tzinfo=UTC)
     with publishing(app) as publisher:
         publisher.submit(batch)
         all_sent(publisher, batch)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ CHARTS_OWN = """
 @pytest.fixture
 def clean(database: str) -> None:
     """All task instances QUEUED a moment ago, no event log."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     with create_session() as session:
         session.execute(delete(Log))
         session.execute(update(TaskInstance).values(state="queued", queued_dttm=now, try_number=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -29,7 +29,7 @@ def clean(database: str) -> Iterator[None]:
     """All task instances QUEUED an hour ago, no event log."""
     with create_session() as session:
         session.execute(delete(Log))
-        hour_ago = datetime.now(timezone.utc) - timedelta(hours=1)
+        hour_ago = datetime.now(UTC) - timedelta(hours=1)
         session.execute(update(TaskInstance).values(state="queued", queued_dttm=hour_ago, try_number=1))
     return
 
@@ -191,7 +191,7 @@ def test_held_tasks_are_kept_from_looking_stuck(make_router, monkeypatch):
     router._keepalive._due = 0.0
     router.heartbeat()
     with create_session() as session:
-        recent = datetime.now(timezone.utc) - timedelta(minutes=1)
+        recent = datetime.now(UTC) - timedelta(minutes=1)
         refreshed = {ti.task_id for ti in stored(session) if ti.queued_dttm > recent}
     held_ids = {held.workload.ti.task_id for held in router._router.holding.held}
     assert len(held_ids) == TASKS // 2 - 1
@@ -222,7 +222,7 @@ def test_which_tasks_a_worker_has_or_may_get():
 @pytest.mark.usefixtures("clean")
 def test_lost_tasks_are_scheduled_again():
     """Those that are still queued, since before that time; what a worker has, or another scheduler, is left alone."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     with create_session() as session:
         tis = stored(session)
         ids = [UUID(str(ti.id)) for ti in tis]

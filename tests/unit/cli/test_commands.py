@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from airflow_dispatch_provider.executors import installed
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 from tests.unit.cli.conftest import LOCAL, OURS, Configure, Outcome
 
@@ -112,12 +113,17 @@ class TestValidate:
     ) -> None:
         monkeypatch.delitem(sys.modules, "airflow_dispatch_provider.executors.celery_executor", raising=False)
         monkeypatch.setitem(sys.modules, "airflow.providers.celery.executors.celery_executor", None)
-        configure(backends={"celery": {"executor": "CeleryExecutor", "slots": 1}})
+        monkeypatch.setattr(installed, "_installed_version", lambda name: None)
+        configure(
+            backends={name: {"executor": "CeleryExecutor", "slots": 1} for name in ("celery", "again")},
+            default="celery",
+        )
         done = run("validate", "-o", "json")
         assert done.code == 1
         (problem,) = [row for row in done.json if row["severity"] == "mistake"]
         assert problem["where"] == "[dispatch] backends.celery.executor"
-        assert "airflow-dispatch-provider[celery]" in problem["found"]
+        assert problem["found"].endswith("So it is with again.")
+        assert problem["remedy"] == 'Run: pip install "airflow-dispatch-provider[celery]"'
 
     def test_place_is_the_file(self, run: Run, configure: Configure, tmp_path: Path) -> None:
         file = tmp_path / "dispatch.yaml"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from airflow_dispatch_provider.settings.source import SettingsSource
 
 pytestmark = pytest.mark.once
 
-BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 CELERY = {
     name: {"celery": {"broker_url": f"redis://{name}", "result_backend": "redis://r"}}
     for name in ("large", "batch")

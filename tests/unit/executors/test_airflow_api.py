@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import importlib
 import warnings
 
 import pytest
@@ -36,22 +35,6 @@ class Executor(BaseExecutor):
 
 class CoordinateExecutor(BaseExecutor):
     """Knows nothing of task instance ids as keys."""
-
-
-@pytest.mark.parametrize(
-    "name", airflow_api.PRIVATE_NAMES, ids=lambda name: f"{name.module}:{name.attribute}"
-)
-def test_private_names_exist(name):
-    """Every name outside Airflow's interface that this package needs is there."""
-    if not name.needed:
-        pytest.skip("not needed with this Airflow version")
-    value = importlib.import_module(name.module)
-    *parts, last = name.attribute.split(".")
-    for part in filter(None, parts):
-        value = getattr(value, part)
-    if name.on_instance:
-        value = value()
-    assert not last or hasattr(value, last)
 
 
 @pytest.mark.parametrize("make", MAKERS)

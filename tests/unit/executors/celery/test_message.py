@@ -8,7 +8,7 @@ import json
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
@@ -80,7 +80,7 @@ def make_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Celery]]
         monkeypatch.setenv("AIRFLOW__CELERY__BROKER_URL", "memory://")
         monkeypatch.setenv("AIRFLOW__CELERY__RESULT_BACKEND", "cache+memory://")
         app = create_celery_app(conf)
-        app.now = lambda: datetime(2030, 1, 1, tzinfo=timezone.utc)
+        app.now = lambda: datetime(2030, 1, 1, tzinfo=UTC)
         return app
 
     yield make

@@ -18,6 +18,7 @@ from celery.backends.base import Backend, KeyValueStoreBackend
 from celery.exceptions import TaskRevokedError
 from kombu.exceptions import DecodeError, OperationalError
 from kombu.transport.memory import Transport
+from sqlalchemy.engine import make_url
 
 from airflow_dispatch_provider.executors.celery import result_sources, results
 from airflow_dispatch_provider.executors.celery.result_sources import backend_class, backend_name, open_source
@@ -322,14 +323,14 @@ def test_the_users_table_and_engine_options_are_used(tmp_path, monkeypatch):
     ],
 )
 def test_drivers_get_the_time_outs_that_they_have(url, names):
-    arguments = _connect_args(sa.make_url(url), 10.0)
+    arguments = _connect_args(make_url(url), 10.0)
     assert names <= arguments.keys()
     assert bool(names) == bool(arguments)
     assert "options" not in arguments  # PgBouncer refuses it
 
 
 def test_a_time_out_in_the_url_stays():
-    arguments = _connect_args(sa.make_url("postgresql+psycopg2://h/d?connect_timeout=3"), 10.0)
+    arguments = _connect_args(make_url("postgresql+psycopg2://h/d?connect_timeout=3"), 10.0)
     assert "connect_timeout" not in arguments
     assert "tcp_user_timeout" in arguments
 

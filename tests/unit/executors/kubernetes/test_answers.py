@@ -305,7 +305,7 @@ EXCEPTIONS = [
     (aiohttp.ClientPayloadError("not all data"), False),
     (ConnectionResetError(104, "reset"), False),
     (ssl.SSLError("tlsv13 alert certificate required"), False),
-    (asyncio.TimeoutError(), False),
+    (TimeoutError(), False),
     (TimeoutError("timed out"), False),
     (asyncio.CancelledError(), False),
     # Something that nobody has thought of.

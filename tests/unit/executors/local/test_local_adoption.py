@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import uuid
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import psutil
 import pytest
@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session, lazyload, load_only
 from airflow_dispatch_provider.executors import airflow_api, local_executor
 from airflow_dispatch_provider.executors.local.adoption import last_sign_of_life
 from airflow_dispatch_provider.executors.local_executor import LocalExecutor
+from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
 HERE = airflow_api.hostname()
 """As the Execution API would have recorded this machine."""
@@ -65,14 +66,14 @@ def session():
 
 
 def now():
-    return datetime.now(tz=timezone.utc)
+    return datetime.now(tz=UTC)
 
 
 def store(session, **fields):
     """Write one row, and load it with the columns that every Airflow version's scheduler loads."""
     table = TaskInstance.__table__
     new_id = uuid.uuid4()
-    ti_id = new_id if table.c.id.type.python_type is uuid.UUID else str(new_id)
+    ti_id = new_id if AIRFLOW_V_3_2_PLUS else str(new_id)
     values = {
         "id": ti_id,
         "dag_id": "dag",

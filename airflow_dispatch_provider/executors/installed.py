@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the executors of an extra need, as the metadata of this package says, and what of it is not installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+from packaging.requirements import Requirement
+
+DISTRIBUTION = "airflow-dispatch-provider"
+
+EXTRAS: Mapping[str, str] = {
+    "airflow_dispatch_provider.executors.celery_executor": "celery",
+    "airflow_dispatch_provider.executors.kubernetes_executor": "cncf.kubernetes",
+    "airflow.providers.celery": "celery",
+    "airflow.providers.cncf.kubernetes": "cncf.kubernetes",
+}
+"""Which extra of this package brings what the executors of a module need."""
+
+
+@dataclass(frozen=True)
+class Unmet:
+    """A requirement, and what is installed in its place."""
+
+    requirement: Requirement
+    installed: str | None
+    """A version; None where there is none at all."""
+
+    def __str__(self) -> str:
+        there = f"{self.installed} is installed" if self.installed else "which is not installed"
+        return f"{self.requirement.name}{self.requirement.specifier} ({there})"
+
+
+def extra_of(module: str) -> str | None:
+    """The extra that a module needs; None where it needs none, or is nothing of ours."""
+    return next((extra for prefix, extra in EXTRAS.items() if f"{module}.".startswith(f"{prefix}.")), None)
+
+
+def unmet(extra: str) -> list[Unmet]:
+    """What the extra needs and the environment does not have; empty where all is as it should be, or where this
+    package runs from a folder that nothing has installed."""
+    try:
+        texts = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return []
+    needed = (Requirement(text) for text in texts)
+    return list(unmet_of((each for each in needed if _belongs_to(each, extra)), _installed_version))
+
+
+def unmet_of(needed: Iterable[Requirement], version_of: Callable[[str], str | None]) -> Iterator[Unmet]:
+    """Those of ``needed`` that the installed versions do not satisfy.
+
+    :param version_of: the installed version of a distribution, None where there is none
+    """
+    for requirement in needed:
+        installed = version_of(requirement.name)
+        if installed is None or not requirement.specifier.contains(installed, prereleases=True):
+            yield Unmet(requirement, installed)
+
+
+def remedy_for(extra: str, missing: Sequence[Unmet]) -> str:
+    """What to run. The extra is only named where it would bring something: pip leaves what is installed alone."""
+    if any(each.installed is None for each in missing):
+        return f'Run: pip install "{DISTRIBUTION}[{extra}]"'
+    wanted = " ".join(f'"{each.requirement.name}{each.requirement.specifier}"' for each in missing)
+    return f"Run: pip install {wanted}"
+
+
+def _belongs_to(requirement: Requirement, extra: str) -> bool:
+    marker = requirement.marker
+    return marker is not None and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
