@@ -12,16 +12,14 @@ from typing import Any
 
 import pytest
 
-from airflow_dispatch_provider.routing.reasons import Reason
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.options import OPTIONS
 from airflow_dispatch_provider.settings.parse import ROUTING_KEYS
 from airflow_dispatch_provider.settings.presets import CELERY_KUBERNETES, LOCAL_KUBERNETES
 from airflow_dispatch_provider.settings.source import SettingsSource
+from tests.unit.docs.pages import PAGES, name_of
 
 HYBRIDS = {"CeleryKubernetesExecutor": CELERY_KUBERNETES, "LocalKubernetesExecutor": LOCAL_KUBERNETES}
-ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLE = re.compile(r"<!-- example: (\w+) -->\n+```(\w+)\n(.*?)```", re.DOTALL)
 INI = re.compile(r"```ini\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
@@ -41,7 +39,7 @@ def examples() -> Iterator[Any]:
     for page in PAGES:
         for number, (kind, language, text) in enumerate(EXAMPLE.findall(page.read_text())):
             assert kind == language
-            yield pytest.param(kind, text, id=f"{page.name}-{number}")
+            yield pytest.param(kind, text, id=f"{name_of(page)}-{number}")
 
 
 def as_options(kind: str, text: str, folder: Path) -> Mapping[str, str]:
@@ -82,7 +80,7 @@ def test_there_are_examples() -> None:
     assert len(list(examples())) >= 5
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_options_in_other_snippets_exist(page: Path) -> None:
     for text in INI.findall(page.read_text()):
         parser = _read_ini(text if text.startswith("[") else f"[dispatch]\n{text}")
@@ -101,19 +99,7 @@ def test_examples_of_the_metadata_are_right(option: str) -> None:
     assert SettingsSource(Options(options), lambda: options).load()
 
 
-@pytest.mark.parametrize("reason", Reason)
-def test_every_reason_is_explained_in_its_own_words(reason: Reason) -> None:
-    page = (ROOT / "docs" / "routing.md").read_text()
-    assert f"| `{reason.value}` | {reason.words} |" in page
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_quoted_events_use_the_words_of_their_reason(page: Path) -> None:
-    for name, words in re.findall(r'"reason": "(\w+)",\s+"detail": "([^"]+)"', page.read_text()):
-        assert Reason(name).words == words
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     for target, anchor in LINK.findall(page.read_text()):
         if "://" in target:
