@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A reader who knows nothing but the page: an empty home, no Airflow settings, no habits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from .page import PageError, Step, steps_of
+from .printed import is_printed
+from .terminal import Terminal, TerminalError
+
+INHERITED = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+"""How this machine reaches a package index; all else of the environment is left behind."""
+
+ORDINARY_USER = 12345
+"""A user id that no account has."""
+
+
+class Reader:
+    """Follows pages, each terminal in the same folder; stops and removes everything in the end.
+
+    :param path: folders to look for commands in, before those of the system.
+    :param env: what this reader has set before the page begins.
+    :param uid: who the reader is; another than this process's needs root.
+    :param renamed: words of the page to replace, such as a port that is taken on this machine.
+    :param stopping: seconds for what still runs at the end of a page to stop.
+    """
+
+    def __init__(
+        self,
+        path: Sequence[Path] = (),
+        env: Mapping[str, str] | None = None,
+        uid: int | None = None,
+        renamed: Mapping[str, str] | None = None,
+        stopping: float = 60,
+    ) -> None:
+        self._stopping = stopping
+        self._uid = os.getuid() if uid is None else uid
+        self._renamed = dict(renamed or {})
+        self._root = Path(tempfile.mkdtemp(prefix="literal-"))
+        self._root.chmod(0o755)
+        self.home = self._folder("home")
+        self.folder = self._folder("a folder")
+        self._env = {**self._environment(path), **(env or {})}
+        self._terminals: dict[int, Terminal] = {}
+        self._printed = ""
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._leave()
+        finally:
+            self._clear_up()
+
+    def follow(self, page: Path, timeout: float = 300) -> None:
+        """Do what a page says; raises PageError with its line for the first step that is not as it says.
+
+        :param timeout: seconds for each step.
+        """
+        for step in steps_of(page):
+            self._do(step, timeout)
+
+    def own(self, folder: Path) -> None:
+        """Give the reader a folder with everything in it."""
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, self._uid, self._uid, follow_symlinks=False)
+
+    def _do(self, step: Step, timeout: float) -> None:
+        text = self._as_here(step.text)
+        if step.verb == "run":
+            self._run(step, text, timeout, step.until)
+        elif step.verb == "file":
+            self._run(step, _saved(text, step.detail), timeout)
+        elif step.verb == "wait":
+            self._run(step, f"until {text}; do sleep 1; done", timeout)
+        elif step.verb == "output" and not is_printed(text, self._printed):
+            raise PageError(f"{step.place}: not what was printed:\n{self._printed}")
+
+    def _run(self, step: Step, text: str, timeout: float, until: str | None = None) -> None:
+        terminal = self._terminal(step.terminal)
+        try:
+            terminal.run(text, timeout, until)
+        except TerminalError as error:
+            raise PageError(
+                f"{step.place}: {error}\n{text}\nIt printed:\n{terminal.printed[-5000:]}"
+            ) from error
+        self._printed = terminal.printed
+
+    def _terminal(self, number: int) -> Terminal:
+        if number not in self._terminals:
+            self._terminals[number] = Terminal(self.folder, self._env, self._as_reader())
+        return self._terminals[number]
+
+    def _as_here(self, text: str) -> str:
+        for word, here in self._renamed.items():
+            text = text.replace(word, here)
+        return text
+
+    def _leave(self) -> None:
+        for number, terminal in self._terminals.items():
+            try:
+                terminal.leave(self._stopping)
+            except TerminalError as error:
+                raise PageError(f"terminal {number}: {error}:\n{terminal.printed[-2000:]}") from error
+        deadline = time.monotonic() + self._stopping
+        while (left := self._processes()) and time.monotonic() < deadline:
+            psutil.wait_procs(left, timeout=1)
+        if left:
+            raise PageError(f"the page does not say how to stop {[process.cmdline() for process in left]}")
+
+    def _clear_up(self) -> None:
+        for terminal in self._terminals.values():
+            terminal.close()
+        while left := self._processes():
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(left, timeout=5)
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def _processes(self) -> list[psutil.Process]:
+        """All that were started in the terminals, whatever became of their parents, groups and sessions."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if (
+                    process.environ().get("HOME") == str(self.home)
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
+                    found.append(process)
+        return found
+
+    def _folder(self, name: str) -> Path:
+        folder = self._root / name
+        folder.mkdir()
+        self.own(folder)
+        return folder
+
+    def _environment(self, path: Sequence[Path]) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if name.upper().startswith(INHERITED)}
+        system = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+        return {
+            **inherited,
+            "HOME": str(self.home),
+            "PATH": ":".join([*map(str, path), *system]),
+            "LANG": "C.UTF-8",
+            "TERM": "dumb",
+        }
+
+    def _as_reader(self) -> list[str]:
+        if self._uid == os.getuid():
+            return []
+        return ["setpriv", f"--reuid={self._uid}", f"--regid={self._uid}", "--clear-groups"]
+
+
+def _saved(text: str, name: str) -> str:
+    return f"cat > '{name}' <<'END OF THE FILE'\n{text}END OF THE FILE\n"
+
+
+def python_for(uid: int) -> Path | None:
+    """The folder of a ``python3`` that this user may run and that can make environments; 3.11 or later."""
+    can = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"
+    names = [f"{os.path.realpath(sys.base_prefix)}/bin/python3", "/usr/local/bin/python3", "/usr/bin/python3"]
+    for python in names:
+        command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", python, "-c", can]
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            return Path(python).parent
+    return None
