@@ -72,7 +72,10 @@ def followed(page: str, cluster: AirflowCluster, path: Path = BIN, **here: Path)
     """
     env = {name: value for name, value in cluster.env.items() if name.startswith(("AIRFLOW", "NO_PROXY"))}
     env["AIRFLOW__METRICS__OTEL_ON"] = "False"  # commands would say where they send them
-    renamed = {"<pid of the scheduler>": str(cluster.pid("scheduler")), "cd /opt/airflow": f'cd "{cluster.home}"'}
+    renamed = {
+        "<pid of the scheduler>": str(cluster.pid("scheduler")),
+        "cd /opt/airflow": f'cd "{cluster.home}"',
+    }
     renamed |= {"/opt/airflow/processes/scheduler.log": f'"{cluster.log("scheduler")}"'}
     renamed |= {f"/{name.replace('_', '/')}": str(folder) for name, folder in here.items()}
     with Reader([path, BIN], env, renamed=renamed) as reader:
@@ -184,7 +187,9 @@ def test_monitor_it(local: AirflowCluster, metrics: Metrics) -> None:
     """Every metric of the page arrives, but for that of failures, of which there are none."""
     assert_succeeds(local, "batch", local.trigger("batch"), timeout=120)
     follow("monitor.md", local)
-    names = {*re.findall(r"`([a-z_.]+)\.<backend>`", (HOW_TO / "monitor.md").read_text())} - {"dispatch.failures"}
+    names = {*re.findall(r"`([a-z_.]+)\.<backend>`", (HOW_TO / "monitor.md").read_text())} - {
+        "dispatch.failures"
+    }
     assert len(names) >= 4
     wait(lambda: all(metrics.has(f"{name}.small") for name in names), 60, local)
 

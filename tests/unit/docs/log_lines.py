@@ -80,7 +80,9 @@ def _lines(call: ast.Call, scope: ast.AST, place: str) -> Iterator[LogLine]:
     else:
         levels = frozenset({"ERROR" if method == "exception" else method.upper()})
     texts = list(_texts(_resolved(arguments[0], scope)))
-    assert texts, f"{place}: the text of this log line is neither a constant nor a local variable that has one"
+    assert texts, (
+        f"{place}: the text of this log line is neither a constant nor a local variable that has one"
+    )
     assert levels, f"{place}: the level of this log line is not to be found"
     for text in texts:
         yield LogLine(place, text, levels)

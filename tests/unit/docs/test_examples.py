@@ -17,7 +17,8 @@ from airflow_dispatch_provider.settings.options import OPTIONS
 from airflow_dispatch_provider.settings.parse import ROUTING_KEYS
 from airflow_dispatch_provider.settings.presets import CELERY_KUBERNETES, LOCAL_KUBERNETES
 from airflow_dispatch_provider.settings.source import SettingsSource
-from tests.unit.docs.pages import PAGES, name_of
+
+from .pages import PAGES, name_of
 
 HYBRIDS = {"CeleryKubernetesExecutor": CELERY_KUBERNETES, "LocalKubernetesExecutor": LOCAL_KUBERNETES}
 EXAMPLE = re.compile(r"<!-- example: (\w+) -->\n+```(\w+)\n(.*?)```", re.DOTALL)

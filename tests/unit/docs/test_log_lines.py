@@ -13,8 +13,9 @@ import pytest
 from airflow_dispatch_provider.executors import celery_executor, event_log, kubernetes_executor
 from airflow_dispatch_provider.executors.backend_conf import unread_options
 from airflow_dispatch_provider.routing.reasons import Reason
-from tests.unit.docs.log_lines import LogLine, assigned, log_lines
-from tests.unit.docs.pages import DOCS, PAGES, Quote, name_of, prose, quotes, sections
+
+from .log_lines import LogLine, assigned, log_lines
+from .pages import DOCS, PAGES, Quote, name_of, prose, quotes, sections
 
 TROUBLESHOOTING = DOCS / "troubleshooting.md"
 LINES = [line for line in log_lines() if not line.passes_on]
@@ -75,7 +76,9 @@ def test_quoted_lines_are_written_at_the_level_that_the_page_names(page: Path) -
     for quote in quotes(prose(page)):
         if quote.text.startswith("[kubernetes]: "):
             continue
-        levels = {level for line in known if line.may_read(quote.text) for level in line.levels or {"WARNING"}}
+        levels = {
+            level for line in known if line.may_read(quote.text) for level in line.levels or {"WARNING"}
+        }
         assert quote.level in levels, f"{quote.text!r} is written at {sorted(levels) or 'no level at all'}"
 
 
