@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The how-to pages, followed to the letter in a whole Airflow: what they say to run is run, what they say is so is so.
-
-Not followed here: migration.md and how-to/helm.md, which have tests of their own.
-"""
+"""The how-to pages, followed to the letter in a whole Airflow: what they say to run is run, what they say is so is so."""
 
 from __future__ import annotations
 
@@ -159,16 +156,23 @@ def local(
         yield cluster
 
 
+@pytest.fixture
+def hold(tmp_path: Path) -> Iterator[Path]:
+    """The file for as long as which tasks go on."""
+    file = tmp_path / "hold"
+    file.touch()
+    yield file
+    file.unlink(missing_ok=True)
+
+
 def test_change_routes_while_it_runs(local: AirflowCluster) -> None:
     (local.home / "dispatch.yaml").write_text(BEFORE)
     follow("change-routes.md", local)
     assert "The new version is refused" not in local.log("scheduler").read_text()
 
 
-def test_find_out_why_a_task_waits(local: AirflowCluster, tmp_path: Path) -> None:
+def test_find_out_why_a_task_waits(local: AirflowCluster, hold: Path) -> None:
     """Three tasks for two slots: two have the entry that the page shows, one has none and is held."""
-    hold = tmp_path / "hold"
-    hold.touch()
     runs = [local.trigger("heavy", {"while": str(hold)}) for _ in range(3)]
     wait(lambda: sum(state_of(local, "heavy", run) == "running" for run in runs) == 2, 120, local)
     wait(lambda: sorted(state_of(local, "heavy", run) or "" for run in runs)[0] == "queued", 60, local)
@@ -194,11 +198,9 @@ def test_monitor_it(local: AirflowCluster, metrics: Metrics) -> None:
     wait(lambda: all(metrics.has(f"{name}.small") for name in names), 60, local)
 
 
-def test_drain_a_backend(local: AirflowCluster, tmp_path: Path) -> None:
+def test_drain_a_backend(local: AirflowCluster, hold: Path) -> None:
     """What runs on it goes on, what could go elsewhere does, and what could not waits until the end of the page."""
     (local.home / "dispatch.yaml").write_text(BEFORE)
-    hold = tmp_path / "hold"
-    hold.touch()
     runs_there = local.trigger("heavy", {"while": str(hold)})
     wait(lambda: state_of(local, "heavy", runs_there) == "running", 120, local)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -18,7 +19,7 @@ from airflow_dispatch_provider.settings.parse import ROUTING_KEYS
 from airflow_dispatch_provider.settings.presets import CELERY_KUBERNETES, LOCAL_KUBERNETES
 from airflow_dispatch_provider.settings.source import SettingsSource
 
-from .pages import PAGES, name_of
+from .pages import DOCS, PAGES, ROOT, name_of, prose
 
 HYBRIDS = {"CeleryKubernetesExecutor": CELERY_KUBERNETES, "LocalKubernetesExecutor": LOCAL_KUBERNETES}
 EXAMPLE = re.compile(r"<!-- example: (\w+) -->\n+```(\w+)\n(.*?)```", re.DOTALL)
@@ -114,3 +115,23 @@ def test_links_lead_somewhere(page: Path) -> None:
 def _anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "how-to").glob("*.md")), ids=name_of)
+def test_every_how_to_has_a_test_that_names_it(page: Path) -> None:
+    tests = (ROOT / "tests").rglob("test_*.py")
+    assert [test for test in tests if f'"{page.name}"' in test.read_text()]
+
+
+@pytest.mark.parametrize("page", sorted({*DOCS.rglob("*.md")} - {DOCS / "migration.md"}), ids=name_of)
+def test_lines_of_the_source_are_short(page: Path) -> None:
+    lines = [line for line in prose(page).splitlines() if not line.startswith(("|", "<!--"))]
+    assert [line for line in lines if len(line) > 120] == []
+
+
+@pytest.mark.parametrize("diagram", sorted(DOCS.rglob("*.svg")), ids=name_of)
+def test_a_diagram_is_used_and_told_in_words_and_has_dark_colours(diagram: Path) -> None:
+    root = ElementTree.parse(diagram).getroot()
+    assert {"title", "desc"} <= {child.tag.rpartition("}")[2] for child in root}
+    assert "prefers-color-scheme: dark" in diagram.read_text()
+    assert [page for page in PAGES if f"{diagram.name})" in page.read_text()]
