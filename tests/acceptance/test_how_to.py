@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The how-to pages, followed to the letter in a whole Airflow: what they say to run is run, what they say is so is so."""
+"""The how-to pages, followed to the letter in a whole Airflow: what they say to run is run, and works as they say."""
 
 from __future__ import annotations
 
@@ -105,6 +105,71 @@ def assert_ran_on(cluster: AirflowCluster, dag_id: str, backend: str) -> None:
     run_id = last_run(cluster, dag_id)
     assert_succeeds(cluster, dag_id, run_id, timeout=180)
     assert [event["backend"] for event in dispatched(cluster, dag_id, run_id)] == [backend]
+
+
+# Celery and Kubernetes, which need a restart of the scheduler; first, so that nothing else runs meanwhile
+
+
+@contextmanager
+def restarting(cluster: AirflowCluster, folder: Path) -> Iterator[Path]:
+    """A folder with the command ``restart-the-scheduler``, which pages leave to the reader's own init system."""
+    ask, done = folder / "ask", folder / "done"
+    os.mkfifo(ask)
+    os.mkfifo(done)
+    command = folder / "restart-the-scheduler"
+    command.write_text(f"#!/bin/sh\necho > '{ask}' && cat '{done}'\n")
+    command.chmod(0o755)
+
+    def serve() -> None:
+        ask.read_text()
+        cluster.stop_component("scheduler")
+        cluster.start_scheduler()
+        done.write_text("")
+
+    Thread(target=serve, daemon=True).start()
+    yield folder
+
+
+def celery_env(broker: ValkeyServer) -> dict[str, str]:
+    return {"AIRFLOW__CELERY__BROKER_URL": broker.url(), "AIRFLOW__CELERY__RESULT_BACKEND": broker.url(1)}
+
+
+def test_add_a_celery_broker(postgres: PostgresServer, migrated: str, tmp_path: Path) -> None:
+    """A task of the new queue runs on the worker that the page has started, over the new broker."""
+    secrets, commands = folders(tmp_path, "secrets", "commands")
+    before = "backends: {near: {executor: CeleryExecutor, slots: 16}}\n"
+    with ExitStack() as stack:
+        near, far = (stack.enter_context(ValkeyServer()) for _ in range(2))
+        (secrets / "far_broker").write_text(far.url())
+        (secrets / "far_results").write_text(far.url(1))
+        cluster = stack.enter_context(deployment(tmp_path, postgres, migrated, before, celery_env(near)))
+        path = stack.enter_context(restarting(cluster, commands))
+        with followed("add-a-broker.md", cluster, path, run_secrets=secrets):
+            assert_ran_on(cluster, "far", "far")
+
+
+def test_add_a_kubernetes_cluster(postgres: PostgresServer, migrated: str, tmp_path: Path) -> None:
+    """A task of the new queue runs in a pod of the new cluster."""
+    require(kube_build.can_provide(), f"there is no Kubernetes API server: {kube_build.ADVICE}")
+    kube, commands = folders(tmp_path, "kube", "commands")
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(KubeServer()) for name in ("cpu", "gpu")}
+        options = executor_options(merged_kubeconfig(kube / "config", servers), kube)
+        env = {f"AIRFLOW__KUBERNETES_EXECUTOR__{name.upper()}": value for name, value in options.items()}
+        before = "backends: {cpu: {executor: KubernetesExecutor, slots: 20}}\n"
+        cluster = stack.enter_context(deployment(tmp_path, postgres, migrated, before, env))
+        node = NodeAgent(servers["gpu"].kubeconfig(), env=airflow_env(cluster.env), processes=2)
+        stack.enter_context(node)
+        path = stack.enter_context(restarting(cluster, commands))
+        with followed("add-a-cluster.md", cluster, path, opt_kube=kube):
+            assert_ran_on(cluster, "gpu", "gpu")
+        assert node.started
+
+
+def folders(parent: Path, *names: str) -> list[Path]:
+    for name in names:
+        (parent / name).mkdir()
+    return [parent / name for name in names]
 
 
 # One machine with two local backends
@@ -226,68 +291,3 @@ def test_drain_a_backend(local: AirflowCluster, hold: Path) -> None:
 def test_set_options_for_one_backend(local: AirflowCluster) -> None:
     """The command prints what the page shows, and so neither a URL nor the command that tells it."""
     follow("backend-options.md", local)
-
-
-# Celery and Kubernetes, which need a restart of the scheduler
-
-
-@contextmanager
-def restarting(cluster: AirflowCluster, folder: Path) -> Iterator[Path]:
-    """A folder with the command ``restart-the-scheduler``, which pages leave to the reader's own init system."""
-    ask, done = folder / "ask", folder / "done"
-    os.mkfifo(ask)
-    os.mkfifo(done)
-    command = folder / "restart-the-scheduler"
-    command.write_text(f"#!/bin/sh\necho > '{ask}' && cat '{done}'\n")
-    command.chmod(0o755)
-
-    def serve() -> None:
-        ask.read_text()
-        cluster.stop_component("scheduler")
-        cluster.start_scheduler()
-        done.write_text("")
-
-    Thread(target=serve, daemon=True).start()
-    yield folder
-
-
-def celery_env(broker: ValkeyServer) -> dict[str, str]:
-    return {"AIRFLOW__CELERY__BROKER_URL": broker.url(), "AIRFLOW__CELERY__RESULT_BACKEND": broker.url(1)}
-
-
-def test_add_a_celery_broker(postgres: PostgresServer, migrated: str, tmp_path: Path) -> None:
-    """A task of the new queue runs on the worker that the page has started, over the new broker."""
-    secrets, commands = folders(tmp_path, "secrets", "commands")
-    before = "backends: {near: {executor: CeleryExecutor, slots: 16}}\n"
-    with ExitStack() as stack:
-        near, far = (stack.enter_context(ValkeyServer()) for _ in range(2))
-        (secrets / "far_broker").write_text(far.url())
-        (secrets / "far_results").write_text(far.url(1))
-        cluster = stack.enter_context(deployment(tmp_path, postgres, migrated, before, celery_env(near)))
-        path = stack.enter_context(restarting(cluster, commands))
-        with followed("add-a-broker.md", cluster, path, run_secrets=secrets):
-            assert_ran_on(cluster, "far", "far")
-
-
-def test_add_a_kubernetes_cluster(postgres: PostgresServer, migrated: str, tmp_path: Path) -> None:
-    """A task of the new queue runs in a pod of the new cluster."""
-    require(kube_build.can_provide(), f"there is no Kubernetes API server: {kube_build.ADVICE}")
-    kube, commands = folders(tmp_path, "kube", "commands")
-    with ExitStack() as stack:
-        servers = {name: stack.enter_context(KubeServer()) for name in ("cpu", "gpu")}
-        options = executor_options(merged_kubeconfig(kube / "config", servers), kube)
-        env = {f"AIRFLOW__KUBERNETES_EXECUTOR__{name.upper()}": value for name, value in options.items()}
-        before = "backends: {cpu: {executor: KubernetesExecutor, slots: 20}}\n"
-        cluster = stack.enter_context(deployment(tmp_path, postgres, migrated, before, env))
-        node = NodeAgent(servers["gpu"].kubeconfig(), env=airflow_env(cluster.env), processes=2)
-        stack.enter_context(node)
-        path = stack.enter_context(restarting(cluster, commands))
-        with followed("add-a-cluster.md", cluster, path, opt_kube=kube):
-            assert_ran_on(cluster, "gpu", "gpu")
-        assert node.started
-
-
-def folders(parent: Path, *names: str) -> list[Path]:
-    for name in names:
-        (parent / name).mkdir()
-    return [parent / name for name in names]
