@@ -39,7 +39,7 @@ class LogLine:
         return not self.levels <= {"DEBUG", "INFO"}
 
     def may_read(self, text: str) -> bool:
-        pieces = map(re.escape, _PLACEHOLDER.split(self.template))
+        pieces = map(re.escape, _PLACEHOLDER.split(" ".join(self.template.split())))
         return re.fullmatch(".+".join(pieces), text) is not None
 
 
