@@ -92,7 +92,11 @@ def dispatched(cluster: AirflowCluster, dag_id: str, run_id: str) -> list[dict[s
 
 
 def state_of(cluster: AirflowCluster, dag_id: str, run_id: str) -> str | None:
-    rows = cluster.task_instances(dag_id, run_id)
+    """None where there is no task instance yet, or the API server is too busy to answer."""
+    try:
+        rows = cluster.task_instances(dag_id, run_id)
+    except OSError:
+        return None
     return rows[0]["state"] if rows else None
 
 
