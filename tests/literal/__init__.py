@@ -13,7 +13,8 @@ Above each fenced block stands a comment that says what a reader does with it; r
 
 and on its own, without a block, for what the text tells the reader to wait for::
 
-    <!-- wait: grep -q done result.txt -->   repeats the command until it succeeds
+    <!-- wait: grep -q done result.txt -->   repeats the command until it succeeds, in the terminal used
+                                            last, or in one beside it where a program keeps that busy
 
 A block without such a comment is an error, so that none is left out by mistake. A page also has to say how what
 it starts is stopped: by Ctrl-C in its terminal, or with a command.

@@ -26,6 +26,9 @@ INHERITED = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_", "HTTP_PROXY", "HTTPS_PR
 ORDINARY_USER = 12345
 """A user id that no account has."""
 
+_BESIDE = 0
+"""The number of a terminal that no page knows of."""
+
 
 class Reader:
     """Follows pages, each terminal in the same folder; stops and removes everything in the end.
@@ -43,7 +46,7 @@ class Reader:
         env: Mapping[str, str] | None = None,
         uid: int | None = None,
         renamed: Mapping[str, str] | None = None,
-        stopping: float = 60,
+        stopping: float = 180,
     ) -> None:
         self._stopping = stopping
         self._uid = os.getuid() if uid is None else uid
@@ -54,6 +57,7 @@ class Reader:
         self.folder = self._folder("a folder")
         self._env = {**self._environment(path), **(env or {})}
         self._terminals: dict[int, Terminal] = {}
+        self._last = 1
         self._printed = ""
 
     def __enter__(self) -> Reader:
@@ -86,19 +90,32 @@ class Reader:
         elif step.verb == "file":
             self._run(step, _saved(text, step.detail), timeout)
         elif step.verb == "wait":
-            self._run(step, f"until {text}; do sleep 1; done", timeout)
+            self._wait(step, text, timeout)
         elif step.verb == "output" and not is_printed(text, self._printed):
             raise PageError(f"{step.place}: not what was printed:\n{self._printed}")
 
     def _run(self, step: Step, text: str, timeout: float, until: str | None = None) -> None:
+        self._last = step.terminal
         terminal = self._terminal(step.terminal)
+        self._type(step, terminal, text, timeout, until)
+        self._printed = terminal.printed
+
+    def _wait(self, step: Step, command: str, timeout: float) -> None:
+        """In the terminal used last, or beside it where a program keeps running there."""
+        terminal = self._terminal(self._last)
+        if terminal.is_busy:
+            terminal = self._terminal(_BESIDE)
+        self._type(step, terminal, f"until {command}; do sleep 1; done", timeout)
+
+    def _type(
+        self, step: Step, terminal: Terminal, text: str, timeout: float, until: str | None = None
+    ) -> None:
         try:
             terminal.run(text, timeout, until)
         except TerminalError as error:
             raise PageError(
                 f"{step.place}: {error}\n{text}\nIt printed:\n{terminal.printed[-5000:]}"
             ) from error
-        self._printed = terminal.printed
 
     def _terminal(self, number: int) -> Terminal:
         if number not in self._terminals:

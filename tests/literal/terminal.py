@@ -19,7 +19,7 @@ from .printed import without_escapes
 
 CTRL_C = b"\x03"
 
-# Reads the path of a block from descriptor 5 and runs it in this very shell; then, or when a command has failed and
+# Reads the path of a block from a descriptor and runs it in this very shell; then, or when a command has failed and
 # ended the shell, prints a mark that nothing else prints, with the exit code. Job control gives each command a
 # process group of its own, as in a terminal that somebody sits at, so that Ctrl-C reaches it and not the shell.
 _SHELL = """
@@ -27,8 +27,8 @@ mark=$1
 stty -echo -onlcr rows 40 columns 100
 trap 'printf "\\n%s %s\\n" "$mark" "$?"' EXIT
 set -em
-while read -r block <&5; do
-    . "$block" 5<&-
+while read -r block <&{0}; do
+    . "$block" {0}<&-
     printf "\\n%s 0\\n" "$mark"
 done
 trap - EXIT
@@ -62,25 +62,21 @@ class Terminal:
         """By the last block, up to now."""
         return without_escapes(self._printed.partition(self._mark)[0])
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether what the last block started still runs in the foreground."""
+        return self._blocks > 0 and self._exit_code() is None and not self._is_closed
+
     def run(self, block: str, timeout: float, until: str | None = None) -> None:
         """Run a block to its end, or until it has printed a text; raises TerminalError for a command that fails."""
+        if self.is_busy:
+            raise TerminalError("what was started before still runs in this terminal")
         self._type(block)
-        ended = re.compile(rf"{self._mark} (\d+)\r?\n")
-        self._wait(
-            lambda: (
-                self._is_closed
-                or ended.search(self._printed) is not None
-                or (until is not None and until in self.printed)
-            ),
-            timeout,
-        )
-        code = ended.search(self._printed)
-        if code is None and not self._is_closed:
-            return
+        self._wait(lambda: not self.is_busy or (until is not None and until in self.printed), timeout)
         if until is not None and until not in self.printed:
             raise TerminalError(f"it ended before it printed {until!r}")
-        if code is None or code[1] != "0":
-            raise TerminalError(f"it ended with exit code {code[1] if code else self.process.wait()}")
+        if not self.is_busy and self._exit_code() != 0:
+            raise TerminalError(f"it ended with exit code {self._exit_code()}")
 
     def leave(self, timeout: float) -> None:
         """Ctrl-C for what still runs here, then the end of the shell; TerminalError where it goes on."""
@@ -107,15 +103,7 @@ class Terminal:
     ) -> tuple[int, int, subprocess.Popen[bytes]]:
         screen, theirs = pty.openpty()
         blocks, ours = os.pipe()
-        shell = [
-            "bash",
-            "--norc",
-            "--noprofile",
-            "-c",
-            f"exec 5<&{blocks} {blocks}<&-\n{_SHELL}",
-            "bash",
-            self._mark,
-        ]
+        shell = ["bash", "--norc", "--noprofile", "-c", _SHELL.format(blocks), "bash", self._mark]
         process = subprocess.Popen(
             ["setsid", "--ctty", *as_user, *shell],
             cwd=folder,
@@ -136,6 +124,13 @@ class Terminal:
         file.chmod(0o644)
         self._printed = ""
         os.write(self._next, f"{file}\n".encode())
+
+    def _exit_code(self) -> int | None:
+        """Of the last block; of the shell, where that ended without a word."""
+        found = re.search(rf"{self._mark} (\d+)\r?\n", self._printed)
+        if found:
+            return int(found[1])
+        return self.process.wait() if self._is_closed else None
 
     def _wait(self, condition: Callable[[], bool], timeout: float) -> None:
         with self._news:

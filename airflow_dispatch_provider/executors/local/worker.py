@@ -9,7 +9,7 @@ import pickle
 import socket
 import sys
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from airflow_dispatch_provider.executors.local.messages import Run, Work
 from airflow_dispatch_provider.executors.local.supervision import shorten_last_wait
@@ -20,6 +20,12 @@ MAX_ERROR = 4096
 """Bytes of error text: what a socket takes at once."""
 
 GO = b"g"
+
+_KNOWN = {
+    "Invalid auth token": "The scheduler and the API server need the same [api_auth] jwt_secret.",
+    "ConnectError": "No API server answers at [core] execution_api_server_url.",
+}
+"""What an error that has these words in it needs; its traceback would only show Airflow's own calls."""
 
 
 def main(control: socket.socket, run: Run, work: Work) -> NoReturn:
@@ -46,15 +52,29 @@ def attempt(run: Run, work: Work) -> str:
     """Run the workload; what stopped it from being run, or nothing."""
     title = f"{work.title}: {run.name}"
     set_title(title)
+    name = run.name
     try:
         shorten_last_wait()
-        work.runner(pickle.loads(run.workload), work.conf, title)
+        workload = pickle.loads(run.workload)
+        name = full_name(workload, name)
+        work.runner(workload, work.conf, title)
     except BaseException as error:
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return ""
-        log.exception("%s could not be run to its end", run.name)
-        return describe(error)
+        remedy = remedy_for(describe(error))
+        reason = f"{describe(error)} {remedy}".strip()
+        log.error("%s could not be run to its end: %s", name, reason, exc_info=not remedy)
+        return reason
     return ""
+
+
+def full_name(workload: Any, name: str) -> str:
+    """A task by its Dag, run and try, which its log and the UI go by; anything else by its short name."""
+    ti = getattr(workload, "ti", None)
+    if ti is None:
+        return name
+    index = "" if ti.map_index in (None, -1) else f"[{ti.map_index}]"
+    return f"Task {ti.dag_id}.{ti.task_id}{index} of run {ti.run_id}, try {ti.try_number}, id {name},"
 
 
 def describe(error: BaseException) -> str:
@@ -63,6 +83,11 @@ def describe(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except Exception:
         return type(error).__name__
+
+
+def remedy_for(reason: str) -> str:
+    """What to do about an error that a new deployment meets first; empty for any other."""
+    return next((remedy for words, remedy in _KNOWN.items() if words in reason), "")
 
 
 def set_title(title: str) -> None:
