@@ -38,6 +38,6 @@ def quotes(text: str) -> Iterator[Quote]:
 
 
 def sections(text: str) -> dict[str, str]:
-    """What stands under each heading of the third level, by heading."""
+    """The text under each heading of the second or third level, by heading."""
     parts = re.split(r"^#{2,3} (.*)$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
