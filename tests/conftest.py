@@ -32,6 +32,7 @@ VERSION_INDEPENDENT = (
     "integration/celery/test_publish",
     "integration/celery/test_results_redis",
     "integration/celery/test_results_rpc",
+    "integration/docs",
     "integration/kubernetes/test_kube_server",
     "integration/kubernetes/test_node_agent",
     "integration/kubernetes/test_outages",

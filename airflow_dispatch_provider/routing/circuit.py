@@ -35,7 +35,7 @@ class Circuit:
     """When it was last closed after a failure."""
 
     error: str | None = None
-    """What it failed with; None while it is closed."""
+    """The error that it failed with; None while it is closed."""
 
     def state(self, now: float) -> CircuitState:
         if self.retry_at is None:

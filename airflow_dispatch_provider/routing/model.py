@@ -79,7 +79,7 @@ DEFAULT_ROUTE = "default"
 
 
 class TaskRef(NamedTuple):
-    """What routing needs to know of one workload."""
+    """The facts about one workload that routing uses."""
 
     queue: str | None
     """None where Airflow gives no queue (callbacks, connection tests): the default route is taken."""
@@ -125,7 +125,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class BackendView:
-    """What a decision sees of one backend."""
+    """The state of one backend, as a decision sees it."""
 
     free: int
     """Workloads that it could take now."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow's scheduler expects of any executor, as pytest tests to inherit from::
+"""The expectations of Airflow's scheduler of any executor, as pytest tests to inherit from::
 
     class TestMyExecutor(ExecutorContract):
         @pytest.fixture
@@ -76,7 +76,7 @@ class ExecutorContract:
         assert set(events) == keys
 
     def test_slots_are_free_again_when_everything_has_ended(self, executor: Any) -> None:
-        """What has been drained occupies nothing."""
+        """An event that has been taken occupies no slot."""
         before = executor.slots_available
         executor.queue_workload(make_task(), None)
         self.events_of(executor, any_ended)
@@ -91,7 +91,7 @@ class ExecutorContract:
         assert not executor.has_task(task.ti)
 
     def test_asking_and_dumping_never_raise(self, executor: Any, caplog: pytest.LogCaptureFixture) -> None:
-        """What the scheduler, the API server and a signal handler call at any time."""
+        """The calls that the scheduler, the API server and a signal handler make at any time."""
         caplog.set_level(logging.CRITICAL)
         executor.debug_dump()
         assert repr(executor)

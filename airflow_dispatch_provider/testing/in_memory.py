@@ -40,14 +40,14 @@ class InMemoryExecutor(BaseExecutor):
         """Names of the life-cycle and control methods that were called."""
 
         self.failing: dict[str, Exception] = {}
-        """What each of these methods raises, by its name, as long as it stands here."""
+        """Exceptions by the name of the method that raises them, as long as they are here."""
 
         self.refusing = False
         """True: whatever it is told to send comes back through ``take_returned``."""
 
         self.problem: str | None = None
         self.counted_slots: int | None = None
-        """What ``worker_slots`` says."""
+        """The answer of ``worker_slots``."""
 
         self.adoptable: set[Any] = set()
         """Ids of the task instances that it adopts."""

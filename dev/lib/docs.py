@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,6 +38,14 @@ the file; editors that know the YAML language server use it where the file start
 `# yaml-language-server: $schema=<path or URL of dispatch.schema.json>`.
 """
 
+_COMMANDS = """# Commands
+
+<!-- Made by ./dev/docs from cli/definition.py; edit that. -->
+
+`airflow dispatch <command> --help` prints the same. On Airflow 3.1 the commands are there once `[core] executor` names
+the `DispatchExecutor`; on later versions as soon as the package is installed.
+"""
+
 _REASONS_BEGIN = "<!-- reasons: made by ./dev/docs from routing/reasons.py -->\n"
 _REASONS_END = "<!-- end of reasons -->\n"
 
@@ -58,7 +68,7 @@ def main() -> int:
         if stale:
             return 1
     for path in stale:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(wanted[path])
         say(f"wrote {path.relative_to(REPO)}")
     return _build() if options.build else 0
@@ -75,7 +85,8 @@ def _parse() -> argparse.Namespace:
 
 def _build() -> int:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
-    return subprocess.run(command, cwd=REPO, check=False).returncode
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(command, cwd=REPO, env=environment, check=False).returncode
 
 
 def _generated() -> Iterator[tuple[Path, str]]:
@@ -85,7 +96,9 @@ def _generated() -> Iterator[tuple[Path, str]]:
     yield DOCS / "configuration.md", _reference(schema)
     for path in (SCHEMA, DOCS / SCHEMA.name):
         yield path, json.dumps({"$id": _schema_id(), **schema}, indent=2) + "\n"
-    yield DOCS / "routing.md", _with_reasons((DOCS / "routing.md").read_text())
+    yield DOCS / "reference" / "commands.md", _commands()
+    reasons = DOCS / "reference" / "reasons.md"
+    yield reasons, _with_reasons(reasons.read_text())
 
 
 def _schema_id() -> str:
@@ -102,6 +115,34 @@ def _with_reasons(page: str) -> str:
     rows = "".join(f"| `{reason.value}` | {reason.words} |\n" for reason in Reason)
     table = f"| reason | meaning |\n|---|---|\n{rows}"
     return f"{before}{_REASONS_BEGIN}\n{table}\n{_REASONS_END}{after}"
+
+
+def _commands() -> str:
+    from airflow_dispatch_provider.cli.definition import DISPATCH_COMMANDS
+
+    return "\n".join([_COMMANDS, *map(_command, DISPATCH_COMMANDS)])
+
+
+def _command(command: Any) -> str:
+    rows = "".join(f"| {_flags(arg)} | {_help(arg)} |\n" for arg in command.args)
+    about = _paragraph(command.description)
+    return f"## `airflow dispatch {command.name}`\n\n{about}\n\n| option | meaning |\n|---|---|\n{rows}"
+
+
+def _flags(arg: Any) -> str:
+    """E.g. `-q`, `--queue QUEUE`."""
+    *short, name = arg.flags
+    word = name.lstrip("-").upper().replace("-", "_")
+    if not name.startswith("-"):
+        return f"`{word}`"
+    metavar = str(arg.kwargs.get("metavar") or word)
+    value = "" if arg.kwargs.get("action") else f" {word if metavar.startswith('(') else metavar}"
+    return ", ".join(f"`{flag}`" for flag in [*short, name + value])
+
+
+def _help(arg: Any) -> str:
+    help_ = " ".join(str(arg.kwargs.get("help", "")).split()).replace("|", "\\|")
+    return f"{help_} (required)" if arg.kwargs.get("required") else help_
 
 
 def _reference(schema: Mapping[str, Any]) -> str:
@@ -122,7 +163,7 @@ def _option(name: str, option: Mapping[str, Any]) -> str:
     if option.get("sensitive"):
         facts.append("masked where Airflow masks sensitive options")
     example = f"\n```ini\n{name} = {option['example']}\n```\n" if option["example"] else ""
-    return f"### `{name}`\n\n{_markdown(option['description'])}\n\n{'; '.join(facts)}.\n{example}"
+    return f"### `{name}`\n\n{_paragraph(option['description'])}\n\n{'; '.join(facts)}.\n{example}"
 
 
 def _object(title: str, schema: Mapping[str, Any]) -> str:
@@ -163,6 +204,10 @@ def _cell(field: Mapping[str, Any]) -> str:
 
 def _markdown(text: str) -> str:
     return text.strip().replace("``", "`")
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(_markdown(text), 118, break_long_words=False, break_on_hyphens=False)
 
 
 if __name__ == "__main__":

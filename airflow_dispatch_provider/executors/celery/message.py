@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a Celery worker is sent for a workload: Celery's own message, with the workload filled in."""
+"""The message for a Celery worker: Celery's own, with the workload filled in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TASK_NAME = "execute_workload"
 
 _ID, _REPR, _BODY = (f"dispatch-hole-{uuid.uuid4()}" for _ in range(3))
 _JSON = {"content_type": "application/json", "content_encoding": "utf-8"}
-"""What kombu's ``json`` serializer says of its output."""
+"""Content type and encoding that kombu's ``json`` serializer gives."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +43,7 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What kombu's ``Producer.publish`` is called with."""
+    """The arguments of kombu's ``Producer.publish``."""
 
     body: Any
 
@@ -77,7 +77,7 @@ class Messages:
         return plain and not special and not annotated and not any(sender.receivers for sender in senders)
 
     def publications(self, outgoing: Outgoing) -> list[Publication]:
-        """What Celery would publish for a workload: its message, and an event where those are asked for.
+        """The messages that Celery would publish for a workload: the task itself, and an event where that is asked for.
 
         Raises what pydantic or a serializer raises; what a signal's receiver raises, Celery logs.
         """

@@ -21,7 +21,7 @@ _BROKER_BOUNDS = {
     "amqp": ("read_timeout", "write_timeout"),
     "redis": ("socket_timeout", "socket_connect_timeout"),
 }
-"""What kombu's transports call the time-outs of their sockets."""
+"""The names that kombu's transports have for the time-outs of their sockets."""
 
 
 class RpcSource(Polled):

@@ -37,7 +37,7 @@ LAST_BREATH = 2.0
 
 @dataclass(frozen=True)
 class Policy:
-    """What the user's options say of pods."""
+    """The user's options for pods."""
 
     namespace: str
     """Of pods that name no other."""
@@ -116,7 +116,7 @@ class Controller:
         return len(self._outbox) + self._creator.sending
 
     def drain(self) -> list[Report]:
-        """What has happened since the last call."""
+        """The reports since the last call."""
         return [self._reports.popleft() for _ in range(len(self._reports))]
 
     # Orders

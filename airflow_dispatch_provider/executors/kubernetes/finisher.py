@@ -121,7 +121,7 @@ class Finisher:
             await asyncio.sleep(self.trouble.failed(reason, retry_after))
 
     async def _try(self, call: Any) -> tuple[str | None, float | None]:
-        """What went wrong, if anything, and when the server wants to be asked again."""
+        """The reason for a failure, if any, and the seconds after which the server wants to be asked again."""
         try:
             reply: Reply = await call()
         except Exception as error:

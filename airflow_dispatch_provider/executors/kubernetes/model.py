@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the scheduler's thread and the thread of the API calls tell each other."""
+"""The messages between the scheduler's thread and the thread of the API calls."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Ended:
     """Kubernetes' word for the container's state, e.g. ``Error`` or ``OOMKilled``."""
 
     row: Stored | None = None
-    """What the database has of the task; see ``ends``."""
+    """The task's row in Airflow's database; see ``ends``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server said to one call."""
+    """The server's answer to one call."""
 
     status: int
     body: str

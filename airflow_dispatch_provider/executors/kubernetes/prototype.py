@@ -19,7 +19,7 @@ _generator: Any = PodGenerator
 
 @dataclass(frozen=True)
 class TaskValues:
-    """What Airflow writes into the pod of one task, and into no other."""
+    """The values that Airflow writes into the pod of one task, and into no other."""
 
     name: str
     dag_id: str

@@ -24,11 +24,12 @@ class Trouble:
         self._failures = 0
         self._since = 0.0
         self.reason: str | None = None
-        """What is wrong; None: nothing."""
+        """The last failure; None while it works."""
 
     @property
     def problem(self) -> str | None:
-        """What is wrong and for how long, in one sentence; None: nothing. Safe to ask from any thread."""
+        """The last failure and how long it has lasted, in one sentence; None while it works. Safe to read from any
+        thread."""
         reason = self.reason
         return (
             None

@@ -9,19 +9,19 @@ from collections.abc import Iterator, Mapping
 from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from airflow_dispatch_provider.routing.reasons import Reason
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.options import OPTIONS
 from airflow_dispatch_provider.settings.parse import ROUTING_KEYS
 from airflow_dispatch_provider.settings.presets import CELERY_KUBERNETES, LOCAL_KUBERNETES
 from airflow_dispatch_provider.settings.source import SettingsSource
 
+from .pages import DOCS, PAGES, ROOT, name_of, prose
+
 HYBRIDS = {"CeleryKubernetesExecutor": CELERY_KUBERNETES, "LocalKubernetesExecutor": LOCAL_KUBERNETES}
-ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLE = re.compile(r"<!-- example: (\w+) -->\n+```(\w+)\n(.*?)```", re.DOTALL)
 INI = re.compile(r"```ini\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
@@ -41,7 +41,7 @@ def examples() -> Iterator[Any]:
     for page in PAGES:
         for number, (kind, language, text) in enumerate(EXAMPLE.findall(page.read_text())):
             assert kind == language
-            yield pytest.param(kind, text, id=f"{page.name}-{number}")
+            yield pytest.param(kind, text, id=f"{name_of(page)}-{number}")
 
 
 def as_options(kind: str, text: str, folder: Path) -> Mapping[str, str]:
@@ -82,7 +82,7 @@ def test_there_are_examples() -> None:
     assert len(list(examples())) >= 5
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_options_in_other_snippets_exist(page: Path) -> None:
     for text in INI.findall(page.read_text()):
         parser = _read_ini(text if text.startswith("[") else f"[dispatch]\n{text}")
@@ -101,19 +101,7 @@ def test_examples_of_the_metadata_are_right(option: str) -> None:
     assert SettingsSource(Options(options), lambda: options).load()
 
 
-@pytest.mark.parametrize("reason", Reason)
-def test_every_reason_is_explained_in_its_own_words(reason: Reason) -> None:
-    page = (ROOT / "docs" / "routing.md").read_text()
-    assert f"| `{reason.value}` | {reason.words} |" in page
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_quoted_events_use_the_words_of_their_reason(page: Path) -> None:
-    for name, words in re.findall(r'"reason": "(\w+)",\s+"detail": "([^"]+)"', page.read_text()):
-        assert Reason(name).words == words
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     for target, anchor in LINK.findall(page.read_text()):
         if "://" in target:
@@ -127,3 +115,23 @@ def test_links_lead_somewhere(page: Path) -> None:
 def _anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "how-to").glob("*.md")), ids=name_of)
+def test_every_how_to_has_a_test_that_names_it(page: Path) -> None:
+    tests = (ROOT / "tests").rglob("*.py")
+    assert [test for test in tests if f'"{page.name}"' in test.read_text()]
+
+
+@pytest.mark.parametrize("page", sorted({*DOCS.rglob("*.md")} - {DOCS / "migration.md"}), ids=name_of)
+def test_lines_of_the_source_are_short(page: Path) -> None:
+    lines = [line for line in prose(page).splitlines() if not line.startswith(("|", "<!--"))]
+    assert [line for line in lines if len(line) > 120] == []
+
+
+@pytest.mark.parametrize("diagram", sorted(DOCS.rglob("*.svg")), ids=name_of)
+def test_a_diagram_is_used_and_told_in_words_and_has_dark_colours(diagram: Path) -> None:
+    root = ElementTree.parse(diagram).getroot()
+    assert {"title", "desc"} <= {child.tag.rpartition("}")[2] for child in root}
+    assert "prefers-color-scheme: dark" in diagram.read_text()
+    assert [page for page in PAGES if f"diagrams/{diagram.name}" in page.read_text()]
