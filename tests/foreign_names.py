@@ -53,11 +53,11 @@ GATES = {name: value for name, value in vars(version_compat).items() if isinstan
 CONVENTIONS: dict[str, tuple[type[Any], ...]] = {
     "executor": (BaseExecutor,),
     "ti": (TaskInstance, TaskInstanceHistory, TaskInstanceKey, workloads.TaskInstance),
+    "workload": (),  # anything: not all the kinds that the code tells apart are there before Airflow 3.3
 }
-if version_compat.AIRFLOW_V_3_3_PLUS:  # before, there are not yet all the kinds that the code tells apart
-    kinds = workloads.ExecuteTask, workloads.ExecuteCallback, workloads.TestConnection
-    CONVENTIONS["workload"] = kinds
 """What a variable of that name is, where nothing says it better."""
+if version_compat.AIRFLOW_V_3_3_PLUS:
+    CONVENTIONS["workload"] = (workloads.ExecuteTask, workloads.ExecuteCallback, workloads.TestConnection)
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
