@@ -23,7 +23,6 @@ from typing import Any
 from airflow.executors import workloads
 from airflow.executors.base_executor import BaseExecutor
 from airflow.models.taskinstance import TaskInstance
-from airflow.models.taskinstancehistory import TaskInstanceHistory
 from airflow.models.taskinstancekey import TaskInstanceKey
 
 import airflow_dispatch_provider
@@ -52,12 +51,16 @@ GATES = {name: value for name, value in vars(version_compat).items() if isinstan
 
 CONVENTIONS: dict[str, tuple[type[Any], ...]] = {
     "executor": (BaseExecutor,),
-    "ti": (TaskInstance, TaskInstanceHistory, TaskInstanceKey, workloads.TaskInstance),
+    "ti": (TaskInstance, TaskInstanceKey, workloads.TaskInstance),
+    "workload": (),  # anything: not all the kinds that the code tells apart are there before Airflow 3.3
 }
-if version_compat.AIRFLOW_V_3_3_PLUS:  # before, there are not yet all the kinds that the code tells apart
-    kinds = workloads.ExecuteTask, workloads.ExecuteCallback, workloads.TestConnection
-    CONVENTIONS["workload"] = kinds
 """What a variable of that name is, where nothing says it better."""
+if not version_compat.AIRFLOW_V_3_4_PLUS:
+    from airflow.models.taskinstancehistory import TaskInstanceHistory
+
+    CONVENTIONS["ti"] += (TaskInstanceHistory,)
+if version_compat.AIRFLOW_V_3_3_PLUS:
+    CONVENTIONS["workload"] = (workloads.ExecuteTask, workloads.ExecuteCallback, workloads.TestConnection)
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
 

@@ -79,6 +79,8 @@ def owners(session: Session, tis: Sequence[Any]) -> dict[Any, str]:
 
 def _id(ti: Any) -> Any:
     """A history row up to Airflow 3.3 has its id under another name."""
+    if AIRFLOW_V_3_4_PLUS:
+        return ti.id
     return getattr(ti, "id", None) or ti.task_instance_id
 
 
