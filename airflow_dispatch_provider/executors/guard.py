@@ -34,7 +34,7 @@ def guarded(otherwise: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
                 description = masked(f"{type(error).__name__}: {error}")
                 level = logging.DEBUG if description in last else logging.ERROR
                 last[:] = [description]
-                log.log(level, "%s failed: %s\n%s", method.__name__, description, traceback_of(error))
+                log.log(level, "%s failed: %s", method.__name__, f"{description}\n{traceback_of(error)}")
                 return otherwise  # type: ignore[no-any-return]
             if last:
                 log.info("%s works again.", method.__name__)
