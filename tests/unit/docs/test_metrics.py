@@ -39,7 +39,8 @@ def test_every_metric_of_the_package_is_described(monkeypatch: pytest.MonkeyPatc
     metrics.gauge_backend("<backend>", open_slots=1, running=1, held=1)
     metrics.count_dispatches("<backend>", "overflow", 1)
     metrics.count_failure("<backend>")
-    assert len(client.names) == 5
+    metrics.gauge_refused_file(True)
+    assert len(client.names) == 6
     assert [name for name in client.names if f"\n| `{name}` |" not in PAGE] == []
 
 
