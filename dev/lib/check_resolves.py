@@ -77,6 +77,8 @@ _ROUTER = {
     ' "pods": {"executor": "KubernetesExecutor", "slots": 8}}',
     "AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER": "False",
     "AIRFLOW__KUBERNETES_EXECUTOR__CONFIG_FILE": "kubeconfig",  # in the folder where it runs
+    "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY": "apache/airflow",
+    "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_TAG": "latest",
 }
 
 
@@ -240,7 +242,7 @@ def _check(case: Case, package: Package, parent: Path, interpreter: str) -> Resu
     except DevError as error:
         problem = str(error)
     seconds = time.monotonic() - began
-    say(f"   {name}: {'does not work' if problem else 'ok'}, {seconds:.0f} s")
+    say(f"   {name}: {f'does not work: {problem}' if problem else 'ok'}, {seconds:.0f} s")
     return Result(case, installed, problem, seconds)
 
 
