@@ -21,6 +21,9 @@ MAX_YAML_VALUES = 30_000
 MAX_YAML_DEPTH = 40
 """Far deeper than any right file, and far less than the stack bears."""
 
+_TOO_DEEP = "is nested too deeply."
+_WRITE_OUT = "Write out what the routes and backends need, and no more."
+
 
 def read_json(text: str, place: str, remedy: str, report: Report) -> Any:
     """The value, or None after a problem was reported.
@@ -45,13 +48,16 @@ def read_yaml(text: str, place: str, report: Report) -> Any:
     """The value, or None after a problem was reported. Knows no tags but those of plain YAML."""
     try:
         if trouble := _too_much(text):
-            report(Problem(place, trouble, "Write out what the routes and backends need, and no more."))
+            report(Problem(place, trouble, _WRITE_OUT))
             return None
         return yaml.load(text, _Loader)  # a SafeLoader
     except _Duplicate as error:
         report(Problem(place, str(error), "Remove one of the two."))
     except yaml.YAMLError as error:
-        report(Problem(place, f"is not YAML: {_yaml_mistake(error)}.", "Correct it there."))
+        if "nesting depth" in str(error):  # that of libyaml, as PyYAML 6.0.4 brings it
+            report(Problem(place, _TOO_DEEP, _WRITE_OUT))
+        else:
+            report(Problem(place, f"is not YAML: {_yaml_mistake(error)}.", "Correct it there."))
     except (ValueError, RecursionError):
         found = "is not YAML that can be read: an impossible date, too long a number, or too many brackets."
         report(Problem(place, found, "Put text in quotes."))
@@ -77,7 +83,7 @@ def _too_much(text: str) -> str | None:
         elif isinstance(event, yaml.ScalarEvent):
             total += 1
         if len(open_) > MAX_YAML_DEPTH:
-            return "is nested too deeply."
+            return _TOO_DEEP
         if total > MAX_YAML_VALUES:
             return f"has more than {MAX_YAML_VALUES} values, those counted that its aliases (*name) repeat."
     return None

@@ -19,7 +19,8 @@ from airflow.configuration import conf as airflow_conf
 from celery import Celery
 from celery.app.backends import BACKEND_ALIASES
 from kombu.transport import TRANSPORT_ALIASES
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import create_engine
+from sqlalchemy.engine import make_url  # SQLAlchemy 1.4 has it nowhere else
 
 from airflow_dispatch_provider.exceptions import Problem
 from airflow_dispatch_provider.executors.celery.result_sources import backend_class

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.configuration import conf
+from packaging.version import Version
 
 import airflow_dispatch_provider.executors
 from airflow_dispatch_provider.executors.backend import Backend
@@ -51,6 +53,12 @@ UNDESCRIBED = {
     ("celery", "worker_precheck"),
     ("kubernetes_executor", "worker_pods_queued_check_interval"),
 }
+KNOWN = {
+    "CeleryExecutor": ("apache-airflow-providers-celery", "3.26.0"),
+    "KubernetesExecutor": ("apache-airflow-providers-cncf-kubernetes", "10.25.0"),
+}
+"""The provider versions that the table was made with."""
+
 OPTIONS = {
     "CeleryExecutor": {
         "celery": {"broker_url": "redis://nowhere/0", "ssl_active": "True", "ssl_mutual_tls": "False"}
@@ -116,6 +124,9 @@ def test_what_is_asked_for_is_in_the_table_and_nothing_else(executor, monkeypatc
 @pytest.mark.parametrize("executor", SOURCES)
 def test_everything_in_the_table_exists_in_this_version(executor):
     """An option that Airflow no longer describes has moved, or is gone."""
+    provider, known = KNOWN.get(executor, ("apache-airflow", "0"))
+    if Version(version(provider)) < Version(known):
+        pytest.skip("older providers need not describe newer options")
     engine, described = ENGINES[EXECUTOR_ALIASES[executor]], describe_options()
     table = [(section, option) for section, kinds in engine.reads.items() for option in kinds]
     names = {*table, *engine.without_effect} - UNDESCRIBED
