@@ -24,7 +24,8 @@ from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
 OURS = "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor"
 BACKENDS = (
-    '{"local": {"executor": "LocalExecutor", "slots": 4, "config": {"core": {"execution_api_server_url": "hunter2"}}}}'
+    '{"local": {"executor": "LocalExecutor", "slots": 4,'
+    ' "config": {"core": {"execution_api_server_url": "hunter2"}}}}'
 )
 
 Airflow = Callable[..., subprocess.CompletedProcess[str]]

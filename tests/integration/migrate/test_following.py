@@ -24,6 +24,8 @@ from tests.unit.cli.migrate.cases import arguments, variables
 Run = Callable[..., Outcome]
 Lint = Callable[[str], list[str]]
 
+pytestmark = pytest.mark.recent
+
 NO_ARGUMENTS = {"section": None, "option": None, "ignore_section": None, "verbose": False}
 
 
