@@ -18,7 +18,7 @@ from .rendered import Rendered, variables
 _SECRETS = {
     "connection": "redis://:near@airflow-redis:6379/0",
     "broker_url": "redis://:far@far:6379/0",
-    "result_backend": "db+postgresql://far@far/results",
+    "result_backend": "db+postgresql+psycopg2://far@far/results",
 }
 """The values of the Secrets that the page names, by key."""
 
