@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from airflow.utils import yaml
 from kubernetes.client import V1DeleteOptions
 
 from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.executors.certificates import wrong_authority
 from airflow_dispatch_provider.executors.kubernetes.cluster import SECTION, Cluster
 from airflow_dispatch_provider.executors.kubernetes.pod_template import TemplateError, Templates
 
@@ -46,6 +45,7 @@ def kubernetes_doubts(conf: Any) -> Iterator[Problem]:
     """
     :param conf: one without problems
     """
+    yield from Cluster(conf).doubts()
     yield from _image_problems(conf)
     if _get(conf, NAMESPACES) and not conf.getboolean(SECTION, "multi_namespace_mode"):
         remedy = "Set multi_namespace_mode to True, or leave the list out."
@@ -66,8 +66,8 @@ def _get(conf: Any, option: str) -> str:
 
 def _certificate_problems(conf: Any) -> Iterator[Problem]:
     path = _get(conf, "ssl_ca_cert")
-    if path and not os.access(path, os.R_OK):
-        yield _problem("ssl_ca_cert", "names a file that cannot be read.", "Correct the path.")
+    if path and (wrong := wrong_authority(path)):
+        yield _problem("ssl_ca_cert", *wrong)
 
 
 def _namespace_problems(conf: Any) -> Iterator[Problem]:
@@ -110,10 +110,8 @@ def _wrong_template(path: str) -> tuple[str, str] | None:
         pod = Templates().get(path).pod
     except TemplateError as error:
         return f"{error}.", "Give the path of a YAML file with a pod."
-    with open(path) as stream:
-        kind = yaml.safe_load(stream).get("kind")
-    if kind != "Pod":
-        return f"names a file with the kind {kind!r}.", "Give the path of a YAML file with kind: Pod."
+    if pod.kind not in (None, "Pod"):
+        return f"names a file with the kind {pod.kind!r}.", "Give the path of a YAML file with kind: Pod."
     names = [container.name for container in (pod.spec.containers if pod.spec else None) or ()]
     if BASE not in names:
         return f"has no container {BASE!r}.", f"Call the container of the task {BASE}."
