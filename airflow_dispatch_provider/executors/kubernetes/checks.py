@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -22,6 +23,9 @@ NAMESPACES = "multi_namespace_mode_namespace_list"
 
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 """A name that Kubernetes accepts for a namespace (RFC 1123)."""
+
+_POLICIES = ("Background", "Foreground", "Orphan")
+"""How Kubernetes deletes what depends on a pod."""
 
 _REQUEST_ARGUMENTS = ("_request_timeout",)
 """Of ``kube_client_request_args``, what the executor uses."""
@@ -82,20 +86,33 @@ def _namespace_problems(conf: Any) -> Iterator[Problem]:
 def _delete_problems(conf: Any) -> Iterator[Problem]:
     known = set(V1DeleteOptions.attribute_map)
     camel = {json: name for name, json in V1DeleteOptions.attribute_map.items()}
-    for key in conf.getjson(SECTION, "delete_option_kwargs", fallback={}) or {}:
+    given = conf.getjson(SECTION, "delete_option_kwargs", fallback={}) or {}
+    for key in given:
         if key not in known:
             meant = camel.get(key) or next(iter(get_close_matches(key, known, n=1)), "grace_period_seconds")
             found = f"has {key!r}, which V1DeleteOptions does not."
             yield _problem("delete_option_kwargs", found, f'Did you mean "{meant}"?')
+    period, policy = given.get("grace_period_seconds"), given.get("propagation_policy")
+    if period is not None and (type(period) is not int or period < 0):
+        found = "has a grace_period_seconds that is not a whole number from 0 on."
+        yield _problem("delete_option_kwargs", found, "Give a whole number of seconds, e.g. 30.")
+    if policy is not None and policy not in _POLICIES:
+        found = "has a propagation_policy that does not exist."
+        yield _problem("delete_option_kwargs", found, f"Use one of these: {', '.join(_POLICIES)}.")
 
 
 def _request_problems(conf: Any) -> Iterator[Problem]:
     given = conf.getjson(SECTION, "kube_client_request_args", fallback={}) or {}
     timeout = given.get("_request_timeout", 1)
     numbers = timeout if isinstance(timeout, list) and len(timeout) == 2 else [timeout]
-    if any(isinstance(each, bool) or not isinstance(each, int | float) or each <= 0 for each in numbers):
+    if timeout is not None and not all(map(_is_time, numbers)):
         remedy = 'Give seconds, e.g. {"_request_timeout": 30}.'
         yield _problem("kube_client_request_args", "has a _request_timeout that is no time.", remedy)
+
+
+def _is_time(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value > 0
 
 
 def _template_problems(conf: Any) -> Iterator[Problem]:

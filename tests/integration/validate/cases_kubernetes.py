@@ -79,7 +79,18 @@ PODS = [
     case("image without a tag", "", f"[{SECTION}] worker_container_tag", "is missing beside the other one", ', "worker_container_tag": "1"', "Set worker_container_tag", severity="warning", cfg=of(KUBERNETES, f'{{"{SECTION}": {{"pod_template_file": "", "worker_container_repository": "r"<>}}}}'), files=FILES),
     option("camel case for the deletion", '"delete_option_kwargs": "{<>: 1}"', r'\"gracePeriodSeconds\"', "delete_option_kwargs", "'gracePeriodSeconds', which V1DeleteOptions does not", r'\"$1\"'),
     option("deletion misspelt", '"delete_option_kwargs": "{<>: 1}"', r'\"grace_period\"', "delete_option_kwargs", "'grace_period', which V1DeleteOptions does not", r'\"$1\"'),
+    option("grace period in words", '"delete_option_kwargs": "{\\"grace_period_seconds\\": <>}"', r'\"ten\"', "delete_option_kwargs", "grace_period_seconds that is not a whole number", "$e", "Give a whole number"),
+    option("grace period below zero", '"delete_option_kwargs": "{\\"grace_period_seconds\\": <>}"', "-1", "delete_option_kwargs", "grace_period_seconds that is not a whole number", "$e", "Give a whole number"),
+    option("propagation misspelt", '"delete_option_kwargs": "{\\"propagation_policy\\": <>}"', r'\"foregrund\"', "delete_option_kwargs", "a propagation_policy that does not exist", r'\"Foreground\"', "Foreground"),
+    option("time-out that is no number", '"kube_client_request_args": "{\\"_request_timeout\\": <>}"', "NaN", "kube_client_request_args", "a _request_timeout that is no time", "30", "Give seconds"),
     option("time-out in words", '"kube_client_request_args": "{\\"_request_timeout\\": <>}"', r'\"long\"', "kube_client_request_args", "a _request_timeout that is no time", "30", "Give seconds"),
     option("argument that is not used", '"kube_client_request_args": "{<>: 30}"', r'\"_preload_content\"', "kube_client_request_args", "'_preload_content', which is not used", r'\"$1\"', severity="warning"),
 ]  # fmt: skip
 CASES = [*CLUSTERS, *NAMESPACES, *PODS]
+
+RIGHT = [
+    '{"kubernetes_executor": {"kube_client_request_args": "{\\"_request_timeout\\": null}"}}',
+    '{"kubernetes_executor": {"kube_client_request_args": "{\\"_request_timeout\\": [5, 30.5]}"}}',
+    '{"kubernetes_executor": {"delete_option_kwargs": "{\\"grace_period_seconds\\": 0, \\"propagation_policy\\": \\"Foreground\\"}"}}',
+]
+"""Of a Kubernetes backend's config: no finding."""
