@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from kubernetes.client import V1DeleteOptions
+from airflow.utils import yaml
+from kubernetes.client import V1DeleteOptions, models
 
 from airflow_dispatch_provider.exceptions import Problem
 from airflow_dispatch_provider.executors.certificates import wrong_authority
 from airflow_dispatch_provider.executors.kubernetes.cluster import SECTION, Cluster
 from airflow_dispatch_provider.executors.kubernetes.pod_template import TemplateError, Templates
+from airflow_dispatch_provider.settings.file import read_file
 
 BASE = "base"
 """The container of a worker pod that runs the task."""
@@ -51,6 +53,7 @@ def kubernetes_doubts(conf: Any) -> Iterator[Problem]:
     """
     yield from Cluster(conf).doubts()
     yield from _image_problems(conf)
+    yield from _field_problems(_get(conf, "pod_template_file"))
     if _get(conf, NAMESPACES) and not conf.getboolean(SECTION, "multi_namespace_mode"):
         remedy = "Set multi_namespace_mode to True, or leave the list out."
         yield _problem(NAMESPACES, "is not used without multi_namespace_mode.", remedy)
@@ -133,6 +136,41 @@ def _wrong_template(path: str) -> tuple[str, str] | None:
     if BASE not in names:
         return f"has no container {BASE!r}.", f"Call the container of the task {BASE}."
     return None
+
+
+def _field_problems(path: str) -> Iterator[Problem]:
+    """Keys that the client leaves out without a word. Only those that look misspelt: newer clusters know more."""
+    if not path:
+        return
+    for key, close in _misspelt(yaml.safe_load(read_file(path).text), "V1Pod"):
+        found = f"has {key!r}, which is no key of a pod there."
+        yield _problem("pod_template_file", found, f'Did you mean "{close}"?')
+    if (Templates().get(path).pod.spec.restart_policy or "Never") == "Always":
+        remedy = 'Write "Never": a task that has failed is tried again by Airflow.'
+        yield _problem("pod_template_file", "has the restartPolicy Always.", remedy)
+
+
+def _misspelt(value: Any, kind: str) -> Iterator[tuple[str, str]]:
+    """
+    Keys that the client does not know, each with the one it is close to.
+
+    :param kind: the client's type, e.g. ``V1Pod`` or ``list[V1Container]``
+    """
+    model = getattr(models, kind, None)
+    if kind.startswith("list[") and isinstance(value, list):
+        for each in value:
+            yield from _misspelt(each, kind.removeprefix("list[").removesuffix("]"))
+    elif model is not None and isinstance(value, dict):
+        fields = {key: model.openapi_types[name] for name, key in model.attribute_map.items()}
+        for key in map(str, value):
+            if key in fields:
+                yield from _misspelt(value[key], fields[key])
+            elif close := get_close_matches(_camel(key), fields, n=1, cutoff=0.85):
+                yield key, close[0]
+
+
+def _camel(key: str) -> str:
+    return re.sub("_([a-z])", lambda match: match[1].upper(), key)
 
 
 def _image_in(path: str) -> str | None:
