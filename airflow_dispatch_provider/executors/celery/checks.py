@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -58,6 +58,9 @@ _NUMBERS = {
     "wait_time_seconds",
 }
 """Transport options that kombu's transports calculate with."""
+
+_OF_RESULTS = {"global_keyprefix", "master_name", "retry_policy"}
+"""Transport options that only result backends take."""
 
 _MAY_BE_0 = {"health_check_interval", "polling_interval", "wait_time_seconds"}
 """0 switches the check off, or asks without waiting."""
@@ -306,12 +309,16 @@ def celery_doubts(app: Celery) -> Iterator[Problem]:
     connection = app.connection_for_write()
     channel = getattr(type(connection.transport), "Channel", None)
     known = {*getattr(channel, "from_transport_options", ()), *_NUMBERS, *_OBJECTS}
-    for option in connection.transport_options:
+    yield from _misspelt(TRANSPORT, connection.transport_options, known, "the transport")
+    results = app.conf.result_backend_transport_options or {}
+    yield from _misspelt(RESULT_TRANSPORT, results, _OF_RESULTS | _NUMBERS | _OBJECTS, "result backends")
+
+
+def _misspelt(section: str, options: Iterable[str], known: Set[str], by: str) -> Iterator[Problem]:
+    for option in options:
         close = [] if option in known else get_close_matches(option, known, n=1, cutoff=0.85)
         if close:
-            yield Problem(
-                f"[{TRANSPORT}] {option}", "is unknown to the transport.", f'Did you mean "{close[0]}"?'
-            )
+            yield Problem(f"[{section}] {option}", f"is unknown to {by}.", f'Did you mean "{close[0]}"?')
 
 
 def _no_transport(name: str, error: Exception) -> Problem:

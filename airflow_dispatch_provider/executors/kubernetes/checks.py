@@ -142,12 +142,19 @@ def _field_problems(path: str) -> Iterator[Problem]:
     """Keys that the client leaves out without a word. Only those that look misspelt: newer clusters know more."""
     if not path:
         return
-    for key, close in _misspelt(yaml.safe_load(read_file(path).text), "V1Pod"):
+    misspelt = [*_misspelt(yaml.safe_load(read_file(path).text), "V1Pod")]
+    for key, close in misspelt:
         found = f"has {key!r}, which is no key of a pod there."
         yield _problem("pod_template_file", found, f'Did you mean "{close}"?')
-    if (Templates().get(path).pod.spec.restart_policy or "Never") == "Always":
-        remedy = 'Write "Never": a task that has failed is tried again by Airflow.'
-        yield _problem("pod_template_file", "has the restartPolicy Always.", remedy)
+    policy = Templates().get(path).pod.spec.restart_policy
+    if not misspelt and policy in (None, "Always"):
+        found = (
+            "has the restartPolicy Always."
+            if policy
+            else "has no restartPolicy, and Kubernetes takes Always."
+        )
+        remedy = "Set it in the spec, e.g. restartPolicy: Never"
+        yield _problem("pod_template_file", found, f"{remedy}.")
 
 
 def _misspelt(value: Any, kind: str) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ def in_file(
     key: str,
     found: str,
     mended: str,
-    remedy: str,
+    remedy: str = "",
     **more: object,
 ) -> Case:
     """A hole in one of the files that airflow.cfg names."""
@@ -83,7 +83,8 @@ PODS = [
     in_file("template of another kind", "pod.yaml", POD.replace("kind: Pod", "kind: <>"), "Deployment", "pod_template_file", "the kind 'Deployment'", "Pod", "kind: Pod"),
     in_file("key of a template misspelt", "pod.yaml", POD.replace("restartPolicy", "<>"), "restartPolcy", "pod_template_file", "'restartPolcy', which is no key", "$1", "Did you mean", severity="warning"),
     in_file("key of a template in snake case", "pod.yaml", POD.replace("image: airflow", "image: airflow, <>: Always"), "image_pull_policy", "pod_template_file", "'image_pull_policy', which is no key", "$1", "Did you mean", severity="warning"),
-    in_file("pods that start again", "pod.yaml", POD.replace("Never", "<>"), "Always", "pod_template_file", "the restartPolicy Always", "$1", "Write", severity="warning"),
+    in_file("pods that start again", "pod.yaml", POD.replace("restartPolicy: Never", "<>"), "restartPolicy: Always", "pod_template_file", "the restartPolicy Always", "$e", severity="warning"),
+    in_file("pods that start again by default", "pod.yaml", POD.replace("restartPolicy: Never", "<>"), "", "pod_template_file", "has no restartPolicy", "$e", severity="warning"),
     in_file("template without the container", "pod.yaml", POD.replace("name: base", "name: <>"), "main", "pod_template_file", "has no container 'base'", "base", "Call the container of the task base"),
     in_file("template without containers", "pod.yaml", POD.replace("containers: [{name: base, image: airflow}]", "containers: [<>]"), "", "pod_template_file", "has no container 'base'", "{name: base, image: airflow}", "Call the container of the task base"),
     option("no template and no image", '"pod_template_file": "<>"', "", "pod_template_file", "is missing, and so is an image", "{home}/pod.yaml", "Name a pod template", severity="warning"),
