@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text of ``config_file``. Read on the scheduler's thread: whatever the path leads to, this neither blocks nor
-takes more memory than a routing file may have."""
+"""Files whose paths a user gives, ``config_file`` first. Read on the scheduler's thread: whatever the path leads to,
+this neither blocks nor takes more memory than a routing file may have."""
 
 from __future__ import annotations
 
@@ -45,7 +45,15 @@ def stamp_of(config_file: str) -> Stamp | None:
 
 def read_file(config_file: str) -> FileText:
     """
-    :raises UnreadableError: it is no regular file, too large, not UTF-8, or is being written
+    :raises UnreadableError: as ``read_bytes``, or it is not UTF-8
+    """
+    content, stamp = read_bytes(config_file)
+    return FileText(_decoded(content), stamp)
+
+
+def read_bytes(config_file: str) -> tuple[bytes, Stamp]:
+    """
+    :raises UnreadableError: it is no regular file, too large, or is being written
     """
     try:
         _refuse_other_kinds(os.stat(config_file))
@@ -65,7 +73,7 @@ def read_file(config_file: str) -> FileText:
         raise UnreadableError(f"is larger than {MAX_BYTES} bytes")
     if _stamp(before) != _stamp(after):
         raise UnreadableError("was written while it was read")
-    return FileText(_decoded(content), _stamp(before))
+    return content, _stamp(before)
 
 
 def _refuse_other_kinds(status: os.stat_result) -> None:

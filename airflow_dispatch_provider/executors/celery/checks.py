@@ -6,10 +6,9 @@ Texts that may hold a password are never quoted, not even in part.
 
 from __future__ import annotations
 
-import os
+import math
 import re
-import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Set
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -23,14 +22,17 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url  # SQLAlchemy 1.4 has it nowhere else
 
 from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.executors.celery.libraries import for_driver, for_transport
 from airflow_dispatch_provider.executors.celery.result_sources import backend_class
 from airflow_dispatch_provider.executors.celery.results import ResultBackendError
+from airflow_dispatch_provider.executors.certificates import belong_together, unreadable, wrong_authority
 from airflow_dispatch_provider.masking import describe
 
 BROKER, RESULTS = "[celery] broker_url", "[celery] result_backend"
 TRANSPORT = "celery_broker_transport_options"
+RESULT_TRANSPORT = "celery_result_backend_transport_options"
+ENGINE_OPTIONS = "[celery] result_backend_sqlalchemy_engine_options"
 
-_SSL_FILES = ("ssl_cacert", "ssl_cert", "ssl_key")
 _ESCAPES = (
     "Write a / in a user name or password as %2F, a # as %23, a ? as %3F and an @ as %40; in airflow.cfg, with %%"
     " in place of %."
@@ -43,6 +45,7 @@ _READ_OTHERWISE = ("azureservicebus", "azurestoragequeues", "sqla", "sqlalchemy"
 _OF_THE_URL = {"hostname", "password", "port", "transport", "userid", "virtual_host"}
 """What kombu takes from a URL, and would take from its parameters once more."""
 
+_AMQP = ("amqp", "amqps", "pyamqp", "librabbitmq")
 _REDIS = ("redis", "rediss", "sentinel")
 _RESULT_EXAMPLE = "Name a database, e.g. db+postgresql+psycopg2://user:password@host/airflow."
 _NUMBERS = {
@@ -55,6 +58,24 @@ _NUMBERS = {
     "wait_time_seconds",
 }
 """Transport options that kombu's transports calculate with."""
+
+_OF_RESULTS = {"global_keyprefix", "master_name", "retry_policy"}
+"""Transport options that only result backends take."""
+
+_MAY_BE_0 = {"health_check_interval", "polling_interval", "wait_time_seconds"}
+"""0 switches the check off, or asks without waiting."""
+
+_ENGINE_OPTIONS = (
+    "connect_args",
+    "echo",
+    "isolation_level",
+    "max_overflow",
+    "pool_pre_ping",
+    "pool_recycle",
+    "pool_size",
+    "pool_timeout",
+)
+"""Those of ``create_engine`` that are used most; for suggestions only."""
 
 _OBJECTS = {
     "predefined_exchanges",
@@ -143,6 +164,10 @@ def _wrong_broker(url: str) -> tuple[str, str] | None:
         return wrong
     scheme, _, _ = url.partition("://")
     parts = urlsplit(url)
+    if scheme in _AMQP and "," in parts.netloc.rpartition("@")[2]:
+        each = f"{scheme}://user:password@"
+        remedy = f"Write a whole URL for each, with ; between them, e.g. {each}a:5672//;{each}b:5672//."
+        return "has several hosts in one URL, which AMQP does not.", remedy
     doubled = [] if "+" in scheme else sorted(_OF_THE_URL & dict(parse_qsl(parts.query)).keys())
     if doubled:
         remedy = f"Write user and password before the host, e.g. {scheme}://user:password@host."
@@ -170,7 +195,7 @@ def _module_problems(conf: Any) -> Iterator[Problem]:
     module, _, name = path.rpartition(".")
     try:
         found = getattr(import_module(module), name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         yield Problem(where, f"cannot be imported ({type(error).__name__}).", remedy)
         return
     if not isinstance(found, dict):
@@ -180,42 +205,39 @@ def _module_problems(conf: Any) -> Iterator[Problem]:
 def _ssl_problems(conf: Any) -> Iterator[Problem]:
     if not conf.getboolean("celery", "ssl_active", fallback=False):
         return
-    files = {option: conf.get("celery", option, fallback="") or "" for option in _SSL_FILES}
-    mutual = conf.getboolean("celery", "ssl_mutual_tls", fallback=True)
-    used = files if mutual else {"ssl_cacert": files["ssl_cacert"]}
-    for option, path in used.items():
-        if path and not os.access(path, os.R_OK):
-            yield Problem(f"[celery] {option}", "names a file that cannot be read.", "Correct the path.")
-        elif mutual and not path and option != "ssl_cacert":
-            remedy = f"Set {option}, or set ssl_mutual_tls to False."
-            yield Problem(f"[celery] {option}", "is missing where ssl_active is set.", remedy)
-    if all(os.access(path, os.R_OK) for path in used.values() if path):
-        yield from _certificate_problems(used)
+    authority = conf.get("celery", "ssl_cacert", fallback="")
+    if authority and (wrong := wrong_authority(authority)):
+        yield Problem("[celery] ssl_cacert", *wrong)
+    if conf.getboolean("celery", "ssl_mutual_tls", fallback=True):
+        pair = (conf.get("celery", option, fallback="") or "" for option in ("ssl_cert", "ssl_key"))
+        yield from _pair_problems(*pair)
     broker = conf.get("celery", "broker_url", fallback=None) or ""
     if broker and not re.search(r"(amqps?|rediss?|sentinel)://", broker):
         remedy = "Leave ssl_active out; only amqp, redis and sentinel take it."
         yield Problem("[celery] ssl_active", "is set for a broker that cannot use it.", remedy)
 
 
-def _certificate_problems(files: Mapping[str, str]) -> Iterator[Problem]:
-    context = ssl.create_default_context()
-    authority, certificate, key = (files.get(option) for option in _SSL_FILES)
-    try:
-        if authority:
-            context.load_verify_locations(authority)
-    except (OSError, ValueError):
-        yield Problem("[celery] ssl_cacert", "names a file without certificates.", "Give a PEM file.")
-    try:
-        if certificate and key:
-            context.load_cert_chain(certificate, key, password="")
-    except (OSError, ValueError):
+def _pair_problems(certificate: str, key: str) -> Iterator[Problem]:
+    given = {"ssl_cert": certificate, "ssl_key": key}
+    missing = [option for option, path in given.items() if not path]
+    wrong = [
+        Problem(f"[celery] {option}", *each)
+        for option, path in given.items()
+        if path and (each := unreadable(path))
+    ]
+    if missing:
+        found = f"{'and ssl_key are' if len(missing) == 2 else 'is'} missing where ssl_active is set."
+        remedy = f"Set {' and '.join(missing)}, or set ssl_mutual_tls to False."
+        yield Problem(f"[celery] {missing[0]}", found, remedy)
+    yield from wrong
+    if not missing and not wrong and not belong_together(certificate, key):
         found = "and ssl_key name files that are no certificate and its key."
         yield Problem("[celery] ssl_cert", found, "Give two PEM files that belong together.")
 
 
 def _object_problems(conf: Any) -> Iterator[Problem]:
     """The provider refuses the whole configuration for one of these, without a place."""
-    for section in (TRANSPORT, "celery_result_backend_transport_options"):
+    for section in (TRANSPORT, RESULT_TRANSPORT):
         for option, value in (conf.getsection(section) or {}).items():
             if option in _OBJECTS and not _is_object(conf, section, option, value):
                 remedy = (
@@ -232,7 +254,11 @@ def _is_object(conf: Any, section: str, option: str, value: Any) -> bool:
 
 
 def _transport_problems(app: Celery) -> Iterator[Problem]:
-    name = str(app.conf.broker_write_url or app.conf.broker_url).partition("://")[0]
+    url = app.conf.broker_write_url or app.conf.broker_url
+    if not url:  # Celery would go to amqp://localhost
+        yield Problem(BROKER, "is empty.", "Write scheme, host and port, e.g. redis://broker:6379/0.")
+        return
+    name = str(url).partition("://")[0].partition("+")[0]
     try:
         connection = app.connection_for_write()
         connection.transport  # noqa: B018  imports the client library
@@ -249,13 +275,30 @@ def _transport_problems(app: Celery) -> Iterator[Problem]:
 
 
 def _wrong_option(option: str, value: Any) -> tuple[str, str] | None:
-    if option in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int | float)):
-        return "is not a number.", "Give a number, e.g. 30."
+    if value is None:
+        return None
+    if option in _NUMBERS and not _is_amount(value, option in _MAY_BE_0):
+        least = "of 0 or more" if option in _MAY_BE_0 else "above 0"
+        return f"is not a number {least}.", "Give a number, e.g. 30."
+    if option == "priority_steps" and not _is_steps(value):
+        remedy = "Leave it out, or set it in a dict that celery_config_options names."
+        return "is not a list of whole numbers.", remedy
     if option in _OBJECTS and not isinstance(value, dict):
         remedy = "Set broker_transport_options in a dict that celery_config_options names, or install a newer"
         found = "is text for this version of the Celery provider, and not an object."
         return found, f"{remedy} apache-airflow-providers-celery."
     return None
+
+
+def _is_amount(value: Any, may_be_0: bool) -> bool:
+    """Whether it can be waited for, or counted up to."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    return value > 0 or (may_be_0 and value == 0)
+
+
+def _is_steps(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(step, int) for step in value)
 
 
 def celery_doubts(app: Celery) -> Iterator[Problem]:
@@ -266,18 +309,24 @@ def celery_doubts(app: Celery) -> Iterator[Problem]:
     connection = app.connection_for_write()
     channel = getattr(type(connection.transport), "Channel", None)
     known = {*getattr(channel, "from_transport_options", ()), *_NUMBERS, *_OBJECTS}
-    for option in connection.transport_options:
+    yield from _misspelt(TRANSPORT, connection.transport_options, known, "the transport")
+    results = app.conf.result_backend_transport_options or {}
+    yield from _misspelt(RESULT_TRANSPORT, results, _OF_RESULTS | _NUMBERS | _OBJECTS, "result backends")
+
+
+def _misspelt(section: str, options: Iterable[str], known: Set[str], by: str) -> Iterator[Problem]:
+    for option in options:
         close = [] if option in known else get_close_matches(option, known, n=1, cutoff=0.85)
         if close:
-            yield Problem(
-                f"[{TRANSPORT}] {option}", "is unknown to the transport.", f'Did you mean "{close[0]}"?'
-            )
+            yield Problem(f"[{section}] {option}", f"is unknown to {by}.", f'Did you mean "{close[0]}"?')
 
 
 def _no_transport(name: str, error: Exception) -> Problem:
-    if isinstance(error, ImportError) and name in TRANSPORT_ALIASES:
-        needed = getattr(error, "name", None) or "its client library"
-        return Problem(BROKER, f"needs {needed} for {name}://, which is not installed.", f"Install {needed}.")
+    # Where its library is missing, a transport of kombu raises ImportError, or trips over the names it lacks.
+    if isinstance(error, ImportError | NameError) and name in TRANSPORT_ALIASES:
+        needed = (isinstance(error, ImportError) and error.name) or "a client library"
+        found = f"needs {needed} for {name}://, which is not installed."
+        return Problem(BROKER, found, for_transport(name))
     close = get_close_matches(name, TRANSPORT_ALIASES, n=1)
     remedy = f'Did you mean "{close[0]}"?' if close else "Use redis, amqp, sqs or another transport of kombu."
     if name in TRANSPORT_ALIASES:
@@ -293,10 +342,30 @@ def _result_problems(app: Celery) -> Iterator[Problem]:
         names = {f"{base.__module__}.{base.__qualname__}" for base in found.__mro__}
         if "celery.backends.database.DatabaseBackend" in names:
             create_engine(url or app.conf.database_url)  # imports the driver, and connects nowhere
+            yield from _engine_problems(url or app.conf.database_url, app.conf.database_engine_options or {})
         elif "celery.backends.redis.RedisBackend" in names:
             found(app=app, url=url)  # the same; others might connect
+        options = app.conf.result_backend_transport_options or {}
+        if "celery.backends.redis.SentinelBackend" in names and not options.get("master_name"):
+            remedy = "Give the name under which the sentinels know the master."
+            yield Problem(f"[{RESULT_TRANSPORT}] master_name", "is missing for sentinel://.", remedy)
     except Exception as error:
         yield _no_result_backend(str(app.backend_cls or app.conf.result_backend), error)
+
+
+def _engine_problems(url: str, options: Any) -> Iterator[Problem]:
+    """The scheduler's Celery leaves out some of them, the workers' none."""
+    try:
+        create_engine(url, **options)
+    except Exception as error:
+        unknown = re.findall(r"'(\w+)'", str(error).partition(" sent to create_engine()")[0])
+        name = next((each for each in unknown if each in options), None)
+        close = get_close_matches(name or "", _ENGINE_OPTIONS, n=1)
+        found = (
+            f"has {name!r}, which is no option of create_engine." if name else "is refused by create_engine."
+        )
+        remedy = f'Did you mean "{close[0]}"?' if close else "Leave it out."
+        yield Problem(ENGINE_OPTIONS, found, remedy)
 
 
 def _no_result_backend(configured: str, error: Exception) -> Problem:
@@ -307,7 +376,8 @@ def _no_result_backend(configured: str, error: Exception) -> Problem:
         remedy = f'Did you mean "{close[0]}"?' if close else _RESULT_EXAMPLE
         return Problem(RESULTS, f"has the scheme {name!r}, which is no result backend.", remedy)
     if isinstance(cause, ModuleNotFoundError) and cause.name:
-        return Problem(RESULTS, f"needs {cause.name}, which is not installed.", f"Install {cause.name}.")
+        remedy = for_driver(configured) if name == "db" else f"Install what Celery needs for {name}://."
+        return Problem(RESULTS, f"needs {cause.name}, which is not installed.", remedy)
     if isinstance(error, ResultBackendError):
         return Problem(RESULTS, f"cannot be used: {describe(error)}", _RESULT_EXAMPLE)
     return Problem(RESULTS, f"cannot be used: {describe(error)}", "Correct it, or install what it needs.")

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
-import os
+import math
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from airflow.utils import yaml
-from kubernetes.client import V1DeleteOptions
+from kubernetes.client import V1DeleteOptions, models
 
 from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.executors.certificates import wrong_authority
 from airflow_dispatch_provider.executors.kubernetes.cluster import SECTION, Cluster
 from airflow_dispatch_provider.executors.kubernetes.pod_template import TemplateError, Templates
+from airflow_dispatch_provider.settings.file import read_file
 
 BASE = "base"
 """The container of a worker pod that runs the task."""
@@ -23,6 +25,9 @@ NAMESPACES = "multi_namespace_mode_namespace_list"
 
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 """A name that Kubernetes accepts for a namespace (RFC 1123)."""
+
+_POLICIES = ("Background", "Foreground", "Orphan")
+"""How Kubernetes deletes what depends on a pod."""
 
 _REQUEST_ARGUMENTS = ("_request_timeout",)
 """Of ``kube_client_request_args``, what the executor uses."""
@@ -46,7 +51,9 @@ def kubernetes_doubts(conf: Any) -> Iterator[Problem]:
     """
     :param conf: one without problems
     """
+    yield from Cluster(conf).doubts()
     yield from _image_problems(conf)
+    yield from _field_problems(_get(conf, "pod_template_file"))
     if _get(conf, NAMESPACES) and not conf.getboolean(SECTION, "multi_namespace_mode"):
         remedy = "Set multi_namespace_mode to True, or leave the list out."
         yield _problem(NAMESPACES, "is not used without multi_namespace_mode.", remedy)
@@ -66,8 +73,8 @@ def _get(conf: Any, option: str) -> str:
 
 def _certificate_problems(conf: Any) -> Iterator[Problem]:
     path = _get(conf, "ssl_ca_cert")
-    if path and not os.access(path, os.R_OK):
-        yield _problem("ssl_ca_cert", "names a file that cannot be read.", "Correct the path.")
+    if path and (wrong := wrong_authority(path)):
+        yield _problem("ssl_ca_cert", *wrong)
 
 
 def _namespace_problems(conf: Any) -> Iterator[Problem]:
@@ -82,20 +89,33 @@ def _namespace_problems(conf: Any) -> Iterator[Problem]:
 def _delete_problems(conf: Any) -> Iterator[Problem]:
     known = set(V1DeleteOptions.attribute_map)
     camel = {json: name for name, json in V1DeleteOptions.attribute_map.items()}
-    for key in conf.getjson(SECTION, "delete_option_kwargs", fallback={}) or {}:
+    given = conf.getjson(SECTION, "delete_option_kwargs", fallback={}) or {}
+    for key in given:
         if key not in known:
             meant = camel.get(key) or next(iter(get_close_matches(key, known, n=1)), "grace_period_seconds")
             found = f"has {key!r}, which V1DeleteOptions does not."
             yield _problem("delete_option_kwargs", found, f'Did you mean "{meant}"?')
+    period, policy = given.get("grace_period_seconds"), given.get("propagation_policy")
+    if period is not None and (type(period) is not int or period < 0):
+        found = "has a grace_period_seconds that is not a whole number from 0 on."
+        yield _problem("delete_option_kwargs", found, "Give a whole number of seconds, e.g. 30.")
+    if policy is not None and policy not in _POLICIES:
+        found = "has a propagation_policy that does not exist."
+        yield _problem("delete_option_kwargs", found, f"Use one of these: {', '.join(_POLICIES)}.")
 
 
 def _request_problems(conf: Any) -> Iterator[Problem]:
     given = conf.getjson(SECTION, "kube_client_request_args", fallback={}) or {}
     timeout = given.get("_request_timeout", 1)
     numbers = timeout if isinstance(timeout, list) and len(timeout) == 2 else [timeout]
-    if any(isinstance(each, bool) or not isinstance(each, int | float) or each <= 0 for each in numbers):
+    if timeout is not None and not all(map(_is_time, numbers)):
         remedy = 'Give seconds, e.g. {"_request_timeout": 30}.'
         yield _problem("kube_client_request_args", "has a _request_timeout that is no time.", remedy)
+
+
+def _is_time(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value > 0
 
 
 def _template_problems(conf: Any) -> Iterator[Problem]:
@@ -110,14 +130,54 @@ def _wrong_template(path: str) -> tuple[str, str] | None:
         pod = Templates().get(path).pod
     except TemplateError as error:
         return f"{error}.", "Give the path of a YAML file with a pod."
-    with open(path) as stream:
-        kind = yaml.safe_load(stream).get("kind")
-    if kind != "Pod":
-        return f"names a file with the kind {kind!r}.", "Give the path of a YAML file with kind: Pod."
+    if pod.kind not in (None, "Pod"):
+        return f"names a file with the kind {pod.kind!r}.", "Give the path of a YAML file with kind: Pod."
     names = [container.name for container in (pod.spec.containers if pod.spec else None) or ()]
     if BASE not in names:
         return f"has no container {BASE!r}.", f"Call the container of the task {BASE}."
     return None
+
+
+def _field_problems(path: str) -> Iterator[Problem]:
+    """Keys that the client leaves out without a word. Only those that look misspelt: newer clusters know more."""
+    if not path:
+        return
+    misspelt = [*_misspelt(yaml.safe_load(read_file(path).text), "V1Pod")]
+    for key, close in misspelt:
+        found = f"has {key!r}, which is no key of a pod there."
+        yield _problem("pod_template_file", found, f'Did you mean "{close}"?')
+    policy = Templates().get(path).pod.spec.restart_policy
+    if not misspelt and policy in (None, "Always"):
+        found = (
+            "has the restartPolicy Always."
+            if policy
+            else "has no restartPolicy, and Kubernetes takes Always."
+        )
+        remedy = "Set it in the spec, e.g. restartPolicy: Never"
+        yield _problem("pod_template_file", found, f"{remedy}.")
+
+
+def _misspelt(value: Any, kind: str) -> Iterator[tuple[str, str]]:
+    """
+    Keys that the client does not know, each with the one it is close to.
+
+    :param kind: the client's type, e.g. ``V1Pod`` or ``list[V1Container]``
+    """
+    model = getattr(models, kind, None)
+    if kind.startswith("list[") and isinstance(value, list):
+        for each in value:
+            yield from _misspelt(each, kind.removeprefix("list[").removesuffix("]"))
+    elif model is not None and isinstance(value, dict):
+        fields = {key: model.openapi_types[name] for name, key in model.attribute_map.items()}
+        for key in map(str, value):
+            if key in fields:
+                yield from _misspelt(value[key], fields[key])
+            elif close := get_close_matches(_camel(key), fields, n=1, cutoff=0.85):
+                yield key, close[0]
+
+
+def _camel(key: str) -> str:
+    return re.sub("_([a-z])", lambda match: match[1].upper(), key)
 
 
 def _image_in(path: str) -> str | None:

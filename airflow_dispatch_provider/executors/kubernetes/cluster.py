@@ -7,17 +7,19 @@ Airflow's client functions read the global options only, so that all executors o
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pkgutil import resolve_name
+from threading import Thread
 from typing import Any
 
 from kubernetes import client as blocking
 from kubernetes import config as blocking_config
 from kubernetes_asyncio import client, config
 
-from airflow_dispatch_provider.exceptions import Problem
-from airflow_dispatch_provider.executors.kubernetes.kubeconfig import Kubeconfig
-from airflow_dispatch_provider.masking import describe
+from airflow_dispatch_provider.exceptions import DispatchError, Problem
+from airflow_dispatch_provider.executors.kubernetes.kubeconfig import Kubeconfig, without_data
 
 SECTION = "kubernetes_executor"
 
@@ -25,6 +27,15 @@ _FACTORY = {
     "client_factory": "Name a function that returns a CoreV1Api of kubernetes.",
     "async_client_factory": "Name a function that returns a CoreV1Api of kubernetes_asyncio.",
 }
+
+_NO_POD = "Set in_cluster to False and config_file to a kubeconfig, unless the scheduler runs in a pod."
+
+FACTORY_TIMEOUT = 5.0
+"""Seconds for a factory of the user's, where others wait for what it gives."""
+
+
+class FactoryError(DispatchError):
+    """A factory gives no client; why, as the end of a sentence. Quotes nothing that the user's code says."""
 
 
 class Cluster:
@@ -48,7 +59,8 @@ class Cluster:
             asynchronous: Any = config
             asynchronous.load_incluster_config(client_configuration=configuration)
         else:
-            await config.load_kube_config(client_configuration=configuration, **self._kube_config)
+            with without_data():
+                await config.load_kube_config(client_configuration=configuration, **self._kube_config)
         return client.ApiClient(self._with_tls(configuration))
 
     def blocking_client(self) -> blocking.CoreV1Api:
@@ -60,9 +72,10 @@ class Cluster:
 
     def server(self) -> str:
         """The URL of the API server. Raises what cannot be read of it. Runs no plugin of a kubeconfig."""
-        factory = self._factory("client_factory")
-        if factory is not None:
-            host = factory().api_client.configuration.host
+        if self._option("client_factory"):
+            host = _within(
+                FACTORY_TIMEOUT, lambda: self._factory("client_factory")().api_client.configuration.host
+            )
         elif self._in_cluster:
             host = self._blocking_configuration().host
         else:
@@ -81,44 +94,45 @@ class Cluster:
                 Problem(f"[{SECTION}] {option}", *wrong)
                 for option, *wrong in Kubeconfig.wrong(**self._kube_config)
             ]
+        return [] if _no_pod() else [*self._pod_problems()]
+
+    def doubts(self) -> Iterator[Problem]:
+        """What is wrong where this runs, unless the scheduler runs elsewhere: charts are validated in pipelines."""
+        if self._in_cluster and not self._option("client_factory") and _no_pod():
+            found = "is True, and this is no pod of a cluster."
+            yield Problem(f"[{SECTION}] in_cluster", found, _NO_POD)
+
+    def _pod_problems(self) -> Iterator[Problem]:
         try:
             self.server()
         except Exception as error:
-            found = f"is True, and this is no pod of a cluster ({type(error).__name__})."
-            remedy = (
-                "Set in_cluster to False and config_file to a kubeconfig, unless the scheduler runs in a pod."
-            )
-            return [Problem(f"[{SECTION}] in_cluster", found, remedy)]
-        return []
+            found = f"is True, and this pod has no account of the cluster ({type(error).__name__})."
+            yield Problem(f"[{SECTION}] in_cluster", found, _NO_POD)
 
     def _factory_problems(self, factories: Mapping[str, str | None]) -> Iterator[Problem]:
         for option in factories:
             try:
-                if not callable(self._factory(option)):
-                    yield Problem(
-                        f"[{SECTION}] {option}", "names nothing that can be called.", _FACTORY[option]
-                    )
-                    return
-            except Exception as error:
-                yield Problem(
-                    f"[{SECTION}] {option}", f"cannot be imported: {describe(error)}", _FACTORY[option]
-                )
+                usable = callable(_within(FACTORY_TIMEOUT, partial(self._factory, option)))
+            except FactoryError as error:
+                yield Problem(f"[{SECTION}] {option}", f"cannot be imported: {error}.", _FACTORY[option])
+                return
+            if not usable:
+                found = "names nothing that can be called."
+                yield Problem(f"[{SECTION}] {option}", found, _FACTORY[option])
                 return
         try:
             self.server()
-        except Exception as error:
-            yield Problem(
-                f"[{SECTION}] client_factory",
-                f"gives no client: {describe(error)}",
-                _FACTORY["client_factory"],
-            )
+        except FactoryError as error:
+            found = f"gives no client: {error}."
+            yield Problem(f"[{SECTION}] client_factory", found, _FACTORY["client_factory"])
 
     def _blocking_configuration(self) -> Any:
         configuration = blocking.Configuration()
         if self._in_cluster:
             blocking_config.load_incluster_config(client_configuration=configuration)
         else:
-            blocking_config.load_kube_config(client_configuration=configuration, **self._kube_config)
+            with without_data():
+                blocking_config.load_kube_config(client_configuration=configuration, **self._kube_config)
         return configuration
 
     @property
@@ -149,3 +163,29 @@ def _no_twin(factories: Mapping[str, str | None]) -> Problem:
     """Only one of the two is set: the executor needs one for its pods, and one for logs."""
     missing, there = sorted(factories, key=lambda option: bool(factories[option]))
     return Problem(f"[{SECTION}] {missing}", f"is missing where {there} is set.", _FACTORY[missing])
+
+
+def _no_pod() -> bool:
+    return not os.environ.get("KUBERNETES_SERVICE_HOST")
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """What the user's code gives. It runs in a thread that may be left behind.
+
+    :raises FactoryError: it raised, ended the process, or takes longer
+    """
+    answer: list[Any] = []
+    failure: list[str] = []
+
+    def run() -> None:
+        try:
+            answer.append(call())
+        except BaseException as error:
+            failure.append(type(error).__name__)
+
+    thread = Thread(target=run, name="dispatch-client-factory", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answer:
+        raise FactoryError(failure[0] if failure else f"no answer within {seconds:g} s")
+    return answer[0]

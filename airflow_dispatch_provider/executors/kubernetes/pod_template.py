@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -12,14 +13,14 @@ from airflow.utils import yaml
 
 from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.executors.kubernetes.models import Model, copy_model
-from airflow_dispatch_provider.masking import describe
+from airflow_dispatch_provider.settings.file import UnreadableError, read_file, stamp_of
 
 MAX_TEMPLATES = 256
 """Templates that are kept parsed. Each task may name one of its own."""
 
 
 class TemplateError(DispatchError):
-    """A template cannot be used; what is wrong with it, as the end of a sentence."""
+    """A template cannot be used; what is wrong with it, as the end of a sentence. Quotes none of its values."""
 
 
 class Template:
@@ -49,15 +50,11 @@ class Templates:
         if not isinstance(path, (str, os.PathLike)):
             raise TemplateError(f"is a {type(path).__name__}, and not a path")
         name = os.fspath(path)
-        try:
-            stat = os.stat(name)
-            version = stat.st_mtime_ns, stat.st_size, stat.st_ino
-            known = self._known.get(name)
-            if known is None or known.version != version:
-                self._forget(name)
-                known = self._known[name] = Template(name, version, _read(name))
-        except (OSError, ValueError) as error:
-            raise TemplateError(f"cannot be read: {describe(error)}") from error
+        version = stamp_of(name)
+        known = self._known.get(name)
+        if known is None or known.version != version:
+            self._forget(name)
+            known = self._known[name] = Template(name, version, _read(name))
         return known
 
     def _forget(self, name: str) -> None:
@@ -67,12 +64,23 @@ class Templates:
 
 
 def _read(name: str) -> Model:
-    with open(name) as stream:
-        text = stream.read()
     try:
-        fields = yaml.safe_load(text)
+        fields = yaml.safe_load(read_file(name).text)
         if not isinstance(fields, dict):
-            raise TypeError(f"a pod is a mapping, and not {type(fields).__name__}")
+            raise TemplateError(f"is not valid ({name}): a pod is a mapping, and not {type(fields).__name__}")
         return copy_model(PodGenerator.deserialize_model_dict(fields))
+    except UnreadableError as error:
+        raise TemplateError(f"{error}: {name}") from None
+    except TemplateError:
+        raise
     except Exception as error:
-        raise TemplateError(f"is not valid ({name}): {describe(error)}") from error
+        raise TemplateError(f"is not valid ({name}): {_place(error)}") from None
+
+
+def _place(error: Exception) -> str:
+    """The line or the field that is wrong: the errors of YAML and of the client quote the values, too."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"no YAML, see line {mark.line + 1}"
+    field = re.match(r"Invalid value for `(\w+)`", str(error))
+    return f"its field {field[1]} cannot be as it is" if field else f"no pod ({type(error).__name__})"

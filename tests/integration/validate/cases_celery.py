@@ -56,14 +56,21 @@ BROKERS = [
     broker("typo behind a plus", "rediss+typo://h:6379/0", "which is no transport", "$1:///tmp/socket", "Did you mean"),
     broker("password as a parameter", "redis://h:6379/0?password=hunter2", "password as a parameter", "redis://:hunter2@h:6379/0", "before the host"),
     broker("database in words", "redis://h:6379/zero", "database that is not a number", "$e"),
-    broker("library that is not installed", "sqs://x:y@", "needs botocore for sqs://, which is not installed", "redis://h:6379/0", "Install botocore"),
-    broker("library of another transport", "mongodb://h/db", "needs pymongo for mongodb://, which is not installed", "redis://h:6379/0", "Install pymongo"),
+    broker("library that is not installed", "sqs://x:y@", "needs botocore for sqs://, which is not installed", "redis://h:6379/0", 'pip install "kombu[sqs]"'),
+    broker("library of another transport", "mongodb://h/db", "needs pymongo for mongodb://, which is not installed", "redis://h:6379/0", 'pip install "kombu[mongodb]"'),
+    broker("library of a scheme with a plus", "mongodb+srv://u:p@c.example/celery", "needs pymongo for mongodb://", "redis://h:6379/0", 'pip install "kombu[mongodb]"'),
+    broker("library that kombu does without until it is used", "confluentkafka://h:9092", "needs a client library for confluentkafka://", "redis://h:6379/0", 'pip install "kombu[confluentkafka]"'),
+    broker("several hosts of AMQP", "amqp://u:p@a:5672,b:5672//", "several hosts in one URL", "$e"),
+    broker("empty", "", "is empty", "$e"),
+    case("empty where it stands", "", "[celery] broker_url", "is empty", "$e", cfg=of(CELERY, "{}").replace("redis://broker:6379/0", "<>"), files=FILES),
 ]  # fmt: skip
 
 RESULT_BACKENDS = [
     results("scheme misspelt", "reddis://h:6379/0", "which is no result backend", "redis://h:6379/0", 'Did you mean "redis"'),
     results("dialect misspelt", "db+postgresqll://u:p@h/db", "cannot be used", "db+sqlite:////tmp/r.db", "Correct it"),
-    results("driver that is not installed", "db+mysql://u:p@h/db", "needs MySQLdb, which is not installed", "db+sqlite:////tmp/r.db", "Install MySQLdb"),
+    results("driver that is not installed", "db+mysql://u:p@h/db", "needs MySQLdb, which is not installed", "db+sqlite:////tmp/r.db", 'pip install "sqlalchemy[mysql]"'),
+    celery("engine option misspelt", '{"celery": {"result_backend_sqlalchemy_engine_options": "{<>: 1800}"}}', r'\"pool_recicle\"', "celery.result_backend_sqlalchemy_engine_options", "'pool_recicle', which is no option of create_engine", r'\"$1\"'),
+    case("sentinel for results without a master", "", "[celery_result_backend_transport_options] master_name", "is missing for sentinel://", ', "celery_result_backend_transport_options": {"master_name": "m"}', "Give the name", cfg=of(CELERY, '{"celery": {"result_backend": "sentinel://h:26379"}<>}'), files=FILES),
     results("line break at the end", "db+sqlite:////tmp/r.db\\n", "a blank or a line break", "db+sqlite:////tmp/r.db", "Remove it"),
     results("at sign in the password", "db+postgresql+psycopg2://u:hunter2@x@h/db", "ends them there", "db+postgresql+psycopg2://u:hunter2%%40x@h/db", **ESCAPED),
     results("port in words", "db+postgresql+psycopg2://u:p@h:port/db", "port that is not a number", "db+sqlite:////tmp/r.db", "Write the port as a number"),
@@ -75,7 +82,13 @@ RESULT_BACKENDS = [
 TRANSPORTS = [
     transport("time-out in words", '"visibility_timeout": "<>"', "1h", "visibility_timeout", "is not a number", "$e"),
     transport("flag where seconds belong", '"socket_timeout": <>', "true", "socket_timeout", "is not a number", "$e"),
+    transport("time-out of none", '"socket_timeout": <>', "0", "socket_timeout", "is not a number above 0", "$e"),
+    transport("time-out below zero", '"visibility_timeout": <>', "-1", "visibility_timeout", "is not a number above 0", "$e"),
+    transport("time-out that is no number", '"socket_timeout": "<>"', "nan", "socket_timeout", "is not a number above 0", "$e"),
+    transport("interval below zero", '"polling_interval": <>', "-1", "polling_interval", "is not a number of 0 or more", "$e"),
+    transport("priorities as text", '<>', '"priority_steps": "0,3,6,9"', "priority_steps", "is not a list of whole numbers", "", "Leave it out"),
     transport("option misspelt", '"<>": 3600', "visibilty_timeout", "visibilty_timeout", "is unknown to the transport", "$1", severity="warning"),
+    celery("option of results misspelt", '{"celery_result_backend_transport_options": {"<>": "x"}}', "global_key_prefix", "celery_result_backend_transport_options.global_key_prefix", "is unknown to result backends", "$1", severity="warning"),
     transport("queues that are no object", '"predefined_queues": "<>"', "default", "predefined_queues", "is not a JSON object", '{}', "Give a JSON object as text"),
     transport("sentinel's arguments", '"sentinel_kwargs": "<>"', "password=x", "sentinel_kwargs", "is not a JSON object", "{}", "Give a JSON object as text"),
     case("sentinel without a master", "", "[celery_broker_transport_options] master_name", "is missing for sentinel://", ', "celery_broker_transport_options": {"master_name": "m"}', "Give the name", cfg=of(CELERY, '{"celery": {"broker_url": "sentinel://h:26379"}<>}'), files=FILES),
@@ -85,6 +98,8 @@ CERTIFICATES = [
     tls("authority that is missing", ', "ssl_cacert": "/no/such.pem"', "celery.ssl_cacert", "cannot be read", ', "ssl_cacert": ""', "Correct the path"),
     tls("authority that is none", ', "ssl_cacert": "{home}/pod.yaml"', "celery.ssl_cacert", "without certificates", ', "ssl_cacert": ""', "PEM"),
     tls("broker without TLS", ', "broker_url": "memory://"', "celery.ssl_active", "cannot use it", ', "broker_url": "rediss://h:6379/0"', "only amqp, redis and sentinel"),
+    tls("authority that is a folder", ', "ssl_cacert": "{home}"', "celery.ssl_cacert", "is a folder", ', "ssl_cacert": ""', "Correct the path"),
+    case("TLS and nothing else", "", "[celery] ssl_cert", "and ssl_key are missing", ', "ssl_mutual_tls": false', "set ssl_mutual_tls to False", cfg=of(CELERY, '{"celery": {"ssl_active": true<>}}'), files=FILES),
     case("no key for mutual TLS", '"ssl_cert": "{home}/pod.yaml"', "[celery] ssl_key", "is missing where ssl_active is set", '"ssl_mutual_tls": false', "set ssl_mutual_tls to False", cfg=of(CELERY, '{"celery": {"ssl_active": true, <>}}'), files=FILES),
 ]  # fmt: skip
 
@@ -94,3 +109,11 @@ OTHERS = [
     case("same queue of the same broker", "", "[dispatch] default", "the same queue of the same broker", '"celery": {"broker_url": "redis://other:6379/0"}', "another broker_url", severity="warning", cfg=airflow_cfg(f'{{"c": {CELERY % "{}"}, "d": {CELERY % "{<>}"}, "l": {LOCAL % "{}"}}}', '[{"queue": "l", "to": ["l"]}]', '["c", "d"]', more="[celery]\nbroker_url = redis://h:6379/0\nresult_backend = db+sqlite:////tmp/r.db\n")),
 ]  # fmt: skip
 CASES = [*BROKERS, *RESULT_BACKENDS, *TRANSPORTS, *CERTIFICATES, *OTHERS]
+
+RIGHT = [
+    '{"celery_broker_transport_options": {"health_check_interval": 0, "wait_time_seconds": 0, "visibility_timeout": 1}}',
+    '{"celery": {"broker_url": "amqp://u:p@a:5672//;amqp://u:p@b:5672//"}}',
+    '{"celery": {"broker_url": "sentinel://a:26379;sentinel://b:26379"}, "celery_broker_transport_options": {"master_name": "m"}}',
+    '{"celery": {"result_backend_sqlalchemy_engine_options": "{\\"pool_recycle\\": 1800, \\"pool_pre_ping\\": true}"}}',
+]
+"""Of a Celery backend's config: no finding."""

@@ -17,6 +17,12 @@ def test_mistake_is_named_once_and_its_remedy_works(case: Case, validate: Valida
     check(case, validate, home)
 
 
-@pytest.mark.parametrize("backend", [CELERY, KUBERNETES])
-def test_backends_without_a_mistake(backend: str, validate: Validate) -> None:
-    assert validate(Configuration(of(backend, "{}"), files=FILES)).findings == []
+@pytest.mark.parametrize(
+    ("backend", "config"),
+    [
+        *((CELERY, config) for config in ["{}", *cases_celery.RIGHT]),
+        *((KUBERNETES, config) for config in ["{}", *cases_kubernetes.RIGHT]),
+    ],
+)
+def test_backends_without_a_mistake(backend: str, config: str, validate: Validate) -> None:
+    assert validate(Configuration(of(backend, config), files=FILES)).findings == []

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import traceback
 from pathlib import Path
 
 import pytest
@@ -323,8 +324,9 @@ BROKEN = {
     "empty": ("", "a pod is a mapping, and not NoneType"),
     "a list": ("- a", "a pod is a mapping, and not list"),
     "no containers": ("spec: {}", "containers"),
+    "a value that may be a secret": ("kind: Pod\nspec: *hunter2", "no YAML, see line 2"),
     "nonsense": ("metadata: 5\nspec: {containers: 3}", "is not valid"),
-    "bytes": (b"\xff\xfe\x00", "cannot be read: UnicodeDecodeError"),
+    "bytes": (b"\xff\xfe\x00", "cannot be read (not text in UTF-8)"),
 }
 
 
@@ -341,6 +343,22 @@ def test_a_template_that_turns_bad(template, content, words):
     assert_same(config, task(), pods=pods)
 
 
+@pytest.mark.parametrize("text", ["a: *hunter2", "a: !hunter2 x", "spec: hunter2"])
+def test_no_value_of_a_template_is_quoted(tmp_path, text):
+    path = tmp_path / "pod.yaml"
+    path.write_text(text)
+    with pytest.raises(pod_template.TemplateError) as raised:
+        pod_template.Templates().get(path)
+    assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize(("make", "words"), [(os.mkfifo, "is a named pipe"), (os.mkdir, "is a folder")])
+def test_a_template_that_is_no_file_is_not_waited_for(tmp_path, make, words):
+    make(tmp_path / "pod.yaml")
+    with pytest.raises(pod_template.TemplateError, match=words):
+        pod_template.Templates().get(tmp_path / "pod.yaml")
+
+
 def test_a_missing_template(tmp_path):
     """Says who has named it."""
     path = str(tmp_path / "missing.yaml")
@@ -349,7 +367,7 @@ def test_a_missing_template(tmp_path):
     assert_invalid(factory(kube_config()), own, "the task's executor_config", path)
     coordinated = factory(kube_config(), lambda queue: {"pod_template_file": path})
     assert_invalid(coordinated, task(queue="java"), "[sdk] coordinators for queue java", path)
-    assert_invalid(factory(kube_config(tmp_path)), task(), "IsADirectoryError")
+    assert_invalid(factory(kube_config(tmp_path)), task(), "is a folder")
 
 
 # What users get wrong
