@@ -38,8 +38,11 @@ def check_options(settings: Settings, conf: Any, place: str) -> Findings:
         doubts += [_placed(each, name, check, place) for each in doubtful]
     mistakes += clashes(backends.values(), place)
     doubts += [] if mistakes else _shared_queues(settings, backends, place)
+    refused = {problem.where for problem in mistakes}
     # What stands in airflow.cfg itself is the same for all backends.
-    return list(dict.fromkeys(mistakes)), list(dict.fromkeys(doubts))
+    return list(dict.fromkeys(mistakes)), [
+        each for each in dict.fromkeys(doubts) if each.where not in refused
+    ]
 
 
 def _executors_own(backend: Backend) -> Findings:

@@ -228,6 +228,7 @@ class Backend:
         self.started = self.call("start", now, make_and_start, False)
         if not self.started:
             self._executor = None
+            self.conf.forget_failures()
         return self.started
 
     def heartbeat(self, now: float) -> list[Any]:

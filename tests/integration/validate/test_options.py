@@ -19,6 +19,17 @@ def test_mistake_is_named_once_and_its_remedy_works(case: Case, validate: Valida
     check(case, validate, home)
 
 
+@pytest.mark.parametrize("what", cases_options.RIGHT)
+def test_what_is_no_mistake_is_no_finding(what: str, validate: Validate) -> None:
+    assert validate(Configuration(cases_options.RIGHT[what], files=FILES)).findings == []
+
+
+@pytest.mark.parametrize("what", cases_options.RIGHT_VARIABLES)
+def test_variables_that_are_no_mistake_are_no_finding(what: str, validate: Validate) -> None:
+    backend, name = cases_options.RIGHT_VARIABLES[what]
+    assert validate(Configuration(of(backend, "{}"), {name: "x"}, FILES)).findings == []
+
+
 TELLING = """
 import sys
 from airflow.executors.base_executor import BaseExecutor
