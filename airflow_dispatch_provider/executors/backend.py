@@ -60,7 +60,7 @@ def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
     found = getattr(module, class_name, None)
     if found is None:
         raise BackendUnavailable(f"{module_name} has no {class_name}.", _correct(module, class_name))
-    if not (isinstance(found, type) and issubclass(found, BaseExecutor)) or found is BaseExecutor:
+    if not (isinstance(found, type) and issubclass(found, BaseExecutor)):
         raise BackendUnavailable(
             f"{settings.class_path} is not an executor (no subclass of BaseExecutor).",
             _correct(module, class_name),

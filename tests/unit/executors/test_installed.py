@@ -119,11 +119,10 @@ def test_what_a_module_says_as_it_fails_is_not_repeated(statement, tmp_path, mon
     assert error.remedy == 'See what fails: python -c "import telling_executor".'
 
 
-@pytest.mark.parametrize("name", ["airflow.executors.base_executor.BaseExecutor", "abstract_executor.Mine"])
-def test_a_class_of_which_no_executor_can_be_made_is_refused(name, tmp_path, monkeypatch):
+def test_an_abstract_class_is_refused(tmp_path, monkeypatch):
     (tmp_path / "abstract_executor.py").write_text(ABSTRACT)
     monkeypatch.syspath_prepend(tmp_path)
-    refused(name)
+    assert "is abstract" in refused("abstract_executor.Mine").found
 
 
 def test_a_class_that_does_not_exist_names_the_likeliest_of_its_module(monkeypatch):
