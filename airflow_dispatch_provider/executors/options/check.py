@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from math import inf, isfinite
+from math import inf
 from typing import Any
 
 from airflow.configuration import conf as airflow_conf
@@ -35,7 +35,7 @@ _WRONG_KIND = {
     "positive": ("is not a whole number of 1 or more.", "Give a whole number of 1 or more, e.g. 16."),
     "count": ("is not a whole number of 0 or more.", "Give a whole number of 0 or more, e.g. 2."),
     "number": ("is not a number.", "Give a number, e.g. 1.5."),
-    "seconds": ("is not a number above 0.", "Give seconds, e.g. 1.5."),
+    "seconds": ("is not a number of 0 or more.", "Give seconds, e.g. 1.5."),
     "filled": ("is empty.", "Give a URL, e.g. redis://broker:6379/0."),
     "flag": ("is neither true nor false.", "Give True or False, e.g. True."),
     "template": ("is neither fork nor exec.", "Give fork or exec, e.g. fork."),
@@ -200,8 +200,8 @@ _READERS: Mapping[str, Any] = {
     "whole": _reads("getint"),
     "positive": lambda text: read_as("getint", text) >= 1,
     "count": lambda text: read_as("getint", text) >= 0,
-    "number": lambda text: isfinite(read_as("getfloat", text)),
-    "seconds": lambda text: 0 < read_as("getfloat", text) < inf,
+    "number": _reads("getfloat"),
+    "seconds": lambda text: 0 <= read_as("getfloat", text) < inf,
     "filled": str.strip,
     "flag": _reads("getboolean"),
     "object": _is_object,

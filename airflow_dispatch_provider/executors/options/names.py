@@ -100,7 +100,7 @@ def _unknown(given: Given, engine: Engine | None, executor: str, described: Desc
     sections = _known(engine, described)
     options = sections.get(given.section)
     if engine is None or not engine.is_all:
-        return _misspelt(given, options or [], engine)
+        return _misspelt(given, options or [], engine, executor, described)
     if options is None:
         found = "is a section that does not exist."
         meant = _closest(given.section, [*sections]) or _holder(given.option, sections)
@@ -118,16 +118,20 @@ def _unknown(given: Given, engine: Engine | None, executor: str, described: Desc
     return _mistake(given, found, remedy)
 
 
-def _misspelt(given: Given, options: list[str], engine: Engine | None) -> Finding | None:
+def _misspelt(
+    given: Given, options: list[str], engine: Engine | None, executor: str, described: Described
+) -> Finding | None:
     """An option for an executor that may have options of its own: all that can be told is that it is spelt nearly
     like one that exists."""
     meant = _closest(given.option, options, cutoff=0.92)
     if meant is None:
         return None
     found = f"is an option that [{given.section}] does not have."
-    remedy = f'Did you mean "{given.spell(given.section, meant)}"?'
+    other = replace(given, option=meant)
+    wrong = check_name(other, engine, executor, described)
     is_read = engine is not None and engine.kind(given.section, meant) is not None
-    return Finding(Problem(given.where, found, remedy), is_mistake=is_read)
+    remedy = _suggested(other, meant, wrong)
+    return Finding(Problem(given.where, found, remedy), is_mistake=is_read and wrong is None)
 
 
 def _suggested(given: Given, name: str, finding: Finding | None) -> str:

@@ -16,7 +16,7 @@ Kind = Literal[
     "text", "filled", "whole", "count", "positive", "number", "seconds", "flag", "object", "template"
 ]
 """What a value has to be. ``filled``: a text that is not empty; ``whole``: a whole number; ``count``: one of 0 or more;
-``positive``: one of 1 or more; ``seconds``: a number above 0; ``object``: JSON;
+``positive``: one of 1 or more; ``seconds``: a number of 0 or more; ``object``: JSON;
 ``template``: a way to make the LocalExecutor's template process."""
 
 _WORKERS = "is read by Celery's workers, which do not see a backend's config."
