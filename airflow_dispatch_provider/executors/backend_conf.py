@@ -33,9 +33,12 @@ COMMAND_TIMEOUT = 10.0
 """Seconds for one command; it runs on the scheduler's thread."""
 
 
-class EmptyValue(AirflowConfigException):
-    """A command or a secret has given an empty text. Whoever reads it would take a default of its own, e.g. another
-    broker."""
+class NotGiven(AirflowConfigException):
+    """A command or the secrets backend gives no value. Its text quotes nothing of what they said."""
+
+
+class EmptyValue(NotGiven):
+    """They give an empty text. Whoever reads it would take a default of its own, e.g. another broker."""
 
 
 def settings_source(conf: Any, hybrid: Hybrid | None = None) -> SettingsSource:
@@ -133,7 +136,7 @@ class BackendConf:
             for section, options in config.items()
         }
         self._base = base
-        self._fetched: dict[tuple[str, str], str | AirflowConfigException] = {}
+        self._fetched: dict[tuple[str, str], str | NotGiven] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_fetched": {}}
@@ -219,11 +222,11 @@ class BackendConf:
         if (section, key) not in self._fetched:
             self._fetched[section, key] = self._ask(section, key, options)
         value = self._fetched[section, key]
-        if isinstance(value, AirflowConfigException):
+        if isinstance(value, NotGiven):
             raise value.with_traceback(None)
         return value
 
-    def _ask(self, section: str, key: str, options: Mapping[str, str]) -> str | AirflowConfigException:
+    def _ask(self, section: str, key: str, options: Mapping[str, str]) -> str | NotGiven:
         """What the command or the secrets backend gives, or why it gives nothing."""
         is_command = f"{key}_cmd" in options
         of = f"for [{section}] {key} of the backend {self._backend!r}"
@@ -231,9 +234,9 @@ class BackendConf:
             value = _printed_by(options[f"{key}_cmd"]) if is_command else _secret(options[f"{key}_secret"])
         except Exception as error:
             kind = "command" if is_command else "secret"
-            return AirflowConfigException(f"The {kind} {of} failed ({type(error).__name__}).")
+            return NotGiven(f"The {kind} {of} failed ({type(error).__name__}).")
         if value is None:  # Airflow's own value would be another broker, or another cluster.
-            return AirflowConfigException(f"The secret {of} cannot be found.")
+            return NotGiven(f"The secret {of} cannot be found.")
         return value if value.strip() else EmptyValue(f"The command or secret {of} gives no text.")
 
     def forget_failures(self) -> None:

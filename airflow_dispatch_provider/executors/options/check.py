@@ -16,6 +16,7 @@ from airflow_dispatch_provider.executors.backend import import_executor_class
 from airflow_dispatch_provider.executors.backend_conf import (
     BackendConf,
     EmptyValue,
+    NotGiven,
     environment_variable,
     plain_name,
     read_as,
@@ -167,6 +168,8 @@ def _wrong_value(conf: Any, section: str, option: str, kind: str) -> tuple[str, 
         value = conf.get(section, option, fallback=None)
     except EmptyValue:
         return "is empty: the command or the secret gives no text.", "Correct the command or the secret."
+    except NotGiven as error:
+        return f"cannot be read. {error}", "Correct the command or the secret that gives it."
     except Exception as error:
         found = f"cannot be read ({type(error).__name__})."
         return found, "Correct the command or the secret that gives it."

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,14 @@ def test_what_is_no_mistake_is_no_finding(what: str, validate: Validate) -> None
 def test_variables_that_are_no_mistake_are_no_finding(what: str, validate: Validate) -> None:
     backend, name = cases_options.RIGHT_VARIABLES[what]
     assert validate(Configuration(of(backend, "{}"), {name: "x"}, FILES)).findings == []
+
+
+@pytest.mark.parametrize("result", [":", "echo redis://h"])
+def test_a_command_of_a_backend_is_run_once(result: str, validate: Validate, home: str) -> None:
+    """Whatever comes of it: it may take long."""
+    command = f"sh -c 'echo run >> {home}/runs; {result}'"
+    validate(Configuration(of(CELERY, f'{{"celery": {{"broker_url_cmd": "{command}"}}}}'), files=FILES))
+    assert Path(home, "runs").read_text() == "run\n"
 
 
 TELLING = """
