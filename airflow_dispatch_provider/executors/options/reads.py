@@ -180,8 +180,8 @@ ENGINES: Mapping[str, Engine] = {
 """By import path. Of executors that are none of these, nor a subclass of one, it is not known what they read."""
 
 
-def engine_of(executor: type[Any]) -> Engine | None:
+def engine_of(cls: type[Any]) -> Engine | None:
     """What a class reads, or at least what it inherits."""
-    paths = [f"{base.__module__}.{base.__qualname__}" for base in executor.__mro__]
+    paths = [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
     found = next((ENGINES[path] for path in paths if path in ENGINES), None)
     return found if found is None or paths[0] in ENGINES else replace(found, is_all=False)
