@@ -80,6 +80,13 @@ def describe(error: BaseException) -> str:
     return one_line(f"{name}: {text}" if text else name)
 
 
+def kind_of(error: BaseException) -> str:
+    """An exception of code that is not ours, without its text, which may quote anything: its type, and the module that
+    could not be imported."""
+    module = error.name if isinstance(error, ImportError) else None
+    return f"{type(error).__name__}: {module}" if module else type(error).__name__
+
+
 def traceback_of(error: BaseException) -> str:
     """For a log, in place of ``exc_info``, which would show an exception's own text."""
     return masked("".join(traceback.format_exception(error)).rstrip())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
 from airflow_dispatch_provider.executors.backend import Backend, clashes, import_executor_class
 from airflow_dispatch_provider.executors.options.check import OptionCheck
 from airflow_dispatch_provider.executors.protocols import ChecksConfig, DoubtsConfig
-from airflow_dispatch_provider.masking import describe
+from airflow_dispatch_provider.masking import kind_of
 from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, Settings
 
 Findings = tuple[list[Problem], list[Problem]]
@@ -37,8 +38,11 @@ def check_options(settings: Settings, conf: Any, place: str) -> Findings:
         doubts += [_placed(each, name, check, place) for each in doubtful]
     mistakes += clashes(backends.values(), place)
     doubts += [] if mistakes else _shared_queues(settings, backends, place)
+    refused = {problem.where for problem in mistakes}
     # What stands in airflow.cfg itself is the same for all backends.
-    return list(dict.fromkeys(mistakes)), list(dict.fromkeys(doubts))
+    return list(dict.fromkeys(mistakes)), [
+        each for each in dict.fromkeys(doubts) if each.where not in refused
+    ]
 
 
 def _executors_own(backend: Backend) -> Findings:
@@ -47,17 +51,18 @@ def _executors_own(backend: Backend) -> Findings:
         # Only those are made that can be asked: others might start processes in their constructor.
         if not hasattr(import_executor_class(backend.settings), "config_problems"):
             return [], []
-        if problems := list(backend.conf_problems()):
+        if problems := [*backend.conf_problems()]:
             return problems, []
         executor: Any = backend.executor
-        problems = list(executor.config_problems()) if isinstance(executor, ChecksConfig) else []
-        doubts = list(executor.config_doubts()) if isinstance(executor, DoubtsConfig) and not problems else []
-        return problems, doubts
+        if isinstance(executor, ChecksConfig) and (problems := [*(executor.config_problems() or ())]):
+            return problems, []
+        return [], [*(executor.config_doubts() or ())] if isinstance(executor, DoubtsConfig) else []
     except BackendUnavailable:
         return [], []
-    except Exception as error:
-        remedy = "Correct what it names, in the backend's 'config' or in airflow.cfg."
-        return [Problem("executor", f"cannot be made: {describe(error)}", remedy)], []
+    except (Exception, SystemExit) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        found = f"cannot be made ({kind_of(error)} at line {place.lineno} of {place.filename})."
+        return [Problem("executor", found, "Correct what is read there, or the executor's own code.")], []
 
 
 def _placed(problem: Problem, backend: str, check: OptionCheck, place: str) -> Problem:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from importlib import import_module
+from inspect import isabstract
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from airflow_dispatch_provider.executors.protocols import (
     ReportsNoRoom,
     ReturnsWork,
 )
-from airflow_dispatch_provider.masking import masked, traceback_of
+from airflow_dispatch_provider.masking import kind_of, masked, traceback_of
 from airflow_dispatch_provider.routing.circuit import Circuit, CircuitState
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,
@@ -53,8 +54,9 @@ def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
         )
     try:
         module = import_module(module_name)
-    except Exception as error:
-        raise _import_failed(settings, module_name, error) from error
+    except (Exception, SystemExit) as error:
+        # Without the cause: the log would quote it.
+        raise _import_failed(settings, module_name, error) from None
     found = getattr(module, class_name, None)
     if found is None:
         raise BackendUnavailable(f"{module_name} has no {class_name}.", _correct(module, class_name))
@@ -63,6 +65,11 @@ def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
             f"{settings.class_path} is not an executor (no subclass of BaseExecutor).",
             _correct(module, class_name),
         )
+    if isabstract(found):
+        raise BackendUnavailable(
+            f"{settings.class_path} is abstract: no executor can be made of it.",
+            "Give one of its subclasses.",
+        )
     if settings.slots == WORKERS and not hasattr(found, "worker_slots"):
         raise BackendUnavailable(
             f"{settings.class_path} cannot count its workers.", "Give 'slots' as a number."
@@ -70,10 +77,10 @@ def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
     return found
 
 
-def _import_failed(settings: BackendSettings, module: str, error: Exception) -> BackendUnavailable:
+def _import_failed(settings: BackendSettings, module: str, error: BaseException) -> BackendUnavailable:
     extra = extra_of(module)
     missing = unmet(extra) if extra else []
-    reason = f"{settings.executor} cannot be imported ({type(error).__name__}: {error})."
+    reason = f"{settings.executor} cannot be imported ({kind_of(error)})."
     if extra and missing:
         needs = f"It needs {', '.join(map(str, missing))}."
         return BackendUnavailable(f"{reason} {needs}", remedy_for(extra, missing))
@@ -152,7 +159,7 @@ class Backend:
     def conf_problems(self) -> Sequence[Problem]:
         """See ``protocols.ChecksConf``; raises what the import of the executor raises."""
         cls: Any = import_executor_class(self.settings)
-        return cls.conf_problems(self.conf) if hasattr(cls, "conf_problems") else ()
+        return list(cls.conf_problems(self.conf) or ()) if hasattr(cls, "conf_problems") else []
 
     def use(self, settings: BackendSettings) -> None:
         """Take over changed slots and cordon."""
@@ -221,6 +228,7 @@ class Backend:
         self.started = self.call("start", now, make_and_start, False)
         if not self.started:
             self._executor = None
+            self.conf.forget_failures()
         return self.started
 
     def heartbeat(self, now: float) -> list[Any]:
@@ -288,8 +296,8 @@ def _claims(backend: Backend) -> Collection[Claim]:
         if not hasattr(import_executor_class(backend.settings), "claims"):
             return ()
         executor: Any = backend.executor
-        return executor.claims() if isinstance(executor, Claims) else ()
-    except Exception:
+        return executor.claims() or () if isinstance(executor, Claims) else ()
+    except (Exception, SystemExit):
         return ()
 
 

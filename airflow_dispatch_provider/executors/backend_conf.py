@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import signal
 from collections.abc import Iterator, Mapping
 from configparser import InterpolationError
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, CalledProcessError, Popen
 from typing import Any
 
-from airflow.configuration import AIRFLOW_HOME, expand_env_var, run_command
+from airflow.configuration import AIRFLOW_HOME, expand_env_var
 from airflow.configuration import conf as airflow_conf
 from airflow.exceptions import AirflowConfigException
 from airflow.providers_manager import ProvidersManager
@@ -25,6 +28,17 @@ from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 PREFIX = "AIRFLOW_DISPATCH__"
 FORMS = ("", "_cmd", "_secret")
 """Ends of an option's name: for its value, for a command, and for a key of the secrets backend that give it."""
+
+COMMAND_TIMEOUT = 10.0
+"""Seconds for one command; it runs on the scheduler's thread."""
+
+
+class NotGiven(AirflowConfigException):
+    """A command or the secrets backend gives no value. Its text quotes nothing of what they said."""
+
+
+class EmptyValue(NotGiven):
+    """They give an empty text. Whoever reads it would take a default of its own, e.g. another broker."""
 
 
 def settings_source(conf: Any, hybrid: Hybrid | None = None) -> SettingsSource:
@@ -122,7 +136,7 @@ class BackendConf:
             for section, options in config.items()
         }
         self._base = base
-        self._fetched: dict[tuple[str, str], str] = {}
+        self._fetched: dict[tuple[str, str], str | NotGiven] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_fetched": {}}
@@ -206,28 +220,49 @@ class BackendConf:
 
     def _fetch(self, section: str, key: str, options: Mapping[str, str]) -> str:
         if (section, key) not in self._fetched:
-            command = options.get(f"{key}_cmd")
-            value = self._run(section, key, command) if command else _secret(options[f"{key}_secret"])
-            if value is None:  # Airflow's own value would be another broker, or another cluster.
-                message = (
-                    f"The secret for [{section}] {key} of the backend {self._backend!r} cannot be found."
-                )
-                raise AirflowConfigException(message)
-            self._fetched[section, key] = value
-        return self._fetched[section, key]
+            self._fetched[section, key] = self._ask(section, key, options)
+        value = self._fetched[section, key]
+        if isinstance(value, NotGiven):
+            raise value.with_traceback(None)
+        return value
 
-    def _run(self, section: str, key: str, command: str) -> str:
-        """Airflow's own error quotes the command and all that it printed."""
+    def _ask(self, section: str, key: str, options: Mapping[str, str]) -> str | NotGiven:
+        """What the command or the secrets backend gives, or why it gives nothing."""
+        is_command = f"{key}_cmd" in options
+        of = f"for [{section}] {key} of the backend {self._backend!r}"
         try:
-            return run_command(command)
+            value = _printed_by(options[f"{key}_cmd"]) if is_command else _secret(options[f"{key}_secret"])
         except Exception as error:
-            message = f"The command for [{section}] {key} of the backend {self._backend!r} failed"
-            raise AirflowConfigException(f"{message} ({type(error).__name__}).") from None
+            kind = "command" if is_command else "secret"
+            return NotGiven(f"The {kind} {of} failed ({type(error).__name__}).")
+        if value is None:  # Airflow's own value would be another broker, or another cluster.
+            return NotGiven(f"The secret {of} cannot be found.")
+        return value if value.strip() else EmptyValue(f"The command or secret {of} gives no text.")
+
+    def forget_failures(self) -> None:
+        """Ask commands and the secrets backend once more for what they have not given yet."""
+        self._fetched = {key: value for key, value in self._fetched.items() if isinstance(value, str)}
+
+
+def _printed_by(command: str) -> str:
+    """Its output; raises TimeoutExpired, CalledProcessError, OSError, or ValueError where quotes are not closed. What
+    it has started goes with it."""
+    with Popen(
+        shlex.split(command), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=COMMAND_TIMEOUT)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        raise CalledProcessError(process.returncode, "")
+    return output.decode(errors="ignore")
 
 
 def plain_name(option: str) -> str:
     """The option that ``<option>_cmd`` or ``<option>_secret`` gives."""
-    return option.removesuffix("_cmd").removesuffix("_secret")
+    return re.sub("_(cmd|secret)$", "", option)
 
 
 def _secret(path: str) -> str | None:

@@ -6,21 +6,25 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
+from math import inf
 from typing import Any
 
 from airflow.configuration import conf as airflow_conf
 
-from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
+from airflow_dispatch_provider.executors.backend import import_executor_class
 from airflow_dispatch_provider.executors.backend_conf import (
     BackendConf,
+    EmptyValue,
+    NotGiven,
     environment_variable,
     plain_name,
     read_as,
 )
 from airflow_dispatch_provider.executors.options.described import Described, describe_options
 from airflow_dispatch_provider.executors.options.names import Finding, Given, check_name
-from airflow_dispatch_provider.executors.options.reads import ENGINES
-from airflow_dispatch_provider.executors.options.variables import Variable, read_variables
+from airflow_dispatch_provider.executors.options.reads import ENGINES, Engine, engine_of
+from airflow_dispatch_provider.executors.options.variables import Variable, read_variables, unread_variables
 from airflow_dispatch_provider.settings.model import BackendSettings, Settings
 from airflow_dispatch_provider.settings.problems import path
 
@@ -30,7 +34,10 @@ Address = tuple[str, str]
 _WRONG_KIND = {
     "whole": ("is not a whole number.", "Give a whole number, e.g. 16."),
     "positive": ("is not a whole number of 1 or more.", "Give a whole number of 1 or more, e.g. 16."),
+    "count": ("is not a whole number of 0 or more.", "Give a whole number of 0 or more, e.g. 2."),
     "number": ("is not a number.", "Give a number, e.g. 1.5."),
+    "seconds": ("is not a number of 0 or more.", "Give seconds, e.g. 1.5."),
+    "filled": ("is empty.", "Give a URL, e.g. redis://broker:6379/0."),
     "flag": ("is neither true nor false.", "Give True or False, e.g. True."),
     "template": ("is neither fork nor exec.", "Give fork or exec, e.g. fork."),
     "object": ("is not a JSON object.", "Give a JSON object as text, e.g. {}."),
@@ -46,6 +53,7 @@ class OptionCheck:
         """
         self._described = describe_options()
         self._settings = settings
+        self._engines = {name: _engine(backend) for name, backend in settings.backends.items()}
         names = _all_names(self._described)
         variables, self._nobodys = read_variables(os.environ, settings.backends, names)
         self._given: dict[str, dict[Address, Given]] = defaultdict(dict)
@@ -63,11 +71,12 @@ class OptionCheck:
 
     def doubts(self) -> Iterator[Problem]:
         """What is legal, but has no effect."""
+        yield from unread_variables(os.environ, self._settings.backends)
         yield from (finding.problem for finding in self._findings() if not finding.is_mistake)
 
     def _findings(self) -> Iterator[Finding]:
         for name, backend in self._settings.backends.items():
-            engine, executor = ENGINES.get(backend.class_path), backend.class_path.rpartition(".")[2]
+            engine, executor = self._engines[name], backend.class_path.rpartition(".")[2]
             for given in self._given[name].values():
                 finding = check_name(given, engine, executor, self._described)
                 if finding is not None:
@@ -78,21 +87,26 @@ class OptionCheck:
 
         :param conf: its configuration
         """
-        backend = self._settings.backends[name]
-        kinds = self._kinds(name, backend)
+        kinds = self._kinds(name)
         return [
-            Problem(self.place(name, f"[{section}] {option}"), *wrong)
-            for (section, option), kind in kinds.items()
-            if (wrong := _wrong_value(conf, section, option, kind))
+            self._value_problem(name, address, *wrong)
+            for address, kind in kinds.items()
+            if (wrong := _wrong_value(conf, *address, kind))
         ]
 
-    def _kinds(self, name: str, backend: BackendSettings) -> dict[Address, str]:
-        engine = ENGINES.get(backend.class_path)
-        if engine:
-            reads = engine.reads.items()
-            return {(section, option): kind for section, kinds in reads for option, kind in kinds.items()}
-        described = self._described.options
-        return {(s, o): described.get(s, {}).get(o, "text") for s, o in self._given[name]}
+    def _value_problem(self, name: str, address: Address, found: str, remedy: str) -> Problem:
+        engine = self._engines[name]
+        if engine and address in engine.without_effect and address in self._given[name]:
+            remedy = engine.without_effect[address][1]
+        return Problem(self.place(name, "[{}] {}".format(*address)), found, remedy)
+
+    def _kinds(self, name: str) -> dict[Address, str]:
+        engine, described = self._engines[name], self._described.options
+        reads = engine.reads.items() if engine else ()
+        read: dict[Address, str] = {(s, o): kind for s, options in reads for o, kind in options.items()}
+        if engine and engine.is_all:
+            return read
+        return {**{(s, o): described.get(s, {}).get(o, "text") for s, o in self._given[name]}, **read}
 
     def place(self, name: str, where: str) -> str:
         """Where an option of a backend was set.
@@ -102,6 +116,15 @@ class OptionCheck:
         section, _, option = where.removeprefix("[").partition("] ")
         given = self._given[name].get((section, option))
         return given.where if given else where
+
+
+def _engine(backend: BackendSettings) -> Engine | None:
+    if backend.class_path in ENGINES:  # known without the libraries that it needs
+        return ENGINES[backend.class_path]
+    try:
+        return engine_of(import_executor_class(backend))
+    except BackendUnavailable:
+        return None
 
 
 def _all_names(described: Described) -> dict[str, list[str]]:
@@ -143,6 +166,10 @@ def _wrong_value(conf: Any, section: str, option: str, kind: str) -> tuple[str, 
     """What was found and a remedy; None where all is well, or nothing is set."""
     try:
         value = conf.get(section, option, fallback=None)
+    except EmptyValue:
+        return "is empty: the command or the secret gives no text.", "Correct the command or the secret."
+    except NotGiven as error:
+        return f"cannot be read. {error}", "Correct the command or the secret that gives it."
     except Exception as error:
         found = f"cannot be read ({type(error).__name__})."
         return found, "Correct the command or the secret that gives it."
@@ -175,7 +202,10 @@ _READERS: Mapping[str, Any] = {
     "text": lambda text: True,
     "whole": _reads("getint"),
     "positive": lambda text: read_as("getint", text) >= 1,
+    "count": lambda text: read_as("getint", text) >= 0,
     "number": _reads("getfloat"),
+    "seconds": lambda text: 0 <= read_as("getfloat", text) < inf,
+    "filled": str.strip,
     "flag": _reads("getboolean"),
     "object": _is_object,
     "template": lambda text: text.strip() in ("fork", "exec"),

@@ -58,12 +58,12 @@ class Finding:
 def check_name(given: Given, engine: Engine | None, executor: str, described: Described) -> Finding | None:
     """What is wrong with the name of an option.
 
-    :param engine: None: it is not known what the executor reads, so nothing that it might read is a mistake
+    :param engine: None: it is not known what the executor reads, so nothing is a mistake
     :param executor: its name, for messages
     """
     address = given.section, given.option
     if remedy := ROUTERS_OWN.get(address):
-        return _mistake(given, "is set by the router.", remedy)
+        return Finding(Problem(given.where, "is set by the router.", remedy), is_mistake=engine is not None)
     if engine and address in engine.without_effect:
         found, remedy = engine.without_effect[address]
         return _doubt(given, found, remedy)
@@ -72,18 +72,23 @@ def check_name(given: Given, engine: Engine | None, executor: str, described: De
     if address in described.moved:
         return _renamed(given, described.moved[address], engine)
     if given.option in described.options.get(given.section, {}):
-        return _not_read(given, executor) if engine else None
+        return _not_read(given, executor) if engine and engine.is_all else None
     return _unknown(given, engine, executor, described)
 
 
 def _renamed(given: Given, new: tuple[str, str] | None, engine: Engine | None) -> Finding:
+    # An executor of somebody else's may read what Airflow itself no longer does.
+    is_mistake = engine is not None and engine.is_all
     if new is None:
-        return _mistake(given, "is an option that Airflow no longer has.", "Leave it out.")
+        found, remedy = "is an option that Airflow no longer has.", "Leave it out."
+        return Finding(Problem(given.where, found, remedy), is_mistake)
     section, option = new
     found = f"is called [{section}] {option} by now."
     if engine is None or engine.kind(section, option):
-        return _mistake(given, found, f"Set [{section}] {option} instead.")
-    return _mistake(given, found, f"Leave it out, or set {option} in [{section}] of airflow.cfg, for all.")
+        remedy, is_mistake = f"Set [{section}] {option} instead.", engine is not None
+    else:
+        remedy = f"Leave it out, or set {option} in [{section}] of airflow.cfg, for all."
+    return Finding(Problem(given.where, found, remedy), is_mistake)
 
 
 def _not_read(given: Given, executor: str) -> Finding:
@@ -94,6 +99,8 @@ def _not_read(given: Given, executor: str) -> Finding:
 def _unknown(given: Given, engine: Engine | None, executor: str, described: Described) -> Finding | None:
     sections = _known(engine, described)
     options = sections.get(given.section)
+    if engine is None or not engine.is_all:
+        return _misspelt(given, options or [], engine, executor, described)
     if options is None:
         found = "is a section that does not exist."
         meant = _closest(given.section, [*sections]) or _holder(given.option, sections)
@@ -102,15 +109,29 @@ def _unknown(given: Given, engine: Engine | None, executor: str, described: Desc
         found = f"is an option that [{given.section}] does not have."
         meant = _closest(given.option, options)
         address = (given.section, meant or "")
-    if engine is None and meant is None:
-        return None
     if meant is None:
         of_section = "" if options is None else f" --section {given.section}"
         remedy = f"Leave it out; 'airflow config list --defaults{of_section}' lists what exists."
     else:
         other = replace(given, section=address[0], option=address[1])
         remedy = _suggested(other, meant, check_name(other, engine, executor, described))
-    return Finding(Problem(given.where, found, remedy), is_mistake=engine is not None)
+    return _mistake(given, found, remedy)
+
+
+def _misspelt(
+    given: Given, options: list[str], engine: Engine | None, executor: str, described: Described
+) -> Finding | None:
+    """An option for an executor that may have options of its own: all that can be told is that it is spelt nearly
+    like one that exists."""
+    meant = _closest(given.option, options, cutoff=0.92)
+    if meant is None:
+        return None
+    found = f"is an option that [{given.section}] does not have."
+    other = replace(given, option=meant)
+    wrong = check_name(other, engine, executor, described)
+    is_read = engine is not None and engine.kind(given.section, meant) is not None
+    remedy = _suggested(other, meant, wrong)
+    return Finding(Problem(given.where, found, remedy), is_mistake=is_read and wrong is None)
 
 
 def _suggested(given: Given, name: str, finding: Finding | None) -> str:
@@ -135,8 +156,8 @@ def _holder(option: str, sections: Mapping[str, list[str]]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _closest(word: str, known: list[str]) -> str | None:
-    return next(iter(get_close_matches(word, known, n=1, cutoff=0.65)), None)
+def _closest(word: str, known: list[str], cutoff: float = 0.65) -> str | None:
+    return next(iter(get_close_matches(word, known, n=1, cutoff=cutoff)), None)
 
 
 def _mistake(given: Given, found: str, remedy: str) -> Finding:

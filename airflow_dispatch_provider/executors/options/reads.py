@@ -7,13 +7,16 @@ A test collects from the code, for each Airflow version, what they ask for, and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES
 
-Kind = Literal["text", "whole", "positive", "number", "flag", "object", "template"]
-"""What a value has to be. ``whole``: a whole number; ``positive``: one of 1 or more; ``object``: JSON;
+Kind = Literal[
+    "text", "filled", "whole", "count", "positive", "number", "seconds", "flag", "object", "template"
+]
+"""What a value has to be. ``filled``: a text that is not empty; ``whole``: a whole number; ``count``: one of 0 or more;
+``positive``: one of 1 or more; ``seconds``: a number of 0 or more; ``object``: JSON;
 ``template``: a way to make the LocalExecutor's template process."""
 
 _WORKERS = "is read by Celery's workers, which do not see a backend's config."
@@ -34,6 +37,9 @@ class Engine:
     without_effect: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     """Options of Airflow's executor of the same name that change nothing here: what to say, and a remedy."""
 
+    is_all: bool = True
+    """False: a subclass, which may read others besides."""
+
     def kind(self, section: str, option: str) -> Kind | None:
         """What the option has to be; None where it is not read."""
         options = self.reads.get(section, {})
@@ -51,11 +57,11 @@ _LOCAL = Engine(
 _CELERY = Engine(
     reads={
         "celery": {
-            "broker_url": "text",
+            "broker_url": "filled",
             "celery_app_name": "text",
             "celery_config_options": "text",
             "extra_celery_config": "object",
-            "operation_timeout": "number",
+            "operation_timeout": "seconds",
             "result_backend": "text",
             "result_backend_sqlalchemy_engine_options": "object",
             "ssl_active": "flag",
@@ -78,7 +84,7 @@ _CELERY = Engine(
         "database": {"sql_alchemy_conn": "text"},
         "dispatch": {"celery_max_unsent": "positive"},
         "operators": {"default_queue": "text"},
-        "scheduler": {"task_queued_timeout": "number"},
+        "scheduler": {"task_queued_timeout": "seconds"},
     },
     without_effect={
         **{
@@ -127,7 +133,7 @@ _KUBERNETES = Engine(
             "multi_namespace_mode_namespace_list": "text",
             "namespace": "text",
             "pod_launch_failure_excluded_container_reasons": "text",
-            "pod_launch_failure_retries": "whole",
+            "pod_launch_failure_retries": "count",
             "pod_template_file": "text",
             "running_pod_log_lines": "positive",
             "ssl_ca_cert": "text",
@@ -171,4 +177,11 @@ ENGINES: Mapping[str, Engine] = {
     EXECUTOR_ALIASES["CeleryExecutor"]: _CELERY,
     EXECUTOR_ALIASES["KubernetesExecutor"]: _KUBERNETES,
 }
-"""By import path. Of any other executor it is not known what it reads."""
+"""By import path. Of executors that are none of these, nor a subclass of one, it is not known what they read."""
+
+
+def engine_of(cls: type[Any]) -> Engine | None:
+    """What a class reads, or at least what it inherits."""
+    paths = [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
+    found = next((ENGINES[path] for path in paths if path in ENGINES), None)
+    return found if found is None or paths[0] in ENGINES else replace(found, is_all=False)

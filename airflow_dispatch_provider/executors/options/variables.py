@@ -26,9 +26,6 @@ class Variable:
     option: str
     """Without ``_cmd`` or ``_secret``; in lower case, like the section."""
 
-    is_value: bool
-    """False: it holds a command, or a key of the secrets backend."""
-
 
 def read_variables(
     environ: Iterable[str], backends: Collection[str], options: Mapping[str, Collection[str]]
@@ -66,22 +63,29 @@ def _readings(name: str, backends: Iterable[str], options: Mapping[str, Collecti
     backend = min(rests, key=lambda each: len(rests[each]))
     section, _, option = rests[backend].lower().partition("__")
     known = next((each for each in options if in_variables(each).lower() == section), section)
-    return [_variable(name, backend, known, option)]
+    return [Variable(name, backend, known, plain_name(option))]
 
 
 def _known(name: str, backend: str, rest: str, options: Mapping[str, Collection[str]]) -> Iterator[Variable]:
     for section, names in options.items():
         start = f"{in_variables(section)}__"
         if rest.startswith(start):
-            wanted = plain_name(rest[len(start) :].lower())
-            for option in names:
-                if in_variables(option).lower() == wanted:
-                    yield _variable(name, backend, section, rest[len(start) :].lower(), option)
+            written = rest[len(start) :].lower()
+            spelt = {in_variables(option).lower(): option for option in names}
+            # Some options, such as ``jwt_secret``, end themselves like those that name a secret.
+            option = spelt.get(written) or spelt.get(plain_name(written))
+            if option is not None:
+                yield Variable(name, backend, section, option)
 
 
-def _variable(name: str, backend: str, section: str, written: str, option: str | None = None) -> Variable:
-    plain = plain_name(written)
-    return Variable(name, backend, section, option or plain, is_value=plain == written)
+def unread_variables(environ: Iterable[str], backends: Collection[str]) -> Iterator[Problem]:
+    """Names with an underscore too few behind ``AIRFLOW_DISPATCH``. What Kubernetes sets for a service named
+    airflow-dispatch begins with no backend's name and two underscores."""
+    starts = tuple(f"{PREFIX.removesuffix('_')}{in_variables(backend)}__" for backend in backends)
+    for name in sorted(environ):
+        if name.startswith(starts):
+            meant = PREFIX + name[len(PREFIX) - 1 :]
+            yield Problem(name, "is not read: an underscore is missing.", f'Call it "{meant}".')
 
 
 def _nobodys(name: str, backends: Collection[str]) -> Problem:

@@ -10,6 +10,7 @@ LOCAL = '{"executor": "LocalExecutor", "slots": 4, "config": %s}'
 STRANGE = (
     '{"executor": "airflow_dispatch_provider.testing.in_memory.InMemoryExecutor", "slots": 4, "config": %s}'
 )
+SUBCLASS = '{"executor": "tests.integration.validate.executors.MyCeleryExecutor", "slots": 4, "config": %s}'
 
 BROKER = "[celery]\nbroker_url = redis://broker:6379/0\nresult_backend = db+sqlite:////tmp/results.db\n"
 CLUSTER = "[kubernetes_executor]\nin_cluster = False\nconfig_file = {home}/kubeconfig\npod_template_file = {home}/pod.yaml\n"
@@ -112,6 +113,10 @@ NAMES = [
     kubernetes("batch size", '{"kubernetes_executor": {<>}}', '"worker_pods_creation_batch_size": 8', "kubernetes_executor.worker_pods_creation_batch_size", "not used by this executor", severity="warning", **LEAVE_OUT),
     kubernetes("time-out that is gone", '{"kubernetes_executor": {<>}}', '"worker_pods_pending_timeout": 8', "kubernetes_executor.worker_pods_pending_timeout", "is called [scheduler] task_queued_timeout by now", **LEAVE_OUT),
     case("option misspelt for a foreign executor", "brokr_url", "[dispatch] backends.c.config.celery.brokr_url", "option that [celery] does not have", "$1", cfg=of(STRANGE, '{"celery": {"<>": "x"}}'), files=FILES, severity="warning"),
+    case("option misspelt for a subclass of ours", "brokr_url", "[dispatch] backends.c.config.celery.brokr_url", "option that [celery] does not have", "$1", cfg=of(SUBCLASS, '{"celery": {"<>": "redis://h"}}'), files=FILES),
+    case("a worker's option misspelt for a subclass of ours", '"worker_concurency": 8', "[dispatch] backends.c.config.celery.worker_concurency", "option that [celery] does not have", cfg=of(SUBCLASS, '{"celery": {<>}}'), files=FILES, severity="warning", **LEAVE_OUT),
+    case("the router's option for a foreign executor", '"max_held": 4', "[dispatch] backends.c.config.dispatch.max_held", "is set by the router", cfg=of(STRANGE, '{"dispatch": {<>}}'), files=FILES, severity="warning", **LEAVE_OUT),
+    case("option of Airflow 2 for a foreign executor", '"stalled_task_timeout": "600"', "[dispatch] backends.c.config.celery.stalled_task_timeout", "is called [scheduler] task_queued_timeout by now", "", "Set [scheduler]", cfg=of(STRANGE, '{"celery": {<>}}'), files=FILES, severity="warning"),
     case("option misspelt in the routing file", "brokr_url", "{home}/dispatch.yaml: backends.c.config.celery.brokr_url", "option that [celery] does not have", "$1", cfg=airflow_cfg("", None, None, more="config_file = {home}/dispatch.yaml\n" + BROKER), files={"dispatch.yaml": "backends:\n  c: {executor: CeleryExecutor, slots: 4, config: {celery: {<>: redis://h:6379/0}}}\n  l: {executor: LocalExecutor, slots: 4}\nroutes: [{queue: l, to: [l]}]\ndefault: c\n"}),
     case("option of a LocalExecutor misspelt", "local_preloads", "[dispatch] backends.c.config.dispatch.local_preloads", "option that [dispatch] does not have", "$1", cfg=of(LOCAL, '{"dispatch": {"<>": "json"}}'), files=FILES),
     case("team's section", "blue=celery", '[dispatch] backends.c.config["blue=celery"].broker_url', "section that does not exist", "$1", cfg=of(CELERY, f'{{"<>": {{"broker_url": "{URL}"}}}}'), files=FILES),
@@ -126,6 +131,7 @@ VARIABLES = [
     variable("no option", CELERY, "AIRFLOW_DISPATCH__C__", "CELERY", URL, "option that [celery] does not have", "CELERY__BROKER_URL", "lists what exists"),
     variable("small letters", CELERY, "", "airflow_dispatch__c__celery__broker_url", URL, "not all of its letters are capitals", "$1"),
     variable("underscore too few", CELERY, "AIRFLOW_DISPATCH__C__", "CELERY_BROKER_URL", URL, "section that does not exist", "CELERY__BROKER_URL", "lists what exists"),
+    variable("underscore too few at the start", CELERY, "", "AIRFLOW_DISPATCH_C__CELERY__BROKER_URL", URL, "an underscore is missing", "$1", "Call it", severity="warning"),
     variable("the router's parallelism", CELERY, "AIRFLOW_DISPATCH__C__", "CORE__PARALLELISM", "9", "is set by the router", "CELERY__OPERATION_TIMEOUT", "Leave it out"),
     variable("a worker's option", CELERY, "AIRFLOW_DISPATCH__C__CELERY__", "WORKER_CONCURRENCY", "9", "read by Celery's workers", "OPERATION_TIMEOUT", "leave it out here", severity="warning"),
     variable("another engine's option", KUBERNETES, "AIRFLOW_DISPATCH__C__", "CELERY__BROKER_URL", "n", "is not read by the KubernetesExecutor", "KUBERNETES_EXECUTOR__NAMESPACE", "Leave it out", severity="warning"),
@@ -133,19 +139,47 @@ VARIABLES = [
 
 NOT_A_NUMBER = ("is not a whole number", "$e")
 VALUES = [
-    celery("number in words", '{"celery": {"operation_timeout": "<>"}}', "lots", "celery.operation_timeout", "is not a number", "$e"),
-    celery("bound in words", '{"dispatch": {"celery_max_unsent": "<>"}}', "lots", "dispatch.celery_max_unsent", *NOT_A_NUMBER),
-    celery("bound of none", '{"dispatch": {"celery_max_unsent": <>}}', "0", "dispatch.celery_max_unsent", *NOT_A_NUMBER),
+    celery("number in words", '{"celery": {"operation_timeout": "<>"}}', "lots", "celery.operation_timeout", "is not a number of 0 or more", "$e"),
+    celery("bound in words", '{"dispatch": {"celery_max_unsent": "<>"}}', "lots", "dispatch.celery_max_unsent", "found \"lots\"", "$e"),
+    celery("bound of none", '{"dispatch": {"celery_max_unsent": <>}}', "0", "dispatch.celery_max_unsent", "found 0", "$e"),
     celery("flag of YAML 1.1", '{"celery": {"ssl_active": "<>"}}', "off", "celery.ssl_active", "neither true nor false", "False", "Give True or False"),
     celery("no JSON", '{"celery": {"extra_celery_config": "<>"}}', "task_compression: gzip", "celery.extra_celery_config", "is not a JSON object", "$e"),
     celery("JSON that is no object", '{"celery": {"result_backend_sqlalchemy_engine_options": "<>"}}', "[1]", "celery.result_backend_sqlalchemy_engine_options", "is not a JSON object", "$e"),
-    celery("command that fails", '{"celery": {"broker_url_cmd": "<>"}}', "false", "celery.broker_url_cmd", "cannot be read", f"echo -n {URL}", "Correct the command"),
+    celery("command that fails", '{"celery": {"broker_url_cmd": "<>"}}', "false", "celery.broker_url_cmd", "failed (CalledProcessError)", f"echo -n {URL}", "Correct the command"),
+    celery("no broker", '{"celery": {"broker_url": "<>"}}', "", "celery.broker_url", "is empty", "$e"),
+    celery("command that prints nothing", '{"celery": {"broker_url_cmd": "<>"}}', "true", "celery.broker_url_cmd", "is empty", f"echo {URL}", "Correct the command"),
+    celery("command that is no command", '{"celery": {"broker_url_cmd": "<>"}}', "'", "celery.broker_url_cmd", "cannot be read", f"echo {URL}", "Correct the command"),
+    case("empty variable", "", "AIRFLOW_DISPATCH__C__CELERY__BROKER_URL", "is empty", "$e", cfg=of(CELERY, "{}"), env={"AIRFLOW_DISPATCH__C__CELERY__BROKER_URL": "<>"}, files=FILES),
+    celery("time-out below none", '{"celery": {"operation_timeout": <>}}', "-1", "celery.operation_timeout", "is not a number of 0 or more", "$e"),
+    celery("time-out without end", '{"celery": {"operation_timeout": "<>"}}', "inf", "celery.operation_timeout", "is not a number of 0 or more", "$e"),
+    celery("time-out that is no number", '{"celery": {"operation_timeout": "<>"}}', "nan", "celery.operation_timeout", "is not a number of 0 or more", "$e"),
+    celery("queued below none", '{"scheduler": {"task_queued_timeout": <>}}', "-5", "scheduler.task_queued_timeout", "is not a number of 0 or more", "$e"),
+    celery("a worker's option with a wrong value", '{"celery": {<>}}', '"task_acks_late": "maybe"', "celery.task_acks_late", "neither true nor false", "", "leave it out here"),
+    kubernetes("retries below none", '{"kubernetes_executor": {"pod_launch_failure_retries": <>}}', "-3", "kubernetes_executor.pod_launch_failure_retries", "is not a whole number of 0 or more", "$e"),
+    case("workers of an executor without any", '"workers"', "[dispatch] backends.c.executor", "cannot count its workers", "4", "as a number", cfg=of(LOCAL.replace("4", "<>"), "{}"), files=FILES),
     celery("secret that is not there", '{"celery": {<>}}', '"broker_url_secret": "no/such"', "celery.broker_url_secret", "cannot be read", f'"broker_url": "{URL}"', "Correct the command or the secret"),
     kubernetes("number of lines", '{"kubernetes_executor": {"running_pod_log_lines": <>}}', "0", "kubernetes_executor.running_pod_log_lines", *NOT_A_NUMBER),
     kubernetes("flag in words", '{"kubernetes_executor": {"delete_worker_pods": "<>"}}', "never", "kubernetes_executor.delete_worker_pods", "neither true nor false", "$e"),
     kubernetes("retries in words", '{"kubernetes_executor": {"pod_launch_failure_retries": "<>"}}', "one", "kubernetes_executor.pod_launch_failure_retries", *NOT_A_NUMBER),
-    case("template of another kind", "spawn", "[dispatch] backends.c.config.dispatch.local_template", "neither fork nor exec", "$e", cfg=of(LOCAL, '{"dispatch": {"local_template": "<>"}}'), files=FILES),
+    case("template of another kind", "spawn", "[dispatch] backends.c.config.dispatch.local_template", "found \"spawn\"", "$e", cfg=of(LOCAL, '{"dispatch": {"local_template": "<>"}}'), files=FILES),
     case("value of a variable", "many", "AIRFLOW_DISPATCH__C__DISPATCH__CELERY_MAX_UNSENT", *NOT_A_NUMBER, cfg=of(CELERY, "{}"), env={"AIRFLOW_DISPATCH__C__DISPATCH__CELERY_MAX_UNSENT": "<>"}, files=FILES),
     case("value that stands in airflow.cfg, once for all", "0", "[kubernetes_executor] running_pod_log_lines", *NOT_A_NUMBER, cfg=TWO_CLUSTERS, files=FILES),
 ]  # fmt: skip
+
+RIGHT = {
+    "no time-out, in Airflow's words": of(CELERY, '{"celery": {"operation_timeout": 0}}'),
+    "a section of a foreign executor's own": of(STRANGE, '{"slurm_executor": {"partition": "p"}}'),
+    "a section like one of Airflow's": of(STRANGE, '{"celery_pool": {"size": 4}, "kubernetes": {"namespace": "n"}}'),
+    "an option like one of Airflow's": of(STRANGE, '{"celery": {"broker_uri": "x"}, "core": {"dags_folder": "/x"}}'),
+    "sections and options of a subclass's own": of(SUBCLASS, '{"mine": {"a": 1}, "celery": {"colour": "red"}, "core": {"dags_folder": "/x"}}'),
+}  # fmt: skip
+"""Configurations without a finding, by what might be taken for one."""
+
+RIGHT_VARIABLES = {
+    "of a service in Kubernetes": (CELERY, "AIRFLOW_DISPATCH_SERVICE_HOST"),
+    "of a service in Kubernetes with two dashes": (CELERY, "AIRFLOW_DISPATCH_A__B_SERVICE_HOST"),
+    "that ends like one that names a secret": (STRANGE, "AIRFLOW_DISPATCH__C__API_AUTH__JWT_SECRET"),
+}
+"""Backends and variables without a finding."""
+
 CASES = [*NAMES, *VARIABLES, *VALUES]

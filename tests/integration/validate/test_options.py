@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
 import pytest
 
 from . import cases_celery, cases_kubernetes, cases_options
@@ -15,6 +18,72 @@ from .harness import Case, Configuration, Validate, check, parameters
 )
 def test_mistake_is_named_once_and_its_remedy_works(case: Case, validate: Validate, home: str) -> None:
     check(case, validate, home)
+
+
+@pytest.mark.parametrize("what", cases_options.RIGHT)
+def test_what_is_no_mistake_is_no_finding(what: str, validate: Validate) -> None:
+    assert validate(Configuration(cases_options.RIGHT[what], files=FILES)).findings == []
+
+
+@pytest.mark.parametrize("what", cases_options.RIGHT_VARIABLES)
+def test_variables_that_are_no_mistake_are_no_finding(what: str, validate: Validate) -> None:
+    backend, name = cases_options.RIGHT_VARIABLES[what]
+    assert validate(Configuration(of(backend, "{}"), {name: "x"}, FILES)).findings == []
+
+
+@pytest.mark.parametrize("result", [":", "echo redis://h"])
+def test_a_command_of_a_backend_is_run_once(result: str, validate: Validate, home: str) -> None:
+    """Whatever comes of it: it may take long."""
+    command = f"sh -c 'echo run >> {home}/runs; {result}'"
+    validate(Configuration(of(CELERY, f'{{"celery": {{"broker_url_cmd": "{command}"}}}}'), files=FILES))
+    assert Path(home, "runs").read_text() == "run\n"
+
+
+TELLING = """
+import sys
+from airflow.executors.base_executor import BaseExecutor
+from airflow_dispatch_provider.testing.in_memory import InMemoryExecutor
+
+class Mine(InMemoryExecutor):
+    @staticmethod
+    def conf_problems(conf):
+        {conf_problems}
+
+    def config_problems(self):
+        {config_problems}
+
+    def config_doubts(self):
+        {config_doubts}
+"""
+CHECKS = dict.fromkeys(["conf_problems", "config_problems", "config_doubts"], "return None")
+NUMBERS = itertools.count()
+
+
+def own_executor(checks: dict[str, str]) -> Configuration:
+    """With an executor of a user's that checks its options so; each time a module of its own."""
+    module = f"mine_{next(NUMBERS)}"
+    mine = f'{{"executor": "{module}.Mine", "slots": 4, "config": %s}}'
+    return Configuration(of(mine, "{}"), files={f"{module}.py": TELLING.format(**checks)})
+
+
+def test_an_executor_that_answers_nothing_has_nothing_to_say(
+    validate: Validate, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(home)
+    assert validate(own_executor(CHECKS)).findings == []
+
+
+@pytest.mark.parametrize("statement", ["raise ValueError('hunter2')", "sys.exit('hunter2')", "sys.exit(0)"])
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_check_that_fails_is_named_and_not_quoted(
+    check: str, statement: str, validate: Validate, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(home)
+    answer = validate(own_executor({**CHECKS, check: statement}))
+    (finding,) = answer.findings
+    assert (answer.code, finding["where"]) == (1, "[dispatch] backends.c.executor")
+    assert finding["found"].startswith("cannot be made (")
+    assert "hunter2" not in str(finding)
 
 
 @pytest.mark.parametrize(

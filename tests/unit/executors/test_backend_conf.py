@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from typing import Any
 
+import psutil
 import pytest
 from airflow.configuration import conf
 from airflow.exceptions import AirflowConfigException
 
+from airflow_dispatch_provider.executors import backend_conf
 from airflow_dispatch_provider.executors.backend_conf import BackendConf, environment_variable
 
 SECRET = "redis://:hunter2@broker"
@@ -65,8 +68,6 @@ def test_an_option_can_come_from_a_command():
 
 def test_an_option_can_come_from_a_secrets_backend(monkeypatch):
     """``<option>_secret`` names a key there."""
-    from airflow_dispatch_provider.executors import backend_conf
-
     monkeypatch.setattr(backend_conf, "_secret", {"path/of/it": SECRET}.get)
     assert make(celery={"broker_url_secret": "path/of/it"}).get("celery", "broker_url") == SECRET
 
@@ -130,6 +131,40 @@ def test_a_command_that_fails_is_named_without_what_it_printed():
     with pytest.raises(AirflowConfigException, match=r"\[celery\] broker_url of the backend 'gpu'") as error:
         make(celery={"broker_url_cmd": "sh -c 'echo hunter2; exit 3'"}).get("celery", "broker_url")
     assert "hunter2" not in str(error.value)
+
+
+def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
+    """After a time-out, so that the other backends get their turn."""
+    monkeypatch.setattr(backend_conf, "COMMAND_TIMEOUT", 0.5)
+    child = tmp_path / "child"
+    mine = make(celery={"broker_url_cmd": f"sh -c 'sleep 1000 & echo $! > {child}; wait'"})
+    with pytest.raises(AirflowConfigException, match="TimeoutExpired"):
+        mine.get("celery", "broker_url")
+    pid = int(child.read_text())
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(10)
+
+
+@pytest.mark.parametrize("result", ["echo x", "false"])
+def test_a_command_is_run_once_whatever_comes_of_it(result, tmp_path):
+    """Until it is worth another try; what was fetched stays."""
+    runs = tmp_path / "runs"
+    mine = make(celery={"broker_url_cmd": f"sh -c 'echo run >> {runs}; {result}'"})
+    for _ in range(3):
+        with contextlib.suppress(AirflowConfigException):
+            mine.get("celery", "broker_url")
+    assert runs.read_text() == "run\n"
+    mine.forget_failures()
+    with contextlib.suppress(AirflowConfigException):
+        mine.get("celery", "broker_url")
+    assert runs.read_text().count("run") == (2 if result == "false" else 1)
+
+
+@pytest.mark.parametrize("command", ["true", "echo"])
+def test_an_empty_output_is_no_value(command):
+    """Celery would take it for the broker on this machine."""
+    with pytest.raises(backend_conf.EmptyValue):
+        make(celery={"broker_url_cmd": command}).get("celery", "broker_url")
 
 
 def test_paths_are_expanded_as_in_airflow(monkeypatch):

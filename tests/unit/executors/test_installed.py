@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from types import ModuleType
 
 import pytest
@@ -61,6 +62,16 @@ def test_nothing_is_missing_where_the_tests_run(extra: str):
     assert installed.unmet(extra) == []
 
 
+ABSTRACT = """
+from abc import ABC, abstractmethod
+from airflow.executors.base_executor import BaseExecutor
+
+class Mine(BaseExecutor, ABC):
+    @abstractmethod
+    def launch(self): ...
+"""
+
+
 def refused(executor: str) -> BackendUnavailable:
     with pytest.raises(BackendUnavailable) as caught:
         import_executor_class(BackendSettings(executor=executor, slots=1))
@@ -94,6 +105,24 @@ def test_a_module_that_fails_on_its_own_is_to_be_looked_at(tmp_path, monkeypatch
     error = refused("failing_executor.Mine")
     assert "no_such_dependency" in error.found
     assert error.remedy == 'See what fails: python -c "import failing_executor".'
+
+
+@pytest.mark.parametrize(
+    "statement", ["raise ImportError(SECRET)", "raise RuntimeError(SECRET)", "sys.exit(SECRET)"]
+)
+def test_what_a_module_says_as_it_fails_is_not_repeated(statement, tmp_path, monkeypatch):
+    """Nobody knows what it quotes; nor does it end the process."""
+    (tmp_path / "telling_executor.py").write_text(f"import sys\nSECRET = 'hunter2'\n{statement}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    error = refused("telling_executor.Mine")
+    assert "hunter2" not in "".join(traceback.format_exception(error))
+    assert error.remedy == 'See what fails: python -c "import telling_executor".'
+
+
+def test_an_abstract_class_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "abstract_executor.py").write_text(ABSTRACT)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "is abstract" in refused("abstract_executor.Mine").found
 
 
 def test_a_class_that_does_not_exist_names_the_likeliest_of_its_module(monkeypatch):

@@ -72,7 +72,7 @@ def test_a_value_that_cannot_be_read_keeps_its_backend_from_being_made(caplog):
     backend = Backend("x", given.backends["x"], Limits(), conf, None)
     assert not backend.start(0.0, lambda executor: None, lambda: check.values("x", backend.conf))
     assert backend.made is None
-    assert "backends.x.config.celery.operation_timeout: is not a number." in caplog.text
+    assert "backends.x.config.celery.operation_timeout: is not a number of 0 or more." in caplog.text
     assert "hunter2" not in caplog.text
 
 

@@ -37,6 +37,12 @@ def test_commands_and_secrets_count_as_their_option():
     assert read(*names)[0] == [("gpu", "celery", "broker_url")] * 2
 
 
+def test_an_option_may_itself_end_like_one_that_names_a_secret():
+    """And there may be a secret that gives it."""
+    names = "AIRFLOW_DISPATCH__GPU__CELERY__TASK_SECRET", "AIRFLOW_DISPATCH__GPU__CELERY__TASK_SECRET_CMD"
+    assert read(*names) == ([("gpu", "celery", "task_secret")] * 2, [])
+
+
 def test_a_variable_that_can_mean_two_things_is_refused():
     """Two sections that are written alike in it."""
     variables, (problem,) = read_variables(

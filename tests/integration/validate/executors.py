@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Executors of a user's."""
+
+from __future__ import annotations
+
+from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
+
+
+class MyCeleryExecutor(CeleryExecutor):
+    """May read options of its own besides."""
