@@ -49,7 +49,10 @@ def _command(function: Command) -> Callable[[Namespace], None]:
             print(f"error: {error}", file=sys.stderr)
             code = EXIT_WRONG_USAGE if isinstance(error, _UsageError) else EXIT_WRONG_CONFIG
         except SystemExit:
-            print("error: a module or a function that the configuration names ends the process.", file=sys.stderr)
+            print(
+                "error: a module or a function that the configuration names ends the process.",
+                file=sys.stderr,
+            )
             code = EXIT_WRONG_CONFIG
         if code:
             sys.exit(code)
