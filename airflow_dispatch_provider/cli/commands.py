@@ -48,6 +48,12 @@ def _command(function: Command) -> Callable[[Namespace], None]:
         except (DispatchError, AirflowConfigException) as error:
             print(f"error: {error}", file=sys.stderr)
             code = EXIT_WRONG_USAGE if isinstance(error, _UsageError) else EXIT_WRONG_CONFIG
+        except SystemExit:
+            print(
+                "error: a module or a function that the configuration names ends the process.",
+                file=sys.stderr,
+            )
+            code = EXIT_WRONG_CONFIG
         if code:
             sys.exit(code)
 
@@ -74,16 +80,21 @@ def _conf(args: Namespace) -> Any:
     return ExecutorConf(team)
 
 
+@output.only_answers()
 def _source(args: Namespace) -> SettingsSource:
     # Not before the command runs: with executors come Airflow's models and alembic, which logs as it is imported.
     from airflow_dispatch_provider.executors.configured import router_classes
     from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
 
     conf = _conf(args)
-    router = router_classes().get(getattr(args, "team", None), DispatchExecutor)
+    try:
+        router = router_classes().get(getattr(args, "team", None), DispatchExecutor)
+    except SystemExit:  # of the module of an executor
+        router = DispatchExecutor
     return settings_source(conf, router.hybrid)
 
 
+@output.only_answers()
 def _settings(args: Namespace) -> Settings:
     return _source(args).load()
 

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from typing import Any
 
+from airflow_dispatch_provider.cli.output import only_answers
 from airflow_dispatch_provider.cli.surroundings import tests_connections
 from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
 from airflow_dispatch_provider.executors.backend import import_executor_class, workload_kinds
@@ -68,6 +71,7 @@ class BackendStatus:
         return BackendView(self.settings.configured_slots, blocked, self.kinds)
 
 
+@only_answers()
 def inspect_backends(settings: Settings) -> tuple[BackendStatus, ...]:
     """Import the executor of every backend."""
     return tuple(_inspect(name, backend) for name, backend in settings.backends.items())
@@ -170,10 +174,26 @@ def _preloads_exist(settings: Settings, conf: Any) -> Iterator[Problem]:
 
 
 def _can_be_found(module: str) -> bool:
+    """Told without importing the packages that it is in: that would run their code."""
+    package, _, name = module.rpartition(".")
     try:
-        return find_spec(module) is not None
-    except Exception:  # of a package that fails as it is imported
+        if not package or package in sys.modules:
+            return find_spec(module) is not None
+        folders = _folders(package)
+        return folders is not None and bool(name) and PathFinder.find_spec(module, folders) is not None
+    except (ImportError, ValueError):
         return False
+
+
+def _folders(package: str) -> Sequence[str] | None:
+    """Where the modules of a package are; None where it is none."""
+    outer, _, _ = package.rpartition(".")
+    if not outer or package in sys.modules:
+        spec = find_spec(package)
+    else:
+        folders = _folders(outer)
+        spec = None if folders is None else PathFinder.find_spec(package, folders)
+    return None if spec is None else spec.submodule_search_locations
 
 
 def by_precedence(routes: Sequence[Route]) -> list[Route]:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from shutil import get_terminal_size
 from textwrap import TextWrapper
 from typing import Any
@@ -16,6 +18,13 @@ STRUCTURED = ("json", "yaml")
 
 _WIDEST = 110
 """Columns beyond which a line is hard to read."""
+
+
+@contextmanager
+def only_answers() -> Iterator[None]:
+    """Around code of users: what it prints goes to stderr, so that stdout has nothing but the answer."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 def show_object(data: Any, output: str) -> None:

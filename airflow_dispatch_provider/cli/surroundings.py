@@ -10,7 +10,15 @@ from airflow.configuration import conf as airflow_conf
 from airflow.exceptions import AirflowConfigException
 
 from airflow_dispatch_provider.exceptions import Problem
-from airflow_dispatch_provider.executors.entries import ROUTERS, is_router_configured, list_problems
+from airflow_dispatch_provider.executors.airflow_api import executor_names
+from airflow_dispatch_provider.executors.entries import (
+    PLACE,
+    ROUTERS,
+    entries,
+    is_router_configured,
+    list_problems,
+)
+from airflow_dispatch_provider.masking import one_line
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.problems import show
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
@@ -18,7 +26,7 @@ from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW
 
 def surrounding_problems() -> Iterator[Problem]:
     """What ends the scheduler at its start, or fails every task."""
-    yield from list_problems(text_of("core", "executor"))
+    yield from _executors_are_usable()
     yield from _parallelism_is_usable()
     yield from _execution_api_is_a_url()
 
@@ -26,6 +34,7 @@ def surrounding_problems() -> Iterator[Problem]:
 def surrounding_warnings(settings: Settings) -> Iterator[Problem]:
     """What works only where something is set elsewhere."""
     yield from _router_is_used()
+    yield from _teams_are_used()
     yield from _slots_fit(settings)
     yield from _tokens_are_shared()
 
@@ -51,6 +60,17 @@ def parallelism() -> int | None:
         return None
 
 
+def _executors_are_usable() -> Iterator[Problem]:
+    problems = list(list_problems(text_of("core", "executor")))
+    yield from problems
+    try:
+        executor_names()
+    except AirflowConfigException as error:
+        if not problems:
+            remedy = "Correct it: the scheduler does not start."
+            yield Problem(PLACE, f"is refused by Airflow: {one_line(str(error)).rstrip('.!')}.", remedy)
+
+
 def _parallelism_is_usable() -> Iterator[Problem]:
     number = parallelism()
     if number is None or number < 1:
@@ -74,11 +94,18 @@ def _execution_api_is_a_url() -> Iterator[Problem]:
         yield Problem("[core] execution_api_server_url", found, remedy)
 
 
+def _teams_are_used() -> Iterator[Problem]:
+    teams = dict.fromkeys(entry.team for entry in entries(text_of("core", "executor")) if entry.team)
+    if AIRFLOW_V_3_2_PLUS and teams and not airflow_conf.getboolean("core", "multi_team", fallback=False):
+        found = f"lists executors of teams ({', '.join(teams)}), and Airflow passes over them."
+        yield Problem(PLACE, found, "Set [core] multi_team to True, or leave them out.")
+
+
 def _router_is_used() -> Iterator[Problem]:
     text = text_of("core", "executor")
     if AIRFLOW_V_3_2_PLUS and not is_router_configured(text):
         found = f"found {text!r}: nothing of [dispatch] is in use."
-        yield Problem("[core] executor", found, f"Set it to {ROUTERS[0]!r}.")
+        yield Problem(PLACE, found, f"Set it to {ROUTERS[0]!r}.")
 
 
 def _slots_fit(settings: Settings) -> Iterator[Problem]:

@@ -13,6 +13,7 @@ from airflow_dispatch_provider.cli.inspection import (
     warnings,
 )
 from airflow_dispatch_provider.cli.option_findings import check_options
+from airflow_dispatch_provider.cli.output import only_answers
 from airflow_dispatch_provider.cli.surroundings import surrounding_problems, surrounding_warnings
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.executors.by_name import entry_problems
@@ -76,6 +77,7 @@ class Comparison:
         return {"changes": found, "restart_for": list(self.restart_for)}
 
 
+@only_answers()
 def validate(source: SettingsSource, conf: Any, team: str | None, config_file: str | None = None) -> Answer:
     """
     :param conf: Airflow's configuration, or the view of the team
@@ -97,6 +99,7 @@ def validate(source: SettingsSource, conf: Any, team: str | None, config_file: s
     return Answer((*_findings(MISTAKE, wrong), *_findings(WARNING, doubts)), settings)
 
 
+@only_answers()
 def compare(source: SettingsSource, new: Settings) -> Comparison:
     """
     :param source: of the configuration in use

@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from inspect import isabstract
+from typing import Any
 
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.executor_constants import CORE_EXECUTOR_NAMES
+from airflow.executors.executor_loader import ExecutorLoader
 
 from airflow_dispatch_provider.exceptions import Problem
 from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
@@ -45,6 +48,16 @@ class Entry:
     def path(self) -> str:
         """An import path, or the name of one of Airflow's own executors."""
         return self.text.rpartition(":")[2].strip()
+
+    @property
+    def class_path(self) -> str:
+        """Its import path, of Airflow's own executors, too."""
+        return ExecutorLoader.executors[self.path] if self.path in CORE_EXECUTOR_NAMES else self.path
+
+    @property
+    def name(self) -> str:
+        """What Dags give in ``executor=``; Airflow's own executors have their name for an alias."""
+        return self.alias or (self.path if self.path in CORE_EXECUTOR_NAMES else "")
 
 
 def entries(text: str) -> list[Entry]:
@@ -84,8 +97,11 @@ def _alone(entry: Entry) -> Problem | None:
 
 def _among(entry: Entry, earlier: Sequence[Entry]) -> Problem | None:
     others = [other for other in earlier if other.team == entry.team]
-    if any(other.path == entry.path for other in others):
+    if any(other.class_path == entry.class_path for other in others):
         return Problem(PLACE, f"lists {entry.path!r} twice, which Airflow refuses.", "Remove one of the two.")
+    if any(entry.name and other.name == entry.name for other in others):
+        found = f"lists two executors as {entry.name!r}: a Dag that asks for it gets the last one."
+        return Problem(PLACE, found, "Give each an alias of its own.")
     router = next((other.path for other in others if _is_router(other.path)), None)
     if router and _is_router(entry.path):
         found = f"lists two routers, {router!r} and {entry.path!r}: both would use all of [dispatch]."
@@ -99,20 +115,28 @@ def _is_router(path: str) -> bool:
 
 def _why_not(path: str) -> str | None:
     """Why there is no executor at this path; None: there is one."""
-    module_name, _, name = path.rpartition(".")
-    if not module_name:
+    if "." not in path:
         return "which is no executor of Airflow's and no import path"
     try:
-        found = getattr(__import__(module_name, fromlist=[name]), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        return f"which cannot be imported ({type(error).__name__}: {error})"
-    except Exception as error:
+        found = _imported(path)
+    except ImportError as error:
+        return f"which cannot be imported ({type(error).__name__}{f': {error.name}' if error.name else ''})"
+    except (Exception, SystemExit) as error:
         return f"which fails as it is imported ({type(error).__name__})"
+    if found is None:
+        return "which cannot be imported (there is nothing of that name in its module)"
     if not (
         isinstance(found, type) and (issubclass(found, BaseExecutor) or hasattr(found, "queue_workload"))
     ):
         return "which is no executor"
-    return None
+    return "which is abstract: it cannot be made" if isabstract(found) else None
+
+
+def _imported(path: str) -> Any:
+    """What stands at an import path, None where its module has nothing of that name. Whatever the module may raise
+    is raised, SystemExit included."""
+    module_name, _, name = path.rpartition(".")
+    return getattr(__import__(module_name, fromlist=[name]), name, None) if module_name else None
 
 
 def _suggestion(path: str) -> str:
@@ -136,9 +160,8 @@ def is_router_configured(text: str) -> bool:
 
 
 def _is_subclass(path: str) -> bool:
-    module_name, _, name = path.rpartition(".")
     try:
-        found = getattr(__import__(module_name, fromlist=[name]), name) if module_name else None
-    except Exception:
+        found = _imported(path)
+    except (Exception, SystemExit):
         return False
     return isinstance(found, type) and issubclass(found, DispatchExecutor)

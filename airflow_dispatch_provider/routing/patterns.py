@@ -13,13 +13,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import count
 
 MAX_LENGTH = 256
 """Airflow's columns for queues and dag_ids hold about as much."""
 
-_TOKEN = re.compile(r"\[!?+(?:\][^\]]*|[^\]]++)\]|.", re.DOTALL)
+_BRACKET = re.compile(r"\[!?+(?:\][^\]]*|[^\]]++)\]")
+_TOKEN = re.compile(f"{_BRACKET.pattern}|.", re.DOTALL)
 _COMPARED = 50
 """Earlier routes with the same beginning that a route is compared with."""
+
+_STEPS = 50_000
+"""Comparisons of routes and of their parts, however long the file is: about 0.1 s of the scheduler's thread."""
 
 _NO_ALTERNATIVES = "whose alternatives are taken literally"
 _REGEX_CLASSES = {r"\d": "[0-9]", r"\w": "[A-Za-z0-9_]", r"\s": "[ ]"}
@@ -63,20 +68,30 @@ def covers(general: str, special: str) -> bool:
     """Whether ``general`` matches everything that ``special`` matches. False where that is so, but hard to see."""
     if max(len(general), len(special)) > MAX_LENGTH:
         return False
-    wide, narrow = tokens(general), tokens(special)
+    return _covers(tokens(general), tokens(special), count())
 
-    @lru_cache(None)
-    def rest(i: int, j: int) -> bool:
-        if i == len(wide):
-            return j == len(narrow)
-        if wide[i] == "*":
-            return rest(i + 1, j) or (j < len(narrow) and rest(i, j + 1))
-        return j < len(narrow) and _token_covers(wide[i], narrow[j]) and rest(i + 1, j + 1)
 
-    try:
-        return rest(0, 0)
-    except RecursionError:
-        return False
+def _covers(wide: Sequence[str], narrow: Sequence[str], steps: Iterator[int]) -> bool:
+    """Each ``*`` of ``wide`` takes as little as it can, and more where the rest does not fit: the last one alone has
+    to be tried again.
+
+    :param steps: one is taken for each token compared
+    """
+    i = j = 0
+    star = after = -1
+    while j < len(narrow):
+        next(steps)
+        if i < len(wide) and wide[i] == "*":
+            star, after = i, j
+            i += 1
+        elif i < len(wide) and _token_covers(wide[i], narrow[j]):
+            i, j = i + 1, j + 1
+        elif star >= 0:
+            after += 1
+            i, j = star + 1, after
+        else:
+            return False
+    return all(token == "*" for token in wide[i:])
 
 
 def literal_start(pattern: str) -> str:
@@ -99,7 +114,7 @@ def _token_covers(wide: str, narrow: str) -> bool:
 
 def _outside_brackets(pattern: str) -> str:
     """With every bracket blanked out, at the same positions."""
-    return _TOKEN.sub(lambda token: token[0] if len(token[0]) == 1 else "\0" * len(token[0]), pattern)
+    return _BRACKET.sub(lambda bracket: "\0" * len(bracket[0]), pattern)
 
 
 def _in_brackets(pattern: str, signs: str) -> str:
@@ -130,8 +145,8 @@ def _unclosed(pattern: str) -> Doubt | None:
 
 
 def _empty_set(pattern: str) -> Doubt | None:
-    for token in tokens(pattern):
-        if len(token) > 1 and (ends := re.search(r"(.)-(.)", token[1:-1])) and ends[1] > ends[2]:
+    for token in _BRACKET.findall(pattern):
+        if (ends := re.search(r"(.)-(.)", token[1:-1])) and ends[1] > ends[2]:
             right = token.replace(ends[0], f"{ends[2]}-{ends[1]}")
             return Doubt(
                 f"whose range {ends[0]} is empty", f"Write {_quoted(pattern.replace(token, right))}."
@@ -246,33 +261,77 @@ def _quoted(text: str) -> str:
 
 def shadowed(patterns: Sequence[tuple[str, str | None]]) -> Iterator[tuple[int, int]]:
     """Routes that can never win, by queue and dag_id pattern in their order: the position of each, and of an earlier
-    one that takes everything it would get."""
-    seen: dict[tuple[bool, bool, str], list[int]] = {}
-    for position, (queue, dag_id) in enumerate(patterns):
+    one that takes everything it would get. After ``_STEPS`` no more are looked for."""
+    search = _Search(patterns)
+    for position in range(len(patterns)):
+        try:
+            earlier = search.earlier(position)
+        except _EnoughError:
+            return
+        if earlier is not None:
+            yield position, earlier
+
+
+class _EnoughError(Exception):
+    """More would take too long."""
+
+
+def _limited(steps: int) -> Iterator[int]:
+    yield from range(steps)
+    raise _EnoughError
+
+
+class _Search:
+    """For routes that take all that a later one would get."""
+
+    def __init__(self, patterns: Sequence[tuple[str, str | None]]) -> None:
+        self._patterns = patterns
+        self._seen: dict[tuple[bool, bool, str], list[int]] = {}
+        self._lengths: set[int] = set()
+        """Of the beginnings in ``_seen``."""
+        self._steps = _limited(_STEPS)
+        self._parts = lru_cache(None)(_parts)
+
+    def earlier(self, position: int) -> int | None:
+        """
+        :raises _EnoughError: there were too many steps
+        """
+        queue, dag_id = self._patterns[position]
         kind = (is_glob(queue), dag_id is not None)
-        for earlier in _candidates(seen, kind, queue):
-            other_queue, other_dag_id = patterns[earlier]
-            if _takes_all(other_queue, queue) and _takes_all(other_dag_id, dag_id):
-                yield position, earlier
-                break
         start = literal_start(queue) if kind[0] else queue
-        seen.setdefault((*kind, start), []).append(position)
+        found = next(
+            (each for each in self._candidates(kind, start) if self._takes_all(each, position)), None
+        )
+        self._seen.setdefault((*kind, start), []).append(position)
+        self._lengths.add(len(start))
+        return found
+
+    def _candidates(self, kind: tuple[bool, bool], start: str) -> list[int]:
+        """Routes of the same rank that may take what a queue's route would get: an exact name wins over a glob, a
+        dag_id over none. At most some of each beginning."""
+        starts = [start[:end] for end in sorted(self._lengths) if end <= len(start)] if kind[0] else [start]
+        found = []
+        for each in starts:
+            next(self._steps)
+            found += self._seen.get((*kind, each), ())[:_COMPARED]
+        return found
+
+    def _takes_all(self, earlier: int, position: int) -> bool:
+        next(self._steps)
+        pairs = zip(self._patterns[earlier], self._patterns[position], strict=True)
+        return all(self._covers(general, special) for general, special in pairs)
+
+    def _covers(self, general: str | None, special: str | None) -> bool:
+        if general is None or special is None or general == special:
+            return general == special
+        if not is_glob(general) or max(len(general), len(special)) > MAX_LENGTH:
+            return False
+        wide, longest = self._parts(general)
+        return longest in special and _covers(wide, self._parts(special)[0], self._steps)
 
 
-def _candidates(
-    seen: dict[tuple[bool, bool, str], list[int]], kind: tuple[bool, bool], queue: str
-) -> Iterator[int]:
-    """Earlier routes of the same rank that may take what a queue's route would get: an exact name wins over a glob,
-    a dag_id over none. At most some of each start, so that a file of thousands is checked in time."""
-    if not kind[0]:
-        yield from seen.get((*kind, queue), ())[:_COMPARED]
-        return
-    start = literal_start(queue)
-    for end in range(len(start) + 1):
-        yield from seen.get((*kind, start[:end]), ())[:_COMPARED]
-
-
-def _takes_all(general: str | None, special: str | None) -> bool:
-    if general is None or special is None:
-        return general is special
-    return general == special or (is_glob(general) and covers(general, special))
+def _parts(pattern: str) -> tuple[list[str], str]:
+    """Its tokens, and its longest run of characters that stand for themselves."""
+    found = tokens(pattern)
+    runs = "".join(token if len(token) == 1 and token not in "*?" else "\0" for token in found)
+    return found, max(runs.split("\0"), key=len)

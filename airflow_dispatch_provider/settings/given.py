@@ -102,11 +102,12 @@ class OptionReader:
         self._given.unreadable.add(option)
 
     def _refuse_both(self) -> None:
-        for option in ROUTING_KEYS:
-            value = self._get(option)
-            if value is not None and value != OPTIONS[option]["default"]:
-                rule = "Either the options or config_file can be used, not both: remove one of them."
-                self._report(option, "is set, and so is config_file.", rule)
+        set_ = [key for key in ROUTING_KEYS if self._get(key) not in (None, OPTIONS[key]["default"])]
+        if set_:
+            rule = "Either config_file or these options can be used, not both: remove one or the others."
+            self._report(
+                "config_file", f"is set, and so {'is' if len(set_) == 1 else 'are'} {', '.join(set_)}.", rule
+            )
 
     def _read_routing(self) -> None:
         for option in ROUTING_KEYS:

@@ -48,6 +48,7 @@ _LIMITS: TypeAdapter[Limits] = TypeAdapter(Limits)
 _ENGINE_OPTIONS: TypeAdapter[EngineOptions] = TypeAdapter(EngineOptions)
 _NUMBERS: Mapping[str, Callable[[Any], int | float]] = {"integer": int, "float": float}
 _NAME: TypeAdapter[str] = TypeAdapter(BackendName)
+_MOST_PROBLEMS = 100
 _OWNED_BY_ROUTER = {("core", "executor"), ("core", "parallelism")}
 _ROUTERS = {"DispatchExecutor", "CeleryKubernetesExecutor", "LocalKubernetesExecutor"}
 
@@ -81,10 +82,21 @@ def json_schema() -> dict[str, Any]:
 def parse(raw: Raw) -> Settings:
     """Check everything; raises DispatchConfigError with all problems if there is one."""
     parser = _Parser(raw)
-    settings = parser.settings()
+    try:
+        settings = parser.settings()
+    except _EnoughError:
+        settings = None
+        del parser.problems[_MOST_PROBLEMS:]
+        parser.problems.append(
+            Problem(raw.place.strip(" :"), "may have more mistakes.", "Correct these first.")
+        )
     if parser.problems or settings is None:
         raise DispatchConfigError(parser.problems)
     return settings
+
+
+class _EnoughError(Exception):
+    """More mistakes would take too long to find, and nobody reads them."""
 
 
 class _Parser:
@@ -105,7 +117,12 @@ class _Parser:
     def _report(self, steps: Steps, found: str, remedy: str) -> None:
         """Add a problem in ``backends``, ``routes`` or ``default``, or in the limits."""
         place = self.raw.place if steps[0] in ROUTING_KEYS else "[dispatch] "
-        self.problems.append(Problem(path(steps, place), found, remedy))
+        self._add([Problem(path(steps, place), found, remedy)])
+
+    def _add(self, problems: Sequence[Problem]) -> None:
+        self.problems += problems
+        if len(self.problems) >= _MOST_PROBLEMS:
+            raise _EnoughError
 
     @property
     def _names(self) -> list[str]:
@@ -142,14 +159,16 @@ class _Parser:
         except ValidationError as error:
             place = path(steps, self.raw.place) if steps else "[dispatch] "
             key = str(steps[0]) if steps else ""
-            found = from_pydantic(error, value, place, key, fields, self._names)
+            found = from_pydantic(error, value, place, key, fields, self._names)[:_MOST_PROBLEMS]
         known = {problem.where for problem in self.problems}
         places = known | {problem.where for problem in found}
-        self.problems += [
-            problem
-            for problem in found
-            if problem.where not in known and not any(is_inside(place, problem.where) for place in places)
-        ]
+        self._add(
+            [
+                problem
+                for problem in found
+                if problem.where not in known and not any(is_inside(place, problem.where) for place in places)
+            ]
+        )
         return None
 
     def _backends(self) -> tuple[dict[str, BackendSettings], Sequence[str] | None]:
@@ -369,7 +388,7 @@ def _free_name(name: str, names: Sequence[str]) -> str:
     return next(
         free
         for number in range(2, len(names) + 3)
-        if in_variable(free := f"{name[:50]}-{number}") not in taken
+        if in_variable(free := f"{name[:50].lower()}-{number}") not in taken
     )
 
 

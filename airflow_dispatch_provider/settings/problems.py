@@ -50,7 +50,10 @@ _CONFIG_REMEDIES = {
 }
 """By the number of steps to the value."""
 
+_JSON_AS_TEXT = "Give text, a number, true or false; where the option takes JSON, the JSON as text in quotes."
+
 _MOST_NAMES = 20
+_MOST_COMPARED = 200
 
 TARGET_KEYS = ("backend", "queue", "weight")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -85,7 +88,7 @@ def remedy_for(key: str, names: Sequence[str]) -> str:
 
 def suggest(word: str, known: Sequence[str]) -> str:
     """A closing sentence that offers what exists."""
-    close = get_close_matches(word, known, n=1)
+    close = get_close_matches(word, known[:_MOST_COMPARED], n=1)
     if close:
         return f"Did you mean {close[0]!r}?"
     more = ", ..." if len(known) > _MOST_NAMES else ""
@@ -151,7 +154,8 @@ def _found_and_remedy(
 ) -> tuple[str, str]:
     found = None if missing else _get(value, steps)
     if steps[:1] == ["config"] and not missing:
-        return f"found {_KINDS[type(found)]}.", _CONFIG_REMEDIES[len(steps)]
+        is_json = len(steps) == 3 and isinstance(found, (dict, list))
+        return f"found {_KINDS[type(found)]}.", _JSON_AS_TEXT if is_json else _CONFIG_REMEDIES[len(steps)]
     counts_workers = steps == ["slots"] and "Celery" in str(value.get("executor"))
     cure = REMEDIES["slots of workers"] if counts_workers else _remedy(steps, key, names)
     return "is missing." if missing else f"found {show(found)}.", cure

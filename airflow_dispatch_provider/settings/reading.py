@@ -5,23 +5,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import yaml
 
 from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.settings.file import MAX_BYTES
 from airflow_dispatch_provider.settings.problems import show
 
 Report = Callable[[Problem], None]
 
-MAX_YAML_VALUES = 30_000
+MAX_VALUES = 30_000
 """About 4,000 routes: what can be read and checked within a second."""
 
-MAX_YAML_DEPTH = 40
+_MAX_DEPTH = 40
 """Far deeper than any right file, and far less than the stack bears."""
 
 _TOO_DEEP = "is nested too deeply."
+_TOO_MANY = f"has more than {MAX_VALUES} values."
 _WRITE_OUT = "Write out what the routes and backends need, and no more."
 
 
@@ -30,8 +33,14 @@ def read_json(text: str, place: str, remedy: str, report: Report) -> Any:
 
     :param remedy: what to write there
     """
+    if len(text) > MAX_BYTES:
+        report(Problem(place, f"is longer than {MAX_BYTES} bytes.", _WRITE_OUT))
+        return None
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        value = json.loads(text, object_pairs_hook=_unique)
+        if sum(1 for _ in islice(_values(value), MAX_VALUES + 1)) <= MAX_VALUES:
+            return value
+        report(Problem(place, _TOO_MANY, _WRITE_OUT))
     except _Duplicate as error:
         report(Problem(place, str(error), "Remove one of the two."))
     except json.JSONDecodeError as error:
@@ -53,6 +62,8 @@ def read_yaml(text: str, place: str, report: Report) -> Any:
         return yaml.load(text, _Loader)  # a SafeLoader
     except _Duplicate as error:
         report(Problem(place, str(error), "Remove one of the two."))
+    except _Misread as error:
+        report(Problem(place, error.found, error.remedy))
     except yaml.YAMLError as error:
         if "nesting depth" in str(error):  # that of libyaml, as PyYAML 6.0.4 brings it
             report(Problem(place, _TOO_DEEP, _WRITE_OUT))
@@ -82,11 +93,22 @@ def _too_much(text: str) -> str | None:
                 sizes[anchor] = total - before
         elif isinstance(event, yaml.ScalarEvent):
             total += 1
-        if len(open_) > MAX_YAML_DEPTH:
+        if len(open_) > _MAX_DEPTH:
             return _TOO_DEEP
-        if total > MAX_YAML_VALUES:
-            return f"has more than {MAX_YAML_VALUES} values, those counted that its aliases (*name) repeat."
+        if total > MAX_VALUES:
+            return f"{_TOO_MANY[:-1]}, those counted that its aliases (*name) repeat."
     return None
+
+
+def _values(value: Any) -> Iterator[Any]:
+    """Keys, texts, numbers, and what has them."""
+    rest = [value]
+    while rest:
+        yield (each := rest.pop())
+        if isinstance(each, dict):
+            rest += (*each, *each.values())
+        elif isinstance(each, list):
+            rest += each
 
 
 def _yaml_mistake(error: yaml.YAMLError) -> str:
@@ -110,16 +132,39 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+class _Misread(Exception):
+    """What YAML takes for something else than it looks like."""
+
+    def __init__(self, found: str, remedy: str, node: yaml.ScalarNode) -> None:
+        self.found, self.remedy = found.format(f"line {node.start_mark.line + 1}"), remedy
+
+
+_TEXT = ("str", "merge")
+_TYPES = {"bool": "true or false", "int": "a number", "float": "a number", "timestamp": "a date"}
+_DECIMAL = "Write it with decimal digits alone and no 0 before them, or put it in quotes."
+_OCTAL = re.compile(r"[-+]?0_*[0-7][0-7_]*")
+
+
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """SafeLoader that refuses a key that stands twice; the one of libyaml, where PyYAML has it: the file is read on
-    the scheduler's thread."""
+    """SafeLoader that refuses a key that stands twice or is no text, and numbers that are not what they look like; the
+    one of libyaml, where PyYAML has it: the file is read on the scheduler's thread."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
         seen = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode):
+                if (kind := key.tag.rpartition(":")[2]) not in _TEXT:
+                    found = f"has the key {show(key.value)} at {{}}, which YAML takes for {_TYPES.get(kind, kind)}."
+                    raise _Misread(found, "Put it in quotes.", key)
                 if key.value in seen:
                     line = key.start_mark.line + 1
                     raise _Duplicate(f"has the key {show(key.value)} twice in one object, at line {line}.")
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: yaml.Node) -> Any:
+        if node.tag.endswith((":int", ":float")) and ":" in node.value:
+            raise _Misread("has a number with colons at {}: YAML takes 1:30 for 90.", _DECIMAL, node)
+        if node.tag.endswith(":int") and _OCTAL.fullmatch(node.value):
+            raise _Misread("has a number that begins with 0 at {}: YAML takes 010 for 8.", _DECIMAL, node)
+        return super().construct_scalar(node)

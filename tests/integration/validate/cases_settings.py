@@ -13,6 +13,7 @@ QUEUE = "[dispatch] routes[0].queue"
 AB = f'{{"a": {LOCAL}, "b": {LOCAL}}}'
 BY_NAME = "airflow_dispatch_provider.executors.by_name"
 CELERY_KUBERNETES = "airflow_dispatch_provider.executors.celery_kubernetes_executor.CeleryKubernetesExecutor"
+AIRFLOW_LOCAL = "airflow.executors.local_executor.LocalExecutor"
 FILE = f"backends:\n  a: {LOCAL}\n  b: {LOCAL}\n"
 
 
@@ -42,7 +43,8 @@ def option(name: str, wrong: str, found: str, mended: str = "$e", **more: Any) -
 
 def executor(name: str, wrong: str, found: str, mended: str = "$1", **more: Any) -> Case:
     """``[core] executor``."""
-    return case(name, wrong, "[core] executor", found, mended, cfg=airflow_cfg(executor="<>"), **more)
+    more.setdefault("cfg", airflow_cfg(executor="<>"))
+    return case(name, wrong, "[core] executor", found, mended, **more)
 
 
 def backend(name: str, wrong: str, where: str, found: str, mended: str = "$e", remedy: str = "") -> Case:
@@ -462,6 +464,48 @@ EXECUTORS = [
         "twice, which Airflow refuses",
         ROUTER,
         remedy="Remove one of the two.",
+    ),
+    executor(
+        "executor of Airflow's twice, by name and by import path",
+        f"{ROUTER},LocalExecutor,{AIRFLOW_LOCAL}",
+        "twice, which Airflow refuses",
+        f"{ROUTER},LocalExecutor",
+        remedy="Remove one of the two.",
+    ),
+    executor(
+        "alias of two",
+        f"x:{ROUTER},x:{AIRFLOW_LOCAL}",
+        "lists two executors as 'x'",
+        f"x:{ROUTER},y:{AIRFLOW_LOCAL}",
+        remedy="an alias of its own",
+    ),
+    executor(
+        "team without teams",
+        f";blue={ROUTER}",
+        "and Airflow passes over them",
+        "",
+        remedy="or leave them out",
+        severity="warning",
+        cfg=airflow_cfg(executor=f"{ROUTER}<>"),
+        when=AIRFLOW_V_3_2_PLUS,
+    ),
+    executor(
+        "team where Airflow has none",
+        f";blue={ROUTER}",
+        "is refused by Airflow",
+        "",
+        remedy="Correct it",
+        cfg=airflow_cfg(executor=f"{ROUTER}<>"),
+        when=not AIRFLOW_V_3_2_PLUS,
+    ),
+    executor(
+        "team twice",
+        f"{ROUTER};blue=LocalExecutor;blue=CeleryExecutor",
+        "is refused by Airflow: Team 'blue' appears more than once",
+        f"{ROUTER};blue=LocalExecutor",
+        remedy="Correct it",
+        cfg=airflow_cfg(executor="<>").replace("parallelism", "multi_team = True\nparallelism"),
+        when=AIRFLOW_V_3_2_PLUS,
     ),
     executor("empty entry", f"{ROUTER},", "has an empty entry", ROUTER, remedy="separated by single commas"),
     executor(

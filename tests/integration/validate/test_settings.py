@@ -50,7 +50,8 @@ users: [{name: u, user: {}}]
 """
 ONE_KIND = {
     "CeleryExecutor": "[celery]\nbroker_url = redis://h:6379/0\nresult_backend = redis://h:6379/1\n",
-    "KubernetesExecutor": "[kubernetes_executor]\nin_cluster = False\nconfig_file = {home}/kubeconfig\n",
+    "KubernetesExecutor": "[kubernetes_executor]\nin_cluster = False\nconfig_file = {home}/kubeconfig\n"
+    "worker_container_repository = company/airflow\nworker_container_tag = 1\n",
 }
 
 

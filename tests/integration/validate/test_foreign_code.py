@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Modules of users that ``validate`` imports: whatever they do, there is an answer, and no text of theirs in it."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+import pytest
+
+from .conftest import Run
+from .harness import ROUTER, Configuration, airflow_cfg, answer
+
+NUMBER = itertools.count()
+
+RAISES = {
+    "ImportError": "raise ImportError('no redis://:hunter2@h with hunter2')",
+    "ModuleNotFoundError": "import hunter3",
+    "RuntimeError": "raise RuntimeError('hunter2')",
+    "SystemExit": "raise SystemExit('hunter2')",
+    "nothing of that name": "hunter2 = 1",
+    "is abstract": (
+        "import abc\n"
+        "from airflow.executors.base_executor import BaseExecutor\n"
+        "class E(BaseExecutor, abc.ABC):\n"
+        "    @abc.abstractmethod\n"
+        "    def hunter2(self): ..."
+    ),
+}
+
+
+@pytest.fixture
+def module(home: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module that no other test has imported; its file is to be written."""
+    monkeypatch.syspath_prepend(home)
+    return f"users_module_{next(NUMBER)}"
+
+
+@pytest.mark.parametrize("error", RAISES)
+def test_executor_that_cannot_be_had(error: str, module: str, run: Run) -> None:
+    cfg = airflow_cfg(executor=f"{ROUTER},{module}.E")
+    code, out, err = run(
+        Configuration(cfg, files={f"{module}.py": f"print('hello')\n{RAISES[error]}"}),
+        "validate",
+        "--output",
+        "json",
+    )
+    (finding,) = answer(code, out).findings
+    assert (code, finding["where"]) == (1, "[core] executor")
+    assert error in finding["found"]
+    assert "hunter2" not in out + err
+
+
+def test_missing_module_is_named(module: str, run: Run) -> None:
+    cfg = airflow_cfg(executor=f"{ROUTER},{module}.E")
+    _, out, _ = run(Configuration(cfg, files={f"{module}.py": "import hunter3"}), "validate")
+    assert "(ModuleNotFoundError: hunter3)" in out
+
+
+@pytest.mark.parametrize("command", ["validate", "backends"])
+def test_what_users_code_prints_goes_to_stderr(command: str, module: str, run: Run) -> None:
+    executor = "from airflow.executors.base_executor import BaseExecutor\nclass E(BaseExecutor): ..."
+    cfg = airflow_cfg(
+        backends=f'{{"a": {{"executor": "{module}.E", "slots": 1}}}}', routes=None, executor=ROUTER
+    )
+    code, out, err = run(
+        Configuration(cfg, files={f"{module}.py": f"print('hello')\n{executor}"}), command, "--output", "json"
+    )
+    assert (code, err) == (0, "hello\n")
+    answer(code, out)
+
+
+def test_users_code_that_ends_the_process_ends_it_with_an_error(module: str, run: Run) -> None:
+    executor = (
+        "from airflow.executors.base_executor import BaseExecutor\n"
+        "class E(BaseExecutor):\n"
+        "    def config_problems(self): raise SystemExit(0)"
+    )
+    cfg = airflow_cfg(backends=f'{{"a": {{"executor": "{module}.E", "slots": 1}}}}', routes=None)
+    code, out, err = run(Configuration(cfg, files={f"{module}.py": executor}), "validate")
+    assert code == 1
+    assert out + err
+
+
+def test_preloaded_modules_are_looked_for_without_a_run_of_their_package(module: str, run: Run) -> None:
+    cfg = airflow_cfg(more=f"local_preload = {module}.sub, {module}.inner.sub, {module}.inner.missing")
+    files = {
+        f"{module}/__init__.py": "raise SystemExit(3)",
+        f"{module}/sub.py": "",
+        f"{module}/inner/__init__.py": "raise SystemExit(3)",
+        f"{module}/inner/sub.py": "",
+    }
+    code, out, _ = run(Configuration(cfg, files=files), "validate", "--output", "json")
+    (finding,) = answer(code, out).findings
+    assert (code, f"{module}.inner.missing" in finding["found"]) == (0, True)
+    assert module not in sys.modules
