@@ -128,31 +128,32 @@ class TestRoutes:
         routes = json.loads(expand(parser["dispatch"]["routes"], {"HOME": "/root"}))
         assert routes == [{"queue": queue, "to": ["kubernetes"]}]
 
-    def test_others_get_a_queue_of_their_name(self) -> None:
+    def test_others_get_a_queue_that_no_task_had(self) -> None:
         """What `executor=` reached before; workers that go by the queue are told the default one."""
         assert make_plan(old(f"LocalExecutor,KubernetesExecutor,{ECS}")).main.routes == (
-            {"queue": "kubernetes", "to": ["kubernetes"]},
-            {"queue": "aws-ecs", "to": [{"backend": "aws-ecs", "queue": "default"}]},
+            {"queue": "kubernetes-executor", "to": ["kubernetes"]},
+            {"queue": "aws-ecs-executor", "to": [{"backend": "aws-ecs", "queue": "default"}]},
         )
 
     @pytest.mark.parametrize(
         ("queues", "own"),
         [
-            (["x"], "kubernetes"),
+            ([], "kubernetes-executor"),
             (["kubernetes"], "kubernetes-executor"),
-            (["kubernetes", "kubernetes-executor"], "kubernetes-2"),
+            (["kubernetes", "kubernetes-executor"], "kubernetes-executor-2"),
         ],
     )
     def test_a_queue_in_use_keeps_its_meaning(self, queues: list[str], own: str) -> None:
-        """The name for a backend is one that no task of another backend has."""
+        """The name for a backend is one that no task of another backend has, whether Dags were looked at or not."""
         uses = [Use("f:1", queue) for queue in queues]
         plan = make_plan(old("CeleryExecutor,KubernetesExecutor"), uses)
         assert [backend.queue for backend in plan.main.backends] == [None, own]
 
-    def test_a_default_queue_is_never_taken(self) -> None:
+    @pytest.mark.parametrize("name", ["default", "default-executor"])
+    def test_a_default_queue_is_never_taken(self, name: str) -> None:
         """A backend called like the default queue does not get all tasks."""
-        plan = make_plan(old(f"LocalExecutor,default:{ECS}"))
-        assert plan.main.routes[0]["queue"] == "default-executor"
+        plan = make_plan(old(f"LocalExecutor,default:{ECS}", f"[operators]\ndefault_queue = {name}\n"))
+        assert plan.main.routes[0]["queue"] in {"default-executor", "default-executor-2"} - {name}
 
     def test_a_queue_that_always_came_with_one_executor_gets_a_route(self) -> None:
         """Such Dags go on as they are; a queue used with several executors cannot."""
@@ -164,7 +165,11 @@ class TestRoutes:
             Use("f:5", "c"),
         ]
         plan = make_plan(old(f"CeleryExecutor,KubernetesExecutor,{ECS}"), uses)
-        assert [route["queue"] for route in plan.main.routes] == ["a", "kubernetes", "aws-ecs"]
+        assert [route["queue"] for route in plan.main.routes] == [
+            "a",
+            "kubernetes-executor",
+            "aws-ecs-executor",
+        ]
 
 
 class TestDestinations:
@@ -177,14 +182,14 @@ class TestDestinations:
                 Use("f:1", None, "KubernetesExecutor"),
                 "kubernetes",
                 "celery",
-                'write queue="kubernetes" instead',
+                'write queue="kubernetes-executor" instead',
             ),
             (Use("f:1", "a", "KubernetesExecutor"), "kubernetes", "kubernetes", "its queue leads there"),
             (Use("f:1", "default", "KubernetesExecutor"), "kubernetes", "celery", 'instead of executor="Kub'),
             (Use("f:1", None, "NoExecutor"), None, "celery", "has none of that name"),
-            (Use("f:1", None, "spare"), "spare", "celery", 'write queue="spare" instead'),
-            (Use("f:1", None, ECS), "spare", "celery", 'write queue="spare" instead'),
-            (Use("f:1", None, "AwsEcsExecutor"), "spare", "celery", 'write queue="spare" instead'),
+            (Use("f:1", None, "spare"), "spare", "celery", 'write queue="spare-executor" instead'),
+            (Use("f:1", None, ECS), "spare", "celery", 'write queue="spare-executor" instead'),
+            (Use("f:1", None, "AwsEcsExecutor"), "spare", "celery", 'write queue="spare-executor" instead'),
         ],
     )
     def test_of_several_executors(self, use: Use, ran_on: str | None, goes_to: str, do: str) -> None:
@@ -200,7 +205,10 @@ class TestDestinations:
         uses = [Use("f:1", "b"), Use("f:2", "b", "KubernetesExecutor")]
         config = old("CeleryExecutor,KubernetesExecutor")
         found = destinations(make_plan(config, uses), config, uses)[1]
-        assert 'write queue="kubernetes" instead of executor="KubernetesExecutor" and queue="b"' in found.do
+        assert (
+            'write queue="kubernetes-executor" instead of executor="KubernetesExecutor" and queue="b"'
+            in found.do
+        )
         assert "dag_id" in found.do
 
     def test_the_default_by_name_with_a_queue_that_leads_elsewhere(self) -> None:
