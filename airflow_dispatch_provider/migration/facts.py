@@ -164,8 +164,8 @@ def _deployment(now: _Situation) -> Rows:
     )
     yield (
         now.scan is not None and not now.scan.resolved,
-        "Queues that are computed, or come out of a **dictionary: `airflow dispatch migrate --dags` without a folder"
-        " reads what they came to in the metadata database.",
+        "Queues that are computed, or that a call takes from a dictionary (`**kwargs`): `airflow dispatch migrate"
+        " --dags` without a folder reads what they came to in the metadata database.",
     )
     yield (
         Kind.CELERY in now.kinds,

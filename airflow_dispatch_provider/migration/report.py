@@ -22,6 +22,7 @@ from airflow_dispatch_provider.migration.findings import (
     Target,
     findings,
     not_for_update,
+    not_judged,
     over_several_lines,
     queued_timeout,
 )
@@ -60,6 +61,9 @@ class Report:
     """Value by option, of those that the answer rests on."""
 
     source: str | None
+    in_use: bool
+    """Whether that file is the one that Airflow itself reads here."""
+
     ready: bool
     """The router is configured already: nothing is to be done."""
 
@@ -97,18 +101,21 @@ class Report:
 
     dags: tuple[Destination, ...]
     unread: tuple[Unread, ...]
-    extras: str
-    """What to install."""
+    providers: tuple[str, ...]
+    """The packages of Airflow that the backends need."""
 
     def data(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self)
 
 
-def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[str]) -> Report:
+def make_report(
+    old: OldConfig, scan: Scan | None, target: Target, missing: Set[str], in_use: bool = True
+) -> Report:
     """
     :param scan: None: Dags were not looked at
     :param missing: import paths in values which the target does not have
+    :param in_use: whether ``old`` was read from the file that Airflow itself reads here
     """
     uses = () if scan is None else scan.uses
     ready = any(entry.is_router for entry in old.entries)
@@ -121,6 +128,7 @@ def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[
         airflow=target.version,
         read=_read(old),
         source=old.source,
+        in_use=in_use,
         ready=ready,
         beside=tuple(entry.path for entry in old.entries if ready and not entry.is_router),
         configuration="\n\n".join(lines) or None,
@@ -129,14 +137,14 @@ def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[
         one_line=None if ready or plan.one_line is None else core_lines(plan.one_line, plan.parallelism),
         by_name=None if ready else _by_name(plan, scan),
         changes=() if ready else changes(old, plan, scan),
-        unknown=() if ready else unknowns(old, plan, scan),
+        unknown=(*(() if ready else unknowns(old, plan, scan)), *not_judged(old.options, target)),
         options=findings(old.options, target, missing),
         update_ignores=not_for_update(old.options, target),
         update_breaks=over_several_lines(old.options),
         scanned=None if scan is None else scan.source,
         dags=_destinations(old, plan, scan, ready),
         unread=() if scan is None else scan.unread,
-        extras=_extras(plan),
+        providers=_providers(plan),
     )
 
 
@@ -178,11 +186,7 @@ def _by_name(plan: Plan, scan: Scan | None) -> str | None:
     return ",\n    ".join([plan.executor, *(f"{name}:{path}" for name, path in kept.items())])
 
 
-def _extras(plan: Plan) -> str:
+def _providers(plan: Plan) -> tuple[str, ...]:
     kinds = {backend.kind for section in plan.sections for backend in section.backends}
-    names = [
-        name
-        for name, kind in (("celery", Kind.CELERY), ("cncf.kubernetes", Kind.KUBERNETES))
-        if kind in kinds
-    ]
-    return f"airflow-dispatch-provider[{','.join(names)}]" if names else "airflow-dispatch-provider"
+    needed = {Kind.CELERY: "celery", Kind.KUBERNETES: "cncf-kubernetes"}
+    return tuple(f"apache-airflow-providers-{name}" for kind, name in needed.items() if kind in kinds)

@@ -8,6 +8,7 @@ from configparser import ConfigParser
 
 import pytest
 
+from airflow_dispatch_provider.cli.migration_text import render
 from airflow_dispatch_provider.migration.destinations import (
     Destination,
     destinations,
@@ -23,7 +24,6 @@ from airflow_dispatch_provider.migration.old import OldConfig, read_old
 from airflow_dispatch_provider.migration.options import expand, read_ini
 from airflow_dispatch_provider.migration.plan import Plan, make_plan
 from airflow_dispatch_provider.migration.report import make_report
-from airflow_dispatch_provider.migration.text import render
 from airflow_dispatch_provider.migration.uses import Scan, Use
 
 ECS = "airflow.providers.amazon.aws.executors.ecs.AwsEcsExecutor"

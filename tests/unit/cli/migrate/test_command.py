@@ -85,6 +85,22 @@ class TestFile:
         assert "Read: the environment; there is no airflow.cfg" in done.out
         assert "AIRFLOW__CORE__EXECUTOR  CeleryExecutor" in done.out
 
+    def test_that_is_not_in_use_is_updated_as_a_copy(
+        self, config: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`airflow config update` takes no file; unless told otherwise it changes the one that Airflow reads."""
+        path = config("[core]\nexecutor = CeleryExecutor\n")
+        given = run("migrate", "--config", path).out
+        assert (
+            f'`cp {path} airflow.new.cfg`\n   `AIRFLOW_CONFIG="$PWD/airflow.new.cfg" airflow config update'
+            in given
+        )
+        monkeypatch.setattr(migrate, "AIRFLOW_CONFIG", path)
+        for arguments in ([], ["--config", path]):
+            text = run("migrate", *arguments).out
+            assert "\n   `airflow config update --all-recommendations" in text
+            assert "airflow.new.cfg" not in text
+
 
 class TestEnvironment:
     @pytest.mark.parametrize(
@@ -176,6 +192,24 @@ def test_yaml_is_json_in_another_coat(config: Callable[[str], str], run: Run) ->
     assert yaml.safe_load(run(*arguments, "yaml").out) == run(*arguments, "json").json
 
 
+def test_a_router_that_is_there_leaves_nothing_to_put_in(config: Callable[[str], str], run: Run) -> None:
+    """No step speaks of lines or options that are not there."""
+    text = run("migrate", "--config", config(f"[core]\nexecutor = {ROUTER}\n")).out
+    assert "configured already: nothing has to be put into airflow.cfg." in text
+    assert [word for word in ("Put in", "pip install", "config update", "Restart") if word in text] == []
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_sentences_are_as_wide_as_the_terminal(
+    columns: int, config: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands keep their line, so that they can be copied."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = run("migrate", "--config", config("[core]\nexecutor = SequentialExecutor\n")).out
+    changes = text.partition("What changes")[2].partition("Then\n")[0].splitlines()
+    assert columns - 15 < max(map(len, changes)) <= columns
+
+
 def test_it_writes_nothing(tmp_path: Path, config: Callable[[str], str], run: Run) -> None:
     """The folder of the configuration is as before."""
     path = config("[core]\nexecutor = CeleryKubernetesExecutor\n")
@@ -195,9 +229,10 @@ def test_names_in_json_stay(config: Callable[[str], str], run: Run) -> None:
         "changes",
         "configuration",
         "dags",
-        "extras",
+        "in_use",
         "one_line",
         "options",
+        "providers",
         "read",
         "ready",
         "scanned",
