@@ -53,6 +53,11 @@ def _read(report: Report) -> str:
 
 
 def _ready(report: Report) -> str:
+    if report.behind is not None:
+        return _paragraph(
+            f"[core] executor names the router behind {report.behind}, so that is the default executor, and the"
+            " router gets no task by its queue. Put the router first."
+        )
     beside = ""
     if report.beside:
         names = ", ".join(report.beside)
@@ -83,6 +88,11 @@ def _configuration(report: Report) -> Iterator[str]:
     if report.by_name:
         lines = f"[core]\nexecutor = {report.by_name}"
         yield from _part("As long as Dags say executor=, with [dispatch] as above", iter([lines]))
+        if report.by_name_lacks:
+            names = ", ".join(f'executor="{name}"' for name in report.by_name_lacks)
+            yield _paragraph(
+                f"The Dags must not say {names} any more, since no executor of that name is left."
+            )
 
 
 def _options(found: Sequence[Finding]) -> Iterator[str]:

@@ -262,9 +262,14 @@ def _renamed(option: Option, to: Key | None, options: Options, target: Target) -
         return Finding(
             option.label, "remove", None, f"the default of Airflow 2; [{new[0]}] {new[1]} has another"
         )
-    if new in options:
+    if new in options and not _wins(option, options[new]):
         return Finding(option.label, "remove", None, f"{options[new].label} is set, too")
     return Finding(option.label, "rename", _label(new, option), f"the name in Airflow {target.version}")
+
+
+def _wins(old: Option, new: Option) -> bool:
+    """Whether the old name counts though the new one is set: Airflow asks variables of either name before the file."""
+    return old.variable is not None and new.variable is None
 
 
 def _ending(option: Option) -> str:

@@ -144,11 +144,16 @@ def _backends(entries: Sequence[Entry], slots: int) -> tuple[Backend, ...]:
             if not name or (entry.alias and not entry.kind.hybrid):
                 name = backend_name(entry)
             elif (same := found.get(name)) is not None and same.executor == executor:
-                found[name] = Backend(name, executor, kind, same.slots, same.names | names)
+                most = max(same.slots, _slots(kind, slots))
+                found[name] = Backend(name, executor, kind, most, same.names | names)
                 continue
             name = _free(name, found)
-            found[name] = Backend(name, executor, kind, 1 if kind.one_at_a_time else slots, names)
+            found[name] = Backend(name, executor, kind, _slots(kind, slots), names)
     return tuple(found.values())
+
+
+def _slots(kind: Kind, slots: int) -> int:
+    return 1 if kind.one_at_a_time else slots
 
 
 def _free(name: str, taken: Container[str | None]) -> str:

@@ -85,6 +85,12 @@ class Report:
     by_name: str | None
     """``[core] executor`` with which Dags may go on saying ``executor=``."""
 
+    by_name_lacks: tuple[str, ...]
+    """What ``executor=`` in Dags has to be changed even with that."""
+
+    behind: str | None
+    """The executor that stands before the router, which then is not the default one."""
+
     changes: tuple[str, ...]
     unknown: tuple[str, ...]
     options: tuple[Finding, ...]
@@ -136,6 +142,8 @@ def make_report(
         variables=_variables(old, ready, timeout),
         one_line=None if ready or plan.one_line is None else core_lines(plan.one_line, plan.parallelism),
         by_name=None if ready else _by_name(plan, scan),
+        by_name_lacks=() if ready else _without_name(plan, scan),
+        behind=None if not ready or old.entries[0].is_router else old.entries[0].path,
         changes=() if ready else changes(old, plan, scan),
         unknown=(*(() if ready else unknowns(old, plan, scan)), *not_judged(old.options, target)),
         options=findings(old.options, target, missing),
@@ -184,6 +192,14 @@ def _by_name(plan: Plan, scan: Scan | None) -> str | None:
     if not kept or nobody or "=" in plan.executor:
         return None
     return ",\n    ".join([plan.executor, *(f"{name}:{path}" for name, path in kept.items())])
+
+
+def _without_name(plan: Plan, scan: Scan | None) -> tuple[str, ...]:
+    """What Dags call executors, beside the names that they may keep."""
+    uses = () if scan is None else scan.uses
+    kept = names_to_keep(plan, uses)
+    said = {use.executor for use in uses if use.executor is not None}
+    return tuple(sorted(said - kept.keys())) if kept else ()
 
 
 def _providers(plan: Plan) -> tuple[str, ...]:

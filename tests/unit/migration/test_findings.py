@@ -62,6 +62,15 @@ def said(options: dict[Key, Option], missing: frozenset[str] = frozenset()) -> l
     return [(finding.do, finding.to or finding.why) for finding in findings(options, TARGET, missing)]
 
 
+def test_a_variable_with_an_old_name_counts_before_the_file() -> None:
+    """Removing it would put the file's value in force."""
+    variable = from_environment({"AIRFLOW__KUBERNETES__NAMESPACE": "prod"})
+    in_file = file_of("kubernetes_executor", "namespace", "default")
+    assert said({**in_file, **variable}) == [("rename", "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE")]
+    both = {**variable, **from_environment({"AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE": "prod"})}
+    assert [do for do, _ in said(both)] == ["remove"]
+
+
 def test_options_of_kubernetes_are_not_judged_without_its_provider() -> None:
     """Which of them exist is known where the provider is installed; there nothing is left open."""
     bare = replace(TARGET, options={("core", "executor"): "LocalExecutor"})

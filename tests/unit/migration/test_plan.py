@@ -48,6 +48,7 @@ class TestBackends:
             ("LocalKubernetesExecutor", {"local": 10, "kubernetes": 10}, "local"),
             ("SequentialExecutor", {"local": 1}, "local"),
             ("DebugExecutor", {"local": 1}, "local"),
+            ("SequentialExecutor,LocalExecutor", {"local": 10}, "local"),
             ("KubernetesExecutor,LocalExecutor", {"kubernetes": 10, "local": 10}, "kubernetes"),
             ("CeleryKubernetesExecutor,KubernetesExecutor", {"celery": 10, "kubernetes": 10}, "celery"),
             (f"LocalExecutor,local:{ECS}", {"local": 10, "local-2": 10}, "local"),
@@ -236,6 +237,11 @@ class TestDestinations:
             ("CeleryExecutor,KubernetesExecutor", [], {"CeleryExecutor", "KubernetesExecutor"}),
             ("CeleryExecutor,KubernetesExecutor", [Use("f:1", None, "CeleryExecutor")], {"CeleryExecutor"}),
             ("CeleryExecutor,k8s:KubernetesExecutor", [Use("f:1", None, "k8s")], {"k8s"}),
+            (
+                "CeleryExecutor,k8s:KubernetesExecutor",
+                [Use("f:1", None, "k8s"), Use("f:2", None, "KubernetesExecutor")],
+                {"KubernetesExecutor"},
+            ),
             ("CeleryExecutor,a.b.EcsExecutor", [Use("f:1", None, "EcsExecutor")], set()),
             ("CeleryExecutor", [], set()),
         ],
@@ -243,6 +249,15 @@ class TestDestinations:
     def test_the_names_that_dags_may_keep(self, executors: str, uses: list[Use], names: set[str]) -> None:
         """Those that they use; without Dags all that they may. Only where a class hands over to the router."""
         assert names_to_keep(make_plan(old(executors), uses), uses).keys() == names
+
+
+def test_a_class_has_one_name_and_the_others_have_to_go() -> None:
+    """Airflow refuses a class that is listed twice."""
+    scan = Scan("Dags", False, (Use("f:1", None, "k8s"), Use("f:2", None, "KubernetesExecutor")))
+    report = make_report(old("CeleryExecutor,k8s:KubernetesExecutor"), scan, NOTHING_KNOWN, frozenset())
+    assert (report.by_name or "").count("by_name.KubernetesExecutor") == 1
+    assert report.by_name_lacks == ("k8s",)
+    assert 'must not say executor="k8s" any more' in " ".join(render(report).split())
 
 
 class TestRouterThatIsThere:

@@ -210,6 +210,15 @@ def test_sentences_are_as_wide_as_the_terminal(
     assert columns - 15 < max(map(len, changes)) <= columns
 
 
+def test_a_router_behind_another_executor_has_to_be_put_first(config: Callable[[str], str], run: Run) -> None:
+    """The first executor is the default one, so no queue leads to the router."""
+    text = " ".join(
+        run("migrate", "--config", config(f"[core]\nexecutor = CeleryExecutor,{ROUTER}\n")).out.split()
+    )
+    assert "names the router behind CeleryExecutor" in text
+    assert "configured already" not in text
+
+
 def test_it_writes_nothing(tmp_path: Path, config: Callable[[str], str], run: Run) -> None:
     """The folder of the configuration is as before."""
     path = config("[core]\nexecutor = CeleryKubernetesExecutor\n")
@@ -225,7 +234,9 @@ def test_names_in_json_stay(config: Callable[[str], str], run: Run) -> None:
     assert set(found) == {
         "airflow",
         "beside",
+        "behind",
         "by_name",
+        "by_name_lacks",
         "changes",
         "configuration",
         "dags",
