@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -48,6 +49,8 @@ the `DispatchExecutor`; on later versions as soon as the package is installed.
 
 _REASONS_BEGIN = "<!-- reasons: made by ./dev/docs from routing/reasons.py -->\n"
 _REASONS_END = "<!-- end of reasons -->\n"
+
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 
 _PARTS = {
     "RoutingFile": "The file as a whole",
@@ -142,7 +145,7 @@ def _flags(arg: Any) -> str:
 
 
 def _help(arg: Any) -> str:
-    help_ = " ".join(str(arg.kwargs.get("help", "")).split()).replace("|", "\\|")
+    help_ = " ".join(_markdown(str(arg.kwargs.get("help", ""))).split()).replace("|", "\\|")
     return f"{help_} (required)" if arg.kwargs.get("required") else help_
 
 
@@ -204,7 +207,10 @@ def _cell(field: Mapping[str, Any]) -> str:
 
 
 def _markdown(text: str) -> str:
-    return text.strip().replace("``", "`")
+    """Options such as --dag-id as code, so that no browser breaks them after a hyphen."""
+    prose_and_code = text.strip().replace("``", "`").split("`")
+    prose_and_code[::2] = (_OPTION.sub(r"`\g<0>`", prose) for prose in prose_and_code[::2])
+    return "`".join(prose_and_code)
 
 
 def _paragraph(text: str) -> str:

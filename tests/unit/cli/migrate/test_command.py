@@ -258,6 +258,13 @@ def test_names_in_json_stay(config: Callable[[str], str], run: Run) -> None:
     assert set(found["options"][0]) == {"option", "do", "to", "why"}
 
 
+def test_help_tells_its_own_exit_codes(run: Run) -> None:
+    """It judges no configuration, unlike `validate`."""
+    text = " ".join(run("migrate", "--help").out.split())
+    assert "1 what it was given cannot be read, 2 wrong usage" in text
+    assert "has mistakes" not in text
+
+
 def test_wrong_argument(run: Run) -> None:
     """Exit code 2, as of every command of Airflow."""
     assert run("migrate", "--dag", "x", "--nothing").code == 2
