@@ -35,8 +35,16 @@ def run(args: Namespace) -> int:
     if args.output in output.STRUCTURED:
         output.show_object(report.data(), args.output)
     else:
-        print(render(report))
+        print(_printable(render(report)))
     return 0
+
+
+def _printable(text: str) -> str:
+    """Names of queues and files may hold what a terminal obeys, or what has no place in UTF-8."""
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode()
+        for sign in text
+    )
 
 
 def _options(config: str | None) -> tuple[dict[Key, Option], str | None]:

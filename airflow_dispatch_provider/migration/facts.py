@@ -21,6 +21,11 @@ _NO_EFFECT = (
     "pod_creation_max_concurrency",
     "task_publish_max_retries",
     "api_client_retry_configuration",
+    "enable_tcp_keepalive",
+    "tcp_keep_cnt",
+    "tcp_keep_idle",
+    "tcp_keep_intvl",
+    "worker_pods_queued_check_interval",
 )
 """Options of ``[kubernetes_executor]`` that this package's executor does not need; see docs/kubernetes.md."""
 

@@ -177,3 +177,10 @@ def test_a_default_queue_in_a_variable_counts_before_the_file() -> None:
     options = read_ini("[operators]\ndefault_queue = default\n", "a.cfg")
     old = read_old(options, {"AIRFLOW__CELERY__DEFAULT_QUEUE": "etl"}, "a.cfg")
     assert old.default_queue == "etl"
+
+
+@pytest.mark.parametrize("package", ["airflow.executors", "airflow.contrib.executors"])
+def test_executors_of_airflow_1_are_known_by_their_paths(package: str) -> None:
+    """Airflow 3 has neither module."""
+    (entry,) = read_entries(f"{package}.kubernetes_executor.KubernetesExecutor", False)
+    assert entry.kind is Kind.KUBERNETES

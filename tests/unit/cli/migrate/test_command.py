@@ -173,6 +173,15 @@ class TestDags:
         assert [row["queue"] for row in found["dags"]] == ["q"]
         assert [row["what"] for row in found["unread"]] == ["cannot be read (No such file or directory)"]
 
+    def test_names_cannot_act_on_the_terminal(
+        self, tmp_path: Path, config: Callable[[str], str], run: Run
+    ) -> None:
+        """Control characters, signs that turn the direction of writing, and file names that are no UTF-8."""
+        (tmp_path / "z\udcff.py").write_text("O(queue='a\\x1b[31m\\u202e')\n")
+        text = run("migrate", "--config", config(""), "--dags", str(tmp_path)).out
+        assert 'queue="a\\x1b[31m\\u202e"' in text
+        assert "z\\udcff.py:1" in text
+
     def test_long_lists_are_cut_for_people(
         self, tmp_path: Path, config: Callable[[str], str], run: Run
     ) -> None:
