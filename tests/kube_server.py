@@ -404,7 +404,9 @@ def executor_options(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Serve an empty Kubernetes API until interrupted.")
+    parser = argparse.ArgumentParser(
+        prog="./dev/kube-server", description="Serve an empty Kubernetes API until interrupted."
+    )
     parser.add_argument("--kubeconfig", type=Path, help="write the admin's kubeconfig to this file")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -67,11 +67,13 @@ _ARG_DAGS = _arg(
 _TEAM: tuple[Arg, ...] = (_ARG_TEAM,) if AIRFLOW_V_3_2_PLUS else ()
 
 
-def _command(name: str, help_: str, description: str, *args: Arg) -> ActionCommand:
+def _command(
+    name: str, help_: str, description: str, *args: Arg, exit_codes: str = _EXIT_CODES
+) -> ActionCommand:
     return ActionCommand(
         name=name,
         help=help_,
-        description=f"{description} {_EXIT_CODES}",
+        description=f"{description} {exit_codes}",
         func=lazy_load_command(f"airflow_dispatch_provider.cli.commands.{name}"),
         args=(*args, ARG_OUTPUT, ARG_VERBOSE),
     )
@@ -131,6 +133,7 @@ DISPATCH_COMMANDS = (
         _ARG_IGNORE_ENVIRONMENT,
         _ARG_CORE_EXECUTOR,
         _ARG_DAGS,
+        exit_codes="Exit codes: 0 it was printed, 1 what it was given cannot be read, 2 wrong usage.",
     ),
 )
 

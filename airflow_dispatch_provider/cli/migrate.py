@@ -14,13 +14,13 @@ from rich.progress import track
 
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.airflow_options import installed_target, missing
+from airflow_dispatch_provider.cli.migration_text import render
 from airflow_dispatch_provider.exceptions import MigrationError
 from airflow_dispatch_provider.migration.dag_files import scan_source
 from airflow_dispatch_provider.migration.findings import class_paths
 from airflow_dispatch_provider.migration.old import read_old
 from airflow_dispatch_provider.migration.options import Key, Option, read_ini
 from airflow_dispatch_provider.migration.report import make_report
-from airflow_dispatch_provider.migration.text import render
 from airflow_dispatch_provider.migration.uses import Scan, Unread, Use
 
 
@@ -30,12 +30,21 @@ def run(args: Namespace) -> int:
     environ = {} if args.ignore_environment else os.environ
     old = read_old(options, environ, source, args.executor)
     target = installed_target()
-    report = make_report(old, _scan(args.dags), target, missing(class_paths(old.options)))
+    in_use = source is not None and Path(source).resolve() == Path(AIRFLOW_CONFIG).resolve()
+    report = make_report(old, _scan(args.dags), target, missing(class_paths(old.options)), in_use)
     if args.output in output.STRUCTURED:
         output.show_object(report.data(), args.output)
     else:
-        print(render(report))
+        print(_printable(render(report)))
     return 0
+
+
+def _printable(text: str) -> str:
+    """Names of queues and files may hold what a terminal obeys, or what has no place in UTF-8."""
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode()
+        for sign in text
+    )
 
 
 def _options(config: str | None) -> tuple[dict[Key, Option], str | None]:

@@ -19,7 +19,8 @@ Given = dict[str, ast.expr]
 
 def scan_source(source: bytes, name: str) -> tuple[list[Use], list[Unread]]:
     """What one Python file says: keyword arguments of every call (operators, ``@task(...)``, ``.override(...)``,
-    ``.partial(...)``, ``dict(...)``), keys of every dict (``default_args``), and ``x["queue"] = ...``.
+    ``.partial(...)``, ``dict(...)``), keys of every dict (``default_args``), ``x["queue"] = ...``, ``x.queue = ...``,
+    attributes of classes, ``setattr`` and ``setdefault``.
 
     A name that is given one text at the top of the file, and nothing else anywhere in it, counts as that text. ``None``
     counts as not given. Never raises for a file that is no Python: that is something unread, too.
@@ -47,14 +48,41 @@ def scan_source(source: bytes, name: str) -> tuple[list[Use], list[Unread]]:
 
 def _given(node: ast.AST) -> Given:
     if isinstance(node, ast.Call):
-        return {word.arg: word.value for word in node.keywords if word.arg in NAMES}
+        return {word.arg: word.value for word in node.keywords if word.arg in NAMES} or _set_by_call(node)
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values, strict=True)
         return {name: value for key, value in pairs if (name := _name(key)) is not None}
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
-        name = _name(node.targets[0].slice)
-        return {} if name is None else {name: node.value}
-    return {}
+    if isinstance(node, ast.ClassDef):
+        return {name: value for statement in node.body for name, value in _set_by(statement, of_class=True)}
+    return dict(_set_by(node))
+
+
+def _set_by(statement: ast.AST, of_class: bool = False) -> Iterator[tuple[str, ast.expr]]:
+    """What an assignment sets.
+
+    :param of_class: whether it stands in a class, where a bare name is an attribute
+    """
+    if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or statement.value is None:
+        return
+    for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
+        name: str | None = None
+        if isinstance(target, ast.Name) and of_class:
+            name = target.id
+        elif isinstance(target, ast.Attribute) and not of_class:
+            name = target.attr
+        elif isinstance(target, ast.Subscript) and not of_class:
+            name = _name(target.slice)
+        if name in NAMES:
+            yield name, statement.value
+
+
+def _set_by_call(call: ast.Call) -> Given:
+    """``setattr(x, "queue", value)`` and ``x.setdefault("queue", value)``."""
+    function = getattr(call.func, "id", None) or getattr(call.func, "attr", None)
+    if function not in ("setattr", "setdefault") or len(call.args) < 2:
+        return {}
+    name = _name(call.args[-2])
+    return {} if name is None else {name: call.args[-1]}
 
 
 def _name(key: ast.expr | None) -> str | None:

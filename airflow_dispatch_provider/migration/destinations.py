@@ -139,13 +139,15 @@ def _remove(executor: str) -> str:
 
 def names_to_keep(plan: Plan, uses: Sequence[Use]) -> dict[str, str]:
     """The classes that keep every ``executor=`` of the Dags as it is, by its name: what is used, or without Dags what
-    may be. Empty where there is no choice to make by ``executor=``, or none of this package's classes stands for it."""
+    may be. A class can have one name only. Empty where there is no choice to make by ``executor=``, or none of this
+    package's classes stands for it."""
     used = {use.executor for use in uses if use.executor is not None}
     named = [backend for backend in plan.main.backends if backend.names]
     if not used and len(named) > 1:
         used = {min(backend.names, key=len) for backend in named}
-    return {
-        name: f"{OURS}.by_name.{backend.executor}"
-        for name in sorted(used)
+    names = {
+        backend.executor: name
+        for name in sorted(used, reverse=True)
         if (backend := plan.main.named(name)) and backend.kind in BY_NAME
     }
+    return {name: f"{OURS}.by_name.{executor}" for executor, name in sorted(names.items())}

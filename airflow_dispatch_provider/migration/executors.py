@@ -15,6 +15,7 @@ ROUTER = f"{OURS}.dispatch_executor.DispatchExecutor"
 
 _OF_AIRFLOW = (
     "airflow.executors.",
+    "airflow.contrib.executors.",
     "airflow.providers.celery.executors.",
     "airflow.providers.cncf.kubernetes.executors.",
 )

@@ -21,6 +21,11 @@ _NO_EFFECT = (
     "pod_creation_max_concurrency",
     "task_publish_max_retries",
     "api_client_retry_configuration",
+    "enable_tcp_keepalive",
+    "tcp_keep_cnt",
+    "tcp_keep_idle",
+    "tcp_keep_intvl",
+    "worker_pods_queued_check_interval",
 )
 """Options of ``[kubernetes_executor]`` that this package's executor does not need; see docs/kubernetes.md."""
 
@@ -164,8 +169,8 @@ def _deployment(now: _Situation) -> Rows:
     )
     yield (
         now.scan is not None and not now.scan.resolved,
-        "Queues that are computed, or come out of a **dictionary: `airflow dispatch migrate --dags` without a folder"
-        " reads what they came to in the metadata database.",
+        "Queues that are computed, or that a call takes from a dictionary (`**kwargs`): `airflow dispatch migrate"
+        " --dags` without a folder reads what they came to in the metadata database.",
     )
     yield (
         Kind.CELERY in now.kinds,

@@ -124,6 +124,16 @@ def queued_timeout(options: Options, target: Target) -> str | None:
     return f"{max(*old, default if new is None else _number(new)):g}"
 
 
+def not_judged(options: Options, target: Target) -> Iterator[str]:
+    """What cannot be told of ``[kubernetes]`` without the provider that describes ``[kubernetes_executor]``."""
+    names = [option.name for option in options.values() if _is_of_kubernetes(option, target)]
+    if names and "kubernetes_executor" not in target.sections:
+        yield (
+            f"What became of these options of [kubernetes]: {', '.join(names)}. Airflow's Kubernetes provider, which"
+            " describes them, is not installed here: install it, and run this command again."
+        )
+
+
 def class_paths(options: Options) -> frozenset[str]:
     """The import paths in values that begin with ``airflow.``, with a dot before the last part. Those of providers are
     left out: the provider may be installed elsewhere."""
@@ -188,7 +198,8 @@ def _finding(option: Option, options: Options, target: Target, missing: Set[str]
     if key in target.moves and key not in target.options:
         return _moved(option, options, target) or _value(option, target, missing)
     if section == "kubernetes":
-        return _kubernetes(option, options, target)
+        known = key[0] in target.sections
+        return _renamed(option, key if key in target.options else None, options, target) if known else None
     if _unknown(option, target):
         return _renamed(option, _elsewhere(key, target), options, target)
     return _value(option, target, missing)
@@ -219,12 +230,8 @@ def _timeout(option: Option, options: Options, target: Target) -> Finding:
     return Finding(option.label, "remove", None, f"[scheduler] task_queued_timeout = {value} stands for it")
 
 
-def _kubernetes(option: Option, options: Options, target: Target) -> Finding:
-    key = _today(option)
-    if key[0] not in target.sections:
-        why = "if it exists there: ask again with the Kubernetes provider installed"
-        return Finding(option.label, "rename", _label(key, option), why)
-    return _renamed(option, key if key in target.options else None, options, target)
+def _is_of_kubernetes(option: Option, target: Target) -> bool:
+    return option.section == "kubernetes" and _today(option) not in target.moves
 
 
 def _unknown(option: Option, target: Target) -> bool:
@@ -255,9 +262,14 @@ def _renamed(option: Option, to: Key | None, options: Options, target: Target) -
         return Finding(
             option.label, "remove", None, f"the default of Airflow 2; [{new[0]}] {new[1]} has another"
         )
-    if new in options:
+    if new in options and not _wins(option, options[new]):
         return Finding(option.label, "remove", None, f"{options[new].label} is set, too")
     return Finding(option.label, "rename", _label(new, option), f"the name in Airflow {target.version}")
+
+
+def _wins(old: Option, new: Option) -> bool:
+    """Whether the old name counts though the new one is set: Airflow asks variables of either name before the file."""
+    return old.variable is not None and new.variable is None
 
 
 def _ending(option: Option) -> str:

@@ -104,8 +104,13 @@ def read_old(
 
 
 def _get(options: Options, *keys: tuple[str, str]) -> str | None:
-    """The first of these options that is set."""
-    return next((options[key].value.strip() for key in keys if key in options), None)
+    """The first of these options that is set; variables count before the file, whatever their names."""
+    found = [options[key] for key in keys if key in options]
+    return next((option.value.strip() for option in sorted(found, key=_is_of_file)), None)
+
+
+def _is_of_file(option: Option) -> bool:
+    return option.variable is None
 
 
 def _kubernetes_queue(options: Options, kind: Kind) -> str:
@@ -118,5 +123,7 @@ def _parallelism(option: Option | None) -> int:
         return DEFAULT_PARALLELISM
     text = option.value.partition("#")[0].strip()
     if not text.isdecimal():
-        raise MigrationError(f"{option.label} is not a whole number of 0 or more. Correct it.")
+        raise MigrationError(
+            f"{option.label} is not a whole number of 0 or more: found {text!r}. Correct it."
+        )
     return int(text)

@@ -6,7 +6,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from configparser import ConfigParser, DuplicateOptionError, DuplicateSectionError, Error, ParsingError
+from configparser import (
+    ConfigParser,
+    DuplicateOptionError,
+    DuplicateSectionError,
+    Error,
+    InterpolationError,
+    ParsingError,
+    RawConfigParser,
+)
 from dataclasses import dataclass, field
 from string import Template
 
@@ -48,16 +56,26 @@ def read_ini(text: str, name: str) -> dict[Key, Option]:
 
     :param name: how the file is called in messages
     """
-    parser = ConfigParser(interpolation=None)
+    values, names = ConfigParser(), RawConfigParser(default_section="")
     try:
-        parser.read_string(text)
+        values.read_string(text)
+        names.read_string(text)
     except Error as error:
         raise MigrationError(f"{name} is no airflow.cfg: {_mistake(error)}") from None
     return {
-        (section.lower(), option): Option(section.lower(), option, value.replace("%%", "%"))
-        for section in parser.sections()
-        for option, value in parser.items(section)
+        (section, option): Option(section, option, _interpolated(values, section, option))
+        for section in names.sections()
+        if section == section.lower()  # Airflow asks for no other
+        for option in names.options(section)
     }
+
+
+def _interpolated(parser: ConfigParser, section: str, option: str) -> str:
+    """With the options that ``%(name)s`` names; as it stands where that is not possible."""
+    try:
+        return parser.get(section, option)
+    except InterpolationError:
+        return parser.get(section, option, raw=True).replace("%%", "%")
 
 
 def _mistake(error: Error) -> str:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
 from itertools import chain, count
@@ -144,14 +144,19 @@ def _backends(entries: Sequence[Entry], slots: int) -> tuple[Backend, ...]:
             if not name or (entry.alias and not entry.kind.hybrid):
                 name = backend_name(entry)
             elif (same := found.get(name)) is not None and same.executor == executor:
-                found[name] = Backend(name, executor, kind, same.slots, same.names | names)
+                most = max(same.slots, _slots(kind, slots))
+                found[name] = Backend(name, executor, kind, most, same.names | names)
                 continue
             name = _free(name, found)
-            found[name] = Backend(name, executor, kind, 1 if kind.one_at_a_time else slots, names)
+            found[name] = Backend(name, executor, kind, _slots(kind, slots), names)
     return tuple(found.values())
 
 
-def _free(name: str, taken: dict[str, Backend]) -> str:
+def _slots(kind: Kind, slots: int) -> int:
+    return 1 if kind.one_at_a_time else slots
+
+
+def _free(name: str, taken: Container[str | None]) -> str:
     names = chain([name], (f"{name}-{number}" for number in count(2)))
     return next(name for name in names if name not in taken)
 
@@ -202,13 +207,14 @@ def _without_queue(section: Section) -> Iterator[Backend]:
 
 
 def _own_queue(backend: Backend, section: Section, old: OldConfig, uses: Sequence[Use]) -> str:
-    """A queue of its own for a backend: a name that no task of another backend has."""
+    """A queue of its own for a backend: a name that no task of another backend has.
+
+    Not the backend's own name: where Dags were not looked at, tasks may well have such a queue, and run elsewhere.
+    """
     taken = {use.queue for use in uses if before(section, old, use) != backend}
     taken |= {old.queues[entry.kind] for entry in old.entries if entry.kind.hybrid}
     taken.add(old.default_queue)
-    numbered = (f"{backend.name}-{number}" for number in count(2))
-    names = chain([backend.name, f"{backend.name}-executor"], numbered)
-    return next(name for name in names if name not in taken)
+    return _free(f"{backend.name}-executor", taken)
 
 
 def _always_with_one_executor(section: Section, old: OldConfig, uses: Sequence[Use]) -> dict[str, str]:

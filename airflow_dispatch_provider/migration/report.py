@@ -22,6 +22,7 @@ from airflow_dispatch_provider.migration.findings import (
     Target,
     findings,
     not_for_update,
+    not_judged,
     over_several_lines,
     queued_timeout,
 )
@@ -60,6 +61,9 @@ class Report:
     """Value by option, of those that the answer rests on."""
 
     source: str | None
+    in_use: bool
+    """Whether that file is the one that Airflow itself reads here."""
+
     ready: bool
     """The router is configured already: nothing is to be done."""
 
@@ -81,6 +85,12 @@ class Report:
     by_name: str | None
     """``[core] executor`` with which Dags may go on saying ``executor=``."""
 
+    by_name_lacks: tuple[str, ...]
+    """What ``executor=`` in Dags has to be changed even with that."""
+
+    behind: str | None
+    """The executor that stands before the router, which then is not the default one."""
+
     changes: tuple[str, ...]
     unknown: tuple[str, ...]
     options: tuple[Finding, ...]
@@ -97,18 +107,21 @@ class Report:
 
     dags: tuple[Destination, ...]
     unread: tuple[Unread, ...]
-    extras: str
-    """What to install."""
+    providers: tuple[str, ...]
+    """The packages of Airflow that the backends need."""
 
     def data(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self)
 
 
-def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[str]) -> Report:
+def make_report(
+    old: OldConfig, scan: Scan | None, target: Target, missing: Set[str], in_use: bool = True
+) -> Report:
     """
     :param scan: None: Dags were not looked at
     :param missing: import paths in values which the target does not have
+    :param in_use: whether ``old`` was read from the file that Airflow itself reads here
     """
     uses = () if scan is None else scan.uses
     ready = any(entry.is_router for entry in old.entries)
@@ -121,6 +134,7 @@ def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[
         airflow=target.version,
         read=_read(old),
         source=old.source,
+        in_use=in_use,
         ready=ready,
         beside=tuple(entry.path for entry in old.entries if ready and not entry.is_router),
         configuration="\n\n".join(lines) or None,
@@ -128,15 +142,17 @@ def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[
         variables=_variables(old, ready, timeout),
         one_line=None if ready or plan.one_line is None else core_lines(plan.one_line, plan.parallelism),
         by_name=None if ready else _by_name(plan, scan),
+        by_name_lacks=() if ready else _without_name(plan, scan),
+        behind=None if not ready or old.entries[0].is_router else old.entries[0].path,
         changes=() if ready else changes(old, plan, scan),
-        unknown=() if ready else unknowns(old, plan, scan),
+        unknown=(*(() if ready else unknowns(old, plan, scan)), *not_judged(old.options, target)),
         options=findings(old.options, target, missing),
         update_ignores=not_for_update(old.options, target),
         update_breaks=over_several_lines(old.options),
         scanned=None if scan is None else scan.source,
         dags=_destinations(old, plan, scan, ready),
         unread=() if scan is None else scan.unread,
-        extras=_extras(plan),
+        providers=_providers(plan),
     )
 
 
@@ -178,11 +194,15 @@ def _by_name(plan: Plan, scan: Scan | None) -> str | None:
     return ",\n    ".join([plan.executor, *(f"{name}:{path}" for name, path in kept.items())])
 
 
-def _extras(plan: Plan) -> str:
+def _without_name(plan: Plan, scan: Scan | None) -> tuple[str, ...]:
+    """What Dags call executors, beside the names that they may keep."""
+    uses = () if scan is None else scan.uses
+    kept = names_to_keep(plan, uses)
+    said = {use.executor for use in uses if use.executor is not None}
+    return tuple(sorted(said - kept.keys())) if kept else ()
+
+
+def _providers(plan: Plan) -> tuple[str, ...]:
     kinds = {backend.kind for section in plan.sections for backend in section.backends}
-    names = [
-        name
-        for name, kind in (("celery", Kind.CELERY), ("cncf.kubernetes", Kind.KUBERNETES))
-        if kind in kinds
-    ]
-    return f"airflow-dispatch-provider[{','.join(names)}]" if names else "airflow-dispatch-provider"
+    needed = {Kind.CELERY: "celery", Kind.KUBERNETES: "cncf-kubernetes"}
+    return tuple(f"apache-airflow-providers-{name}" for kind, name in needed.items() if kind in kinds)

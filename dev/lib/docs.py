@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -49,6 +50,8 @@ the `DispatchExecutor`; on later versions as soon as the package is installed.
 _REASONS_BEGIN = "<!-- reasons: made by ./dev/docs from routing/reasons.py -->\n"
 _REASONS_END = "<!-- end of reasons -->\n"
 
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
+
 _PARTS = {
     "RoutingFile": "The file as a whole",
     "BackendSettings": "A backend",
@@ -71,7 +74,7 @@ def main() -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(wanted[path])
         say(f"wrote {path.relative_to(REPO)}")
-    return _build() if options.build else 0
+    return build_site() if options.build else 0
 
 
 def _parse() -> argparse.Namespace:
@@ -83,10 +86,11 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _build() -> int:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+def build_site(checkout: Path = REPO, *options: str) -> int:
+    """Returns the exit code of mkdocs, which is not 0 for a dead link. Its --quiet would make --strict do nothing."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", *options]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    return subprocess.run(command, cwd=REPO, env=environment, check=False).returncode
+    return subprocess.run(command, cwd=checkout, env=environment, check=False).returncode
 
 
 def _generated() -> Iterator[tuple[Path, str]]:
@@ -141,7 +145,7 @@ def _flags(arg: Any) -> str:
 
 
 def _help(arg: Any) -> str:
-    help_ = " ".join(str(arg.kwargs.get("help", "")).split()).replace("|", "\\|")
+    help_ = " ".join(_markdown(str(arg.kwargs.get("help", ""))).split()).replace("|", "\\|")
     return f"{help_} (required)" if arg.kwargs.get("required") else help_
 
 
@@ -203,7 +207,10 @@ def _cell(field: Mapping[str, Any]) -> str:
 
 
 def _markdown(text: str) -> str:
-    return text.strip().replace("``", "`")
+    """Options such as --dag-id as code, so that no browser breaks them after a hyphen."""
+    prose_and_code = text.strip().replace("``", "`").split("`")
+    prose_and_code[::2] = (_OPTION.sub(r"`\g<0>`", prose) for prose in prose_and_code[::2])
+    return "`".join(prose_and_code)
 
 
 def _paragraph(text: str) -> str:

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,9 @@ from support import require
 
 from .browser import Scheme, Site, find_browser, look, serving
 
+sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
+from docs import build_site
+
 ROOT = Path(__file__).parents[3]
 PHONE, SCREEN = 390, 1400
 SCHEMES: tuple[Scheme, ...] = ("default", "slate")
@@ -27,9 +29,7 @@ Seen = list[dict[str, Any]]
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=120)
+    assert build_site(ROOT, "--site-dir", str(folder)) == 0
     with serving(folder, (PHONE, SCREEN)) as site:
         yield site
 
@@ -40,6 +40,17 @@ def seen(request: pytest.FixtureRequest, site: Site, tmp_path_factory: pytest.Te
     require(browser is not None, "needs a browser: apt-get install chromium")
     assert browser is not None
     return look(browser, site, request.param, tmp_path_factory.mktemp("profile"))
+
+
+@pytest.mark.parametrize("added", ["[gone](gone.md)", "[gone](routing.md#gone)"])
+def test_a_dead_link_fails_the_build(added: str, tmp_path: Path) -> None:
+    """To a page that is not there, and to a heading that is not there."""
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    assert build_site(tmp_path) == 0
+    with (tmp_path / "docs" / "index.md").open("a") as page:
+        page.write(f"\n{added}\n")
+    assert build_site(tmp_path) != 0
 
 
 def test_every_page_is_looked_at_on_a_phone_and_on_a_screen(site: Site, seen: Seen) -> None:

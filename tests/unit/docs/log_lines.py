@@ -14,6 +14,8 @@ import airflow_dispatch_provider
 PACKAGE = Path(airflow_dispatch_provider.__file__).parent
 METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 _PLACEHOLDER = re.compile(r"%(?:\.\d+)?[srdf]")
+_VALUE = r"(?:'?<[^<>]+>'?(?:\.? <[^<>]+>)*|\.\.\.)"
+_PLACEHOLDERS = re.compile(rf"(?:{_PLACEHOLDER.pattern})+")
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,11 @@ class LogLine:
         return not self.levels <= {"DEBUG", "INFO"}
 
     def may_read(self, text: str) -> bool:
-        pieces = map(re.escape, _PLACEHOLDER.split(" ".join(self.template.split())))
-        return re.fullmatch(".+".join(pieces), text) is not None
+        """Whether a page may quote it so: with ``<...>`` for each value, or ``...``. What the line begins with may be
+        in other words, since that names what it is about."""
+        subject, *pieces = map(re.escape, _PLACEHOLDERS.split(" ".join(self.template.split())))
+        values = "".join(f"{_VALUE}{piece}" for piece in pieces[not subject :])
+        return re.fullmatch((subject or f".+{pieces[0]}") + values, text) is not None
 
 
 def log_lines() -> list[LogLine]:

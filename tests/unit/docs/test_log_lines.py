@@ -110,3 +110,18 @@ def test_every_event_is_listed(event: str) -> None:
 def test_quoted_events_use_the_words_of_their_reason(page: Path) -> None:
     for name, words in re.findall(r'"reason": "(\w+)",\s+"detail": "([^"]+)"', page.read_text()):
         assert Reason(name).words == words
+
+
+@pytest.mark.parametrize(
+    ("quote", "may"),
+    [
+        ("Worker <name> failed: <error>", True),
+        ("Worker <name> failed: ...", True),
+        ("Worker <name> failed: because of the weather", False),
+        ("Worker seven failed: <error>", False),
+        ("Worker <name> died: <error>", False),
+    ],
+)
+def test_a_quote_writes_each_value_as_one(quote: str, may: bool) -> None:
+    """Words of a page in the place of a value would pass for whatever the code says."""
+    assert LogLine("f:1", "Worker %s failed: %s%s", frozenset({"ERROR"})).may_read(quote) == may

@@ -113,3 +113,27 @@ def test_warnings_of_the_source_are_not_shown(recwarn: pytest.WarningsRecorder) 
 def test_nothing_is_run() -> None:
     """Source that would fail or do harm is only read."""
     assert found("raise SystemExit\nO(queue='q')") == [("q", None)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "task.queue = 'x'",
+        "task.queue: str = 'x'",
+        "a['y'] = a['queue'] = 'x'",
+        "a['queue']: str = 'x'",
+        "class Heavy(Operator):\n    queue = 'x'",
+        "class Heavy(Operator):\n    queue: str = 'x'",
+        "setattr(task, 'queue', 'x')",
+        "args.setdefault('queue', 'x')",
+    ],
+)
+def test_what_is_set_afterwards_counts(source: str) -> None:
+    """Attributes, keys of dicts and classes of the user's own."""
+    uses, unread = scan_source(source.encode(), "f")
+    assert ([use.queue for use in uses], unread) == (["x"], [])
+
+
+def test_a_variable_is_no_queue_of_a_task() -> None:
+    """What it is used for counts, where it is used."""
+    assert scan_source(b"queue = 'x'\n", "f") == ([], [])

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from airflow_dispatch_provider.migration.findings import (
@@ -11,6 +13,7 @@ from airflow_dispatch_provider.migration.findings import (
     class_paths,
     findings,
     not_for_update,
+    not_judged,
     over_several_lines,
     queued_timeout,
 )
@@ -57,6 +60,25 @@ def file_of(section: str, name: str, value: str = "x") -> dict[Key, Option]:
 
 def said(options: dict[Key, Option], missing: frozenset[str] = frozenset()) -> list[tuple[str, str | None]]:
     return [(finding.do, finding.to or finding.why) for finding in findings(options, TARGET, missing)]
+
+
+def test_a_variable_with_an_old_name_counts_before_the_file() -> None:
+    """Removing it would put the file's value in force."""
+    variable = from_environment({"AIRFLOW__KUBERNETES__NAMESPACE": "prod"})
+    in_file = file_of("kubernetes_executor", "namespace", "default")
+    assert said({**in_file, **variable}) == [("rename", "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE")]
+    both = {**variable, **from_environment({"AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE": "prod"})}
+    assert [do for do, _ in said(both)] == ["remove"]
+
+
+def test_options_of_kubernetes_are_not_judged_without_its_provider() -> None:
+    """Which of them exist is known where the provider is installed; there nothing is left open."""
+    bare = replace(TARGET, options={("core", "executor"): "LocalExecutor"})
+    options = file_of("kubernetes", "dags_in_image")
+    (said_of_it,) = not_judged(options, bare)
+    assert "options of [kubernetes]: dags_in_image. Airflow's Kubernetes provider" in said_of_it
+    assert findings(options, bare, frozenset()) == ()
+    assert [*not_judged(options, TARGET)] == []
 
 
 NO_SUCH = "Airflow 3.9 describes no such option"

@@ -8,6 +8,7 @@ from configparser import ConfigParser
 
 import pytest
 
+from airflow_dispatch_provider.cli.migration_text import render
 from airflow_dispatch_provider.migration.destinations import (
     Destination,
     destinations,
@@ -23,7 +24,6 @@ from airflow_dispatch_provider.migration.old import OldConfig, read_old
 from airflow_dispatch_provider.migration.options import expand, read_ini
 from airflow_dispatch_provider.migration.plan import Plan, make_plan
 from airflow_dispatch_provider.migration.report import make_report
-from airflow_dispatch_provider.migration.text import render
 from airflow_dispatch_provider.migration.uses import Scan, Use
 
 ECS = "airflow.providers.amazon.aws.executors.ecs.AwsEcsExecutor"
@@ -48,6 +48,7 @@ class TestBackends:
             ("LocalKubernetesExecutor", {"local": 10, "kubernetes": 10}, "local"),
             ("SequentialExecutor", {"local": 1}, "local"),
             ("DebugExecutor", {"local": 1}, "local"),
+            ("SequentialExecutor,LocalExecutor", {"local": 10}, "local"),
             ("KubernetesExecutor,LocalExecutor", {"kubernetes": 10, "local": 10}, "kubernetes"),
             ("CeleryKubernetesExecutor,KubernetesExecutor", {"celery": 10, "kubernetes": 10}, "celery"),
             (f"LocalExecutor,local:{ECS}", {"local": 10, "local-2": 10}, "local"),
@@ -128,31 +129,32 @@ class TestRoutes:
         routes = json.loads(expand(parser["dispatch"]["routes"], {"HOME": "/root"}))
         assert routes == [{"queue": queue, "to": ["kubernetes"]}]
 
-    def test_others_get_a_queue_of_their_name(self) -> None:
+    def test_others_get_a_queue_that_no_task_had(self) -> None:
         """What `executor=` reached before; workers that go by the queue are told the default one."""
         assert make_plan(old(f"LocalExecutor,KubernetesExecutor,{ECS}")).main.routes == (
-            {"queue": "kubernetes", "to": ["kubernetes"]},
-            {"queue": "aws-ecs", "to": [{"backend": "aws-ecs", "queue": "default"}]},
+            {"queue": "kubernetes-executor", "to": ["kubernetes"]},
+            {"queue": "aws-ecs-executor", "to": [{"backend": "aws-ecs", "queue": "default"}]},
         )
 
     @pytest.mark.parametrize(
         ("queues", "own"),
         [
-            (["x"], "kubernetes"),
+            ([], "kubernetes-executor"),
             (["kubernetes"], "kubernetes-executor"),
-            (["kubernetes", "kubernetes-executor"], "kubernetes-2"),
+            (["kubernetes", "kubernetes-executor"], "kubernetes-executor-2"),
         ],
     )
     def test_a_queue_in_use_keeps_its_meaning(self, queues: list[str], own: str) -> None:
-        """The name for a backend is one that no task of another backend has."""
+        """The name for a backend is one that no task of another backend has, whether Dags were looked at or not."""
         uses = [Use("f:1", queue) for queue in queues]
         plan = make_plan(old("CeleryExecutor,KubernetesExecutor"), uses)
         assert [backend.queue for backend in plan.main.backends] == [None, own]
 
-    def test_a_default_queue_is_never_taken(self) -> None:
+    @pytest.mark.parametrize("name", ["default", "default-executor"])
+    def test_a_default_queue_is_never_taken(self, name: str) -> None:
         """A backend called like the default queue does not get all tasks."""
-        plan = make_plan(old(f"LocalExecutor,default:{ECS}"))
-        assert plan.main.routes[0]["queue"] == "default-executor"
+        plan = make_plan(old(f"LocalExecutor,default:{ECS}", f"[operators]\ndefault_queue = {name}\n"))
+        assert plan.main.routes[0]["queue"] in {"default-executor", "default-executor-2"} - {name}
 
     def test_a_queue_that_always_came_with_one_executor_gets_a_route(self) -> None:
         """Such Dags go on as they are; a queue used with several executors cannot."""
@@ -164,7 +166,11 @@ class TestRoutes:
             Use("f:5", "c"),
         ]
         plan = make_plan(old(f"CeleryExecutor,KubernetesExecutor,{ECS}"), uses)
-        assert [route["queue"] for route in plan.main.routes] == ["a", "kubernetes", "aws-ecs"]
+        assert [route["queue"] for route in plan.main.routes] == [
+            "a",
+            "kubernetes-executor",
+            "aws-ecs-executor",
+        ]
 
 
 class TestDestinations:
@@ -177,14 +183,14 @@ class TestDestinations:
                 Use("f:1", None, "KubernetesExecutor"),
                 "kubernetes",
                 "celery",
-                'write queue="kubernetes" instead',
+                'write queue="kubernetes-executor" instead',
             ),
             (Use("f:1", "a", "KubernetesExecutor"), "kubernetes", "kubernetes", "its queue leads there"),
             (Use("f:1", "default", "KubernetesExecutor"), "kubernetes", "celery", 'instead of executor="Kub'),
             (Use("f:1", None, "NoExecutor"), None, "celery", "has none of that name"),
-            (Use("f:1", None, "spare"), "spare", "celery", 'write queue="spare" instead'),
-            (Use("f:1", None, ECS), "spare", "celery", 'write queue="spare" instead'),
-            (Use("f:1", None, "AwsEcsExecutor"), "spare", "celery", 'write queue="spare" instead'),
+            (Use("f:1", None, "spare"), "spare", "celery", 'write queue="spare-executor" instead'),
+            (Use("f:1", None, ECS), "spare", "celery", 'write queue="spare-executor" instead'),
+            (Use("f:1", None, "AwsEcsExecutor"), "spare", "celery", 'write queue="spare-executor" instead'),
         ],
     )
     def test_of_several_executors(self, use: Use, ran_on: str | None, goes_to: str, do: str) -> None:
@@ -200,7 +206,10 @@ class TestDestinations:
         uses = [Use("f:1", "b"), Use("f:2", "b", "KubernetesExecutor")]
         config = old("CeleryExecutor,KubernetesExecutor")
         found = destinations(make_plan(config, uses), config, uses)[1]
-        assert 'write queue="kubernetes" instead of executor="KubernetesExecutor" and queue="b"' in found.do
+        assert (
+            'write queue="kubernetes-executor" instead of executor="KubernetesExecutor" and queue="b"'
+            in found.do
+        )
         assert "dag_id" in found.do
 
     def test_the_default_by_name_with_a_queue_that_leads_elsewhere(self) -> None:
@@ -228,6 +237,11 @@ class TestDestinations:
             ("CeleryExecutor,KubernetesExecutor", [], {"CeleryExecutor", "KubernetesExecutor"}),
             ("CeleryExecutor,KubernetesExecutor", [Use("f:1", None, "CeleryExecutor")], {"CeleryExecutor"}),
             ("CeleryExecutor,k8s:KubernetesExecutor", [Use("f:1", None, "k8s")], {"k8s"}),
+            (
+                "CeleryExecutor,k8s:KubernetesExecutor",
+                [Use("f:1", None, "k8s"), Use("f:2", None, "KubernetesExecutor")],
+                {"KubernetesExecutor"},
+            ),
             ("CeleryExecutor,a.b.EcsExecutor", [Use("f:1", None, "EcsExecutor")], set()),
             ("CeleryExecutor", [], set()),
         ],
@@ -235,6 +249,15 @@ class TestDestinations:
     def test_the_names_that_dags_may_keep(self, executors: str, uses: list[Use], names: set[str]) -> None:
         """Those that they use; without Dags all that they may. Only where a class hands over to the router."""
         assert names_to_keep(make_plan(old(executors), uses), uses).keys() == names
+
+
+def test_a_class_has_one_name_and_the_others_have_to_go() -> None:
+    """Airflow refuses a class that is listed twice."""
+    scan = Scan("Dags", False, (Use("f:1", None, "k8s"), Use("f:2", None, "KubernetesExecutor")))
+    report = make_report(old("CeleryExecutor,k8s:KubernetesExecutor"), scan, NOTHING_KNOWN, frozenset())
+    assert (report.by_name or "").count("by_name.KubernetesExecutor") == 1
+    assert report.by_name_lacks == ("k8s",)
+    assert 'must not say executor="k8s" any more' in " ".join(render(report).split())
 
 
 class TestRouterThatIsThere:

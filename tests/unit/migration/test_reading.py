@@ -35,6 +35,22 @@ class TestFile:
         assert said in str(caught.value)
         assert "hunter2" not in str(caught.value)
 
+    def test_values_may_name_other_options(self) -> None:
+        """As Airflow reads them; [DEFAULT] is for that, and is no option of any section."""
+        text = "[DEFAULT]\nhome = /opt\n[core]\nstage = prod\nqueue = %(stage)s-k8s\nfolder = %(home)s/dags\n"
+        options = read_ini(text, "a.cfg")
+        assert {option.label: option.value for option in options.values()} == {
+            "[core] stage": "prod",
+            "[core] queue": "prod-k8s",
+            "[core] folder": "/opt/dags",
+        }
+
+    def test_sections_in_capitals_are_not_read(self) -> None:
+        """Airflow asks for none of them."""
+        assert read_ini("[CORE]\nexecutor = CeleryExecutor\n[core]\nx = 1\n", "a.cfg").keys() == {
+            ("core", "x")
+        }
+
     def test_percent_signs_need_no_meaning(self) -> None:
         """Log formats with percent signs do not stop the reading; doubled ones are one."""
         options = read_ini("[logging]\nformat = [%%(asctime)s] %(message)s\n", "a.cfg")
@@ -154,3 +170,17 @@ def test_an_empty_value_is_no_value() -> None:
     """As in a file that lists every option; an empty variable stands over the file."""
     found = old("[core]\nexecutor = CeleryExecutor\n[secrets]\nbackend =\n", AIRFLOW__CORE__EXECUTOR="")
     assert (found.executor_option, found.options) == (None, {})
+
+
+def test_a_default_queue_in_a_variable_counts_before_the_file() -> None:
+    """Also under the name that it had in Airflow 1."""
+    options = read_ini("[operators]\ndefault_queue = default\n", "a.cfg")
+    old = read_old(options, {"AIRFLOW__CELERY__DEFAULT_QUEUE": "etl"}, "a.cfg")
+    assert old.default_queue == "etl"
+
+
+@pytest.mark.parametrize("package", ["airflow.executors", "airflow.contrib.executors"])
+def test_executors_of_airflow_1_are_known_by_their_paths(package: str) -> None:
+    """Airflow 3 has neither module."""
+    (entry,) = read_entries(f"{package}.kubernetes_executor.KubernetesExecutor", False)
+    assert entry.kind is Kind.KUBERNETES

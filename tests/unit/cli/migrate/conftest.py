@@ -16,6 +16,7 @@ from tests.unit.cli.migrate.cases import CASES, variables
 def _no_options(_no_configuration: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("AIRFLOW__")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "100")
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)

@@ -85,6 +85,22 @@ class TestFile:
         assert "Read: the environment; there is no airflow.cfg" in done.out
         assert "AIRFLOW__CORE__EXECUTOR  CeleryExecutor" in done.out
 
+    def test_that_is_not_in_use_is_updated_as_a_copy(
+        self, config: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`airflow config update` takes no file; unless told otherwise it changes the one that Airflow reads."""
+        path = config("[core]\nexecutor = CeleryExecutor\n")
+        given = run("migrate", "--config", path).out
+        assert (
+            f'`cp {path} airflow.new.cfg`\n   `AIRFLOW_CONFIG="$PWD/airflow.new.cfg" airflow config update'
+            in given
+        )
+        monkeypatch.setattr(migrate, "AIRFLOW_CONFIG", path)
+        for arguments in ([], ["--config", path]):
+            text = run("migrate", *arguments).out
+            assert "\n   `airflow config update --all-recommendations" in text
+            assert "airflow.new.cfg" not in text
+
 
 class TestEnvironment:
     @pytest.mark.parametrize(
@@ -157,6 +173,15 @@ class TestDags:
         assert [row["queue"] for row in found["dags"]] == ["q"]
         assert [row["what"] for row in found["unread"]] == ["cannot be read (No such file or directory)"]
 
+    def test_names_cannot_act_on_the_terminal(
+        self, tmp_path: Path, config: Callable[[str], str], run: Run
+    ) -> None:
+        """Control characters, signs that turn the direction of writing, and file names that are no UTF-8."""
+        (tmp_path / "z\udcff.py").write_text("O(queue='a\\x1b[31m\\u202e')\n")
+        text = run("migrate", "--config", config(""), "--dags", str(tmp_path)).out
+        assert 'queue="a\\x1b[31m\\u202e"' in text
+        assert "z\\udcff.py:1" in text
+
     def test_long_lists_are_cut_for_people(
         self, tmp_path: Path, config: Callable[[str], str], run: Run
     ) -> None:
@@ -176,6 +201,33 @@ def test_yaml_is_json_in_another_coat(config: Callable[[str], str], run: Run) ->
     assert yaml.safe_load(run(*arguments, "yaml").out) == run(*arguments, "json").json
 
 
+def test_a_router_that_is_there_leaves_nothing_to_put_in(config: Callable[[str], str], run: Run) -> None:
+    """No step speaks of lines or options that are not there."""
+    text = run("migrate", "--config", config(f"[core]\nexecutor = {ROUTER}\n")).out
+    assert "configured already: nothing has to be put into airflow.cfg." in text
+    assert [word for word in ("Put in", "pip install", "config update", "Restart") if word in text] == []
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_sentences_are_as_wide_as_the_terminal(
+    columns: int, config: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands keep their line, so that they can be copied."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = run("migrate", "--config", config("[core]\nexecutor = SequentialExecutor\n")).out
+    changes = text.partition("What changes")[2].partition("Then\n")[0].splitlines()
+    assert columns - 15 < max(map(len, changes)) <= columns
+
+
+def test_a_router_behind_another_executor_has_to_be_put_first(config: Callable[[str], str], run: Run) -> None:
+    """The first executor is the default one, so no queue leads to the router."""
+    text = " ".join(
+        run("migrate", "--config", config(f"[core]\nexecutor = CeleryExecutor,{ROUTER}\n")).out.split()
+    )
+    assert "names the router behind CeleryExecutor" in text
+    assert "configured already" not in text
+
+
 def test_it_writes_nothing(tmp_path: Path, config: Callable[[str], str], run: Run) -> None:
     """The folder of the configuration is as before."""
     path = config("[core]\nexecutor = CeleryKubernetesExecutor\n")
@@ -191,13 +243,16 @@ def test_names_in_json_stay(config: Callable[[str], str], run: Run) -> None:
     assert set(found) == {
         "airflow",
         "beside",
+        "behind",
         "by_name",
+        "by_name_lacks",
         "changes",
         "configuration",
         "dags",
-        "extras",
+        "in_use",
         "one_line",
         "options",
+        "providers",
         "read",
         "ready",
         "scanned",
@@ -210,6 +265,13 @@ def test_names_in_json_stay(config: Callable[[str], str], run: Run) -> None:
         "variables",
     }
     assert set(found["options"][0]) == {"option", "do", "to", "why"}
+
+
+def test_help_tells_its_own_exit_codes(run: Run) -> None:
+    """It judges no configuration, unlike `validate`."""
+    text = " ".join(run("migrate", "--help").out.split())
+    assert "1 what it was given cannot be read, 2 wrong usage" in text
+    assert "has mistakes" not in text
 
 
 def test_wrong_argument(run: Run) -> None:

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A report as text for people."""
+"""The report of ``airflow dispatch migrate`` as text for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from textwrap import fill
+from shlex import quote
 
+from airflow_dispatch_provider.cli.output import wrapped
 from airflow_dispatch_provider.migration.destinations import Destination
 from airflow_dispatch_provider.migration.findings import Finding
 from airflow_dispatch_provider.migration.report import Report
 
-_WIDTH = 100
 _PLACES = 5
 """How many places are listed of those that say the same."""
 
@@ -38,14 +38,7 @@ def _part(title: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def _paragraph(text: str, first: str = "") -> str:
-    return fill(
-        text,
-        _WIDTH,
-        initial_indent=first,
-        subsequent_indent=" " * len(first),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return wrapped(text, first, " " * len(first))
 
 
 def _item(text: str) -> str:
@@ -60,13 +53,24 @@ def _read(report: Report) -> str:
 
 
 def _ready(report: Report) -> str:
+    if report.behind is not None:
+        return _paragraph(
+            f"[core] executor names the router behind {report.behind}, so that is the default executor, and the"
+            " router gets no task by its queue. Put the router first."
+        )
     beside = ""
     if report.beside:
         names = ", ".join(report.beside)
         beside = (
             f" Beside it stand {names}, which only executor= in a Dag leads to; they can become backends."
         )
-    return _paragraph(f"The router is configured already.{beside}")
+    nothing = "" if _has_lines(report) else ": nothing has to be put into airflow.cfg"
+    return _paragraph(f"The router is configured already{nothing}.{beside}")
+
+
+def _has_lines(report: Report) -> bool:
+    """Whether there is anything to write into airflow.cfg, or to change there."""
+    return bool(report.configuration or report.options)
 
 
 def _configuration(report: Report) -> Iterator[str]:
@@ -84,6 +88,11 @@ def _configuration(report: Report) -> Iterator[str]:
     if report.by_name:
         lines = f"[core]\nexecutor = {report.by_name}"
         yield from _part("As long as Dags say executor=, with [dispatch] as above", iter([lines]))
+        if report.by_name_lacks:
+            names = ", ".join(f'executor="{name}"' for name in report.by_name_lacks)
+            yield _paragraph(
+                f"The Dags must not say {names} any more, since no executor of that name is left."
+            )
 
 
 def _options(found: Sequence[Finding]) -> Iterator[str]:
@@ -119,7 +128,7 @@ def _destination(found: Destination) -> str:
         f"goes to {found.goes_to} by route {found.route}" if found.goes_to else "goes where its queue leads"
     )
     same = found.ran_on == found.goes_to
-    ran = "" if same else f"; ran on {found.ran_on or 'an executor that is not configured'}"
+    ran = "" if same else f"; ran on {found.ran_on or 'no executor: none of that name is configured'}"
     places = ", ".join(found.places[:_PLACES])
     more = f" and {len(found.places) - _PLACES} more" if len(found.places) > _PLACES else ""
     lines = [(f"{said}: {goes}{ran}", "- "), (f"to do: {found.do}", "  "), (f"at: {places}{more}", "  ")]
@@ -127,21 +136,42 @@ def _destination(found: Destination) -> str:
 
 
 def _steps(report: Report) -> Iterator[str]:
-    breaks = ", ".join(report.update_breaks)
-    join = f" It breaks values of several lines: write {breaks} on one line first." if breaks else ""
-    update = (
-        f"Options that are not about executors; without --fix it only shows what it would do.{join}\n"
-        f"`airflow config update --fix --all-recommendations --ignore-option {','.join(report.update_ignores)}`"
-    )
     steps = (
-        f'pip install "{report.extras}" on every component.' * (not report.ready),
-        update * (report.source is not None),
-        "Put in the lines, and change the options, as said above; `config update` may have moved some of them.",
-        "With [dispatch]: `airflow dispatch validate`, and `airflow dispatch explain --queue QUEUE` for each queue.",
+        _install(report) * (not report.ready),
+        _update(report) * (report.source is not None and _has_lines(report)),
+        "Put in the lines, and change the options, as said above; `config update` may have moved some of them."
+        * _has_lines(report),
+        "With [dispatch]: `airflow dispatch validate`, and `airflow dispatch explain --queue QUEUE` for each queue."
+        * (not report.ready),
         "`airflow config lint` shows what is left of other options.",
-        "Restart the scheduler, the API server and the other components with the new configuration.",
+        "Restart the scheduler, the API server and the other components with the new configuration."
+        * _has_lines(report),
     )
     return (_step(f"{number}. ", step) for number, step in enumerate(filter(None, steps), start=1))
+
+
+def _install(report: Report) -> str:
+    if not report.providers:
+        return "Install this package on every component."
+    return (
+        "Install this package on every component, and the providers that its backends need:\n"
+        f"`pip install {' '.join(report.providers)}`"
+    )
+
+
+def _update(report: Report) -> str:
+    """Its command takes no file: for another one than that in use, a variable has to name a copy."""
+    breaks = ", ".join(report.update_breaks)
+    join = f" It breaks values of several lines: write {breaks} on one line first." if breaks else ""
+    update = f"airflow config update --all-recommendations --ignore-option {','.join(report.update_ignores)}"
+    about = f"Options that are not about executors. The command shows what it would do, and does it with --fix.{join}"
+    if report.in_use:
+        return f"{about}\n`{update}`\n`{update} --fix`"
+    copy = f"cp {quote(report.source or '')} airflow.new.cfg"
+    update = f'AIRFLOW_CONFIG="$PWD/airflow.new.cfg" {update}'
+    return (
+        f"{about} It works on the airflow.cfg in use, so name a copy:\n`{copy}`\n`{update}`\n`{update} --fix`"
+    )
 
 
 def _step(number: str, text: str) -> str:
