@@ -310,7 +310,7 @@ class _Search:
         """Routes of the same rank that may take what a queue's route would get: an exact name wins over a glob, a
         dag_id over none. At most some of each beginning."""
         starts = [start[:end] for end in sorted(self._lengths) if end <= len(start)] if kind[0] else [start]
-        found = []
+        found: list[int] = []
         for each in starts:
             next(self._steps)
             found += self._seen.get((*kind, each), ())[:_COMPARED]

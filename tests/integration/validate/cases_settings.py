@@ -185,10 +185,10 @@ OPTIONS = [
     case(
         "config_file and backends",
         "config_file = {home}/d.yaml",
-        "[dispatch] backends",
-        "is set, and so is config_file.",
+        "[dispatch] config_file",
+        "is set, and so is backends.",
         "",
-        "remove one of them",
+        "remove one or the others",
         cfg=airflow_cfg(backends=f'{{"a": {LOCAL}}}', routes=None, default=None, more="<>"),
         files={"d.yaml": f"backends: {{a: {LOCAL}}}"},
     ),
