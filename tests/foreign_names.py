@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from pkgutil import walk_packages
 from textwrap import dedent
@@ -427,12 +428,13 @@ def words_of_libraries() -> frozenset[str]:
     return frozenset(words)
 
 
+PYTHONS = (str, bytes, dict, list, set, tuple, int, float, ModuleSpec("m", None))
+
+
 @cache
 def our_words() -> frozenset[str]:
     """What the package itself defines, and what Python's own objects have."""
-    words = {
-        name for cls in (*our_classes(), str, bytes, dict, list, set, tuple, int, float) for name in dir(cls)
-    }
+    words = {name for each in (*our_classes(), *PYTHONS) for name in dir(each)}
     for module in modules():
         for node in ast.walk(tree_of(module)):
             match node:

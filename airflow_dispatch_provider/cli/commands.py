@@ -115,6 +115,8 @@ def validate(args: Namespace) -> int:
     elif answer.settings:
         subject = args.file or "The [dispatch] configuration"
         print(f"{subject} is right: {_size(answer.settings)}.")
+    else:
+        print("[dispatch] names no backends, and [core] executor no router: there is nothing more to check.")
     if comparison and args.output not in output.STRUCTURED:
         print()
         for change in comparison.changes or ():

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,6 +15,7 @@ from airflow_dispatch_provider.cli.surroundings import tests_connections
 from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
 from airflow_dispatch_provider.executors.backend import import_executor_class, workload_kinds
 from airflow_dispatch_provider.executors.backend_conf import unread_options
+from airflow_dispatch_provider.executors.installed import extra_of, remedy_for, unmet
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,
     EXECUTE_TASK,
@@ -95,7 +96,7 @@ def import_problems(statuses: Sequence[BackendStatus], place: str) -> Iterator[P
         if status.missing is not None:
             failed.setdefault((status.missing, status.remedy), []).append(status.name)
     for (found, remedy), (name, *others) in failed.items():
-        also = f" So it is with {', '.join(others)}." if others else ""
+        also = f" The same holds for {', '.join(others)}." if others else ""
         yield Problem(f"{place}backends.{name}.executor", found + also, remedy)
 
 
@@ -104,6 +105,7 @@ def warnings(
 ) -> Iterator[Problem]:
     """What is legal, yet hardly meant."""
     yield from _airflow_is_tested()
+    yield from _versions_are_met(statuses, place)
     yield from unread_options(settings)
     yield from _kinds_are_covered(statuses, place)
     yield from _backends_are_used(settings, place)
@@ -115,6 +117,19 @@ def warnings(
 def _airflow_is_tested() -> Iterator[Problem]:
     if words := untested():
         yield Problem("apache-airflow", words, UNTESTED_REMEDY)
+
+
+def _versions_are_met(statuses: Sequence[BackendStatus], place: str) -> Iterator[Problem]:
+    """What can be imported may all the same be older or newer than what has been tested."""
+    extras: dict[str, str] = {}
+    for status in statuses:
+        extra = extra_of(status.settings.class_path.rpartition(".")[0])
+        if extra and status.missing is None:
+            extras.setdefault(extra, status.name)
+    for extra, name in extras.items():
+        if missing := unmet(extra):
+            words = f"can be imported, but needs {', '.join(map(str, missing))}."
+            yield Problem(f"{place}backends.{name}.executor", words, remedy_for(extra, missing))
 
 
 def _kinds_are_covered(statuses: Sequence[BackendStatus], place: str) -> Iterator[Problem]:
@@ -187,6 +202,7 @@ def _can_be_found(module: str) -> bool:
 
 def _folders(package: str) -> Sequence[str] | None:
     """Where the modules of a package are; None where it is none."""
+    spec: ModuleSpec | None
     outer, _, _ = package.rpartition(".")
     if not outer or package in sys.modules:
         spec = find_spec(package)

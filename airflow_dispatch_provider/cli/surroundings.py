@@ -18,10 +18,15 @@ from airflow_dispatch_provider.executors.entries import (
     is_router_configured,
     list_problems,
 )
+from airflow_dispatch_provider.get_provider_info import EXECUTORS
 from airflow_dispatch_provider.masking import one_line
 from airflow_dispatch_provider.settings.model import Settings
+from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.problems import show
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+
+_ROUTERS_OWN = ("backends", "config_file")
+"""Either of them says that a router is meant."""
 
 
 def surrounding_problems() -> Iterator[Problem]:
@@ -31,12 +36,19 @@ def surrounding_problems() -> Iterator[Problem]:
     yield from _execution_api_is_a_url()
 
 
-def surrounding_warnings(settings: Settings) -> Iterator[Problem]:
+def surrounding_warnings() -> Iterator[Problem]:
     """What works only where something is set elsewhere."""
-    yield from _router_is_used()
+    if not runs_alone():
+        yield from _router_is_used()
     yield from _teams_are_used()
-    yield from _slots_fit(settings)
     yield from _tokens_are_shared()
+
+
+def runs_alone() -> bool:
+    """Whether an executor of this package is configured in place of a router, and ``[dispatch]`` names no backends."""
+    text = text_of("core", "executor")
+    ours = any(entry.path in EXECUTORS for entry in entries(text))
+    return ours and not is_router_configured(text) and not any(text_of(SECTION, key) for key in _ROUTERS_OWN)
 
 
 def tests_connections() -> bool:
@@ -108,7 +120,7 @@ def _router_is_used() -> Iterator[Problem]:
         yield Problem(PLACE, found, f"Set it to {ROUTERS[0]!r}.")
 
 
-def _slots_fit(settings: Settings) -> Iterator[Problem]:
+def slots_fit(settings: Settings) -> Iterator[Problem]:
     total, number = settings.slots_given, parallelism()
     if number is not None and total > number > 0:
         yield Problem(

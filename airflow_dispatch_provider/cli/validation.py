@@ -14,7 +14,12 @@ from airflow_dispatch_provider.cli.inspection import (
 )
 from airflow_dispatch_provider.cli.option_findings import check_options
 from airflow_dispatch_provider.cli.output import only_answers
-from airflow_dispatch_provider.cli.surroundings import surrounding_problems, surrounding_warnings
+from airflow_dispatch_provider.cli.surroundings import (
+    runs_alone,
+    slots_fit,
+    surrounding_problems,
+    surrounding_warnings,
+)
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.executors.by_name import entry_problems
 from airflow_dispatch_provider.settings.changes import Change, changes
@@ -87,15 +92,18 @@ def validate(source: SettingsSource, conf: Any, team: str | None, config_file: s
     try:
         settings = source.load(config_file)
     except DispatchConfigError as error:
-        own = [problem for problem in error.problems if not (around and _is_all_missing(error.problems))]
-        return Answer(_findings(MISTAKE, [*around, *own]), None)
+        if _is_all_missing(error.problems) and (around or runs_alone()):
+            doubts = [] if around else surrounding_warnings()
+            return Answer((*_findings(MISTAKE, around), *_findings(WARNING, doubts)), None)
+        return Answer(_findings(MISTAKE, [*around, *error.problems]), None)
+    # Executors that are made for the checks below set some of Airflow's options, such as a secret.
+    elsewhere = [] if around else [*surrounding_warnings(), *slots_fit(settings)]
     place = f"{source.config_file}: " if source.config_file else "[dispatch] "
     statuses = inspect_backends(settings)
     named = [] if around else entry_problems(team, settings)
     options, doubtful = check_options(settings, conf, place)
     wrong = [*around, *named, *import_problems(statuses, place), *options]
-    doubts = [*warnings(settings, statuses, conf, place), *doubtful]
-    doubts += [] if around else surrounding_warnings(settings)
+    doubts = [*warnings(settings, statuses, conf, place), *doubtful, *elsewhere]
     return Answer((*_findings(MISTAKE, wrong), *_findings(WARNING, doubts)), settings)
 
 
@@ -118,8 +126,8 @@ def _findings(severity: str, problems: Iterable[Problem]) -> tuple[Finding, ...]
 
 
 def _is_all_missing(problems: Sequence[Problem]) -> bool:
-    """Nothing under ``[dispatch]``: a ready-made router needs nothing there, and which one was meant is unknown as
-    long as ``[core] executor`` is wrong."""
+    """Nothing under ``[dispatch]``: a ready-made router and an executor that runs alone need nothing there, and which
+    one was meant is unknown as long as ``[core] executor`` is wrong."""
     return [(problem.where, problem.found) for problem in problems] == [
         ("[dispatch] backends", "is missing.")
     ]

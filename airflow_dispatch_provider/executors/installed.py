@@ -13,9 +13,9 @@ DISTRIBUTION = "airflow-dispatch-provider"
 
 EXTRAS: Mapping[str, str] = {
     "airflow_dispatch_provider.executors.celery_executor": "celery",
-    "airflow_dispatch_provider.executors.kubernetes_executor": "cncf.kubernetes",
+    "airflow_dispatch_provider.executors.kubernetes_executor": "cncf-kubernetes",
     "airflow.providers.celery": "celery",
-    "airflow.providers.cncf.kubernetes": "cncf.kubernetes",
+    "airflow.providers.cncf.kubernetes": "cncf-kubernetes",
 }
 """Which extra of this package brings what the executors of a module need."""
 
@@ -41,12 +41,15 @@ def extra_of(module: str) -> str | None:
 def unmet(extra: str) -> list[Unmet]:
     """What the extra needs and the environment does not have; empty where all is as it should be, or where this
     package runs from a folder that nothing has installed."""
+    return list(unmet_of(_needed(extra), _installed_version))
+
+
+def _needed(extra: str) -> list[Requirement]:
     try:
         texts = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         return []
-    needed = (Requirement(text) for text in texts)
-    return list(unmet_of((each for each in needed if _belongs_to(each, extra)), _installed_version))
+    return [each for each in map(Requirement, texts) if _belongs_to(each, extra)]
 
 
 def unmet_of(needed: Iterable[Requirement], version_of: Callable[[str], str | None]) -> Iterator[Unmet]:
@@ -61,11 +64,13 @@ def unmet_of(needed: Iterable[Requirement], version_of: Callable[[str], str | No
 
 
 def remedy_for(extra: str, missing: Sequence[Unmet]) -> str:
-    """What to run. The extra is only named where it would bring something: pip leaves what is installed alone."""
-    if any(each.installed is None for each in missing):
-        return f'Run: pip install "{DISTRIBUTION}[{extra}]"'
-    wanted = " ".join(f'"{each.requirement.name}{each.requirement.specifier}"' for each in missing)
-    return f"Run: pip install {wanted}"
+    """What to run. The provider is always named, so that pip keeps to what it allows; this package is not, since it may
+    have come from a file."""
+    providers = [each for each in _needed(extra) if each.name.startswith("apache-airflow-providers-")]
+    wanted = {
+        f'"{each.name}{each.specifier}"': None for each in (*providers, *(m.requirement for m in missing))
+    }
+    return f"Run: pip install {' '.join(wanted)}"
 
 
 def _belongs_to(requirement: Requirement, extra: str) -> bool:

@@ -55,7 +55,8 @@ def test_every_option_is_described_in_full(option: str) -> None:
 def test_defaults_are_those_that_the_code_uses() -> None:
     defaults = Limits()
     for option in Limits.__dataclass_fields__:
-        assert float(OPTIONS[option]["default"]) == getattr(defaults, option)
+        default = getattr(defaults, option)
+        assert type(default)(OPTIONS[option]["default"]) == default
 
 
 def test_every_part_of_the_settings_is_an_option() -> None:

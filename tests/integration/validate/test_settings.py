@@ -62,3 +62,12 @@ def test_strict_passes_with_backends_of_one_kind(name: str, run: Run) -> None:
     cfg = airflow_cfg(backends=backends, routes=None, more=ONE_KIND[name])
     code, out, _ = run(Configuration(cfg, files={"kubeconfig": KUBECONFIG}), "validate", "--strict")
     assert (code, out) == (0, "The [dispatch] configuration is right: 1 backend, 0 routes and a default.\n")
+
+
+@pytest.mark.parametrize("name", ONE_KIND)
+def test_a_missing_secret_for_tokens_is_seen_beside_any_executor(name: str, validate: Validate) -> None:
+    """Airflow's base class sets one that it makes up, as soon as an executor is made."""
+    backends = f'{{"a": {{"executor": "{name}", "slots": 4}}}}'
+    cfg = airflow_cfg(backends=backends, routes=None, more=ONE_KIND[name]).replace("of-a-test", "")
+    (found,) = validate(Configuration(cfg, files={"kubeconfig": KUBECONFIG})).findings
+    assert (found["severity"], found["where"]) == ("warning", "[api_auth] jwt_secret")

@@ -108,7 +108,7 @@ class TestValidate:
         assert found in problem["found"]
         assert problem["remedy"]
 
-    def test_missing_dependency_names_the_extra(
+    def test_missing_dependency_names_the_packages(
         self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delitem(sys.modules, "airflow_dispatch_provider.executors.celery_executor", raising=False)
@@ -122,8 +122,34 @@ class TestValidate:
         assert done.code == 1
         (problem,) = [row for row in done.json if row["severity"] == "mistake"]
         assert problem["where"] == "[dispatch] backends.celery.executor"
-        assert problem["found"].endswith("So it is with again.")
-        assert problem["remedy"] == 'Run: pip install "airflow-dispatch-provider[celery]"'
+        assert problem["found"].endswith("The same holds for again.")
+        assert problem["remedy"].startswith('Run: pip install "apache-airflow-providers-celery>=')
+
+    def test_a_version_that_was_not_tested_is_a_warning_though_it_can_be_imported(
+        self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        installed_version = installed._installed_version
+        monkeypatch.setattr(
+            installed,
+            "_installed_version",
+            lambda name: "5.4.0" if name == "celery" else installed_version(name),
+        )
+        config = {"celery": {"broker_url": "redis://h/0", "result_backend": "db+sqlite:///r.db"}}
+        configure(backends={"celery": {"executor": "CeleryExecutor", "slots": 1, "config": config}})
+        done = run("validate", "-o", "json")
+        assert done.code == 0
+        (found,) = [row for row in done.json if "5.4.0 is installed" in row["found"]]
+        assert (found["severity"], found["where"]) == ("warning", "[dispatch] backends.celery.executor")
+        assert '"celery<5.7,>=5.5' in found["remedy"]
+
+    def test_an_executor_that_runs_alone_needs_no_backends(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        alone = "airflow_dispatch_provider.executors.celery_executor.CeleryExecutor"
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", alone)
+        done = run("validate", "--strict")
+        assert (done.code, done.err) == (0, "")
+        assert done.out.startswith("[dispatch] names no backends")
 
     def test_place_is_the_file(self, run: Run, configure: Configure, tmp_path: Path) -> None:
         file = tmp_path / "dispatch.yaml"
