@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import secrets
+import select
 import subprocess
 import tempfile
 import threading
@@ -54,6 +55,7 @@ class Terminal:
         self._is_closed = False
         self._news = threading.Condition()
         self._screen, self._next, self.process = self._start(folder, env, as_user)
+        self._closing, self._close = os.pipe()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -92,6 +94,10 @@ class Terminal:
         self.process.wait()
         if self._next >= 0:
             os.close(self._next)
+        # A number that is closed while it is read from may by then be another file.
+        os.close(self._close)
+        self._reader.join()
+        os.close(self._closing)
         os.close(self._screen)
         self._files.cleanup()
 
@@ -151,9 +157,12 @@ class Terminal:
             self._news.notify_all()
 
     def _piece(self) -> bytes:
+        ready, _, _ = select.select([self._screen, self._closing], [], [])
+        if self._screen not in ready:
+            return b""
         try:
             return os.read(self._screen, 65536)
         except OSError as error:
-            if error.errno in (errno.EIO, errno.EBADF):  # nobody has the other end open any more
+            if error.errno == errno.EIO:  # nobody has the other end open any more
                 return b""
             raise

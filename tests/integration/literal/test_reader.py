@@ -158,7 +158,16 @@ def test_a_program_that_ends_before_it_is_ready_is_an_error(follow):
 
 def test_what_a_page_leaves_running_is_an_error_and_is_killed(follow):
     with pytest.raises(PageError, match=r"does not say how to stop .*sleep.*4242"):
-        follow("<!-- run -->\n```\nsetsid nohup sleep 4242 >/dev/null 2>&1 &\n```", stopping=2)
+        follow(
+            """
+            <!-- run -->
+            ```
+            setsid nohup sleep 4242 >/dev/null 2>&1 &
+            until pgrep -xf "sleep 4242"; do :; done
+            ```
+            """,
+            stopping=2,
+        )
     assert not [
         process for process in psutil.process_iter(["cmdline"]) if "4242" in (process.info["cmdline"] or [])
     ]
