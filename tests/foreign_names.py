@@ -44,7 +44,7 @@ LIBRARIES = (
         "kubernetes.config",
         "kubernetes_asyncio.client",
     ),
-    *("kubernetes_asyncio.config", "pluggy", "redis", "selectors", "sqlalchemy", "threading"),
+    *("kubernetes_asyncio.config", "pluggy", "psutil", "redis", "selectors", "sqlalchemy", "threading"),
 )
 """Where what is passed around comes from."""
 

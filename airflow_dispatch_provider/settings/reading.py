@@ -145,6 +145,20 @@ _DECIMAL = "Write it with decimal digits alone and no 0 before them, or put it i
 _OCTAL = re.compile(r"[-+]?0_*[0-7][0-7_]*")
 
 
+def _merged(value: yaml.Node) -> list[yaml.MappingNode]:
+    """The mappings that ``<<`` names, the one that counts most first."""
+    nodes: list[Any] = value.value if isinstance(value, yaml.SequenceNode) else [value]
+    for node in nodes:
+        if not isinstance(node, yaml.MappingNode):
+            expected = "expected a mapping, or a list of mappings, after <<"
+            raise yaml.constructor.ConstructorError(None, None, expected, node.start_mark)
+    return nodes
+
+
+def _name(key: yaml.Node) -> Any:
+    return key.value if isinstance(key, yaml.ScalarNode) else id(key)
+
+
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """SafeLoader that refuses a key that stands twice or is no text, and numbers that are not what they look like; the
     one of libyaml, where PyYAML has it: the file is read on the scheduler's thread."""
@@ -161,6 +175,19 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
                     raise _Duplicate(f"has the key {show(key.value)} twice in one object, at line {line}.")
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Replace ``<<`` by what it merges: a mapping's own keys count first, then the first mapping that has the key.
+        PyYAML 6.0.4 lets the last one count, and those that were merged before any own one."""
+        own = [(key, value) for key, value in node.value if not key.tag.endswith(":merge")]
+        merged: dict[Any, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            for each in _merged(value) if key.tag.endswith(":merge") else ():
+                self.flatten_mapping(each)
+                for pair in each.value:
+                    merged.setdefault(_name(pair[0]), pair)
+        mine = {_name(key) for key, _ in own}
+        node.value = [*(pair for name, pair in merged.items() if name not in mine), *own]
 
     def construct_scalar(self, node: yaml.Node) -> Any:
         if node.tag.endswith((":int", ":float")) and ":" in node.value:

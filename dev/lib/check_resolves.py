@@ -20,7 +20,16 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from environment import AIRFLOW_VERSIONS, DEFAULT_AIRFLOW_VERSION, REPO, DevError, lock_file, run, say
+from environment import (
+    AIRFLOW_VERSIONS,
+    DEFAULT_AIRFLOW_VERSION,
+    REPO,
+    DevError,
+    lock_file,
+    run,
+    say,
+    selection,
+)
 from installation import Installation, build, find_interpreter, only
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -238,7 +247,7 @@ def _check(case: Case, package: Package, parent: Path, interpreter: str) -> Resu
         environment.airflow("dispatch", "validate", "--strict", **_ROUTER)
         problem = _bounds_not_met(case, installed)
         if case.tests:
-            _run_tests(environment, package.sources)
+            _run_tests(environment, package.sources, selection(case.airflow_version))
     except DevError as error:
         problem = str(error)
     seconds = time.monotonic() - began
@@ -303,12 +312,14 @@ def _bounds_not_met(case: Case, installed: Mapping[str, str]) -> str:
     return "\n".join(["pyproject.toml claims what cannot be tested:", *higher]) if higher else ""
 
 
-def _run_tests(environment: Installation, sources: Path) -> None:
+def _run_tests(environment: Installation, sources: Path, selected: Sequence[str]) -> None:
     group = f"{REPO / 'pyproject.toml'}:unit-tests"
     environment.install("--group", group)
     copied = environment.folder / "sources"
     shutil.copytree(sources, copied)
-    environment.python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/unit", cwd=copied)
+    environment.python(
+        "-m", "pytest", "-q", "--maxfail=10", "-p", "no:cacheprovider", *selected, "tests/unit", cwd=copied
+    )
 
 
 def print_results(results: Sequence[Result]) -> None:

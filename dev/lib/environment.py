@@ -86,6 +86,13 @@ def lock_file(airflow_version: str) -> Path:
     return LOCKS / f"airflow-{airflow_version}.txt"
 
 
+def selection(airflow_version: str) -> list[str]:
+    """Arguments for pytest: what is left out with this version, see the markers in pyproject.toml."""
+    if airflow_version == DEFAULT_AIRFLOW_VERSION:
+        return []
+    return ["-m", "not once" if airflow_version == AIRFLOW_VERSIONS[-1] else "not once and not recent"]
+
+
 def ensure(airflow_version: str) -> Path:
     """Make or update the environment for an Airflow version; returns its Python."""
     folder = folder_of(airflow_version)

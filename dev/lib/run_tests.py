@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from environment import AIRFLOW_VERSIONS, DEFAULT_AIRFLOW_VERSION, REPO, ensure, run, say
+from environment import AIRFLOW_VERSIONS, DEFAULT_AIRFLOW_VERSION, REPO, ensure, run, say, selection
 
 _one_report_at_a_time = threading.Lock()
 
@@ -83,14 +83,7 @@ def _everything() -> list[Result]:
 
 
 def _run(airflow_version: str, arguments: list[str]) -> Result:
-    return _measured(airflow_version, [*arguments, *_selection(airflow_version)])
-
-
-def _selection(airflow_version: str) -> list[str]:
-    """What is left out with this version: see the markers in pyproject.toml."""
-    if airflow_version == DEFAULT_AIRFLOW_VERSION:
-        return []
-    return ["-m", "not once" if airflow_version == AIRFLOW_VERSIONS[-1] else "not once and not recent"]
+    return _measured(airflow_version, [*arguments, *selection(airflow_version)])
 
 
 def _parse() -> tuple[argparse.Namespace, list[str]]:

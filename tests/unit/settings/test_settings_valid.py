@@ -178,6 +178,27 @@ default: a
     assert settings.backends["b"].config == {"z": {"p": 2, "q": 3}}
 
 
+@pytest.mark.parametrize(
+    ("merge", "expected"),
+    [
+        ("{<<: [*x, *y]}", {"p": 1, "q": 2, "r": 3}),
+        ("{<<: [*y, *x]}", {"p": 2, "q": 2, "r": 3}),
+        ("{<<: [*z, *y], q: 4}", {"p": 1, "q": 4, "r": 3}),
+        ("{p: 5, <<: *z}", {"p": 5, "q": 1, "r": 3}),
+    ],
+)
+def test_which_of_several_merges_counts(tmp_path, merge, expected):
+    """Its own keys, then those of the first mapping that has it: with any PyYAML."""
+    anchors = "{x: &x {p: 1, q: 2}, y: &y {p: 2, q: 2, r: 3}, z: &z {<<: [{q: 1}, *x, *y]}}"
+    text = f"""
+backends:
+  a: {{executor: LocalExecutor, slots: 4, config: {anchors}}}
+  b: {{executor: LocalExecutor, slots: 4, config: {{s: {merge}}}}}
+default: a
+"""
+    assert load(as_file(tmp_path / "d.yaml", text)).backends["b"].config == {"s": expected}
+
+
 def test_text_beyond_ascii(tmp_path):
     """Queues may be written in any language."""
     text = "backends: {a: {executor: LocalExecutor, slots: 1}}\nroutes: [{queue: größe-😀, to: [a]}]\n"
