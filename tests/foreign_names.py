@@ -27,7 +27,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancekey import TaskInstanceKey
 
 import airflow_dispatch_provider
-from airflow_dispatch_provider import version_compat
+from airflow_dispatch_provider.bridge import version_compat
 
 OURS = airflow_dispatch_provider.__name__
 FOREIGN = ("aiohttp", "airflow", "celery", "kombu", "kubernetes", "kubernetes_asyncio", "redis", "sqlalchemy")

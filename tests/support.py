@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 from airflow.executors import workloads
 
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 
 T = TypeVar("T")
 

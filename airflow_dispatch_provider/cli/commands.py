@@ -16,6 +16,7 @@ from airflow.executors.base_executor import ExecutorConf
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
+from airflow_dispatch_provider.bridge.backend_conf import settings_source
 from airflow_dispatch_provider.cli import migrate as migrating
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.explanation import Explanation, TargetExplanation
@@ -23,7 +24,6 @@ from airflow_dispatch_provider.cli.explanation import explain as explain_task
 from airflow_dispatch_provider.cli.inspection import by_precedence, inspect_backends
 from airflow_dispatch_provider.cli.surroundings import text_of
 from airflow_dispatch_provider.exceptions import DispatchError
-from airflow_dispatch_provider.executors.backend_conf import settings_source
 from airflow_dispatch_provider.routing.model import DEFAULT_ROUTE, Route, TaskRef
 from airflow_dispatch_provider.routing.routes import RouteTable, task_seed
 from airflow_dispatch_provider.settings.model import Settings

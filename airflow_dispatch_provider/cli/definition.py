@@ -15,7 +15,7 @@ from airflow.cli.cli_config import (
     lazy_load_command,
 )
 
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
 _EXIT_CODES = (
     "Exit codes: 0 all is well (there may be warnings), 1 the configuration has mistakes (validate --strict: or"

@@ -10,12 +10,18 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from typing import Any
 
+from airflow_dispatch_provider.bridge.backend_conf import unread_options
+from airflow_dispatch_provider.bridge.installed import extra_of, remedy_for, unmet
+from airflow_dispatch_provider.bridge.version_compat import (
+    AIRFLOW_V_3_2_PLUS,
+    AIRFLOW_V_3_3_PLUS,
+    UNTESTED_REMEDY,
+    untested,
+)
 from airflow_dispatch_provider.cli.output import only_answers
 from airflow_dispatch_provider.cli.surroundings import tests_connections
+from airflow_dispatch_provider.dispatch.backend import import_executor_class, workload_kinds
 from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
-from airflow_dispatch_provider.executors.backend import import_executor_class, workload_kinds
-from airflow_dispatch_provider.executors.backend_conf import unread_options
-from airflow_dispatch_provider.executors.installed import extra_of, remedy_for, unmet
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,
     EXECUTE_TASK,
@@ -27,12 +33,6 @@ from airflow_dispatch_provider.routing.patterns import doubts, is_glob
 from airflow_dispatch_provider.routing.reasons import Reason
 from airflow_dispatch_provider.settings.model import BackendSettings, Settings
 from airflow_dispatch_provider.settings.problems import show
-from airflow_dispatch_provider.version_compat import (
-    AIRFLOW_V_3_2_PLUS,
-    AIRFLOW_V_3_3_PLUS,
-    UNTESTED_REMEDY,
-    untested,
-)
 
 OPTIONAL_KINDS: Mapping[str, str] = {
     **({EXECUTE_CALLBACK: "callbacks (Dag and deadline callbacks)"} if AIRFLOW_V_3_2_PLUS else {}),

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from airflow_dispatch_provider.dispatch.backend import Backend, clashes, import_executor_class
+from airflow_dispatch_provider.dispatch.option_check import OptionCheck
+from airflow_dispatch_provider.engines.protocols import ChecksConfig, DoubtsConfig
 from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
-from airflow_dispatch_provider.executors.backend import Backend, clashes, import_executor_class
-from airflow_dispatch_provider.executors.options.check import OptionCheck
-from airflow_dispatch_provider.executors.protocols import ChecksConfig, DoubtsConfig
 from airflow_dispatch_provider.masking import kind_of
 from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, Settings
 

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from airflow.configuration import conf as airflow_conf
 from airflow.exceptions import AirflowConfigException
 
+from airflow_dispatch_provider.bridge.airflow_api import executor_names
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 from airflow_dispatch_provider.exceptions import Problem
-from airflow_dispatch_provider.executors.airflow_api import executor_names
 from airflow_dispatch_provider.executors.entries import (
     PLACE,
     ROUTERS,
@@ -23,7 +24,6 @@ from airflow_dispatch_provider.masking import one_line
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.problems import show
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 
 _ROUTERS_OWN = ("backends", "config_file")
 """Either of them says that a router is meant."""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.executors.base_executor import BaseExecutor
 
+from airflow_dispatch_provider.bridge.backend_conf import settings_source
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
-from airflow_dispatch_provider.executors.backend_conf import settings_source
 from airflow_dispatch_provider.executors.configured import configured_executors, make_router, router_classes
 from airflow_dispatch_provider.executors.dispatch_executor import STARTED, DispatchExecutor
 from airflow_dispatch_provider.settings.model import Settings
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.executors.executor_loader import ExecutorLoader
 
-from airflow_dispatch_provider.executors import airflow_api
+from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
 
 

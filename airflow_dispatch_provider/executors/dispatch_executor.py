@@ -13,29 +13,34 @@ from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
 from airflow.utils.state import TaskInstanceState
 
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.backend_conf import settings_source, unread_options
+from airflow_dispatch_provider.bridge.event_log import EventLogQueue
+from airflow_dispatch_provider.bridge.guard import guarded
+from airflow_dispatch_provider.bridge.keepalive import Keepalive
+from airflow_dispatch_provider.bridge.version_compat import (
+    AIRFLOW_V_3_2_PLUS,
+    AIRFLOW_V_3_4_PLUS,
+    warn_if_untested,
+)
+from airflow_dispatch_provider.bridge.workload import kind_of
+from airflow_dispatch_provider.dispatch import adoption
+from airflow_dispatch_provider.dispatch.backend import Backend, clashes, in_start_order
+from airflow_dispatch_provider.dispatch.log_backends import LogBackends
+from airflow_dispatch_provider.dispatch.observers import DispatchEvents, DispatchLog, DispatchMetrics
+from airflow_dispatch_provider.dispatch.option_check import OptionCheck
+from airflow_dispatch_provider.dispatch.router import AnsweredFor, Router
+from airflow_dispatch_provider.dispatch.routing_file import RoutingFile
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
-from airflow_dispatch_provider.executors import adoption, airflow_api
-from airflow_dispatch_provider.executors.backend import Backend, clashes, in_start_order
-from airflow_dispatch_provider.executors.backend_conf import settings_source, unread_options
 from airflow_dispatch_provider.executors.class_attributes import (
     FromBackends,
     any_backend,
     configured_classes,
     workload_types,
 )
-from airflow_dispatch_provider.executors.event_log import EventLogQueue
-from airflow_dispatch_provider.executors.guard import guarded
-from airflow_dispatch_provider.executors.keepalive import Keepalive
-from airflow_dispatch_provider.executors.log_backends import LogBackends
-from airflow_dispatch_provider.executors.observers import DispatchEvents, DispatchLog, DispatchMetrics
-from airflow_dispatch_provider.executors.options.check import OptionCheck
-from airflow_dispatch_provider.executors.router import AnsweredFor, Router
-from airflow_dispatch_provider.executors.routing_file import RoutingFile
-from airflow_dispatch_provider.executors.workload import kind_of
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK
 from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.presets import Hybrid
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS, warn_if_untested
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -13,9 +13,9 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.executor_constants import CORE_EXECUTOR_NAMES
 from airflow.executors.executor_loader import ExecutorLoader
 
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.exceptions import Problem
 from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
 PLACE = "[core] executor"
 

@@ -19,19 +19,20 @@ from airflow.providers.cncf.kubernetes.executors.kubernetes_executor import (
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator, make_safe_label_value
 from airflow.utils.state import TaskInstanceState
 
-from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
-from airflow_dispatch_provider.executors import airflow_api
-from airflow_dispatch_provider.executors.airflow_api import Workload, WorkloadKey
-from airflow_dispatch_provider.executors.holding_back import HoldsBack
-from airflow_dispatch_provider.executors.kubernetes import pod_log
-from airflow_dispatch_provider.executors.kubernetes.adoption import NOT_DONE
-from airflow_dispatch_provider.executors.kubernetes.checks import kubernetes_doubts, kubernetes_problems
-from airflow_dispatch_provider.executors.kubernetes.cluster import Cluster
-from airflow_dispatch_provider.executors.kubernetes.controller import Controller, Policy
-from airflow_dispatch_provider.executors.kubernetes.ends import Rows
-from airflow_dispatch_provider.executors.kubernetes.finisher import delete_options
-from airflow_dispatch_provider.executors.kubernetes.manifest import PodFactory
-from airflow_dispatch_provider.executors.kubernetes.model import (
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.airflow_api import Workload, WorkloadKey
+from airflow_dispatch_provider.bridge.task_instances import stored
+from airflow_dispatch_provider.bridge.version_compat import warn_if_untested
+from airflow_dispatch_provider.engines.holding_back import HoldsBack
+from airflow_dispatch_provider.engines.kubernetes import pod_log
+from airflow_dispatch_provider.engines.kubernetes.adoption import NOT_DONE
+from airflow_dispatch_provider.engines.kubernetes.checks import kubernetes_doubts, kubernetes_problems
+from airflow_dispatch_provider.engines.kubernetes.cluster import Cluster
+from airflow_dispatch_provider.engines.kubernetes.controller import Controller, Policy
+from airflow_dispatch_provider.engines.kubernetes.ends import Rows
+from airflow_dispatch_provider.engines.kubernetes.finisher import delete_options
+from airflow_dispatch_provider.engines.kubernetes.manifest import PodFactory
+from airflow_dispatch_provider.engines.kubernetes.model import (
     Created,
     End,
     Ended,
@@ -42,10 +43,9 @@ from airflow_dispatch_provider.executors.kubernetes.model import (
     Report,
     Stuck,
 )
-from airflow_dispatch_provider.executors.kubernetes.pod_api import PodApi, Timing
-from airflow_dispatch_provider.executors.protocols import Claim
-from airflow_dispatch_provider.executors.task_instances import stored
-from airflow_dispatch_provider.version_compat import warn_if_untested
+from airflow_dispatch_provider.engines.kubernetes.pod_api import PodApi, Timing
+from airflow_dispatch_provider.engines.protocols import Claim
+from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 
 WAITED = "waiting for cluster"
 """``log.event`` of a task that was taken back because the cluster could not be used, or had no room."""

@@ -14,21 +14,21 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.models.taskinstancekey import TaskInstanceKey
 from sqlalchemy.orm import object_session
 
-from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
-from airflow_dispatch_provider.executors import airflow_api
-from airflow_dispatch_provider.executors.airflow_api import Workload, WorkloadKey
-from airflow_dispatch_provider.executors.local import adoption
-from airflow_dispatch_provider.executors.local.launch import Mode, obstacle_to_fork
-from airflow_dispatch_provider.executors.local.messages import Runner, Started, Work
-from airflow_dispatch_provider.executors.local.outcome import Outcome, outcome_of
-from airflow_dispatch_provider.executors.local.pool import Event, Pool
-from airflow_dispatch_provider.version_compat import (
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.airflow_api import Workload, WorkloadKey
+from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_CONNECTION_TESTS_BLOCK_THEMSELVES,
     AIRFLOW_V_3_2_PLUS,
     AIRFLOW_V_3_3_PLUS,
     AIRFLOW_V_3_4_PLUS,
     warn_if_untested,
 )
+from airflow_dispatch_provider.engines.local import adoption
+from airflow_dispatch_provider.engines.local.launch import Mode, obstacle_to_fork
+from airflow_dispatch_provider.engines.local.messages import Runner, Started, Work
+from airflow_dispatch_provider.engines.local.outcome import Outcome, outcome_of
+from airflow_dispatch_provider.engines.local.pool import Event, Pool
+from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 
 KILL_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL for a task that is timed out."""

@@ -10,8 +10,8 @@ from typing import Any
 import redis
 from valkey_server import ValkeyServer
 
-from airflow_dispatch_provider.executors.celery.message import Outgoing
-from airflow_dispatch_provider.executors.celery.publisher import Failed, Publisher, Sent
+from airflow_dispatch_provider.engines.celery.message import Outgoing
+from airflow_dispatch_provider.engines.celery.publisher import Failed, Publisher, Sent
 
 from .publishing import (
     results,

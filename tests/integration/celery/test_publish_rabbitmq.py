@@ -17,10 +17,10 @@ from kombu import Connection, Consumer, Exchange, Queue
 from rabbitmq_server import RabbitServer
 from support import wait_until
 
-from airflow_dispatch_provider.executors.celery import publisher as module
-from airflow_dispatch_provider.executors.celery.brokers import SendFailed, broker_for
-from airflow_dispatch_provider.executors.celery.message import Outgoing
-from airflow_dispatch_provider.executors.celery.publisher import Failed, Sent
+from airflow_dispatch_provider.engines.celery import publisher as module
+from airflow_dispatch_provider.engines.celery.brokers import SendFailed, broker_for
+from airflow_dispatch_provider.engines.celery.message import Outgoing
+from airflow_dispatch_provider.engines.celery.publisher import Failed, Sent
 
 from .conftest import Broker
 from .publishing import (

@@ -19,8 +19,8 @@ from kombu import Exchange, Queue
 from support import wait_until
 from valkey_server import ValkeyServer
 
-from airflow_dispatch_provider.executors.celery import publisher as module
-from airflow_dispatch_provider.executors.celery.brokers import SendFailed, broker_for
+from airflow_dispatch_provider.engines.celery import publisher as module
+from airflow_dispatch_provider.engines.celery.brokers import SendFailed, broker_for
 
 from .publishing import (
     all_sent,

@@ -13,7 +13,7 @@ from airflow.configuration import conf
 from airflow.utils.state import TaskInstanceState
 from kube_server import executor_options
 
-from airflow_dispatch_provider.executors.backend_conf import BackendConf
+from airflow_dispatch_provider.bridge.backend_conf import BackendConf
 from airflow_dispatch_provider.executors.kubernetes_executor import KubernetesExecutor
 
 JOB_ID = 41

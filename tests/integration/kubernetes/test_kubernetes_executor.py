@@ -14,9 +14,10 @@ from kubernetes.client import models as k8s
 from node_agent import NodeAgent
 from pod_fates import ANNOTATION, EXIT, Fate
 
-from airflow_dispatch_provider.executors import airflow_api, kubernetes_executor
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.task_instances import Stored
+from airflow_dispatch_provider.executors import kubernetes_executor
 from airflow_dispatch_provider.executors.kubernetes_executor import POD_AGAIN, POD_FAILED, KubernetesExecutor
-from airflow_dispatch_provider.executors.task_instances import Stored
 from airflow_dispatch_provider.testing import make_task
 from airflow_dispatch_provider.testing.conformance import ExecutorContract
 

@@ -16,10 +16,11 @@ from kube_server import KubeServer, merged_kubeconfig
 from node_agent import NodeAgent
 from pod_fates import EXIT, Fate
 
-from airflow_dispatch_provider.executors import airflow_api, kubernetes_executor
-from airflow_dispatch_provider.executors.kubernetes import controller, pod_api
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.task_instances import Stored
+from airflow_dispatch_provider.engines.kubernetes import controller, pod_api
+from airflow_dispatch_provider.executors import kubernetes_executor
 from airflow_dispatch_provider.executors.kubernetes_executor import WAITED, KubernetesExecutor
-from airflow_dispatch_provider.executors.task_instances import Stored
 from airflow_dispatch_provider.testing import make_task
 
 from .executors import JOB_ID, Events, Orphan, beat_until, ended, options, started

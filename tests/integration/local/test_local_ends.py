@@ -11,8 +11,8 @@ import psutil
 import pytest
 from airflow.utils.state import TaskInstanceState
 
-from airflow_dispatch_provider.executors import airflow_api
-from airflow_dispatch_provider.version_compat import (
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_3_PLUS,
 )
 from tests.integration.local import local_runners

@@ -15,12 +15,12 @@ import psutil
 import pytest
 from airflow.utils.state import TaskInstanceState
 
-from airflow_dispatch_provider.executors import airflow_api
-from airflow_dispatch_provider.executors.local import pool as pool_module
-from airflow_dispatch_provider.version_compat import (
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_2_PLUS,
     AIRFLOW_V_3_3_PLUS,
 )
+from airflow_dispatch_provider.engines.local import pool as pool_module
 from tests.integration.local import local_runners
 from tests.integration.local.conftest import alive, pid_of
 from tests.support import make_callback, make_connection_test, make_task, wait_until

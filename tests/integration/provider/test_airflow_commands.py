@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 from airflow.executors.executor_loader import CORE_EXECUTOR_NAMES
 
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.get_provider_info import EXECUTORS
 from airflow_dispatch_provider.settings.options import OPTIONS
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
 OURS = "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor"
 BACKENDS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 
 from .harness import LOCAL, ROUTER, Case, airflow_cfg, case
 
@@ -440,9 +440,9 @@ EXECUTORS = [
         "cannot be imported",
     ),
     executor(
-        "another class of ours", "airflow_dispatch_provider.executors.router.Router", "which is no executor"
+        "another class of ours", "airflow_dispatch_provider.dispatch.router.Router", "which is no executor"
     ),
-    executor("function of ours", "airflow_dispatch_provider.executors.metrics.stats", "which is no executor"),
+    executor("function of ours", "airflow_dispatch_provider.bridge.metrics.stats", "which is no executor"),
     executor("module of somebody else", "my_company.executors.Mine", "cannot be imported", "$1"),
     executor(
         "router twice",

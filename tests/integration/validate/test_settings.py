@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
 from .cases_settings import CASES
 from .conftest import Run

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from airflow_dispatch_provider.executors import installed
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow_dispatch_provider.bridge import installed
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 from tests.unit.cli.conftest import LOCAL, OURS, Configure, Outcome
 
 Run = Callable[..., Outcome]

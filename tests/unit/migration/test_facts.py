@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from airflow_dispatch_provider.executors.options.reads import ENGINES
+from airflow_dispatch_provider.bridge.options.reads import ENGINES
 from airflow_dispatch_provider.migration import facts
 from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES
 

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The executor's side: hands workloads to a template process, watches them, replaces a dead template."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import psutil
+
+from airflow_dispatch_provider.engines.local import processes
+from airflow_dispatch_provider.engines.local.launch import Link, Mode, launch
+from airflow_dispatch_provider.engines.local.messages import Ended, Kill, Ready, Run, Started, Work
+
+log = logging.getLogger(__name__)
+
+MAX_DELAY = 60.0
+"""Longest pause before another template process is started; living this long also clears the count."""
+
+_STOP_PATIENCE = 2.0
+_TERMINATE_GRACE = 1.0
+
+
+@dataclass(frozen=True)
+class NotStarted:
+    """The template process ended before it had started this one: nothing has run."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A process that was watched from outside has ended; how, nobody could see."""
+
+    number: int
+
+
+Event = Started | Ended | NotStarted | Gone
+
+
+class Launcher(Protocol):
+    """Starts a template process, as ``launch.launch`` does."""
+
+    def __call__(self, mode: Mode, work: Work) -> Link: ...
+
+
+def restart_delay(deaths: int) -> float:
+    """Seconds to wait after so many deaths in a row: none after the first, then 1, 2, 4 ... ``MAX_DELAY``."""
+    return 0.0 if deaths <= 1 else min(MAX_DELAY, 2.0 ** (deaths - 2))
+
+
+class Pool:
+    """The live workloads of one executor, by number. No method waits, unless its docstring says so."""
+
+    def __init__(
+        self,
+        work: Work,
+        mode: Mode,
+        clock: Callable[[], float] = time.monotonic,
+        launcher: Launcher = launch,
+    ) -> None:
+        self._work = work
+        self._clock = clock
+        self._launcher = launcher
+        self._handed: dict[int, Started | None] = {}
+        self._watched: dict[int, psutil.Process] = {}
+        self._graces: dict[int, float] = {}
+        self._kills = processes.KillList(clock)
+        self._unreaped: list[Link] = []
+        self._deaths = 0
+        self._ready = False
+        self._closing = False
+        self._next_start = 0.0
+        self._link: Link | None = None
+        self._start(mode)
+
+    @property
+    def live(self) -> int:
+        """How many process trees live or are about to."""
+        return len(self._handed) + len(self._watched)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a workload handed over now would start at once."""
+        return self._ready
+
+    @property
+    def template_pid(self) -> int | None:
+        """The template process, if there is one."""
+        return self._link.pid if self._link else None
+
+    def pid(self, number: int) -> int | None:
+        """The process that supervises this workload, once it has started."""
+        if number in self._watched:
+            return int(self._watched[number].pid)
+        started = self._handed.get(number)
+        return started.pid if started else None
+
+    def run(self, number: int, name: str, workload: bytes) -> None:
+        """Hand a pickled workload over. Only while ``ready``."""
+        assert self._link is not None
+        self._handed[number] = None
+        self._link.channel.send(Run(number, name, workload))
+
+    def watch(self, number: int, process: psutil.Process) -> None:
+        """Report ``Gone`` when this process, which is not ours to wait for, has ended."""
+        self._watched[number] = process
+
+    def kill(self, number: int, grace: float) -> None:
+        """SIGTERM to the tree, SIGKILL after ``grace`` seconds; its end is reported as any other."""
+        if number in self._watched:
+            self._kills.add(self._watched[number].pid, grace)
+        elif number in self._handed and self._link:
+            self._graces[number] = grace  # should the template die before it has done this
+            self._link.channel.send(Kill(number, grace))
+
+    def poll(self) -> list[Event]:
+        """What has happened since the last call."""
+        events = self._read() if self._link else []
+        if self._link and (self._link.channel.closed or self._link.ended()):
+            events += self._read() + self._lose(self._link)
+        elif self._link is None and not self._closing and self._clock() >= self._next_start:
+            self._start("exec")  # by now this process may have threads
+        self._unreaped = [link for link in self._unreaped if not link.ended()]
+        events += self._check_watched()
+        self._kills.tick()
+        return events
+
+    def wait(self, timeout: float) -> None:
+        """Wait at most ``timeout`` seconds for something to happen. Orphans end unnoticed."""
+        if self._link:
+            self._link.channel.wait(timeout)
+        else:
+            time.sleep(timeout)
+
+    def _start(self, mode: Mode) -> None:
+        self._started_at = self._clock()
+        try:
+            self._link = self._launcher(mode, self._work)
+        except OSError as error:
+            self._count_death()
+            log.error("No template process could be started: %s", error)
+
+    def _count_death(self) -> float:
+        lived = self._clock() - self._started_at
+        self._deaths = 1 if lived >= MAX_DELAY else self._deaths + 1
+        delay = restart_delay(self._deaths)
+        self._next_start = self._clock() + delay
+        return delay
+
+    def _read(self) -> list[Event]:
+        assert self._link is not None
+        self._link.channel.flush()
+        return [event for message in self._link.channel.receive() for event in self._note(message)]
+
+    def _note(self, message: Any) -> list[Event]:
+        if isinstance(message, Ready):
+            self._ready = True
+            if self._deaths:
+                log.info("A new template process is ready: %s", self.template_pid)
+            return []
+        if isinstance(message, Started):
+            self._handed[message.number] = message
+        else:
+            self._graces.pop(message.number, None)
+            if self._handed.pop(message.number, None) is None:
+                log.warning("Workload %s was not started: %s", message.number, message.error)
+                return [NotStarted(message.number)]
+        return [message]
+
+    def _lose(self, link: Link) -> list[Event]:
+        link.kill()
+        link.channel.close()
+        self._unreaped.append(link)
+        self._link, self._ready = None, False
+        handed, self._handed = self._handed, {}
+        delay = self._count_death()
+        if not self._closing:
+            log.error(
+                "The template process %s has ended (status %s). Its %d running workloads go on and are watched, "
+                "%d had not been started; the next template process starts in %.0f s",
+                link.pid,
+                link.status,
+                sum(started is not None for started in handed.values()),
+                sum(started is None for started in handed.values()),
+                delay,
+            )
+        return [event for number, started in handed.items() for event in self._orphan(number, started)]
+
+    def _orphan(self, number: int, started: Started | None) -> list[Event]:
+        grace = self._graces.pop(number, None)
+        if started is None:
+            return [NotStarted(number)]
+        process = processes.find(started.pid, started.created)
+        if process is None:
+            self._forget_ended(started.pid)
+            return [Gone(number)]
+        self.watch(number, process)
+        if grace is not None:
+            self.kill(number, grace)
+        return []
+
+    def _check_watched(self) -> list[Event]:
+        gone = [number for number, process in self._watched.items() if processes.has_ended(process)]
+        for number in gone:
+            self._forget_ended(self._watched.pop(number).pid)
+        return [Gone(number) for number in gone]
+
+    def _forget_ended(self, pid: int) -> None:
+        """A process that lost its supervisor unseen is not left alone; one that is condemned has its grace."""
+        if pid not in self._kills:
+            processes.kill_trees(processes.survivors(pid))
+
+    def close(self) -> None:
+        """Start no other template process; this one goes on until ``stop``."""
+        self._closing = True
+
+    def stop(self) -> None:
+        """Let the template process end: at once if nothing runs. Waits up to two seconds for that."""
+        self.close()
+        link, self._link, self._ready = self._link, None, False
+        if link is None:
+            return
+        link.channel.close()
+        deadline = time.monotonic() + _STOP_PATIENCE
+        while not link.ended() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not self._handed:
+            link.kill()
+
+    def terminate(self) -> None:
+        """End every tree and the template process. Waits up to a second for them to end by themselves."""
+        self.close()
+        doomed = [member for process in self._watched.values() for member in processes.tree(process.pid)]
+        link, self._link, self._ready = self._link, None, False
+        if link:
+            doomed += self._children_of(link)
+        processes.end_quickly(doomed, _TERMINATE_GRACE)
+        if link:
+            link.kill()
+            link.channel.close()
+            self._unreaped.append(link)
+        self._handed.clear()
+        self._watched.clear()
+
+    def _children_of(self, link: Link) -> list[psutil.Process]:
+        """Everything below the template process, which is stopped first so that nothing is added."""
+        with suppress(ProcessLookupError, psutil.Error):
+            if not link.ended():
+                os.kill(link.pid, signal.SIGSTOP)
+                children = psutil.Process(link.pid).children()
+                return [member for child in children for member in processes.tree(child.pid)]
+        return []
