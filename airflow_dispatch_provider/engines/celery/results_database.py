@@ -8,7 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from celery import Celery
-from sqlalchemy.engine import make_url  # SQLAlchemy 1.4, which Airflow 3.1 allows, has it nowhere else
+
+# SQLAlchemy 1.4, which Airflow 3.1 allows, has these nowhere else.
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.sql import Select
 
 from airflow_dispatch_provider.engines.celery.results import (
     FINAL,
@@ -25,7 +28,7 @@ from airflow_dispatch_provider.engines.celery.results import (
 class DatabaseSource(Polled):
     """Celery's table, asked only for rows that say something new."""
 
-    def __init__(self, backend: Any, engine: sa.Engine, timing: Timing) -> None:
+    def __init__(self, backend: Any, engine: Engine, timing: Timing) -> None:
         super().__init__(timing)
         self._engine = engine
         self._columns = backend.task_cls.__table__.c
@@ -49,7 +52,7 @@ class DatabaseSource(Polled):
                 rows = connection.execute(self._query(chunk, wanted)).all()
                 yield [result for row in rows for result in self._reader.read(row.task_id, row)]
 
-    def _query(self, ids: Collection[str], wanted: Collection[str]) -> sa.Select[Any]:
+    def _query(self, ids: Collection[str], wanted: Collection[str]) -> Select[Any]:
         columns = self._columns
         # Unpickled here rather than by SQLAlchemy, where one bad value would spoil all rows.
         pickled = sa.type_coerce(columns.result, sa.LargeBinary).label("pickled")
@@ -83,7 +86,7 @@ def open_database(app: Celery, found: type[Any], url: str | None, timing: Timing
     return DatabaseSource(backend, engine, timing)
 
 
-def _connect_args(url: sa.URL, timeout: float) -> dict[str, int]:
+def _connect_args(url: URL, timeout: float) -> dict[str, int]:
     """Time-outs for the drivers that have them, in their own words; what the URL says stays."""
     seconds = max(2, round(timeout))  # libpq takes 1 for 2
     mysql = {"connect_timeout": seconds, "read_timeout": seconds, "write_timeout": seconds}
