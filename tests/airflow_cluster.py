@@ -254,7 +254,7 @@ class AirflowCluster:
         return self._all_pages("/api/v2/eventLogs", "event_logs", {**filters, "order_by": "event_log_id"})
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
-        """What the UI shows as the log of one try of a task."""
+        """The log of one try of a task, as the UI shows it."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{_quoted(run_id)}/taskInstances/{task_id}/logs/{try_number}"
         lines = self.request("GET", path)["content"]
         return "\n".join(
@@ -432,7 +432,7 @@ class AirflowCluster:
 
 
 def _unless_busy(pending: Callable[[], Sequence[str]]) -> Sequence[str]:
-    """What is pending; also where the API server has not answered in time, as beside many tasks that start."""
+    """The pending components; also where the API server has not answered in time, as beside many starting tasks."""
     try:
         return pending()
     except TimeoutError:

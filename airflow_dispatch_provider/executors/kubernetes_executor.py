@@ -257,7 +257,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
             self._note_end(flight, report)
 
     def _stored(self, keys: Sequence[WorkloadKey]) -> Rows:
-        """What the database has of these tasks; called on a thread of its own."""
+        """Look up these tasks in the database; called on a thread of its own."""
         ids = {key: flight.ti_id for key in keys if (flight := self._flights.get(key))}
         found = stored(ids.values())
         return {key: found[ti_id] for key, ti_id in ids.items() if ti_id in found}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was given to which backend, until its terminal event is drained."""
+"""The workloads given to each backend, until their terminal events are drained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Entry:
     speaks Airflow 3.4's UUID keys."""
 
     held: Held | None = None
-    """What it was in the hold queue, to put it back there; None where it was adopted."""
+    """The entry it was in the hold queue, to put it back there; None where it was adopted."""
 
     dispatches: int = 1
     """How often the key was given away without a terminal event: a task that deferred comes back under the

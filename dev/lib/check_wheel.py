@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def check_contents(wheel: Path) -> None:
-    """What package indexes, type checkers and editors find in it; raises DevError with all that is wrong."""
+    """Check what package indexes, type checkers and editors find in it; raises DevError with all that is wrong."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ./dev/demo --with celery starts beside Airflow: for each Celery backend a broker and a plain worker."""
+"""Servers of ./dev/demo --with celery: for each Celery backend a broker and a plain worker."""
 
 from __future__ import annotations
 

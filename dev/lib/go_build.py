@@ -19,7 +19,7 @@ GO_ADVICE = "install Go 1.25 or newer (https://go.dev/dl, or your package manage
 
 @dataclass(frozen=True)
 class GoProgram:
-    """What is built, and from where."""
+    """A program, and where it is built from."""
 
     title: str
     """Its name in messages."""
@@ -40,10 +40,10 @@ class GoProgram:
     """Names beside ``binary`` under which it can be called, too."""
 
     advice: str = GO_ADVICE
-    """What to do where there is no Go."""
+    """Advice where there is no Go."""
 
     cost: str = "minutes at first, seconds when Go's own cache has it"
-    """What to expect of the first build."""
+    """Time and disk of the first build."""
 
 
 def problem(program: GoProgram) -> str | None:

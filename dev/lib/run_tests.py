@@ -35,7 +35,7 @@ _EXAMPLES = """examples:
 
 @dataclass(frozen=True)
 class Result:
-    """What one pytest run did; all counts are 0 when it ended before it could report.
+    """Outcome of one pytest run; all counts are 0 when it ended before it could report.
 
     :ivar skips: how many tests were skipped, by reason
     """

@@ -68,7 +68,7 @@ def deployment(
 
 @contextmanager
 def followed(page: str, cluster: AirflowCluster, path: Path = BIN, **here: Path) -> Iterator[None]:
-    """What is so after a page was followed on the machine of this Airflow; what it has started still runs.
+    """Follow a page on the machine of this Airflow; inside, what the page has started still runs.
 
     :param here: where on this machine the folders are that the page calls ``/opt/...`` and ``/run/...``
     """
@@ -91,7 +91,7 @@ def follow(page: str, cluster: AirflowCluster) -> None:
 
 
 def dispatched(cluster: AirflowCluster, dag_id: str, run_id: str) -> list[dict[str, str]]:
-    """What the event log says of where the task of a run went."""
+    """Entries of the event log that say where the task of a run went."""
     rows = cluster.event_logs(dag_id=dag_id, event="dispatched")
     return [json.loads(row["extra"]) for row in rows if row["run_id"] == run_id]
 
@@ -279,7 +279,7 @@ def test_the_pages_find_the_scheduler(local: AirflowCluster) -> None:
 
 
 def test_drain_a_backend(local: AirflowCluster, hold: Path) -> None:
-    """What runs on it goes on, what could go elsewhere does, and what could not waits until the end of the page."""
+    """A running task goes on, one that may go elsewhere does, and one that may not waits until the end of the page."""
     (local.home / "dispatch.yaml").write_text(BEFORE)
     runs_there = local.trigger("heavy", {"while": str(hold)})
     wait(lambda: state_of(local, "heavy", runs_there) == "running", 120, local)

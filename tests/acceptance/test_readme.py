@@ -29,7 +29,7 @@ PIP_CACHE = ROOT / ".cache" / "pip"
 
 @pytest.fixture(scope="session")
 def repository() -> Iterator[Path]:
-    """What ``git clone`` gets: this checkout as it is now, whether or not it is committed or has a history."""
+    """The repository to clone: this checkout as it is now, whether or not it is committed or has a history."""
     with tempfile.TemporaryDirectory(prefix="literal-") as name:
         Path(name).chmod(0o755)
         for words in (

@@ -88,7 +88,7 @@ class Publisher:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the broker, and for how long; None: nothing."""
+        """The trouble with the broker, and for how long; None: no trouble."""
         now = time.monotonic()
         busy_since, error = self._busy_since, self._error
         if error is not None:
@@ -137,7 +137,7 @@ class Publisher:
             self._settle(celery_id)
 
     def drain(self) -> list[Sent | Failed]:
-        """What has become of messages since the last call."""
+        """Outcomes of messages since the last call."""
         with self._changed:
             reports = list(self._reports)
             self._reports.clear()

@@ -121,7 +121,7 @@ class Pool:
             self._link.channel.send(Kill(number, grace))
 
     def poll(self) -> list[Event]:
-        """What has happened since the last call."""
+        """Events since the last call."""
         events = self._read() if self._link else []
         if self._link and (self._link.channel.closed or self._link.ended()):
             events += self._read() + self._lose(self._link)

@@ -41,7 +41,7 @@ def agent(shared_kube: KubeServer, namespace: str, agent_on: Callable[..., NodeA
 
 @pytest.fixture(autouse=True)
 def rows(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Stored]:
-    """What the database has of task instances; every other is queued by this scheduler."""
+    """Task instances as the database has them; every other is queued by this scheduler."""
     known: dict[Any, Stored] = {}
     queued = Stored(TaskInstanceState.QUEUED.value, JOB_ID)
     monkeypatch.setattr(
@@ -79,7 +79,7 @@ def events_of(executor: KubernetesExecutor) -> list[tuple[str, str]]:
 
 @pytest.mark.usefixtures("agent")
 class TestContract(ExecutorContract):
-    """What Airflow expects of every executor."""
+    """Airflow's expectations of every executor."""
 
 
 @pytest.mark.usefixtures("agent")

@@ -51,7 +51,7 @@ def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path
 
 @pytest.fixture
 def lint(use: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> Lint:
-    """What ``airflow config lint`` says of an airflow.cfg and the environment, but for two things that are meant: an
+    """Output of ``airflow config lint`` for an airflow.cfg and the environment, but for two things that are meant: an
     option differs from the default of Airflow 3, and what belongs to a provider that is not installed."""
 
     def run_lint(text: str) -> list[str]:

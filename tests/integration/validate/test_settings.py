@@ -57,7 +57,7 @@ ONE_KIND = {
 
 @pytest.mark.parametrize("name", ONE_KIND)
 def test_strict_passes_with_backends_of_one_kind(name: str, run: Run) -> None:
-    """What they cannot run, no user can ask for."""
+    """A command that they cannot run is one that no user can ask for."""
     backends = f'{{"a": {{"executor": "{name}", "slots": 4}}}}'
     cfg = airflow_cfg(backends=backends, routes=None, more=ONE_KIND[name])
     code, out, _ = run(Configuration(cfg, files={"kubeconfig": KUBECONFIG}), "validate", "--strict")

@@ -115,7 +115,7 @@ def test_explain_a_task_that_asks_for_an_executor(run: Run) -> None:
 def test_validate_names_of_executors(
     entries: str, says: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What would keep the scheduler from starting."""
+    """A configuration that would keep the scheduler from starting."""
     entries = entries.format(router=CELERY_KUBERNETES, named=f"{EXECUTORS}.by_name")
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", entries)
     done = run("validate", "-o", "json")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ./dev/test says about its runs."""
+"""./dev/test: what it says about its runs."""
 
 from __future__ import annotations
 
