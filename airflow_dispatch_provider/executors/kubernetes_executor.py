@@ -173,7 +173,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         return airflow_conf.getfloat("scheduler", "orphaned_tasks_check_interval", fallback=300.0)
 
     def end(self) -> None:
-        """Finish what is through, for a bounded time. Pods go on; what is not a pod yet is left to the next scheduler,
+        """Clean up completed pods, for a bounded time. Pods go on; what is not a pod yet is left to the next scheduler,
         which finds none for it, and schedules it again."""
         controller, self._controller = self._controller, None
         if controller is None:

@@ -96,7 +96,7 @@ class Ledger:
         return bool(self._revoked) and (backend, child_key) in self._revoked
 
     def close_revoked(self, backend: str, child_key: Hashable) -> None:
-        """The backend has said its last word on a revoked key."""
+        """The backend has reported the end of a revoked key."""
         self._revoked.discard((backend, child_key))
 
     def key_of(self, backend: str, child_key: Hashable) -> Hashable:

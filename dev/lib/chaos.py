@@ -29,7 +29,7 @@ RUN = 100
 LAST = 0.8
 """No outage is begun once this part of the tasks has ended, unless others made it wait."""
 
-AFTERMATH = 5.0
+RECOVERY = 5.0
 """Seconds after an outage that count as part of it, for the scheduler's heartbeats."""
 
 DOWN = (1.0, 5.0)
@@ -328,7 +328,7 @@ def _classified(
 def _phase_of(began: float, ended: float, outages: Sequence[Outage]) -> str:
     """The outage that a heartbeat fell into, or whether there was none before something hung, or after it."""
     for outage in outages:
-        if began < outage.ended + AFTERMATH and ended > outage.began:
+        if began < outage.ended + RECOVERY and ended > outage.began:
             return outage.kind
     hang = next((outage.began for outage in outages if outage.kind.endswith("hangs")), math.inf)
     return "no outage, before the hang" if began < hang else "no outage, after the hang"

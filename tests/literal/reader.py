@@ -58,7 +58,7 @@ class Reader:
         self._env = {**self._environment(path), **(env or {})}
         self._terminals: dict[int, Terminal] = {}
         self._last = 1
-        self._is_through = True
+        self._is_followed = True
         self._printed = ""
 
     def __enter__(self) -> Reader:
@@ -66,7 +66,7 @@ class Reader:
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
         try:
-            if kind is None and self._is_through:
+            if kind is None and self._is_followed:
                 self._leave()
         finally:
             self._clear_up()
@@ -76,10 +76,10 @@ class Reader:
 
         :param timeout: seconds for each step.
         """
-        self._is_through = False
+        self._is_followed = False
         for step in steps_of(page):
             self._do(step, timeout)
-        self._is_through = True
+        self._is_followed = True
 
     def own(self, folder: Path) -> None:
         """Give the reader a folder with everything in it, where that is not this process's user anyway."""

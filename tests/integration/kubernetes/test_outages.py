@@ -50,7 +50,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_executor, "stored", lambda ids: dict.fromkeys(ids, queued))
     monkeypatch.setattr(KubernetesExecutor, "_alive_other_scheduler_job_ids", lambda self: set())
     monkeypatch.setattr(kubernetes_executor, "Timing", lambda: pod_api.Timing(call=2.0, silence=3.0))
-    monkeypatch.setattr(controller, "SILENCE", 1.0)
+    monkeypatch.setattr(controller, "HUNG_AFTER", 1.0)
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ class TestProblem:
         wait_until(lambda: broker.count(hanging))
         if hanging != "missing":
             assert publisher.problem is None
-            clock[0] += module.SILENCE + 1
+            clock[0] += module.HUNG_AFTER + 1
             assert publisher.problem == "The broker redis://broker/0 has not answered for 11 s."
         calls = in_background(lambda: use(publisher))
         calls.join(60)
@@ -123,7 +123,7 @@ class TestStop:
 
     def test_a_broker_that_hangs_is_not_waited_for(self, publisher, broker, monkeypatch):
         """Messages that may be with it are not given back; the thread ends with the call that hangs."""
-        monkeypatch.setattr(module, "LAST_BREATH", 0.01)
+        monkeypatch.setattr(module, "JOIN_TIMEOUT", 0.01)
         broker.close_gate("send")
         publisher.submit(make("a"))
         publisher.start()
