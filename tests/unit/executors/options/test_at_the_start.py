@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow.configuration import conf
 from celery import Celery
+from kubernetes_files import POD_TEMPLATE, kubeconfig
 
 from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.executors.backend import Backend
@@ -19,8 +20,6 @@ from airflow_dispatch_provider.executors.kubernetes.cluster import Cluster
 from airflow_dispatch_provider.executors.options.check import OptionCheck
 from airflow_dispatch_provider.routing.model import Route, Target
 from airflow_dispatch_provider.settings.model import BackendSettings, Limits, Settings
-
-from .files import KUBECONFIG, POD
 
 DEFAULT = Route(queue="*", to=(Target(backend="x"),))
 
@@ -35,8 +34,9 @@ def kubernetes(tmp_path: Path) -> dict[str, Any]:
     plugin = tmp_path / "plugin"
     plugin.write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\n")
     plugin.chmod(0o755)
-    (tmp_path / "kubeconfig").write_text(KUBECONFIG.replace("PLUGIN", str(plugin)))
-    (tmp_path / "pod.yaml").write_text(POD)
+    logs_in = f"{{exec: {{apiVersion: client.authentication.k8s.io/v1, command: {plugin}}}}}"
+    (tmp_path / "kubeconfig").write_text(kubeconfig("https://k.example:6443/", logs_in))
+    (tmp_path / "pod.yaml").write_text(POD_TEMPLATE)
     files = {"config_file": f"{tmp_path}/kubeconfig", "pod_template_file": f"{tmp_path}/pod.yaml"}
     return {"in_cluster": False, **files}
 
