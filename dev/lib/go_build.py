@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from environment import _STAMP, DevError, _digest, _only_one, home, step
+from environment import _STAMP, DevError, _digest, _only_one, home, run, step
 
 _OPTIONS = ("-trimpath", "-buildvcs=false", "-mod=readonly", "-gcflags=all=-dwarf=false")
 # The collector seldom runs: compilers are short-lived, and the memory is there.
@@ -44,6 +46,19 @@ class GoProgram:
 
     cost: str = "minutes at first, seconds when Go's own cache has it"
     """Time and disk of the first build."""
+
+
+def run_command(prog: str, description: str | None, build: Callable[[], Path]) -> None:
+    """Run a command that has no options, builds a program where that is not kept yet, and prints its path."""
+
+    def main() -> int:
+        argparse.ArgumentParser(
+            prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        ).parse_args()
+        print(build())
+        return 0
+
+    run(main)
 
 
 def problem(program: GoProgram) -> str | None:
