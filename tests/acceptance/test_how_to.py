@@ -25,7 +25,7 @@ import pytest
 from airflow_cluster import AirflowCluster
 from kube_server import KubeServer, executor_options, kube_build, merged_kubeconfig
 from literal.reader import Reader
-from literal.users import USERS, User, installed_for
+from literal.users import USERS, User, identity, installed_for
 from node_agent import NodeAgent, airflow_env
 from postgres_server import PostgresServer
 from support import require
@@ -74,8 +74,8 @@ class Machine:
         """The user's Airflow with a task for each queue of the pages; not started."""
         database = self.postgres.create_database(self.folder.name, self.migrated)
         home = self.folder / "opt airflow"
-        own = {"HOME": str(home), "AIRFLOW__DISPATCH__CONFIG_FILE": str(home / "dispatch.yaml")}
-        env = {**DISPATCH, **self.user.env, **own, **env}
+        file = {"AIRFLOW__DISPATCH__CONFIG_FILE": str(home / "dispatch.yaml")}
+        env = {**DISPATCH, **file, **self.user.env, **identity(self.user.uid, home), **env}
         python, uid = self.user.bin / "python", self.user.uid
         cluster = AirflowCluster(home, env, database, COMPONENTS, is_migrated=True, python=python, uid=uid)
         shutil.copy(Path(__file__).with_name("how_to_dag.py"), cluster.dags)

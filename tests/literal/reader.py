@@ -17,7 +17,7 @@ import psutil
 from .page import PageError, Step, steps_of
 from .printed import is_printed
 from .terminal import Terminal, TerminalError
-from .users import as_user, own
+from .users import as_user, identity, own
 
 INHERITED = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 """How this machine reaches a package index; all else of the environment is left behind."""
@@ -166,9 +166,7 @@ class Reader:
         system = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
         return {
             **inherited,
-            "HOME": str(self.home),
-            "USER": "root" if self._uid == 0 else "reader",
-            "LOGNAME": "root" if self._uid == 0 else "reader",
+            **identity(self._uid, self.home),
             "PATH": ":".join([*map(str, path), *system]),
             "LANG": "C.UTF-8",
             "TERM": "dumb",

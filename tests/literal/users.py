@@ -74,6 +74,12 @@ def installed_for(uid: int) -> Iterator[User]:
         yield User(uid, installation.interpreter.parent, {"PYTHONPYCACHEPREFIX": str(cache)})
 
 
+def identity(uid: int, home: Path) -> dict[str, str]:
+    """A login's variables; Airflow does not run as a user without a name."""
+    name = "root" if uid == 0 else "reader"
+    return {"HOME": str(home), "USER": name, "LOGNAME": name}
+
+
 def own(folder: Path, uid: int) -> None:
     """Give a user a folder with everything in it, where this process may do that."""
     if os.getuid() != 0:
@@ -94,7 +100,8 @@ def python_for(uid: int) -> Path | None:
     can = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"
     names = [f"{os.path.realpath(sys.base_prefix)}/bin/python3", "/usr/local/bin/python3", "/usr/bin/python3"]
     for python in names:
-        command = [*as_user(uid), python, "-c", can]
+        # Not started by setpriv itself, which has root's capabilities until then.
+        command = [*as_user(uid), "env", python, "-c", can]
         if Path(python).exists() and not subprocess.run(command, capture_output=True, check=False).returncode:
             return Path(python).parent
     return None
