@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong, as types. Importable without Airflow."""
+"""Errors, as types. Importable without Airflow."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Problem:
     """Where it stands, e.g. ``[dispatch] routes[2].to[0]`` or ``dispatch.yaml: backends.gpu.slots``."""
 
     found: str
-    """What was found there, in one sentence, secrets masked."""
+    """The mistake that was found there, in one sentence, secrets masked."""
 
     remedy: str
-    """What to do about it, in one sentence."""
+    """The remedy, in one sentence."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.found} {self.remedy}"

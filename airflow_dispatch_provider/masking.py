@@ -24,7 +24,7 @@ _PLACE = re.compile(rf"{_HOST}(?:,{_HOST})*(?:/[^?#@]*)?")
 _QUERY = re.compile(r"[?#]")
 _PARAMETERS = re.compile(r"\?[\w.-]+=")
 _CLOSING = re.compile(r"""["'`)>\].,:;]*$""")
-"""What follows a URL in a sentence, or separates it from the next one."""
+"""Characters that follow a URL in a sentence, or separate it from the next one."""
 
 _TOKEN = re.compile(r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]+")
 """A JSON Web Token: a pod's arguments hold that of its task."""

@@ -67,7 +67,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def no_swallowed_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """What the router keeps from the scheduler must not be kept from the tests."""
+    """Errors that the router keeps from the scheduler must not be kept from the tests."""
     yield
     guard = "airflow_dispatch_provider.bridge.guard"
     for phase in ("setup", "call", "teardown"):

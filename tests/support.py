@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of every kind need: waiting for a condition, and workloads of each Airflow version."""
+"""Helpers for tests of every kind: waiting for a condition, and workloads of each Airflow version."""
 
 from __future__ import annotations
 

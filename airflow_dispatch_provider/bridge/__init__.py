@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The executor classes, and what they share."""
+"""Contact with Airflow: versions, keys and states, workloads and tokens, configuration overlays, event log, rows."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between the supported Airflow versions, behind functions that are the same on all of them."""
+"""Differences between the supported Airflow versions, behind functions that are the same on all of them."""
 
 from __future__ import annotations
 

@@ -87,8 +87,8 @@ def in_variables(name: str) -> str:
 
 
 def read_as(getter: str, text: str, **kwargs: Any) -> Any:
-    """What a getter of Airflow's configuration, e.g. ``getint``, makes of this text. Raises ValueError where it cannot
-    read it; the text is no part of that error."""
+    """The value that a getter of Airflow's configuration, e.g. ``getint``, reads from this text. Raises ValueError
+    where it cannot read it; the text is no part of that error."""
     try:
         return getattr(type(airflow_conf), getter)(_Text(text), "", "", **kwargs)
     except (AirflowConfigException, ValueError):
@@ -106,7 +106,7 @@ class _Text:
 
 
 def automatic(text: str) -> str | int | float | bool:
-    """What ``getsection`` of Airflow's configuration makes of a text."""
+    """The value that ``getsection`` of Airflow's configuration reads from a text."""
     for number in (int, float):
         try:
             return number(text)
@@ -227,7 +227,7 @@ class BackendConf:
         return value
 
     def _ask(self, section: str, key: str, options: Mapping[str, str]) -> str | NotGiven:
-        """What the command or the secrets backend gives, or why it gives nothing."""
+        """The value that the command or the secrets backend gives, or why it gives none."""
         is_command = f"{key}_cmd" in options
         of = f"for [{section}] {key} of the backend {self._backend!r}"
         try:

@@ -85,7 +85,7 @@ def _id(ti: Any) -> Any:
 
 
 def _identity_columns() -> tuple[Any, ...]:
-    """What names one try in the log. From Airflow 3.4 on its ``map_index`` is not the stored one."""
+    """The columns that name one try in the log. From Airflow 3.4 on its ``map_index`` is not the stored one."""
     if AIRFLOW_V_3_4_PLUS:
         return (Log.task_instance_id,)
     return (Log.dag_id, Log.task_id, Log.run_id, Log.map_index, Log.try_number)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the executors of an extra need, as the metadata of this package says, and what of it is not installed."""
+"""Requirements of an extra's executors, by the metadata of this package, and which are not installed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def extra_of(module: str) -> str | None:
 
 
 def unmet(extra: str) -> list[Unmet]:
-    """What the extra needs and the environment does not have; empty where all is as it should be, or where this
+    """Requirements of the extra that the environment does not meet; empty where it meets all, or where this
     package runs from a folder that nothing has installed."""
     return list(unmet_of(_needed(extra), _installed_version))
 
@@ -64,8 +64,8 @@ def unmet_of(needed: Iterable[Requirement], version_of: Callable[[str], str | No
 
 
 def remedy_for(extra: str, missing: Sequence[Unmet]) -> str:
-    """What to run. The provider is always named, so that pip keeps to what it allows; this package is not, since it may
-    have come from a file."""
+    """The command to run. The provider is always named, so that pip keeps to what it allows; this package is not, since
+    it may have come from a file."""
     providers = [each for each in _needed(extra) if each.name.startswith("apache-airflow-providers-")]
     wanted = {
         f'"{each.name}{each.specifier}"': None for each in (*providers, *(m.requirement for m in missing))

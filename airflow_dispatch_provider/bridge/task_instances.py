@@ -78,7 +78,7 @@ def open_among(ids: Collection[UUID]) -> set[UUID]:
 
 
 class Stored(NamedTuple):
-    """What the database has of a task instance."""
+    """A task instance as the database has it."""
 
     state: str | None
     queued_by_job_id: int | None

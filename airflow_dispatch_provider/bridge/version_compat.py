@@ -30,7 +30,7 @@ AIRFLOW_CONNECTION_TESTS_BLOCK_THEMSELVES: bool = AIRFLOW_V_3_3_PLUS and not AIR
 
 
 def untested(version: str = airflow_version) -> str | None:
-    """What to say of an Airflow version that is newer than those that this package has been tested with, in one
+    """A warning about an Airflow version that is newer than those that this package has been tested with, in one
     sentence; None for the others."""
     base = Version(Version(version).base_version)
     if base.release[:2] <= Version(NEWEST_TESTED).release:

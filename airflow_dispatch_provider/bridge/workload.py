@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the router reads from a workload, and how a workload is changed for its backend: always on a copy made
+"""Reading a workload, and changing it for its backend: always on a copy made
 with ``model_copy``, since a trip through JSON loses ``executor_config`` and ``external_executor_id``."""
 
 from __future__ import annotations

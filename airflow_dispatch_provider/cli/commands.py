@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``airflow dispatch ...`` does. Loaded when one of the commands is called."""
+"""The commands of ``airflow dispatch ...``. Loaded when one of the commands is called."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def explain(args: Namespace) -> int:
 
 
 def _seed(args: Namespace) -> str:
-    """What picks among weighted targets, where the task instance is given."""
+    """The seed that picks among weighted targets, where the task instance is given."""
     if not any((args.task_id, args.run_id, args.map_index is not None)):
         return ""
     if not (args.dag_id and args.task_id and args.run_id):

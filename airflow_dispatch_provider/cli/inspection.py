@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be said about a configuration that parses: can its executors be imported, is it sensible."""
+"""Findings about a configuration that parses: can its executors be imported, is it sensible."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class BackendStatus:
     """Why it cannot be imported; None: it can."""
 
     remedy: str = ""
-    """What to do about that."""
+    """The remedy."""
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ def import_problems(statuses: Sequence[BackendStatus], place: str) -> Iterator[P
 def warnings(
     settings: Settings, statuses: Sequence[BackendStatus], conf: Any, place: str
 ) -> Iterator[Problem]:
-    """What is legal, yet hardly meant."""
+    """Settings that are legal, yet hardly meant."""
     yield from _airflow_is_tested()
     yield from _versions_are_met(statuses, place)
     yield from unread_options(settings)
@@ -120,7 +120,7 @@ def _airflow_is_tested() -> Iterator[Problem]:
 
 
 def _versions_are_met(statuses: Sequence[BackendStatus], place: str) -> Iterator[Problem]:
-    """What can be imported may all the same be older or newer than what has been tested."""
+    """Versions that can be imported, but are older or newer than those that were tested."""
     extras: dict[str, str] = {}
     for status in statuses:
         extra = extra_of(status.settings.class_path.rpartition(".")[0])

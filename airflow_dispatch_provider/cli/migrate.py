@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``airflow dispatch migrate`` reads and prints. It writes nothing."""
+"""``airflow dispatch migrate``: reads and prints, and writes nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _printable(text: str) -> str:
 
 
 def _options(config: str | None) -> tuple[dict[Key, Option], str | None]:
-    """What the file sets; Airflow's own file may be missing, a named one may not."""
+    """The options that the file sets; Airflow's own file may be missing, a named one may not."""
     if config is None and not Path(AIRFLOW_CONFIG).exists():
         return {}, None
     name = AIRFLOW_CONFIG if config is None else config

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be said about the options of backends: of each by itself, and of those that two share."""
+"""Findings about the options of backends: of each by itself, and of those that two share."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_options(settings: Settings, conf: Any, place: str) -> Findings:
 
 
 def _executors_own(backend: Backend) -> Findings:
-    """What an executor that can be imported finds in its own options."""
+    """Findings of an executor that can be imported about its own options."""
     try:
         # Only those are made that can be asked: others might start processes in their constructor.
         if not hasattr(import_executor_class(backend.settings), "config_problems"):

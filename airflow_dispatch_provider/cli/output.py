@@ -46,7 +46,7 @@ def show_rows(rows: Sequence[Mapping[str, Any]], output: str) -> None:
 
 
 def show_findings(rows: Sequence[Mapping[str, Any]], output: str) -> None:
-    """What ``validate`` found; for people a paragraph each, since places and remedies are long."""
+    """Print what ``validate`` found; for people a paragraph each, since places and remedies are long."""
     if output != "table":
         show_rows(rows, output)
         return

@@ -30,14 +30,14 @@ _ROUTERS_OWN = ("backends", "config_file")
 
 
 def surrounding_problems() -> Iterator[Problem]:
-    """What ends the scheduler at its start, or fails every task."""
+    """Settings that end the scheduler at its start, or fail every task."""
     yield from _executors_are_usable()
     yield from _parallelism_is_usable()
     yield from _execution_api_is_a_url()
 
 
 def surrounding_warnings() -> Iterator[Problem]:
-    """What works only where something is set elsewhere."""
+    """Settings that work only where something is set elsewhere."""
     if not runs_alone():
         yield from _router_is_used()
     yield from _teams_are_used()

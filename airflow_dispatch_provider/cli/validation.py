@@ -62,7 +62,7 @@ class Comparison:
     """None: the configuration in use is wrong itself."""
 
     restart_for: tuple[str, ...]
-    """What a running scheduler does not take over; nothing: all of it, within seconds."""
+    """Changes that a running scheduler does not take over; none: it takes over all of them, within seconds."""
 
     @property
     def verdict(self) -> str:

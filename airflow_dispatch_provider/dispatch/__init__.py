@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The executor classes, and what they share."""
+"""The router's loop: backends behind circuits, the ledger, adoption, the routing file."""

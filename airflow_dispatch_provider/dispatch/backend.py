@@ -190,7 +190,7 @@ class Backend:
         return not self.started and self.circuit.state(now) is not CircuitState.OPEN
 
     def view(self, now: float, load: int) -> BackendView:
-        """What a decision may know of it.
+        """The state of this backend that a decision is made on.
 
         :param load: slots in use
         """

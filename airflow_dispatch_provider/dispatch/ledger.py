@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was given to which backend, until its terminal event is drained."""
+"""The workloads given to each backend, until their terminal events are drained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Entry:
     speaks Airflow 3.4's UUID keys."""
 
     held: Held | None = None
-    """What it was in the hold queue, to put it back there; None where it was adopted."""
+    """The entry it was in the hold queue, to put it back there; None where it was adopted."""
 
     dispatches: int = 1
     """How often the key was given away without a terminal event: a task that deferred comes back under the
@@ -96,7 +96,7 @@ class Ledger:
         return bool(self._revoked) and (backend, child_key) in self._revoked
 
     def close_revoked(self, backend: str, child_key: Hashable) -> None:
-        """The backend has said its last word on a revoked key."""
+        """The backend has reported the end of a revoked key."""
         self._revoked.discard((backend, child_key))
 
     def key_of(self, backend: str, child_key: Hashable) -> Hashable:

@@ -70,7 +70,7 @@ class OptionCheck:
         yield from (finding.problem for finding in self._findings() if finding.is_mistake)
 
     def doubts(self) -> Iterator[Problem]:
-        """What is legal, but has no effect."""
+        """Options that are legal, but have no effect."""
         yield from unread_variables(os.environ, self._settings.backends)
         yield from (finding.problem for finding in self._findings() if not finding.is_mistake)
 
@@ -163,7 +163,7 @@ def _in_environment(variable: Variable) -> Given:
 
 
 def _wrong_value(conf: Any, section: str, option: str, kind: str) -> tuple[str, str] | None:
-    """What was found and a remedy; None where all is well, or nothing is set."""
+    """The mistake and a remedy; None where all is well, or nothing is set."""
     try:
         value = conf.get(section, option, fallback=None)
     except EmptyValue:

@@ -315,7 +315,7 @@ class Router:
 
 
 class AnsweredFor(AbstractSet[Hashable]):
-    """What Airflow takes for the executor's set of running keys: a view, which it cannot change."""
+    """Keys that Airflow takes for the executor's running ones: a view, which it cannot change."""
 
     def __init__(self, keys: Collection[Hashable]) -> None:
         self._keys = keys

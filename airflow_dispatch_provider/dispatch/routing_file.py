@@ -19,7 +19,7 @@ REMIND = 300.0
 
 
 class RoutingFile:
-    """What the scheduler knows of the file. Nothing but ``start`` raises."""
+    """The scheduler's side of the file. Nothing but ``start`` raises."""
 
     def __init__(self, source: SettingsSource) -> None:
         self._source = source

@@ -8,7 +8,7 @@ import ssl
 from airflow_dispatch_provider.settings.file import UnreadableError, read_bytes
 
 Wrong = tuple[str, str]
-"""What is wrong with a file, and a remedy."""
+"""The mistake in a file, and a remedy."""
 
 
 def unreadable(path: str) -> Wrong | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an executor may offer to the router beyond Airflow's interface; each is optional."""
+"""Methods that an executor may offer to the router beyond Airflow's interface; each is optional."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ReportsHealth(Protocol):
     """An executor that knows whether its broker or API server can be reached."""
 
     def health(self) -> str | None:
-        """What is wrong at the moment, in a sentence; None: nothing. Called after every ``heartbeat`` on the
+        """The trouble of this moment, in a sentence; None: no trouble. Called after every ``heartbeat`` on the
         scheduler's thread; must not block."""
         ...
 
@@ -45,8 +45,8 @@ class ChecksConfig(Protocol):
     """An executor that can tell from its configuration alone that it will not start."""
 
     def config_problems(self) -> Sequence[Problem]:
-        """Mistakes in its options, found without asking any server. Called before ``start``, also by ``airflow
-        dispatch validate``."""
+        """Mistakes in its options, found without asking any server. Called before ``start``, also by
+        ``airflow dispatch validate``."""
         ...
 
 
@@ -81,7 +81,7 @@ class ReportsNoRoom(Protocol):
 
 @dataclass(frozen=True)
 class Claim:
-    """What two backends must not share."""
+    """A thing that two backends must not share."""
 
     resource: str
     """E.g. the URL of an API server."""
@@ -102,6 +102,6 @@ class Claims(Protocol):
     """An executor that would disturb another one that uses the same thing."""
 
     def claims(self) -> Collection[Claim]:
-        """What no other backend may use, from its configuration alone. Called before ``start``, also by ``airflow
-        dispatch validate``."""
+        """Things that no other backend may use, from its configuration alone. Called before ``start``, also by
+        ``airflow dispatch validate``."""
         ...

@@ -38,7 +38,7 @@ class FromRouter:
 
 
 class _HandsOver:
-    """What an executor does that is nothing but a name of the router.
+    """An executor that is nothing but a name of the router.
 
     No subclass of BaseExecutor itself: Airflow 3.4 wraps what an executor class defines, so as to remember in it the
     tasks that here only pass through.
@@ -146,7 +146,7 @@ class LocalExecutor(_HandsOver, BaseExecutor):
 
 
 def entry_problems(team: str | None, settings: Settings) -> Iterator[Problem]:
-    """What is wrong with the classes of this module that ``[core] executor`` lists for a team, or for everybody."""
+    """Problems with the classes of this module that ``[core] executor`` lists for a team, or for everybody."""
     router_seen = False
     for name, cls in configured_executors():
         if name.team_name != team:

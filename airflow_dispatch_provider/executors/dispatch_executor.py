@@ -59,7 +59,7 @@ class DispatchExecutor(BaseExecutor):
     """
 
     hybrid: ClassVar[Hybrid | None] = None
-    """What a subclass brings along where ``[dispatch]`` says nothing."""
+    """Settings that a subclass brings along where ``[dispatch]`` says nothing."""
 
     supports_multi_team = True
     supports_task_instance_uuid = AIRFLOW_V_3_4_PLUS
@@ -268,7 +268,7 @@ class DispatchExecutor(BaseExecutor):
 
     @property
     def slots_occupied(self) -> int:
-        """What the backends have; held workloads occupy nothing yet."""
+        """Slots that the backends have taken; held workloads occupy none yet."""
         return len(self._router.ledger) if self._router is not None else 0
 
     # Adoption

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with the entries of ``[core] executor``, before Airflow takes them for executors or refuses them."""
+"""Problems with the entries of ``[core] executor``, before Airflow takes them for executors or refuses them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What Dags give in ``executor=``; Airflow's own executors have their name for an alias."""
+        """The name that Dags give in ``executor=``; Airflow's own executors have their name for an alias."""
         return self.alias or (self.path if self.path in CORE_EXECUTOR_NAMES else "")
 
 
@@ -133,7 +133,7 @@ def _why_not(path: str) -> str | None:
 
 
 def _imported(path: str) -> Any:
-    """What stands at an import path, None where its module has nothing of that name. Whatever the module may raise
+    """The object at an import path, None where its module has nothing of that name. Whatever the module may raise
     is raised, SystemExit included."""
     module_name, _, name = path.rpartition(".")
     return getattr(__import__(module_name, fromlist=[name]), name, None) if module_name else None

@@ -173,7 +173,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         return airflow_conf.getfloat("scheduler", "orphaned_tasks_check_interval", fallback=300.0)
 
     def end(self) -> None:
-        """Finish what is through, for a bounded time. Pods go on; what is not a pod yet is left to the next scheduler,
+        """Clean up completed pods, for a bounded time. Pods go on; what is not a pod yet is left to the next scheduler,
         which finds none for it, and schedules it again."""
         controller, self._controller = self._controller, None
         if controller is None:
@@ -257,7 +257,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
             self._note_end(flight, report)
 
     def _stored(self, keys: Sequence[WorkloadKey]) -> Rows:
-        """What the database has of these tasks; called on a thread of its own."""
+        """Look up these tasks in the database; called on a thread of its own."""
         ids = {key: flight.ti_id for key in keys if (flight := self._flights.get(key))}
         found = stored(ids.values())
         return {key: found[ti_id] for key, ti_id in ids.items() if ti_id in found}

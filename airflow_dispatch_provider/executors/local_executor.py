@@ -75,10 +75,10 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
         supports_connection_test = AIRFLOW_V_3_3_PLUS
 
     runner: ClassVar[Runner] = staticmethod(airflow_api.run_workload)
-    """What runs a workload in its process; importable by name."""
+    """The function that runs a workload in its process; importable by name."""
 
     warm_up: ClassVar[Callable[[Any], object]] = staticmethod(airflow_api.warm_up)
-    """What the template process does once, so that no workload has to; importable by name."""
+    """The function that the template process calls once, so that no workload has to; importable by name."""
 
     preload: ClassVar[tuple[str, ...]] = PRELOAD
     """Modules that the template process imports, besides those of ``[dispatch] local_preload``."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What changes in behaviour, and what cannot be known from a configuration: one sentence each, of those that apply.
+"""Changes in behaviour, and what no configuration tells: one sentence each, of those that apply.
 docs/migration.md says more."""
 
 from __future__ import annotations
@@ -90,13 +90,13 @@ def slots_words(old: OldConfig) -> str:
 
 
 def changes(old: OldConfig, plan: Plan, scan: Scan | None) -> tuple[str, ...]:
-    """What is different afterwards, the weightiest first."""
+    """Changes in behaviour, the weightiest first."""
     now = _Situation(old, plan, scan)
     return tuple(text for applies, text in (*_routing(now), *_backends(now)) if applies)
 
 
 def unknowns(old: OldConfig, plan: Plan, scan: Scan | None) -> tuple[str, ...]:
-    """What somebody has to look at who knows the deployment."""
+    """Questions to somebody who knows the deployment."""
     now = _Situation(old, plan, scan)
     return tuple(text for applies, text in (*_deployment(now), *_elsewhere(now)) if applies)
 

@@ -55,7 +55,7 @@ _OLDEST = {("celery", "celeryd_concurrency"): ("celery", "worker_concurrency")}
 
 @dataclass(frozen=True)
 class Target:
-    """What an Airflow knows about options, as plain data."""
+    """An Airflow's knowledge about options, as plain data."""
 
     version: str
     options: Mapping[Key, str | None]
@@ -105,7 +105,7 @@ class Finding:
 
 
 def findings(options: Options, target: Target, missing: Set[str]) -> tuple[Finding, ...]:
-    """What is to be done by hand, in the order in which the options are set.
+    """Changes to be made by hand, in the order in which the options are set.
 
     :param missing: those of ``class_paths`` that the target cannot import
     """
@@ -125,7 +125,7 @@ def queued_timeout(options: Options, target: Target) -> str | None:
 
 
 def not_judged(options: Options, target: Target) -> Iterator[str]:
-    """What cannot be told of ``[kubernetes]`` without the provider that describes ``[kubernetes_executor]``."""
+    """Doubts about ``[kubernetes]`` without the provider that describes ``[kubernetes_executor]``."""
     names = [option.name for option in options.values() if _is_of_kubernetes(option, target)]
     if names and "kubernetes_executor" not in target.sections:
         yield (

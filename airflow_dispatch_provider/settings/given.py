@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow's configuration says in ``[dispatch]``: read once, while the file that it may name is read again."""
+"""``[dispatch]`` as Airflow's configuration has it: read once, while the file that it may name is read again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NUMBERS: Mapping[str, Callable[[str], int | float]] = {"integer": int, "float":
 
 
 class ConfReader(Protocol):
-    """What is used of Airflow's configuration, global or of a team (``ExecutorConf``)."""
+    """The part of Airflow's configuration that is used, global or of a team (``ExecutorConf``)."""
 
     def get(self, section: str, key: str, *, fallback: Any = ...) -> Any: ...
 
@@ -44,7 +44,7 @@ class Given:
     """Options that are set but could not be read: reported already, so not to be called missing."""
 
     preset: Mapping[str, Any] | None = None
-    """What a ready-made router brings along."""
+    """Settings that a ready-made router brings along."""
 
 
 class OptionReader:

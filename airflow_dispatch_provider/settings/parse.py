@@ -64,7 +64,7 @@ class Raw:
     """Prefix of the place of ``backends``, ``routes`` and ``default``."""
 
     problems: list[Problem] = field(default_factory=list)
-    """What was found wrong while reading."""
+    """Problems found while reading."""
 
     unreadable: set[str] = field(default_factory=set)
     """Keys that are set but could not be read: reported already, so not to be called missing."""

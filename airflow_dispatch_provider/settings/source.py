@@ -176,7 +176,7 @@ def _add_file(config_file: str, text: str | Problem | None, raw: Raw) -> None:
 def _file_value(
     config_file: str, text: str | Problem | None, problems: list[Problem]
 ) -> dict[Any, Any] | None:
-    """What the file has; None after a problem was added."""
+    """The file's content; None after a problem was added."""
     if not isinstance(text, str):
         problems += [text] if text else []
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What routing costs: DispatchExecutor over in-memory backends against one in-memory executor alone.
+"""The cost of routing: DispatchExecutor over in-memory backends against one in-memory executor alone.
 
 Both get the same workloads; the difference is the router's own share. No database, no process, no network.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ./dev/demo needs of the machine, and what of that is missing. Runs before anything is installed."""
+"""Requirements of ./dev/demo that this machine does or does not meet. Runs before anything is installed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the package uses of Airflow and of other libraries is there, in the installed versions."""
+"""Names that the package uses of Airflow and of other libraries exist in the installed versions."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_reader_finds_what_airflow_keeps_to_itself():
 
 
 def read_text(text: str, monkeypatch: pytest.MonkeyPatch, **gates: bool) -> list[str]:
-    """What is wrong with this code."""
+    """The mistake in this code."""
     monkeypatch.setattr(foreign_names, "GATES", gates)
     reader = Reader("airflow_dispatch_provider.executors.local_executor")
     reader.visit(ast.parse(text))

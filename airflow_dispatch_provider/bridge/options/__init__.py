@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The executor classes, and what they share."""
+"""Checks of a backend's ``config`` and its environment variables before anything starts."""

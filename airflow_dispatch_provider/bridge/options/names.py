@@ -56,7 +56,7 @@ class Finding:
 
 
 def check_name(given: Given, engine: Engine | None, executor: str, described: Described) -> Finding | None:
-    """What is wrong with the name of an option.
+    """The mistake in the name of an option.
 
     :param engine: None: it is not known what the executor reads, so nothing is a mistake
     :param executor: its name, for messages

@@ -15,7 +15,7 @@ from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES
 Kind = Literal[
     "text", "filled", "whole", "count", "positive", "number", "seconds", "flag", "object", "template"
 ]
-"""What a value has to be. ``filled``: a text that is not empty; ``whole``: a whole number; ``count``: one of 0 or more;
+"""The kinds of values. ``filled``: a text that is not empty; ``whole``: a whole number; ``count``: one of 0 or more;
 ``positive``: one of 1 or more; ``seconds``: a number of 0 or more; ``object``: JSON;
 ``template``: a way to make the LocalExecutor's template process."""
 
@@ -41,7 +41,7 @@ class Engine:
     """False: a subclass, which may read others besides."""
 
     def kind(self, section: str, option: str) -> Kind | None:
-        """What the option has to be; None where it is not read."""
+        """The kind that the option's value has to be; None where it is not read."""
         options = self.reads.get(section, {})
         return options.get(option) or ("text" if "*" in options else None)
 
@@ -181,7 +181,7 @@ ENGINES: Mapping[str, Engine] = {
 
 
 def engine_of(cls: type[Any]) -> Engine | None:
-    """What a class reads, or at least what it inherits."""
+    """Options that a class reads, or at least those that it inherits."""
     paths = [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
     found = next((ENGINES[path] for path in paths if path in ENGINES), None)
     return found if found is None or paths[0] in ENGINES else replace(found, is_all=False)

@@ -18,7 +18,7 @@ from airflow_dispatch_provider.exceptions import Problem
 
 @dataclass(frozen=True)
 class Variable:
-    """What the name of a variable says."""
+    """The meaning of a variable's name."""
 
     name: str
     backend: str

@@ -48,7 +48,7 @@ class SendFailed(Exception):
 
 
 class Broker(Protocol):
-    """What the publisher's thread needs; every method may raise what the network raises."""
+    """The connection that the publisher's thread needs; every method may raise what the network raises."""
 
     def new_connection(self) -> Any:
         """A kombu Connection of its own, for anybody, whose network calls are bounded; not yet connected."""

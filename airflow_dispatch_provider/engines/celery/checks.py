@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be known of a Celery backend's options before anything is connected, by trying what Celery would do.
+"""Checks of a Celery backend's options before anything is connected, by trying what Celery would do.
 
 Texts that may hold a password are never quoted, not even in part.
 """
@@ -43,7 +43,7 @@ _READ_OTHERWISE = ("azureservicebus", "azurestoragequeues", "sqla", "sqlalchemy"
 """Transports that take a password as it is."""
 
 _OF_THE_URL = {"hostname", "password", "port", "transport", "userid", "virtual_host"}
-"""What kombu takes from a URL, and would take from its parameters once more."""
+"""Parts that kombu takes from a URL, and would take from its parameters once more."""
 
 _AMQP = ("amqp", "amqps", "pyamqp", "librabbitmq")
 _REDIS = ("redis", "rediss", "sentinel")
@@ -88,7 +88,7 @@ _OBJECTS = {
 
 
 def conf_problems(conf: Any) -> list[Problem]:
-    """What would keep the app from being made, or goes by names alone.
+    """Mistakes that would keep the app from being made, or that are found by names alone.
 
     :param conf: the executor's own configuration
     """
@@ -98,7 +98,7 @@ def conf_problems(conf: Any) -> list[Problem]:
 
 
 def app_problems(app: Celery) -> list[Problem]:
-    """What keeps the app from its broker and its result backend."""
+    """Mistakes that keep the app from its broker and its result backend."""
     return [*_transport_problems(app), *_result_problems(app)]
 
 
@@ -118,7 +118,7 @@ def _url_problems(conf: Any) -> Iterator[Problem]:
 
 
 def _wrong_url(url: str) -> tuple[str, str] | None:
-    """What is wrong with a URL that is read as RFC 3986 has it, and a remedy."""
+    """The mistake in a URL that is read by RFC 3986, and a remedy."""
     scheme, mark, rest = url.partition("://")
     if not mark:
         return "is not a URL.", "Write scheme, host and port, e.g. redis://broker:6379/0."

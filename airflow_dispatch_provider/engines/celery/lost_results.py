@@ -21,7 +21,7 @@ INTERVAL = 5.0
 CHUNK = 500
 """Tasks in one look: a query by primary key of a few milliseconds."""
 
-PATIENCE = 60.0
+GRACE = 60.0
 """Seconds for which a result may come after its task has ended."""
 
 
@@ -63,7 +63,7 @@ class LostResults:
                 self._ended.pop(celery_id, None)
         for celery_id in ended:
             self._ended.setdefault(celery_id, now)
-        return self._forget(celery_id for celery_id in ended if now - self._ended[celery_id] >= PATIENCE)
+        return self._forget(celery_id for celery_id in ended if now - self._ended[celery_id] >= GRACE)
 
     def _next(self, waiting: Mapping[str, Any]) -> list[str]:
         if not self._round:

@@ -29,13 +29,13 @@ MAX_BATCH = 500
 CHECK_INTERVAL = 5.0
 """Seconds after which the connection is looked at again."""
 
-SILENCE = 10.0
+HUNG_AFTER = 10.0
 """Seconds that the thread may be in one call before the broker counts as hung."""
 
 RETRY_DELAYS = 0.5, 30.0
 """Seconds until the first, and at most until any later attempt to connect."""
 
-LAST_BREATH = 2.0
+JOIN_TIMEOUT = 2.0
 """Seconds that ``stop`` waits for the thread after the work is done or given back."""
 
 
@@ -88,12 +88,12 @@ class Publisher:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the broker, and for how long; None: nothing."""
+        """The trouble with the broker, and for how long; None: no trouble."""
         now = time.monotonic()
         busy_since, error = self._busy_since, self._error
         if error is not None:
             return f"The broker {self.name} cannot be used since {now - self._error_since:.0f} s: {error}"
-        if busy_since is not None and now - busy_since > SILENCE:
+        if busy_since is not None and now - busy_since > HUNG_AFTER:
             return f"The broker {self.name} has not answered for {now - busy_since:.0f} s."
         return None
 
@@ -137,7 +137,7 @@ class Publisher:
             self._settle(celery_id)
 
     def drain(self) -> list[Sent | Failed]:
-        """What has become of messages since the last call."""
+        """Outcomes of messages since the last call."""
         with self._changed:
             reports = list(self._reports)
             self._reports.clear()
@@ -154,7 +154,7 @@ class Publisher:
             self._stopping = True
             self._changed.notify_all()
         if self._thread:
-            self._thread.join(LAST_BREATH)
+            self._thread.join(JOIN_TIMEOUT)
         return self.withdraw_all()
 
     # The thread

@@ -104,7 +104,7 @@ class Watchlist:
         self._results.append(result)
 
     def drain(self) -> list[Result]:
-        """What was delivered since the last call."""
+        """Results delivered since the last call."""
         if not self._results:
             return []
         with self._lock:
@@ -162,12 +162,12 @@ class ResultWatcher:
 
     @property
     def reply_to(self) -> str | None:
-        """What messages to workers have to say as ``reply_to``; None where results are not sent as messages."""
+        """The ``reply_to`` of messages to workers; None where results are not sent as messages."""
         return str(self.reply_queue.name) if self.reply_queue else None
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the result backend at this moment, in one sentence; None when nothing is."""
+        """The trouble with the result backend at this moment, in one sentence; None: no trouble."""
         now = self._clock()
         if outage := self._outage:
             since, error = outage
@@ -189,7 +189,7 @@ class ResultWatcher:
         self._list.remove(celery_id)
 
     def drain(self) -> list[Result]:
-        """What has become known since the last call. Does not wait."""
+        """Results that became known since the last call. Does not wait."""
         return self._list.drain()
 
     def _run(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a Celery result backend says of a task, and what its watcher needs of each kind of backend."""
+"""Results as a Celery result backend has them, and what the watcher needs of each kind of backend."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ResultBackendError(DispatchError):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What Celery reports of one task."""
+    """Celery's report of one task."""
 
     celery_id: str
 
@@ -80,13 +80,13 @@ class ResultSource(Protocol):
     """Seconds after which everything that is watched has to be asked for again."""
 
     note: str | None
-    """What is worse than it could be, and the remedy; for the log."""
+    """The shortcoming of this way to get results, and the remedy; for the log."""
 
     once: bool
     """Results are told only once, whether they are asked for or not."""
 
     def ask(self, ids: Collection[str], watched: Mapping[str, bool]) -> Iterator[list[Result]]:
-        """What the backend has for these ids, a list for each round trip.
+        """Results that the backend has for these ids, a list for each round trip.
 
         ``watched`` says of each watched id whether it is known to have started. It changes meanwhile.
         """

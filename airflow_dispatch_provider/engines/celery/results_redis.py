@@ -99,7 +99,7 @@ def _bound_redis(pool: Any, timeout: float) -> None:
 
 
 def _task_prefix(backend: Any) -> bytes:
-    """What every task's key and channel begins with."""
+    """The beginning of every task's key and channel."""
     return bytes(ensure_bytes(backend.get_key_for_task("*")))[:-1]
 
 

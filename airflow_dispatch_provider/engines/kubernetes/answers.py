@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the API server's answer to a create, patch or delete means for the pod's task and for the backend."""
+"""Meaning of the API server's answer to a create, patch or delete, for the pod's task and for the backend."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_RETRY_AFTER = 300.0
 
 
 class Verdict(str, Enum):
-    """What has to be done about a request."""
+    """The action to take about a request."""
 
     DONE = "done"
     """Nothing: what was asked for is the case."""
@@ -90,7 +90,7 @@ def of_create(
     own_namespace: bool,
 ) -> Answer:
     """
-    What the answer to the POST of a pod means.
+    Meaning of the answer to the POST of a pod.
 
     :param headers: compared without regard to case
     :param sent_before: a request with this pod name was sent already and its answer was lost. Only meaningful
@@ -114,7 +114,7 @@ def of_create(
 
 
 def of_change(status: int, headers: Mapping[str, str], body: str) -> Answer:
-    """What the answer to the DELETE or PATCH of a pod means; ``GONE`` also when another pod has its name now."""
+    """Meaning of the answer to the DELETE or PATCH of a pod; ``GONE`` also when another pod has its name now."""
     response = _read(status, headers, body)
     if status == 404 and response.from_api_server and not _unknown_path(response):
         return response.verdict(Verdict.GONE, "The pod does not exist")
@@ -125,7 +125,7 @@ def of_change(status: int, headers: Mapping[str, str], body: str) -> Answer:
 
 def of_exception(error: BaseException) -> tuple[Answer, bool]:
     """
-    What it means that a request raised instead of being answered: always ``TROUBLE``.
+    Meaning of a request that raised instead of being answered: always ``TROUBLE``.
 
     :return: the answer, and whether the request certainly did not reach the server. Otherwise it may have been
         carried out: a create has to be repeated with the same name.

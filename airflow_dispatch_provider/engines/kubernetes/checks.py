@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be known of a Kubernetes backend's options without asking the API server."""
+"""Checks of a Kubernetes backend's options that need no answer of the API server."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _template_problems(conf: Any) -> Iterator[Problem]:
 
 
 def _wrong_template(path: str) -> tuple[str, str] | None:
-    """What is wrong with the file, and a remedy."""
+    """The mistake in the file, and a remedy."""
     try:
         pod = Templates().get(path).pod
     except TemplateError as error:

@@ -83,7 +83,7 @@ class Cluster:
         return str(host).rstrip("/")
 
     def problems(self) -> Sequence[Problem]:
-        """What is wrong with it, found without asking the cluster."""
+        """Mistakes in it, found without asking the cluster."""
         factories = {option: self._option(option) for option in ("client_factory", "async_client_factory")}
         if any(factories.values()):
             return (
@@ -97,7 +97,7 @@ class Cluster:
         return [] if _no_pod() else [*self._pod_problems()]
 
     def doubts(self) -> Iterator[Problem]:
-        """What is wrong where this runs, unless the scheduler runs elsewhere: charts are validated in pipelines."""
+        """Mistakes where this runs, unless the scheduler runs elsewhere: charts are validated in pipelines."""
         if self._in_cluster and not self._option("client_factory") and _no_pod():
             found = "is True, and this is no pod of a cluster."
             yield Problem(f"[{SECTION}] in_cluster", found, _NO_POD)
@@ -170,7 +170,7 @@ def _no_pod() -> bool:
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
-    """What the user's code gives. It runs in a thread that may be left behind.
+    """The answer of the user's code. It runs in a thread that may be left behind.
 
     :raises FactoryError: it raised, ended the process, or takes longer
     """

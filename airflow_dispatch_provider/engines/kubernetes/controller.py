@@ -28,10 +28,10 @@ from airflow_dispatch_provider.engines.kubernetes.watcher import Watcher
 T = TypeVar("T")
 LookUp = Callable[[Sequence[WorkloadKey]], Rows]
 
-SILENCE = 10.0
+HUNG_AFTER = 10.0
 """Seconds after which a server that has answered no request to create a pod counts as hung."""
 
-LAST_BREATH = 2.0
+JOIN_TIMEOUT = 2.0
 """Seconds that ``stop`` waits for the thread."""
 
 
@@ -100,7 +100,7 @@ class Controller:
         """Why the cluster cannot be used at the moment; None: it can."""
         busy_since = self._creator.busy_since
         silent = time.monotonic() - busy_since if busy_since is not None else 0.0
-        if silent > SILENCE:
+        if silent > HUNG_AFTER:
             return f"The API server of {self.name} has not answered for {silent:.0f} s."
         troubles = (self._creator.trouble, *(watcher.trouble for watcher in self._watchers))
         return next((problem for trouble in troubles if (problem := trouble.problem)), None)
@@ -165,12 +165,12 @@ class Controller:
         self._start(adoption.adopt_when_possible(call, wanted, self._report))
 
     def stop(self, timeout: float) -> list[Job]:
-        """Finish what is through, for at most ``timeout`` seconds, and end the thread; returns what was not sent."""
+        """Clean up completed pods, for at most ``timeout`` seconds, and end the thread; returns what was not sent."""
         unsent = self.withdraw_all()
         with contextlib.suppress(Exception):
             self._start(self._flush()).result(timeout)
         self._soon(self._loop.stop)
-        self._thread.join(LAST_BREATH)
+        self._thread.join(JOIN_TIMEOUT)
         return unsent
 
     # The thread

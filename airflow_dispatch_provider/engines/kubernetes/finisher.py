@@ -33,7 +33,7 @@ def delete_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Finisher:
-    """Works off pods that are through, or that nobody wants. A pod that is given twice is finished once."""
+    """Cleans up pods that have completed, and deletes unwanted ones. A pod that is given twice is cleaned up once."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Finisher:
         return len(self._todo) + len(self._labels) + len(self._running)
 
     def finish(self, pod: PodName, failed: bool) -> None:
-        """It is through."""
+        """Clean up a completed pod: delete it, or label it as done."""
         if self._delete and (self._delete_failed or not failed):
             self._todo.setdefault(pod, False)
         else:
@@ -80,7 +80,7 @@ class Finisher:
         self._work.set()
 
     def remove(self, pod: PodName) -> None:
-        """Nobody wants it."""
+        """Delete a pod that is not wanted any more."""
         self._todo[pod] = True
         self._work.set()
 

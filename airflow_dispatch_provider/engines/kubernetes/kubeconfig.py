@@ -33,7 +33,7 @@ class KubeconfigError(DispatchError):
 
 
 class Kubeconfig:
-    """What one context of a kubeconfig names. Methods raise KubeconfigError where that is not there."""
+    """The entries that one context of a kubeconfig names. Methods raise KubeconfigError where that is not there."""
 
     def __init__(self, config_file: str | None, context: str | None) -> None:
         """
@@ -61,7 +61,7 @@ class Kubeconfig:
         return [str(name) for name in self._entries["context"]]
 
     def wrong_files(self) -> Iterator[str]:
-        """What is wrong with each certificate, key and token, as the end of a sentence."""
+        """Mistakes in each certificate, key and token, as the end of a sentence."""
         parts = {"cluster": self._cluster()}
         if self._named("user"):
             parts["user"] = self._part("user", self._named("user"))
@@ -83,7 +83,7 @@ class Kubeconfig:
         return self._part("context", self._context)[0].get(kind)
 
     def _part(self, kind: str, name: Any) -> tuple[Mapping[str, Any], str]:
-        """What an entry holds, and the folder of its file."""
+        """An entry's content, and the folder of its file."""
         if not isinstance(name, str | int):
             raise KubeconfigError(f"its context {self._context!r} names no {kind}")
         if name not in self._entries[kind]:

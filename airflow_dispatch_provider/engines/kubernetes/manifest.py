@@ -52,7 +52,7 @@ class _Override:
 
 @dataclass(frozen=True)
 class _Wish:
-    """What the task, its queue and the configuration ask for."""
+    """The pod that the task, its queue and the configuration ask for."""
 
     pod_override: Model | None
     template: str
@@ -242,7 +242,7 @@ def _mutate(pod: Model) -> None:
 
 
 def _checked(manifest: dict[str, Any], values: TaskValues) -> dict[str, Any]:
-    """What has to be there after a mutation hook."""
+    """Check what has to be there after a mutation hook."""
     metadata = manifest.get("metadata") or {}
     if not metadata.get("namespace"):
         raise InvalidTask("The pod has no namespace any more after the pod_mutation_hook")

@@ -73,7 +73,7 @@ class Stuck:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Its pod is through. Reported once for each pod."""
+    """Its pod has completed. Reported once for each pod."""
 
     key: WorkloadKey
     pod: PodName | None

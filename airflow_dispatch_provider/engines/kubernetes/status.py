@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pod says of its task: pods are JSON objects as a list or watch request of the API server gives them."""
+"""The state of a task by its pod: pods are JSON objects as a list or watch request of the API server gives them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Pod = Mapping[str, Any]
 
 
 class Kind(str, Enum):
-    """What has become of a pod, as far as the executor has to act on it."""
+    """The state of a pod, as far as the executor has to act on it."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -63,7 +63,7 @@ class Observation:
 
 def observe(event_type: str, pod: Pod, fatal_waiting_reasons: Collection[str]) -> Observation:
     """
-    What an event of the watch, or a pod of a list, means.
+    Meaning of an event of the watch, or of a pod of a list.
 
     :param event_type: ``ADDED``, ``MODIFIED`` or ``DELETED``; for a pod of a list ``ADDED``
     :param fatal_waiting_reasons: ``worker_pod_pending_fatal_container_state_reasons``

@@ -43,8 +43,8 @@ class Tracker:
         fatal_reasons: Collection[str],
     ) -> None:
         """
-        :param finish: is told of each of our pods that is through, and whether it has failed
-        :param remove: is told of each pod that nobody wants any more
+        :param finish: is told of each of our pods that has completed, and whether it has failed
+        :param remove: is told of each pod to delete
         :param fatal_reasons: ``[kubernetes_executor] worker_pod_pending_fatal_container_state_reasons``
         """
         self._report, self._finish, self._remove = report, finish, remove
@@ -80,7 +80,7 @@ class Tracker:
         return known is None or known.sure
 
     def drop(self, pod: PodName) -> bool:
-        """It is certain that it was not created; False where nobody wants it any more."""
+        """It is certain that it was not created; False where it was revoked."""
         self._unwanted.discard(pod)
         return self._pods.pop(pod, None) is not None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the executor and its template process tell each other. A number stands for one hand-over."""
+"""Messages between the executor and its template process. A number stands for one hand-over."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Work:
-    """What every workload of one executor is run with."""
+    """Settings that every workload of one executor is run with."""
 
     runner: Runner
     conf: Any

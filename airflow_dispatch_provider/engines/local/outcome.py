@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the end of a process means for its workload. Pure."""
+"""Meaning of the end of a process for its workload. Pure."""
 
 from __future__ import annotations
 

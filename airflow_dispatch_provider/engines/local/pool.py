@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 MAX_DELAY = 60.0
 """Longest pause before another template process is started; living this long also clears the count."""
 
-_STOP_PATIENCE = 2.0
+_STOP_TIMEOUT = 2.0
 _TERMINATE_GRACE = 1.0
 
 
@@ -121,7 +121,7 @@ class Pool:
             self._link.channel.send(Kill(number, grace))
 
     def poll(self) -> list[Event]:
-        """What has happened since the last call."""
+        """Events since the last call."""
         events = self._read() if self._link else []
         if self._link and (self._link.channel.closed or self._link.ended()):
             events += self._read() + self._lose(self._link)
@@ -228,7 +228,7 @@ class Pool:
         if link is None:
             return
         link.channel.close()
-        deadline = time.monotonic() + _STOP_PATIENCE
+        deadline = time.monotonic() + _STOP_TIMEOUT
         while not link.ended() and time.monotonic() < deadline:
             time.sleep(0.01)
         if not self._handed:
@@ -237,11 +237,11 @@ class Pool:
     def terminate(self) -> None:
         """End every tree and the template process. Waits up to a second for them to end by themselves."""
         self.close()
-        doomed = [member for process in self._watched.values() for member in processes.tree(process.pid)]
+        ending = [member for process in self._watched.values() for member in processes.tree(process.pid)]
         link, self._link, self._ready = self._link, None, False
         if link:
-            doomed += self._children_of(link)
-        processes.end_quickly(doomed, _TERMINATE_GRACE)
+            ending += self._children_of(link)
+        processes.end_quickly(ending, _TERMINATE_GRACE)
         if link:
             link.kill()
             link.channel.close()

@@ -89,7 +89,7 @@ def signal_all(processes: Iterable[psutil.Process], number: signal.Signals) -> N
 
 
 @dataclass
-class _Condemned:
+class _Terminating:
     deadline: float
     processes: list[psutil.Process]
 
@@ -99,47 +99,47 @@ class KillList:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._condemned: dict[int, _Condemned] = {}
+        self._terminating: dict[int, _Terminating] = {}
 
     def __contains__(self, pid: object) -> bool:
-        return pid in self._condemned
+        return pid in self._terminating
 
     def __len__(self) -> int:
-        return len(self._condemned)
+        return len(self._terminating)
 
     def add(self, pid: int, grace: float) -> None:
         """SIGTERM to the tree now, SIGKILL after ``grace`` seconds; at once if that is 0."""
         processes = tree(pid)
         if grace > 0:
             signal_all(processes, signal.SIGTERM)
-        self._condemned[pid] = _Condemned(self._clock() + grace, processes)
+        self._terminating[pid] = _Terminating(self._clock() + grace, processes)
         self.tick()
 
     def tick(self) -> None:
         """Kill what is due. To be called now and then."""
         now = self._clock()
-        for pid in [pid for pid, condemned in self._condemned.items() if condemned.deadline <= now]:
-            kill_trees(self._condemned.pop(pid).processes)
+        for pid in [pid for pid, each in self._terminating.items() if each.deadline <= now]:
+            kill_trees(self._terminating.pop(pid).processes)
 
 
 def kill_trees(roots: Iterable[psutil.Process]) -> None:
     """SIGKILL those that still are who they were, with what they have started meanwhile."""
-    doomed: set[psutil.Process] = set()
+    processes: set[psutil.Process] = set()
     for root in roots:
         with suppress(psutil.Error):
             if root.is_running():
-                doomed.add(root)
-                doomed.update(root.children(recursive=True))
-    signal_all(doomed, signal.SIGKILL)
+                processes.add(root)
+                processes.update(root.children(recursive=True))
+    signal_all(processes, signal.SIGKILL)
 
 
-def end_quickly(doomed: list[psutil.Process], grace: float) -> None:
+def end_quickly(processes: list[psutil.Process], grace: float) -> None:
     """SIGTERM, wait at most ``grace`` seconds, SIGKILL the rest."""
-    signal_all(doomed, signal.SIGTERM)
+    signal_all(processes, signal.SIGTERM)
     deadline = time.monotonic() + grace
-    while time.monotonic() < deadline and not all(map(has_ended, doomed)):
+    while time.monotonic() < deadline and not all(map(has_ended, processes)):
         time.sleep(0.01)
-    kill_trees(doomed)
+    kill_trees(processes)
 
 
 def release_inherited_streams(keep: Container[int]) -> None:

@@ -25,7 +25,7 @@ _KNOWN = {
     "Invalid auth token": "The scheduler and the API server need the same [api_auth] jwt_secret.",
     "ConnectError": "No API server answers at [core] execution_api_server_url.",
 }
-"""What an error that has these words in it needs; its traceback would only show Airflow's own calls."""
+"""The remedy for an error that has these words in it; its traceback would only show Airflow's own calls."""
 
 
 def main(control: socket.socket, run: Run, work: Work) -> NoReturn:
@@ -86,7 +86,7 @@ def describe(error: BaseException) -> str:
 
 
 def remedy_for(reason: str) -> str:
-    """What to do about an error that a new deployment meets first; empty for any other."""
+    """The remedy for an error that a new deployment meets first; empty for any other."""
     return next((remedy for words, remedy in _KNOWN.items() if words in reason), "")
 
 

@@ -105,7 +105,7 @@ def by_celery(app: Celery, outgoing: Outgoing) -> None:
 
 
 def workload_in(body: bytes | str) -> Any:
-    """What a worker finds in a message's body."""
+    """A message's body as a worker finds it."""
     (payload,), kwargs, _ = json.loads(body)
     assert kwargs == {}
     return json.loads(payload)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a Redis broker has, and what it was asked."""
+"""Contents of a Redis broker, and the commands that it was given."""
 
 from __future__ import annotations
 

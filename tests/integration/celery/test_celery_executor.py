@@ -44,7 +44,7 @@ def executor(with_worker: None) -> Iterator[CeleryExecutor]:
 
 
 class TestContract(ExecutorContract):
-    """What Airflow expects of every executor. The tasks fail: no API server answers the workers."""
+    """Airflow's expectations of every executor. The tasks fail: no API server answers the workers."""
 
 
 class TestContractBehindTheRouter(ExecutorContract):

@@ -53,7 +53,7 @@ def new_id() -> str:
 
 
 def store(app: Celery, celery_id: str, state: str = "SUCCESS", value: Any = None, reply_to: str = "") -> None:
-    """What a worker does when a task starts, or has ended."""
+    """Do as a worker does when a task starts, or has ended."""
     request = Context(reply_to=reply_to, correlation_id=celery_id) if reply_to else None
     app.backend.store_result(celery_id, value, state, request=request)
 

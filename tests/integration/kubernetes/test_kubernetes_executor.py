@@ -42,7 +42,7 @@ def agent(shared_kube: KubeServer, namespace: str, agent_on: Callable[..., NodeA
 
 @pytest.fixture(autouse=True)
 def rows(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Stored]:
-    """What the database has of task instances; every other is queued by this scheduler."""
+    """Task instances as the database has them; every other is queued by this scheduler."""
     known: dict[Any, Stored] = {}
     queued = Stored(TaskInstanceState.QUEUED.value, JOB_ID)
     monkeypatch.setattr(
@@ -64,7 +64,7 @@ def queue(executor: Any, *tasks: Any) -> list[Any]:
     return [airflow_api.workload_key(executor, task) for task in tasks]
 
 
-def doomed(fate: str, **more: Any) -> Any:
+def failing(fate: str, **more: Any) -> Any:
     """A task whose pod meets that fate on the node."""
     pod = k8s.V1Pod(metadata=k8s.V1ObjectMeta(annotations={ANNOTATION: fate}))
     return make_task(executor_config={"pod_override": pod}, **more)
@@ -80,7 +80,7 @@ def events_of(executor: KubernetesExecutor) -> list[tuple[str, str]]:
 
 @pytest.mark.usefixtures("agent")
 class TestContract(ExecutorContract):
-    """What Airflow expects of every executor."""
+    """Airflow's expectations of every executor."""
 
 
 @pytest.mark.usefixtures("agent")
@@ -125,7 +125,7 @@ def test_each_task_has_one_pod_and_no_pod_is_left(executor, shared_kube, namespa
 @pytest.mark.parametrize(("fate", "says"), [("evicted", "Evicted"), ("oom-killed", "OOMKilled")])
 def test_a_task_whose_pod_fails_while_it_runs_fails_with_the_reason(executor, rows, fate, says):
     """Which is in its event log."""
-    task = doomed(fate)
+    task = failing(fate)
     rows[task.ti.id] = Stored(TaskInstanceState.RUNNING.value, JOB_ID)
     (key,) = queue(executor, task)
     state, info = beat_until(executor, ended(key))[key]
@@ -167,7 +167,7 @@ def test_a_task_whose_running_pod_is_deleted_by_somebody_fails(
 @pytest.mark.usefixtures("agent")
 def test_a_pod_that_is_deleted_before_it_starts_is_created_again(executor, shared_kube, namespace):
     """The task loses no try."""
-    (key,) = queue(executor, doomed("unschedulable"))
+    (key,) = queue(executor, failing("unschedulable"))
     beat_until(executor, lambda _: [event for event, _ in events_of(executor)])
     (first,) = pods(shared_kube, namespace)
     shared_kube.request("DELETE", f"{PODS.format(namespace)}/{first['metadata']['name']}")
@@ -187,7 +187,7 @@ def test_a_pod_that_is_deleted_before_it_starts_is_created_again(executor, share
     [("unschedulable", "0/1 nodes are available"), ("image-pull-error", "ErrImagePull")],
 )
 def test_why_a_pod_does_not_start_is_in_the_event_log(executor, fate, says):
-    queue(executor, doomed(fate))
+    queue(executor, failing(fate))
     beat_until(executor, lambda _: [extra for _, extra in events_of(executor) if says in extra])
 
 
@@ -202,7 +202,7 @@ def test_a_fatal_waiting_reason_fails_the_task(shared_kube, namespace, tmp_path,
         delete_worker_pods_on_failure="True",
     )
     with started(given) as executor:
-        (key,) = queue(executor, doomed("image-pull-error"))
+        (key,) = queue(executor, failing("image-pull-error"))
         state, info = beat_until(executor, ended(key))[key]
         assert (state, "ErrImagePull" in info) == (FAILED, True)
         beat_until(executor, lambda _: not pods(shared_kube, namespace))

@@ -51,7 +51,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_executor, "stored", lambda ids: dict.fromkeys(ids, queued))
     monkeypatch.setattr(KubernetesExecutor, "_alive_other_scheduler_job_ids", lambda self: set())
     monkeypatch.setattr(kubernetes_executor, "Timing", lambda: pod_api.Timing(call=2.0, silence=3.0))
-    monkeypatch.setattr(controller, "SILENCE", 1.0)
+    monkeypatch.setattr(controller, "HUNG_AFTER", 1.0)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def all_succeed_once(executor: Any, keys: list[Any], agent: NodeAgent) -> None:
 
 @pytest.mark.parametrize("mode", ["refuse", "reset", "hang"])
 def test_a_server_that_is_away_costs_time_and_no_task(executor, proxy, agent, mode):
-    """What is queued meanwhile waits, the user is told for what, and the health says so."""
+    """A task that is queued meanwhile waits, the user is told for what, and the health says so."""
     all_succeed_once(executor, queue(executor), agent)
     proxy.mode = mode
     keys = queue(executor, 5)
@@ -227,7 +227,7 @@ def test_a_missing_permission_is_named_and_fails_nothing(own_kube, namespace, tm
 
 
 def trouble_of(executor: KubernetesExecutor) -> str | None:
-    """What is wrong, also where new pods can be created all the same."""
+    """The trouble is told, also where new pods can be created all the same."""
     return executor.health() or executor._controller._finisher.trouble.reason
 
 

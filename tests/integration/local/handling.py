@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests do with a LocalExecutor and its processes."""
+"""Helpers for tests of a LocalExecutor and its processes."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class TestTakingBack:
         wait_until(lambda: not alive(pid) and not alive(child))
 
     def test_a_queued_task_is_dropped(self, make_executor):
-        """What was not handed over just leaves the queue."""
+        """A workload that was not handed over just leaves the queue."""
         executor = make_executor(slots=1).wait_ready()
         first, second = make_task("hold", priority=9), make_task("nothing")
         queue(executor, first, second)

@@ -47,7 +47,7 @@ class TestRunning:
         assert key in executor.running
 
     def test_an_exception_is_a_failure_with_its_text(self, either):
-        """What the runner raised is the information of the failure event."""
+        """The error that the runner raised is the information of the failure event."""
         key = queue(either, make_task("fail"))
         assert either.wait_for_event(key) == (FAILED, "RuntimeError: no luck")
 
@@ -119,7 +119,7 @@ class TestSlots:
         assert max(int(local_runners.heard(f"seen.count-{n}")) for n in range(12)) <= 3
 
     def test_the_highest_priority_goes_first_and_the_rest_stays_queued(self, make_executor):
-        """What is not handed over can still be overtaken."""
+        """A workload that is not handed over can still be overtaken."""
         executor = make_executor(slots=1).wait_ready()
         low, high = queue(executor, make_task("hold-low", priority=1), make_task("hold-high", priority=9))
         executor.heartbeat()

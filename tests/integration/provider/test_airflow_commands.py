@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow makes of the provider metadata: its own commands, each in a process of its own.
+"""The provider metadata as Airflow shows it: its own commands, each in a process of its own.
 
 Needs the package installed (editable will do), so that its entry point is there.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the router reads from and writes to Airflow's metadata database."""
+"""The router's reads from and writes to Airflow's metadata database."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 # ruff: noqa: E501  (a table: a case is a line)
 from __future__ import annotations
 
+from kubernetes_files import POD_TEMPLATE, kubeconfig
+
 from .harness import Case, airflow_cfg, case
 
 CELERY = '{"executor": "CeleryExecutor", "slots": 4, "config": %s}'
@@ -15,21 +17,8 @@ SUBCLASS = '{"executor": "tests.integration.validate.executors.MyCeleryExecutor"
 BROKER = "[celery]\nbroker_url = redis://broker:6379/0\nresult_backend = db+sqlite:////tmp/results.db\n"
 CLUSTER = "[kubernetes_executor]\nin_cluster = False\nconfig_file = {home}/kubeconfig\npod_template_file = {home}/pod.yaml\n"
 
-KUBECONFIG = """
-apiVersion: v1
-kind: Config
-current-context: c
-clusters: [{name: k, cluster: {server: "https://k.example:6443"}}]
-users: [{name: u, user: {token: t}}]
-contexts: [{name: c, context: {cluster: k, user: u}}]
-"""
-POD = """
-apiVersion: v1
-kind: Pod
-metadata: {name: worker}
-spec: {containers: [{name: base, image: airflow}], restartPolicy: Never}
-"""
-FILES = {"kubeconfig": KUBECONFIG, "pod.yaml": POD}
+KUBECONFIG = kubeconfig(user="{token: t}")
+FILES = {"kubeconfig": KUBECONFIG, "pod.yaml": POD_TEMPLATE}
 IN_ANOTHER_NAMESPACE = '{"kubernetes_executor": {"namespace": "n"}}'
 LEAVE_OUT = {"mended": "", "remedy": "Leave it out"}
 

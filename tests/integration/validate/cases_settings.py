@@ -48,13 +48,13 @@ def executor(name: str, wrong: str, found: str, mended: str = "$1", **more: Any)
 
 
 def backend(name: str, wrong: str, where: str, found: str, mended: str = "$e", remedy: str = "") -> Case:
-    """What stands in the backend ``b``."""
+    """Settings of the backend ``b``."""
     cfg = airflow_cfg(backends=f'{{"a": {LOCAL}, "b": {{<>}}}}')
     return case(name, wrong, f"[dispatch] backends.b{where}", found, mended, remedy, cfg=cfg)
 
 
 def file(name: str, wrong: str, where: str, found: str, mended: str = "$1", remedy: str = "") -> Case:
-    """What stands in the routing file."""
+    """Content of the routing file."""
     cfg = airflow_cfg(backends="", routes=None, default=None, more="config_file = {home}/d.yaml")
     return case(
         name, wrong, f"{{home}}/d.yaml{where}", found, mended, remedy, cfg=cfg, files={"d.yaml": "<>"}

@@ -142,7 +142,7 @@ def test_revoking_and_failing_reach_the_backend(three):
 
 
 def test_orphans_are_offered_to_the_router(three, monkeypatch):
-    """What a dead scheduler had given to a name is adopted like everything else."""
+    """A task that a dead scheduler had given to a name is adopted like any other."""
     router, celery, _ = three
     asked = []
     monkeypatch.setattr(type(router), "try_adopt_task_instances", lambda self, tis: asked.append(tis) or tis)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the router does with workloads, over backends that keep what they are given."""
+"""Dispatching of workloads, over backends that keep what they are given."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_slots_follow_the_workers(make_router):
 
 
 def test_a_number_of_slots_asks_no_workers(make_router):
-    """What the executor knows of its workers does not matter then."""
+    """The executor's knowledge of its workers does not matter then."""
     router = make_router({"a": 2})
     child(router, "a").counted_slots = 9
     assert router.slots_available == 2

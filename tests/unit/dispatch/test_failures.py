@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one backend does, the scheduler and the other backends do not feel."""
+"""Failures of one backend do not reach the scheduler or the other backends."""
 
 from __future__ import annotations
 

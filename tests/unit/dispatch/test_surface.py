@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow reads and calls on the router besides queueing and heartbeat."""
+"""Attributes and methods of the router that Airflow uses besides queueing and heartbeat."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_backend_without_uuid_keys_works(make_router, monkeypatch):
 
 @pytest.mark.skipif(not AIRFLOW_V_3_4_PLUS, reason="the base class wraps adoption since Airflow 3.4")
 def test_coordinates_are_forgotten_with_the_task(make_router):
-    """What the base class remembers of a task does not outlive it."""
+    """The base class's memory of a task does not outlive it."""
     router = make_router({"a": 1})
     task = make_task()
     queue(router, task)

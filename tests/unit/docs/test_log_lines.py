@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation says of log lines, reasons and events is what the code writes."""
+"""Log lines, reasons and events in the documentation are those that the code writes."""
 
 from __future__ import annotations
 

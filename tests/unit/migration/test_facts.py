@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the migration says of options agrees with what the executors read."""
+"""The migration's knowledge of options agrees with what the executors read."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``validate`` finds is found at the start, too, and nothing is run or connected to find it."""
+"""Findings of ``validate`` are found at the start, too, and nothing is run or connected to find them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow.configuration import conf
 from celery import Celery
+from kubernetes_files import POD_TEMPLATE, kubeconfig
 
 from airflow_dispatch_provider.bridge.backend_conf import BackendConf
 from airflow_dispatch_provider.dispatch.backend import Backend
@@ -19,8 +20,6 @@ from airflow_dispatch_provider.engines.kubernetes.cluster import Cluster
 from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.routing.model import Route, Target
 from airflow_dispatch_provider.settings.model import BackendSettings, Limits, Settings
-
-from .files import KUBECONFIG, POD
 
 DEFAULT = Route(queue="*", to=(Target(backend="x"),))
 
@@ -35,8 +34,9 @@ def kubernetes(tmp_path: Path) -> dict[str, Any]:
     plugin = tmp_path / "plugin"
     plugin.write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\n")
     plugin.chmod(0o755)
-    (tmp_path / "kubeconfig").write_text(KUBECONFIG.replace("PLUGIN", str(plugin)))
-    (tmp_path / "pod.yaml").write_text(POD)
+    logs_in = f"{{exec: {{apiVersion: client.authentication.k8s.io/v1, command: {plugin}}}}}"
+    (tmp_path / "kubeconfig").write_text(kubeconfig("https://k.example:6443/", logs_in))
+    (tmp_path / "pod.yaml").write_text(POD_TEMPLATE)
     files = {"config_file": f"{tmp_path}/kubeconfig", "pod_template_file": f"{tmp_path}/pod.yaml"}
     return {"in_cluster": False, **files}
 
@@ -85,7 +85,7 @@ def test_with_several_teams_a_variable_may_be_of_another_teams_backend(several, 
 
 
 def test_queues_that_are_handed_on_as_text_are_a_mistake():
-    """What older versions of the provider make of predefined_queues; kombu would look up keys in it, for good."""
+    """Older versions of the provider make a text of predefined_queues; kombu would look up keys in it, for good."""
     app = Celery(broker="memory://", backend="cache+memory://", set_as_current=False)
     app.conf.broker_transport_options = {"predefined_queues": '{"default": {}}'}
     (problem,) = app_problems(app)
@@ -126,7 +126,7 @@ def test_a_router_refuses_to_start_over_a_name_that_does_not_exist(monkeypatch):
     ],
 )
 def test_urls_of_every_kind_are_right(broker, result):
-    """What is written as the documentation of kombu, Celery and SQLAlchemy has it."""
+    """Values written as the documentation of kombu, Celery and SQLAlchemy has them."""
     assert (
         conf_problems(BackendConf("x", {"celery": {"broker_url": broker, "result_backend": result}}, conf))
         == []

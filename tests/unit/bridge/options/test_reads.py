@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.configuration import conf
+from kubernetes_files import POD_TEMPLATE, kubeconfig
 from packaging.version import Version
 
 import airflow_dispatch_provider
@@ -19,8 +20,6 @@ from airflow_dispatch_provider.bridge.options.described import describe_options
 from airflow_dispatch_provider.bridge.options.reads import ENGINES
 from airflow_dispatch_provider.dispatch.backend import Backend
 from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, BackendSettings, Limits
-
-from .files import KUBECONFIG, POD
 
 FOLDER = Path(inspect.getfile(airflow_dispatch_provider)).parent
 SOURCES = {
@@ -93,8 +92,8 @@ def asked_for(executor: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> s
         return own(self, section, key)
 
     monkeypatch.setattr(BackendConf, "_own", note)
-    (folder / "kubeconfig").write_text(KUBECONFIG)
-    (folder / "pod.yaml").write_text(POD)
+    (folder / "kubeconfig").write_text(kubeconfig())
+    (folder / "pod.yaml").write_text(POD_TEMPLATE)
     options = {section: dict(given) for section, given in OPTIONS.get(executor, {}).items()}
     if executor == "KubernetesExecutor":
         options["kubernetes_executor"]["config_file"] = str(folder / "kubeconfig")

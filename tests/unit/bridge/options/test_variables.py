@@ -53,5 +53,5 @@ def test_a_variable_that_can_mean_two_things_is_refused():
 
 
 def test_the_longer_name_of_a_backend_is_guessed_first():
-    """What begins with two names is more likely the longer one's."""
+    """A variable that begins with two names is more likely the longer one's."""
     assert read("AIRFLOW_DISPATCH__X__A__NO__SUCH", backends=("x", "x--a"))[0] == [("x--a", "no", "such")]

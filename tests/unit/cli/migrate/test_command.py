@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the command reads, and what it says where that is wrong. What it makes of it is in ``test_cases``."""
+"""Input of the command, and its answers where that is wrong. Its reports are in ``test_cases``."""
 
 from __future__ import annotations
 

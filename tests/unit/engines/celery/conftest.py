@@ -57,7 +57,7 @@ def news(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 @pytest.fixture
 def no_database(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What would have been written to the database."""
+    """Rows that would have been written to the database."""
     written: list[Any] = []
     monkeypatch.setattr(
         celery_executor, "update_queued", lambda ids, **values: written.append((list(ids), values))

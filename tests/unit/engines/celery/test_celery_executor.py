@@ -74,7 +74,7 @@ def test_a_result_before_the_report_of_sending(executor):
 
 
 def test_a_task_that_has_started_is_not_sent_again(executor):
-    """What a worker has got is settled with the publisher."""
+    """A message that a worker has got is settled with the publisher."""
     (celery_id,) = give(executor, make_task())
     send_all(executor)
     assert report(executor, celery_id, states.STARTED).keys() <= {*executor.running}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_dispatch_provider.engines.celery.lost_results import CHUNK, INTERVAL, PATIENCE, LostResults
+from airflow_dispatch_provider.engines.celery.lost_results import CHUNK, GRACE, INTERVAL, LostResults
 
 
 class Database:
@@ -46,26 +46,26 @@ def looks(lost: LostResults, waiting: dict[str, int], start: float, seconds: flo
 def test_what_runs_is_waited_for(lost, database):
     """However long."""
     database.open = {1}
-    assert looks(lost, {"a": 1}, 0, 10 * PATIENCE) == []
+    assert looks(lost, {"a": 1}, 0, 10 * GRACE) == []
 
 
 def test_what_has_ended_has_time_for_its_result(lost, database):
     """Then it is found, once."""
     waiting = {"a": 1, "b": 2}
     database.open = {2}
-    assert looks(lost, waiting, 0, PATIENCE - INTERVAL) == []
-    assert looks(lost, waiting, PATIENCE, 0) == ["a"]
+    assert looks(lost, waiting, 0, GRACE - INTERVAL) == []
+    assert looks(lost, waiting, GRACE, 0) == ["a"]
     del waiting["a"]
-    assert looks(lost, waiting, 2 * PATIENCE, PATIENCE) == []
+    assert looks(lost, waiting, 2 * GRACE, GRACE) == []
 
 
 def test_a_task_that_runs_again_is_waited_for_again(lost, database):
     """It was deferred, and came back."""
-    looks(lost, {"a": 1}, 0, PATIENCE - INTERVAL)
+    looks(lost, {"a": 1}, 0, GRACE - INTERVAL)
     database.open = {1}
-    looks(lost, {"a": 1}, PATIENCE, 0)
+    looks(lost, {"a": 1}, GRACE, 0)
     database.open = set()
-    assert looks(lost, {"a": 1}, PATIENCE + INTERVAL, PATIENCE - INTERVAL) == []
+    assert looks(lost, {"a": 1}, GRACE + INTERVAL, GRACE - INTERVAL) == []
 
 
 def test_no_look_before_its_time(lost, database):
@@ -94,9 +94,9 @@ def test_a_database_that_is_away_harms_nobody(lost, database, caplog):
     assert lost.find(0, lambda: {"a": 1}) == []
     assert "Cannot look up" in caplog.text
     database.fails = False
-    assert looks(lost, {"a": 1}, INTERVAL, PATIENCE) == ["a"]
+    assert looks(lost, {"a": 1}, INTERVAL, GRACE) == ["a"]
 
 
 def test_nothing_in_flight_asks_nothing(lost, database):
-    assert looks(lost, {}, 0, PATIENCE) == []
+    assert looks(lost, {}, 0, GRACE) == []
     assert database.asked == []

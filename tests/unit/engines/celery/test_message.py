@@ -92,7 +92,7 @@ def outgoing_for(queue: str = "q", **fields: Any) -> Outgoing:
 
 
 def stored(queue: str) -> list[dict[str, Any]]:
-    """What the broker has for a queue, as its transport keeps it; takes it away."""
+    """Messages that the broker has for a queue, as its transport keeps them; takes them away."""
     kept = Channel.queues[queue].queue if queue in Channel.queues else []
     return [json.loads(json.dumps(kept.popleft())) for _ in range(len(kept))]
 

@@ -74,7 +74,7 @@ class TestProblem:
         wait_until(lambda: broker.count(hanging))
         if hanging != "missing":
             assert publisher.problem is None
-            clock[0] += module.SILENCE + 1
+            clock[0] += module.HUNG_AFTER + 1
             assert publisher.problem == "The broker redis://broker/0 has not answered for 11 s."
         calls = in_background(lambda: use(publisher))
         calls.join(60)
@@ -106,7 +106,7 @@ class TestStop:
 
     @pytest.mark.parametrize("failing", ["connect", "send"])
     def test_a_broker_that_is_down_is_not_waited_for(self, failing, publisher, broker, monkeypatch):
-        """What it did not get is given back, also when it fails only then."""
+        """Messages that it did not get are given back, also when it fails only then."""
         monkeypatch.setattr(module, "RETRY_DELAYS", (3600.0, 3600.0))
         batch = make("a", "b")
         broker.close_gate(failing)
@@ -122,8 +122,8 @@ class TestStop:
         assert not publisher._thread.is_alive()
 
     def test_a_broker_that_hangs_is_not_waited_for(self, publisher, broker, monkeypatch):
-        """What may be with it is not given back; the thread ends with the call that hangs."""
-        monkeypatch.setattr(module, "LAST_BREATH", 0.01)
+        """Messages that may be with it are not given back; the thread ends with the call that hangs."""
+        monkeypatch.setattr(module, "JOIN_TIMEOUT", 0.01)
         broker.close_gate("send")
         publisher.submit(make("a"))
         publisher.start()

@@ -207,7 +207,7 @@ def test_what_nobody_ever_waits_for_is_bounded(monkeypatch):
     ids=["never there", "never answers", "stops to answer", "connection is lost"],
 )
 def test_an_outage_is_logged_once_and_so_is_its_end(before, after, source, start, caplog):
-    """What finished meanwhile is found when it is over."""
+    """A task that finished meanwhile is found when it is over."""
     caplog.set_level(logging.INFO, result_watcher.__name__)
     source.broken = before
     watcher = start(source)

@@ -105,7 +105,7 @@ def opened(app: Celery) -> ResultSource:
 
 
 def store(app: Celery, celery_id: str, state: str, value: Any) -> None:
-    """What a worker does."""
+    """Do as a worker does."""
     queue = result_sources.reply_queue(app)
     request = Context(reply_to=queue.name, correlation_id=celery_id) if queue else None
     app.backend.store_result(celery_id, value, state, request=request)
@@ -204,7 +204,7 @@ def test_garbage_is_one_tasks_affair(garbage, caplog):
 
 
 def test_garbage_and_outages_are_told_apart_one_by_one():
-    """What cannot be read concerns its task; a broken connection concerns all, and is raised at once."""
+    """A result that cannot be read concerns its task; a broken connection concerns all, and is raised at once."""
     app = Celery("t", broker="memory://", backend=f"{HERE}:Custom")
     app.conf.result_backend_always_retry = True
     source = opened(app)

@@ -31,7 +31,7 @@ def hook(monkeypatch):
 
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> dict[UUID, Stored]:
-    """What the database has."""
+    """Rows of the database."""
     known: dict[UUID, Stored] = {}
     monkeypatch.setattr(
         kubernetes_executor, "stored", lambda ids: {ti_id: known[ti_id] for ti_id in ids if ti_id in known}

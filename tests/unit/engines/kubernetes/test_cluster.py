@@ -12,21 +12,18 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from kubernetes_files import kubeconfig
 
 from airflow_dispatch_provider.engines.kubernetes import cluster as module
 from airflow_dispatch_provider.engines.kubernetes.cluster import Cluster, FactoryError
 from airflow_dispatch_provider.engines.kubernetes.kubeconfig import Kubeconfig, KubeconfigError
 
-START = """
-current-context: c
-contexts: [{name: c, context: {cluster: k, user: u}}]
-"""
-RIGHT = START + "clusters: [{name: k, cluster: {server: 'https://k:6443'}}]\nusers: [{name: u, user: {}}]\n"
+RIGHT = kubeconfig("https://k:6443")
 SECRET = {
     "key too high": RIGHT.replace("user: {}", "client-key-data: hunter2"),
     "user that is text": RIGHT.replace("user: {}", "user: hunter2"),
-    "no server": RIGHT.replace("server: 'https://k:6443'", "certificate-authority-data: hunter2"),
-    "server that is a list": RIGHT.replace("'https://k:6443'", "[hunter2]"),
+    "no server": RIGHT.replace('server: "https://k:6443"', "certificate-authority-data: hunter2"),
+    "server that is a list": RIGHT.replace('"https://k:6443"', "[hunter2]"),
     "no YAML": RIGHT + "a: *hunter2\n",
     "users that are an object": RIGHT.replace("[{name: u, user: {}}]", "{u: hunter2}"),
     "nameless user": RIGHT.replace("name: u, user: {}", "token: hunter2"),

@@ -77,7 +77,7 @@ def test_a_pod_that_succeeded_frees_its_slot_and_the_task_says_how_it_went(execu
 
 
 class TestFailedPods:
-    """What becomes of the task, by what is known of the pod."""
+    """The task's outcome follows from what is known of the pod."""
 
     @pytest.mark.parametrize("end", [End.FAILED, End.DELETED, End.VANISHED])
     def test_a_task_that_had_begun_fails_with_the_reason(self, executor, rows, end):

@@ -46,7 +46,7 @@ def test_templates_and_overrides(template, override):
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
 def test_without_override(template):
-    """What most tasks look like."""
+    """A task like most."""
     assert_same(kube_config(template), task())
 
 
@@ -79,7 +79,7 @@ def test_images(image, override):
 
 
 def test_one_factory_serves_all_kinds_of_tasks():
-    """What was cached for one task does not show up in another."""
+    """Values cached for one task do not show up in another."""
     config = kube_config()
     pods = factory(config)
     for _ in range(2):

@@ -33,7 +33,7 @@ def manager():
 
 
 def change(pod):
-    """What hooks are used for."""
+    """A hook as users write them."""
     pod.metadata.labels["hooked"] = pod.metadata.labels["dag_id"]
     pod.metadata.annotations["hooked"] = pod.metadata.annotations["run_id"]
     del pod.metadata.labels["try_number"]
@@ -69,7 +69,7 @@ def test_what_a_hook_sees(hook):
 
 
 def test_a_hook_that_breaks_pods_of_others(hook):
-    """What a hook does to one pod is not seen by the next."""
+    """The changes of a hook to one pod are not seen by the next."""
     config = kube_config()
     pods = factory(config)
 
@@ -128,7 +128,7 @@ def test_a_hook_that_takes_labels_and_name_away(hook):
 
 @pytest.mark.parametrize(("value", "words"), [(object(), "AttributeError"), (b"bytes", "TypeError")])
 def test_a_hook_that_puts_something_else_in(value, words, hook):
-    """What cannot be sent fails the task."""
+    """A pod that cannot be sent fails the task."""
 
     def spoil(pod):
         pod.metadata.labels["x"] = value

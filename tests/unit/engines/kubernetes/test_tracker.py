@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tracker reports of what it is shown, and what it has done to pods."""
+"""Reports of the tracker about pods that it is shown, and its requests about them."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_a_bookmark_moves_the_place_to_go_on_from():
 
 @pytest.mark.parametrize("how", ["event", "answer"])
 def test_a_place_that_is_too_old_is_found_again_by_a_list(how):
-    """What has ended meanwhile is reported once; what is gone, as vanished."""
+    """A pod that has ended meanwhile is reported once; one that is gone, as vanished."""
 
     async def test(setting: Setting) -> None:
         expired = status(410, "too old resource version", "Expired")

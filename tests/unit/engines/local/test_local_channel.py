@@ -33,7 +33,7 @@ def drain(sender, receiver):
 
 
 def test_messages_arrive_whole_and_in_order(ends):
-    """What was sent is received, in the same order, as equal objects."""
+    """Messages are received in the order of sending, as equal objects."""
     sent = [Run(1, "a", b"x" * 10), Started(1, 42, 1.5), Ended(1, -9, "why")]
     for message in sent:
         ends[0].send(message)
@@ -54,7 +54,7 @@ def test_a_message_that_arrives_in_pieces_is_given_out_once_complete(sockets):
 
 
 def test_a_peer_that_does_not_read_delays_nobody(ends):
-    """What the socket does not take waits in the outbox, and arrives later without loss."""
+    """Bytes that the socket does not take wait in the outbox, and arrive later without loss."""
     sent = [bytes([n]) * 100_000 for n in range(20)]
     for message in sent:
         ends[0].send(message)

@@ -122,7 +122,7 @@ class TestHandingOver:
         assert executor._pool.names() == ["first", "second"]
 
     def test_nothing_without_a_ready_template(self, executor):
-        """What waits can still be revoked."""
+        """A workload that waits can still be revoked."""
         executor._pool.ready = False
         keys = queue(executor, make_task())
         executor.heartbeat()
