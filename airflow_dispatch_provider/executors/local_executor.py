@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_4_PLUS,
     warn_if_untested,
 )
+from airflow_dispatch_provider.engines.holding_back import HoldsBack
 from airflow_dispatch_provider.engines.local import adoption
 from airflow_dispatch_provider.engines.local.launch import Mode, obstacle_to_fork
 from airflow_dispatch_provider.engines.local.messages import Runner, Started, Work
@@ -32,6 +33,9 @@ from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 
 KILL_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL for a task that is timed out."""
+
+WAITED = "waiting for template process"
+"""``log.event`` of a task that is held back because nothing can be started."""
 
 PROGRESS_INTERVAL = 10.0
 """Seconds between two lines of ``end`` about what it waits for."""
@@ -56,12 +60,13 @@ class _HandOver:
     """None for an adopted task."""
 
 
-class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
+class LocalExecutor(HoldsBack, BaseExecutor):
     """
     Runs workloads on this machine, each supervised in a process of its own, forked from a template process.
 
     At most ``parallelism`` are handed to the template process; the others wait in the base class's queues,
-    where they can still be overtaken and revoked.
+    where they can still be overtaken and revoked. While no template process can be had, or the Execution API lets no
+    task begin, they are kept alive there, or returned to the router.
     """
 
     is_local = True
@@ -125,6 +130,7 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
         if self._pool:
             for event in self._pool.poll():
                 self._note(event)
+            self._sync_held_back()
 
     def end(self) -> None:
         """Wait until everything that was handed over has ended. A second signal ends it instead."""
@@ -161,6 +167,21 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
 
     # Handing over
 
+    def health(self) -> str | None:
+        """See ``protocols.ReportsHealth``: what keeps the template process from starting anything."""
+        return self._pool.trouble if self._pool else None
+
+    def _may_send(self) -> int:
+        pool = self._pool
+        return self.parallelism - pool.live if pool is not None and pool.ready else 0
+
+    def _withdraw_unsent(self) -> Iterable[Workload]:
+        """What was handed over and not started is reported by the pool."""
+        return ()
+
+    def _waits_for(self) -> tuple[str, str]:
+        return WAITED, self.health() or ""
+
     def _process_workloads(self, workload_list: Sequence[Workload]) -> None:
         pool = self._pool
         if pool is None or not pool.ready:
@@ -172,7 +193,7 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
 
     def _hand_over(self, pool: Pool, workload: Workload) -> None:
         key = airflow_api.workload_key(self, workload)
-        airflow_api.forget_queued_key(self, key)
+        workload = self._take_for_sending(key, workload)
         try:
             pickled = pickle.dumps(workload)
         except Exception as error:

@@ -94,13 +94,17 @@ class Template:
                 self._kills.add(pid, message.grace)
 
     def _start(self, run: Run) -> None:
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            self._refuse(run, error)
+            return
         try:
             pid = os.fork()
         except OSError as error:
             ours.close()
             theirs.close()
-            self._channel.send(Ended(run.number, 1, f"no process could be started: {error}"))
+            self._refuse(run, error)
             return
         if pid == 0:
             self._become_worker(ours, theirs, run)
@@ -108,6 +112,9 @@ class Template:
         ours.setblocking(False)
         self._children[pid] = _Child(run.number, ours)
         self._channel.send(Started(run.number, pid, psutil.Process(pid).create_time()))
+
+    def _refuse(self, run: Run, error: OSError) -> None:
+        self._channel.send(Ended(run.number, 1, f"no process could be started: {error}"))
 
     def _become_worker(self, ours: socket.socket, theirs: socket.socket, run: Run) -> NoReturn:
         try:

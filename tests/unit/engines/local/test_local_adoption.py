@@ -30,6 +30,7 @@ HERE = airflow_api.hostname()
 class FakePool:
     template_pid = None
     ready = True
+    trouble = None
     live = 0
 
     def __init__(self, work, mode):

@@ -32,7 +32,7 @@ class FakePool:
 
     def __init__(self, work=None, mode=None):
         self.work, self.mode = work, mode
-        self.ready = True
+        self.ready, self.trouble = True, None
         self.ran, self.killed, self.events, self.gone = {}, [], [], set()
 
     @property
@@ -106,6 +106,30 @@ class TestHandingOver:
         executor.heartbeat()
         executor.heartbeat()
         assert (len(executor._pool.ran), len(waiting(executor))) == (3, 1)
+
+    def test_what_waits_for_a_template_is_returned_and_fails_nowhere(self, executor):
+        """To a router, for the next target of its route; until then the event log says what it waits for."""
+        executor._pool.ready, executor._pool.trouble = False, "The template process has ended (status -11)."
+        task = make_task("t")
+        queue(executor, task)
+        executor.heartbeat()
+        assert executor.health() == "The template process has ended (status -11)."
+        assert executor.take_returned() == [task]
+        assert (waiting(executor), executor.running, executor.event_buffer) == ([], set(), {})
+        assert [(entry.event, entry.extra) for entry in executor._task_event_logs] == [
+            ("waiting for template process", "The template process has ended (status -11).")
+        ]
+
+    def test_a_callback_that_was_not_started_is_started_later(self, executor):
+        """As a task is: nothing has run."""
+        if not AIRFLOW_V_3_2_PLUS:
+            pytest.skip("no callbacks before Airflow 3.2")
+        (key,) = queue(executor, make_callback())
+        executor.heartbeat()
+        executor._pool.happen(NotStarted(1))
+        executor.heartbeat()
+        executor.heartbeat()
+        assert (len(executor._pool.ran), executor.running, executor.event_buffer) == (2, {key}, {})
 
     def test_a_revoked_tree_keeps_its_place_until_it_has_ended(self, make_executor):
         """While a killed process still ends, nothing takes its slot."""
