@@ -86,6 +86,25 @@ def test_the_scheduler_is_killed_and_nothing_is_lost(make_cluster):
     assert {task: n for task, n in records.completions().items() if n > 1} == {}
 
 
+@pytest.mark.recent
+def test_the_api_server_is_away_and_no_task_fails_nor_uses_a_try(make_cluster):
+    """Killed while tasks start, and started again once backends have met that nobody answers: what had not begun is
+    launched again, at the same try."""
+    cluster = make_cluster(TASKS, AIRFLOW__WORKERS__EXECUTION_API_RETRIES="3")
+    run_id = cluster.trigger("many")
+    records = Records.of(cluster, run_id)
+    wait(lambda: sum(records.completions().values()) >= TASKS // 5, 300, cluster)
+    cluster.kill_component("api-server")
+    met = "The Execution API does not answer"
+    wait(lambda: met in cluster.log("scheduler").read_text(errors="replace"), 120, cluster)
+    cluster.start_component("api-server")
+    cluster.wait_until_healthy()
+    assert_succeeds(cluster, "many", run_id, timeout=600)
+    assert set(records.completions().values()) == {1}
+    rows = cluster.task_instances("many", run_id)
+    assert {row["task_id"] for row in rows if row["try_number"] != 1} == set()
+
+
 def waiting(cluster, run_id: str) -> set[str]:
     """Tasks that are queued."""
     rows = cluster.task_instances("blocked", run_id)

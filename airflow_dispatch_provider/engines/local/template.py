@@ -151,9 +151,9 @@ class Template:
                 continue
             if status < 0 and pid not in self._kills:
                 processes.kill_trees(processes.survivors(pid))
-            error = _last_words(child.control)
+            last = worker.read_result(child.control)
             if not self._channel.closed:
-                self._channel.send(Ended(child.number, status, error))
+                self._channel.send(Ended(child.number, status, last.error, last.unanswered))
 
 
 def _ended_children() -> list[tuple[int, int]]:
@@ -165,12 +165,6 @@ def _ended_children() -> list[tuple[int, int]]:
                 break
             ended.append((pid, os.waitstatus_to_exitcode(status)))
     return ended
-
-
-def _last_words(control: socket.socket) -> str:
-    with control, suppress(OSError):
-        return control.recv(worker.MAX_ERROR).decode("utf-8", "ignore")
-    return ""
 
 
 def _sigchld_pipe() -> tuple[int, int]:
