@@ -83,7 +83,7 @@ def attempt(run: Run, work: Work) -> Result:
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return Result()
         remedy = remedy_for(describe(error))
-        reason = f"{describe(error)} {remedy}".strip()
+        reason = f"{describe(error).rstrip('.')}. {remedy}" if remedy else describe(error)
         log.error("%s could not be run to its end: %s", name, reason, exc_info=not remedy)
         return Result(reason, _is_unanswered(error))
     return Result()
