@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 import psutil
@@ -14,9 +13,6 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-
-_CLOCK_SLACK = 2.0
-"""Seconds that a process may seem to be younger than the first sign of life from it."""
 
 _COLUMNS = (
     TaskInstance.id,
@@ -28,8 +24,6 @@ _COLUMNS = (
     TaskInstance.state,
     TaskInstance.hostname,
     TaskInstance.pid,
-    TaskInstance.start_date,
-    TaskInstance.last_heartbeat_at,
 )
 
 
@@ -40,30 +34,32 @@ def fetch(session: Session, tis: Sequence[Any]) -> dict[Any, Any]:
 
 
 def process_of(row: Any, hostname: str) -> psutil.Process | None:
-    """The live process to watch for this row: the task's supervisor, or the task's own without one."""
+    """The live process to watch for this row: the task's supervisor, or the task's own without one.
+
+    Evidence is the id of the task instance in the title of the process, which the supervisor has from the start and the
+    task's process from Airflow: a pid alone may be another's by now, and clocks differ. macOS has no titles, so that
+    nothing is adopted there.
+    """
     if row.state != TaskInstanceState.RUNNING or row.hostname != hostname or not row.pid:
         return None
-    seen = last_sign_of_life(row.start_date, row.last_heartbeat_at)
     with suppress(psutil.Error, OSError):
-        process = psutil.Process(row.pid)
-        alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        if alive and seen is not None and process.create_time() <= seen + _CLOCK_SLACK:
-            return _supervisor(process) or process
+        task = psutil.Process(row.pid)
+        if task.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return next((each for each in _family(task) if _names(each, str(row.id))), None)
     return None
 
 
-def last_sign_of_life(*times: datetime | None) -> float | None:
-    """
-    The latest of the times that are known, in seconds since the epoch.
-
-    A process that is younger only has the pid of the one that was seen then. The start date alone would
-    not do: a task that was deferred and resumed keeps its first one.
-    """
-    known = [time.timestamp() for time in times if time is not None]
-    return max(known, default=None)
-
-
-def _supervisor(task: psutil.Process) -> psutil.Process | None:
-    """Our supervising processes lead a session and are their task's parent."""
+def _family(task: psutil.Process) -> Iterator[psutil.Process]:
+    """The process that supervises the task, where it leads the session as ours do, then the task's own."""
     parent = task.parent()
-    return parent if parent is not None and os.getsid(task.pid) == parent.pid else None
+    if parent is not None and os.getsid(task.pid) == parent.pid:
+        yield parent
+    yield task
+
+
+def _names(process: psutil.Process, ti_id: str) -> bool:
+    try:
+        return any(ti_id in argument for argument in process.cmdline())
+    except psutil.AccessDenied:  # of another user, as with run_as_user
+        return False

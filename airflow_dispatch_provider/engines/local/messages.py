@@ -75,3 +75,5 @@ class Ended:
     status: int
     """Exit code, or minus the signal that ended it."""
     error: str = ""
+    unanswered: bool = False
+    """The error is that the Execution API answered nobody."""

@@ -10,7 +10,6 @@ from typing import Literal
 from airflow_dispatch_provider.engines.local.messages import Ended
 from airflow_dispatch_provider.engines.local.pool import Gone, NotStarted
 
-NOT_STARTED = "The template process ended before the workload was started."
 UNSEEN = "The process ended after its template process had, so that its result was not seen."
 
 
@@ -28,7 +27,7 @@ def outcome_of(event: Ended | NotStarted | Gone, *, is_task: bool) -> Outcome:
     "success" only says that its process has ended. Other workloads have no other witness.
     """
     if isinstance(event, NotStarted):
-        return Outcome("queue again") if is_task else Outcome("failure", NOT_STARTED)
+        return Outcome("queue again")
     if isinstance(event, Gone):
         return Outcome("success") if is_task else Outcome("failure", UNSEEN)
     if event.status == 0:

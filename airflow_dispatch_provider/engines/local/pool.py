@@ -23,13 +23,20 @@ log = logging.getLogger(__name__)
 MAX_DELAY = 60.0
 """Longest pause before another template process is started; living this long also clears the count."""
 
+HUNG_AFTER = 60.0
+"""Seconds for which a template process may say nothing while something is expected of it: that it is ready, or has
+started a workload. After that the executor takes no more work."""
+
+KILLED_AFTER = 300.0
+"""Seconds of such silence after which it is killed, and another one started."""
+
 _STOP_TIMEOUT = 2.0
 _TERMINATE_GRACE = 1.0
 
 
 @dataclass(frozen=True)
 class NotStarted:
-    """The template process ended before it had started this one: nothing has run."""
+    """The template process ended before it had started this one, or could not: nothing has run."""
 
     number: int
 
@@ -51,7 +58,7 @@ class Launcher(Protocol):
 
 
 def restart_delay(deaths: int) -> float:
-    """Seconds to wait after so many deaths in a row: none after the first, then 1, 2, 4 ... ``MAX_DELAY``."""
+    """Seconds to wait after so many failures in a row: none after the first, then 1, 2, 4 ... ``MAX_DELAY``."""
     return 0.0 if deaths <= 1 else min(MAX_DELAY, 2.0 ** (deaths - 2))
 
 
@@ -74,9 +81,14 @@ class Pool:
         self._kills = processes.KillList(clock)
         self._unreaped: list[Link] = []
         self._deaths = 0
+        self._refusals = 0
+        self._refusal = ""
+        self._refused_until = 0.0
+        self._heard_at = clock()
         self._ready = False
         self._closing = False
         self._next_start = 0.0
+        self._last_death = ""
         self._link: Link | None = None
         self._start(mode)
 
@@ -88,7 +100,25 @@ class Pool:
     @property
     def ready(self) -> bool:
         """Whether a workload handed over now would start at once."""
-        return self._ready
+        return self._ready and self._clock() >= self._refused_until
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be started at the moment, in a sentence; None: it can, or a first template process has begun
+        to start."""
+        now = self._clock()
+        if self._link is None:
+            return f"{self._last_death} Another one starts in {max(0.0, self._next_start - now):.0f} s."
+        if self._silence(now) >= HUNG_AFTER:
+            return f"The template process {self._link.pid} has said nothing for {self._silence(now):.0f} s."
+        if now < self._refused_until:
+            return f"The template process {self._link.pid} could start no process: {self._refusal}"
+        return self._last_death if self._deaths and not self._ready else None
+
+    def _silence(self, now: float) -> float:
+        """Seconds for which something has been expected of the template process, and nothing has come."""
+        expected = self._link is not None and (not self._ready or None in self._handed.values())
+        return now - self._heard_at if expected else 0.0
 
     @property
     def template_pid(self) -> int | None:
@@ -105,6 +135,9 @@ class Pool:
     def run(self, number: int, name: str, workload: bytes) -> None:
         """Hand a pickled workload over. Only while ``ready``."""
         assert self._link is not None
+        now = self._clock()
+        if not self._silence(now):
+            self._heard_at = now
         self._handed[number] = None
         self._link.channel.send(Run(number, name, workload))
 
@@ -123,6 +156,9 @@ class Pool:
     def poll(self) -> list[Event]:
         """Events since the last call."""
         events = self._read() if self._link else []
+        if self._link and self._silence(self._clock()) >= KILLED_AFTER:
+            log.error("The template process %s is killed: it says nothing.", self._link.pid)
+            self._link.kill()
         if self._link and (self._link.channel.closed or self._link.ended()):
             events += self._read() + self._lose(self._link)
         elif self._link is None and not self._closing and self._clock() >= self._next_start:
@@ -140,10 +176,11 @@ class Pool:
             time.sleep(timeout)
 
     def _start(self, mode: Mode) -> None:
-        self._started_at = self._clock()
+        self._started_at = self._heard_at = self._clock()
         try:
             self._link = self._launcher(mode, self._work)
         except OSError as error:
+            self._last_death = f"No template process could be started: {error}."
             self._count_death()
             log.error("No template process could be started: %s", error)
 
@@ -157,7 +194,10 @@ class Pool:
     def _read(self) -> list[Event]:
         assert self._link is not None
         self._link.channel.flush()
-        return [event for message in self._link.channel.receive() for event in self._note(message)]
+        messages = self._link.channel.receive()
+        if messages:
+            self._heard_at = self._clock()
+        return [event for message in messages for event in self._note(message)]
 
     def _note(self, message: Any) -> list[Event]:
         if isinstance(message, Ready):
@@ -167,12 +207,23 @@ class Pool:
             return []
         if isinstance(message, Started):
             self._handed[message.number] = message
+            self._refusals = 0
         else:
             self._graces.pop(message.number, None)
             if self._handed.pop(message.number, None) is None:
-                log.warning("Workload %s was not started: %s", message.number, message.error)
+                self._refuse(message.error)
                 return [NotStarted(message.number)]
         return [message]
+
+    def _refuse(self, error: str) -> None:
+        """The template process lives and could not fork: for a while it is asked for no more."""
+        now = self._clock()
+        if now < self._refused_until:
+            return
+        self._refusals += 1
+        self._refusal = error
+        self._refused_until = now + restart_delay(self._refusals + 1)
+        log.warning("A workload could not be started, it waits: %s", error)
 
     def _lose(self, link: Link) -> list[Event]:
         link.kill()
@@ -180,6 +231,7 @@ class Pool:
         self._unreaped.append(link)
         self._link, self._ready = None, False
         handed, self._handed = self._handed, {}
+        self._last_death = f"The template process has ended (status {link.status})."
         delay = self._count_death()
         if not self._closing:
             log.error(

@@ -94,13 +94,17 @@ class Template:
                 self._kills.add(pid, message.grace)
 
     def _start(self, run: Run) -> None:
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            self._refuse(run, error)
+            return
         try:
             pid = os.fork()
         except OSError as error:
             ours.close()
             theirs.close()
-            self._channel.send(Ended(run.number, 1, f"no process could be started: {error}"))
+            self._refuse(run, error)
             return
         if pid == 0:
             self._become_worker(ours, theirs, run)
@@ -108,6 +112,9 @@ class Template:
         ours.setblocking(False)
         self._children[pid] = _Child(run.number, ours)
         self._channel.send(Started(run.number, pid, psutil.Process(pid).create_time()))
+
+    def _refuse(self, run: Run, error: OSError) -> None:
+        self._channel.send(Ended(run.number, 1, f"no process could be started: {error}"))
 
     def _become_worker(self, ours: socket.socket, theirs: socket.socket, run: Run) -> NoReturn:
         try:
@@ -144,9 +151,9 @@ class Template:
                 continue
             if status < 0 and pid not in self._kills:
                 processes.kill_trees(processes.survivors(pid))
-            error = _last_words(child.control)
+            last = worker.read_result(child.control)
             if not self._channel.closed:
-                self._channel.send(Ended(child.number, status, error))
+                self._channel.send(Ended(child.number, status, last.error, last.unanswered))
 
 
 def _ended_children() -> list[tuple[int, int]]:
@@ -158,12 +165,6 @@ def _ended_children() -> list[tuple[int, int]]:
                 break
             ended.append((pid, os.waitstatus_to_exitcode(status)))
     return ended
-
-
-def _last_words(control: socket.socket) -> str:
-    with control, suppress(OSError):
-        return control.recv(worker.MAX_ERROR).decode("utf-8", "ignore")
-    return ""
 
 
 def _sigchld_pipe() -> tuple[int, int]:

@@ -9,6 +9,7 @@ import pickle
 import socket
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from airflow_dispatch_provider.engines.local.messages import Run, Work
@@ -17,7 +18,7 @@ from airflow_dispatch_provider.engines.local.supervision import shorten_last_wai
 log = logging.getLogger(__name__)
 
 MAX_ERROR = 4096
-"""Bytes of error text: what a socket takes at once."""
+"""Bytes of a result: what a socket takes at once."""
 
 GO = b"g"
 
@@ -26,6 +27,26 @@ _KNOWN = {
     "ConnectError": "No API server answers at [core] execution_api_server_url.",
 }
 """The remedy for an error that has these words in it; its traceback would only show Airflow's own calls."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What stopped a workload from being run to its end; nothing, where it was."""
+
+    error: str = ""
+    unanswered: bool = False
+    """See ``messages.Ended``."""
+
+    def encode(self) -> bytes:
+        return f"{int(self.unanswered)}{self.error}".encode("utf-8", "replace")[:MAX_ERROR]
+
+
+def read_result(control: socket.socket) -> Result:
+    """What a process that has ended has said in ``main``; an empty one of a process that could say nothing."""
+    with control, suppress(OSError):
+        text = control.recv(MAX_ERROR).decode("utf-8", "ignore")
+        return Result(text[1:], text.startswith("1"))
+    return Result()
 
 
 def main(control: socket.socket, run: Run, work: Work) -> NoReturn:
@@ -38,9 +59,9 @@ def main(control: socket.socket, run: Run, work: Work) -> NoReturn:
     code = 1
     try:
         if control.recv(len(GO)) == GO:
-            error = attempt(run, work)
-            code = 1 if error else 0
-            control.sendall(error.encode("utf-8", "replace")[:MAX_ERROR])
+            result = attempt(run, work)
+            code = 1 if result.error else 0
+            control.sendall(result.encode())
     finally:
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
@@ -48,8 +69,8 @@ def main(control: socket.socket, run: Run, work: Work) -> NoReturn:
         os._exit(code)
 
 
-def attempt(run: Run, work: Work) -> str:
-    """Run the workload; what stopped it from being run, or nothing."""
+def attempt(run: Run, work: Work) -> Result:
+    """Run the workload."""
     title = f"{work.title}: {run.name}"
     set_title(title)
     name = run.name
@@ -60,12 +81,25 @@ def attempt(run: Run, work: Work) -> str:
         work.runner(workload, work.conf, title)
     except BaseException as error:
         if isinstance(error, SystemExit) and error.code in (None, 0):
-            return ""
+            return Result()
         remedy = remedy_for(describe(error))
-        reason = f"{describe(error)} {remedy}".strip()
+        reason = f"{describe(error).rstrip('.')}. {remedy}" if remedy else describe(error)
         log.error("%s could not be run to its end: %s", name, reason, exc_info=not remedy)
-        return reason
-    return ""
+        return Result(reason, _is_unanswered(error))
+    return Result()
+
+
+def _is_unanswered(error: BaseException) -> bool:
+    """Whether a server could not be reached, or answered that it cannot answer; told by the names of httpx, which the
+    Task SDK uses, and by the status of its response."""
+    while True:
+        names = {f"{cls.__module__}.{cls.__name__}" for cls in type(error).__mro__}
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+        if "httpx.TransportError" in names or status >= 500 or status == 429:
+            return True
+        if error.__cause__ is None:
+            return False
+        error = error.__cause__
 
 
 def full_name(workload: Any, name: str) -> str:

@@ -20,7 +20,6 @@ from sqlalchemy.orm import Session, lazyload, load_only
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
-from airflow_dispatch_provider.engines.local.adoption import last_sign_of_life
 from airflow_dispatch_provider.executors import local_executor
 from airflow_dispatch_provider.executors.local_executor import LocalExecutor
 
@@ -31,6 +30,7 @@ HERE = airflow_api.hostname()
 class FakePool:
     template_pid = None
     ready = True
+    trouble = None
     live = 0
 
     def __init__(self, work, mode):
@@ -49,11 +49,29 @@ def executor(monkeypatch):
 
 
 @pytest.fixture
-def child():
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    yield process
-    process.kill()
-    process.wait()
+def spawn():
+    """Start a process that waits, with these words in its command line, as Airflow titles a task's."""
+    started = []
+
+    def spawn(*words, code="import time; time.sleep(60)", **options):
+        process = subprocess.Popen([sys.executable, "-c", code, *words], **options)
+        started.append(process)
+        return process
+
+    yield spawn
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def ti_id():
+    return uuid.uuid4()
+
+
+@pytest.fixture
+def child(spawn, ti_id):
+    return spawn(f"airflow worker -- {ti_id}")
 
 
 @pytest.fixture
@@ -73,7 +91,7 @@ def now():
 def store(session, **fields):
     """Write one row, and load it with the columns that every Airflow version's scheduler loads."""
     table = TaskInstance.__table__
-    new_id = uuid.uuid4()
+    new_id = fields.pop("ti_id", None) or uuid.uuid4()
     ti_id = new_id if AIRFLOW_V_3_2_PLUS else str(new_id)
     values = {
         "id": ti_id,
@@ -110,9 +128,9 @@ def _filler(column):
     return uuid.uuid4() if kind is uuid.UUID else kind()
 
 
-def test_a_live_task_is_adopted(session, executor, child):
+def test_a_live_task_is_adopted(session, executor, child, ti_id):
     """It occupies a slot, and its process is watched."""
-    ti = store(session, pid=child.pid)
+    ti = store(session, pid=child.pid, ti_id=ti_id)
     assert list(executor.try_adopt_task_instances([ti])) == []
     assert executor.running == {airflow_api.task_key(executor, ti)}
     assert [process.pid for process in executor._pool.watched.values()] == [child.pid]
@@ -126,21 +144,33 @@ def test_a_live_task_is_adopted(session, executor, child):
         {"hostname": None},
         {"pid": None},
         {"pid": 2**22 + 5},  # no such process
-        {"start_date": None},
-        {"start_date": now() - timedelta(hours=1)},  # the pid is another process's by now
+        {"ti_id": uuid.uuid4()},  # the pid is another process's by now
     ],
 )
-def test_others_are_returned(session, executor, child, fields):
+def test_others_are_returned(session, executor, child, ti_id, fields):
     """As the same objects: the scheduler runs them again."""
-    ti = store(session, **{"pid": child.pid, **fields})
+    ti = store(session, **{"pid": child.pid, "ti_id": ti_id, **fields})
     rejected = executor.try_adopt_task_instances([ti])
     assert [other is ti for other in rejected] == [True]
     assert (executor.running, executor._pool.watched) == (set(), {})
 
 
-def test_its_own_tasks_are_not_adopted(session, executor, child):
+@pytest.mark.parametrize("heartbeat", [timedelta(seconds=-5), timedelta(seconds=1), timedelta(seconds=60)])
+def test_a_stranger_with_the_pid_is_not_adopted_nor_its_parent(session, executor, spawn, heartbeat):
+    """Whatever the clock of the API server says: in a container that has started again, pids are given anew."""
+    code = "import subprocess; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
+    leader = spawn(code=code, start_new_session=True, stdout=subprocess.PIPE)
+    pid = int(leader.stdout.readline())
+    ti = store(session, pid=pid, start_date=now() - timedelta(hours=1), last_heartbeat_at=now() + heartbeat)
+    assert list(executor.try_adopt_task_instances([ti])) == [ti]
+    assert executor._pool.watched == {}
+    psutil.Process(pid).kill()
+    leader.stdout.close()
+
+
+def test_its_own_tasks_are_not_adopted(session, executor, child, ti_id):
     """A scheduler whose heartbeat was late is offered what it has."""
-    ti = store(session, pid=child.pid)
+    ti = store(session, pid=child.pid, ti_id=ti_id)
     executor.running.add(airflow_api.task_key(executor, ti))
     assert list(executor.try_adopt_task_instances([ti])) == []
     assert (executor._live, executor._pool.watched) == ({}, {})
@@ -157,31 +187,30 @@ def test_a_zombie_is_not_alive(session, executor):
     os.waitpid(pid, 0)
 
 
-def test_a_resumed_task_is_adopted(session, executor, child):
-    """It keeps the start date from before it was deferred; its heartbeat tells that the pid is its own."""
-    ti = store(session, pid=child.pid, start_date=now() - timedelta(hours=1), last_heartbeat_at=now())
+def test_a_resumed_task_is_adopted(session, executor, child, ti_id):
+    """It keeps the start date from before it was deferred."""
+    ti = store(session, pid=child.pid, ti_id=ti_id, start_date=now() - timedelta(hours=1))
     assert list(executor.try_adopt_task_instances([ti])) == []
 
 
-def test_the_supervisor_is_watched_where_there_is_one(session, executor):
-    """The task has ended only when its supervisor has reported so."""
+def test_the_supervisor_is_watched_where_there_is_one(session, executor, spawn, ti_id):
+    """The task has ended only when its supervisor has reported so; the task's process may have any title, as that of
+    another user has."""
     code = "import subprocess; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
-    supervisor = subprocess.Popen(
-        [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE
-    )
+    title = f"airflow dispatch local: {ti_id}"
+    supervisor = spawn(title, code=code, start_new_session=True, stdout=subprocess.PIPE)
     task_pid = int(supervisor.stdout.readline())
-    try:
-        executor.try_adopt_task_instances([store(session, pid=task_pid)])
-        assert [process.pid for process in executor._pool.watched.values()] == [supervisor.pid]
-    finally:
-        psutil.Process(task_pid).kill()
-        supervisor.wait()
-        supervisor.stdout.close()
+    executor.try_adopt_task_instances([store(session, pid=task_pid, ti_id=ti_id)])
+    assert [process.pid for process in executor._pool.watched.values()] == [supervisor.pid]
+    psutil.Process(task_pid).kill()
+    supervisor.stdout.close()
 
 
-def test_one_select_for_all(session, executor, child):
+def test_one_select_for_all(session, executor, spawn):
     """However many task instances there are, and whatever was loaded of each."""
-    tis = [store(session, pid=child.pid) for _ in range(5)]
+    ids = [uuid.uuid4() for _ in range(5)]
+    child = spawn(*map(str, ids))
+    tis = [store(session, pid=child.pid, ti_id=ti_id) for ti_id in ids]
     airflow_keys = [airflow_api.task_key(executor, ti) for ti in tis]
     for ti in tis:
         session.expunge(ti)
@@ -217,10 +246,3 @@ def test_without_a_session_nothing_is_adopted(session, executor, child):
 def test_nothing_to_adopt(executor):
     """The scheduler asks with an empty list too."""
     assert list(executor.try_adopt_task_instances([])) == []
-
-
-def test_the_latest_sign_of_life_counts():
-    """Whichever of the known times is later; None without any."""
-    early, late = now() - timedelta(hours=1), now()
-    assert last_sign_of_life(early, late) == last_sign_of_life(late, None) == late.timestamp()
-    assert last_sign_of_life(None, None) is None

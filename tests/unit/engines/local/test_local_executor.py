@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import types
 import warnings
 
 import pytest
@@ -12,6 +13,7 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.task_instances import Stored
 from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_2_PLUS,
     AIRFLOW_V_3_3_PLUS,
@@ -32,7 +34,7 @@ class FakePool:
 
     def __init__(self, work=None, mode=None):
         self.work, self.mode = work, mode
-        self.ready = True
+        self.ready, self.trouble = True, None
         self.ran, self.killed, self.events, self.gone = {}, [], [], set()
 
     @property
@@ -61,8 +63,34 @@ class FakePool:
         return [workload.ti.task_id for workload in self.ran.values()]
 
 
+class FakeRows(dict):
+    """The database: the state of each task instance whose state is not ``running``."""
+
+    error = None
+
+    def look_up(self, ids):
+        if self.error:
+            raise self.error
+        return {ti_id: Stored(self.get(ti_id, "running"), 1) for ti_id in ids}
+
+
 @pytest.fixture
-def make_executor(monkeypatch):
+def rows(monkeypatch):
+    rows = FakeRows()
+    monkeypatch.setattr(local_executor, "stored", rows.look_up)
+    return rows
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds since the start of the test."""
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(local_executor.time, "monotonic", lambda: clock.now)
+    return clock
+
+
+@pytest.fixture
+def make_executor(monkeypatch, rows):
     monkeypatch.setattr(local_executor, "Pool", FakePool)
 
     def make(slots=2, **kwargs):
@@ -106,6 +134,30 @@ class TestHandingOver:
         executor.heartbeat()
         executor.heartbeat()
         assert (len(executor._pool.ran), len(waiting(executor))) == (3, 1)
+
+    def test_what_waits_for_a_template_is_returned_and_fails_nowhere(self, executor):
+        """To a router, for the next target of its route; until then the event log says what it waits for."""
+        executor._pool.ready, executor._pool.trouble = False, "The template process has ended (status -11)."
+        task = make_task("t")
+        queue(executor, task)
+        executor.heartbeat()
+        assert executor.health() == "The template process has ended (status -11)."
+        assert executor.take_returned() == [task]
+        assert (waiting(executor), executor.running, executor.event_buffer) == ([], set(), {})
+        assert [(entry.event, entry.extra) for entry in executor._task_event_logs] == [
+            ("waiting for template process", "The template process has ended (status -11).")
+        ]
+
+    def test_a_callback_that_was_not_started_is_started_later(self, executor):
+        """As a task is: nothing has run."""
+        if not AIRFLOW_V_3_2_PLUS:
+            pytest.skip("no callbacks before Airflow 3.2")
+        (key,) = queue(executor, make_callback())
+        executor.heartbeat()
+        executor._pool.happen(NotStarted(1))
+        executor.heartbeat()
+        executor.heartbeat()
+        assert (len(executor._pool.ran), executor.running, executor.event_buffer) == (2, {key}, {})
 
     def test_a_revoked_tree_keeps_its_place_until_it_has_ended(self, make_executor):
         """While a killed process still ends, nothing takes its slot."""
@@ -225,6 +277,89 @@ class TestEvents:
         executor._pool.happen(Ended(2, 0))
         executor.sync()
         assert (executor.get_event_buffer(), executor.running) == ({key: (SUCCESS, None)}, set())
+
+
+class TestEndedBeforeItBegan:
+    @pytest.fixture(autouse=True)
+    def tokens(self, monkeypatch):
+        monkeypatch.setattr(local_executor, "with_new_token", lambda workload, _: workload)
+        monkeypatch.setattr(LocalExecutor, "jwt_generator", None, raising=False)
+
+    def end(self, executor, *, unanswered=False):
+        """The last process that was started ends without having run its task."""
+        executor._pool.happen(Ended(max(executor._pool.ran), 1, "why", unanswered))
+        executor.heartbeat()
+
+    def test_it_is_launched_again_after_growing_delays_and_then_fails(self, executor, rows, clock):
+        """The row still says queued: no user code has run. At last the task fails with the reason."""
+        task = make_task()
+        rows[task.ti.id] = "queued"
+        (key,) = queue(executor, task)
+        executor.heartbeat()
+        for delay in (1, 2, 4, 8, 16):
+            started = len(executor._pool.ran)
+            self.end(executor)
+            clock.now += delay - 0.1
+            executor.heartbeat()
+            assert (len(executor._pool.ran), executor.running) == (started, {key})
+            clock.now += 0.1
+            executor.heartbeat()
+            executor.heartbeat()
+            assert (len(executor._pool.ran), executor.event_buffer) == (started + 1, {})
+        self.end(executor)
+        assert (executor.event_buffer, executor.running) == ({key: (FAILED, "why")}, set())
+
+    def test_one_that_had_begun_fails(self, executor, rows):
+        """The scheduler then looks for what is left of its tries."""
+        (key,) = queue(executor, make_task())
+        executor.heartbeat()
+        self.end(executor)
+        assert executor.event_buffer == {key: (FAILED, "why")}
+
+    def test_an_execution_api_that_is_away_costs_no_launch(self, executor, rows, clock):
+        """Nothing is launched until it may be back; however long that takes, no task fails."""
+        tasks = [make_task(f"t{n}") for n in range(3)]
+        rows.update({task.ti.id: "queued" for task in tasks})
+        queue(executor, *tasks)
+        executor.heartbeat()
+        for delay in (1, 2, 4, 8, 16, 32, 60, 60, 60):
+            started = len(executor._pool.ran)
+            executor._pool.happen(Ended(started - 1, 1, "ConnectError", unanswered=True))
+            self.end(executor, unanswered=True)
+            assert executor.health() == "The Execution API does not answer: why"
+            assert len(executor.take_returned()) == 3
+            queue(executor, *tasks)
+            clock.now += delay - 0.1
+            executor.heartbeat()
+            assert (len(executor._pool.ran), executor.event_buffer) == (started, {})
+            clock.now += 0.1
+            assert executor.health() is None
+            executor.heartbeat()
+            assert len(executor._pool.ran) == started + 2
+
+    def test_a_database_that_cannot_be_asked_is_asked_again(self, executor, rows):
+        """The end of a task is not guessed at."""
+        (key,) = queue(executor, make_task())
+        executor.heartbeat()
+        rows.error = RuntimeError("away")
+        self.end(executor)
+        assert (executor.event_buffer, executor.running) == ({}, {key})
+        rows.error = None
+        executor.heartbeat()
+        assert executor.event_buffer == {key: (FAILED, "why")}
+
+    def test_a_revoked_one_is_not_launched_again(self, executor, rows, clock):
+        """It may run elsewhere by then."""
+        task = make_task()
+        rows[task.ti.id] = "queued"
+        queue(executor, task)
+        executor.heartbeat()
+        self.end(executor)
+        executor.revoke_task(ti=task.ti)
+        clock.now += 60
+        executor.heartbeat()
+        executor.heartbeat()
+        assert (len(executor._pool.ran), executor.running, executor.event_buffer) == (1, set(), {})
 
 
 class TestTakingBack:

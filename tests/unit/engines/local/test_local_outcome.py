@@ -5,7 +5,6 @@ import pytest
 
 from airflow_dispatch_provider.engines.local.messages import Ended
 from airflow_dispatch_provider.engines.local.outcome import (
-    NOT_STARTED,
     UNSEEN,
     Outcome,
     describe_status,
@@ -28,9 +27,9 @@ from airflow_dispatch_provider.engines.local.pool import Gone, NotStarted, resta
         # nobody saw its end: the database knows about a task, nothing about the others
         (Gone(1), True, Outcome("success")),
         (Gone(1), False, Outcome("failure", UNSEEN)),
-        # never ran: a server lets only one copy of a task start, nothing guards the others
+        # never ran
         (NotStarted(1), True, Outcome("queue again")),
-        (NotStarted(1), False, Outcome("failure", NOT_STARTED)),
+        (NotStarted(1), False, Outcome("queue again")),
     ],
 )
 def test_what_an_end_means(event, is_task, expected):

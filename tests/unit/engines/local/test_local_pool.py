@@ -11,7 +11,7 @@ import pytest
 
 from airflow_dispatch_provider.engines.local.channel import Channel
 from airflow_dispatch_provider.engines.local.messages import Ended, Kill, Ready, Run, Started, Work
-from airflow_dispatch_provider.engines.local.pool import Gone, NotStarted, Pool
+from airflow_dispatch_provider.engines.local.pool import HUNG_AFTER, KILLED_AFTER, Gone, NotStarted, Pool
 
 WORK = Work(print, None, (), str, "title")
 
@@ -26,7 +26,7 @@ class FakeLink:
         return self.status is not None
 
     def kill(self):
-        self.status = -9
+        self.status = self.status or -9
 
 
 @dataclass
@@ -192,3 +192,78 @@ def test_a_closing_pool_starts_no_other_template(stage):
     pool.poll()
     pool.poll()
     assert len(stage.links) == 1
+
+
+def test_a_template_that_keeps_dying_is_trouble_until_one_is_ready(stage):
+    """What it is given then would only wait: it is better sent elsewhere."""
+    pool = stage.pool()
+    assert pool.trouble is None
+    for _ in range(3):
+        stage.links[-1].status = -11
+        pool.poll()
+        assert "status -11" in pool.trouble
+        stage.now += 60
+        pool.poll()
+        assert "status -11" in pool.trouble  # another one starts, and may die as well
+    stage.template.send(Ready())
+    pool.poll()
+    assert pool.trouble is None
+
+
+def test_a_template_that_cannot_be_started_is_trouble(stage):
+    """With the answer of the operating system."""
+    stage.refuse = True
+    pool = stage.pool()
+    assert "no more processes" in pool.trouble
+
+
+@pytest.mark.parametrize("handed", [False, True])
+def test_a_silent_template_is_trouble_and_is_replaced(stage, handed):
+    """Whether it never becomes ready, or does not start what it was given."""
+    pool = ready_pool(stage) if handed else stage.pool()
+    if handed:
+        stage.now += 3600  # idle: nothing was expected of it
+        pool.run(1, "a", b"")
+    assert pool.trouble is None
+    stage.now += HUNG_AFTER
+    assert "has said nothing" in pool.trouble
+    assert pool.poll() == []
+    stage.now += KILLED_AFTER - HUNG_AFTER
+    assert pool.poll() == ([NotStarted(1)] if handed else [])
+    assert stage.links[0].status == -9
+    pool.poll()
+    assert len(stage.links) == 2
+
+
+def test_an_idle_template_is_no_trouble(stage):
+    """Nothing is expected of it, nor of one whose workloads run."""
+    pool = ready_pool(stage)
+    stage.now += 3600
+    assert pool.trouble is None
+    pool.run(1, "a", b"")
+    stage.template.send(Started(1, 123, 5.0))
+    pool.poll()
+    stage.now += 3600
+    assert pool.trouble is None
+
+
+def test_what_cannot_be_forked_is_tried_again_after_growing_pauses(stage):
+    """Not at every heartbeat; a process that starts ends the pauses."""
+    pool = ready_pool(stage)
+    for number, pause in enumerate((1, 2, 4)):
+        for twice in (10 * number, 10 * number + 1):
+            pool.run(twice, "a", b"")
+            stage.template.send(Ended(twice, 1, "too many open files"))
+        assert pool.poll() == [NotStarted(10 * number), NotStarted(10 * number + 1)]
+        assert not pool.ready
+        assert "too many open files" in pool.trouble
+        stage.now += pause
+        assert (pool.ready, pool.trouble) == (True, None)
+    pool.run(99, "a", b"")
+    stage.template.send(Started(99, 123, 5.0))
+    pool.poll()
+    pool.run(100, "a", b"")
+    stage.template.send(Ended(100, 1, "again"))
+    pool.poll()
+    stage.now += 1
+    assert pool.ready
