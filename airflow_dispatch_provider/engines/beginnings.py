@@ -20,7 +20,7 @@ def delay(times: int) -> float:
 
 @dataclass
 class Relaunches:
-    """What waits for its next launch, and how often each workload has been launched in vain."""
+    """Workloads that wait for their next launch, and how often each has been launched in vain."""
 
     _tried: dict[Hashable, int] = field(default_factory=dict)
     _waiting: dict[Hashable, tuple[float, Any]] = field(default_factory=dict)

@@ -200,7 +200,7 @@ class LocalExecutor(HoldsBack, BaseExecutor):
         return self.parallelism - pool.live
 
     def _withdraw_unsent(self) -> Iterable[Workload]:
-        """What was handed over and not started is reported by the pool."""
+        """Nothing: the pool reports by itself which workloads were not started."""
         return ()
 
     def _waits_for(self) -> tuple[str, str]:

@@ -46,7 +46,7 @@ class Backend:
     kind: Kind
     slots: int
     names: frozenset[str]
-    """The name that ``executor=`` had for it."""
+    """The names that ``executor=`` had for it."""
 
     queue: str | None = None
     """The queue that leads to it now; None: it is the default, or no queue does."""

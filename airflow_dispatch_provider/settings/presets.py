@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of ready-made routers, as a user would write it under ``[dispatch]``. Pure."""
+"""Settings of ready-made routers, as a user would write them under ``[dispatch]``. Pure."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Misread(Exception):
-    """Scalars that YAML takes for something else than they look like."""
+    """A scalar that YAML takes for something else than it looks like."""
 
     def __init__(self, found: str, remedy: str, node: yaml.Node) -> None:
         self.found, self.remedy = found.format(f"line {node.start_mark.line + 1}"), remedy

@@ -7,7 +7,8 @@ from __future__ import annotations
 import re
 
 _BLOCK_OR_CODE = re.compile(r"<pre\b.*?</pre>|<code>(.*?)</code>", re.DOTALL)
-_PART = re.compile(r"\s+|[^\s_./,=:]*[_./,=:]+|[^\s_./,=:]+")
+_PART = re.compile(r"[^\s_./,=:]*[_./,=:]+|[^\s_./,=:]+")
+_NAME = re.compile(r"\S+")
 _LONG = 20
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
@@ -20,13 +21,13 @@ def on_page_content(html: str, **_: object) -> str:
 def _in_parts(found: re.Match[str]) -> str:
     if found[1] is None:
         return found[0]
-    parts = (part for name in _PART.findall(found[1]) for part in _humps(name))
-    return f"<code>{'<wbr>'.join(map(_kept, parts))}</code>"
+    return f"<code>{_NAME.sub(_name_in_parts, found[1])}</code>"
 
 
-def _humps(name: str) -> list[str]:
-    return _HUMP.split(name) if len(name) > _LONG else [name]
+def _name_in_parts(found: re.Match[str]) -> str:
+    parts = (part for text in _PART.findall(found[0]) for part in _humps(text))
+    return "<wbr>".join(f'<span class="part">{part}</span>' for part in parts)
 
 
-def _kept(part: str) -> str:
-    return part if part.isspace() else f'<span class="part">{part}</span>'
+def _humps(text: str) -> list[str]:
+    return _HUMP.split(text) if len(text) > _LONG else [text]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from literal.project import project_url
 from literal.reader import Reader
-from literal.users import SOMEBODY, USERS, own, python_for
+from literal.users import NO_PYTHON, SOMEBODY, USERS, own, python_for
 from postgres_server import free_port
 from support import require
 
@@ -49,7 +49,7 @@ def make_reader(repository: Path) -> Iterator[Callable[[int], Reader]]:
         def make(uid: int) -> Reader:
             require(os.getuid() in (0, uid), "only root can become another user")
             python = python_for(uid)
-            require(python is not None, "no Python 3.11 or later with venv that an ordinary user may run")
+            require(python is not None, NO_PYTHON)
             PIP_CACHE.mkdir(parents=True, exist_ok=True)
             env = {
                 "GIT_CONFIG_COUNT": "1",

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from support import require
 
 sys.path.append(str(Path(__file__).parents[2] / "dev" / "lib"))
 from environment import lock_file
@@ -23,6 +24,7 @@ ORDINARY_USER = 12345
 """A user id that no account has."""
 
 SOMEBODY = ORDINARY_USER if os.getuid() == 0 else os.getuid()
+NO_PYTHON = "no Python 3.11 or later with venv that an ordinary user may run"
 USERS = [pytest.param(0, id="root"), pytest.param(SOMEBODY, id="ordinary user")]
 """Their ids, as parameters of a fixture or a test."""
 
@@ -63,7 +65,7 @@ def installed_for(uid: int) -> Iterator[User]:
         return
     with User(uid, Path()).folder() as folder:
         python = python_for(uid)
-        assert python, "no Python 3.11 or later with venv that an ordinary user may run"
+        require(python is not None, NO_PYTHON)
         installation = Installation(folder, str(python / "python3"))
         installation.install("--requirements", str(lock_file(version("apache-airflow"))))
         installation.install("--no-deps", str(only(build(folder, "--wheel"), "*.whl")))

@@ -31,7 +31,7 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class Result:
-    """What stopped a workload from being run to its end; nothing, where it was."""
+    """The reason for which a workload was not run to its end; empty, where it was."""
 
     error: str = ""
     unanswered: bool = False
@@ -42,7 +42,7 @@ class Result:
 
 
 def read_result(control: socket.socket) -> Result:
-    """What a process that has ended has said in ``main``; an empty one of a process that could say nothing."""
+    """Read the result of a process that has ended, as ``main`` sent it; an empty one of a process that could send none."""
     with control, suppress(OSError):
         text = control.recv(MAX_ERROR).decode("utf-8", "ignore")
         return Result(text[1:], text.startswith("1"))

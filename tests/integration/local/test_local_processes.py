@@ -218,7 +218,7 @@ class TestFailures:
         wait_until(lambda: executor.seen().get(key) == ("success", None))
 
     def test_a_template_at_the_limit_of_open_files_lives_on(self, make_executor):
-        """What cannot be started waits, and runs once others have ended."""
+        """Workloads that cannot be started wait, and run once others have ended."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         executor = make_executor("exec", slots=30).wait_ready()
         template = executor._pool.template_pid

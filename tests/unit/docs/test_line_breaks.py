@@ -29,6 +29,12 @@ def test_a_name_breaks_after_its_signs(code: str, parts: list[str]):
     assert re.sub(r"<.*?>", "", html) == code
 
 
+def test_a_blank_is_no_part_and_stays():
+    """Beside an invisible break, a browser would drop one that is a line end."""
+    html = on_page_content("<code>[a]\nb</code>")
+    assert html == '<code><span class="part">[a]</span>\n<span class="part">b</span></code>'
+
+
 def test_blocks_of_code_stay_as_they_are():
     block = "<pre><span></span><code>a_b = 1\n</code></pre>"
     assert on_page_content(block) == block

@@ -195,7 +195,7 @@ def test_a_closing_pool_starts_no_other_template(stage):
 
 
 def test_a_template_that_keeps_dying_is_trouble_until_one_is_ready(stage):
-    """What it is given then would only wait: it is better sent elsewhere."""
+    """Work that it is given then would only wait: it is better sent elsewhere."""
     pool = stage.pool()
     assert pool.trouble is None
     for _ in range(3):
