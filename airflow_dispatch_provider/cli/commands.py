@@ -87,10 +87,7 @@ def _source(args: Namespace) -> SettingsSource:
     from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
 
     conf = _conf(args)
-    try:
-        router = router_classes().get(getattr(args, "team", None), DispatchExecutor)
-    except SystemExit:  # of the module of an executor
-        router = DispatchExecutor
+    router = router_classes().get(getattr(args, "team", None), DispatchExecutor)
     return settings_source(conf, router.hybrid)
 
 

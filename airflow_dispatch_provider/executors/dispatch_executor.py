@@ -16,7 +16,7 @@ from airflow.utils.state import TaskInstanceState
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.executors import adoption, airflow_api
 from airflow_dispatch_provider.executors.backend import Backend, clashes, in_start_order
-from airflow_dispatch_provider.executors.backend_conf import settings_source, unread_options
+from airflow_dispatch_provider.executors.backend_conf import RunOnce, settings_source, unread_options
 from airflow_dispatch_provider.executors.class_attributes import (
     FromBackends,
     any_backend,
@@ -122,8 +122,9 @@ class DispatchExecutor(BaseExecutor):
         """
         warn_if_untested()
         settings = self._routing_file.start(time.monotonic())
+        own_conf = RunOnce(self.conf)
         backends = {
-            name: Backend(name, backend, settings.limits, self.conf, self.team_name)
+            name: Backend(name, backend, settings.limits, own_conf, self.team_name)
             for name, backend in settings.backends.items()
         }
         self._options = OptionCheck(settings, self._place())

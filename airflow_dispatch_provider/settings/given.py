@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from configparser import InterpolationError
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.exceptions import DispatchError, Problem
 from airflow_dispatch_provider.settings.model import EngineOptions, Limits
 from airflow_dispatch_provider.settings.options import OPTIONS, SECTION
 from airflow_dispatch_provider.settings.parse import ROUTING_KEYS
@@ -56,13 +56,13 @@ class OptionReader:
 
     def read(
         self,
-        options: Mapping[str, Any],
+        options: Collection[str],
         hybrid: Hybrid | None,
         parallelism: Callable[[], int],
         config_file: str | None = None,
     ) -> Given:
         """
-        :param options: every option found in ``[dispatch]``, to catch misspelt names
+        :param options: names of all options found in ``[dispatch]``, to catch misspelt ones
         :param parallelism: tells ``[core] parallelism``; called where there is a hybrid
         :param config_file: to be used instead of the configured one, and of ``backends``, ``routes`` and ``default``
         """
@@ -85,7 +85,8 @@ class OptionReader:
         try:
             value = self._conf.get(section, option, fallback=fallback)
         except Exception as error:  # whatever a command, a secrets backend or an interpolation may raise
-            found = f"cannot be read ({type(error).__name__})."
+            told = isinstance(error, DispatchError)
+            found = f"cannot be read. {error}" if told else f"cannot be read ({type(error).__name__})."
             remedy = f"See whether 'airflow config get-value {section} {option}' works."
             if isinstance(error, InterpolationError):
                 remedy = "In airflow.cfg, write %% for every %."
@@ -135,7 +136,7 @@ class OptionReader:
                 self._report(option, f"found {show(text)}.", self._remedy(option))
 
 
-def _unknown_options(given: Mapping[str, Any]) -> Iterator[Problem]:
+def _unknown_options(given: Collection[str]) -> Iterator[Problem]:
     """Options of ``[dispatch]`` that do not exist. Airflow takes commands and secrets for sensitive ones only."""
     known = list(OPTIONS)
     taken = {name + end for name in known if OPTIONS[name].get("sensitive") for end in ("_cmd", "_secret")}

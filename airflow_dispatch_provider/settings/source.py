@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ class SettingsSource:
     def __init__(
         self,
         conf: ConfReader,
-        options: Callable[[], Mapping[str, Any]] = dict,
+        options: Callable[[], Collection[str]] = tuple,
         hybrid: Hybrid | None = None,
         parallelism: Callable[[], int] = int,
         copies: Path | None = None,
     ) -> None:
         """
-        :param options: tells every option found in ``[dispatch]``, to catch misspelt names; called by ``load``
+        :param options: tells the names of all options found in ``[dispatch]``, to catch misspelt ones; called by
+            ``load``
         :param hybrid: what the backends and routes are completed by
         :param parallelism: tells ``[core] parallelism``; called by ``load`` where there is a hybrid
         :param copies: folder for the last good version of the file; None: none is kept

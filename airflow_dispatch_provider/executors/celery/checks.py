@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Set
 from difflib import get_close_matches
-from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -21,12 +20,13 @@ from kombu.transport import TRANSPORT_ALIASES
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url  # SQLAlchemy 1.4 has it nowhere else
 
-from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.exceptions import Problem, TookTooLong
 from airflow_dispatch_provider.executors.celery.libraries import for_driver, for_transport
 from airflow_dispatch_provider.executors.celery.result_sources import backend_class
 from airflow_dispatch_provider.executors.celery.results import ResultBackendError
 from airflow_dispatch_provider.executors.certificates import belong_together, unreadable, wrong_authority
-from airflow_dispatch_provider.masking import describe
+from airflow_dispatch_provider.executors.users_code import import_users_module
+from airflow_dispatch_provider.masking import describe, kind_of
 
 BROKER, RESULTS = "[celery] broker_url", "[celery] result_backend"
 TRANSPORT = "celery_broker_transport_options"
@@ -194,9 +194,12 @@ def _module_problems(conf: Any) -> Iterator[Problem]:
     )
     module, _, name = path.rpartition(".")
     try:
-        found = getattr(import_module(module), name)
-    except (Exception, SystemExit) as error:
-        yield Problem(where, f"cannot be imported ({type(error).__name__}).", remedy)
+        found = getattr(import_users_module(module), name)
+    except TookTooLong as error:
+        yield Problem(where, f"names a module whose import {error.found}.", error.remedy)
+        return
+    except Exception as error:
+        yield Problem(where, f"cannot be imported ({kind_of(error)}).", remedy)
         return
     if not isinstance(found, dict):
         yield Problem(where, f"names a {type(found).__name__}, which is ignored.", remedy)
