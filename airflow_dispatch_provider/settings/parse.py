@@ -49,7 +49,6 @@ _ENGINE_OPTIONS: TypeAdapter[EngineOptions] = TypeAdapter(EngineOptions)
 _NUMBERS: Mapping[str, Callable[[Any], int | float]] = {"integer": int, "float": float}
 _NAME: TypeAdapter[str] = TypeAdapter(BackendName)
 _MOST_PROBLEMS = 100
-_OWNED_BY_ROUTER = {("core", "executor"), ("core", "parallelism")}
 _ROUTERS = {"DispatchExecutor", "CeleryKubernetesExecutor", "LocalKubernetesExecutor"}
 
 
@@ -236,10 +235,7 @@ class _Parser:
         for section, options in backend.config.items():
             for option in options:
                 address = (section.lower(), option.lower())
-                if address in _OWNED_BY_ROUTER:
-                    remedy = "Leave it out; use 'slots' for the parallelism of a backend."
-                    self._report([*steps, section, option], "is set by the router.", remedy)
-                elif address in seen:
+                if address in seen:
                     found = "is there twice: upper and lower case do not count here."
                     self._report([*steps, section, option], found, "Remove one of the two.")
                 elif address[0] == SECTION and address[1] in EngineOptions.__dataclass_fields__:
