@@ -44,16 +44,12 @@ def _command(function: Command) -> Callable[[Namespace], None]:
     @wraps(function)
     def run(args: Namespace) -> None:
         try:
-            code = function(args)
+            with output.written():
+                code = function(args)
         except (DispatchError, AirflowConfigException) as error:
-            print(f"error: {error}", file=sys.stderr)
+            if str(error):
+                print(f"error: {error}", file=sys.stderr)
             code = EXIT_WRONG_USAGE if isinstance(error, _UsageError) else EXIT_WRONG_CONFIG
-        except SystemExit:
-            print(
-                "error: a module or a function that the configuration names ends the process.",
-                file=sys.stderr,
-            )
-            code = EXIT_WRONG_CONFIG
         if code:
             sys.exit(code)
 

@@ -4,6 +4,7 @@ stands elsewhere and is loaded when one of them is called."""
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from typing import Any
 
 from airflow.cli.cli_config import (
@@ -27,17 +28,25 @@ def _arg(*flags: str, **options: Any) -> Arg:
     return Arg(flags, **options)  # type: ignore[no-untyped-call]
 
 
+def _some(text: str) -> str:
+    """What an unset variable of a shell leaves of an argument is no argument."""
+    if not text:
+        raise ArgumentTypeError("is empty")
+    return text
+
+
 _ARG_FILE = _arg(
     "file",
     help="A routing file that is not in use yet: checked in place of config_file, and compared with what is in use",
     metavar="FILE",
     nargs="?",
+    type=_some,
 )
-_ARG_TEAM = _arg("--team", help="Read the configuration of this team")
+_ARG_TEAM = _arg("--team", help="Read the configuration of this team", type=_some)
 _ARG_STRICT = _arg("--strict", help="Exit with 1 if there are warnings, too", action="store_true")
-_ARG_QUEUE = _arg("-q", "--queue", help="The queue of the task", required=True)
+_ARG_QUEUE = _arg("-q", "--queue", help="The queue of the task", required=True, type=_some)
 _ARG_DAG_ID = _arg("-d", "--dag-id", help="The id of its Dag; routes may ask for it", default="")
-_ARG_EXECUTOR = _arg("-e", "--executor", help="The name that the task gives in executor=")
+_ARG_EXECUTOR = _arg("-e", "--executor", help="The name that the task gives in executor=", type=_some)
 _ARG_TASK_ID = _arg(
     "-t", "--task-id", help="The id of the task; with Dag and run, picks among weighted targets"
 )
@@ -48,20 +57,26 @@ _ARG_MAP_INDEX = _arg(
     type=int,
 )
 _ARG_CONFIG = _arg(
-    "--config", help="An airflow.cfg of Airflow 2 or 3 to read instead of the one in use", metavar="FILE"
+    "--config",
+    help="An airflow.cfg of Airflow 2 or 3 to read instead of the one in use",
+    metavar="FILE",
+    type=_some,
 )
 _ARG_IGNORE_ENVIRONMENT = _arg(
     "--ignore-environment",
     help="Leave out what AIRFLOW__SECTION__OPTION variables say; they count otherwise, with --config, too",
     action="store_true",
 )
-_ARG_CORE_EXECUTOR = _arg("--executor", help="Plan for this instead of the configured core executor")
+_ARG_CORE_EXECUTOR = _arg(
+    "--executor", help="Plan for this instead of the configured core executor", type=_some
+)
 _ARG_DAGS = _arg(
     "--dags",
     help="Also look for queue= and executor= in the Python files of these folders, without importing them; without a"
     " folder, in the serialized Dags of the metadata database",
     metavar="FOLDER",
     nargs="*",
+    type=_some,
 )
 
 _TEAM: tuple[Arg, ...] = (_ARG_TEAM,) if AIRFLOW_V_3_2_PLUS else ()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -11,6 +13,8 @@ from textwrap import TextWrapper
 from typing import Any
 
 from airflow.cli.simple_table import AirflowConsole
+
+from airflow_dispatch_provider.exceptions import DispatchError
 
 STRUCTURED = ("json", "yaml")
 """Formats for programs: values keep their types there; ``table`` and ``plain`` are text for people."""
@@ -25,6 +29,33 @@ def only_answers() -> Iterator[None]:
     """Around code of users: what it prints goes to stderr, so that stdout has nothing but the answer."""
     with redirect_stdout(sys.stderr):
         yield
+
+
+class OutputError(DispatchError):
+    """The answer cannot be written; without text where its reader has gone."""
+
+
+_UNWRITABLE = {errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE}
+
+
+@contextmanager
+def written() -> Iterator[None]:
+    """Around a command: all that it prints is written in the end.
+
+    :raises OutputError: it cannot be
+    """
+    if sys.stdout is None:
+        raise OutputError("The output cannot be written (stdout is closed).")
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        # What is left in the buffer would fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        gone = error.errno == errno.EPIPE
+        raise OutputError("" if gone else f"The output cannot be written ({error.strerror}).") from None
 
 
 def show_object(data: Any, output: str) -> None:

@@ -21,7 +21,7 @@ from airflow.exceptions import AirflowConfigException
 from airflow_dispatch_provider.exceptions import EndsProcess, TookTooLong
 
 NOTICE = 10.0
-"""Seconds until it is said what is waited for."""
+"""Seconds until it is said what is waited for, or a quarter of what it may take."""
 
 _LIMIT = 30.0
 """Airflow's default of that option."""
@@ -59,7 +59,7 @@ def bounded(what: str, seconds: float | None = None) -> Iterator[None]:
     """
     seconds = limit() if seconds is None else seconds
     most = f", for at most {seconds:g} s" if seconds else ""
-    notice = threading.Timer(NOTICE, _say, [f"Waiting for {what}{most}."])
+    notice = threading.Timer(max(NOTICE, seconds / 4), _say, [f"Waiting for {what}{most}."])
     notice.daemon = True
     interrupt = _Interrupt()
     notice.start()
