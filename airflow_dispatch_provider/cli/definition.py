@@ -100,9 +100,9 @@ DISPATCH_COMMANDS = (
         "Check the configuration and name every mistake",
         "Check the section dispatch of the configuration, and the file that it may name: every mistake at"
         " once, each with its place, what was found there and what to do about it; whether the executor of"
-        " each backend can be imported and finds its own options usable; and warnings about what is legal but hardly"
-        " meant. With a FILE also what would change against the configuration in use, and whether a running"
-        " scheduler would take it over. Needs no database, and asks no server.",
+        " each backend can be imported and finds its own options usable; and warnings about what is allowed but"
+        " probably a mistake. With a FILE also what would change against the configuration in use, and whether a"
+        " running scheduler would take it over. Needs no database, and asks no server.",
         _ARG_FILE,
         _ARG_STRICT,
         *_TEAM,

@@ -18,7 +18,7 @@ from airflow_dispatch_provider.masking import kind_of
 from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, Settings
 
 Findings = tuple[list[Problem], list[Problem]]
-"""Mistakes; and doubts: what is legal, yet hardly meant."""
+"""Mistakes; and doubts: what is allowed but probably a mistake."""
 
 
 def check_options(settings: Settings, conf: Any, place: str) -> Findings:

@@ -134,7 +134,7 @@ def slots_fit(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             "[core] parallelism",
             f"found {number}, less than the {total} slots of all backends together.",
-            f"Give {total} or more, e.g. {total}, or some slots can never be used at the same time.",
+            f"Give at least {total}: with less, the backends cannot use all their slots at the same time.",
         )
 
 

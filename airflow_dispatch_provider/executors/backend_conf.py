@@ -58,13 +58,18 @@ def _parallelism() -> int:
 
 
 def _options_given() -> Collection[str]:
-    """Names of all options in ``[dispatch]``, by whatever source. Runs no command."""
+    """Names of all options in ``[dispatch]``, by whatever source; of a variable with small letters, which Airflow does
+    not read, the name as it is. Runs no command."""
     if not AIRFLOW_V_3_2_PLUS:
         # Until then Airflow 3.1 does not know that ``backends`` may come from a command or a secret.
         manager: Any = ProvidersManager
         manager().initialize_providers_configuration()
     start = f"AIRFLOW__{SECTION.upper()}__"
-    variables = [name.removeprefix(start).lower() for name in os.environ if name.startswith(start)]
+    variables = [
+        name.removeprefix(start).lower() if name.isupper() else name
+        for name in os.environ
+        if name.upper().startswith(start)
+    ]
     return [*(airflow_conf.options(SECTION) if airflow_conf.has_section(SECTION) else ()), *variables]
 
 

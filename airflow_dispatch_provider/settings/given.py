@@ -19,6 +19,8 @@ from airflow_dispatch_provider.settings.reading import read_json
 OTHER_OPTIONS = (*Limits.__dataclass_fields__, *EngineOptions.__dataclass_fields__)
 """The options besides ``backends``, ``routes``, ``default`` and ``config_file``."""
 
+_VARIABLE = f"AIRFLOW__{SECTION.upper()}__"
+
 _NUMBERS: Mapping[str, Callable[[str], int | float]] = {"integer": int, "float": float}
 
 
@@ -62,12 +64,15 @@ class OptionReader:
         config_file: str | None = None,
     ) -> Given:
         """
-        :param options: names of all options found in ``[dispatch]``, to catch misspelt ones
+        :param options: names of all options found in ``[dispatch]``, to catch misspelt ones, and of variables that
+            are not read
         :param parallelism: tells ``[core] parallelism``; called where there is a hybrid
         :param config_file: to be used instead of the configured one, and of ``backends``, ``routes`` and ``default``
         """
         given = self._given = Given(config_file=config_file, chosen=config_file is not None)
-        given.problems += _unknown_options(options)
+        variables = [option for option in options if option.upper().startswith(_VARIABLE)]
+        given.problems += [*_unknown_options({*options} - {*variables}), *map(_small_letters, variables)]
+        given.unreadable.update(option for variable in variables for option in _set_by(variable))
         if hybrid is not None:
             queue = self._get("kubernetes_queue", hybrid.section, DEFAULT_KUBERNETES_QUEUE)
             given.preset = preset(hybrid, queue or "", parallelism())
@@ -136,10 +141,21 @@ class OptionReader:
                 self._report(option, f"found {show(text)}.", self._remedy(option))
 
 
+def _small_letters(variable: str) -> Problem:
+    found = "is not read: not all of its letters are capitals."
+    return Problem(variable, found, f'Call it "{variable.upper()}".')
+
+
+def _set_by(variable: str) -> Collection[str]:
+    """What is not missing, because somebody meant to set it by that variable."""
+    option = variable.upper().removeprefix(_VARIABLE).lower()
+    return ROUTING_KEYS if option == "config_file" else (option,)
+
+
 def _unknown_options(given: Collection[str]) -> Iterator[Problem]:
     """Options of ``[dispatch]`` that do not exist. Airflow takes commands and secrets for sensitive ones only."""
     known = list(OPTIONS)
     taken = {name + end for name in known if OPTIONS[name].get("sensitive") for end in ("_cmd", "_secret")}
-    for option in given:
+    for option in sorted(given):
         if option.lower() not in {*known, *taken}:
             yield Problem(f"[{SECTION}] {option}", "is not a known option.", suggest(option, known))
