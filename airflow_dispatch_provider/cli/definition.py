@@ -8,7 +8,6 @@ from argparse import ArgumentTypeError
 from typing import Any
 
 from airflow.cli.cli_config import (
-    ARG_OUTPUT,
     ARG_VERBOSE,
     ActionCommand,
     Arg,
@@ -35,6 +34,14 @@ def _some(text: str) -> str:
     return text
 
 
+_ARG_OUTPUT = _arg(
+    "-o",
+    "--output",
+    help="Output format: table, plain, json or yaml (default: table)",
+    metavar="FORMAT",
+    choices=("table", "plain", "json", "yaml"),
+    default="table",
+)
 _ARG_FILE = _arg(
     "file",
     help="A routing file that is not in use yet: checked in place of config_file, and compared with what is in use",
@@ -90,7 +97,7 @@ def _command(
         help=help_,
         description=f"{description} {exit_codes}",
         func=lazy_load_command(f"airflow_dispatch_provider.cli.commands.{name}"),
-        args=(*args, ARG_OUTPUT, ARG_VERBOSE),
+        args=(*args, _ARG_OUTPUT, ARG_VERBOSE),
     )
 
 
@@ -102,7 +109,9 @@ DISPATCH_COMMANDS = (
         " once, each with its place, what was found there and what to do about it; whether the executor of"
         " each backend can be imported and finds its own options usable; and warnings about what is allowed but"
         " probably a mistake. With a FILE also what would change against the configuration in use, and whether a"
-        " running scheduler would take it over. Needs no database, and asks no server.",
+        " running scheduler would take it over. Needs no database, and asks no server. What it"
+        " runs of yours may take as long as dagbag_import_timeout in the section core says, and a command that gives an"
+        " option 10 s.",
         _ARG_FILE,
         _ARG_STRICT,
         *_TEAM,
@@ -111,8 +120,8 @@ DISPATCH_COMMANDS = (
         "backends",
         "List the backends",
         "List the configured backends: executor, slots, whether cordoned, workload types, the names (never"
-        " the values) of the options overlaid, and whether the executor can be imported: this says nothing of the"
-        " health of a backend in a running scheduler. Needs no database.",
+        " the values) of the options overlaid, and why an executor cannot be imported, which is a mistake. This"
+        " says nothing of the health of a backend in a running scheduler. Needs no database.",
         *_TEAM,
     ),
     _command(
@@ -148,7 +157,7 @@ DISPATCH_COMMANDS = (
         _ARG_IGNORE_ENVIRONMENT,
         _ARG_CORE_EXECUTOR,
         _ARG_DAGS,
-        exit_codes="Exit codes: 0 it was printed, 1 what it was given cannot be read, 2 wrong usage.",
+        exit_codes="Exit codes: 0 it was printed, 1 something that it was given cannot be read, 2 wrong usage.",
     ),
 )
 

@@ -59,7 +59,7 @@ def bounded(what: str, seconds: float | None = None) -> Iterator[None]:
     """
     seconds = limit() if seconds is None else seconds
     most = f", for at most {seconds:g} s" if seconds else ""
-    notice = threading.Timer(max(NOTICE, seconds / 4), _say, [f"Waiting for {what}{most}."])
+    notice = threading.Timer(max(NOTICE, seconds / 4), _say, [what, most])
     notice.daemon = True
     interrupt = _Interrupt()
     notice.start()
@@ -104,12 +104,12 @@ def _raised_after(seconds: float, interrupt: BaseException) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, max(0.001, delay - seconds + left), interval)
 
 
-def _say(text: str) -> None:
+def _say(what: str, most: str) -> None:
     """In the log, or on stderr in a command of Airflow's, where logging is off."""
     if log.isEnabledFor(logging.WARNING):
-        log.warning(text)
+        log.warning("Waiting for %s%s.", what, most)
     else:
-        print(text, file=sys.stderr)
+        print(f"Waiting for {what}{most}.", file=sys.stderr)
 
 
 def import_users_module(name: str) -> ModuleType:

@@ -300,7 +300,7 @@ def test_names_in_json_stay(config: Callable[[str], str], run: Run) -> None:
 def test_help_tells_its_own_exit_codes(run: Run) -> None:
     """It judges no configuration, unlike `validate`."""
     text = " ".join(run("migrate", "--help").out.split())
-    assert "1 what it was given cannot be read, 2 wrong usage" in text
+    assert "1 something that it was given cannot be read, 2 wrong usage" in text
     assert "has mistakes" not in text
 
 
