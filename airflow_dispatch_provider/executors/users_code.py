@@ -58,7 +58,7 @@ def bounded(what: str, seconds: float | None = None) -> Iterator[None]:
     :raises EndsProcess: in place of a SystemExit that is no answer to a signal
     """
     seconds = limit() if seconds is None else seconds
-    most = f", for at most {seconds:g} s" if seconds else ""
+    most = f"{seconds:g} s" if seconds else "none"
     notice = threading.Timer(max(NOTICE, seconds / 4), _say, [what, most])
     notice.daemon = True
     interrupt = _Interrupt()
@@ -107,9 +107,9 @@ def _raised_after(seconds: float, interrupt: BaseException) -> Iterator[None]:
 def _say(what: str, most: str) -> None:
     """In the log, or on stderr in a command of Airflow's, where logging is off."""
     if log.isEnabledFor(logging.WARNING):
-        log.warning("Waiting for %s%s.", what, most)
+        log.warning("Waiting for %s (limit: %s).", what, most)
     else:
-        print(f"Waiting for {what}{most}.", file=sys.stderr)
+        print(f"Waiting for {what} (limit: {most}).", file=sys.stderr)
 
 
 def import_users_module(name: str) -> ModuleType:

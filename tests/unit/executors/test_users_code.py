@@ -101,7 +101,7 @@ def test_what_is_waited_for_is_said(logs: bool, caplog, capsys, monkeypatch: pyt
     def said() -> bool:
         nonlocal text
         text += caplog.text if logs else capsys.readouterr().err
-        return "Waiting for the import of x." in text
+        return "Waiting for the import of x (limit: none)." in text
 
     try:
         with bounded("the import of x", 0):
