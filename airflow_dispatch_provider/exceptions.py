@@ -54,3 +54,20 @@ class BackendUnavailable(DispatchError):
 class MigrationError(DispatchError):
     """A configuration that is to be migrated cannot be read; says which part, and what to do about it. Quotes no
     line of it, which may hold a password."""
+
+
+class TookTooLong(DispatchError):
+    """Code or a command of a user's was interrupted."""
+
+    def __init__(self, what: str, seconds: float) -> None:
+        super().__init__(f"{what} takes longer than {seconds:g} s")
+        self.found = f"takes longer than {seconds:g} s"
+        self.remedy = "See what it waits for, or raise [core] dagbag_import_timeout."
+
+
+class EndsProcess(DispatchError):
+    """Code of a user's raised SystemExit or the like, ``kind``, which would end the scheduler. Has its traceback."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"tries to end the process ({kind})")
+        self.kind = kind

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from configparser import InterpolationError
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, CalledProcessError, Popen
@@ -17,9 +17,12 @@ from airflow.configuration import AIRFLOW_HOME, expand_env_var
 from airflow.configuration import conf as airflow_conf
 from airflow.exceptions import AirflowConfigException
 from airflow.providers_manager import ProvidersManager
+from psutil import Process
 
+from airflow_dispatch_provider.bridge.users_code import bounded
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
-from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.exceptions import DispatchError, Problem, TookTooLong
+from airflow_dispatch_provider.masking import kind_of
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.presets import Hybrid
@@ -33,7 +36,7 @@ COMMAND_TIMEOUT = 10.0
 """Seconds for one command; it runs on the scheduler's thread."""
 
 
-class NotGiven(AirflowConfigException):
+class NotGiven(DispatchError, AirflowConfigException):
     """A command or the secrets backend gives no value. Its text quotes nothing of what they said."""
 
 
@@ -45,7 +48,7 @@ def settings_source(conf: Any, hybrid: Hybrid | None = None) -> SettingsSource:
     """The settings of ``[dispatch]`` as ``conf`` (global, or a team's ExecutorConf) has them, for a router with or
     without a preset. Reads nothing yet."""
     return SettingsSource(
-        conf, _options_given, hybrid, _parallelism, Path(AIRFLOW_HOME, "dispatch-last-good")
+        RunOnce(conf), _options_given, hybrid, _parallelism, Path(AIRFLOW_HOME, "dispatch-last-good")
     )
 
 
@@ -54,17 +57,20 @@ def _parallelism() -> int:
     return airflow_conf.getint("core", "parallelism")
 
 
-def _options_given() -> Mapping[str, Any]:
-    """Every option in ``[dispatch]``, by whatever source; none where one of them cannot be read, which the
-    reading of that option will report."""
+def _options_given() -> Collection[str]:
+    """Names of all options in ``[dispatch]``, by whatever source; of a variable with small letters, which Airflow does
+    not read, the name as it is. Runs no command."""
     if not AIRFLOW_V_3_2_PLUS:
         # Until then Airflow 3.1 does not know that ``backends`` may come from a command or a secret.
         manager: Any = ProvidersManager
         manager().initialize_providers_configuration()
-    try:
-        return airflow_conf.getsection(SECTION) or {}
-    except (AirflowConfigException, InterpolationError):
-        return {}
+    start = f"AIRFLOW__{SECTION.upper()}__"
+    variables = [
+        name.removeprefix(start).lower() if name.isupper() else name
+        for name in os.environ
+        if name.upper().startswith(start)
+    ]
+    return [*(airflow_conf.options(SECTION) if airflow_conf.has_section(SECTION) else ()), *variables]
 
 
 def unread_options(settings: Settings) -> Iterator[Problem]:
@@ -113,6 +119,72 @@ def automatic(text: str) -> str | int | float | bool:
         except ValueError:
             pass
     return {"t": True, "true": True, "f": False, "false": False}.get(text.lower(), text)
+
+
+class RunOnce:
+    """Airflow's configuration, global or of a team, for several who read the same options: each command is run, and
+    each secret asked for, once and for at most ``COMMAND_TIMEOUT``."""
+
+    def __init__(self, base: Any) -> None:
+        """
+        :param base: ``airflow.configuration.conf`` or an ExecutorConf
+        """
+        self._base = base
+        self._found: dict[tuple[str, str], str | NotGiven | None] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RunOnce, (self._base,)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._base, name)
+
+    def get(self, section: str, key: str, *args: Any, **kwargs: Any) -> Any:
+        if not _may_be_command(section, key):
+            return self._base.get(section, key, *args, **kwargs)
+        text = self._text(section.lower(), key.lower())
+        if text is None and "fallback" not in kwargs:
+            return self._base.get(section, key, *args, **kwargs)
+        return kwargs["fallback"] if text is None else text
+
+    def get_mandatory_value(self, section: str, key: str, **kwargs: Any) -> str:
+        if _may_be_command(section, key) and (text := self._text(section.lower(), key.lower())) is not None:
+            return text
+        return str(self._base.get_mandatory_value(section, key, **kwargs))
+
+    def has_option(self, section: str, option: str, **kwargs: Any) -> bool:
+        if _may_be_command(section, option):
+            return self._text(section.lower(), option.lower()) is not None
+        return bool(self._base.has_option(section, option, **kwargs))
+
+    def _text(self, section: str, key: str) -> str | None:
+        if (section, key) not in self._found:
+            self._found[section, key] = self._ask(section, key)
+        found = self._found[section, key]
+        if isinstance(found, NotGiven):
+            raise found.with_traceback(None)
+        return found
+
+    def _ask(self, section: str, key: str) -> str | NotGiven | None:
+        before = {*Process().children()}
+        try:
+            with bounded(f"the command or secret for [{section}] {key}", COMMAND_TIMEOUT):
+                found: str | None = self._base.get(section, key, fallback=None)
+                return found
+        except InterpolationError:
+            raise
+        except Exception as error:
+            for left in {*Process().children()} - before if isinstance(error, TookTooLong) else ():
+                left.kill()
+            what = error.found if isinstance(error, TookTooLong) else f"failed ({kind_of(error)})"
+            return NotGiven(f"The command or secret for [{section}] {key} {what}.")
+
+    def forget_failures(self) -> None:
+        """Run commands, and ask the secrets backend, once more for what they have not given yet."""
+        self._found = {key: found for key, found in self._found.items() if isinstance(found, str)}
+
+
+def _may_be_command(section: str, key: str) -> bool:
+    return (section.lower(), key.lower()) in airflow_conf.sensitive_config_values
 
 
 class BackendConf:
@@ -242,6 +314,8 @@ class BackendConf:
     def forget_failures(self) -> None:
         """Ask commands and the secrets backend once more for what they have not given yet."""
         self._fetched = {key: value for key, value in self._fetched.items() if isinstance(value, str)}
+        if isinstance(self._base, RunOnce):
+            self._base.forget_failures()
 
 
 def _printed_by(command: str) -> str:

@@ -103,7 +103,7 @@ def import_problems(statuses: Sequence[BackendStatus], place: str) -> Iterator[P
 def warnings(
     settings: Settings, statuses: Sequence[BackendStatus], conf: Any, place: str
 ) -> Iterator[Problem]:
-    """Settings that are legal, yet hardly meant."""
+    """Settings that are allowed but probably a mistake."""
     yield from _airflow_is_tested()
     yield from _versions_are_met(statuses, place)
     yield from unread_options(settings)

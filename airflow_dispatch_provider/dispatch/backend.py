@@ -7,7 +7,6 @@ import logging
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
-from importlib import import_module
 from inspect import isabstract
 from types import ModuleType
 from typing import Any, TypeVar
@@ -18,6 +17,11 @@ from airflow.executors.executor_utils import ExecutorName
 from airflow_dispatch_provider.bridge.backend_conf import BackendConf
 from airflow_dispatch_provider.bridge.installed import extra_of, remedy_for, unmet
 from airflow_dispatch_provider.bridge.metrics import count_failure
+from airflow_dispatch_provider.bridge.users_code import (
+    bounded_executor,
+    import_users_module,
+    is_for_the_process,
+)
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.engines.protocols import (
     Claim,
@@ -27,7 +31,7 @@ from airflow_dispatch_provider.engines.protocols import (
     ReportsNoRoom,
     ReturnsWork,
 )
-from airflow_dispatch_provider.exceptions import BackendUnavailable, DispatchConfigError, Problem
+from airflow_dispatch_provider.exceptions import BackendUnavailable, DispatchConfigError, Problem, TookTooLong
 from airflow_dispatch_provider.masking import kind_of, masked, traceback_of
 from airflow_dispatch_provider.routing.circuit import Circuit, CircuitState
 from airflow_dispatch_provider.routing.model import (
@@ -53,8 +57,11 @@ def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
             f"{settings.executor} is no executor's name.", f"Take {known}, or an import path."
         )
     try:
-        module = import_module(module_name)
-    except (Exception, SystemExit) as error:
+        module = import_users_module(module_name)
+    except TookTooLong as error:
+        reason = f"{settings.executor} cannot be imported: its module {error.found}."
+        raise BackendUnavailable(reason, error.remedy) from None
+    except Exception as error:
         # Without the cause: the log would quote it.
         raise _import_failed(settings, module_name, error) from None
     found = getattr(module, class_name, None)
@@ -77,7 +84,7 @@ def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
     return found
 
 
-def _import_failed(settings: BackendSettings, module: str, error: BaseException) -> BackendUnavailable:
+def _import_failed(settings: BackendSettings, module: str, error: Exception) -> BackendUnavailable:
     extra = extra_of(module)
     missing = unmet(extra) if extra else []
     reason = f"{settings.executor} cannot be imported ({kind_of(error)})."
@@ -127,8 +134,8 @@ def view_of(cls: type[BaseExecutor], conf: BackendConf) -> type[BaseExecutor]:
 
 
 class Backend:
-    """Adapter around one executor. Whatever the executor does, nothing but SystemExit and KeyboardInterrupt
-    leaves a method of this class; a failure opens the circuit and is logged once."""
+    """Adapter around one executor. Whatever the executor does, nothing but what is meant to end the process (see
+    ``is_for_the_process``) leaves a method of this class; a failure opens the circuit and is logged once."""
 
     def __init__(
         self, name: str, settings: BackendSettings, limits: Limits, base_conf: Any, team_name: str | None
@@ -218,9 +225,10 @@ class Backend:
         """
 
         def make_and_start() -> bool:
-            if problems := check():
-                raise DispatchConfigError(problems)
-            executor: Any = self.executor
+            with bounded_executor(self.name):
+                if problems := check():
+                    raise DispatchConfigError(problems)
+                executor: Any = self.executor
             prepare(executor)
             executor.start()
             return True
@@ -253,11 +261,13 @@ class Backend:
         """``action()``, or ``otherwise`` where it raises."""
         try:
             return action()
-        except Exception as error:
+        except BaseException as error:
+            if is_for_the_process(error):
+                raise
             self._failed(what, now, masked(f"{type(error).__name__}: {error}"), error)
             return otherwise
 
-    def _failed(self, what: str, now: float, reason: str, error: Exception | None = None) -> None:
+    def _failed(self, what: str, now: float, reason: str, error: BaseException | None = None) -> None:
         news = self.circuit.error is None
         self.circuit = self.circuit.failed(now, reason, random.random())
         count_failure(self.name)
@@ -295,9 +305,10 @@ def _claims(backend: Backend) -> Collection[Claim]:
         # Only those are made that can be asked: others might start processes in their constructor.
         if not hasattr(import_executor_class(backend.settings), "claims"):
             return ()
-        executor: Any = backend.executor
-        return executor.claims() or () if isinstance(executor, Claims) else ()
-    except (Exception, SystemExit):
+        with bounded_executor(backend.name):
+            executor: Any = backend.executor
+            return executor.claims() or () if isinstance(executor, Claims) else ()
+    except Exception:
         return ()
 
 
@@ -313,8 +324,9 @@ def in_start_order(backends: Iterable[Backend]) -> list[Backend]:
 
     def remote(backend: Backend) -> bool:
         try:
-            return not backend.executor.is_local
-        except Exception:
+            executor: Any = backend.made or import_executor_class(backend.settings)
+        except BackendUnavailable:
             return True
+        return getattr(executor, "is_local", False) is not True
 
     return sorted(backends, key=remote)

@@ -68,7 +68,7 @@ class RoutingFile:
         if was_refused:
             log.info("%s is accepted again.", self._source.config_file)
         found = changes(self._settings, settings) if self._settings is not None else ()
-        differences = "; ".join(map(str, found)) or "nothing that matters is different"
+        differences = "; ".join(map(str, found)) or "no difference in backends, routes or default"
         log.info("%s has changed and is in use: %s.", self._source.config_file, differences)
 
     def _keep(self) -> None:

@@ -61,7 +61,7 @@ class ChecksConf(Protocol):
 
 @runtime_checkable
 class DoubtsConfig(Protocol):
-    """An executor that can tell from its configuration alone what is hardly meant."""
+    """An executor that can tell from its configuration alone what is probably a mistake."""
 
     def config_doubts(self) -> Sequence[Problem]:
         """Options that are legal, yet without effect. Called by ``airflow dispatch validate`` alone, where

@@ -14,7 +14,7 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.bridge import airflow_api
-from airflow_dispatch_provider.bridge.backend_conf import settings_source, unread_options
+from airflow_dispatch_provider.bridge.backend_conf import RunOnce, settings_source, unread_options
 from airflow_dispatch_provider.bridge.event_log import EventLogQueue
 from airflow_dispatch_provider.bridge.guard import guarded
 from airflow_dispatch_provider.bridge.keepalive import Keepalive
@@ -127,8 +127,9 @@ class DispatchExecutor(BaseExecutor):
         """
         warn_if_untested()
         settings = self._routing_file.start(time.monotonic())
+        own_conf = RunOnce(self.conf)
         backends = {
-            name: Backend(name, backend, settings.limits, self.conf, self.team_name)
+            name: Backend(name, backend, settings.limits, own_conf, self.team_name)
             for name, backend in settings.backends.items()
         }
         self._options = OptionCheck(settings, self._place())

@@ -144,7 +144,7 @@ def make_report(
         by_name=None if ready else _by_name(plan, scan),
         by_name_lacks=() if ready else _without_name(plan, scan),
         behind=None if not ready or old.entries[0].is_router else old.entries[0].path,
-        changes=() if ready else changes(old, plan, scan),
+        changes=() if ready else changes(old, plan, scan, target.not_used),
         unknown=(*(() if ready else unknowns(old, plan, scan)), *not_judged(old.options, target)),
         options=findings(old.options, target, missing),
         update_ignores=not_for_update(old.options, target),

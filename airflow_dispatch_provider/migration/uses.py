@@ -26,6 +26,9 @@ class Unread:
     what: str
     """In words, e.g. ``queue= is computed``."""
 
+    closed: bool = False
+    """Whether it is a file or folder that cannot be opened."""
+
 
 @dataclass(frozen=True)
 class Scan:

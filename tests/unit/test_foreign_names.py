@@ -59,7 +59,7 @@ def test_the_reader_finds_what_airflow_keeps_to_itself():
     assert {
         "airflow.settings.pod_mutation_hook",
         "airflow.executors.executor_loader.ExecutorLoader.get_executor_names",
-        "airflow.models.taskinstance.TaskInstance.last_heartbeat_at",
+        "airflow.models.taskinstance.TaskInstance.queued_by_job_id",
         ":executor.running",
     } <= found
     assert (":executor.executor_queues" in found) is version_compat.AIRFLOW_V_3_4_PLUS

@@ -49,7 +49,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Finding:
-    """A mistake, or a doubt: what is legal, yet hardly meant."""
+    """A mistake, or a doubt: what is allowed but probably a mistake."""
 
     problem: Problem
     is_mistake: bool

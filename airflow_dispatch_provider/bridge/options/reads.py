@@ -172,6 +172,14 @@ _KUBERNETES = Engine(
     },
 )
 
+
+def not_used() -> frozenset[tuple[str, str]]:
+    """Options that Airflow's executors use, and those of the same name here do not."""
+    engines = (_LOCAL, _CELERY, _KUBERNETES)
+    found = (item for engine in engines for item in engine.without_effect.items())
+    return frozenset(address for address, (why, _) in found if why == _NOT_USED)
+
+
 ENGINES: Mapping[str, Engine] = {
     EXECUTOR_ALIASES["LocalExecutor"]: _LOCAL,
     EXECUTOR_ALIASES["CeleryExecutor"]: _CELERY,

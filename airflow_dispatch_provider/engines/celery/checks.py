@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Set
 from difflib import get_close_matches
-from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from airflow.configuration import conf as airflow_conf
 from celery import Celery
 from celery.app.backends import BACKEND_ALIASES
+from celery.exceptions import ImproperlyConfigured
 from kombu.transport import TRANSPORT_ALIASES
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url  # SQLAlchemy 1.4 has it nowhere else
 
-from airflow_dispatch_provider.engines.celery.libraries import for_driver, for_transport
+from airflow_dispatch_provider.bridge.users_code import import_users_module
+from airflow_dispatch_provider.engines.celery.libraries import for_driver, for_results, for_transport
 from airflow_dispatch_provider.engines.celery.result_sources import backend_class
 from airflow_dispatch_provider.engines.celery.results import ResultBackendError
 from airflow_dispatch_provider.engines.certificates import belong_together, unreadable, wrong_authority
-from airflow_dispatch_provider.exceptions import Problem
-from airflow_dispatch_provider.masking import describe
+from airflow_dispatch_provider.exceptions import Problem, TookTooLong
+from airflow_dispatch_provider.masking import describe, kind_of
 
 BROKER, RESULTS = "[celery] broker_url", "[celery] result_backend"
 TRANSPORT = "celery_broker_transport_options"
@@ -61,6 +63,29 @@ _NUMBERS = {
 
 _OF_RESULTS = {"global_keyprefix", "master_name", "retry_policy"}
 """Transport options that only result backends take."""
+
+_OFFLINE = {
+    f"celery.backends.{name}"
+    for name in (
+        "arangodb",
+        "azureblockblob",
+        "cache",
+        "cassandra",
+        "consul",
+        "cosmosdbsql",
+        "couchbase",
+        "couchdb",
+        "dynamodb",
+        "elasticsearch",
+        "mongodb",
+        "redis",
+        "s3",
+    )
+}
+"""Modules of result backends that connect nowhere, and write nothing, as they are made."""
+
+_LIBRARY = re.compile(r"(?:need to|must) install (?:the )?([\w-]+)|requires either ([\w-]+)")
+"""How Celery's result backends name the library that they lack."""
 
 _MAY_BE_0 = {"health_check_interval", "polling_interval", "wait_time_seconds"}
 """0 switches the check off, or asks without waiting."""
@@ -194,9 +219,12 @@ def _module_problems(conf: Any) -> Iterator[Problem]:
     )
     module, _, name = path.rpartition(".")
     try:
-        found = getattr(import_module(module), name)
-    except (Exception, SystemExit) as error:
-        yield Problem(where, f"cannot be imported ({type(error).__name__}).", remedy)
+        found = getattr(import_users_module(module), name)
+    except TookTooLong as error:
+        yield Problem(where, f"names a module whose import {error.found}.", error.remedy)
+        return
+    except Exception as error:
+        yield Problem(where, f"cannot be imported ({kind_of(error)}).", remedy)
         return
     if not isinstance(found, dict):
         yield Problem(where, f"names a {type(found).__name__}, which is ignored.", remedy)
@@ -343,14 +371,24 @@ def _result_problems(app: Celery) -> Iterator[Problem]:
         if "celery.backends.database.DatabaseBackend" in names:
             create_engine(url or app.conf.database_url)  # imports the driver, and connects nowhere
             yield from _engine_problems(url or app.conf.database_url, app.conf.database_engine_options or {})
-        elif "celery.backends.redis.RedisBackend" in names:
-            found(app=app, url=url)  # the same; others might connect
+        elif found.__module__ in _OFFLINE or _lacks_google(found):
+            made = found(app=app, url=url)  # the same
+            if found.__module__ == "celery.backends.cache":
+                made.client  # noqa: B018  the same
         options = app.conf.result_backend_transport_options or {}
         if "celery.backends.redis.SentinelBackend" in names and not options.get("master_name"):
             remedy = "Give the name under which the sentinels know the master."
             yield Problem(f"[{RESULT_TRANSPORT}] master_name", "is missing for sentinel://.", remedy)
     except Exception as error:
         yield _no_result_backend(str(app.backend_cls or app.conf.result_backend), error)
+
+
+def _lacks_google(found: type[Any]) -> bool:
+    """Whether the backend would say so as it is made, and not ask Google."""
+    module = sys.modules[found.__module__]
+    return module.__name__ == "celery.backends.gcs" and not (
+        getattr(module, "storage", None) and getattr(module, "firestore", None)
+    )
 
 
 def _engine_problems(url: str, options: Any) -> Iterator[Problem]:
@@ -371,13 +409,18 @@ def _engine_problems(url: str, options: Any) -> Iterator[Problem]:
 def _no_result_backend(configured: str, error: Exception) -> Problem:
     cause = error.__cause__ or error
     name = configured.partition("://")[0].partition("+")[0]
-    if isinstance(cause, ImportError) and name.isidentifier() and name not in BACKEND_ALIASES:
-        close = get_close_matches(name, BACKEND_ALIASES, n=1)
+    removed = isinstance(cause, ImportError) and str(cause.name).startswith("celery.")
+    if isinstance(cause, ImportError) and name.isidentifier() and (removed or name not in BACKEND_ALIASES):
+        close = get_close_matches(name, BACKEND_ALIASES.keys() - {name}, n=1)
         remedy = f'Did you mean "{close[0]}"?' if close else _RESULT_EXAMPLE
         return Problem(RESULTS, f"has the scheme {name!r}, which is no result backend.", remedy)
     if isinstance(cause, ModuleNotFoundError) and cause.name:
-        remedy = for_driver(configured) if name == "db" else f"Install what Celery needs for {name}://."
+        remedy = for_driver(configured) if name == "db" else for_results(name)
         return Problem(RESULTS, f"needs {cause.name}, which is not installed.", remedy)
+    if isinstance(cause, ImproperlyConfigured) and (library := _LIBRARY.search(str(cause))):
+        return Problem(
+            RESULTS, f"needs {library[1] or library[2]}, which is not installed.", for_results(name)
+        )
     if isinstance(error, ResultBackendError):
         return Problem(RESULTS, f"cannot be used: {describe(error)}", _RESULT_EXAMPLE)
     return Problem(RESULTS, f"cannot be used: {describe(error)}", "Correct it, or install what it needs.")

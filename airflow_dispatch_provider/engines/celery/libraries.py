@@ -26,6 +26,14 @@ def for_driver(url: str) -> str:
     return _install("sqlalchemy", f"the driver of {dialect}", *extras)
 
 
+def for_results(name: str) -> str:
+    """
+    :param name: one of Celery's schemes of result backends
+    """
+    extra = {"cache": "memcache", "gs": "gcs"}.get(name, name)
+    return _install("celery", f"what Celery needs for {name}://", extra)
+
+
 def _install(package: str, what: str, *extras: str) -> str:
     known = {_normal(extra): extra for extra in metadata(package).get_all("Provides-Extra") or ()}
     found = next((known[extra] for extra in map(_normal, extras) if extra in known), None)

@@ -42,7 +42,7 @@ class Result:
 
 
 def read_result(control: socket.socket) -> Result:
-    """Read the result of a process that has ended, as ``main`` sent it; an empty one of a process that could send none."""
+    """Read the result of a process that has ended, as ``main`` sent it; empty where it could send none."""
     with control, suppress(OSError):
         text = control.recv(MAX_ERROR).decode("utf-8", "ignore")
         return Result(text[1:], text.startswith("1"))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from kubernetes_files import kubeconfig
 
@@ -20,6 +22,34 @@ def test_mistake_is_named_once_and_its_remedy_works(case: Case, validate: Valida
 
 def test_configuration_without_a_mistake(validate: Validate) -> None:
     assert validate(Configuration(airflow_cfg())).findings == []
+
+
+def many(patterns: Iterable[str]) -> str:
+    routes = ", ".join(f'{{"queue": "{pattern}", "to": ["b"]}}' for pattern in patterns)
+    return airflow_cfg(routes=f"[{routes}]")
+
+
+def test_no_more_warnings_than_somebody_reads(validate: Validate) -> None:
+    """As of mistakes."""
+    findings = validate(Configuration(many(f"q{n}-.*" for n in range(300)))).findings
+    assert len(findings) == 101
+    assert findings[-1]["found"] == "has 200 more warnings."
+    assert {each["severity"] for each in findings} == {"warning"}
+
+
+def test_no_more_mistakes_than_somebody_reads(validate: Validate) -> None:
+    findings = validate(Configuration(many(f"q{n}-[a" for n in range(300)))).findings
+    assert len(findings) == 101
+    assert findings[-1]["found"] == "may have more mistakes."
+
+
+def test_patterns_that_would_take_minutes_to_compare(validate: Validate) -> None:
+    """After a bounded number of steps, no more routes are looked for that are never used."""
+    never_used = ["z*", "za*"]
+    slow = [f"*{'*'.join(f'{n:060b}').replace('0', 'a').replace('1', 'b')}*" for n in range(300)]
+    (finding,) = validate(Configuration(many([*never_used, *slow]))).findings
+    assert "is never used" in finding["found"]
+    assert validate(Configuration(many([*slow, *never_used]))).findings == []
 
 
 PROCESSES = [

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import sys
 
 import pytest
 
@@ -192,6 +195,42 @@ def test_a_missing_dependency_costs_one_backend(make_router, caplog):
     router.heartbeat()
     assert given(router, "a") == ["mine"]
     assert "cannot be imported (ModuleNotFoundError: no)" in caplog.text
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit()], ids=repr)
+@pytest.mark.parametrize("method", ["conf_problems", "__init__", "start", "claims"])
+def test_a_backend_that_would_end_the_process_costs_itself_alone(
+    make_router, monkeypatch, caplog, method, error
+):
+    """Also when it is made; in the scheduler, what it cannot say of itself is left to its start."""
+
+    class Ends(InMemoryExecutor):
+        pass
+
+    def ends(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(
+        Ends, method, staticmethod(ends) if method == "conf_problems" else ends, raising=False
+    )
+    monkeypatch.setattr("airflow_dispatch_provider.testing.in_memory.Ends", Ends, raising=False)
+    path = "airflow_dispatch_provider.testing.in_memory.Ends"
+    router = make_router({"a": 1, "b": {"executor": path, "slots": 1}}, routes=TO_B)
+    queue(router, make_task("a", task_id="mine"), make_task("b"))
+    router.heartbeat()
+    assert given(router, "a") == ["mine"]
+    assert method == "claims" or "'b' failed in start" in caplog.text
+
+
+def test_a_signal_at_the_start_of_a_backend_ends_the_scheduler(make_router, monkeypatch):
+    """Airflow's handler of SIGTERM raises SystemExit wherever the scheduler is at that moment."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    monkeypatch.setattr(InMemoryExecutor, "start", lambda self: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        with pytest.raises(SystemExit):
+            make_router({"a": 1})
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_bad_configuration_refuses_to_start(make_router):

@@ -91,7 +91,7 @@ def test_changed_backends_are_refused(source, file, old, new, names):
     file.write(GOOD.replace(old, new))
     assert problems(source.reload) == [
         f"{file.path}: backends: added, removed or redefined while the scheduler runs: {names}."
-        " Restart the scheduler; only routes, default, slots and cordoned change on the fly."
+        " Restart the scheduler; only routes, default, slots, fallback_slots and cordoned can change while it runs."
     ]
 
 
