@@ -12,11 +12,15 @@ from uuid import UUID
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import select, update
+from sqlalchemy import select, true, update
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
-_OPEN = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
+OPEN = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
+"""A worker has the task instance, or may get it."""
+
+SUCCESS = TaskInstanceState.SUCCESS
+
 _BATCH = 900
 """Ids in one statement: older SQLite takes no more than 999 variables."""
 
@@ -33,21 +37,24 @@ def update_queued(ids: Iterable[UUID], **values: Any) -> None:
             )
 
 
-def reschedule_queued(ids: Iterable[UUID], before: float) -> set[UUID]:
+def reschedule_queued(ids: Iterable[UUID], before: float, queued_by: int | None = None) -> set[UUID]:
     """Have Airflow schedule those again that are queued since before this time (POSIX seconds), as it does itself
     with tasks that are stuck in queued; returns their ids.
 
     The rows are asked for after the change, so that a task that a worker begins meanwhile is never among them.
+
+    :param queued_by: only those of this scheduler's job; None: whoever has them
     """
     rescheduled: set[UUID] = set()
     for batch in _batches(ids):
         among = TaskInstance.id.in_(batch)
         queued = TaskInstance.state == TaskInstanceState.QUEUED
         late = TaskInstance.queued_dttm < datetime.fromtimestamp(before, UTC)
+        owned = TaskInstance.queued_by_job_id == queued_by if queued_by is not None else true()
         with create_session() as session:
             session.execute(
                 update(TaskInstance)
-                .where(among, queued, late)
+                .where(among, queued, late, owned)
                 .values(
                     state=TaskInstanceState.SCHEDULED,
                     scheduled_dttm=datetime.now(UTC),
@@ -72,7 +79,7 @@ def open_among(ids: Collection[UUID]) -> set[UUID]:
     with create_session() as session:
         query = select(TaskInstance.id).where(
             TaskInstance.id.in_([_stored_id(ti_id) for ti_id in ids]),
-            TaskInstance.state.in_(_OPEN),
+            TaskInstance.state.in_(OPEN),
         )
         return {UUID(str(ti_id)) for ti_id in session.scalars(query)}
 

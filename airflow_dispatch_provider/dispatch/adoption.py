@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session, lazyload, object_session
 
 from airflow_dispatch_provider.bridge import event_log
 
-Ask = Callable[[str, Sequence[Any]], "Sequence[Any] | None"]
-"""Asks a backend to adopt task instances; returns those it did not, or None where it could not be asked."""
+Ask = Callable[[str, Sequence[Any], bool], "Sequence[Any] | None"]
+"""Asks a backend to adopt task instances, and tells it whether they were certainly given to it; returns those it did
+not adopt, or None where it could not be asked, or does not know yet."""
 
 
 @dataclass
@@ -69,15 +70,18 @@ def adopt(
     return outcome
 
 
-def still_running(ids: Sequence[Any], offer: Callable[[Sequence[Any]], object]) -> set[Any]:
-    """Look up task instances again, and offer those that still run; returns the ids of these."""
+def offer_again(
+    ids: Sequence[Any], offer: Callable[[Sequence[Any]], Sequence[Any] | None]
+) -> set[Any] | None:
+    """Look up task instances again, and offer those that still run.
+
+    :return: the ids of those that were taken over; None where the backend still does not know
+    """
     with create_session() as session:
         query = select(TaskInstance).options(lazyload(TaskInstance.dag_run)).where(TaskInstance.id.in_(ids))
         tis = [ti for ti in session.scalars(query) if ti.state == TaskInstanceState.RUNNING]
-        running = {ti.id for ti in tis}
-        if tis:
-            offer(tis)
-        return running
+        refused = offer(tis) if tis else []
+        return None if refused is None else {ti.id for ti in tis} - {ti.id for ti in refused}
 
 
 def owner_of(ti: Any) -> str | None:
@@ -102,7 +106,7 @@ def _refresh(session: Session, ids: Sequence[Any]) -> None:
 
 
 def _offer(backend: str, tis: Sequence[Any], ask: Ask, outcome: Adopted) -> None:
-    refused = ask(backend, tis)
+    refused = ask(backend, tis, True)
     if refused is None:
         for ti in tis:
             running = ti.state == TaskInstanceState.RUNNING
@@ -116,7 +120,7 @@ def _offer(backend: str, tis: Sequence[Any], ask: Ask, outcome: Adopted) -> None
 def _ask_around(ti: Any, candidates: Iterable[str], ask: Ask, outcome: Adopted) -> None:
     unasked = None
     for backend in candidates:
-        refused = ask(backend, [ti])
+        refused = ask(backend, [ti], False)
         if refused is None:
             unasked = unasked or backend
         elif not refused:

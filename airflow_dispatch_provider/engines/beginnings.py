@@ -7,9 +7,6 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-LAUNCH_RETRIES = 5
-"""Launches of one workload after its first one, before it fails with the last reason."""
-
 MAX_DELAY = 60.0
 
 
@@ -22,6 +19,9 @@ def delay(times: int) -> float:
 class Relaunches:
     """Workloads that wait for their next launch, and how often each has been launched in vain."""
 
+    retries: int = 10
+    """``[dispatch] launch_retries``: further launches of one workload before it fails with the last reason."""
+
     _tried: dict[Hashable, int] = field(default_factory=dict)
     _waiting: dict[Hashable, tuple[float, Any]] = field(default_factory=dict)
 
@@ -31,7 +31,7 @@ class Relaunches:
         :param now: monotonic seconds, as in ``due``
         """
         tried = self._tried.get(key, 0) + 1
-        if tried > LAUNCH_RETRIES:
+        if tried > self.retries:
             self.forget(key)
             return None
         self._tried[key] = tried

@@ -31,6 +31,17 @@ class ReportsHealth(Protocol):
 
 
 @runtime_checkable
+class AdoptsIfFound(Protocol):
+    """An executor that has to ask a server whether it has a task."""
+
+    def adopt_if_found(self, tis: Sequence[Any]) -> Sequence[Any] | None:
+        """The same as ``try_adopt_task_instances``, for running tasks that nothing says it ever had: those that it
+        does not have are returned. None: the server has not answered yet, and it has to be asked again. Called on the
+        scheduler's thread; must not block."""
+        ...
+
+
+@runtime_checkable
 class CountsWorkers(Protocol):
     """An executor that knows how many tasks its workers can run."""
 

@@ -125,6 +125,7 @@ class LocalExecutor(HoldsBack, BaseExecutor):
         team = f" [{self.team_name}]" if self.team_name else ""
         cls = type(self)
         title = f"airflow dispatch local{team}"
+        self._relaunches.retries = int(str(self.conf.get("dispatch", "launch_retries", fallback=10)))
         work = Work(cls.runner, self.conf, self._modules(), cls.warm_up, title)
         self._pool = Pool(work, self._mode())
 

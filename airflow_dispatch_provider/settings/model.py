@@ -108,6 +108,7 @@ class EngineOptions:
     celery_max_unsent: Count = 250
     kubernetes_max_unsent: Count = 250
     kubernetes_concurrency: Count = 32
+    launch_retries: Annotated[int, Field(ge=0, le=1_000_000)] = 10
 
 
 @validated(frozen=True, config=STRICT)

@@ -40,6 +40,7 @@ REMEDIES: Mapping[str, str] = {
     "celery_max_unsent": "Give a whole number from 1 to 1000000, e.g. 250.",
     "kubernetes_max_unsent": "Give a whole number from 1 to 1000000, e.g. 250.",
     "kubernetes_concurrency": "Give a whole number from 1 to 1000000, e.g. 32.",
+    "launch_retries": "Give a whole number from 0 to 1000000, e.g. 10.",
 }
 """Remedies for a wrong value, by the key that it stands under. ``BACKEND`` is one that is configured."""
 

@@ -50,7 +50,7 @@ _LOCAL = Engine(
     reads={
         "api": {"base_url": "text"},
         "core": {"execution_api_server_url": "text"},
-        "dispatch": {"local_preload": "text", "local_template": "template"},
+        "dispatch": {"launch_retries": "count", "local_preload": "text", "local_template": "template"},
     }
 )
 
@@ -118,7 +118,11 @@ _CELERY = Engine(
 _KUBERNETES = Engine(
     reads={
         "core": {"dags_folder": "text"},
-        "dispatch": {"kubernetes_max_unsent": "positive", "kubernetes_concurrency": "positive"},
+        "dispatch": {
+            "kubernetes_concurrency": "positive",
+            "kubernetes_max_unsent": "positive",
+            "launch_retries": "count",
+        },
         "kubernetes_executor": {
             "async_client_factory": "text",
             "client_factory": "text",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http
 import json
 import math
@@ -12,11 +13,13 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 
 import aiohttp
+from kubernetes.utils.quantity import parse_quantity
 
 from airflow_dispatch_provider.masking import describe, one_line
 
@@ -31,19 +34,36 @@ class Verdict(str, Enum):
     """Nothing: what was asked for is the case."""
 
     FULL = "full"
-    """The namespace has no room. The backend is well; the task waits."""
+    """The namespace has no room for this pod. The backend is well; the task waits."""
 
     THROTTLED = "throttled"
     """The server has too much to do. The task waits, and so does every other request."""
 
     TROUBLE = "trouble"
-    """The server, the way to it or the rights of the backend: no fault of the task, which waits."""
+    """It may work later: the server, the way to it, the rights of the backend, or something that the pod needs. The
+    task waits."""
 
     GONE = "gone"
     """The pod does not exist (any more)."""
 
     INVALID = "invalid"
     """This very request will never be accepted: the task fails, and nothing else does."""
+
+
+class Scope(str, Enum):
+    """Who else would meet the same."""
+
+    UNKNOWN = "unknown"
+    """The answer does not tell; see ``judgement``."""
+
+    JOB = "job"
+    """Nobody: it is about this very pod."""
+
+    LANE = "lane"
+    """Every pod of the namespace."""
+
+    SERVER = "server"
+    """Every request."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +77,9 @@ class Answer:
 
     retry_after: float | None = None
     """Seconds (0 to ``MAX_RETRY_AFTER``) for which the server wants to be left alone; None: it did not say."""
+
+    scope: Scope = Scope.UNKNOWN
+    """As far as the answer itself tells; of ``FULL``, ``THROTTLED`` and ``TROUBLE`` only."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +99,8 @@ class _Response:
     kind: str = ""
     """``Status.details.kind``: the resource that the answer is about, e.g. ``namespaces``."""
 
-    def verdict(self, verdict: Verdict, what: str) -> Answer:
-        return Answer(verdict, f"{what} (HTTP {self.status}): {self.message}", self.retry_after)
+    def verdict(self, verdict: Verdict, what: str, scope: Scope = Scope.UNKNOWN) -> Answer:
+        return Answer(verdict, f"{what} (HTTP {self.status}): {self.message}", self.retry_after, scope)
 
 
 def of_create(
@@ -132,7 +155,8 @@ def of_exception(error: BaseException) -> tuple[Answer, bool]:
     """
     unsent = isinstance(error, _UNSENT)
     what = "The API server cannot be reached" if unsent else "The API server did not answer"
-    return Answer(Verdict.TROUBLE, f"{what}: {describe(error)}"), unsent
+    scope = Scope.SERVER if unsent else Scope.UNKNOWN
+    return Answer(Verdict.TROUBLE, f"{what}: {describe(error)}", scope=scope), unsent
 
 
 # All of these are raised before the first byte of a request is written. A timeout or a reset is not among them
@@ -155,6 +179,15 @@ _PERMISSION = re.compile(
 )
 _DENIED = re.compile(r"admission webhook .* denied the request|ValidatingAdmissionPolicy .* denied request")
 _NO_ROOM = ("exceeded quota", "exceeded hierarchical quota", "status unknown for quota")
+_QUOTA = re.compile(r"requested: (?P<requested>\S+), used: \S+, limited: (?P<limited>[^\s;]+)")
+
+# What the pod refers to is not there: it may be put there, and it may be missed by every pod of the template.
+_MISSING = re.compile(
+    r"error looking up service account|no PriorityClass with name|RuntimeClass .*not found", re.IGNORECASE
+)
+
+# By etcd, whose limit is below the API server's own, and by the connection to it.
+_TOO_LARGE = ("etcdserver: request is too large", "trying to send message larger than max")
 
 # A proxy may refuse these in its own words, and they are still about this request alone.
 _ABOUT_THE_REQUEST = frozenset({413, 414, 415, 422, 431})
@@ -166,29 +199,64 @@ def _judge(response: _Response) -> Answer:
     status = response.status
     if 200 <= status < 300:
         return Answer(Verdict.DONE, "The API server has accepted it")
-    if status == 429:
-        return response.verdict(Verdict.THROTTLED, "The API server asks for a pause")
     if 400 <= status < 500 and _DENIED.search(response.message):
-        return response.verdict(Verdict.INVALID, "An admission policy of the cluster forbids it")
+        verdict = Verdict.TROUBLE if status == 429 else Verdict.INVALID
+        return response.verdict(verdict, "An admission policy of the cluster forbids it")
+    if status == 429:
+        return response.verdict(Verdict.THROTTLED, "The API server asks for a pause", Scope.SERVER)
     if status == 401:
-        return response.verdict(Verdict.TROUBLE, "The API server refuses the backend's credentials")
+        what = "The API server refuses the backend's credentials"
+        return response.verdict(Verdict.TROUBLE, what, Scope.SERVER)
     if status == 403:
         return _forbidden(response)
+    if status == 500 and any(words in response.message for words in _TOO_LARGE):
+        return response.verdict(Verdict.INVALID, "The pod is too large for the cluster's database")
     if status in _PASSING or not 400 <= status < 500:
         return response.verdict(Verdict.TROUBLE, "The API server could not do it")
     if not _about_the_request(response):
-        return response.verdict(Verdict.TROUBLE, "This is no API server, or it is not ready")
+        what = "This is no API server, or it is not ready"
+        return response.verdict(Verdict.TROUBLE, what, Scope.SERVER)
     return response.verdict(Verdict.INVALID, "The API server refuses the request")
 
 
 def _forbidden(response: _Response) -> Answer:
     if any(words in response.message for words in _NO_ROOM):
-        return response.verdict(Verdict.FULL, "The namespace's quota is used up")
+        return _no_room(response)
+    if _MISSING.search(response.message):
+        return response.verdict(Verdict.TROUBLE, "The pod needs something that is not there")
     if permission := _permission(response):
         return response.verdict(Verdict.TROUBLE, permission)
     if not response.from_api_server:
         return response.verdict(Verdict.TROUBLE, "Something before the API server forbids it")
     return response.verdict(Verdict.INVALID, "The API server refuses the request")
+
+
+def _no_room(response: _Response) -> Answer:
+    if _never_fits(response.message):
+        what = "The pod asks for more than the namespace's whole quota"
+        return response.verdict(Verdict.FULL, what, Scope.JOB)
+    return response.verdict(Verdict.FULL, "The namespace's quota is used up")
+
+
+def _never_fits(message: str) -> bool:
+    """Whether a pod asks for more than an empty namespace would have, as the quota's own message words it."""
+    return any(
+        _exceeds(_quantities(found["requested"]), _quantities(found["limited"]))
+        for found in _QUOTA.finditer(message)
+    )
+
+
+def _exceeds(requested: Mapping[str, Decimal], limited: Mapping[str, Decimal]) -> bool:
+    return any(amount > limited[name] for name, amount in requested.items() if name in limited)
+
+
+def _quantities(text: str) -> dict[str, Decimal]:
+    """Of ``pods=1,requests.cpu=500m``; what is no quantity is left out."""
+    found = {}
+    for name, _, quantity in (part.partition("=") for part in text.split(",")):
+        with contextlib.suppress(ValueError):
+            found[name] = parse_quantity(quantity)
+    return found
 
 
 def _permission(response: _Response) -> str | None:

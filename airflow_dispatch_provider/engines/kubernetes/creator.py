@@ -4,26 +4,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from airflow_dispatch_provider.bridge.airflow_api import Workload, WorkloadKey
-from airflow_dispatch_provider.engines.kubernetes import answers
-from airflow_dispatch_provider.engines.kubernetes.answers import Answer, Verdict
+from airflow_dispatch_provider.engines.kubernetes import witness
+from airflow_dispatch_provider.engines.kubernetes.answers import Answer, Scope, Verdict
+from airflow_dispatch_provider.engines.kubernetes.judgement import counts, scope_of
+from airflow_dispatch_provider.engines.kubernetes.lanes import Lanes
 from airflow_dispatch_provider.engines.kubernetes.manifest import InvalidTask
-from airflow_dispatch_provider.engines.kubernetes.model import Job, PodName, Rejected, Report
+from airflow_dispatch_provider.engines.kubernetes.model import Job, Rejected, Report, Stuck
 from airflow_dispatch_provider.engines.kubernetes.outbox import Outbox
-from airflow_dispatch_provider.engines.kubernetes.pod_api import NotConnected, PodApi
+from airflow_dispatch_provider.engines.kubernetes.pod_api import Json, PodApi
 from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker
-from airflow_dispatch_provider.engines.kubernetes.trouble import Trouble
+from airflow_dispatch_provider.engines.kubernetes.trouble import Trouble, delay
+from airflow_dispatch_provider.engines.kubernetes.witness import Witness
+from airflow_dispatch_provider.masking import describe
 
 log = logging.getLogger(__name__)
 
-SERVER_ERROR = 500
-"""From this status on, what was asked for may have been done."""
+FRESH = 30.0
+"""Seconds after which a token is made anew for another request."""
+
+LOOK = 5.0
+"""Seconds between two looks at jobs whose namespace cannot be watched now."""
+
+_WAITS = (Verdict.FULL, Verdict.TROUBLE, Verdict.THROTTLED)
 
 
 class Factory(Protocol):
@@ -31,10 +41,16 @@ class Factory(Protocol):
 
     def build(self, workload: Workload, key: WorkloadKey) -> dict[str, Any]: ...
 
+    def plain(self, namespace: str) -> Json | None: ...
+
 
 class Creator:
-    """Creates what is in the outbox, with at most ``limit`` requests at a time. While the server is in trouble, one
-    request at a time asks whether it is over: where there is nothing to be created, a dry run of what failed last."""
+    """Creates what is in the outbox, with at most ``limit`` requests at a time.
+
+    A job that meets trouble which nothing else meets goes behind the others, with growing delays. What all pods of a
+    namespace meet closes that namespace. Only what every request meets stops all; one request at a time then asks
+    whether it is over.
+    """
 
     def __init__(
         self,
@@ -43,29 +59,30 @@ class Creator:
         factory: Factory,
         tracker: Tracker,
         report: Callable[[Report], None],
+        lanes: Lanes,
+        *,
         limit: int,
-        namespaces: Collection[str | None],
+        own: Collection[str | None],
+        launch_retries: int = 10,
+        home: str | None = None,
+        renew: Callable[[Workload], Workload] = lambda workload: workload,
     ) -> None:
         """
-        :param namespaces: those that the backend is configured for; what is wrong with another one is the affair of
+        :param own: namespaces that the backend is configured for; what is wrong with another one is the affair of
             the task that names it
+        :param launch_retries: how often a job that is in trouble alone is tried again before it fails
+        :param home: see ``Witness``
+        :param renew: gives a workload a new token
         """
         self._api, self._outbox, self._factory, self._tracker = api, outbox, factory, tracker
-        self._report, self._limit, self._namespaces = report, limit, namespaces
-        self._doubtful: deque[Job] = deque()
-        self._sample: dict[str, Any] = {}
+        self._report, self._lanes, self._limit, self._own = report, lanes, limit, own
+        self._launch_retries, self._renew = launch_retries, renew
+        self._witness = Witness(api, factory.plain, home, own)
         self._work = asyncio.Event()
         self._wait_until = 0.0
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], float] = {}
         self.trouble = Trouble("Creating pods")
-        self.full = Trouble("Finding room for pods", first=5.0, most=60.0)
-        self._troubles = {
-            Verdict.TROUBLE: self.trouble,
-            Verdict.FULL: self.full,
-            Verdict.THROTTLED: Trouble("Creating pods at full speed"),
-        }
-        self.busy_since: float | None = None
-        """Since when it waits for an answer to anything; None: for none."""
+        self._throttled = Trouble("Creating pods at full speed")
 
     def wake(self) -> None:
         """There may be something in the outbox."""
@@ -74,118 +91,190 @@ class Creator:
     @property
     def sending(self) -> int:
         """Jobs that may be with the server, and are not known to be."""
-        return len(self._running) + len(self._doubtful)
+        return len(self._running)
+
+    @property
+    def busy_since(self) -> float | None:
+        """Since when it waits for an answer to anything (monotonic seconds); None: it waits for none."""
+        asked = min(tuple(self._running.values()), default=None)
+        return None if asked is None else max(asked, self._api.answered)
+
+    async def ping(self) -> None:
+        """Ask for something that costs the server nothing."""
+        await self._witness.server()
 
     async def run(self) -> None:
         """Goes on until it is cancelled."""
         while True:
-            await self._work.wait()
             if (pause := self._wait_until - time.monotonic()) > 0:
                 await asyncio.sleep(pause)
             job = await self._next()
             if job is not None:
-                self._start(job)
+                self._start(self._create(job))
                 if self._cautious:
                     await asyncio.wait(self._running)
             elif self._cautious:
-                await self._probe()
+                await self._ask_server()
+            elif (namespace := next(self._lanes.due(), None)) and self._lanes.claim(namespace):
+                self._start(self._ask_namespace(namespace))
             else:
-                self._work.clear()
-                if self._outbox:
-                    self._work.set()
+                await self._idle()
 
     @property
     def _cautious(self) -> bool:
-        return any(trouble.reason for trouble in self._troubles.values())
+        return self.trouble.reason is not None or self._throttled.reason is not None
 
     async def _next(self) -> Job | None:
         while len(self._running) >= self._limit:
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-        while self._doubtful:
-            job = self._doubtful.popleft()
-            if not self._tracker.is_confirmed(_pod_of(job)):
+        while job := self._outbox.take(time.monotonic(), self._lanes.is_open):
+            if not job.doubtful or self._is_wanted(job):
                 return job
-        return self._outbox.take()
+        return None
 
-    def _start(self, job: Job) -> None:
-        task = asyncio.create_task(self._create(job))
-        self._running.add(task)
+    async def _idle(self) -> None:
+        self._work.clear()
+        if self._outbox:
+            return
+        due = min(self._lanes.next_due(), self._outbox.next_due(self._lanes.is_open))
+        pause = max(0.0, due - time.monotonic())
+        if self._outbox.waiting:
+            pause = min(pause, LOOK)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._work.wait(), None if pause == math.inf else pause)
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._running[task] = time.monotonic()
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self.busy_since = time.monotonic() if self._running else None
-
-    async def _create(self, job: Job) -> None:
-        if job.manifest is None:
-            try:
-                job.manifest = self._factory.build(job.workload, job.key)
-            except InvalidTask as error:
-                self._report(Rejected(job.key, str(error)))
-                return
-        self._tracker.expect(_pod_of(job), job.key)
-        if self.busy_since is None:
-            self.busy_since = time.monotonic()
-        answer, doubtful = await self._ask(job.manifest, sent_before=job.doubtful)
-        self._note(job, answer, job.doubtful or doubtful)
-
-    async def _probe(self) -> None:
-        answer, _ = await self._ask(self._sample, sent_before=True, dry_run=True)
-        if answer.verdict in self._troubles:
-            self._note_trouble(answer)
-        else:
-            self._over()
-
-    async def _ask(self, manifest: dict[str, Any], **how: bool) -> tuple[Answer, bool]:
-        """The answer, and whether it leaves open what has become of the request."""
-        namespace = manifest["metadata"]["namespace"]
-        try:
-            reply = await self._api.create_pod(namespace, manifest, dry_run=how.get("dry_run", False))
-        except NotConnected as error:
-            return Answer(Verdict.TROUBLE, str(error), None), False
-        except Exception as error:
-            answer, certainly_not_sent = answers.of_exception(error)
-            return answer, not certainly_not_sent
-        answer = answers.of_create(
-            reply.status,
-            reply.headers,
-            reply.body,
-            sent_before=how["sent_before"],
-            namespace=namespace,
-            own_namespace=namespace in self._namespaces,
-        )
-        return answer, reply.status >= SERVER_ERROR
-
-    def _note(self, job: Job, answer: Answer, doubtful: bool) -> None:
-        if answer.verdict is Verdict.DONE:
-            self._over()
-            self._tracker.confirm(_pod_of(job))
-        elif answer.verdict in self._troubles:
-            self._again(job, answer, doubtful)
-        else:
-            self._tracker.drop(_pod_of(job))
-            self._report(Rejected(job.key, answer.reason))
-
-    def _again(self, job: Job, answer: Answer, doubtful: bool) -> None:
-        job.doubtful = doubtful
-        if doubtful:
-            self._doubtful.append(job)
-        elif self._tracker.drop(_pod_of(job)):
-            self._outbox.put_back(job)
-        self._sample = job.manifest or {}
-        self._note_trouble(answer)
-
-    def _note_trouble(self, answer: Answer) -> None:
-        delay = self._troubles[answer.verdict].failed(answer.reason, answer.retry_after)
-        self._wait_until = max(self._wait_until, time.monotonic() + delay)
+        del self._running[task]
         self._work.set()
 
+    # One job
+
+    async def _create(self, job: Job) -> None:
+        try:
+            await self._attempt(job)
+        except Exception as error:
+            log.exception("Creating the pod of %s failed", job.key)
+            self._lanes.release(job.lane or "")
+            self._set_aside(job, Answer(Verdict.TROUBLE, describe(error)))
+
+    async def _attempt(self, job: Job) -> None:
+        if not self._build(job):
+            return
+        namespace = job.pod.namespace
+        if not self._lanes.claim(namespace):
+            self._outbox.put_off(job, 0.0)
+            return
+        self._tracker.expect(job.pod, job.key)
+        manifest = job.manifest or {}
+        answer, doubtful = await witness.create(self._api, manifest, self._own, sent_before=job.doubtful)
+        job.doubtful = job.doubtful or doubtful
+        if answer.verdict is Verdict.DONE:
+            self._over()
+            self._lanes.open(namespace)
+            self._witness.has_created(manifest)
+            self._tracker.confirm(job.pod)
+        elif answer.verdict in _WAITS:
+            await self._judge(job, answer)
+        else:
+            self._lanes.release(namespace)
+            self._give_up(job, answer.reason)
+
+    def _build(self, job: Job) -> bool:
+        """Give it a manifest, whose name it keeps and whose token is fresh; False where it can have none."""
+        now, before = time.monotonic(), job.manifest
+        stale = now - job.minted >= FRESH
+        if before is not None and not stale:
+            return True
+        try:
+            if stale:
+                job.workload, job.minted = self._renew(job.workload), now
+            manifest = self._factory.build(job.workload, job.key)
+        except InvalidTask as error:
+            self._give_up(job, str(error))
+            return False
+        if before is not None:
+            manifest["metadata"].update(name=job.pod.name, namespace=job.pod.namespace)
+        job.manifest = manifest
+        return True
+
+    async def _judge(self, job: Job, answer: Answer) -> None:
+        namespace = job.pod.namespace
+        known = answer.scope is not Scope.UNKNOWN
+        neutral = answer if known else await self._witness.ask(namespace)
+        others = self._lanes.strike(namespace, answer.verdict, job.key)
+        scope = scope_of(answer, neutral, others)
+        if scope is Scope.SERVER:
+            self._note_trouble(neutral)
+            self._lanes.release(namespace)
+        elif scope is Scope.LANE or (neutral.verdict is Verdict.FULL and not known):
+            self._lanes.close(namespace, neutral if neutral.verdict in _WAITS else answer)
+        elif neutral.verdict is Verdict.DONE:
+            self._over()
+            self._lanes.open(namespace)
+        else:
+            self._lanes.release(namespace)
+        if self._is_wanted(job) and (job.doubtful or self._tracker.drop(job.pod)):
+            self._again(job, answer, scope)
+
+    def _is_wanted(self, job: Job) -> bool:
+        """Whether it is neither revoked nor, as a watch may have told, created."""
+        return not self._tracker.is_confirmed(job.pod)
+
+    def _again(self, job: Job, answer: Answer, scope: Scope) -> None:
+        if scope is Scope.JOB:
+            self._set_aside(job, answer)
+        elif scope is Scope.LANE or job.doubtful:
+            self._outbox.put_off(job, 0.0)
+        else:
+            self._outbox.put_back(job)
+
+    def _set_aside(self, job: Job, answer: Answer) -> None:
+        """Its trouble is its own: it goes behind the others, and not for ever."""
+        job.failures += counts(answer)
+        if 0 <= self._launch_retries < job.failures:
+            self._give_up(job, f"Given up after {job.failures} tries: {answer.reason}")
+            return
+        pause = max(delay(job.troubles), answer.retry_after or 0.0)
+        job.troubles += 1
+        self._outbox.put_off(job, time.monotonic() + pause)
+        if job.manifest is not None and job.troubles > 1:  # a single one is no news
+            self._report(Stuck(job.key, job.pod, answer.reason))
+
+    def _give_up(self, job: Job, reason: str) -> None:
+        if job.manifest is not None:
+            (self._tracker.revoke if job.doubtful else self._tracker.drop)(job.pod)
+        self._report(Rejected(job.key, reason))
+
+    # What all have in common
+
+    async def _ask_server(self) -> None:
+        trouble = await self._witness.server()
+        if trouble is None:
+            self._over()
+        else:
+            self._note_trouble(trouble)
+
+    async def _ask_namespace(self, namespace: str) -> None:
+        """A closed one for which no job is there to be tried."""
+        answer = await self._witness.ask(namespace)
+        if answer.scope is Scope.SERVER:
+            self._note_trouble(answer)
+            self._lanes.release(namespace)
+        elif answer.verdict in _WAITS:
+            self._lanes.close(namespace, answer)
+        else:
+            self._lanes.open(namespace)
+
+    def _note_trouble(self, answer: Answer) -> None:
+        trouble = self._throttled if answer.verdict is Verdict.THROTTLED else self.trouble
+        pause = trouble.failed(answer.reason, answer.retry_after)
+        self._wait_until = max(self._wait_until, time.monotonic() + pause)
+
     def _over(self) -> None:
-        for trouble in self._troubles.values():
-            trouble.over()
-
-
-def _pod_of(job: Job) -> PodName:
-    assert job.manifest is not None
-    metadata = job.manifest["metadata"]
-    return PodName(metadata["namespace"], metadata["name"])
+        self.trouble.over()
+        self._throttled.over()

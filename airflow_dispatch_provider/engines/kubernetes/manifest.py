@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+import logging
+import re
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,6 +28,10 @@ from airflow_dispatch_provider.engines.kubernetes.pod_template import Template, 
 from airflow_dispatch_provider.engines.kubernetes.prototype import Prototype, TaskValues, marks
 from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.masking import describe
+
+log = logging.getLogger(__name__)
+
+_NEUTRAL = "dispatch-neutral"
 
 MAX_CACHED = 256
 """Prototypes, and pod names without their suffix, that are kept for reuse."""
@@ -73,12 +79,15 @@ class PodFactory:
         kube_config: Any,
         scheduler_job_id: str,
         coordinator_extra: Callable[[str | None], Mapping[str, Any] | None],
+        watched: Collection[str | None] = (None,),
     ) -> None:
         """
         :param kube_config: the provider's ``KubeConfig``, from the backend's own configuration
         :param coordinator_extra: ``KubernetesExecutor._coordinator_extra``: what ``[sdk] coordinators`` says
             for a queue
+        :param watched: the namespaces whose pods are watched; None: all of them
         """
+        self._watched = watched
         self._kube_config = kube_config
         self._job_id = scheduler_job_id
         self._coordinator_extra = coordinator_extra
@@ -102,11 +111,37 @@ class PodFactory:
             raise
         except Exception as error:
             raise InvalidTask(f"The pod cannot be built: {describe(error)}") from error
+        self._check_namespace(str(manifest["metadata"].get("namespace")))
         if is_task_instance_uuid(key):
             metadata = manifest["metadata"]
             metadata.setdefault("annotations", {})[TASK_INSTANCE_ID_ANNOTATION] = str(key)
             metadata.setdefault("labels", {})[TASK_INSTANCE_ID_LABEL] = str(key)
         return manifest
+
+    def plain(self, namespace: str) -> dict[str, Any] | None:
+        """The manifest of a pod of the backend's own template, for no task; None where it cannot be made."""
+        try:
+            template = self._templates.get(self._kube_config.pod_template_file)
+            prototype = self._prototype(template, self._kube_config.kube_image, None, False, False)
+            values = TaskValues.of(self._job_id, _NEUTRAL, _NEUTRAL, _NEUTRAL, None, 1, -1, ["true"])
+            pod = prototype.fill_model(values)
+            if has_pod_mutation_hook():
+                _mutate(pod)
+            manifest = _checked(to_json(pod), values)
+        except Exception as error:
+            log.debug("No neutral pod can be made: %s", describe(error))
+            return None
+        return {**manifest, "metadata": {**manifest["metadata"], "namespace": namespace}}
+
+    def _check_namespace(self, namespace: str) -> None:
+        """An end that nobody would see is worse than a refusal."""
+        if not is_namespace(namespace):
+            raise InvalidTask(f"The pod asks for the namespace {namespace!r}, which can be none")
+        if None not in self._watched and namespace not in self._watched:
+            raise InvalidTask(
+                f"The pod asks for the namespace {namespace}, whose pods this backend does not watch: set"
+                " [kubernetes_executor] multi_namespace_mode, and name it in multi_namespace_mode_namespace_list"
+            )
 
     def _build(self, workload: Any) -> dict[str, Any]:
         ti = workload.ti
@@ -218,9 +253,14 @@ class PodFactory:
         return copy_model(pod)
 
 
+def is_namespace(name: str) -> bool:
+    """Whether Kubernetes takes it for a namespace (RFC 1123 label)."""
+    return re.fullmatch(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", name) is not None
+
+
 @lru_cache(MAX_CACHED)
 def _slug(dag_id: str, task_id: str) -> str:
-    return create_unique_id(dag_id, task_id, unique=False)
+    return create_unique_id(dag_id, task_id, unique=False) or "task"
 
 
 def _reconciled(pod: Model, pod_override: Model) -> Model:
@@ -237,7 +277,7 @@ def _mutate(pod: Model) -> None:
     try:
         hook: Any = settings.pod_mutation_hook
         hook(pod)
-    except Exception as error:
+    except BaseException as error:  # sys.exit() among them, which would end the thread
         raise InvalidTask(f"The pod_mutation_hook raised {describe(error)}") from error
 
 

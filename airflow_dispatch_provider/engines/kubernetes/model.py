@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -32,6 +33,27 @@ class Job:
 
     doubtful: bool = False
     """The server may have created it; only the same name tells."""
+
+    failures: int = 0
+    """Troubles of its own that count against ``[dispatch] launch_retries``."""
+
+    troubles: int = 0
+    """All troubles of its own, for the growing delays."""
+
+    minted: float = field(default_factory=time.monotonic)
+    """When its token was made, at the latest (monotonic seconds)."""
+
+    @property
+    def pod(self) -> PodName:
+        """Once it has a manifest."""
+        assert self.manifest is not None
+        metadata = self.manifest["metadata"]
+        return PodName(metadata["namespace"], metadata["name"])
+
+    @property
+    def lane(self) -> str | None:
+        """The namespace of its pod; None until it has a manifest."""
+        return self.manifest["metadata"]["namespace"] if self.manifest is not None else None
 
 
 class End(str, Enum):
@@ -101,4 +123,27 @@ class Released:
     pod: PodName
 
 
-Report = Created | Rejected | Stuck | Ended | Released
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """It had not begun, and Airflow schedules it again without a try used."""
+
+    key: WorkloadKey
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Airflow has nothing more to do with it, while its pod has not been seen to end."""
+
+    key: WorkloadKey
+    state: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Which tasks have a pod here, and which have none."""
+
+    found: frozenset[WorkloadKey]
+    absent: frozenset[WorkloadKey]
+
+
+Report = Created | Rejected | Stuck | Ended | Released | PutBack | Over | Searched

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 
@@ -19,6 +22,9 @@ Json = dict[str, Any]
 
 PAGE = 500
 """Pods in one answer to a list."""
+
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+"""As Kubernetes' API names a list without specs and statuses; a server without it gives the whole."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,9 @@ class Timing:
 
     silence: float = 90.0
     """A watch that brings nothing for so long is opened anew; bookmarks come about once a minute."""
+
+    connect: float = 60.0
+    """Reading the cluster's configuration, with the plugin for credentials that it may name."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,8 @@ class PodApi:
         self._client: Any = None
         self._timing = timing
         self._timeout = options.get("_request_timeout") or timing.call
+        self.answered = -math.inf
+        """When the server last said anything (monotonic seconds)."""
 
     async def close(self) -> None:
         """Let go of the connections. The next call reads the cluster's configuration and credentials anew."""
@@ -87,25 +98,36 @@ class PodApi:
         return await self._ask("POST", _pods(namespace), manifest, query=query)
 
     async def delete_pod(self, namespace: str, name: str, options: Mapping[str, Any]) -> Reply:
-        return await self._ask("DELETE", f"{_pods(namespace)}/{name}", dict(options) or None)
+        return await self._ask("DELETE", _pod(namespace, name), dict(options) or None)
+
+    async def one_pod(self, namespace: str | None) -> Reply:
+        """A list of at most one: it costs the server next to nothing, and tells whether it serves.
+
+        :param namespace: None: any
+        """
+        return await self._ask("GET", _pods(namespace), query=[("limit", "1")])
 
     async def label_pod(self, namespace: str, name: str, metadata: Json) -> Reply:
         """Merge labels and annotations into a pod's own."""
         kind = {"Content-Type": "application/merge-patch+json"}
-        return await self._ask("PATCH", f"{_pods(namespace)}/{name}", {"metadata": metadata}, headers=kind)
+        return await self._ask("PATCH", _pod(namespace, name), {"metadata": metadata}, headers=kind)
 
-    async def list_pods(self, namespace: str | None, **selectors: str) -> tuple[list[Json], str]:
+    async def list_pods(
+        self, namespace: str | None, *, metadata_only: bool = False, **selectors: str
+    ) -> tuple[list[Json], str]:
         """All pods that match, as of one moment, and the resource version of that moment.
 
         :param namespace: None: all of them
+        :param metadata_only: leaves out what the server may leave out
         :raises ApiRefused: another answer than 200
         """
         pods: list[Json] = []
         query = [*_selecting(selectors), ("limit", str(PAGE))]
+        headers = {"Accept": METADATA_ONLY} if metadata_only else {}
         more = None
         while True:
             page = [*query, ("continue", more)] if more else query
-            reply = await self._ask("GET", _pods(namespace), query=page)
+            reply = await self._ask("GET", _pods(namespace), query=page, headers=headers)
             if not reply.ok:
                 raise ApiRefused(reply)
             answer = json.loads(reply.body)
@@ -136,6 +158,7 @@ class PodApi:
                 raise ApiRefused(await self._reply(response))
             opened()
             async for line in response.content:
+                self.answered = time.monotonic()
                 yield json.loads(line)
         finally:
             response.close()
@@ -170,7 +193,10 @@ class PodApi:
         async with self._connecting:
             if self._client is None:
                 try:
-                    self._client = await self._connect()
+                    self._client = await asyncio.wait_for(self._connect(), self._timing.connect)
+                except TimeoutError:
+                    within = f"within {self._timing.connect:g} s"
+                    raise NotConnected(f"The cluster's credentials cannot be read {within}") from None
                 except Exception as error:
                     raise NotConnected(f"{type(error).__name__}: {error}") from error
             return self._client
@@ -178,13 +204,18 @@ class PodApi:
     async def _reply(self, response: Any) -> Reply:
         async with response:
             reply = Reply(response.status, await response.text(errors="replace"), response.headers)
+        self.answered = time.monotonic()
         if reply.status == HTTPStatus.UNAUTHORIZED:
             await self.close()
         return reply
 
 
 def _pods(namespace: str | None) -> str:
-    return f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
+    return f"/api/v1/namespaces/{quote(namespace, safe='')}/pods" if namespace else "/api/v1/pods"
+
+
+def _pod(namespace: str, name: str) -> str:
+    return f"{_pods(namespace)}/{quote(name, safe='')}"
 
 
 def _selecting(selectors: Mapping[str, str]) -> list[tuple[str, str]]:

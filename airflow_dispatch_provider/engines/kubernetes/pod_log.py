@@ -8,11 +8,12 @@ from itertools import chain
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import TASK_INSTANCE_ID_LABEL
-from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.utils.log.logging_mixin import remove_escape_codes
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.engines.kubernetes import labels
 from airflow_dispatch_provider.engines.kubernetes.cluster import Cluster
+from airflow_dispatch_provider.engines.kubernetes.status import task_container_of
 
 TIMEOUT = (5.0, 30.0)
 """Seconds to connect, and between two pieces of an answer."""
@@ -46,27 +47,19 @@ def _place(cluster: Cluster, namespace: str) -> str:
 
 
 def _selector(ti: Any, try_number: int) -> str:
-    generator: Any = PodGenerator
-    labels = generator.build_selector_for_k8s_executor_pod(
-        dag_id=ti.dag_id,
-        task_id=ti.task_id,
-        try_number=try_number,
-        map_index=ti.map_index,
-        run_id=ti.run_id,
-        airflow_worker=ti.queued_by_job_id,
-    )
-    return f"{labels},{TASK_INSTANCE_ID_LABEL}={ti.id}" if AIRFLOW_V_3_4_PLUS else str(labels)
+    more = {TASK_INSTANCE_ID_LABEL: str(ti.id)} if AIRFLOW_V_3_4_PLUS else None
+    return labels.selector(ti, try_number, ti.queued_by_job_id, more)
 
 
-def _open(client: Any, namespace: str, labels: str, lines: int) -> Iterator[str]:
-    pods = client.list_namespaced_pod(namespace, label_selector=labels, _request_timeout=TIMEOUT).items
+def _open(client: Any, namespace: str, selector: str, lines: int) -> Iterator[str]:
+    pods = client.list_namespaced_pod(namespace, label_selector=selector, _request_timeout=TIMEOUT).items
     if len(pods) != 1:
         names = ", ".join(pod.metadata.name for pod in pods)
         raise LookupError(f"several pods are the task's: {names}" if pods else "the task has no pod now")
     answer = client.read_namespaced_pod_log(
         pods[0].metadata.name,
         namespace,
-        container=pods[0].spec.containers[0].name,
+        container=task_container_of([each.name for each in pods[0].spec.containers]),
         tail_lines=lines,
         _preload_content=False,
         _request_timeout=TIMEOUT,

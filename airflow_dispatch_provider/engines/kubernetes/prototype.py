@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 
+from airflow_dispatch_provider.engines.kubernetes.labels import valid
 from airflow_dispatch_provider.engines.kubernetes.models import Model, copy_model, to_json
 
 _generator: Any = PodGenerator
@@ -47,13 +48,15 @@ class TaskValues:
         args: list[str],
     ) -> TaskValues:
         """:param job_id: of the scheduler, for the label that its watch selects by"""
-        labels = _generator.build_labels_for_k8s_executor_pod(
-            dag_id=dag_id,
-            task_id=task_id,
-            try_number=try_number,
-            airflow_worker=job_id,
-            map_index=map_index,
-            run_id=run_id,
+        labels = valid(
+            _generator.build_labels_for_k8s_executor_pod(
+                dag_id=dag_id,
+                task_id=task_id,
+                try_number=try_number,
+                airflow_worker=job_id,
+                map_index=map_index,
+                run_id=run_id,
+            )
         )
         annotations = {"dag_id": dag_id, "task_id": task_id, "try_number": str(try_number)}
         if map_index >= 0:

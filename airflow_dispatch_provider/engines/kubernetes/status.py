@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,10 @@ from airflow_dispatch_provider.bridge.airflow_api import WorkloadKey, task_insta
 from airflow_dispatch_provider.masking import one_line
 
 Pod = Mapping[str, Any]
+
+
+BASE = "base"
+"""The container that runs the task, as Airflow calls it."""
 
 
 class Kind(str, Enum):
@@ -57,8 +61,11 @@ class Observation:
     that is lost reports nothing any more."""
 
     container_reason: str | None = None
-    """Of a failure: what Kubernetes says of the guilty container, as in Airflow's ``FailureDetails``; compared
-    with ``[kubernetes_executor] pod_launch_failure_excluded_container_reasons``."""
+    """Of a failure: what Kubernetes says of the task's own container, or of an init container, as in Airflow's
+    ``FailureDetails``; compared with ``[kubernetes_executor] pod_launch_failure_excluded_container_reasons``."""
+
+    lives_on: bool = False
+    """The task is over, and other containers of its pod still run."""
 
 
 def observe(event_type: str, pod: Pod, fatal_waiting_reasons: Collection[str]) -> Observation:
@@ -76,11 +83,15 @@ def observe(event_type: str, pod: Pod, fatal_waiting_reasons: Collection[str]) -
         return Observation(Kind.RELEASED, None, started)
     status = _mapping(pod, "status")
     phase = status.get("phase")
+    if (code := _exit_code(pod)) == 0 and not status.get("reason"):
+        return Observation(Kind.SUCCEEDED, None, started, lives_on=phase == "Running" and not gone)
     # Virtual kubelets say so in a reason, whatever the phase.
     if phase == "Failed" or status.get("reason") == "ProviderFailed":
         return _failed(pod, started)
     if phase == "Succeeded":
         return Observation(Kind.SUCCEEDED, None, started)
+    if code is not None and not _restarts(pod):
+        return replace(_failed(pod, started), lives_on=not gone)
     if gone:
         return _deleted(pod, started)
     if phase in (None, "Pending"):
@@ -104,7 +115,8 @@ def failure_details(pod: Pod) -> dict[str, Any] | None:
     if status.get("phase") != "Failed":
         return None
     details = {f"pod_{name}": status.get(name) for name in ("reason", "message")}
-    guilty = _guilty(status, "initContainerStatuses", "init") or _guilty(status, "containerStatuses", "main")
+    guilty = _guilty(_statuses(status, "initContainerStatuses"), "init")
+    guilty = guilty or _guilty(_statuses(status, "containerStatuses"), "main")
     return {"pod_status": "Failed", **details, **(guilty or {})}
 
 
@@ -150,11 +162,14 @@ def _id_in_arguments(pod: Pod) -> UUID | None:
 
 
 def _failed(pod: Pod, started: bool) -> Observation:
-    details = failure_details(pod) or {}
-    container_reason = details.get("container_reason")
-    parts = [_pod_line(_mapping(pod, "status")) or _disruption(pod), _container_line(details)]
+    status, task = _mapping(pod, "status"), _task_container(pod)
+    init = _guilty(_statuses(status, "initContainerStatuses"), "init")
+    own = init or _guilty([task] if task else [], "main") or {}
+    ended = own if own.get("container_state") == "terminated" else None
+    guilty = ended or _guilty(_statuses(status, "containerStatuses"), "main") or own
+    parts = [_pod_line(status) or _disruption(pod), _container_line(guilty)]
     text = "; ".join(filter(None, parts)) or "Failed: the pod gives no reason"
-    return Observation(Kind.FAILED, one_line(text), started, container_reason)
+    return Observation(Kind.FAILED, one_line(text), started, own.get("container_reason"))
 
 
 def _deleted(pod: Pod, started: bool) -> Observation:
@@ -195,28 +210,52 @@ def _has_run(state: Mapping[str, Any]) -> bool:
     return bool(terminated.get("startedAt")) and terminated.get("reason") not in _NEVER_RAN
 
 
+def task_container_of(names: Sequence[str]) -> str | None:
+    """The name of the container that runs the task: ``base``, wherever it stands, since a proxy may be put before it;
+    the first one in a pod that calls it otherwise."""
+    return BASE if BASE in names else next(iter(names), None)
+
+
 def _task_container(pod: Pod) -> Mapping[str, Any] | None:
-    """The status of the pod's first container, which runs the task. The kubelet sorts the statuses by name."""
+    """The status of the container that runs the task. The kubelet sorts the statuses by name."""
     statuses = _statuses(_mapping(pod, "status"), "containerStatuses")
-    containers = _mapping(pod, "spec").get("containers") or ({"name": "base"},)
-    name = containers[0].get("name")
-    return next(
-        (status for status in statuses if status.get("name") == name), statuses[0] if statuses else None
-    )
+    name = task_container_of([each.get("name") for each in _mapping(pod, "spec").get("containers") or ()])
+    return next((status for status in statuses if status.get("name") == (name or BASE)), None)
 
 
-def _guilty(status: Mapping[str, Any], statuses: str, container_type: str) -> dict[str, Any] | None:
+def _exit_code(pod: Pod) -> int | None:
+    """Of the task's container, if it has run and ended."""
+    terminated = _mapping(_mapping(_task_container(pod) or {}, "state"), "terminated")
+    return terminated.get("exitCode") if _has_run({"terminated": terminated}) else None
+
+
+def _restarts(pod: Pod) -> bool:
+    """Whether the kubelet starts a container again that has failed."""
+    policy: str = _mapping(pod, "spec").get("restartPolicy") or "Always"
+    return policy != "Never"
+
+
+def _guilty(containers: Sequence[Mapping[str, Any]], container_type: str) -> dict[str, Any] | None:
     """The first container that ended badly, else the last one that waits."""
-    waiting: dict[str, Any] | None = None
-    for container in _statuses(status, statuses):
-        state = _mapping(container, "state")
-        common = {"container_type": container_type, "container_name": container.get("name")}
-        if terminated := _mapping(state, "terminated"):
-            if terminated.get("exitCode") != 0 and terminated.get("reason") != "Completed":
-                return {**common, **_said("terminated", terminated), "exit_code": terminated.get("exitCode")}
-        elif (waits := state.get("waiting")) is not None:
-            waiting = {**common, **_said("waiting", waits)}
-    return waiting
+    return _ended_badly(containers, container_type) or _waits(containers, container_type)
+
+
+def _ended_badly(containers: Sequence[Mapping[str, Any]], container_type: str) -> dict[str, Any] | None:
+    for container in containers:
+        terminated = _mapping(_mapping(container, "state"), "terminated")
+        if terminated and terminated.get("exitCode") != 0 and terminated.get("reason") != "Completed":
+            said = {**_said("terminated", terminated), "exit_code": terminated.get("exitCode")}
+            return {"container_type": container_type, "container_name": container.get("name"), **said}
+    return None
+
+
+def _waits(containers: Sequence[Mapping[str, Any]], container_type: str) -> dict[str, Any] | None:
+    for container in reversed(containers):
+        waits = _mapping(container, "state").get("waiting")
+        if waits is not None:
+            name = container.get("name")
+            return {"container_type": container_type, "container_name": name, **_said("waiting", waits)}
+    return None
 
 
 def _said(name: str, state: Mapping[str, Any]) -> dict[str, Any]:

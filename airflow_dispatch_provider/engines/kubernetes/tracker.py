@@ -31,6 +31,12 @@ class _Pod:
     started: bool = False
     stuck: str | None = None
 
+    version: str | None = None
+    """``resourceVersion`` that was seen last."""
+
+    labelled: bool = True
+    """Whether lists and watches by this scheduler's label have it."""
+
 
 class Tracker:
     """Turns what is seen of pods into reports: an end is reported once, however often it is seen."""
@@ -38,12 +44,13 @@ class Tracker:
     def __init__(
         self,
         report: Callable[[Report], None],
-        finish: Callable[[PodName, bool], None],
+        finish: Callable[[PodName, bool, bool], None],
         remove: Callable[[PodName], None],
         fatal_reasons: Collection[str],
     ) -> None:
         """
-        :param finish: is told of each of our pods that has completed, and whether it has failed
+        :param finish: is told of each of our pods that has completed, whether it has failed, and whether containers
+            beside the task's still run
         :param remove: is told of each pod to delete
         :param fatal_reasons: ``[kubernetes_executor] worker_pod_pending_fatal_container_state_reasons``
         """
@@ -74,6 +81,11 @@ class Tracker:
         self.expect(pod, key)
         self.confirm(pod)
 
+    def has_no_label(self, pod: PodName) -> None:
+        """Until it is seen again, lists by this scheduler's label leave it out."""
+        if pod in self._pods:
+            self._pods[pod].labelled = False
+
     def is_confirmed(self, pod: PodName) -> bool:
         """Whether the server has it, or had it."""
         known = self._pods.get(pod)
@@ -96,12 +108,21 @@ class Tracker:
         """The pod of a workload; asked seldom."""
         return next((pod for pod, known in self._pods.items() if known.key == key), None)
 
+    def has_started(self, key: WorkloadKey) -> bool:
+        """Whether its container is known to have started; asked seldom."""
+        pod = self.pod_of(key)
+        return pod is not None and self._pods[pod].started
+
     def sure_pods(self, namespace: str | None) -> set[PodName]:
         """Those that a list which is asked for now will have, if they still exist."""
+        return set(self.versions(namespace))
+
+    def versions(self, namespace: str | None) -> dict[PodName, str | None]:
+        """The same, with the resource version that was seen last; None: a watch has not told of it yet."""
         return {
-            pod
+            pod: known.version
             for pod, known in self._pods.items()
-            if known.sure and (namespace is None or pod.namespace == namespace)
+            if known.sure and known.labelled and namespace in (None, pod.namespace)
         }
 
     def missing(self, pods: Iterable[PodName]) -> None:
@@ -119,6 +140,7 @@ class Tracker:
         known = self._pods.get(pod)
         if known is None:  # revoked, finished, or never ours
             return
+        known.version, known.labelled = metadata.get("resourceVersion"), True
         self._note(pod, known, observe(event_type, manifest, self._fatal_reasons), manifest)
 
     def _note(self, pod: PodName, known: _Pod, seen: Observation, manifest: Mapping[str, Any]) -> None:
@@ -132,7 +154,7 @@ class Tracker:
             end = ENDS[seen.kind]
             self._end(pod, known, end, seen.reason or "", seen.container_reason)
             if end is not End.DELETED:
-                self._finish(pod, end is End.FAILED)
+                self._finish(pod, end is End.FAILED, seen.lives_on)
         elif seen.kind is Kind.PENDING:
             self._note_stuck(pod, known, launch_problem(manifest))
 

@@ -154,6 +154,7 @@ OPTIONS = [
         for key in ("max_held", "celery_max_unsent", "kubernetes_max_unsent", "kubernetes_concurrency")
         for wrong, shown in (("0", "0"), ("-5", "-5"), ("many", '"many"'), ("1.5", '"1.5"'))
     ),
+    option("launch_retries -1", "-1", "found -1"),
     option("max_held with a unit", "10k", 'found "10k"'),
     option("retry_min_delay zero", "0", "found 0"),
     option("retry_min_delay negative", "-1", "found -1"),

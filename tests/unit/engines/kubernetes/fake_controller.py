@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
 from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.engines.kubernetes.adoption import Wanted
 from airflow_dispatch_provider.engines.kubernetes.model import (
     Created,
     Ended,
@@ -39,18 +39,19 @@ class FakeController:
         self.submitted: list[Job] = []
         self.reports: list[Report] = []
         self.revoked: list[Any] = []
-        self.there: set[Any] = set()
-        self.adoption_error: Exception | None = None
-        self.asked = 0
-        self.asked_later: list[Any] = []
-        self.asked_later_of: list[str] = []
+        self.adopting: list[Wanted] = []
+        self.searching: list[Wanted] = []
+        self.looked_up_again: list[Ended] = []
+        self.put_back_keys: list[Any] = []
+        self.pauses: list[float] = []
         self.tidied: list[set[str]] = []
 
     @property
     def unsent(self) -> int:
         return len(self.waiting)
 
-    def submit(self, jobs: Sequence[Job]) -> None:
+    def submit(self, jobs: Sequence[Job], after: float = 0.0) -> None:
+        self.pauses.append(after)
         self.submitted += jobs
         self.waiting.update((job.key, job) for job in jobs)
 
@@ -72,18 +73,17 @@ class FakeController:
     def revoke_unseen(self, key: Any, labels: str | None) -> None:
         self.revoked.append(labels)
 
-    def adopt(self, workers: Sequence[str], label: str, wanted: Any) -> Future[Any]:
-        self.asked += 1
-        answer: Future[Any] = Future()
-        if self.adoption_error:
-            answer.set_exception(self.adoption_error)
-        else:
-            answer.set_result(self.there & wanted.keys())
-        return answer
+    def adopt(self, wanted: Wanted) -> None:
+        self.adopting.append(wanted)
 
-    def adopt_when_possible(self, workers: Sequence[str], label: str, wanted: Any) -> None:
-        self.asked_later += wanted
-        self.asked_later_of += workers
+    def search(self, wanted: Wanted) -> None:
+        self.searching.append(wanted)
+
+    def look_up_again(self, ended: Ended) -> None:
+        self.looked_up_again.append(ended)
+
+    def put_back(self, key: Any) -> None:
+        self.put_back_keys.append(key)
 
     def tidy(self, living: set[str]) -> None:
         self.tidied.append(living)
@@ -110,7 +110,7 @@ def give(executor: KubernetesExecutor, *tasks: Any) -> list[Any]:
 
 def report(executor: KubernetesExecutor, *reports: Report) -> dict[Any, Any]:
     """The thread reports this; returns the events. Ends come with what the database has."""
-    rows = executor._stored([report.key for report in reports])
+    rows = executor._stored([report.key for report in reports if isinstance(report, Ended)])
     executor._controller.reports += (
         replace(report, row=rows.get(report.key)) if isinstance(report, Ended) else report
         for report in reports

@@ -39,12 +39,20 @@ class FakeFactory:
     def __init__(self) -> None:
         self.built: list[Any] = []
         self.error: Exception | None = None
+        self.has_plain = True
+        self.namespaces: dict[Any, str] = {}
+        """Of the pods of those keys that have another one."""
 
     def build(self, workload: Any, key: Any) -> dict[str, Any]:
         if self.error:
             raise self.error
         self.built.append(key)
-        return {"metadata": {"name": f"pod-{len(self.built)}", "namespace": NAMESPACE}}
+        return {
+            "metadata": {"name": f"pod-{len(self.built)}", "namespace": self.namespaces.get(key, NAMESPACE)}
+        }
+
+    def plain(self, namespace: str) -> dict[str, Any] | None:
+        return {"metadata": {"name": "plain", "namespace": namespace}} if self.has_plain else None
 
 
 class FakeApi:
@@ -55,9 +63,14 @@ class FakeApi:
         self.pods: list[dict[str, Any]] = []
         self.events: deque[Any] = deque()
         self.watched_from: list[str] = []
+        self.version = "100"
         self.at_once = 0
         self.most_at_once = 0
         self.answers: deque[Reply | Exception] = deque()
+        self.rules: list[Callable[[str, str, dict[str, Any]], Reply | Exception | None]] = []
+        """Each is given the verb, the namespace and the pod, and may answer, when ``answers`` is empty."""
+
+        self.answered = 0.0
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -65,7 +78,10 @@ class FakeApi:
         return [name for called, name in self.calls if called == verb]
 
     async def create_pod(self, namespace: str, manifest: dict[str, Any], dry_run: bool = False) -> Reply:
-        return await self._answer("dry run" if dry_run else "create", manifest["metadata"]["name"])
+        return await self._answer("dry run" if dry_run else "create", manifest["metadata"]["name"], manifest)
+
+    async def one_pod(self, namespace: str | None) -> Reply:
+        return await self._answer("one", namespace or "")
 
     async def delete_pod(self, namespace: str, name: str, options: Any) -> Reply:
         return await self._answer("delete", name)
@@ -73,11 +89,14 @@ class FakeApi:
     async def label_pod(self, namespace: str, name: str, metadata: Any) -> Reply:
         return await self._answer("label " + ",".join(metadata["labels"]), name)
 
-    async def list_pods(self, namespace: str | None, **selectors: str) -> tuple[list[dict[str, Any]], str]:
-        reply = await self._answer("list", selectors.get("labels", ""))
+    async def list_pods(
+        self, namespace: str | None, *, metadata_only: bool = False, **selectors: str
+    ) -> tuple[list[dict[str, Any]], str]:
+        verb = "list metadata" if metadata_only else "list"
+        reply = await self._answer(verb, selectors.get("labels", ""), {"metadata": {"namespace": namespace}})
         if not reply.ok:
             raise ApiRefused(reply)
-        return list(self.pods), "100"
+        return list(self.pods), self.version
 
     async def watch_pods(
         self, namespace: str | None, version: str, opened: Callable[[], None], **selectors: str
@@ -94,7 +113,7 @@ class FakeApi:
             yield event
         await asyncio.Event().wait()
 
-    async def _answer(self, verb: str, name: str) -> Reply:
+    async def _answer(self, verb: str, name: str, manifest: dict[str, Any] | None = None) -> Reply:
         self.calls.append((verb, name))
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -103,10 +122,16 @@ class FakeApi:
             await self.gate.wait()
         finally:
             self.at_once -= 1
-        answer = self.answers.popleft() if self.answers else Reply(200, "{}")
+        answer = self.answers.popleft() if self.answers else self._by_rule(verb, name, manifest)
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def _by_rule(self, verb: str, name: str, manifest: dict[str, Any] | None) -> Reply | Exception:
+        pod = manifest or {"metadata": {"name": name, "namespace": NAMESPACE}}
+        namespace = pod["metadata"]["namespace"]
+        answers = (rule(verb, namespace, pod) for rule in self.rules)
+        return next((answer for answer in answers if answer is not None), Reply(200, "{}"))
 
 
 def named(name: str) -> PodName:

@@ -18,6 +18,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from airflow_dispatch_provider.engines.kubernetes import answers
 from airflow_dispatch_provider.engines.kubernetes.answers import (
     MAX_RETRY_AFTER,
+    Scope,
     Verdict,
     of_change,
     of_create,
@@ -78,6 +79,12 @@ CREATES = [
     (*forbidden("exceeded quota: q, requested: pods=1, used: pods=10, limited: pods=10"), FULL),
     (*forbidden("exceeded hierarchical quota in namespace airflow"), FULL),
     (*forbidden("status unknown for quota: q, resources: pods"), FULL),
+    (
+        *forbidden(
+            "exceeded quota: q, requested: requests.cpu=8, used: requests.cpu=0, limited: requests.cpu=2"
+        ),
+        FULL,
+    ),
     # Too many requests: by priority and fairness (text) and by the storage (Status).
     (429, "Too many requests, please try again later.", THROTTLED),
     (429, status(429, "TooManyRequests", "storage is (re)initializing", retryAfterSeconds=1), THROTTLED),
@@ -87,6 +94,12 @@ CREATES = [
     # The backend's own namespace is missing or going away.
     (404, NO_NAMESPACE, TROUBLE),
     (*TERMINATING, TROUBLE),
+    # What the pod refers to is missing: it may be created, and the template of the backend may name it.
+    (*forbidden('error looking up service account airflow/w: serviceaccount "w" not found'), TROUBLE),
+    (*forbidden("no PriorityClass with name high was found"), TROUBLE),
+    (*forbidden('pod rejected: RuntimeClass "kata" not found'), TROUBLE),
+    # A webhook that asks for a pause: it has not seen other pods.
+    (429, status(429, "TooManyRequests", DENIAL), TROUBLE),
     # Passing: a conflict in the quota's bookkeeping, an expired version, a time-out of the server's.
     (409, MODIFIED, TROUBLE),
     (410, status(410, "Expired", "The provided continue parameter is too old"), TROUBLE),
@@ -109,11 +122,12 @@ CREATES = [
     # The pod: too large, said by the API server and by a proxy.
     (413, status(413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728"), INVALID),
     (413, PAGE, INVALID),
+    (500, status(500, "InternalError", "etcdserver: request is too large"), INVALID),
+    (500, status(500, "InternalError", "trying to send message larger than max (3 vs. 2)"), INVALID),
     # The pod: against what an admission plug-in allows.
     (*forbidden('violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false'), INVALID),
     (*forbidden("maximum cpu usage per Container is 1, but limit is 2"), INVALID),
     (*forbidden("failed quota: q: must specify limits.cpu for: base"), INVALID),
-    (*forbidden('error looking up service account airflow/w: serviceaccount "w" not found'), INVALID),
     # A webhook or policy may choose any code for its denial.
     (403, status(403, "Forbidden", DENIAL), INVALID),
     (400, status(400, "BadRequest", DENIAL), INVALID),
@@ -137,6 +151,36 @@ def test_create(code, body, verdict):
         assert f"HTTP {code}" in answer.reason
         text = json.loads(body)["message"] if body.startswith("{") else body
         assert text in answer.reason
+
+
+QUOTA = "exceeded quota: q, requested: {}, used: {}, limited: {}"
+SCOPES = [
+    # Whoever asks meets these.
+    (401, status(401, "Unauthorized", "Unauthorized"), Scope.SERVER),
+    (429, "Too many requests, please try again later.", Scope.SERVER),
+    (404, "404 page not found", Scope.SERVER),
+    # More than the whole quota, in whatever unit, is this pod's affair; so is one of several resources.
+    (*forbidden(QUOTA.format("requests.cpu=8", "requests.cpu=0", "requests.cpu=2")), Scope.JOB),
+    (*forbidden(QUOTA.format("requests.cpu=2500m", "requests.cpu=0", "requests.cpu=2")), Scope.JOB),
+    (*forbidden(QUOTA.format("limits.memory=3Gi", "limits.memory=0", "limits.memory=2G")), Scope.JOB),
+    (*forbidden(QUOTA.format("pods=1,cpu=3", "pods=0,cpu=0", "pods=9,cpu=2")), Scope.JOB),
+    # These fit when others have gone, or the message does not say.
+    (*forbidden(QUOTA.format("pods=1", "pods=10", "pods=10")), Scope.UNKNOWN),
+    (*forbidden(QUOTA.format("requests.cpu=500m", "requests.cpu=2", "requests.cpu=2")), Scope.UNKNOWN),
+    (*forbidden("exceeded quota: q, requested: pods=much"), Scope.UNKNOWN),
+    (*forbidden("exceeded quota: q"), Scope.UNKNOWN),
+    # The answer does not tell whether others meet it.
+    (500, status(500, "InternalError", 'failed calling webhook "w": connection refused'), Scope.UNKNOWN),
+    (503, "upstream connect error", Scope.UNKNOWN),
+    (403, no_permission(), Scope.UNKNOWN),
+    (404, NO_NAMESPACE, Scope.UNKNOWN),
+]
+
+
+@pytest.mark.parametrize(("code", "body", "scope"), SCOPES)
+def test_who_else_would_meet_the_same(code, body, scope):
+    """As far as one answer tells; `judgement` asks others where it does not."""
+    assert create(code, body).scope is scope
 
 
 FOREIGN = [
@@ -318,5 +362,6 @@ def test_exceptions(error, unsent):
     """No answer is trouble, and only what failed before the first byte is certain not to have been carried out."""
     answer, certainly_not_sent = of_exception(error)
     assert (answer.verdict, certainly_not_sent) == (TROUBLE, unsent)
+    assert answer.scope is (Scope.SERVER if unsent else Scope.UNKNOWN)
     assert type(error).__name__ in answer.reason
     assert "\n" not in answer.reason

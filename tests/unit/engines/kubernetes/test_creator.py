@@ -12,14 +12,16 @@ from aiohttp import ServerDisconnectedError
 
 from airflow_dispatch_provider.engines.kubernetes import trouble
 from airflow_dispatch_provider.engines.kubernetes.creator import Creator
+from airflow_dispatch_provider.engines.kubernetes.lanes import Lanes
 from airflow_dispatch_provider.engines.kubernetes.manifest import InvalidTask
-from airflow_dispatch_provider.engines.kubernetes.model import Created, Job, Rejected
+from airflow_dispatch_provider.engines.kubernetes.model import Created, Job, Rejected, Stuck
 from airflow_dispatch_provider.engines.kubernetes.outbox import Outbox
 from airflow_dispatch_provider.engines.kubernetes.pod_api import NotConnected
 from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker
 
 from .fakes import NAMESPACE, FakeApi, FakeFactory, named, pod, status, until
 
+OTHER = "other"
 QUOTA = status(403, 'pods "x" is forbidden: exceeded quota: pods, requested: pods=1', "Forbidden")
 REFUSED = ConnectionRefusedError("refused")
 
@@ -40,9 +42,24 @@ class Setting:
         self.tracker = Tracker(
             self.reports.append, lambda *_: None, lambda name: self.removed.append(name.name), ()
         )
+        self.lanes = Lanes([NAMESPACE])
         self.creator = Creator(
-            self.api, self.outbox, self.factory, self.tracker, self.reports.append, limit, [NAMESPACE]
+            self.api,
+            self.outbox,
+            self.factory,
+            self.tracker,
+            self.reports.append,
+            self.lanes,
+            limit=limit,
+            own=[NAMESPACE, OTHER],
+            launch_retries=3,
+            home=NAMESPACE,
+            renew=lambda workload: f"{workload} renewed",
         )
+
+    @property
+    def trouble(self) -> str | None:
+        return self.creator.trouble.reason or self.lanes.problem
 
     def submit(self, *keys: str) -> None:
         self.outbox.put(Job(key, workload=key) for key in keys)
@@ -102,7 +119,7 @@ def test_what_is_no_fault_of_the_task_is_tried_again_under_the_same_name(answer)
     setting = running(test)
     assert setting.reports == [Created("a", named("pod-1"))]
     assert setting.api.names("create") == ["pod-1", "pod-1"]
-    assert setting.creator.trouble.reason is setting.creator.full.reason is None
+    assert setting.trouble is setting.lanes.full is None
 
 
 def test_a_pod_that_an_unanswered_request_has_created_counts_as_created():
@@ -124,7 +141,8 @@ def test_a_pod_that_shows_in_the_watch_is_not_asked_for_again():
         await until(lambda: setting.api.calls)
         setting.tracker.see("ADDED", pod("pod-1"))
         setting.api.gate.set()
-        await until(lambda: setting.api.names("dry run"))
+        await until(lambda: not setting.creator.sending)
+        assert setting.outbox.waiting == 0
 
     setting = running(test)
     assert setting.reports == [Created("a", named("pod-1"))]
@@ -168,7 +186,7 @@ def test_a_missing_permission_is_the_tasks_fault_only_in_a_namespace_of_its_own_
     """Every namespace that the backend is configured for is the operator's affair."""
 
     async def test(setting: Setting) -> None:
-        setting.creator._namespaces = own
+        setting.creator._own = own
         words = 'pods is forbidden: User "a" cannot create resource "pods" in the namespace "airflow"'
         setting.api.answers.append(status(403, words, "Forbidden"))
         setting.submit("a")
@@ -195,8 +213,8 @@ def test_in_trouble_one_request_at_a_time_asks_whether_it_is_over():
     running(test)
 
 
-def test_where_nothing_is_left_to_be_created_a_dry_run_finds_out_that_it_is_over():
-    """The router holds what it was given back until then."""
+def test_where_nothing_is_left_to_be_created_a_small_list_finds_out_that_it_is_over():
+    """The router holds what it was given back until then; no manifest of a task is sent meanwhile."""
 
     async def test(setting: Setting) -> None:
         setting.api.answers += [REFUSED]
@@ -206,7 +224,7 @@ def test_where_nothing_is_left_to_be_created_a_dry_run_finds_out_that_it_is_over
         await until(lambda: not setting.creator.trouble.reason)
 
     setting = running(test)
-    assert setting.api.names("dry run") == ["pod-1"]
+    assert [verb for verb, _ in setting.api.calls] == ["create", "one"]
     assert setting.reports == []
 
 
@@ -216,9 +234,8 @@ def test_a_job_whose_fate_is_unknown_cannot_be_withdrawn():
     async def test(setting: Setting) -> None:
         setting.api.answers += [TimeoutError()]
         setting.submit("a")
-        await until(lambda: setting.creator.trouble.reason)
+        await until(lambda: setting.outbox.waiting)
         assert setting.outbox.withdraw_all() == []
-        assert setting.creator.sending == 1
         await setting.created("a")
 
     running(test)
@@ -226,10 +243,11 @@ def test_a_job_whose_fate_is_unknown_cannot_be_withdrawn():
 
 def test_a_full_namespace_is_no_trouble():
     async def test(setting: Setting) -> None:
-        setting.api.answers += [QUOTA] * 3
+        setting.api.rules.append(lambda *_: QUOTA)
         setting.submit("a")
-        await until(lambda: setting.creator.full.reason)
-        assert setting.creator.trouble.reason is None
+        await until(lambda: setting.lanes.full)
+        assert setting.trouble is None
+        setting.api.rules.clear()
         await setting.created("a")
 
     running(test)
@@ -243,7 +261,7 @@ def test_a_job_that_was_revoked_while_its_request_failed_is_not_tried_again():
         await until(lambda: setting.api.calls)
         setting.tracker.revoke(named("pod-1"))
         setting.api.gate.set()
-        await until(lambda: setting.api.names("dry run"))
+        await until(lambda: setting.api.names("one"))
 
     setting = running(test)
     assert setting.api.names("create") == ["pod-1"]
@@ -261,3 +279,219 @@ def test_a_pod_that_was_revoked_while_it_was_being_created_is_removed():
 
     setting = running(test)
     assert (setting.removed, setting.reports) == (["pod-1"], [])
+
+
+def labelled(answer: Any, *names: str) -> Callable[..., Any]:
+    """A rule by which only those pods are answered so, neither others nor neutral ones."""
+    return lambda verb, namespace, pod: answer if pod["metadata"]["name"] in names else None
+
+
+NEVER = status(
+    403,
+    'pods "x" is forbidden: exceeded quota: q, requested: requests.cpu=8, used: requests.cpu=0,'
+    " limited: requests.cpu=2",
+    "Forbidden",
+)
+NO_ACCOUNT = status(
+    403,
+    'pods "x" is forbidden: error looking up service account airflow/w: serviceaccount "w" not found',
+    "Forbidden",
+)
+OWN_TROUBLES = [
+    status(500, 'failed calling webhook "inject": connection refused', "InternalError"),
+    status(503, "no"),
+    TimeoutError(),
+    ServerDisconnectedError(),
+    NEVER,
+    NO_ACCOUNT,
+]
+
+
+@pytest.mark.parametrize("answer", OWN_TROUBLES, ids=repr)
+@pytest.mark.parametrize("limit", [1, 4])
+def test_a_pod_that_is_in_trouble_alone_keeps_no_other_and_fails_in_the_end(answer, limit):
+    """It is tried as often as `launch_retries` says, behind the others; the user is told why it waits."""
+
+    async def test(setting: Setting) -> None:
+        setting.api.rules.append(labelled(answer, "pod-1"))
+        setting.submit("odd")
+        await until(lambda: setting.api.names("create"))
+        setting.submit(*"abcdefgh")
+        await setting.created(*"abcdefgh")
+        assert (setting.trouble, setting.lanes.full) == (None, None)
+        await until(lambda: any(isinstance(report, Rejected) for report in setting.reports))
+
+    setting = running(test, limit)
+    told = [report for report in setting.reports if not isinstance(report, Created)]
+    assert [type(report) for report in told] == [Stuck, Stuck, Rejected]
+    assert {report.key for report in told} == {"odd"}
+    assert setting.api.names("create").count("pod-1") == 4
+    assert len(setting.outbox) == setting.outbox.waiting == 0
+
+
+def test_many_pods_in_trouble_keep_no_other():
+    """More than there are requests at a time; no neutral pod meets the same."""
+
+    async def test(setting: Setting) -> None:
+        odd = [f"odd{index}" for index in range(20)]
+        setting.api.rules.append(labelled(OWN_TROUBLES[0], *(f"pod-{index}" for index in range(1, 21))))
+        setting.submit(*odd)
+        setting.submit(*"abcdefgh")
+        await setting.created(*"abcdefgh")
+
+    assert running(test).trouble is None
+
+
+def test_a_pod_that_does_not_fit_at_the_moment_waits_and_keeps_no_other():
+    """Others are smaller. It is no failure: room comes."""
+    big = status(
+        403,
+        'pods "x" is forbidden: exceeded quota: q, requested: cpu=2, used: cpu=1, limited: cpu=2',
+        "Forbidden",
+    )
+
+    async def test(setting: Setting) -> None:
+        setting.api.rules.append(labelled(big, "pod-1"))
+        setting.submit("big", *"abcd")
+        await setting.created(*"abcd")
+        await until(lambda: setting.api.names("create").count("pod-1") > 6)
+        assert setting.lanes.full is None
+        setting.api.rules.clear()
+        await setting.created("big")
+
+    assert not [report for report in running(test).reports if isinstance(report, Rejected)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [OWN_TROUBLES[0], NO_ACCOUNT, QUOTA, status(404, 'namespaces "airflow" not found', kind="namespaces")],
+)
+def test_what_a_neutral_pod_meets_too_fails_nothing(answer):
+    """It is trouble of the namespace: the job waits until it is over, however long."""
+
+    async def test(setting: Setting) -> None:
+        setting.api.rules.append(lambda verb, *_: answer if verb in ("create", "dry run") else None)
+        setting.submit("a", "b")
+        await until(lambda: setting.trouble or setting.lanes.full)
+        await until(lambda: len(setting.api.calls) > 12)
+        assert setting.reports == []
+        setting.api.rules.clear()
+        await setting.created("a", "b")
+
+    setting = running(test)
+    assert (setting.trouble, setting.lanes.full) == (None, None)
+
+
+@pytest.mark.parametrize("answer", [QUOTA, OWN_TROUBLES[0]])
+def test_a_closed_namespace_keeps_no_other_one(answer):
+    """Full is a namespace, and not the backend."""
+
+    async def test(setting: Setting) -> None:
+        setting.factory.namespaces = dict.fromkeys("defg", OTHER)
+        setting.lanes._essential = (NAMESPACE, OTHER)
+        setting.api.rules.append(
+            lambda verb, namespace, _: answer if namespace == NAMESPACE and verb != "one" else None
+        )
+        setting.submit(*"abc")
+        await until(lambda: setting.outbox.waiting == 3)
+        setting.submit(*"defg")
+        await setting.created(*"defg")
+        assert (setting.trouble, setting.lanes.full) == (None, None)
+        setting.api.rules.clear()
+        await setting.created(*"abc")
+
+    running(test)
+
+
+def test_where_no_neutral_pod_can_be_made_different_jobs_tell():
+    """One alone is in trouble of its own; the second one shows that it is the namespace's."""
+
+    async def test(setting: Setting) -> None:
+        setting.factory.has_plain = False
+        setting.api.rules.append(lambda verb, *_: OWN_TROUBLES[0] if verb == "create" else None)
+        setting.submit("a")
+        await until(lambda: setting.outbox.waiting)
+        assert setting.trouble is None
+        setting.submit("b")
+        await until(lambda: setting.trouble)
+        setting.api.rules.clear()
+        await setting.created("a", "b")
+
+    running(test)
+
+
+def test_a_pod_that_was_created_before_clears_a_namespace_whose_template_is_wrong():
+    """The template's service account is missing, and jobs name others."""
+
+    async def test(setting: Setting) -> None:
+        plain = lambda verb, _, pod: NO_ACCOUNT if verb == "dry run" and "account" not in pod else None  # noqa: E731
+        setting.api.rules += [plain, labelled(NO_ACCOUNT, "pod-2")]
+        build = setting.factory.build
+        setting.factory.build = lambda workload, key: {**build(workload, key), "account": "its own"}
+        setting.submit("a")
+        await setting.created("a")
+        setting.submit("b", *"cdef")
+        await setting.created(*"cdef")
+        assert setting.trouble is None
+
+    running(test)
+
+
+def test_a_pod_that_is_revoked_while_it_waits_is_not_asked_for_again():
+    """Not even as a trial."""
+
+    async def test(setting: Setting) -> None:
+        setting.api.rules.append(labelled(OWN_TROUBLES[0], "pod-1"))
+        setting.submit("odd")
+        await until(lambda: setting.outbox.waiting)
+        setting.tracker.revoke(named("pod-1"))
+        asked = len(setting.api.calls)
+        await until(lambda: not setting.outbox.waiting)
+        assert len(setting.api.calls) == asked
+
+    assert running(test).reports == []
+
+
+def test_another_try_has_a_token_of_its_own_and_keeps_the_name():
+    """The first one's may have expired while it waited."""
+
+    async def test(setting: Setting) -> None:
+        setting.api.rules.append(lambda verb, *_: QUOTA if verb != "one" else None)
+        job = Job("a", workload="a")
+        setting.outbox.put([job])
+        setting.creator.wake()
+        await until(lambda: setting.outbox.waiting)
+        job.minted -= 60
+        setting.api.rules.clear()
+        await setting.created("a")
+        assert job.workload == "a renewed"
+
+    assert running(test).reports[-1] == Created("a", named("pod-1"))
+
+
+def test_an_error_of_our_own_in_one_job_keeps_no_other():
+    async def test(setting: Setting) -> None:
+        expect = setting.tracker.expect
+        setting.tracker.expect = lambda pod, key: 1 / 0 if key == "odd" else expect(pod, key)
+        setting.submit("odd", *"abcd")
+        await setting.created(*"abcd")
+        await until(lambda: any(isinstance(report, Rejected) for report in setting.reports))
+
+    running(test)
+
+
+def test_a_hanging_request_is_no_silence_while_others_are_answered():
+    """One pod's webhook may hang; a small list tells that the server does not."""
+
+    async def test(setting: Setting) -> None:
+        setting.api.gate.clear()
+        setting.submit("odd")
+        await until(lambda: setting.api.calls)
+        asked = setting.creator.busy_since
+        setting.api.answered = asked + 5.0
+        assert setting.creator.busy_since == asked + 5.0
+        setting.api.gate.set()
+        await setting.created("odd")
+        assert setting.creator.busy_since is None
+
+    running(test)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from airflow_dispatch_provider.bridge.task_instances import Stored
-from airflow_dispatch_provider.engines.kubernetes import ends
+from airflow_dispatch_provider.engines.kubernetes import ends, overdue
 from airflow_dispatch_provider.engines.kubernetes.ends import Ends
-from airflow_dispatch_provider.engines.kubernetes.model import End, Ended
+from airflow_dispatch_provider.engines.kubernetes.model import End, Ended, Over, PutBack
 
 from .fakes import named, until
 
@@ -29,6 +29,8 @@ class Database:
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.answered = 0
+        self.scheduled: list[Any] = []
+        self.waited_for: list[Any] = []
 
     def look_up(self, keys: Sequence[Any]) -> dict[Any, Stored]:
         assert threading.current_thread() is not threading.main_thread()
@@ -39,6 +41,17 @@ class Database:
             self.away -= 1
             raise ConnectionError("the database is away")
         return {key: ROW for key in keys if key != "unknown"}
+
+    def put_back(self, keys: Sequence[Any]) -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        if self.away:
+            self.away -= 1
+            raise ConnectionError("the database is away")
+        self.scheduled += keys
+
+    @property
+    def calls(self) -> ends.Database:
+        return ends.Database(lambda: self.waited_for, self.look_up, self.put_back)
 
 
 def ended(key: Any) -> Ended:
@@ -51,7 +64,7 @@ def running(test: Callable[[Ends, Database], Awaitable[None]]) -> tuple[list[End
     async def both() -> tuple[list[Ended], Database]:
         reports: list[Ended] = []
         database = Database()
-        tested = Ends(database.look_up, reports.append)
+        tested = Ends(database.calls, reports.append, lambda key: False)
         task = asyncio.create_task(tested.run())
         await asyncio.wait_for(test(tested, database), 30)
         await asyncio.wait_for(until(lambda: not tested.open), 30)
@@ -107,7 +120,7 @@ def test_a_query_that_hangs_keeps_nothing_from_ending() -> None:
     database.may_answer.clear()
 
     async def cancelled() -> None:
-        tested = Ends(database.look_up, lambda ended: None)
+        tested = Ends(database.calls, lambda ended: None, lambda key: False)
         task = asyncio.create_task(tested.run())
         tested.put(ended("a"))
         await until(lambda: database.asked)
@@ -120,3 +133,47 @@ def test_a_query_that_hangs_keeps_nothing_from_ending() -> None:
         asyncio.run(asyncio.wait_for(cancelled(), 10))
     finally:
         database.may_answer.set()
+
+
+def test_what_is_put_back_is_reported_when_the_database_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not before: Airflow would fail a task that ends while it is queued."""
+    monkeypatch.setattr(ends, "PAUSE", 0.01)
+
+    async def test(tested: Ends, database: Database) -> None:
+        database.away = 2
+        tested.put_back("a")
+        tested.put_back("b")
+
+    reports, database = running(test)
+    assert reports == [PutBack("a"), PutBack("b")]
+    assert database.scheduled == ["a", "b"]
+
+
+def test_an_end_that_is_put_again_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A while later: Airflow may not have stored yet whose task it is."""
+    monkeypatch.setattr(ends, "PAUSE", 0.01)
+
+    async def test(tested: Ends, database: Database) -> None:
+        tested.put_again(ended("a"))
+        await until(lambda: database.asked)
+
+    assert [report.key for report in running(test)[0]] == ["a"]
+
+
+def test_tasks_that_are_over_in_airflow_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pod's own end is one witness only."""
+    monkeypatch.setattr(ends, "LOOK", 0.01)
+    monkeypatch.setattr(overdue, "PATIENCE", 0.0)
+
+    async def found() -> list[Any]:
+        reports: list[Any] = []
+        database = Database()
+        database.waited_for = ["a", "unknown"]
+        tested = Ends(database.calls, reports.append, lambda key: False)
+        tasks = [asyncio.create_task(run()) for run in (tested.run, tested.look_now_and_then)]
+        await asyncio.wait_for(until(lambda: reports), 30)
+        for task in tasks:
+            task.cancel()
+        return reports
+
+    assert asyncio.run(found())[0] == Over("unknown", None)

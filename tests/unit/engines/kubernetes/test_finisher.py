@@ -33,7 +33,7 @@ def running(
         finisher = Finisher(api, limit, delete=delete, delete_failed=delete_failed, delete_options={})
         task = asyncio.create_task(finisher.run())
         await asyncio.wait_for(test(finisher, api), 30)
-        await asyncio.wait_for(until(lambda: not finisher.unfinished), 30)
+        await asyncio.wait_for(until(lambda: not (finisher.unfinished or finisher._todo)), 30)
         task.cancel()
         return api
 
@@ -104,3 +104,58 @@ def test_an_unwanted_pod_is_marked_before_it_is_deleted():
 def test_delete_options_are_put_in_the_words_of_the_api():
     """Airflow's option has them in those of the Python client."""
     assert delete_options({"grace_period_seconds": 3}) == {"gracePeriodSeconds": 3}
+
+
+@pytest.mark.parametrize("verb", ["delete", "label airflow_executor_done"])
+@pytest.mark.parametrize("limit", [1, 4])
+def test_a_pod_that_cannot_be_finished_keeps_no_other(verb, limit):
+    """A webhook may fail for it alone."""
+
+    async def test(finisher: Finisher, api: FakeApi) -> None:
+        api.rules.append(
+            lambda verb, _, pod: status(500, "webhook") if pod["metadata"]["name"] == "bad" else None
+        )
+        finisher.finish(named("bad"), verb != "delete")
+        await until(lambda: api.calls)
+        for index in range(8):
+            finisher.finish(named(f"p{index}"), False)
+        await until(lambda: len(api.names("delete")) >= 8 + (verb == "delete"))
+        assert finisher.trouble.reason is None
+        await until(lambda: len(api.names(verb)) - api.names(verb).count("bad") in (0, 8))
+        assert finisher.unfinished == 0
+        api.rules.clear()
+
+    running(test, limit=limit)
+
+
+def test_only_what_different_pods_meet_is_trouble_of_the_server():
+    """Then one request at a time asks whether it is over."""
+
+    async def test(finisher: Finisher, api: FakeApi) -> None:
+        api.rules.append(lambda *_: status(500, "down"))
+        for index in range(8):
+            finisher.finish(named(f"p{index}"), False)
+        await until(lambda: finisher.trouble.reason)
+        api.rules.clear()
+
+    assert set(running(test).names("delete")) == {f"p{index}" for index in range(8)}
+
+
+def test_a_pod_that_cannot_be_marked_is_deleted_all_the_same():
+    """The mark is for those who watch; the pod would stay for ever."""
+
+    async def test(finisher: Finisher, api: FakeApi) -> None:
+        api.rules.append(lambda verb, *_: status(500, "webhook") if verb.startswith("label") else None)
+        finisher.remove(named("p"))
+        await until(lambda: api.names("delete"))
+
+    assert len(running(test).names("label airflow_pod_revoked")) == 3
+
+
+def test_a_pod_whose_other_containers_live_on_is_never_kept():
+    """Whatever the options say of pods that are through: it is not."""
+
+    async def test(finisher: Finisher, api: FakeApi) -> None:
+        finisher.finish(named("p"), failed=True, lives_on=True)
+
+    assert running(test, delete=False).calls == [("delete", "p")]

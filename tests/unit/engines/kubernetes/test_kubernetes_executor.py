@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from airflow_dispatch_provider.engines.kubernetes.model import (
     Created,
     End,
     Ended,
+    Over,
     Rejected,
     Released,
     Stuck,
 )
 from airflow_dispatch_provider.engines.protocols import (
+    AdoptsIfFound,
     ChecksConfig,
     Claims,
     ReportsHealth,
@@ -41,7 +44,7 @@ SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
 
 def test_it_is_what_the_router_looks_for(executor):
     """It can be asked for everything that a backend may offer."""
-    for offered in (ReturnsWork, ReportsHealth, ReportsNoRoom, ChecksConfig, Claims):
+    for offered in (ReturnsWork, AdoptsIfFound, ReportsHealth, ReportsNoRoom, ChecksConfig, Claims):
         assert isinstance(executor, offered)
 
 
@@ -96,7 +99,9 @@ class TestFailedPods:
         rows[task.ti.id] = Stored(QUEUED, JOB_ID)
         assert report(executor, Ended(key, pod(), end, "Evicted: no memory")) == {}
         assert [job.key for job in executor._controller.submitted] == [key, key]
-        assert executor._controller.submitted[1].manifest is None
+        again = executor._controller.submitted[1]
+        assert (again.manifest, again.minted) == (None, -math.inf)  # made anew, with a new token
+        assert executor._controller.pauses[1] > 0
         assert events_of(executor) == [POD_AGAIN]
         assert executor.running == {key}
 
@@ -141,6 +146,35 @@ class TestFailedPods:
         assert report(executor, Rejected(bad, "HTTP 422"))[bad] == (FAILED, "HTTP 422")
         assert executor.running == {good}
         assert events_of(executor) == [POD_FAILED]
+
+
+@pytest.mark.parametrize(
+    ("state", "reported"), [("success", "success"), ("failed", "failed"), (None, "success")]
+)
+def test_a_task_that_is_over_in_airflow_frees_its_slot_and_its_pod_is_deleted(executor, state, reported):
+    """Nobody has seen its pod end."""
+    key = with_pod(executor, make_task())
+    assert report(executor, Over(key, state))[key][0] == reported
+    assert executor._controller.revoked == [pod()]
+    assert executor.running == set()
+
+
+def test_one_without_a_pod_yet_is_taken_back(executor):
+    (key,) = give(executor, make_task())
+    report(executor, Over(key, "failed"))
+    assert (executor._controller.waiting, executor.running) == ({}, set())
+
+
+def test_an_expired_token_costs_no_try(executor, rows, monkeypatch):
+    """The pod waited for a node for too long: the Execution API refused it."""
+    task = make_task()
+    key = with_pod(executor, task)
+    executor.get_event_buffer()
+    rows[task.ti.id] = Stored(QUEUED, JOB_ID)
+    executor._flights[key].created -= 601
+    ended = Ended(key, pod(), End.FAILED, "Error: container base", True, "Error")
+    assert report(executor, ended) == {}
+    assert events_of(executor) == [POD_AGAIN]
 
 
 def test_why_a_pod_does_not_start_is_in_the_event_log(executor):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import traceback
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from kubernetes.client import models as k8s
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.engines.kubernetes import pod_template
+from airflow_dispatch_provider.engines.kubernetes.labels import selector
+from airflow_dispatch_provider.engines.kubernetes.manifest import PodFactory
 
 from .building import (
+    JOB_ID,
     OVERRIDES,
     TEMPLATE,
     TEMPLATES,
@@ -29,6 +33,7 @@ from .building import (
     key_of,
     kube_config,
     metadata,
+    no_extra,
     spec,
     task,
     without_suffix,
@@ -57,8 +62,8 @@ def test_without_override(template):
         {"map_index": 12, "try_number": 3},
         {"run_id": "manual"},
         {"dag_id": "d" * 200, "task_id": "group." + "t" * 200, "run_id": "r" * 200},
-        {"dag_id": "größe", "task_id": "任务", "run_id": "ёж/\\\"'{}"},
-        {"dag_id": "-._x_.-", "task_id": "__", "run_id": "-"},
+        {"dag_id": "größe", "task_id": "任务1", "run_id": "x ёж/\\\"'{}"},
+        {"dag_id": "-._x_.-", "task_id": "_a_", "run_id": "-2"},
         {"dag_id": "mark", "task_id": "{args}", "run_id": "%s $name"},
         {"try_number": 1_000_000_000},
         {"queue": "other", "token": "eyJhbGciOi.eyJzdWIi.c2ln"},
@@ -69,6 +74,79 @@ def test_without_override(template):
 def test_tasks(fields, override):
     """Mapped ones, and names that are not fit for labels."""
     assert_same(kube_config(), task(OVERRIDES[override]() if override else None, **fields))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"dag_id": "レポート", "task_id": "集計", "run_id": "手動"},
+        {"dag_id": "_", "task_id": "_", "run_id": "-"},
+        {"dag_id": "ё" * 200, "task_id": "___"},
+    ],
+    ids=str,
+)
+def test_ids_without_an_ascii_letter_or_digit_make_a_pod_that_the_api_server_takes(fields):
+    """The provider's own names and labels for them begin with a dash (HTTP 422)."""
+    metadata = factory(kube_config()).build(workload := task(None, **fields), key_of(workload))["metadata"]
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", metadata["name"])
+    assert metadata["annotations"]["task_id"] == fields["task_id"]
+    for value in metadata["labels"].values():
+        assert re.fullmatch(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?", value)
+    ti = workload.ti
+    found = dict(term.split("=") for term in selector(ti, ti.try_number, JOB_ID).split(","))
+    assert found.items() <= metadata["labels"].items()
+
+
+def test_the_pods_of_an_unknown_scheduler_are_selected_as_those_of_any():
+    """And not those that an operator of a Dag has made."""
+    ti = task().ti
+    assert selector(ti, 1, None).endswith(",airflow-worker")
+
+
+@pytest.mark.parametrize("namespace", ["kube-system/pods?x=", "..", "a/b", "A", "", "x" * 64, "-a", "a\n"])
+def test_a_namespace_that_can_be_none_is_refused(namespace):
+    """It would become part of a path that the scheduler asks for with its own rights."""
+    override = k8s.V1Pod(metadata=k8s.V1ObjectMeta(namespace=namespace or " "))
+    assert_invalid(factory(kube_config()), task(override), "can be none")
+
+
+@pytest.mark.parametrize(
+    ("watched", "taken"), [((None,), True), (("airflow", "there"), True), (("airflow",), False)]
+)
+def test_a_namespace_whose_pods_nobody_watches_is_refused(watched, taken):
+    """Nobody would see the pod end."""
+    pods = PodFactory(kube_config(), JOB_ID, no_extra, watched)
+    override = k8s.V1Pod(metadata=k8s.V1ObjectMeta(namespace="there"))
+    if taken:
+        assert pods.build(workload := task(override), key_of(workload))["metadata"]["namespace"] == "there"
+    else:
+        assert_invalid(pods, task(override), "namespace there", "multi_namespace_mode")
+
+
+def test_a_neutral_pod_is_one_of_the_backends_template(hook):
+    """For no task, and without a token; the mutation hook has seen it, as every pod."""
+    hook(lambda pod: pod.metadata.labels.update(team="a"))
+    manifest = factory(kube_config(TEMPLATES[0])).plain("there")
+    assert manifest["metadata"]["namespace"] == "there"
+    assert manifest["metadata"]["labels"]["team"] == "a"
+    (base,) = (each for each in manifest["spec"]["containers"] if each["name"] == "base")
+    assert (base["image"], base["args"]) == ("repo/worker:1", ["true"])
+
+
+def test_where_no_neutral_pod_can_be_made_there_is_none(hook):
+    hook(lambda pod: 1 / 0)
+    assert factory(kube_config()).plain("airflow") is None
+
+
+@pytest.mark.parametrize("error", [SystemExit("policy"), KeyboardInterrupt(), BaseException("x")])
+def test_a_hook_that_tries_to_end_the_process_fails_its_task(hook, error):
+    """The thread that makes all pods goes on."""
+
+    def end(pod: object) -> None:
+        raise error
+
+    hook(end)
+    assert_invalid(factory(kube_config()), task(), "pod_mutation_hook", type(error).__name__)
 
 
 @pytest.mark.parametrize("image", [None, "", "repo/other:2"])

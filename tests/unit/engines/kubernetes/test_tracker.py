@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_dispatch_provider.engines.kubernetes.model import Created, End, Ended, Released, Stuck
+from airflow_dispatch_provider.engines.kubernetes.model import Created, End, Ended, PodName, Released, Stuck
 from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker
 
 from .fakes import named, pod
@@ -20,12 +20,17 @@ class Log:
         self.reports: list[Any] = []
         self.finished: list[tuple[str, bool]] = []
         self.removed: list[str] = []
+        self.living_on: list[bool] = []
         self.tracker = Tracker(
             self.reports.append,
-            lambda name, failed: self.finished.append((name.name, failed)),
+            self._finish,
             lambda name: self.removed.append(name.name),
             ["ErrImagePull"],
         )
+
+    def _finish(self, name: PodName, failed: bool, lives_on: bool) -> None:
+        self.finished.append((name.name, failed))
+        self.living_on.append(lives_on)
 
     @property
     def news(self) -> list[Any]:
@@ -151,3 +156,34 @@ def test_an_adopted_pod_is_tracked(log):
     log.tracker.adopt(named("q"), "adopted")
     log.tracker.see("MODIFIED", pod("q", "Succeeded"))
     assert log.ends() == [("adopted", End.SUCCEEDED, True)]
+
+
+def test_a_pod_whose_task_is_over_has_ended_though_a_sidecar_runs_on(log):
+    """Nobody else would end it."""
+    container = {
+        "name": "base",
+        "state": {"terminated": {"exitCode": 0, "startedAt": "2026-01-01T00:00:00Z"}},
+    }
+    seen = pod("p", "Running")
+    seen["status"]["containerStatuses"] = [container]
+    log.tracker.see("MODIFIED", seen)
+    assert (log.ends(), log.finished, log.living_on) == (
+        [("task", End.SUCCEEDED, True)],
+        [("p", False)],
+        [True],
+    )
+
+
+def test_the_version_that_was_seen_last_is_known(log):
+    """It is compared with that of a list."""
+    log.tracker.confirm(named("p"))
+    assert log.tracker.versions("airflow") == {named("p"): None}
+    log.tracker.see("MODIFIED", pod("p", "Running"))
+    assert log.tracker.versions("airflow") == {named("p"): "1"}
+
+
+def test_whether_the_container_of_a_task_has_started_is_known(log):
+    assert not log.tracker.has_started("task")
+    log.tracker.see("MODIFIED", pod("p", "Running"))
+    assert log.tracker.has_started("task")
+    assert not log.tracker.has_started("another")

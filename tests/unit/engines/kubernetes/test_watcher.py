@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from airflow_dispatch_provider.engines.kubernetes import trouble
+from airflow_dispatch_provider.engines.kubernetes import trouble, watcher
 from airflow_dispatch_provider.engines.kubernetes.model import End, Ended
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Reply
 from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker
-from airflow_dispatch_provider.engines.kubernetes.watcher import Watcher
+from airflow_dispatch_provider.engines.kubernetes.watcher import Watcher, has_gone_back, is_deaf
 
 from .fakes import NAMESPACE, FakeApi, named, pod, status, until
 
@@ -132,3 +132,68 @@ def test_a_missing_permission_is_named():
 
     running(test)
     assert "airflow lacks the permission to list pods in namespace airflow" in said[0]
+
+
+P, Q = named("p"), named("q")
+COMPARED = [
+    # Before, in the list, a while later: whether the watch has kept something from us.
+    ({P: "1"}, {P: "1"}, {P: "1"}, False),
+    ({P: "1"}, {P: "2"}, {P: "2"}, False),
+    ({P: "1"}, {P: "2"}, {P: "3"}, False),
+    ({P: "1"}, {P: "2"}, {P: "1"}, True),
+    # It is not there any more: the watch tells, or does not.
+    ({P: "1"}, {}, {}, False),
+    ({P: "1"}, {}, {P: "1"}, True),
+    # It was created, and the watch has yet to tell.
+    ({P: None}, {P: "1"}, {P: "1"}, False),
+    ({P: None}, {P: "1"}, {P: None}, True),
+    # Created while the list was made.
+    ({}, {}, {Q: None}, False),
+    ({}, {Q: "1"}, {}, False),
+]
+
+
+@pytest.mark.parametrize(("before", "listed", "after", "deaf"), COMPARED)
+def test_a_watch_is_deaf_where_it_has_not_told_what_a_list_shows(before, listed, after, deaf):
+    assert is_deaf(before, listed, after) is deaf
+
+
+@pytest.mark.parametrize(
+    ("version", "seen", "gone_back"),
+    [("5", "700", True), ("700", "5", False), ("5", "5", False), ("5", None, False), ("x", "700", False)],
+)
+def test_a_cluster_whose_versions_have_gone_back_is_another_one(version, seen, gone_back):
+    assert has_gone_back(version, seen) is gone_back
+
+
+@pytest.mark.parametrize("how", ["older", "gone"])
+def test_a_cluster_that_was_rebuilt_at_the_same_address_is_found_out(how, monkeypatch):
+    """The watch goes on, and tells nothing."""
+    monkeypatch.setattr(watcher, "LOOK", 0.01)
+    monkeypatch.setattr(watcher, "LAG", 0.01)
+
+    async def test(setting: Setting) -> None:
+        looks = asyncio.create_task(setting.watcher.look_now_and_then())
+        await until(lambda: setting.api.watched_from)
+        setting.api.pods = []
+        setting.api.version = "5" if how == "older" else "900"
+        await until(lambda: setting.ends)
+        looks.cancel()
+
+    setting = running(test)
+    assert setting.ends == [End.VANISHED]
+    assert setting.api.watched_from[0] == "100"
+
+
+def test_a_comparison_that_fails_changes_nothing(monkeypatch):
+    monkeypatch.setattr(watcher, "LOOK", 0.01)
+    monkeypatch.setattr(watcher, "LAG", 0.01)
+
+    async def test(setting: Setting) -> None:
+        setting.api.rules.append(lambda verb, *_: status(500) if verb == "list metadata" else None)
+        looks = asyncio.create_task(setting.watcher.look_now_and_then())
+        await until(lambda: len(setting.api.names("list metadata")) > 2)
+        looks.cancel()
+
+    setting = running(test)
+    assert len(setting.api.names("list")) == 1

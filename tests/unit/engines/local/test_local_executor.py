@@ -290,8 +290,12 @@ class TestEndedBeforeItBegan:
         executor._pool.happen(Ended(max(executor._pool.ran), 1, "why", unanswered))
         executor.heartbeat()
 
-    def test_it_is_launched_again_after_growing_delays_and_then_fails(self, executor, rows, clock):
+    def test_it_is_launched_again_after_growing_delays_and_then_fails(
+        self, make_executor, rows, clock, monkeypatch
+    ):
         """The row still says queued: no user code has run. At last the task fails with the reason."""
+        monkeypatch.setenv("AIRFLOW__DISPATCH__LAUNCH_RETRIES", "5")
+        executor = make_executor()
         task = make_task()
         rows[task.ti.id] = "queued"
         (key,) = queue(executor, task)
