@@ -23,6 +23,7 @@ from airflow_dispatch_provider.engines.kubernetes.finisher import Finisher
 from airflow_dispatch_provider.engines.kubernetes.lanes import Lanes
 from airflow_dispatch_provider.engines.kubernetes.model import Ended, Job, PodName, Report
 from airflow_dispatch_provider.engines.kubernetes.outbox import Outbox
+from airflow_dispatch_provider.engines.kubernetes.plugins import PluginLoop
 from airflow_dispatch_provider.engines.kubernetes.pod_api import PodApi
 from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker
 from airflow_dispatch_provider.engines.kubernetes.watcher import Watcher
@@ -62,7 +63,7 @@ class Policy:
     """Requests of one kind at a time."""
 
     launch_retries: int = 10
-    """How often a pod that alone cannot be created is tried again; below 0: for ever."""
+    """How often a pod that alone cannot be created is tried again."""
 
     fatal_reasons: tuple[str, ...] = ()
     delete: bool = True
@@ -127,7 +128,7 @@ class Controller:
         self._adoption = Adoption(
             api, policy.watched, policy.label, self._tracker, self._finisher.label, self._report
         )
-        self._loop = asyncio.new_event_loop()
+        self._loop = PluginLoop()
         self._runs: dict[Callable[[], Coroutine[Any, Any, None]], asyncio.Task[None]] = {}
         self._stopping = False
         self._alive = time.monotonic()
@@ -282,9 +283,7 @@ class Controller:
             *(watcher.run for watcher in watchers),
             *(watcher.look_now_and_then for watcher in watchers),
         ):
-            task = self._runs.get(run)
-            if task is None or task.done():
-                self._runs[run] = self._loop.create_task(run())
+            self._start_once(run)
 
     async def _live(self) -> None:
         """Give signs of life, see that all goes on, and ask a silent server for one."""
@@ -297,8 +296,11 @@ class Controller:
 
     def _start_once(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = self._runs.get(call)
-        if task is None or task.done():
-            self._runs[call] = self._loop.create_task(call())
+        if task is not None and not task.done():
+            return
+        if task is not None and not task.cancelled() and (error := task.exception()):
+            log.error("Something in the thread of %s has failed, and goes on: %s", self.name, describe(error))
+        self._runs[call] = self._loop.create_task(call())
 
     def _report(self, report: Report) -> None:
         if isinstance(report, Ended):
@@ -312,6 +314,7 @@ class Controller:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await self._api.close()
+        self._loop.end_processes()
 
     async def _flush(self) -> None:
         while self._finisher.unfinished or self._creator.sending or self._ends.open:

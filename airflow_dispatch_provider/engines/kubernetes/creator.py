@@ -160,7 +160,7 @@ class Creator:
         except Exception as error:
             log.exception("Creating the pod of %s failed", job.key)
             self._lanes.release(job.lane or "")
-            self._set_aside(job, Answer(Verdict.TROUBLE, describe(error)))
+            self._set_aside(job, Answer(Verdict.TROUBLE, describe(error)), counted=True)
 
     async def _attempt(self, job: Job) -> None:
         if not self._build(job):
@@ -219,24 +219,24 @@ class Creator:
         else:
             self._lanes.release(namespace)
         if self._is_wanted(job) and (job.doubtful or self._tracker.drop(job.pod)):
-            self._again(job, answer, scope)
+            self._again(job, answer, scope, counts(answer, neutral, others))
 
     def _is_wanted(self, job: Job) -> bool:
         """Whether it is neither revoked nor, as a watch may have told, created."""
         return not self._tracker.is_confirmed(job.pod)
 
-    def _again(self, job: Job, answer: Answer, scope: Scope) -> None:
+    def _again(self, job: Job, answer: Answer, scope: Scope, counted: bool) -> None:
         if scope is Scope.JOB:
-            self._set_aside(job, answer)
+            self._set_aside(job, answer, counted)
         elif scope is Scope.LANE or job.doubtful:
             self._outbox.put_off(job, 0.0)
         else:
             self._outbox.put_back(job)
 
-    def _set_aside(self, job: Job, answer: Answer) -> None:
+    def _set_aside(self, job: Job, answer: Answer, counted: bool) -> None:
         """Its trouble is its own: it goes behind the others, and not for ever."""
-        job.failures += counts(answer)
-        if 0 <= self._launch_retries < job.failures:
+        job.failures += counted
+        if counted and job.failures > self._launch_retries:
             self._give_up(job, f"Given up after {job.failures} tries: {answer.reason}")
             return
         pause = max(delay(job.troubles), answer.retry_after or 0.0)

@@ -30,14 +30,18 @@ def scope_of(answer: Answer, witness: Answer, others: bool) -> Scope:
     if witness.verdict is Verdict.FULL:
         # A quota is looked at last: what troubles the job does not trouble the neutral pod.
         return Scope.JOB
-    # Refused for what it is, e.g. for its dry run: it tells nothing.
-    return Scope.LANE if others else Scope.JOB
+    # Refused for what it is, e.g. for its dry run: it tells nothing. Others may still be created where there is room.
+    return Scope.LANE if others and answer.verdict is Verdict.FULL else Scope.JOB
 
 
-def counts(answer: Answer) -> bool:
+def counts(answer: Answer, witness: Answer, others: bool) -> bool:
     """Whether a job whose own trouble this is fails after too many of them. A pod for which there is no room at the
-    moment waits."""
-    return answer.verdict is not Verdict.FULL or answer.scope is Scope.JOB
+    moment waits, and so does one of many where nothing shows that any pod can be created."""
+    if answer.scope is Scope.JOB:
+        return True
+    return answer.verdict is not Verdict.FULL and (
+        witness.verdict in (Verdict.DONE, Verdict.FULL) or not others
+    )
 
 
 def best(witnesses: Iterable[Answer]) -> Answer:

@@ -18,6 +18,8 @@ from urllib.parse import quote
 
 import aiohttp
 
+from airflow_dispatch_provider.engines.kubernetes.plugins import end_plugins
+
 Json = dict[str, Any]
 
 PAGE = 500
@@ -178,7 +180,7 @@ class PodApi:
     ) -> Any:
         accept = {"Accept": "application/json", **(headers or {})}
         client = self._client or await self._connected()
-        return await client.call_api(
+        call = client.call_api(
             path,
             method,
             query_params=list(query or ()),
@@ -188,13 +190,23 @@ class PodApi:
             _preload_content=False,
             _request_timeout=timeout,
         )
+        try:
+            # A token that has expired is renewed by the plugin first, which the request's own time-out leaves out.
+            async with asyncio.timeout(self._timing.connect + self._timing.call) as patience:
+                return await call
+        except TimeoutError:
+            if patience.expired():
+                end_plugins()
+            raise
 
     async def _connected(self) -> Any:
         async with self._connecting:
             if self._client is None:
                 try:
-                    self._client = await asyncio.wait_for(self._connect(), self._timing.connect)
+                    async with asyncio.timeout(self._timing.connect):
+                        self._client = await self._connect()
                 except TimeoutError:
+                    end_plugins()
                     within = f"within {self._timing.connect:g} s"
                     raise NotConnected(f"The cluster's credentials cannot be read {within}") from None
                 except Exception as error:

@@ -17,7 +17,12 @@ from pod_fates import ANNOTATION, EXIT, Fate
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.task_instances import Stored
 from airflow_dispatch_provider.executors import kubernetes_executor
-from airflow_dispatch_provider.executors.kubernetes_executor import POD_AGAIN, POD_FAILED, KubernetesExecutor
+from airflow_dispatch_provider.executors.kubernetes_executor import (
+    POD_AGAIN,
+    POD_FAILED,
+    PUT_BACK,
+    KubernetesExecutor,
+)
 from airflow_dispatch_provider.testing import make_task
 from airflow_dispatch_provider.testing.conformance import ExecutorContract
 
@@ -50,6 +55,16 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Stored]:
     )
     monkeypatch.setattr(KubernetesExecutor, "_alive_other_scheduler_job_ids", lambda self: {JOB_ID + 1})
     return known
+
+
+@pytest.fixture
+def put_back(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Ids of the task instances that were scheduled again in place."""
+    ids: list[Any] = []
+    monkeypatch.setattr(
+        kubernetes_executor, "reschedule_queued", lambda given, before, queued_by: ids.extend(given)
+    )
+    return ids
 
 
 @pytest.fixture
@@ -237,10 +252,10 @@ def test_a_used_up_quota_is_waited_for(executor, shared_kube, namespace, agent):
 
 
 class TestAdoption:
-    def test_the_next_scheduler_takes_over_pods_and_returns_what_has_none(
-        self, shared_kube, namespace, tmp_path, agent_on, rows
+    def test_the_next_scheduler_takes_over_pods_and_puts_back_what_has_none(
+        self, shared_kube, namespace, tmp_path, agent_on, rows, put_back
     ):
-        """Those that ended meanwhile, too; no pod is created a second time."""
+        """Those that ended meanwhile, too; no pod is created a second time, and no try is used."""
         given = options(shared_kube.kubeconfig(), namespace, tmp_path)
         tasks = [make_task() for _ in range(3)]
         with started(given) as first:
@@ -250,12 +265,34 @@ class TestAdoption:
         with started(given, job_id=JOB_ID + 2) as heir:
             offered = [Orphan(task, TaskInstanceState.RUNNING) for task in tasks]
             rows.update({task.ti.id: Stored("running", JOB_ID + 2) for task in tasks})
-            assert list(heir.try_adopt_task_instances([*offered, lost])) == [lost]
+            rows[lost.id] = Stored("queued", JOB_ID + 2)
+            assert list(heir.try_adopt_task_instances([*offered, lost])) == []
             agent = agent_on(shared_kube, namespaces=[namespace], processes=0, decide=lambda _: Fate(EXIT))
             events = beat_until(heir, ended(*keys))
             assert {events[key][0] for key in keys} == {SUCCESS}
             assert len(agent.started) == 3
             beat_until(heir, lambda _: not pods(shared_kube, namespace))
+            beat_until(heir, lambda _: not heir.running)
+            assert put_back == [lost.id]
+
+    def test_an_adopted_pod_that_is_lost_before_its_task_began_uses_no_try(
+        self, shared_kube, namespace, tmp_path, agent_on, rows, put_back
+    ):
+        """Its node was drained while it waited for its image: Airflow schedules the task again."""
+        given = options(shared_kube.kubeconfig(), namespace, tmp_path)
+        task = make_task()
+        with started(given) as first:
+            queue(first, task)
+            beat_until(first, lambda events: events)
+        with started(given, job_id=JOB_ID + 2) as heir:
+            rows[task.ti.id] = Stored("queued", JOB_ID + 2)
+            assert list(heir.try_adopt_task_instances([Orphan(task, TaskInstanceState.QUEUED)])) == []
+            beat_until(heir, lambda events: events)
+            (pod,) = pods(shared_kube, namespace)
+            shared_kube.request("DELETE", f"{PODS.format(namespace)}/{pod['metadata']['name']}")
+            events = beat_until(heir, lambda _: put_back and not heir.running)
+            assert FAILED not in [value[0] for value in events.values()]
+            assert PUT_BACK in [event for event, _ in events_of(heir)]
 
     def test_what_succeeded_under_a_dead_scheduler_is_tidied_up(
         self, shared_kube, namespace, tmp_path, agent

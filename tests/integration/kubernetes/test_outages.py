@@ -125,7 +125,6 @@ def test_what_runs_is_adopted_when_the_server_answers_again(
     own_kube, namespace, proxy, tmp_path, agent_on, monkeypatch
 ):
     """It was asked before, and nobody knows what has become of that: no task counts as vanished."""
-    monkeypatch.setattr(kubernetes_executor, "ADOPTION", 0.5)
     tasks = [make_task() for _ in range(3)]
     with started(options(own_kube.kubeconfig(), namespace, tmp_path)) as first:
         for task in tasks:

@@ -403,19 +403,20 @@ def test_a_closed_namespace_keeps_no_other_one(answer):
     running(test)
 
 
-def test_where_no_neutral_pod_can_be_made_different_jobs_tell():
-    """One alone is in trouble of its own; the second one shows that it is the namespace's."""
+def test_where_no_neutral_pod_can_be_made_many_in_trouble_neither_fail_nor_keep_others():
+    """The template asks for no CPU, say, and the quota wants it: every neutral pod is refused."""
 
     async def test(setting: Setting) -> None:
         setting.factory.has_plain = False
-        setting.api.rules.append(lambda verb, *_: OWN_TROUBLES[0] if verb == "create" else None)
-        setting.submit("a")
-        await until(lambda: setting.outbox.waiting)
+        setting.api.rules.append(labelled(OWN_TROUBLES[0], *(f"pod-{number}" for number in range(1, 5))))
+        setting.submit("odd1", "odd2", "odd3", "odd4")
+        await until(lambda: len(setting.api.calls) > 30)
+        assert not [report for report in setting.reports if isinstance(report, Rejected)]
+        setting.submit(*"abcd")
+        await setting.created(*"abcd")
         assert setting.trouble is None
-        setting.submit("b")
-        await until(lambda: setting.trouble)
-        setting.api.rules.clear()
-        await setting.created("a", "b")
+        # Now something shows that others can be created.
+        await until(lambda: sum(isinstance(report, Rejected) for report in setting.reports) == 4)
 
     running(test)
 

@@ -33,9 +33,9 @@ CASES = [
     # It got as far as the quota, which is looked at last.
     (TROUBLE, FULL, False, Scope.JOB),
     (TROUBLE, FULL, True, Scope.JOB),
-    # It was refused for what it is, which tells nothing: then different jobs tell.
+    # It was refused for what it is, which tells nothing: then different jobs tell what is full.
     (TROUBLE, INVALID, False, Scope.JOB),
-    (TROUBLE, INVALID, True, Scope.LANE),
+    (TROUBLE, INVALID, True, Scope.JOB),
     (FULL, INVALID, False, Scope.JOB),
     (FULL, INVALID, True, Scope.LANE),
 ]
@@ -47,10 +47,24 @@ def test_scope(answer, witness, others, scope):
     assert scope_of(answer, witness, others) is scope
 
 
-@pytest.mark.parametrize(("answer", "counted"), [(TROUBLE, True), (NEVER_FITS, True), (FULL, False)])
-def test_what_counts_against_a_job(answer, counted):
-    """A pod for which there is no room now is no failure."""
-    assert counts(answer) is counted
+COUNTS = [
+    (TROUBLE, DONE, False, True),
+    (TROUBLE, DONE, True, True),
+    (TROUBLE, FULL, True, True),
+    (NEVER_FITS, NEVER_FITS, True, True),
+    # There will be room.
+    (FULL, DONE, False, False),
+    (FULL, INVALID, False, False),
+    # Nothing shows that any pod can be created: one of many waits until something does.
+    (TROUBLE, INVALID, False, True),
+    (TROUBLE, INVALID, True, False),
+]
+
+
+@pytest.mark.parametrize(("answer", "witness", "others", "counted"), COUNTS)
+def test_what_counts_against_a_job(answer, witness, others, counted):
+    """After too many of these it fails."""
+    assert counts(answer, witness, others) is counted
 
 
 @pytest.mark.parametrize(
