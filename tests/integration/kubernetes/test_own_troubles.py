@@ -32,7 +32,7 @@ SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
 
 @pytest.fixture(autouse=True)
 def rows(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Stored]:
-    """What the database has of task instances; every other is queued by this scheduler."""
+    """Rows of task instances in the database; every other is queued by this scheduler."""
     known: dict[Any, Stored] = {}
     queued = Stored(TaskInstanceState.QUEUED.value, JOB_ID)
     monkeypatch.setattr(

@@ -98,18 +98,18 @@ def test_a_part_that_has_failed_goes_on(tested, monkeypatch):
 
 def test_a_thread_that_hangs_in_a_users_code_is_a_problem(tested, monkeypatch):
     """Until it goes on."""
-    monkeypatch.setattr(controller, "HANGS", 0.2)
+    monkeypatch.setattr(controller, "STUCK_AFTER", 0.2)
     goes_on = threading.Event()
     tested._soon(goes_on.wait)
     wait(lambda: "is stuck" in (tested.problem or ""))
     goes_on.set()
-    monkeypatch.setattr(controller, "HANGS", 30.0)
+    monkeypatch.setattr(controller, "STUCK_AFTER", 30.0)
     wait(lambda: tested.problem is None)
 
 
 def test_a_request_that_hangs_alone_is_no_hung_server(tested, monkeypatch):
     """A small list is answered meanwhile."""
-    monkeypatch.setattr(controller, "SILENCE", 0.4)
+    monkeypatch.setattr(controller, "HUNG_AFTER", 0.4)
     api = tested._api
     api.gate.clear()
     tested.submit([Job("a", workload="a")])
