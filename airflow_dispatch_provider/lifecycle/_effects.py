@@ -31,6 +31,11 @@ def succeeded(ledger: Ledger, job: Job, event: Any) -> bool:
     return bool(event.how is Outcome.SUCCESS)
 
 
+def succeeded_maybe_half(ledger: Ledger, job: Job, event: Any) -> bool:
+    """Another scheduler may have queued the rest of it, which Airflow would fail if told of this success."""
+    return job.offered and event.how is Outcome.SUCCESS
+
+
 def had_begun(ledger: Ledger, job: Job, event: Any) -> bool:
     """The engine knows it now, or has seen it before."""
     return bool(job.began if event.began is None else event.began)
@@ -69,6 +74,14 @@ def queued_exhausted(ledger: Ledger, job: Job, event: Any) -> bool:
 
 def queued(ledger: Ledger, job: Job, event: Any) -> bool:
     return event.state is RowState.QUEUED
+
+
+def queued_and_mine(ledger: Ledger, job: Job, event: Any) -> bool:
+    return event.state is RowState.QUEUED and bool(event.mine)
+
+
+def never_asked(ledger: Ledger, job: Job, event: Any) -> bool:
+    return not job.asked
 
 
 def running(ledger: Ledger, job: Job, event: Any) -> bool:
@@ -209,6 +222,11 @@ def note_not_over(ledger: Ledger, job: Job, event: Any) -> None:
     job.over = False
 
 
+def note_offered(ledger: Ledger, job: Job, event: Any) -> None:
+    """Whether its workload is still the right one is not known: only Airflow can make it anew."""
+    job.offered, job.workload = True, None
+
+
 def _emit_id(ledger: Ledger, job: Job, event: Any) -> None:
     if event.info is not None:
         ledger.do(actions.EmitId(job.key, event.info))
@@ -247,7 +265,8 @@ def suspect_start(ledger: Ledger, job: Job, event: Any) -> None:
 def doubt(ledger: Ledger, job: Job, event: Any) -> None:
     """Remember the end until the database has said whether it had begun."""
     job.ended_at = ledger.now
-    job.may_have_begun = isinstance(event, Ended) and event.began is None
+    ended_badly = isinstance(event, Ended) and event.how is Outcome.FAILED
+    job.may_have_begun = ended_badly and event.began is None
     job.trouble = getattr(event, "reason", "") or job.trouble
     job.value = getattr(event, "value", None)
     look_up(ledger, job, event)
@@ -292,6 +311,8 @@ def back_in_care(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def put_back(ledger: Ledger, job: Job, event: Any) -> None:
+    """Never while an earlier such question may still be answered: by then the task may have been queued again."""
+    job.asked = True
     ledger.ask(actions.PutBack, job.key)
     ledger.timers.set(job, ledger.now + ledger.limits.look_again)
 

@@ -103,7 +103,8 @@ class LookUp(NamedTuple):
 
 
 class PutBack(NamedTuple):
-    """Set these tasks back to SCHEDULED, where they are queued and ours; then as ``LookUp``."""
+    """Set these tasks back to SCHEDULED, where they are queued and ours and have not been queued again since
+    (``queued_dttm``); then as ``LookUp``. Questions are put to the database in the order in which they are asked."""
 
     asked: int
     keys: list[Hashable]

@@ -86,6 +86,12 @@ class Job(Held):
     runs: bool = False
     """The database had it as RUNNING when it was offered, or since."""
 
+    offered: bool = False
+    """Airflow offered it while it was out."""
+
+    asked: bool = False
+    """RETURNING: the database has been asked to set it back."""
+
     candidates: tuple[str, ...] = ()
     """ADOPTING: the backends to be asked after this one."""
 

@@ -85,9 +85,9 @@ class Machine:
         apply(ledger, job, event)
 
     def _offered(self, event: events.Offered) -> None:
-        """One that is in our care already is ours: this scheduler was taken for dead."""
         ledger = self._ledger
         if event.key in ledger.jobs:
+            self._about_key(event)
             return
         job = Job(event.key, 0, ledger.now, ledger.next_sequence(), kind=event.ref.kind, ref=event.ref)
         job.runs = event.runs
