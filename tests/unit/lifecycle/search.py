@@ -7,7 +7,7 @@ import gc
 from collections import defaultdict, deque
 from dataclasses import dataclass
 
-from unit.lifecycle.world import World, Wrong
+from unit.lifecycle.world import World, Wrong, forget
 
 
 @dataclass
@@ -19,6 +19,7 @@ class Found:
 
 
 def search(**budgets):
+    forget()
     gc.disable()
     try:
         return _search(**budgets)

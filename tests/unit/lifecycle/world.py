@@ -463,11 +463,15 @@ class World:
     def key(self):
         """Equal for worlds in which the same may happen from now on; the two schedulers are alike."""
         self._drop_inert()
-        keys = []
-        for jobs in _ORDERS:
-            parts = [self._part(scheduler, jobs) for scheduler in self.schedulers]
-            keys += [self._key(parts, names, jobs) for names in _ORDERS]
-        return min(keys)
+        return min(self._key_as(jobs) for jobs in _orders([self._kind_of(0), self._kind_of(1)]))
+
+    def _kind_of(self, j):
+        state, by = self.rows[j]
+        return state, by if by in (NOBODY, "dead") else 0, self.evidence[j] or ""
+
+    def _key_as(self, jobs):
+        parts = [self._part(scheduler, jobs) for scheduler in self.schedulers]
+        return min(self._key(parts, names, jobs) for names in _orders([hash(part) for part in parts]))
 
     def _drop_inert(self):
         """What can change nothing any more."""
@@ -506,6 +510,12 @@ class World:
 
 _ORDERS = ((0, 1), (1, 0))
 """The two ways to name two of a kind."""
+
+
+def _orders(kinds):
+    """Both ways only where the two cannot be told apart."""
+    first, second = map(str, kinds)
+    return _ORDERS if first == second else _ORDERS[first > second :][:1]
 
 
 class Frozen(NamedTuple):
@@ -646,3 +656,8 @@ def freeze(machine, now):
 
 thaw = pickle.loads
 _KNOWN = {}
+
+
+def forget():
+    """What machines have done with what; a search fills some hundred megabytes with it."""
+    _KNOWN.clear()
