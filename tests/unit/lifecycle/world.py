@@ -11,6 +11,7 @@ from __future__ import annotations
 import copyreg
 import io
 import pickle
+from collections import Counter
 from typing import NamedTuple
 
 from unit.lifecycle.builders import route, settings
@@ -56,6 +57,7 @@ def _settings(look_every):
         rules={"a": BackendRules(by_queue=True)},
         look_every=look_every,
         refresh_every=FOREVER,
+        let_go_after=LONG * 1.5,
         paused_after=FOREVER,
         launch_retries=3,
     )
@@ -63,7 +65,7 @@ def _settings(look_every):
 
 SETTINGS, LOOKING = _settings(FOREVER), _settings(LONG / 2)
 ROOMS = {"a": Room(1), "b": Room(1)}
-REFS = [TaskRef("q", "dag", "0"), TaskRef("q", "dag", "1")]
+REFS = [TaskRef("q", "dag", str(j)) for j in range(6)]
 SURVIVES = {"a": ("sent", "running"), "b": ("running",)}
 """What of a backend outlives its scheduler: a is like Celery, b like local processes."""
 
@@ -126,25 +128,26 @@ class Scheduler:
 class World:
     """Mutable; every step is a method, and ``steps`` says which are possible."""
 
-    def __init__(self, crashes=2, reconciled=False, **faults):
+    def __init__(self, crashes=2, reconciled=False, tasks=2, rooms=ROOMS, **faults):
         """
         :param reconciled: the database is asked about every job from time to time
         :param faults: how often each fault may happen: ``loss``, ``reject``, ``give_back``, ``api``, ``stuck``,
             ``outage``, ``defer``, ``mistaken`` (a scheduler is taken for dead and lives on)
         """
         self.empty = freeze(Machine(LOOKING if reconciled else SETTINGS), 0.0)
-        self.rows = [["S", NOBODY], ["S", NOBODY]]
-        self.queued = [0, 0]
+        self.rooms = rooms
+        self.rows = [["S", NOBODY] for _ in range(tasks)]
+        self.queued = [0] * tasks
         """How often each was queued: stands for ``queued_dttm``."""
 
-        self.evidence = [None, None]
+        self.evidence = [None] * tasks
         self.schedulers = [Scheduler(0, self.empty), Scheduler(1, self.empty)]
         self.copies = []
         self.budget = {"crash": crashes, **faults}
 
     def copy(self):
         other = World.__new__(World)
-        other.empty = self.empty
+        other.empty, other.rooms = self.empty, self.rooms
         other.rows = [list(row) for row in self.rows]
         other.queued, other.evidence = list(self.queued), list(self.evidence)
         other.schedulers = [scheduler.copy() for scheduler in self.schedulers]
@@ -393,7 +396,7 @@ class World:
 
     def _tell(self, s, *events, passed=0.0):
         """News of engines and of the clerk are taken in by a heartbeat."""
-        self._hear(s, *events, Tick(ROOMS), passed=passed)
+        self._hear(s, *events, Tick(self.rooms), passed=passed)
 
     def _hear(self, s, *events, passed=0.0):
         pending = list(events)
@@ -462,7 +465,7 @@ class World:
 
     def key(self):
         """Equal for worlds in which the same may happen from now on; the two schedulers are alike."""
-        self._drop_inert()
+        self.drop_inert()
         return min(self._key_as(jobs) for jobs in _orders([self._kind_of(0), self._kind_of(1)]))
 
     def _kind_of(self, j):
@@ -473,7 +476,7 @@ class World:
         parts = [self._part(scheduler, jobs) for scheduler in self.schedulers]
         return min(self._key(parts, names, jobs) for names in _orders([hash(part) for part in parts]))
 
-    def _drop_inert(self):
+    def drop_inert(self):
         """What can change nothing any more."""
         over = [state == "D" for state, _ in self.rows]
         self.copies = [c for c in self.copies if c.owner != NOBODY or not over[c.job]]
@@ -511,6 +514,9 @@ class World:
 _ORDERS = ((0, 1), (1, 0))
 """The two ways to name two of a kind."""
 
+_NAMES = tuple((*order, 2, 3, 4, 5) for order in _ORDERS)
+"""The same for tasks, of which there may be more."""
+
 
 def _orders(kinds):
     """Both ways only where the two cannot be told apart."""
@@ -529,6 +535,9 @@ class Frozen(NamedTuple):
     moments: list
     empty: bool
     due: bool
+    overfull: bool
+    """It has given a backend more than that has slots; what was adopted does not count."""
+
     waits: bool
     """Something happens if time passes."""
 
@@ -645,13 +654,20 @@ def freeze(machine, now):
     pickler.dispatch_table = _DISPATCH
     pickler.dump([machine, now])
     ranks = {number: rank for rank, number in enumerate(sorted(ledger.out), 1)}
-    moments = [ledger.jobs[j].moment if j in ledger.jobs else FOREVER for j in (0, 1)]
+    moments = [ledger.jobs[j].moment if j in ledger.jobs else FOREVER for j in range(len(REFS))]
     looks = ledger.limits.look_every < FOREVER and ledger.jobs
     retries = ledger.held and any(b.circuit.retry_at is not None for b in ledger.backends.values())
     waits = bool(looks or retries or any(job.due < FOREVER for job in jobs))
     due = any(job.due <= now for job in jobs)
-    keys = tuple(hash(_machine_key(machine, now, ranks, jobs, names)) for names in _ORDERS)
-    return Frozen(buffer.getvalue(), keys, ranks, moments, not jobs and not ledger.out, due, waits)
+    keys = tuple(hash(_machine_key(machine, now, ranks, jobs, names)) for names in _NAMES)
+    return Frozen(
+        buffer.getvalue(), keys, ranks, moments, not jobs and not ledger.out, due, _overfull(ledger), waits
+    )
+
+
+def _overfull(ledger):
+    given = Counter(job.backend for job in ledger.out.values() if job.workload is not None)
+    return any(given[name] > backend.room.slots for name, backend in ledger.backends.items())
 
 
 thaw = pickle.loads
