@@ -8,6 +8,8 @@ The cases of one workload, in the order in which ``choose`` meets them while it 
 3. its backend has a free slot: take it;
 4. its backend is full and the workload has waited ``overflow_after``: pass over it, that is overflow;
 5. its backend is full and the workload has not waited that long: wait.
+
+A backend is full, too, for what would use a lane of it that is closed.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappushpop
+from itertools import zip_longest
 from math import inf
 
-from airflow_dispatch_provider.routing.hold import Lane
+from airflow_dispatch_provider.routing.hold import Lane, Places
 from airflow_dispatch_provider.routing.model import BackendView, Held, Snapshot, Target
 from airflow_dispatch_provider.routing.reasons import Reason
 
@@ -41,27 +44,29 @@ def choose(
     overflow_after: float,
     backends: Mapping[str, BackendView],
     free: Mapping[str, int],
+    places: Places = (),
 ) -> tuple[Target | None, Reason]:
     """The target for one workload and why; no target, and why it waits, where there is none.
 
     :param waited: seconds that it has been held
     :param overflow_after: seconds after which it may pass over a full target
     :param free: slots still free, by backend; overrides ``BackendView.free`` while a batch is decided
+    :param places: the lane that it would use at each target
     """
     taken, waits = Reason.FIRST_CHOICE, Reason.UNSUPPORTED
-    rest = iter(targets)
-    for target in rest:
+    rest = zip_longest(targets, places)
+    for target, place in rest:
         view = backends.get(target.backend, _GONE)
         if kind not in view.kinds and view is not _GONE:
             taken = _later(taken, Reason.CAPABLE)
         elif view.blocked is not None:
             taken, waits = _later(taken, Reason.FAILOVER), _later(waits, Reason.WAITS_BLOCKED)
-        elif free.get(target.backend, 0) > 0:
+        elif free.get(target.backend, 0) > 0 and place not in view.closed:
             return target, taken
         elif waited >= overflow_after:
             taken, waits = Reason.OVERFLOW, Reason.WAITS_FULL
         else:
-            overflows = overflow_after < inf and any(_takes(kind, backends, later) for later in rest)
+            overflows = overflow_after < inf and any(_takes(kind, backends, later) for later, _ in rest)
             return None, Reason.WAITS_OVERFLOW if overflows else Reason.WAITS_FULL
     return None, waits
 
@@ -162,9 +167,8 @@ class _Cursor:
 
     def _choose(self, waited: float) -> tuple[Target | None, Reason]:
         lane = self._lane
-        return choose(
-            lane.targets, lane.kind, waited, lane.overflow_after, self._snapshot.backends, self._free
-        )
+        backends, free = self._snapshot.backends, self._free
+        return choose(lane.targets, lane.kind, waited, lane.overflow_after, backends, free, lane.places)
 
     def _may_overflow(self, held: Held | Lane) -> bool:
         return self._snapshot.now - held.since >= self._lane.overflow_after

@@ -63,6 +63,10 @@ class Entries:
             del self._pieces[index], self._lasts[index]
 
 
+Places = tuple[str | None, ...]
+"""For each target, the lane of its backend that the workload would use there; None, or no entry: it has none."""
+
+
 @dataclass(eq=False)
 class Lane:
     """Held workloads that have the same targets in the same order, best first.
@@ -74,6 +78,7 @@ class Lane:
     match: Match
     targets: tuple[Target, ...]
     kind: str
+    places: Places = ()
     entries: Entries = field(default_factory=Entries)
     overflow_after: float = field(init=False)
     """Seconds; infinite for ``never``."""
@@ -86,7 +91,7 @@ class Lane:
         self.overflow_after = inf if after == "never" else after
 
 
-LaneKey = tuple[Match, tuple[Target, ...], str]
+LaneKey = tuple[Match, tuple[Target, ...], str, Places]
 
 
 class HoldQueue:
@@ -119,14 +124,14 @@ class HoldQueue:
         """How many wait whose first target is this backend."""
         return self._first_choice
 
-    def add(self, held: Held, match: Match, targets: tuple[Target, ...]) -> None:
+    def add(self, held: Held, match: Match, targets: tuple[Target, ...], places: Places = ()) -> None:
         """A key that is held already is replaced: the newer workload is the one that counts."""
         if held.key in self._where:
             self.remove(held.key)
-        lane_key = (match, targets, held.kind)
+        lane_key = (match, targets, held.kind, places)
         lane = self._lanes.get(lane_key)
         if lane is None:
-            lane = self._lanes[lane_key] = Lane(match, targets, held.kind)
+            lane = self._lanes[lane_key] = Lane(match, targets, held.kind, places)
         lane.entries.add(held)
         if held.since < lane.since:
             lane.since = held.since
@@ -141,8 +146,12 @@ class HoldQueue:
         lane.entries.remove(held)
         self._first_choice[lane.targets[0].backend] -= 1
         if not lane.entries:
-            del self._lanes[(lane.match, lane.targets, lane.kind)]
+            del self._lanes[(lane.match, lane.targets, lane.kind, lane.places)]
         return held
+
+    def lane_of(self, key: Hashable) -> Lane | None:
+        """Where a workload stands; None if it is not held."""
+        return self._where.get(key, (None, None))[0]
 
     def clear(self) -> list[Held]:
         """Empty the queue, e.g. to route everything anew; returns what was in it, best first."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -135,6 +135,9 @@ class BackendView:
 
     kinds: frozenset[str] = frozenset({EXECUTE_TASK})
     """Workload types that it can run."""
+
+    closed: Collection[str] = ()
+    """Lanes of it (Celery queues, Kubernetes namespaces) that are full by themselves, whatever is free elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One backend as the machine knows it: its slots, its circuit, and whose trouble it has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+from enum import Enum
+from hashlib import blake2b
+
+from airflow_dispatch_provider.lifecycle.events import BackendRules, Room
+from airflow_dispatch_provider.routing.circuit import Circuit, CircuitState
+from airflow_dispatch_provider.routing.model import BackendView
+from airflow_dispatch_provider.routing.reasons import Reason
+
+_NO_ROOM = Room(slots=0)
+
+
+class Stage(Enum):
+    """How far jobs get on a backend that fails: what mends one stage says nothing of the next."""
+
+    SEND = 1
+    """They cannot be sent."""
+
+    START = 2
+    """They are sent, and come to nothing before they begin."""
+
+
+class Backend:
+    """Changed by the machine alone."""
+
+    def __init__(self, name: str, rules: BackendRules, seed: str) -> None:
+        """
+        :param seed: differs between schedulers, so that they do not try again in step
+        """
+        self.name = name
+        self.rules = rules
+        self.room = _NO_ROOM
+        self.out = 0
+        """Dispatches that are out, each with a slot."""
+
+        self.submitted = 0
+        """Those of them whose engine has not answered yet."""
+
+        self.ordered = False
+        """An operator has cordoned it."""
+
+        self.gone = False
+        """No longer configured."""
+
+        self.circuit = Circuit(rules.min_delay, rules.max_delay)
+        self._seed = seed
+        self._stage = Stage.SEND
+        self._suspects: dict[Stage, Hashable] = {}
+
+    def use(self, rules: BackendRules) -> None:
+        self.rules, self.gone = rules, False
+        self.circuit = replace(self.circuit, min_delay=rules.min_delay, max_delay=rules.max_delay)
+
+    @property
+    def cordoned(self) -> bool:
+        return self.rules.cordoned or self.ordered
+
+    @property
+    def suspected(self) -> bool:
+        """Some job has come to nothing since the last success."""
+        return bool(self._suspects)
+
+    @property
+    def free(self) -> int:
+        """Slots that nothing has; none if more are in use than it has by now."""
+        return max(0, min(self.room.slots - self.out, self.room.takes))
+
+    def usable(self, now: float) -> bool:
+        """Whether it can be asked for anything."""
+        usable = self.room.unavailable is None and not self.gone
+        return usable and self.circuit.state(now) is not CircuitState.OPEN
+
+    def view(self, now: float) -> BackendView:
+        """What a decision may know of it."""
+        kinds, closed = self.room.kinds, self.room.closed
+        if not self.usable(now):
+            return BackendView(0, Reason.CIRCUIT_OPEN, kinds, closed)
+        if self.cordoned:
+            return BackendView(0, Reason.CORDONED, kinds, closed)
+        free = self.free
+        if self.circuit.state(now) is CircuitState.HALF_OPEN:
+            free = min(free, 0 if self.submitted else 1)
+        return BackendView(free, None, kinds, closed)
+
+    def met(self, key: Hashable, stage: Stage, now: float, reason: str) -> bool:
+        """A job came to nothing. Its trouble is its own until a different job meets the same, with no success in
+        between; returns whether that has opened the circuit."""
+        known = self._suspects.setdefault(stage, key)
+        if known == key:
+            return False
+        self._stage = stage
+        self.broke(now, reason)
+        return True
+
+    def broke(self, now: float, reason: str, stage: Stage | None = None) -> None:
+        """It cannot be used, whatever the job."""
+        if stage is not None:
+            self._stage = stage
+        self.circuit = self.circuit.failed(now, reason, self._jitter())
+
+    def worked(self, stage: Stage, now: float) -> bool:
+        """A job, or a neutral request, has come through this stage; returns whether that has closed the circuit."""
+        self._suspects.pop(Stage.SEND, None)
+        if stage is Stage.START:
+            self._suspects.pop(Stage.START, None)
+        if self.circuit.retry_at is None or (self._stage is Stage.START and stage is Stage.SEND):
+            return False
+        self.circuit = self.circuit.succeeded(now)
+        return True
+
+    def _jitter(self) -> float:
+        """From 0 to 1, another at every failure; no random number, so that a story can be told again."""
+        text = f"{self._seed}\0{self.name}\0{self.circuit.failures}".encode(errors="surrogatepass")
+        return int.from_bytes(blake2b(text, digest_size=6).digest(), "big") / 2**48

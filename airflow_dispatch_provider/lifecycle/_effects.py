@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a transition does, and on what it depends: the words of which the table in ``transitions`` is made.
+
+An effect is called after the job has come into its new state, as ``effect(ledger, job, event)``; a guard before, as
+``guard(ledger, job, event)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from airflow_dispatch_provider.lifecycle import actions
+from airflow_dispatch_provider.lifecycle._backend import Stage
+from airflow_dispatch_provider.lifecycle._ledger import Ledger
+from airflow_dispatch_provider.lifecycle.events import Ended
+from airflow_dispatch_provider.lifecycle.job import Job, Waits
+from airflow_dispatch_provider.lifecycle.states import Outcome, RowState
+
+Guard = Callable[[Ledger, Job, Any], bool]
+Effect = Callable[[Ledger, Job, Any], None]
+
+# Guards
+
+
+def earlier_is_out(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.key in ledger.let_go
+
+
+def succeeded(ledger: Ledger, job: Job, event: Any) -> bool:
+    return bool(event.how is Outcome.SUCCESS)
+
+
+def succeeded_maybe_half(ledger: Ledger, job: Job, event: Any) -> bool:
+    """Another scheduler may have queued the rest of it, which Airflow would fail if told of this success."""
+    return job.offered and event.how is Outcome.SUCCESS
+
+
+def had_begun(ledger: Ledger, job: Job, event: Any) -> bool:
+    """The engine knows it now, or has seen it before."""
+    return bool(job.began if event.began is None else event.began)
+
+
+def has_no_row(ledger: Ledger, job: Job, event: Any) -> bool:
+    """Callbacks and connection tests: nobody but the engine knows whether they began."""
+    return not job.is_task
+
+
+def has_no_row_nor_begun(ledger: Ledger, job: Job, event: Any) -> bool:
+    return not job.is_task and event.began is False and not exhausted(ledger, job, event)
+
+
+def exhausted(ledger: Ledger, job: Job, event: Any) -> bool:
+    """Nothing counts as long as the execution API answers nobody."""
+    return job.failures >= ledger.limits.launch_retries and ledger.api_trouble is None
+
+
+def exhausted_without_row(ledger: Ledger, job: Job, event: Any) -> bool:
+    return exhausted(ledger, job, event) and not job.is_task
+
+
+def has_no_workload(ledger: Ledger, job: Job, event: Any) -> bool:
+    """It was adopted: only Airflow can make it anew."""
+    return job.workload is None
+
+
+def queued_no_workload(ledger: Ledger, job: Job, event: Any) -> bool:
+    return event.state is RowState.QUEUED and job.workload is None
+
+
+def queued_exhausted(ledger: Ledger, job: Job, event: Any) -> bool:
+    return event.state is RowState.QUEUED and exhausted(ledger, job, event)
+
+
+def queued(ledger: Ledger, job: Job, event: Any) -> bool:
+    return event.state is RowState.QUEUED
+
+
+def queued_and_mine(ledger: Ledger, job: Job, event: Any) -> bool:
+    return event.state is RowState.QUEUED and bool(event.mine)
+
+
+def never_asked(ledger: Ledger, job: Job, event: Any) -> bool:
+    return not job.asked
+
+
+def running(ledger: Ledger, job: Job, event: Any) -> bool:
+    return event.state is RowState.RUNNING
+
+
+def over(ledger: Ledger, job: Job, event: Any) -> bool:
+    return event.state is RowState.OVER
+
+
+def over_again(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.over and event.state is RowState.OVER
+
+
+def not_mine(ledger: Ledger, job: Job, event: Any) -> bool:
+    return not event.mine and event.state is not RowState.OVER
+
+
+def over_or_not_mine(ledger: Ledger, job: Job, event: Any) -> bool:
+    return event.state is RowState.OVER or not event.mine
+
+
+def runs_elsewhere(ledger: Ledger, job: Job, event: Any) -> bool:
+    """The row runs though the dispatch of this job certainly did not, or had ended before the last heartbeat."""
+    if event.state is not RowState.RUNNING:
+        return False
+    return not job.may_have_begun or job.looked_at - event.silent > job.ended_at + _SLACK
+
+
+_SLACK = 6.0
+"""Seconds between two heartbeats of a task, and between an end and the news of it."""
+
+
+def died_running(ledger: Ledger, job: Job, event: Any) -> bool:
+    """It had begun and is dead. A process that cannot reach the execution API is silent, too."""
+    if ledger.api_trouble is not None or event.state is not RowState.RUNNING:
+        return False
+    since = max(job.ended_at, ledger.api_since)
+    return bool(event.silent >= ledger.limits.silence and ledger.now - since >= ledger.limits.silence)
+
+
+def can_be_asked(ledger: Ledger, job: Job, event: Any) -> bool:
+    """The backend by evidence, or some candidate, can be asked now."""
+    return _askable(ledger, job) is not None
+
+
+def runs_unasked(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.runs and any(name in ledger.backends for name in job.candidates)
+
+
+def runs(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.runs
+
+
+def cannot_revoke(ledger: Ledger, job: Job, event: Any) -> bool:
+    return not ledger.backends[job.backend or ""].rules.revokes
+
+
+def not_queued_again(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.key not in ledger.jobs
+
+
+def began_there(ledger: Ledger, job: Job, event: Any) -> bool:
+    return event.state is RowState.RUNNING and job.backend in ledger.backends
+
+
+def began_there_askable(ledger: Ledger, job: Job, event: Any) -> bool:
+    return began_there(ledger, job, event) and ledger.backends[job.backend or ""].usable(ledger.now)
+
+
+def adopted_running(ledger: Ledger, job: Job, event: Any) -> bool:
+    return bool(event.began or job.runs)
+
+
+def _askable(ledger: Ledger, job: Job) -> str | None:
+    for name in job.candidates:
+        if name in ledger.backends and ledger.backends[name].usable(ledger.now):
+            return name
+    return None
+
+
+# Effects: holding and sending
+
+
+def hold(ledger: Ledger, job: Job, event: Any) -> None:
+    """In its old place: its age and number are what they were."""
+    ledger.hold(job)
+
+
+def wait_for_earlier(ledger: Ledger, job: Job, event: Any) -> None:
+    job.waits = Waits.EARLIER
+    ledger.timers.set(job, ledger.now + ledger.limits.earlier_grace)
+
+
+def launch_later(ledger: Ledger, job: Job, event: Any) -> None:
+    """Behind the others, after a delay that grows each time."""
+    limits = ledger.limits
+    delay = min(limits.launch_delay_max, limits.launch_delay * 2.0 ** min(job.failures, 32))
+    if ledger.api_trouble is None:
+        job.failures += 1
+    job.waits = Waits.LAUNCH
+    job.to_the_back(ledger.next_sequence())
+    ledger.timers.set(job, ledger.now + delay)
+
+
+def submit(ledger: Ledger, job: Job, event: Any) -> None:
+    decision = event.decision
+    target = decision.target
+    ledger.occupy(job, target.backend)
+    ledger.backends[target.backend].submitted += 1
+    job.over = job.began = job.runs = False
+    dispatch = actions.Dispatch(job.dispatch, job.key, job.workload, target, decision.route, decision.reason)
+    ledger.batch(actions.Submit, target.backend, dispatch)
+
+
+def note_sent(ledger: Ledger, job: Job, event: Any) -> None:
+    ledger.worked(job, Stage.SEND)
+    _emit_id(ledger, job, event)
+
+
+def note_begun(ledger: Ledger, job: Job, event: Any) -> None:
+    job.began = True
+    ledger.worked(job, Stage.START)
+    _emit_id(ledger, job, event)
+
+
+def note_runs(ledger: Ledger, job: Job, event: Any) -> None:
+    """The row says that it runs; the process may be that of another copy, so its dispatch may still be refused."""
+    job.runs = True
+    ledger.worked(job, Stage.START)
+
+
+def note_over(ledger: Ledger, job: Job, event: Any) -> None:
+    job.over = True
+
+
+def note_not_over(ledger: Ledger, job: Job, event: Any) -> None:
+    job.over = False
+
+
+def note_offered(ledger: Ledger, job: Job, event: Any) -> None:
+    """Whether its workload is still the right one is not known: only Airflow can make it anew."""
+    job.offered, job.workload = True, None
+
+
+def _emit_id(ledger: Ledger, job: Job, event: Any) -> None:
+    if event.info is not None:
+        ledger.do(actions.EmitId(job.key, event.info))
+
+
+# Effects: ends
+
+
+def emit(ledger: Ledger, job: Job, event: Any) -> None:
+    """As the engine says."""
+    if event.how is Outcome.SUCCESS or event.began:
+        ledger.worked(job, Stage.START)
+    ledger.do(actions.Emit(job.key, event.how, event.reason or None, event.value))
+
+
+def emit_failed(ledger: Ledger, job: Job, event: Any) -> None:
+    """With what went wrong last."""
+    ledger.do(actions.Emit(job.key, Outcome.FAILED, job.trouble or None, job.value))
+
+
+def note_trouble(ledger: Ledger, job: Job, event: Any) -> None:
+    job.trouble = event.reason
+
+
+def suspect_sending(ledger: Ledger, job: Job, event: Any) -> None:
+    job.trouble = event.reason
+    ledger.met(job, Stage.SEND)
+
+
+def suspect_start(ledger: Ledger, job: Job, event: Any) -> None:
+    """It came to nothing before it began, as the database confirms."""
+    if ledger.api_trouble is None and job.backend in ledger.backends:
+        ledger.met(job, Stage.START)
+
+
+def doubt(ledger: Ledger, job: Job, event: Any) -> None:
+    """Remember the end until the database has said whether it had begun."""
+    job.ended_at = ledger.now
+    ended_badly = isinstance(event, Ended) and event.how is Outcome.FAILED
+    job.may_have_begun = ended_badly and event.began is None
+    job.trouble = getattr(event, "reason", "") or job.trouble
+    job.value = getattr(event, "value", None)
+    look_up(ledger, job, event)
+
+
+def look_up(ledger: Ledger, job: Job, event: Any) -> None:
+    job.looked_at = ledger.now
+    ledger.ask(actions.LookUp, job.key)
+    ledger.timers.set(job, ledger.now + ledger.limits.look_again)
+
+
+def look_later(ledger: Ledger, job: Job, event: Any) -> None:
+    ledger.timers.set(job, ledger.now + ledger.limits.look_again)
+
+
+# Effects: taking back
+
+
+def withdraw(ledger: Ledger, job: Job, event: Any) -> None:
+    ledger.batch(actions.Withdraw, job.backend or "", job.dispatch)
+
+
+def revoke(ledger: Ledger, job: Job, event: Any) -> None:
+    """Its slot is free when the engine answers, or after a while."""
+    ledger.do(actions.Revoke(job.backend or "", job.dispatch))
+    let_go(ledger, job, event)
+
+
+def let_go(ledger: Ledger, job: Job, event: Any) -> None:
+    ledger.timers.set(job, ledger.now + ledger.limits.let_go_after)
+
+
+def clean_up(ledger: Ledger, job: Job, event: Any) -> None:
+    """The slot is free at once; what is left at the engine is ended."""
+    if job.dispatch and job.backend in ledger.backends:
+        ledger.do(actions.Revoke(job.backend, job.dispatch))
+
+
+def back_in_care(ledger: Ledger, job: Job, event: Any) -> None:
+    ledger.jobs[job.key] = job
+    ledger.look_after(job)
+
+
+def put_back(ledger: Ledger, job: Job, event: Any) -> None:
+    """Never while an earlier such question may still be answered: by then the task may have been queued again."""
+    job.asked = True
+    ledger.ask(actions.PutBack, job.key)
+    ledger.timers.set(job, ledger.now + ledger.limits.look_again)
+
+
+def soon(ledger: Ledger, job: Job, event: Any) -> None:
+    """At the next Tick: by then Airflow has committed that the task is ours."""
+    ledger.timers.set(job, ledger.now)
+
+
+# Effects: adopting
+
+
+def ask_first(ledger: Ledger, job: Job, event: Any) -> None:
+    """Choose the backend to be asked; it is asked at the next Tick."""
+    _choose(ledger, job)
+    soon(ledger, job, event)
+
+
+def ask_next(ledger: Ledger, job: Job, event: Any) -> None:
+    _choose(ledger, job)
+    adopt(ledger, job, event)
+
+
+def adopt(ledger: Ledger, job: Job, event: Any) -> None:
+    found = actions.Found(job.dispatch, job.key, job.ref, job.runs)
+    ledger.batch(actions.Adopt, job.backend or "", found)
+
+
+def keep_slot(ledger: Ledger, job: Job, event: Any) -> None:
+    """At the first candidate, which cannot be asked now."""
+    name = next(name for name in job.candidates if name in ledger.backends)
+    job.candidates = tuple(other for other in job.candidates if other != name)
+    ledger.occupy(job, name)
+
+
+def keep_slot_there(ledger: Ledger, job: Job, event: Any) -> None:
+    """It began where it was, meanwhile."""
+    job.runs = True
+    ledger.occupy(job, job.backend or "")
+
+
+def _choose(ledger: Ledger, job: Job) -> None:
+    name = _askable(ledger, job)
+    assert name is not None
+    job.candidates = tuple(other for other in job.candidates if other != name)
+    ledger.occupy(job, name)

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that the machine knows, and the few ways in which it changes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+from airflow_dispatch_provider.lifecycle import actions
+from airflow_dispatch_provider.lifecycle._backend import Backend, Stage
+from airflow_dispatch_provider.lifecycle._timing import Round, Timers
+from airflow_dispatch_provider.lifecycle.actions import Action
+from airflow_dispatch_provider.lifecycle.events import BackendRules, Limits, Settings
+from airflow_dispatch_provider.lifecycle.job import Job, Waits
+from airflow_dispatch_provider.lifecycle.states import OUT, State
+from airflow_dispatch_provider.lifecycle.story import Past
+from airflow_dispatch_provider.routing.hold import HoldQueue, Places
+from airflow_dispatch_provider.routing.model import EXECUTE_TASK, Target
+from airflow_dispatch_provider.routing.routes import RouteTable, ordered_targets
+
+
+class Ledger:
+    """Jobs by key and by dispatch, the hold queue, the backends, what is due, and what is to be done.
+
+    Slots, the hold queue and the index by key follow from a job's state, in ``move`` and nowhere else.
+    """
+
+    def __init__(self, seed: str) -> None:
+        self.now = 0.0
+        self.moment = 0
+        """Number of this ``handle``."""
+
+        self.limits = Limits()
+        self.routes: RouteTable
+        self.backends: dict[str, Backend] = {}
+        self.jobs: dict[Hashable, Job] = {}
+        """In our care: every state but REVOKING and ENDED."""
+
+        self.out: dict[int, Job] = {}
+        """By dispatch: the states of ``OUT``."""
+
+        self.let_go: defaultdict[Hashable, set[int]] = defaultdict(set)
+        """Dispatches that are REVOKING, by key."""
+
+        self.holding = HoldQueue()
+        """HELD, but for those that have to wait for something else first."""
+
+        self.held = 0
+        """How many jobs are HELD."""
+
+        self.timers = Timers()
+        self.looks, self.refreshes = Round(), Round()
+        self.past = Past()
+        self.api_trouble: str | None = None
+        self.api_since = 0.0
+        """When the execution API was last known to have come back."""
+
+        self.turned: dict[str, bool] = {}
+        """Backends that have just become usable, or unusable."""
+
+        self.stirred = True
+        """Something has changed that a decision depends on."""
+
+        self._sequence = self._dispatches = 0
+        self._by_queue = False
+        self._seed = seed
+        self._actions: list[Action] = []
+        self._batches: dict[tuple[type, str], list[Any]] = {}
+
+    # Settings
+
+    def use(self, settings: Settings) -> None:
+        self.limits, self.routes, self.stirred = settings.limits, settings.routes, True
+        for name, backend in list(self.backends.items()):
+            backend.gone = name not in settings.backends
+        for name, rules in settings.backends.items():
+            self._use(name, rules)
+        self._by_queue = any(rules.by_queue for rules in settings.backends.values())
+        for job in self.holding.clear():
+            assert isinstance(job, Job)
+            self.hold(job)
+
+    def _use(self, name: str, rules: BackendRules) -> None:
+        if name in self.backends:
+            self.backends[name].use(rules)
+        else:
+            self.backends[name] = Backend(name, rules, self._seed)
+
+    def forget_drained(self) -> None:
+        """Backends that are no longer configured and have nothing any more."""
+        for name in [name for name, backend in self.backends.items() if backend.gone and not backend.out]:
+            del self.backends[name]
+
+    # Jobs
+
+    def next_sequence(self) -> int:
+        """An arrival number: among equals the lower goes first."""
+        self._sequence += 1
+        return self._sequence
+
+    def move(self, job: Job, state: State) -> None:
+        """Bring a job into a state, with all that follows from it."""
+        before = job.state
+        job.state, job.moment, self.stirred = state, self.moment, True
+        if state is State.HELD:
+            self.held += 1
+        if before is State.HELD:
+            self.held -= 1
+            self.holding.remove(job.key)
+        elif before is State.SUBMITTED:
+            self.backends[job.backend or ""].submitted -= 1
+        elif before is State.REVOKING:
+            self._no_longer_let_go(job)
+        if before in OUT and state not in OUT:
+            del self.out[job.dispatch]
+            self.backends[job.backend or ""].out -= 1
+        if state is State.REVOKING or state is State.ENDED:
+            self._out_of_care(job)
+
+    def _out_of_care(self, job: Job) -> None:
+        if self.jobs.get(job.key) is job:
+            del self.jobs[job.key]
+        if job.state is State.REVOKING:
+            self.let_go[job.key].add(job.dispatch)
+        else:
+            job.workload = None
+            self.past.add(job.key, job.story)
+
+    def _no_longer_let_go(self, job: Job) -> None:
+        dispatches = self.let_go[job.key]
+        dispatches.discard(job.dispatch)
+        if dispatches:
+            return
+        del self.let_go[job.key]
+        later = self.jobs.get(job.key)
+        if later is not None and later.waits is Waits.EARLIER:
+            self.timers.set(later, self.now)
+
+    def occupy(self, job: Job, backend: str) -> None:
+        """A new dispatch of a job, at a backend: from now on it has a slot there."""
+        if self.out.get(job.dispatch) is job:
+            del self.out[job.dispatch]
+            self.backends[job.backend or ""].out -= 1
+        self._dispatches += 1
+        job.backend, job.dispatch = backend, self._dispatches
+        self.out[job.dispatch] = job
+        self.backends[backend].out += 1
+
+    def care_for(self, job: Job) -> None:
+        """Enter a new job. The database is asked about it, and its row refreshed, from time to time."""
+        self.jobs[job.key] = job
+        job.born = job.sequence
+        self.look_after(job)
+
+    def look_after(self, job: Job) -> None:
+        if job.is_task:
+            self.looks.add(job, self.now + self.limits.look_every)
+            self.refreshes.add(job, self.now + self.limits.refresh_every)
+
+    def hold(self, job: Job) -> None:
+        """Enter a job into the hold queue, where its priority and its age put it."""
+        ref = job.ref
+        match = self.routes.match(ref)
+        targets = ordered_targets(match.route, ref.seed)
+        if ref.kind != EXECUTE_TASK:
+            named = {target.backend for target in targets}
+            targets = (*targets, *(Target(backend=name) for name in self.backends if name not in named))
+        job.waits, self.stirred = None, True
+        self.holding.add(job, match, targets, self._places(job, targets))
+
+    def _places(self, job: Job, targets: Iterable[Target]) -> Places:
+        if not (self._by_queue or job.lanes):
+            return ()
+        return tuple(self.lane(job, target) for target in targets)
+
+    def lane(self, job: Job, target: Target) -> str | None:
+        """The lane that a job would use at a target."""
+        backend = self.backends.get(target.backend)
+        if target.backend in job.lanes:
+            return job.lanes[target.backend]
+        return (target.queue or job.ref.queue) if backend is not None and backend.rules.by_queue else None
+
+    # Backends
+
+    def met(self, job: Job, stage: Stage) -> None:
+        """A job came to nothing at its backend."""
+        backend = self.backends[job.backend or ""]
+        if backend.met(job.key, stage, self.now, job.trouble):
+            self._opened(backend)
+
+    def broke(self, backend: Backend, reason: str) -> None:
+        news = backend.circuit.error is None
+        backend.broke(self.now, reason, Stage.SEND)
+        if news:
+            self._opened(backend)
+
+    def worked(self, job: Job, stage: Stage) -> None:
+        backend = self.backends[job.backend or ""]
+        if backend.circuit.retry_at is not None or backend.suspected:
+            self.recovered(backend, stage)
+
+    def recovered(self, backend: Backend, stage: Stage) -> None:
+        if backend.worked(stage, self.now):
+            self.turned[backend.name] = self.stirred = True
+            failures = backend.circuit.failures
+            self.do(
+                actions.Log(False, "Backend %r has recovered after %d failures.", (backend.name, failures))
+            )
+
+    def _opened(self, backend: Backend) -> None:
+        self.stirred = True
+        self.turned[backend.name] = False
+        delay = (backend.circuit.retry_at or self.now) - self.now
+        message = "Backend %r gets no new work until it recovers; next try in %.1f s. %s"
+        self.do(actions.Log(True, message, (backend.name, delay, backend.circuit.error)))
+        self.do(actions.Count("failures", backend.name))
+
+    # Actions
+
+    def do(self, action: Action) -> None:
+        self._actions.append(action)
+
+    def batch(self, kind: type[Any], backend: str, item: Any) -> None:
+        """Add to the action of this kind for a backend; there is one in each ``handle``."""
+        items = self._batches.get((kind, backend))
+        if items is None:
+            items = self._batches[kind, backend] = []
+            self._actions.append(kind(backend, items))
+        items.append(item)
+
+    def ask(self, kind: type[actions.LookUp] | type[actions.PutBack], key: Hashable) -> None:
+        """Add to the question to the database of this ``handle``."""
+        items = self._batches.get((kind, ""))
+        if items is None:
+            items = self._batches[kind, ""] = []
+            self._actions.append(kind(self.moment, items))
+        items.append(key)
+
+    def take_actions(self) -> list[Action]:
+        taken, self._actions = self._actions, []
+        self._batches.clear()
+        return taken

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one record of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from math import inf
+from typing import Any
+
+from airflow_dispatch_provider.lifecycle.states import State
+from airflow_dispatch_provider.lifecycle.story import Story
+from airflow_dispatch_provider.routing.model import EXECUTE_TASK, Held, TaskRef
+
+
+class Waits(str, Enum):
+    """Why a job that is held is not even decided about; ``words`` says it to a person."""
+
+    words: str
+
+    def __new__(cls, value: str, words: str) -> Waits:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.words = words
+        return member
+
+    API = "waits_api", "the execution API answers nobody, so nothing could begin"
+    LAUNCH = "waits_launch", "it could not be launched and waits for its next try"
+    EARLIER = "waits_earlier", "an earlier dispatch of the same task has not ended yet"
+    ROWS = "waits_rows", "this scheduler was silent for a while and asks the database what is still its own"
+
+    __str__ = str.__str__
+
+
+_NO_TASK = TaskRef(None)
+
+
+@dataclass(slots=True, eq=False)
+class Job(Held):
+    """One workload in our care. Only the transitions change it."""
+
+    ref: TaskRef = _NO_TASK
+    lanes: Mapping[str, str] = field(default_factory=dict)
+    born: int = 0
+    """Arrival number, as ``sequence`` was at first."""
+
+    state: State = State.NEW
+    moment: int = 0
+    """When it came into this state, as a number of ``handle``."""
+
+    backend: str | None = None
+    """Where it is out, or was last."""
+
+    dispatch: int = 0
+    """The number under which it is out, or was last; 0: it never was."""
+
+    failures: int = 0
+    """How often it came to nothing before it began, for reasons of its own."""
+
+    waits: Waits | None = None
+    due: float = inf
+    """Monotonic seconds of the next ``Due``."""
+
+    ended_at: float = 0.0
+    """UNCLEAR: when its dispatch ended."""
+
+    looked_at: float = 0.0
+    """UNCLEAR: when the database was last asked."""
+
+    may_have_begun: bool = False
+    """UNCLEAR: its engine could not tell."""
+
+    trouble: str = ""
+    """What went wrong last, for people."""
+
+    value: Any = None
+    """UNCLEAR: its engine's own event value."""
+
+    over: bool = False
+    """The database has called it over once."""
+
+    began: bool = False
+    """Its engine has seen it begin."""
+
+    runs: bool = False
+    """The database had it as RUNNING when it was offered, or since."""
+
+    offered: bool = False
+    """Airflow offered it while it was out."""
+
+    asked: bool = False
+    """RETURNING: the database has been asked to set it back."""
+
+    candidates: tuple[str, ...] = ()
+    """ADOPTING: the backends to be asked after this one."""
+
+    story: Story = field(default_factory=list)
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it has a row in the database; callbacks and connection tests have none of this kind."""
+        return self.ref.kind == EXECUTE_TASK
+
+    def to_the_back(self, sequence: int) -> None:
+        """Let its equals go first."""
+        self.sequence = sequence
+        self.__post_init__()

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life cycle of all jobs of one scheduler: told what happened, it says what is to be done.
+
+Pure: it knows no clock, no thread, no server and no Airflow. Times are monotonic seconds, and given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from math import inf
+from typing import Any
+
+from airflow_dispatch_provider.lifecycle import actions, events
+from airflow_dispatch_provider.lifecycle._backend import Backend, Stage
+from airflow_dispatch_provider.lifecycle._ledger import Ledger
+from airflow_dispatch_provider.lifecycle.actions import Action
+from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Command
+from airflow_dispatch_provider.lifecycle.job import Job, Waits
+from airflow_dispatch_provider.lifecycle.states import State
+from airflow_dispatch_provider.lifecycle.story import Step
+from airflow_dispatch_provider.lifecycle.transitions import Back, Decided, Down, Due, apply
+from airflow_dispatch_provider.routing.circuit import CircuitState
+from airflow_dispatch_provider.routing.decide import choose, decide
+from airflow_dispatch_provider.routing.hold import Lane
+from airflow_dispatch_provider.routing.model import BackendView, Snapshot
+from airflow_dispatch_provider.routing.reasons import Reason
+
+_LOOK_FOR = frozenset(
+    {State.HELD, State.SUBMITTED, State.SENT, State.RUNNING, State.ADOPTING, State.ORPHANED}
+)
+_UNSENT = frozenset({State.HELD, State.SUBMITTED, State.UNCLEAR})
+_OVERFLOW_AGAIN = 1.0
+"""Seconds after which a lane is decided about again in which not all have waited long enough to overflow."""
+
+
+class Machine:
+    """One for each scheduler. Never given the same dispatch number twice."""
+
+    def __init__(self, settings: events.Settings, seed: str = "") -> None:
+        """
+        :param seed: differs between schedulers, so that they do not try again in step
+        """
+        self._ledger = Ledger(seed)
+        self._ledger.use(settings)
+        self._ticked_at: float | None = None
+        self._nothing_before = -inf
+        self._asking_since: int | None = None
+        self._asked_at = 0.0
+
+    def handle(self, now: float, *happened: Any) -> list[Action]:
+        """Take in what happened, in this order; returns what is to be done, in this order.
+
+        :param now: monotonic seconds, never less than before
+        :param happened: values of ``events``
+        """
+        ledger = self._ledger
+        ledger.now = now
+        ledger.moment += 1
+        for event in happened:
+            _HANDLERS.get(type(event), Machine._about_dispatch)(self, event)
+        if ledger.turned:
+            self._turn()
+        return ledger.take_actions()
+
+    # What happened
+
+    def _queued(self, event: events.Queued) -> None:
+        ledger = self._ledger
+        before = ledger.jobs.get(event.key)
+        if before is not None:
+            apply(ledger, before, event)
+        number, ref = ledger.next_sequence(), event.ref
+        job = Job(
+            event.key,
+            event.priority,
+            ledger.now,
+            number,
+            event.workload,
+            ref.kind,
+            ref.executor,
+            ref,
+            event.lanes,
+        )
+        ledger.care_for(job)
+        apply(ledger, job, event)
+
+    def _offered(self, event: events.Offered) -> None:
+        ledger = self._ledger
+        if event.key in ledger.jobs:
+            self._about_key(event)
+            return
+        job = Job(event.key, 0, ledger.now, ledger.next_sequence(), kind=event.ref.kind, ref=event.ref)
+        job.runs = event.runs
+        if event.evidence is not None:
+            job.candidates, job.backend = (event.evidence,), event.evidence
+        elif event.runs:
+            job.candidates = event.candidates
+        ledger.care_for(job)
+        apply(ledger, job, event)
+
+    def _about_key(self, event: Any) -> None:
+        job = self._ledger.jobs.get(event.key)
+        if job is not None:
+            apply(self._ledger, job, event)
+
+    def _about_dispatch(self, event: Any) -> None:
+        """News of a dispatch that is no longer out is late, and changes nothing."""
+        job = self._ledger.out.get(event.dispatch)
+        if job is not None:
+            apply(self._ledger, job, event)
+
+    def _rows(self, event: events.Rows) -> None:
+        """What has changed here since the question is not judged by the answer."""
+        jobs = self._ledger.jobs
+        if self._asking_since is not None and event.asked >= self._asking_since:
+            self._asking_since = None
+            self._ledger.stirred = True
+        for key, row in event.rows.items():
+            job = jobs.get(key)
+            if job is not None and event.asked >= job.moment:
+                apply(self._ledger, job, row)
+
+    def _broken(self, event: events.Broken) -> None:
+        ledger = self._ledger
+        if event.backend != EXECUTION_API:
+            if event.backend in ledger.backends:
+                ledger.broke(ledger.backends[event.backend], event.reason)
+        elif ledger.api_trouble is None:
+            ledger.api_trouble = event.reason
+            ledger.do(
+                actions.Log(
+                    True, "The execution API answers nobody; nothing is launched. %s", (event.reason,)
+                )
+            )
+            self._withdraw(lambda job: True)
+
+    def _recovered(self, event: events.Recovered) -> None:
+        ledger = self._ledger
+        if event.backend != EXECUTION_API:
+            if event.backend in ledger.backends:
+                ledger.recovered(ledger.backends[event.backend], Stage.SEND)
+        elif ledger.api_trouble is not None:
+            ledger.api_trouble, ledger.api_since, ledger.stirred = None, ledger.now, True
+            ledger.do(actions.Log(False, "The execution API answers again."))
+
+    def _order(self, event: events.Order) -> None:
+        backend = self._ledger.backends.get(event.backend)
+        if backend is None:
+            return
+        backend.ordered = event.command is not Command.RESUME
+        self._ledger.stirred = True
+        if event.command is Command.DRAIN:
+            self._withdraw(lambda job: job.backend == event.backend)
+
+    def _settings(self, event: events.Settings) -> None:
+        self._ledger.use(event)
+        backends = self._ledger.backends
+        self._withdraw(lambda job: backends[job.backend or ""].gone)
+        self._ledger.forget_drained()
+
+    def _withdraw(self, concerns: Callable[[Job], bool]) -> None:
+        for job in list(self._ledger.out.values()):
+            if job.state is State.SUBMITTED and concerns(job):
+                apply(self._ledger, job, Down())
+
+    def _turn(self) -> None:
+        """Tell the jobs of a backend that it has become unusable, or usable."""
+        turned, self._ledger.turned = self._ledger.turned, {}
+        for job in list(self._ledger.out.values()):
+            usable = turned.get(job.backend or "")
+            if usable is not None:
+                apply(self._ledger, job, Back() if usable else Down())
+
+    # A heartbeat
+
+    def _tick(self, event: events.Tick) -> None:
+        """1. take in the rooms; 2. wake what is due; 3. look after what is out and held; 4. decide."""
+        ledger = self._ledger
+        for name, backend in ledger.backends.items():
+            self._enter(backend, event.rooms.get(name))
+        if ledger.turned:
+            self._turn()
+        for job in ledger.timers.pop(ledger.now):
+            apply(ledger, job, Due())
+        self._mind_the_pause()
+        self._look()
+        self._refresh()
+        if ledger.stirred or ledger.now >= self._nothing_before:
+            self._decide()
+
+    def _enter(self, backend: Backend, room: events.Room | None) -> None:
+        if room is None or room == backend.room:
+            return
+        before, backend.room = backend.room, room
+        self._ledger.stirred = True
+        if (before.unavailable is None) is not (room.unavailable is None):
+            self._ledger.turned[backend.name] = backend.usable(self._ledger.now)
+
+    def _mind_the_pause(self) -> None:
+        """After a long silence another scheduler may have what is held here: ask before anything is launched."""
+        ledger, before = self._ledger, self._ticked_at
+        self._ticked_at = ledger.now
+        paused = before is not None and ledger.now - before > ledger.limits.paused_after
+        unanswered = (
+            self._asking_since is not None and ledger.now - self._asked_at >= ledger.limits.look_again
+        )
+        if not (paused or unanswered):
+            return
+        asked = [
+            job.key for job in self._held() if job.is_task and (unanswered or job.since <= (before or 0.0))
+        ]
+        self._asking_since = ledger.moment if asked else None
+        self._asked_at = ledger.now
+        for key in asked:
+            ledger.ask(actions.LookUp, key)
+
+    def _look(self) -> None:
+        """Reconcile with the database: what is over there is released here."""
+        ledger = self._ledger
+        due = ledger.now + ledger.limits.look_every
+        for job in ledger.looks.pop(ledger.now, ledger.jobs):
+            ledger.looks.add(job, due)
+            if job.state in _LOOK_FOR:
+                ledger.ask(actions.LookUp, job.key)
+
+    def _refresh(self) -> None:
+        """Keep Airflow from taking what waits for stuck."""
+        ledger = self._ledger
+        due = ledger.now + ledger.limits.refresh_every
+        keys = []
+        for job in ledger.refreshes.pop(ledger.now, ledger.jobs):
+            ledger.refreshes.add(job, due)
+            if job.state in _UNSENT or (job.state is State.SENT and not self._revokes(job)):
+                keys.append(job.key)
+        if keys:
+            ledger.do(actions.Refresh(keys))
+
+    def _decide(self) -> None:
+        ledger = self._ledger
+        ledger.stirred = False
+        self._nothing_before = inf
+        if ledger.api_trouble is not None or self._asking_since is not None:
+            return
+        snapshot = self.snapshot()
+        for decision in decide(snapshot, ledger.holding.lanes):
+            job = decision.held
+            assert isinstance(job, Job)
+            apply(ledger, job, Decided(decision))
+        ledger.stirred = False
+        self._nothing_before = self._next_change()
+
+    def _next_change(self) -> float:
+        """When a decision may come out differently though nothing happens."""
+        ledger = self._ledger
+        overflows = [_overflow_at(lane, ledger.now) for lane in ledger.holding.lanes]
+        retries = [at for backend in ledger.backends.values() if (at := backend.circuit.retry_at) is not None]
+        return min((at if at > ledger.now else ledger.now for at in (*overflows, *retries)), default=inf)
+
+    # Being asked; nothing here changes anything
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._ledger.jobs
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self._ledger.jobs)
+
+    def __len__(self) -> int:
+        return len(self._ledger.jobs)
+
+    def __repr__(self) -> str:
+        backends = ", ".join(
+            f"{name} {backend.out}/{backend.room.slots}" for name, backend in self._ledger.backends.items()
+        )
+        return f"Machine({backends}, held {self.held})"
+
+    def snapshot(self) -> Snapshot:
+        """What a decision would see."""
+        ledger = self._ledger
+        views = {
+            name: backend.view(ledger.now) for name, backend in ledger.backends.items() if not backend.gone
+        }
+        return Snapshot(ledger.now, views)
+
+    @property
+    def held(self) -> int:
+        """How many jobs wait here, for whatever."""
+        return self._ledger.held
+
+    @property
+    def slots_used(self) -> Mapping[str, int]:
+        """Dispatches that are out, by backend."""
+        return {name: backend.out for name, backend in self._ledger.backends.items()}
+
+    def _held(self) -> Iterator[Job]:
+        return (job for job in self._ledger.jobs.values() if job.state is State.HELD)
+
+    def can_revoke(self, key: Hashable) -> bool:
+        """Whether ``Revoke`` would take it back; Airflow is told ``NotImplementedError`` where not."""
+        job = self._ledger.jobs.get(key)
+        return job is None or job.dispatch not in self._ledger.out or self._revokes(job)
+
+    def _revokes(self, job: Job) -> bool:
+        backend = self._ledger.backends.get(job.backend or "")
+        return backend is None or backend.rules.revokes
+
+    def state(self, key: Hashable) -> State:
+        """The state of a job; ENDED if there is none in our care."""
+        job = self._ledger.jobs.get(key)
+        return State.ENDED if job is None else job.state
+
+    def circuit(self, backend: str) -> CircuitState:
+        return self._ledger.backends[backend].circuit.state(self._ledger.now)
+
+    def waits(self, key: Hashable) -> Reason | Waits | None:
+        """Why a held job waits; None if it is not held, or would be dispatched now."""
+        ledger = self._ledger
+        job = ledger.jobs.get(key)
+        if job is None or job.state is not State.HELD:
+            return None
+        if ledger.api_trouble is not None:
+            return Waits.API
+        if self._asking_since is not None:
+            return Waits.ROWS
+        lane = ledger.holding.lane_of(key)
+        return job.waits if lane is None else self._waits_in(lane, job)
+
+    def _waits_in(self, lane: Lane, job: Job) -> Reason | None:
+        views: Mapping[str, BackendView] = self.snapshot().backends
+        free = {name: view.free for name, view in views.items() if view.blocked is None}
+        waited = self._ledger.now - job.since
+        target, reason = choose(
+            lane.targets, lane.kind, waited, lane.overflow_after, views, free, lane.places
+        )
+        return reason if target is None else None
+
+    def free_slots(self) -> int:
+        """Slots that a new task could really get: free ones of each backend without those that are wanted by what is
+        held for it. While jobs for full backends are in the way of jobs for these, as many more as may be held:
+        Airflow queues in priority order and cannot pass over those of a full backend."""
+        ledger = self._ledger
+        room = ledger.limits.max_held - self.held
+        wanted = ledger.holding.by_first_choice
+        really_free, in_the_way = 0, False
+        for name, view in self.snapshot().backends.items():
+            free = 0 if view.blocked else view.free
+            really_free += max(0, free - wanted.get(name, 0))
+            in_the_way = in_the_way or wanted.get(name, 0) > free
+        return max(0, room if really_free and in_the_way else min(room, really_free))
+
+    def story(self, key: Hashable) -> Sequence[Step]:
+        """What happened to a job and why, in order; also for a while after it has ended."""
+        job = self._ledger.jobs.get(key)
+        return tuple(self._ledger.past.get(key) if job is None else job.story)
+
+
+def _overflow_at(lane: Lane, now: float) -> float:
+    """When something in a lane may overflow next, at the earliest."""
+    at = lane.since + lane.overflow_after
+    return at if at > now else now + _OVERFLOW_AGAIN
+
+
+_HANDLERS: dict[type[Any], Callable[[Machine, Any], None]] = {
+    events.Queued: Machine._queued,
+    events.Offered: Machine._offered,
+    events.Revoke: Machine._about_key,
+    events.Recall: Machine._about_key,
+    events.Rows: Machine._rows,
+    events.Broken: Machine._broken,
+    events.Recovered: Machine._recovered,
+    events.Order: Machine._order,
+    events.Settings: Machine._settings,
+    events.Tick: Machine._tick,
+}
+"""Every other event is an engine's, about a dispatch."""

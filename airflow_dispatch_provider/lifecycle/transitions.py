@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a job: one table, each row one case.
+
+For a job in ``state`` that ``event`` is about, the first row counts whose ``when`` holds; without ``when`` it always
+does. The job comes into the state ``then``, and what ``do`` names is done, in this order. Where no row fits, nothing
+happens: late news, or news that changes nothing.
+
+A dispatch that is out has a slot (``states.OUT``), from the moment at which it comes into such a state until it leaves
+them; no effect counts slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from airflow_dispatch_provider.lifecycle import _effects as do
+from airflow_dispatch_provider.lifecycle._effects import Effect, Guard
+from airflow_dispatch_provider.lifecycle._ledger import Ledger
+from airflow_dispatch_provider.lifecycle.events import (
+    Adopted,
+    Began,
+    CannotRevoke,
+    Ended,
+    Offered,
+    Queued,
+    Recall,
+    Rejected,
+    Returned,
+    Revoke,
+    Sent,
+    Unknown,
+)
+from airflow_dispatch_provider.lifecycle.job import Job
+from airflow_dispatch_provider.lifecycle.states import Row, State
+from airflow_dispatch_provider.lifecycle.states import State as S
+from airflow_dispatch_provider.lifecycle.story import Step, tell
+from airflow_dispatch_provider.routing.decide import Decision
+
+
+class Decided(NamedTuple):
+    """A backend has room for it now."""
+
+    decision: Decision
+
+
+class Due(NamedTuple):
+    """The moment has come that was set when it came into its state."""
+
+
+class Down(NamedTuple):
+    """Its backend cannot be used any more."""
+
+
+class Back(NamedTuple):
+    """Its backend can be used again."""
+
+
+class Case(NamedTuple):
+    """One row of the table."""
+
+    state: State
+    event: type[Any]
+    when: Guard | None
+    then: State
+    do: tuple[Effect, ...]
+    words: str
+    """What happened and why, as the story of the job tells it."""
+
+
+_OUT = (S.SUBMITTED, S.SENT, S.RUNNING, S.ADOPTING, S.ORPHANED)
+"""Out and believed."""
+
+_SENT = (S.SENT, S.RUNNING, S.ADOPTING, S.ORPHANED)
+
+
+def _in(
+    states: State | tuple[State, ...],
+    event: type[Any],
+    when: Guard | None,
+    then: State | None,
+    *effects: Effect,
+    why: str,
+) -> Iterable[Case]:
+    """A row for each of the states; ``then`` None: it stays in its state."""
+    every = states if isinstance(states, tuple) else (states,)
+    return [Case(state, event, when, then or state, effects, why) for state in every]
+
+
+# fmt: off
+_TABLE: tuple[Iterable[Case], ...] = (
+    # Queued by Airflow
+    _in(S.NEW, Queued, do.earlier_is_out, S.HELD, do.wait_for_earlier,
+        why="queued again; an earlier dispatch of it has not ended yet"),
+    _in(S.NEW, Queued, None, S.HELD, do.hold,
+        why="queued"),
+    _in((S.HELD, S.UNCLEAR), Queued, None, S.ENDED,
+        why="queued again, which replaces it"),
+    _in(S.RETURNING, Queued, None, S.ENDED, do.clean_up,
+        why="set back to scheduled, and queued again"),
+    _in(S.SUBMITTED, Queued, None, S.REVOKING, do.withdraw, do.let_go,
+        why="queued again: this dispatch is let go"),
+    _in(_SENT, Queued, None, S.REVOKING, do.let_go,
+        why="queued again, after it deferred or was set back: this dispatch is let go"),
+
+    # Sent
+    _in(S.HELD, Decided, None, S.SUBMITTED, do.submit,
+        why="dispatched"),
+    _in(S.HELD, Due, None, None, do.hold,
+        why="may be launched now"),
+    _in(S.SUBMITTED, Sent, None, S.SENT, do.note_sent,
+        why="sent"),
+    _in((S.SENT, S.RUNNING), Sent, None, None, do.note_sent,
+        why="the engine has given it another id"),
+    _in(_OUT, Began, None, S.RUNNING, do.note_begun,
+        why="began"),
+
+    # Not sent
+    _in((S.SUBMITTED, S.SENT), Returned, do.has_no_workload, S.UNCLEAR, do.doubt,
+        why="not sent, and adopted: only Airflow can queue it again"),
+    _in((S.SUBMITTED, S.SENT), Returned, None, S.HELD, do.note_trouble, do.hold,
+        why="returned unsent, to its old place"),
+    _in((S.SUBMITTED, S.SENT), Rejected, do.exhausted_without_row, S.ENDED, do.suspect_sending, do.emit_failed,
+        why="could not be sent, too often"),
+    _in((S.SUBMITTED, S.SENT), Rejected, do.exhausted, S.UNCLEAR, do.suspect_sending, do.doubt,
+        why="could not be sent, too often; the database is asked before it fails"),
+    _in((S.SUBMITTED, S.SENT), Rejected, do.has_no_workload, S.UNCLEAR, do.doubt,
+        why="not sent, and adopted: only Airflow can queue it again"),
+    _in((S.SUBMITTED, S.SENT), Rejected, None, S.HELD, do.suspect_sending, do.launch_later,
+        why="could not be sent; the others go first"),
+    _in((S.RUNNING, S.ADOPTING, S.ORPHANED), Returned, None, S.UNCLEAR, do.doubt,
+        why="not sent, though the database has it as running"),
+    _in((S.RUNNING, S.ADOPTING, S.ORPHANED), Rejected, None, S.UNCLEAR, do.doubt,
+        why="not sent, though the database has it as running"),
+
+    # Ended
+    _in(_OUT, Ended, do.succeeded_maybe_half, S.UNCLEAR, do.doubt,
+        why="ended, and was offered meanwhile: the database is asked whether that was all of it"),
+    _in(_OUT, Ended, do.succeeded, S.ENDED, do.emit,
+        why="succeeded"),
+    _in(_OUT, Ended, do.had_begun, S.ENDED, do.emit,
+        why="had begun, and failed"),
+    _in(_OUT, Ended, do.has_no_row_nor_begun, S.HELD, do.note_trouble, do.launch_later,
+        why="ended before it began"),
+    _in(_OUT, Ended, do.has_no_row, S.ENDED, do.emit,
+        why="failed"),
+    _in(_OUT, Ended, None, S.UNCLEAR, do.doubt,
+        why="ended; the database is asked whether it had begun"),
+
+    # Whether it had begun
+    _in(S.UNCLEAR, Row, do.over_or_not_mine, S.ENDED,
+        why="over in the database, or another scheduler's"),
+    _in(S.UNCLEAR, Row, do.queued_no_workload, S.RETURNING, do.put_back,
+        why="had not begun: it is set back to scheduled"),
+    _in(S.UNCLEAR, Row, do.queued_exhausted, S.ENDED, do.emit_failed,
+        why="had not begun, and was launched too often"),
+    _in(S.UNCLEAR, Row, do.queued, S.HELD, do.suspect_start, do.launch_later,
+        why="had not begun: it will be launched again"),
+    _in(S.UNCLEAR, Row, do.runs_elsewhere, S.ENDED,
+        why="another dispatch of it runs, and Airflow watches that"),
+    _in(S.UNCLEAR, Row, do.died_running, S.ENDED, do.emit_failed,
+        why="had begun, and sends no heartbeat any more"),
+    _in(S.UNCLEAR, Row, None, None, do.look_later,
+        why="the database has it as running; its heartbeat will tell"),
+    _in(S.UNCLEAR, Due, None, None, do.look_up,
+        why="the database is asked again"),
+
+    # Reconciled with the database
+    _in(S.HELD, Row, do.over_or_not_mine, S.ENDED,
+        why="over in the database, or another scheduler's"),
+    _in(S.HELD, Row, do.running, S.ENDED,
+        why="another dispatch of it runs, and Airflow watches that"),
+    _in(S.SUBMITTED, Row, do.not_mine, S.REVOKING, do.withdraw, do.let_go,
+        why="another scheduler has it now"),
+    _in(_SENT, Row, do.not_mine, S.REVOKING, do.let_go,
+        why="another scheduler has it now"),
+    _in(_OUT, Row, do.over_again, S.ENDED, do.clean_up,
+        why="over in the database, and its engine says nothing"),
+    _in(_OUT, Row, do.over, None, do.note_over,
+        why="over in the database; its engine has until the next look to say so"),
+    _in(S.SUBMITTED, Row, do.running, None, do.note_not_over, do.withdraw,
+        why="runs, maybe by an earlier dispatch"),
+    _in(S.SENT, Row, do.running, S.RUNNING, do.note_not_over, do.note_runs,
+        why="runs, as the database says"),
+    _in(_OUT, Row, None, None, do.note_not_over,
+        why="as before"),
+
+    # Taken back
+    _in((S.HELD, S.UNCLEAR), Revoke, None, S.ENDED,
+        why="revoked"),
+    _in(S.RETURNING, Revoke, None, S.ENDED, do.clean_up,
+        why="revoked"),
+    _in(_OUT, Revoke, do.cannot_revoke, None,
+        why="cannot be revoked there: it stays as it is"),
+    _in(_OUT, Revoke, None, S.REVOKING, do.revoke,
+        why="revoked"),
+    _in((S.SUBMITTED, S.SENT), Recall, None, None, do.withdraw,
+        why="recalled, if it has not been sent"),
+    _in(S.REVOKING, CannotRevoke, do.not_queued_again, S.SENT, do.back_in_care,
+        why="cannot be revoked there: it stays as it was"),
+    _in(S.REVOKING, Ended, None, S.ENDED,
+        why="has ended after it was let go"),
+    _in(S.REVOKING, Returned, None, S.ENDED,
+        why="was never sent"),
+    _in(S.REVOKING, Rejected, None, S.ENDED,
+        why="was never sent"),
+    _in(S.REVOKING, Unknown, None, S.ENDED,
+        why="its backend does not know it"),
+    _in(S.REVOKING, Due, None, S.ENDED,
+        why="its engine said nothing more; its slot is free"),
+
+    # Offered for adoption
+    _in(S.NEW, Offered, do.can_be_asked, S.ADOPTING, do.ask_first,
+        why="offered by Airflow: its backend is asked"),
+    _in(S.NEW, Offered, do.runs_unasked, S.ORPHANED, do.keep_slot,
+        why="runs on a backend that cannot be asked now"),
+    _in(S.NEW, Offered, do.runs, S.ENDED,
+        why="runs, no backend of ours can have it, and Airflow watches it"),
+    _in(S.NEW, Offered, None, S.RETURNING, do.soon,
+        why="had not begun, and nobody has it: it is set back to scheduled"),
+    _in(_OUT, Offered, None, None, do.note_offered,
+        why="offered, though it is out: it was taken for dead, or deferred and was queued by another scheduler"),
+    _in(S.ADOPTING, Due, None, None, do.adopt,
+        why="the backend is asked"),
+    _in((S.ADOPTING, S.ORPHANED), Adopted, do.adopted_running, S.RUNNING,
+        why="adopted"),
+    _in((S.ADOPTING, S.ORPHANED), Adopted, None, S.SENT,
+        why="adopted"),
+    _in((S.ADOPTING, S.ORPHANED), Unknown, do.can_be_asked, S.ADOPTING, do.ask_next,
+        why="that backend does not have it; the next is asked"),
+    _in((S.ADOPTING, S.ORPHANED), Unknown, do.runs_unasked, S.ORPHANED, do.keep_slot,
+        why="that backend does not have it; the next cannot be asked now"),
+    _in((S.ADOPTING, S.ORPHANED), Unknown, None, S.UNCLEAR, do.doubt,
+        why="no backend has it; the database is asked"),
+    _in(S.RETURNING, Due, do.never_asked, None, do.put_back,
+        why="the database is asked to set it back to scheduled"),
+    _in(S.RETURNING, Due, None, None, do.look_up,
+        why="the database is asked what has become of that"),
+    _in(S.RETURNING, Row, do.queued_and_mine, None, do.put_back,
+        why="the database is asked once more to set it back to scheduled"),
+    _in(S.RETURNING, Row, do.over_or_not_mine, S.ENDED, do.clean_up,
+        why="set back to scheduled: Airflow queues it again"),
+    _in(S.RETURNING, Row, do.began_there_askable, S.ADOPTING, do.keep_slot_there, do.adopt,
+        why="began meanwhile; its backend is asked"),
+    _in(S.RETURNING, Row, do.began_there, S.ORPHANED, do.keep_slot_there,
+        why="began meanwhile on a backend that cannot be asked now"),
+    _in(S.RETURNING, Row, do.running, S.ENDED,
+        why="began meanwhile, and Airflow watches it"),
+
+    # Backends fail and recover
+    _in(S.SUBMITTED, Down, None, None, do.withdraw,
+        why="its backend cannot be used: taken back if it is not sent"),
+    _in(S.ADOPTING, Down, do.runs, S.ORPHANED,
+        why="runs on a backend that cannot be asked now"),
+    _in(S.ADOPTING, Down, None, S.RETURNING, do.put_back,
+        why="had not begun, and its backend cannot be asked: it is set back to scheduled"),
+    _in(S.ORPHANED, Back, None, S.ADOPTING, do.adopt,
+        why="its backend can be asked again"),
+)
+# fmt: on
+
+TABLE: tuple[Case, ...] = tuple(case for rows in _TABLE for case in rows)
+
+_CASES: dict[tuple[State, type[Any]], list[Case]] = {}
+for _case in TABLE:
+    _CASES.setdefault((_case.state, _case.event), []).append(_case)
+
+
+def apply(ledger: Ledger, job: Job, event: Any) -> Case | None:
+    """Let an event happen to a job; returns the row of the table, or None where none fits."""
+    for case in _CASES.get((job.state, type(event)), ()):
+        if case.when is None or case.when(ledger, job, event):
+            if case.then is not job.state:
+                ledger.move(job, case.then)
+            for effect in case.do:
+                effect(ledger, job, event)
+            if case.then is not case.state or case.do:
+                detail = getattr(event, "reason", "")
+                tell(job.story, Step(ledger.now, case.then, case.words, job.backend, detail))
+            return case
+    return None

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Short ways to make machines, and to read what they want done."""
+
+from __future__ import annotations
+
+from airflow_dispatch_provider.lifecycle import actions
+from airflow_dispatch_provider.lifecycle.events import BackendRules, Limits, Queued, Room, Settings, Tick
+from airflow_dispatch_provider.lifecycle.machine import Machine
+from airflow_dispatch_provider.routing.model import Route, Target, TaskRef
+from airflow_dispatch_provider.routing.routes import RouteTable
+
+
+def route(queue, *backends, overflow_after=0.0):
+    """A route; a backend may be given as (name, queue there)."""
+    targets = [
+        Target(backend=b) if isinstance(b, str) else Target(backend=b[0], queue=b[1]) for b in backends
+    ]
+    return Route(queue=queue, to=tuple(targets), overflow_after=overflow_after)
+
+
+def settings(*routes, rules=None, **limits):
+    """Backends a and b; what matches no route goes to a, then b."""
+    table = RouteTable(routes, route("*", "a", "b"), {})
+    rules = {"a": BackendRules(), "b": BackendRules(), **(rules or {})}
+    return Settings(table, rules, Limits(**limits))
+
+
+def machine(*routes, **options):
+    return Machine(settings(*routes, **options), seed="test")
+
+
+def rooms(**slots):
+    """Rooms by backend; a number is so many slots."""
+    return {name: room if isinstance(room, Room) else Room(room) for name, room in slots.items()}
+
+
+def tick(**slots):
+    return Tick(rooms(**slots))
+
+
+def queued(key, queue="q", priority=1, **rest):
+    return Queued(key, TaskRef(queue, "dag", str(key), **rest), priority, f"workload {key}")
+
+
+def of(found, kind):
+    """The actions of one kind."""
+    return [action for action in found if isinstance(action, kind)]
+
+
+def dispatches(found):
+    """Submitted dispatches by key."""
+    return {each.key: each for submit in of(found, actions.Submit) for each in submit.dispatches}
+
+
+def asked(found, kind=actions.LookUp):
+    """The one question to the database."""
+    (question,) = of(found, kind)
+    return question

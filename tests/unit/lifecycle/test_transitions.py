@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The truth table of a job's life: for every row of the transitions, a case in which it counts."""
+
+from __future__ import annotations
+
+import pytest
+from unit.lifecycle.builders import settings
+
+from airflow_dispatch_provider.lifecycle._ledger import Ledger
+from airflow_dispatch_provider.lifecycle.events import (
+    Adopted,
+    BackendRules,
+    Began,
+    CannotRevoke,
+    Ended,
+    Offered,
+    Queued,
+    Recall,
+    Rejected,
+    Returned,
+    Revoke,
+    Room,
+    Sent,
+    Unknown,
+)
+from airflow_dispatch_provider.lifecycle.job import Job, Waits
+from airflow_dispatch_provider.lifecycle.states import OUT, Outcome, Row, RowState, State
+from airflow_dispatch_provider.lifecycle.transitions import TABLE, Back, Decided, Down, Due, apply
+from airflow_dispatch_provider.routing.decide import Decision
+from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK, Target, TaskRef
+from airflow_dispatch_provider.routing.reasons import Reason
+
+REF = TaskRef("q", "dag", "x")
+NOW = 1000.0
+SUCCESS, FAILED = Outcome.SUCCESS, Outcome.FAILED
+QUEUED, OVER = Row(RowState.QUEUED), Row(RowState.OVER)
+ANOTHERS = Row(RowState.QUEUED, mine=False)
+ALIVE, DEAD = Row(RowState.RUNNING, silent=1.0), Row(RowState.RUNNING, silent=500.0)
+DECIDED = Decided(Decision(Job("x", 1, 0.0, 1), Target(backend="a"), "q", Reason.FIRST_CHOICE))
+ONCE_MORE = Queued("x", REF)
+FOUND_QUEUED, FOUND_RUNNING = Offered("x", REF, False), Offered("x", REF, True)
+
+WAITS = {"waits": Waits.LAUNCH}
+CALLBACK = {"kind": EXECUTE_CALLBACK}
+ADOPTED = {"workload": None}
+TRIED = {"failures": 6}
+NO_API = {"api": "away"}
+IN_B = {"backend": "b", "dispatch": 7}
+MAYBE_B = {"candidates": ("b",)}
+B_DOWN = {**MAYBE_B, "down": "b"}
+RUNS_IN_B_DOWN = {**B_DOWN, "runs": True}
+ENDED_NOW = {"ended_at": NOW, "looked_at": NOW, "may_have_begun": True}
+ENDED_LONG_AGO = {"ended_at": NOW - 60, "looked_at": NOW, "may_have_begun": True}
+ENDED_WITHOUT_API = {**ENDED_LONG_AGO, **NO_API}
+NEVER_BEGAN = {"ended_at": NOW - 60, "looked_at": NOW}
+
+# fmt: off
+ROWS = [
+    # state                        given                      event                          then         what is done
+    # Queued by Airflow
+    ("new",                        {},                        ONCE_MORE,                     "held",      ""),
+    ("new",                        {"earlier": True},         ONCE_MORE,                     "held",      ""),
+    ("held unclear",               {},                        ONCE_MORE,                     "ended",     ""),
+    ("returning",                  {},                        ONCE_MORE,                     "ended",     ""),
+    ("returning",                  IN_B,                      ONCE_MORE,                     "ended",     "Revoke"),
+    ("submitted",                  {},                        ONCE_MORE,                     "revoking",  "Withdraw"),
+    ("out-submitted",              {},                        ONCE_MORE,                     "revoking",  ""),
+    # Sent
+    ("held",                       {},                        DECIDED,                       "submitted", "Submit"),
+    ("held",                       WAITS,                     Due(),                         "held",      ""),
+    ("submitted",                  {},                        Sent(0),                       "sent",      ""),
+    ("submitted",                  {},                        Sent(0, "id"),                 "sent",      "EmitId"),
+    ("sent",                       {},                        Sent(0, "id"),                 "sent",      "EmitId"),
+    ("running",                    {},                        Sent(0, "id"),                 "running",   "EmitId"),
+    ("out",                        {},                        Began(0),                      "running",   ""),
+    # Not sent
+    ("submitted sent",             {},                        Returned(0),                   "held",      ""),
+    ("submitted sent",             ADOPTED,                   Returned(0),                   "unclear",   "LookUp"),
+    ("running adopting orphaned",  {},                        Returned(0),                   "unclear",   "LookUp"),
+    ("submitted sent",             {},                        Rejected(0),                   "held",      ""),
+    ("submitted sent",             {**TRIED, **NO_API},       Rejected(0),                   "held",      ""),
+    ("submitted sent",             TRIED,                     Rejected(0),                   "unclear",   "LookUp"),
+    ("submitted sent",             {**TRIED, **CALLBACK},     Rejected(0),                   "ended",     "failed"),
+    ("submitted sent",             ADOPTED,                   Rejected(0),                   "unclear",   "LookUp"),
+    ("running adopting orphaned",  {},                        Rejected(0),                   "unclear",   "LookUp"),
+    # Ended
+    ("out",                        {},                        Ended(0, SUCCESS),             "ended",     "success"),
+    ("out",                        {"offered": True},         Ended(0, SUCCESS),             "unclear",   "LookUp"),
+    ("out",                        {},                        Ended(0, FAILED, began=True),  "ended",     "failed"),
+    ("out",                        {},                        Ended(0, FAILED),              "unclear",   "LookUp"),
+    ("running",                    {"began": True},           Ended(0, FAILED),              "ended",     "failed"),
+    ("running",                    {"began": True},           Ended(0, FAILED, began=False), "unclear",   "LookUp"),
+    ("out",                        CALLBACK,                  Ended(0, FAILED, began=False), "held",      ""),
+    ("out",                        {**CALLBACK, **TRIED},     Ended(0, FAILED, began=False), "ended",     "failed"),
+    ("out",                        CALLBACK,                  Ended(0, FAILED),              "ended",     "failed"),
+    # Whether it had begun
+    ("unclear",                    {},                        OVER,                          "ended",     ""),
+    ("unclear",                    {},                        ANOTHERS,                      "ended",     ""),
+    ("unclear",                    ADOPTED,                   QUEUED,                        "returning", "PutBack"),
+    ("unclear",                    TRIED,                     QUEUED,                        "ended",     "failed"),
+    ("unclear",                    {**TRIED, **NO_API},       QUEUED,                        "held",      ""),
+    ("unclear",                    {},                        QUEUED,                        "held",      ""),
+    ("unclear",                    NEVER_BEGAN,               DEAD,                          "ended",     ""),
+    ("unclear",                    ENDED_LONG_AGO,            ALIVE,                         "ended",     ""),
+    ("unclear",                    ENDED_LONG_AGO,            DEAD,                          "ended",     "failed"),
+    ("unclear",                    ENDED_WITHOUT_API,         DEAD,                          "unclear",   ""),
+    ("unclear",                    ENDED_NOW,                 ALIVE,                         "unclear",   ""),
+    ("unclear",                    ENDED_NOW,                 DEAD,                          "unclear",   ""),
+    ("unclear",                    {},                        Due(),                         "unclear",   "LookUp"),
+    # Reconciled with the database
+    ("held",                       {},                        OVER,                          "ended",     ""),
+    ("held",                       {},                        ANOTHERS,                      "ended",     ""),
+    ("held",                       {},                        ALIVE,                         "ended",     ""),
+    ("held",                       {},                        QUEUED,                        "held",      ""),
+    ("submitted",                  {},                        ANOTHERS,                      "revoking",  "Withdraw"),
+    ("out-submitted",              {},                        ANOTHERS,                      "revoking",  ""),
+    ("out",                        {},                        OVER,                          "=",         ""),
+    ("out",                        {"over": True},            OVER,                          "ended",     "Revoke"),
+    ("submitted",                  {},                        ALIVE,                         "submitted", "Withdraw"),
+    ("sent",                       {},                        ALIVE,                         "running",   ""),
+    ("out",                        {},                        QUEUED,                        "=",         ""),
+    ("running adopting orphaned",  {},                        ALIVE,                         "=",         ""),
+    # Taken back
+    ("held unclear returning",     {},                        Revoke("x"),                   "ended",     ""),
+    ("returning",                  IN_B,                      Revoke("x"),                   "ended",     "Revoke"),
+    ("out",                        {},                        Revoke("x"),                   "revoking",  "Revoke"),
+    ("out",                        {"backend": "c"},          Revoke("x"),                   "=",         ""),
+    ("submitted sent",             {},                        Recall("x"),                   "=",         "Withdraw"),
+    ("running held",               {},                        Recall("x"),                   "=",         ""),
+    ("revoking",                   {},                        CannotRevoke(0),               "sent",      ""),
+    ("revoking",                   {"again": True},           CannotRevoke(0),               "revoking",  ""),
+    ("revoking",                   {},                        Ended(0, SUCCESS),             "ended",     ""),
+    ("revoking",                   {},                        Returned(0),                   "ended",     ""),
+    ("revoking",                   {},                        Rejected(0),                   "ended",     ""),
+    ("revoking",                   {},                        Unknown(0),                    "ended",     ""),
+    ("revoking",                   {},                        Due(),                         "ended",     ""),
+    ("revoking",                   {},                        Sent(0, "id"),                 "revoking",  ""),
+    ("revoking",                   {},                        Began(0),                      "revoking",  ""),
+    ("revoking",                   {},                        Adopted(0),                    "revoking",  ""),
+    # Offered for adoption
+    ("new",                        MAYBE_B,                   FOUND_QUEUED,                  "adopting",  ""),
+    ("new",                        {"candidates": ("gone",)}, FOUND_QUEUED,                  "returning", ""),
+    ("new",                        {},                        FOUND_QUEUED,                  "returning", ""),
+    ("new",                        B_DOWN,                    FOUND_QUEUED,                  "returning", ""),
+    ("new",                        RUNS_IN_B_DOWN,            FOUND_RUNNING,                 "orphaned",  ""),
+    ("new",                        {"runs": True},            FOUND_RUNNING,                 "ended",     ""),
+    ("out",                        {},                        FOUND_QUEUED,                  "=",         ""),
+    ("held unclear returning",     {},                        FOUND_QUEUED,                  "=",         ""),
+    ("adopting",                   {},                        Due(),                         "adopting",  "Adopt"),
+    ("adopting orphaned",          {},                        Adopted(0),                    "sent",      ""),
+    ("adopting orphaned",          {},                        Adopted(0, began=True),        "running",   ""),
+    ("adopting orphaned",          {"runs": True},            Adopted(0),                    "running",   ""),
+    ("adopting orphaned",          MAYBE_B,                   Unknown(0),                    "adopting",  "Adopt"),
+    ("adopting orphaned",          RUNS_IN_B_DOWN,            Unknown(0),                    "orphaned",  ""),
+    ("adopting orphaned",          {},                        Unknown(0),                    "unclear",   "LookUp"),
+    ("returning",                  {},                        Due(),                         "returning", "PutBack"),
+    ("returning",                  {"asked": True},           Due(),                         "returning", "LookUp"),
+    ("returning",                  {},                        QUEUED,                        "returning", "PutBack"),
+    ("returning",                  IN_B,                      OVER,                          "ended",     "Revoke"),
+    ("returning",                  {},                        ANOTHERS,                      "ended",     ""),
+    ("returning",                  IN_B,                      ALIVE,                         "adopting",  "Adopt"),
+    ("returning",                  {**IN_B, "down": "b"},     ALIVE,                         "orphaned",  ""),
+    ("returning",                  {},                        ALIVE,                         "ended",     ""),
+    # Backends fail and recover
+    ("submitted",                  {},                        Down(),                        "submitted", "Withdraw"),
+    ("sent running orphaned held", {},                        Down(),                        "=",         ""),
+    ("adopting",                   {"runs": True},            Down(),                        "orphaned",  ""),
+    ("adopting",                   {},                        Down(),                        "returning", "PutBack"),
+    ("orphaned",                   {},                        Back(),                        "adopting",  "Adopt"),
+    ("submitted sent running",     {},                        Back(),                        "=",         ""),
+]
+# fmt: on
+
+GROUPS = {
+    "out": "submitted sent running adopting orphaned",
+    "out-submitted": "sent running adopting orphaned",
+}
+EVERY = [(State(state), *row[1:]) for row in ROWS for state in GROUPS.get(row[0], row[0]).split()]
+
+
+def ledger_with(state, given):
+    """A ledger with one job in that state, at backend a unless the case says otherwise."""
+    given = dict(given)
+    ledger = Ledger("test")
+    ledger.use(settings(rules={"c": BackendRules(revokes=False)}))
+    ledger.now, ledger.moment = NOW, 1
+    for name, backend in ledger.backends.items():
+        backend.room = Room(5, unavailable="away" if name == given.get("down") else None)
+    given.pop("down", None)
+    ledger.api_trouble, ledger.api_since = given.pop("api", None), NOW - 60
+    if given.pop("earlier", False):
+        ledger.let_go["x"].add(99)
+    kind = given.pop("kind", EXECUTE_TASK)
+    job = Job("x", 1, NOW - 100, 1, "workload", kind, ref=REF._replace(kind=kind))
+    again = given.pop("again", False)
+    if state is State.NEW:
+        job.workload = None
+    _place(ledger, job, state, given.pop("backend", "a"), given)
+    for name, value in given.items():
+        setattr(job, name, value)
+    if again:
+        ledger.care_for(Job("x", 1, NOW, 2, "workload", ref=REF))
+    ledger.take_actions()
+    return ledger, job
+
+
+def _place(ledger, job, state, backend, given):
+    ledger.care_for(job)
+    if state in OUT:
+        ledger.occupy(job, backend)
+        ledger.backends[backend].submitted += state is State.SUBMITTED
+    elif "dispatch" in given:
+        job.backend = backend
+    if state is State.HELD:
+        ledger.hold(job)
+    ledger.move(job, state)
+
+
+def done(actions):
+    """Names of the actions; how it ended for what Airflow is told."""
+    names = [getattr(action, "how", None) or type(action).__name__ for action in actions]
+    return " ".join(str(name) for name in names if name not in ("Log", "Count"))
+
+
+def slots(ledger):
+    return sum(backend.out for backend in ledger.backends.values())
+
+
+@pytest.mark.parametrize(
+    ("state", "given", "event", "then", "does"),
+    [pytest.param(*row, id=f"{n} {row[0]} {type(row[2]).__name__}") for n, row in enumerate(EVERY)],
+)
+def test_truth_table(state, given, event, then, does):
+    """Which state follows, what is done, and that exactly what is out has a slot."""
+    ledger, job = ledger_with(state, given)
+    apply(ledger, job, event)
+    assert (job.state, done(ledger.take_actions())) == (state if then == "=" else then, does)
+    assert slots(ledger) == len(ledger.out) == (job.state in OUT)
+
+
+def test_every_row_has_a_case():
+    """No row of the transitions is without a case in the truth table."""
+    met = set()
+    for state, given, event, *_ in EVERY:
+        ledger, job = ledger_with(state, given)
+        case = apply(ledger, job, event)
+        if case is not None:
+            met.add(TABLE.index(case))
+    missing = [TABLE[n] for n in range(len(TABLE)) if n not in met]
+    assert not missing, "\n".join(f"{c.state} {c.event.__name__}: {c.words}" for c in missing)
+
+
+def test_every_way_into_a_state_is_told():
+    """Whatever changes a job's state is a step of its story, in words of its own."""
+    for case in TABLE:
+        assert case.words
+        assert case.words[0].islower()
