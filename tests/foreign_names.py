@@ -38,6 +38,7 @@ LIBRARIES = (
     *(
         "aiohttp",
         "amqp",
+        "asyncio",
         "celery",
         "kombu",
         "kubernetes.client",
