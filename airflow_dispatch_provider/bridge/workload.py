@@ -4,6 +4,9 @@ with ``model_copy``, since a trip through JSON loses ``executor_config`` and ``e
 
 from __future__ import annotations
 
+import json
+import time
+from base64 import urlsafe_b64decode
 from typing import Any
 
 from airflow.configuration import conf
@@ -55,6 +58,23 @@ def with_new_token(workload: Any, generator: Any) -> Any:
     else:
         token = generator.generate({"sub": subject})
     return workload.model_copy(update={"token": token})
+
+
+def with_fresh_token(workload: Any, generator: Any, age: float) -> Any:
+    """The same workload where its token was made at most ``age`` seconds ago, else a copy with a new one: making one
+    costs far more than reading when it was made."""
+    made = _made(workload.token)
+    is_fresh = made is not None and 0 <= time.time() - made <= age
+    return workload if is_fresh else with_new_token(workload, generator)
+
+
+def _made(token: str) -> float | None:
+    """``iat`` of a JWT (POSIX seconds); nothing else of it is looked at."""
+    try:
+        payload = token.split(".")[1]
+        return float(json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["iat"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
 
 
 def for_backend(workload: Any, executor: Any, queue: str | None) -> Any:

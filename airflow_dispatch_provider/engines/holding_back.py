@@ -12,7 +12,7 @@ from airflow_dispatch_provider.bridge.airflow_api import Workload, WorkloadKey
 from airflow_dispatch_provider.bridge.event_log import EventLogQueue
 from airflow_dispatch_provider.bridge.keepalive import Keepalive
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
-from airflow_dispatch_provider.bridge.workload import token_lifetime, with_new_token
+from airflow_dispatch_provider.bridge.workload import with_new_token
 
 if TYPE_CHECKING:
     from airflow.executors.base_executor import BaseExecutor
@@ -77,10 +77,10 @@ class HoldsBack(airflow_api.HighestPriorityFirst, BaseExecutor):
     def _take_for_sending(self, key: WorkloadKey, workload: Workload) -> Workload:
         """The workload, out of the queue, with a token that is still good for a while."""
         airflow_api.forget_queued_key(self, key)
-        since = self._held_back.pop(key, None)
-        if since is not None and time.monotonic() - since >= token_lifetime() / 2:
-            return with_new_token(workload, self.jwt_generator)
-        return workload
+        if self._held_back.pop(key, None) is None:
+            return workload
+        # Airflow's patience with a queued task begins anew with each refresh, and so must the token's life.
+        return with_new_token(workload, self.jwt_generator)
 
     # While the server cannot be used
 

@@ -22,7 +22,7 @@ from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.airflow_api import Workload, WorkloadKey
 from airflow_dispatch_provider.bridge.task_instances import reschedule_queued, stored
 from airflow_dispatch_provider.bridge.version_compat import warn_if_untested
-from airflow_dispatch_provider.bridge.workload import token_lifetime, with_new_token
+from airflow_dispatch_provider.bridge.workload import token_lifetime, with_fresh_token
 from airflow_dispatch_provider.engines.holding_back import HoldsBack
 from airflow_dispatch_provider.engines.kubernetes import pod_log
 from airflow_dispatch_provider.engines.kubernetes.checks import kubernetes_doubts, kubernetes_problems
@@ -109,13 +109,16 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
             factory,
             policy,
             database,
-            lambda it: with_new_token(it, self.jwt_generator),
+            self._renewed,
         )
         self._controller.start()
 
     @cached_property
     def _cluster(self) -> Cluster:
         return Cluster(self.conf)
+
+    def _renewed(self, workload: Workload) -> Workload:
+        return with_fresh_token(workload, self.jwt_generator, FRESH)
 
     def _policy(self, limit: int, watched: tuple[str | None, ...]) -> Policy:
         config: Any = self.kube_config
@@ -290,7 +293,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
             self._controller.look_up_again(report)
         elif self._controller:
             self._tell(flight, PUT_BACK, reason)
-            self._controller.put_back(flight.key)
+            self._controller.put_back(report)
 
     def _launches(self, flight: Flight) -> Launches:
         return Launches(
@@ -307,7 +310,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         pause = delay(flight.launches - 1)
         flight.land()
         if self._controller:
-            job = Job(flight.key, flight.workload, minted=-math.inf)
+            job = Job(flight.key, flight.workload)
             self._controller.submit([job], after=pause)
 
     # What the database is asked, on a thread of its own
@@ -317,9 +320,11 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         found = stored(ids.values())
         return {key: found[ti_id] for key, ti_id in ids.items() if ti_id in found}
 
-    def _put_back(self, keys: Sequence[WorkloadKey]) -> None:
+    def _put_back(self, keys: Sequence[WorkloadKey]) -> set[WorkloadKey]:
         job_id = None if self.job_id is None else int(self.job_id)
-        reschedule_queued(self._ids_of(keys).values(), time.time(), queued_by=job_id)
+        ids = self._ids_of(keys)
+        done = reschedule_queued(ids.values(), time.time(), queued_by=job_id)
+        return {key for key, ti_id in ids.items() if ti_id in done}
 
     def _ids_of(self, keys: Sequence[WorkloadKey]) -> dict[WorkloadKey, UUID]:
         return {key: flight.ti_id for key in keys if (flight := self._flights.get(key))}

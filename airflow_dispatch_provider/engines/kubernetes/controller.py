@@ -90,7 +90,7 @@ class Controller:
     ) -> None:
         """
         :param name: of the cluster, for the log and for threads
-        :param renew: gives a workload a new token
+        :param renew: see ``Creator``
         """
         self.name = name
         self._api, self._policy = api, policy
@@ -226,9 +226,9 @@ class Controller:
         """Report it once more, with what the database has then."""
         self._soon(lambda: self._ends.put_again(ended))
 
-    def put_back(self, key: WorkloadKey) -> None:
+    def put_back(self, ended: Ended) -> None:
         """Have Airflow schedule it again; reported as ``PutBack``."""
-        self._soon(lambda: self._ends.put_back(key))
+        self._soon(lambda: self._ends.put_back(ended))
 
     def stop(self, timeout: float) -> list[Job]:
         """Clean up completed pods, for at most ``timeout`` seconds, and end the thread; returns what was not sent."""

@@ -72,7 +72,7 @@ class Creator:
             the task that names it
         :param launch_retries: how often a job that is in trouble alone is tried again before it fails
         :param home: see ``Witness``
-        :param renew: gives a workload a new token
+        :param renew: gives a workload a new token where its own is not fresh
         """
         self._api, self._outbox, self._factory, self._tracker = api, outbox, factory, tracker
         self._report, self._lanes, self._limit, self._own = report, lanes, limit, own

@@ -40,8 +40,8 @@ class Database:
     stored: Callable[[Sequence[WorkloadKey]], Rows]
     """Look up the rows of these tasks."""
 
-    put_back: Callable[[Sequence[WorkloadKey]], None]
-    """Has those scheduled again, in place, that are queued by this scheduler."""
+    put_back: Callable[[Sequence[WorkloadKey]], Collection[WorkloadKey]]
+    """Has those scheduled again, in place, that are queued by this scheduler; returns them."""
 
 
 class Ends:
@@ -59,7 +59,7 @@ class Ends:
         """
         self._database, self._report, self._has_started = database, report, has_started
         self._waiting: list[Ended] = []
-        self._to_put_back: list[WorkloadKey] = []
+        self._to_put_back: list[Ended] = []
         self._work = asyncio.Event()
         self._busy = False
         self._thread: ThreadPoolExecutor | None = None
@@ -78,9 +78,9 @@ class Ends:
         """Its row is looked up once more, a while later."""
         asyncio.get_running_loop().call_later(PAUSE, self.put, ended)
 
-    def put_back(self, key: WorkloadKey) -> None:
-        """Reports ``PutBack`` when that is done."""
-        self._to_put_back.append(key)
+    def put_back(self, ended: Ended) -> None:
+        """Reports ``PutBack`` when that is done, and the end once more where the task is not queued any more."""
+        self._to_put_back.append(ended)
         self._work.set()
 
     async def run(self) -> None:
@@ -122,11 +122,16 @@ class Ends:
                 self._report(replace(ended, row=rows.get(ended.key)))
 
     async def _give_back(self) -> None:
-        keys, self._to_put_back = self._to_put_back, []
-        if keys:
-            await self._until_done("put back", lambda: self._database.put_back(keys), keys)
-            for key in keys:
-                self._report(PutBack(key))
+        ends, self._to_put_back = self._to_put_back, []
+        if not ends:
+            return
+        keys = [ended.key for ended in ends]
+        done = await self._until_done("put back", lambda: self._database.put_back(keys), keys)
+        for ended in ends:
+            if ended.key in done:
+                self._report(PutBack(ended.key))
+            else:
+                self.put_again(ended)
 
     async def _until_done(self, what: str, call: Callable[[], T], keys: Sequence[WorkloadKey]) -> T:
         while True:

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -40,8 +40,8 @@ class Job:
     troubles: int = 0
     """All troubles of its own, for the growing delays."""
 
-    minted: float = field(default_factory=time.monotonic)
-    """When its token was made, at the latest (monotonic seconds)."""
+    minted: float = -math.inf
+    """When its token was made (monotonic seconds); nobody knows how long it was on its way here."""
 
     @property
     def pod(self) -> PodName:

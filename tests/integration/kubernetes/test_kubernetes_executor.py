@@ -61,9 +61,12 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Stored]:
 def put_back(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Ids of the task instances that were scheduled again in place."""
     ids: list[Any] = []
-    monkeypatch.setattr(
-        kubernetes_executor, "reschedule_queued", lambda given, before, queued_by: ids.extend(given)
-    )
+
+    def reschedule(given: Any, before: float, queued_by: int | None) -> set[Any]:
+        ids.extend(given)
+        return {*ids}
+
+    monkeypatch.setattr(kubernetes_executor, "reschedule_queued", reschedule)
     return ids
 
 

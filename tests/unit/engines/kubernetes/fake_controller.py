@@ -82,8 +82,8 @@ class FakeController:
     def look_up_again(self, ended: Ended) -> None:
         self.looked_up_again.append(ended)
 
-    def put_back(self, key: Any) -> None:
-        self.put_back_keys.append(key)
+    def put_back(self, ended: Ended) -> None:
+        self.put_back_keys.append(ended.key)
 
     def tidy(self, living: set[str]) -> None:
         self.tidied.append(living)

@@ -465,7 +465,7 @@ def test_another_try_has_a_token_of_its_own_and_keeps_the_name():
         job.minted -= 60
         setting.api.rules.clear()
         await setting.created("a")
-        assert job.workload == "a renewed"
+        assert job.workload == "a renewed renewed"
 
     assert running(test).reports[-1] == Created("a", named("pod-1"))
 

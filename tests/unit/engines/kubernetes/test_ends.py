@@ -42,12 +42,14 @@ class Database:
             raise ConnectionError("the database is away")
         return {key: ROW for key in keys if key != "unknown"}
 
-    def put_back(self, keys: Sequence[Any]) -> None:
+    def put_back(self, keys: Sequence[Any]) -> set[Any]:
         assert threading.current_thread() is not threading.main_thread()
         if self.away:
             self.away -= 1
             raise ConnectionError("the database is away")
-        self.scheduled += keys
+        done = {key for key in keys if key != "began"}
+        self.scheduled += sorted(done)
+        return done
 
     @property
     def calls(self) -> ends.Database:
@@ -141,12 +143,23 @@ def test_what_is_put_back_is_reported_when_the_database_has_it(monkeypatch: pyte
 
     async def test(tested: Ends, database: Database) -> None:
         database.away = 2
-        tested.put_back("a")
-        tested.put_back("b")
+        tested.put_back(ended("a"))
+        tested.put_back(ended("b"))
 
     reports, database = running(test)
     assert reports == [PutBack("a"), PutBack("b")]
     assert database.scheduled == ["a", "b"]
+
+
+def test_one_that_has_begun_meanwhile_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its slot must not be freed as that of one that is scheduled again."""
+    monkeypatch.setattr(ends, "PAUSE", 0.01)
+
+    async def test(tested: Ends, database: Database) -> None:
+        tested.put_back(ended("began"))
+        await until(lambda: database.asked)
+
+    assert [(report.key, report.row) for report in running(test)[0]] == [("began", ROW)]
 
 
 def test_an_end_that_is_put_again_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:

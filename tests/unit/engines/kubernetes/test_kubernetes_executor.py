@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
+import jwt
 import pytest
 from airflow.utils.state import TaskInstanceState
 
+from airflow_dispatch_provider.bridge import workload
 from airflow_dispatch_provider.bridge.task_instances import Stored
 from airflow_dispatch_provider.engines.kubernetes.model import (
     Created,
@@ -283,3 +286,16 @@ def test_an_executor_that_was_not_started_says_so_quietly(make_executor):
     assert executor.health() is executor.no_room() is None
     executor.heartbeat()
     executor.end()
+
+
+@pytest.mark.parametrize(
+    ("made", "renewed"), [(0.0, False), (20.0, False), (60.0, True), (-600.0, True), (None, True)]
+)
+def test_a_pod_gets_a_token_that_is_good_for_as_long_as_airflow_waits(executor, monkeypatch, made, renewed):
+    """However long the task was on its way: its token itself says when it was made."""
+    claims = {} if made is None else {"iat": time.time() - made}
+    token = jwt.encode(claims, "s" * 64, algorithm="HS512")
+    monkeypatch.setattr(type(executor), "jwt_generator", None)
+    monkeypatch.setattr(workload, "with_new_token", lambda task, generator: "renewed")
+    task = make_task().model_copy(update={"token": token})
+    assert (executor._renewed(task) == "renewed") is renewed
