@@ -14,9 +14,7 @@ from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from kubernetes.client import models as k8s
 
 from airflow_dispatch_provider.executors.kubernetes import pod_template
-from airflow_dispatch_provider.executors.kubernetes.manifest import InvalidTask
 from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_4_PLUS
-from tests.known_places import SECRET, TEXTS
 
 from .building import (
     OVERRIDES,
@@ -352,35 +350,6 @@ def test_no_value_of_a_template_is_quoted(tmp_path, text):
     with pytest.raises(pod_template.TemplateError) as raised:
         pod_template.Templates().get(path)
     assert "hunter2" not in "".join(traceback.format_exception(raised.value))
-
-
-class _Raising(dict):
-    """An ``executor_config`` of which nothing can be read."""
-
-    def get(self, key, default=None):
-        raise ValueError(dict.get(self, "text"))
-
-
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("where", ["executor_config", "pod_override", "pod"])
-def test_no_secret_of_a_known_place_is_quoted(where, text, monkeypatch):
-    """What the client, or an object of the user's, says is part of the task's failure, which everybody may read."""
-
-    def fail(*args, **kwargs):
-        raise ValueError(text)
-
-    workload = task(base(image="x"))
-    if where == "executor_config":
-        workload = task(executor_config=_Raising(text=text))
-    elif where == "pod_override":
-        monkeypatch.setattr(PodGenerator, "reconcile_pods", fail)
-    else:
-        monkeypatch.setattr("airflow_dispatch_provider.executors.kubernetes.manifest.Prototype", fail)
-    pods = factory(kube_config())
-    with pytest.raises(InvalidTask, match="ValueError: ") as raised:
-        pods.build(workload, key_of(workload))
-    assert SECRET not in str(raised.value)
-    assert "***" in str(raised.value)
 
 
 @pytest.mark.parametrize(("make", "words"), [(os.mkfifo, "is a named pipe"), (os.mkdir, "is a folder")])
