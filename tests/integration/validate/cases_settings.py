@@ -422,6 +422,14 @@ EXECUTORS = [
         remedy=f"Put {ROUTER} first.",
     ),
     executor(
+        "another executor before the router",
+        f"LocalExecutor,{ROUTER}",
+        "has 'LocalExecutor' before the router",
+        f"{ROUTER},LocalExecutor",
+        remedy=f"Put '{ROUTER}' first.",
+        severity="warning",
+    ),
+    executor(
         "not the router",
         "LocalExecutor",
         "nothing of [dispatch] is in use",
