@@ -17,7 +17,7 @@ from airflow.configuration import AIRFLOW_HOME, expand_env_var
 from airflow.configuration import conf as airflow_conf
 from airflow.exceptions import AirflowConfigException
 from airflow.providers_manager import ProvidersManager
-from psutil import Process
+from psutil import Process, wait_procs
 
 from airflow_dispatch_provider.bridge.users_code import bounded
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
@@ -173,14 +173,20 @@ class RunOnce:
         except InterpolationError:
             raise
         except Exception as error:
-            for left in {*Process().children()} - before if isinstance(error, TookTooLong) else ():
-                left.kill()
+            if isinstance(error, TookTooLong):
+                _end({*Process().children()} - before)
             what = error.found if isinstance(error, TookTooLong) else f"failed ({kind_of(error)})"
             return NotGiven(f"The command or secret for [{section}] {key} {what}.")
 
     def forget_failures(self) -> None:
         """Run commands, and ask the secrets backend, once more for what they have not given yet."""
         self._found = {key: found for key, found in self._found.items() if isinstance(found, str)}
+
+
+def _end(processes: Collection[Process]) -> None:
+    for process in processes:
+        process.kill()
+    wait_procs(processes, timeout=1.0)
 
 
 def _may_be_command(section: str, key: str) -> bool:

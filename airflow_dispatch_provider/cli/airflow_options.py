@@ -47,9 +47,8 @@ def installed_target() -> Target:
         for spelling in _spellings(name.lower(), option.get("sensitive", False))
     }
     moved = {_key(change): _destination(change) for change in CONFIGS_CHANGES if _moves(change)}
-    resets = {_key(change): str(change.new_default) for change in CONFIGS_CHANGES if change.default_change}
     undescribed = _UNDESCRIBED | _still_read()
-    return Target(__version__, options, moved, resets, _outdated(), undescribed, not_used())
+    return Target(__version__, options, moved, _outdated(), undescribed, not_used())
 
 
 def missing(paths: Iterable[str]) -> frozenset[str]:

@@ -30,9 +30,8 @@ def run(args: Namespace) -> int:
     environ = {} if args.ignore_environment else os.environ
     old = read_old(options, environ, source, args.executor)
     target = installed_target()
-    in_use = source is not None and Path(source).resolve() == Path(AIRFLOW_CONFIG).resolve()
     scan = _scan(args.dags)
-    report = make_report(old, scan, target, missing(class_paths(old.options)), in_use)
+    report = make_report(old, scan, target, missing(class_paths(old.options)))
     if args.output in output.STRUCTURED:
         output.show_object(report.data(), args.output)
     else:

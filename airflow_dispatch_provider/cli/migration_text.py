@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from shlex import quote
 
 from airflow_dispatch_provider.cli.output import wrapped
 from airflow_dispatch_provider.migration.destinations import Destination
@@ -25,7 +24,7 @@ def render(report: Report) -> str:
     parts += _part("What changes", map(_item, report.changes))
     parts += _part("What the configuration does not tell", map(_item, report.unknown))
     parts += _part(f"Options to change for Airflow {report.airflow}", _options(report.options))
-    if report.scanned is not None:
+    if report.scanned is not None and not report.ready:
         parts += _part("Dags", _dags(report))
     parts += _part("Then", _steps(report))
     return "\n\n".join(parts)
@@ -53,19 +52,11 @@ def _read(report: Report) -> str:
 
 
 def _ready(report: Report) -> str:
-    if report.behind is not None:
-        return _paragraph(
-            f"[core] executor names the router behind {report.behind}, so that is the default executor, and the"
-            " router gets no task by its queue. Put the router first."
-        )
-    beside = ""
-    if report.beside:
-        names = ", ".join(report.beside)
-        beside = (
-            f" Beside it stand {names}, which only executor= in a Dag leads to; they can become backends."
-        )
     nothing = "" if _has_lines(report) else ": nothing has to be put into airflow.cfg"
-    return _paragraph(f"The router is configured already{nothing}.{beside}")
+    return _paragraph(
+        f"The router is configured already{nothing}. `airflow dispatch validate` checks it, and `airflow dispatch"
+        " explain --queue QUEUE` says where a queue leads."
+    )
 
 
 def _has_lines(report: Report) -> bool:
@@ -124,9 +115,7 @@ def _dags(report: Report) -> Iterator[str]:
 def _destination(found: Destination) -> str:
     given = (("queue", found.queue), ("executor", found.executor))
     said = ", ".join(f'{name}="{value}"' for name, value in given if value is not None)
-    goes = (
-        f"goes to {found.goes_to} by route {found.route}" if found.goes_to else "goes where its queue leads"
-    )
+    goes = f"goes to {found.goes_to} by route {found.route}"
     same = found.ran_on == found.goes_to
     ran = "" if same else f"; ran on {found.ran_on or 'no executor: none of that name is configured'}"
     places = ", ".join(found.places[:_PLACES])
@@ -138,12 +127,12 @@ def _destination(found: Destination) -> str:
 def _steps(report: Report) -> Iterator[str]:
     steps = (
         _install(report) * (not report.ready),
-        _update(report) * (report.source is not None and _has_lines(report)),
-        "Put in the lines, and change the options, as said above; `config update` may have moved some of them."
-        * _has_lines(report),
+        "Put in the lines, and change the options, as said above." * _has_lines(report),
         "With [dispatch]: `airflow dispatch validate`, and `airflow dispatch explain --queue QUEUE` for each queue."
         * (not report.ready),
-        "`airflow config lint` shows what is left of other options.",
+        "`airflow config lint` names what is left: options with a new default, the executor among them. Do not run"
+        " `airflow config update --fix`: it breaks values of several lines, and replaces the executor with"
+        " --all-recommendations." * _has_lines(report),
         "Restart the scheduler, the API server and the other components with the new configuration."
         * _has_lines(report),
     )
@@ -156,21 +145,6 @@ def _install(report: Report) -> str:
     return (
         "Install this package on every component, and the providers that its backends need:\n"
         f"`pip install {' '.join(report.providers)}`"
-    )
-
-
-def _update(report: Report) -> str:
-    """Its command takes no file: for another one than that in use, a variable has to name a copy."""
-    breaks = ", ".join(report.update_breaks)
-    join = f" It breaks values of several lines: write {breaks} on one line first." if breaks else ""
-    update = f"airflow config update --all-recommendations --ignore-option {','.join(report.update_ignores)}"
-    about = f"Options that are not about executors. The command shows what it would do, and does it with --fix.{join}"
-    if report.in_use:
-        return f"{about}\n`{update}`\n`{update} --fix`"
-    copy = f"cp {quote(report.source or '')} airflow.new.cfg"
-    update = f'AIRFLOW_CONFIG="$PWD/airflow.new.cfg" {update}'
-    return (
-        f"{about} It works on the airflow.cfg in use, so name a copy:\n`{copy}`\n`{update}`\n`{update} --fix`"
     )
 
 

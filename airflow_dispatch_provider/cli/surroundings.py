@@ -26,6 +26,8 @@ from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.problems import show
 
+_OURS = "airflow_dispatch_provider"
+
 _ROUTERS_OWN = ("backends", "config_file")
 """Either of them says that a router is meant."""
 
@@ -123,9 +125,21 @@ def _teams_are_used() -> Iterator[Problem]:
 
 def _router_is_used() -> Iterator[Problem]:
     text = text_of("core", "executor")
-    if AIRFLOW_V_3_2_PLUS and not is_router_configured(text):
+    if is_router_configured(text):
+        yield from _router_is_first()
+    elif AIRFLOW_V_3_2_PLUS:
         found = f"found {text!r}: nothing of [dispatch] is in use."
         yield Problem(PLACE, found, f"Set it to {ROUTERS[0]!r}.")
+
+
+def _router_is_first() -> Iterator[Problem]:
+    """Airflow takes the first executor for tasks that name none."""
+    first = next((entry for entry in entries(text_of("core", "executor")) if entry.team is None), None)
+    if first and not first.path.startswith(f"{_OURS}.") and not is_router_configured(first.text):
+        found = (
+            f"has {first.path!r} before the router: it gets the tasks of every queue, and the router none."
+        )
+        yield Problem(PLACE, found, f"Put {ROUTERS[0]!r} first.")
 
 
 def slots_fit(settings: Settings) -> Iterator[Problem]:

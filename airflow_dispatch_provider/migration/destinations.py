@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.migration.executors import OURS, Kind
 from airflow_dispatch_provider.migration.ini import dispatch_options
 from airflow_dispatch_provider.migration.old import OldConfig
@@ -33,12 +32,12 @@ class Destination:
     executor: str | None
     places: tuple[str, ...]
     ran_on: str | None
-    """The backend that stands for where they ran; None: that executor is not configured, or not known here."""
+    """The backend that stands for where they ran; None: that executor is not configured."""
 
-    goes_to: str | None
-    """The backend that they go to as the Dags are; None: not known here."""
+    goes_to: str
+    """The backend that they go to as the Dags are."""
 
-    route: str | None
+    route: str
     do: str
     """In words; ``nothing`` where it goes where it went."""
 
@@ -59,15 +58,6 @@ def settings_of(section: Section) -> Settings:
     return SettingsSource(OptionReader(options), lambda: options).load()
 
 
-def settings_there(old: OldConfig) -> Settings | None:
-    """Of the router that is configured already; None where its ``[dispatch]`` cannot be read here."""
-    options = {option.name: option.value for option in old.options.values() if option.section == "dispatch"}
-    try:
-        return SettingsSource(OptionReader(options), lambda: options).load()
-    except DispatchConfigError:
-        return None
-
-
 def destinations(plan: Plan, old: OldConfig, uses: Sequence[Use]) -> tuple[Destination, ...]:
     """One for each pair of queue and executor, executors last."""
     settings = settings_of(plan.main)
@@ -76,24 +66,6 @@ def destinations(plan: Plan, old: OldConfig, uses: Sequence[Use]) -> tuple[Desti
         _destination(queue, executor, places, table, plan.main, old)
         for (queue, executor), places in grouped(uses).items()
     )
-
-
-def destinations_there(settings: Settings | None, uses: Sequence[Use]) -> tuple[Destination, ...]:
-    """The same where the router is configured already.
-
-    :param settings: None: its configuration cannot be read here
-    """
-    table = None if settings is None else RouteTable(settings.routes, settings.default)
-    found = []
-    for (queue, executor), places in grouped(uses).items():
-        backend = route = None
-        do = NOTHING if executor is None else _remove(executor)
-        if table is not None and queue is not None:
-            backend, route = _routed(table, queue)
-        elif executor is None:
-            do = f"ask `airflow dispatch explain --queue {queue}`"
-        found.append(Destination(queue, executor, tuple(places), backend, backend, route, do))
-    return tuple(found)
 
 
 def _routed(table: RouteTable, queue: str) -> tuple[str, str]:

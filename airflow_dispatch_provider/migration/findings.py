@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that the target Airflow does not read as they are set: those that ``airflow config update`` does not put
-right, and those that it puts wrong."""
+"""Options that the target Airflow does not read as they are set: those that the rules of ``airflow config lint`` name,
+and those that they do not know."""
 
 from __future__ import annotations
 
@@ -69,10 +69,7 @@ class Target:
     ``_secret``."""
 
     moves: Mapping[Key, Key | None]
-    """Where ``airflow config update`` moves an option; None: it removes it."""
-
-    resets: Mapping[Key, str]
-    """Options that ``airflow config update`` sets to this default."""
+    """Where ``airflow config lint`` moves an option; None: it is gone."""
 
     outdated: Mapping[Key, Set[str]]
     """Values that ``airflow config lint`` wants removed, by option."""
@@ -118,8 +115,8 @@ def findings(options: Options, target: Target, missing: Set[str]) -> tuple[Findi
 
     :param missing: those of ``class_paths`` that the target cannot import
     """
-    found = (_finding(option, options, target, missing) for option in options.values())
-    return tuple(dict.fromkeys(finding for finding in found if finding is not None))
+    found = (each for option in options.values() for each in _findings(option, options, target, missing))
+    return tuple(dict.fromkeys(found))
 
 
 def queued_timeout(options: Options, target: Target) -> str | None:
@@ -150,38 +147,6 @@ def class_paths(options: Options) -> frozenset[str]:
     return frozenset(path for option in options.values() for path in _paths(option))
 
 
-def not_for_update(options: Options, target: Target) -> tuple[str, ...]:
-    """The options of the file that ``airflow config update`` has to leave alone, as it wants them to be given: up to
-    Airflow 3.3.0 with their sections, later without."""
-    in_file = [option for option in options.values() if option.variable is None]
-    keys = {option.key for option in in_file if _is_reset(option, target) or _badly_moved(option.key, target)}
-    keys.add(("core", "executor"))
-    return tuple(sorted({f"{section}.{name}" for section, name in keys} | {name for _, name in keys}))
-
-
-def over_several_lines(options: Options) -> tuple[str, ...]:
-    """The options of the file that ``airflow config update --fix`` writes so that the file cannot be read again."""
-    return tuple(
-        option.label
-        for option in options.values()
-        if option.variable is None and "\n" in option.value.strip()
-    )
-
-
-def _is_reset(option: Option, target: Target) -> bool:
-    """Whether it would lose its value, though that is meant, or has a new one."""
-    default = target.resets.get(option.key)
-    moved = option.value in _NEW_PATHS and option.value in target.outdated.get(option.key, ())
-    return moved or (default is not None and option.value != default)
-
-
-def _badly_moved(key: Key, target: Target) -> bool:
-    if key not in target.moves or target.moves[key] is None:
-        return False
-    to = target.destination(key)
-    return to == TIMEOUT or to != target.moves[key]
-
-
 def _number(option: Option) -> float:
     try:
         return float(option.value.partition("#")[0])
@@ -193,20 +158,26 @@ def _is_timeout(option: Option, target: Target) -> bool:
     return option.key != TIMEOUT and target.destination(today(option)) == TIMEOUT
 
 
-def _finding(option: Option, options: Options, target: Target, missing: Set[str]) -> Finding | None:
+def _findings(option: Option, options: Options, target: Target, missing: Set[str]) -> Iterator[Finding]:
+    name, value = _name(option, options, target), _value(option, target, missing)
+    if name is not None and not (value is not None and value.do == "remove"):
+        yield name
+    if value is not None and (name is None or name.do == "rename" or value.do == "remove"):
+        yield value
+
+
+def _name(option: Option, options: Options, target: Target) -> Finding | None:
     section = option.section
     if section not in target.sections and (section in _GONE_SECTIONS or _describes_pods(section)):
         why = POD_TEMPLATE if _describes_pods(section) else f"Airflow {target.version} reads nothing of it"
         return Finding(f"[{section}]", "remove", None, why)
     key = today(option)
     if key in target.moves and key not in target.options:
-        return _moved(option, options, target) or _value(option, target, missing)
+        return _moved(option, options, target)
     if section == "kubernetes":
         known = key[0] in target.sections
         return _renamed(option, key if key in target.options else None, options, target) if known else None
-    if _unknown(option, target):
-        return _renamed(option, _elsewhere(key, target), options, target)
-    return _value(option, target, missing)
+    return _renamed(option, _elsewhere(key, target), options, target) if _unknown(option, target) else None
 
 
 def _describes_pods(section: str) -> bool:
@@ -214,13 +185,11 @@ def _describes_pods(section: str) -> bool:
 
 
 def _moved(option: Option, options: Options, target: Target) -> Finding | None:
-    key = today(option)
-    to = target.destination(key)
+    to = target.destination(today(option))
     if to == TIMEOUT:
         return _timeout(option, options, target)
-    updated = option.variable is None and option.key == key and not _badly_moved(key, target)
-    if updated or (to is not None and to not in target.options):
-        return None
+    if to is not None and to not in target.options:
+        return None  # see ``not_judged``
     return _renamed(option, to, options, target)
 
 

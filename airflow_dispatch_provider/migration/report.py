@@ -10,9 +10,7 @@ from typing import Any
 from airflow_dispatch_provider.migration.destinations import (
     Destination,
     destinations,
-    destinations_there,
     names_to_keep,
-    settings_there,
 )
 from airflow_dispatch_provider.migration.executors import Kind
 from airflow_dispatch_provider.migration.facts import changes, slots_words, unknowns
@@ -21,9 +19,7 @@ from airflow_dispatch_provider.migration.findings import (
     Finding,
     Target,
     findings,
-    not_for_update,
     not_judged,
-    over_several_lines,
     queued_timeout,
 )
 from airflow_dispatch_provider.migration.ini import configuration, core_lines, timeout_lines
@@ -61,14 +57,8 @@ class Report:
     """Value by option, of those that the answer rests on."""
 
     source: str | None
-    in_use: bool
-    """Whether that file is the one that Airflow itself reads here."""
-
     ready: bool
-    """The router is configured already: nothing is to be done."""
-
-    beside: tuple[str, ...]
-    """Executors that stand beside that router."""
+    """The router is configured already: nothing is to be done but for the options."""
 
     configuration: str | None
     """Lines for airflow.cfg; None where there is nothing to put in."""
@@ -88,19 +78,10 @@ class Report:
     by_name_lacks: tuple[str, ...]
     """Values of ``executor=`` in Dags that have to be changed even with that."""
 
-    behind: str | None
-    """The executor that stands before the router, which then is not the default one."""
-
     changes: tuple[str, ...]
     unknown: tuple[str, ...]
     options: tuple[Finding, ...]
     """Options to rename, to remove, or whose value to change."""
-
-    update_ignores: tuple[str, ...]
-    """Options that ``airflow config update`` has to leave alone."""
-
-    update_breaks: tuple[str, ...]
-    """Options whose lines have to become one before it, since it writes a file that cannot be read otherwise."""
 
     scanned: str | None
     """The places searched for Dags, in words; None: none was."""
@@ -115,13 +96,10 @@ class Report:
         return asdict(self)
 
 
-def make_report(
-    old: OldConfig, scan: Scan | None, target: Target, missing: Set[str], in_use: bool = True
-) -> Report:
+def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[str]) -> Report:
     """
     :param scan: None: Dags were not looked at
     :param missing: import paths in values which the target does not have
-    :param in_use: whether ``old`` was read from the file that Airflow itself reads here
     """
     uses = () if scan is None else scan.uses
     ready = any(entry.is_router for entry in old.entries)
@@ -134,35 +112,21 @@ def make_report(
         airflow=target.version,
         read=_read(old),
         source=old.source,
-        in_use=in_use,
         ready=ready,
-        beside=tuple(entry.path for entry in old.entries if ready and not entry.is_router),
         configuration="\n\n".join(lines) or None,
         slots=None if ready else slots_words(old),
         variables=_variables(old, ready, timeout),
         one_line=None if ready or plan.one_line is None else core_lines(plan.one_line, plan.parallelism),
         by_name=None if ready else _by_name(plan, scan),
         by_name_lacks=() if ready else _without_name(plan, scan),
-        behind=None if not ready or old.entries[0].is_router else old.entries[0].path,
         changes=() if ready else changes(old, plan, scan, target.not_used),
         unknown=(*(() if ready else unknowns(old, plan, scan)), *not_judged(old.options, target)),
         options=findings(old.options, target, missing),
-        update_ignores=not_for_update(old.options, target),
-        update_breaks=over_several_lines(old.options),
         scanned=None if scan is None else scan.source,
-        dags=_destinations(old, plan, scan, ready),
+        dags=() if ready or scan is None else destinations(plan, old, scan.uses),
         unread=() if scan is None else scan.unread,
         providers=_providers(plan),
     )
-
-
-def _destinations(old: OldConfig, plan: Plan, scan: Scan | None, ready: bool) -> tuple[Destination, ...]:
-    if scan is None:
-        return ()
-    own = any(option.section == "dispatch" for option in old.options.values())
-    if ready and (own or Kind.ROUTER in old.kinds):
-        return destinations_there(settings_there(old), scan.uses)
-    return destinations(plan, old, scan.uses)
 
 
 def _read(old: OldConfig) -> dict[str, str]:

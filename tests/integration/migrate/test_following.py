@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from argparse import Namespace
 from collections.abc import Callable
@@ -64,44 +63,30 @@ def lint(use: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> Lint
     return run_lint
 
 
-def updated(text: str, ignored: list[str], use: Callable[[str], Path]) -> ConfigParser:
-    """An airflow.cfg after ``airflow config update --fix --all-recommendations --ignore-option ...``."""
-    if "airflow.providers.amazon.aws.secrets" in f"{text}{os.environ.get('AIRFLOW__SECRETS__BACKEND')}":
-        pytest.skip("the secrets backend is not installed")
-    path = use(re.sub(r"\n[ \t]+(?=\S)", " ", text))
-    config_command.update_config(
-        Namespace(**NO_ARGUMENTS, ignore_option=ignored, fix=True, all_recommendations=True)
-    )
-    parser = ConfigParser(interpolation=None)
-    parser.read_string(path.read_text())
-    return parser
-
-
-def change(parser: ConfigParser, finding: dict[str, Any], target: Target) -> None:
+def change(parser: ConfigParser, finding: dict[str, Any]) -> None:
     """Do in the file what is said of one of its options."""
     section, name = key_of(finding["option"])
     if not name:
         parser.remove_section(section)
-        return
-    if not parser.has_option(section, name):
-        section, name = target.moves.get((section, name)) or ("", "")
-    if not parser.has_option(section, name):
-        return  # a default, which the update turned into a comment
-    value = parser[section].pop(name)
-    if finding["do"] == "rename":
-        section, name = key_of(finding["to"])
     elif finding["do"] == "change":
-        value = finding["to"]
+        parser[section][name] = finding["to"]
     else:
-        return
-    if not parser.has_section(section):
-        parser.add_section(section)
-    parser[section][name] = value
+        value = parser[section].pop(name)
+        if finding["do"] == "rename":
+            put_in(parser, "[{}]\n{} = {}".format(*key_of(finding["to"]), value.replace("\n", "\n  ")))
 
 
 def key_of(label: str) -> tuple[str, str]:
     section, _, name = label.partition("]")
     return section.removeprefix("["), name.strip()
+
+
+def drop_empty(parser: ConfigParser) -> None:
+    """An empty value is none, but not for the linter."""
+    for section in parser.sections():
+        for name, value in [*parser[section].items()]:
+            if not value.strip():
+                parser.remove_option(section, name)
 
 
 def put_in(parser: ConfigParser, lines: str | None) -> None:
@@ -132,37 +117,22 @@ def follow_in_environment(found: dict[str, Any], case: Path, monkeypatch: pytest
 def test_nothing_is_left_for_the_linter(
     case: Path,
     run: Run,
-    use: Callable[[str], Path],
     lint: Lint,
-    target: Target,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After ``config update`` as it is printed, the changes by hand, and the new lines."""
+    """After the changes that are listed, and the new lines."""
     found = run("migrate", *arguments(case), "--output", "json").json
     parser = ConfigParser(interpolation=None)
     if (case / "airflow.cfg").exists():
-        text = (case / "airflow.cfg").read_text(encoding="utf-8-sig")
-        parser = updated(text, found["update_ignores"], use)
-    for finding in found["options"]:
+        parser.read_string((case / "airflow.cfg").read_text(encoding="utf-8-sig"))
+        drop_empty(parser)
+    for finding in sorted(found["options"], key=lambda finding: finding["do"]):
         if finding["option"].startswith("["):
-            change(parser, finding, target)
+            change(parser, finding)
     put_in(parser, found["configuration"])
     follow_in_environment(found, case, monkeypatch)
     assert lint(text_of(parser, tmp_path)) == []
-
-
-def test_the_executor_outlives_the_update(case: Path, run: Run, use: Callable[[str], Path]) -> None:
-    """``config update`` with every recommendation would put its default in place of it."""
-    found = run("migrate", *arguments(case), "--output", "json").json
-    text = (case / "airflow.cfg").read_text(encoding="utf-8-sig") if found["source"] else ""
-    before = ConfigParser(interpolation=None)
-    before.read_string(text)
-    if not before.has_option("core", "executor"):
-        pytest.skip("the file has no executor")
-    after = updated(text, found["update_ignores"], use)
-    found_executor = after.get("core", "executor", fallback="LocalExecutor")
-    assert found_executor.split() == before["core"]["executor"].split()
 
 
 def test_nothing_is_proposed_that_does_not_exist(case: Path, run: Run, target: Target) -> None:

@@ -9,30 +9,10 @@ from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, 
 
 from .harness import LOCAL, ROUTER, Case, airflow_cfg, case
 
-QUEUE = "[dispatch] routes[0].queue"
 AB = f'{{"a": {LOCAL}, "b": {LOCAL}}}'
 BY_NAME = "airflow_dispatch_provider.executors.by_name"
 CELERY_KUBERNETES = "airflow_dispatch_provider.executors.celery_kubernetes_executor.CeleryKubernetesExecutor"
 AIRFLOW_LOCAL = "airflow.executors.local_executor.LocalExecutor"
-FILE = f"backends:\n  a: {LOCAL}\n  b: {LOCAL}\n"
-
-
-def queue(name: str, wrong: str, found: str, mended: str = "$1", **more: Any) -> Case:
-    """A pattern for queues."""
-    cfg = airflow_cfg(routes='[{"queue": "<>", "to": ["b"]}]')
-    return case(name, wrong, QUEUE, found, mended, cfg=cfg, **more)
-
-
-def queues(name: str, wrong: str, found: str) -> Case:
-    """A pattern that is to become a route for each."""
-    cfg = airflow_cfg(routes='[{"queue": "<>", "to": ["b"]}]')
-    mended = '$1", "to": ["b"]}, {"queue": "$2'
-    return case(name, wrong, QUEUE, found, mended, cfg=cfg)
-
-
-def dag_id(name: str, wrong: str, found: str, mended: str = "$1") -> Case:
-    cfg = airflow_cfg(routes='[{"queue": "q", "dag_id": "<>", "to": ["b"]}]')
-    return case(name, wrong, "[dispatch] routes[0].dag_id", found, mended, cfg=cfg)
 
 
 def option(name: str, wrong: str, found: str, mended: str = "$e", **more: Any) -> Case:
@@ -52,101 +32,6 @@ def backend(name: str, wrong: str, where: str, found: str, mended: str = "$e", r
     cfg = airflow_cfg(backends=f'{{"a": {LOCAL}, "b": {{<>}}}}')
     return case(name, wrong, f"[dispatch] backends.b{where}", found, mended, remedy, cfg=cfg)
 
-
-def file(name: str, wrong: str, where: str, found: str, mended: str = "$1", remedy: str = "") -> Case:
-    """Content of the routing file."""
-    cfg = airflow_cfg(backends="", routes=None, default=None, more="config_file = {home}/d.yaml")
-    return case(
-        name, wrong, f"{{home}}/d.yaml{where}", found, mended, remedy, cfg=cfg, files={"d.yaml": "<>"}
-    )
-
-
-PATTERNS = [
-    queue("bracket open", "gpu-[ab", "whose bracket is not closed"),
-    queue("bracket open, meant literally", "gpu-[ab", "whose bracket is not closed", "$2"),
-    queue("bracket empty", "gpu-[]", "whose bracket is not closed"),
-    queue("bracket of nothing but not", "gpu-[!]", "whose bracket is not closed"),
-    queue("range reversed", "gpu-[9-0]", "whose range 9-0 is empty"),
-    queue("braces of letters", "gpu-{a,b}", "whose alternatives are taken literally"),
-    queue("braces, meant literally", "gpu-{a,b}", "whose alternatives are taken literally", "$2"),
-    queues("braces of words", "gpu-{small,large}", "whose alternatives are taken literally"),
-    queues("alternatives of a regular expression", "^(gpu|cpu)$", "whose alternatives are taken literally"),
-    queue("regular expression", "^gpu-.*$", "which is a regular expression"),
-    queue("regular expression, meant literally", "^gpu-.*$", "which is a regular expression", "$2"),
-    queue("regular expression, begin only", "^gpu", "which is a regular expression"),
-    queue("regular expression, end only", "gpu$", "which is a regular expression"),
-    queue("regular expression of digits", "gpu_\\\\d+", "which is a regular expression"),
-    queue("regular expression of a repeated bracket", "gpu_[0-9]+", "which is a regular expression"),
-    queue("regular expression of a counted bracket", "gpu_[0-9]{2}", "which is a regular expression"),
-    queue("backslash before a star", "gpu\\\\*", "which is a regular expression", "$1"),
-    queue("template", "{{ queue }}", "in which nothing is filled in"),
-    queue("variable of a shell", "${QUEUE}", "in which nothing is filled in"),
-    queue("blank before", " gpu", "begins or ends with a blank"),
-    queue("blank after", "gpu* ", "begins or ends with a blank"),
-    queues("list", "gpu,cpu", "which is a list"),
-    queues("list with blanks", "gpu, cpu", "which is a list"),
-    queue("too long", "q" * 300, "longer than a name can be", "gpu", remedy="Write a shorter one."),
-    queue("dot before a star", "gpu-.*", "whose dot is a dot", severity="warning"),
-    queue("dot before a star, meant literally", "gpu-.*", "whose dot is a dot", "$2", severity="warning"),
-    queue("pattern of SQL", "gpu%%", "whose % is a percent sign", severity="warning"),
-    queue(
-        "pattern of SQL, meant literally",
-        "gpu%%",
-        "whose % is a percent sign",
-        "gpu[%%]",
-        remedy='"gpu[%]" for the sign',
-        severity="warning",
-    ),
-    case(
-        "percent sign in airflow.cfg",
-        "gpu%",
-        "[dispatch] routes",
-        "cannot be read (Interpolation",
-        "gpu[%%]",
-        "write %% for every %",
-        cfg=airflow_cfg(routes='[{"queue": "<>", "to": ["b"]}]'),
-    ),
-    queue("two stars", "gpu/**", "whose ** is no more than *", severity="warning"),
-    dag_id("dag_id with a blank", "my dag*", 'no dag_id has a " "', "$1"),
-    dag_id("dag_id with a slash", "team/*", 'no dag_id has a "/"', "$1"),
-    dag_id("dag_id as a regular expression", "^billing_.*", "which is a regular expression"),
-    case(
-        "route that never wins",
-        '{"queue": "gpu-*", "to": ["b"]}, {"queue": "gpu-a*", "to": ["a"]}',
-        "[dispatch] routes[1]",
-        "is never used: routes[0] comes first and matches everything",
-        '{"queue": "gpu-a*", "to": ["a"]}, {"queue": "gpu-*", "to": ["b"]}',
-        "Put it before routes[0].",
-        cfg=airflow_cfg(routes="[<>]"),
-    ),
-    case(
-        "route that never wins, among those of a Dag",
-        '{"queue": "*", "dag_id": "d*", "to": ["b"]}, {"queue": "g?", "dag_id": "dd", "to": ["a"]}',
-        "[dispatch] routes[1]",
-        "is never used: routes[0] comes first and matches everything",
-        '{"queue": "g?", "dag_id": "dd", "to": ["a"]}, {"queue": "*", "dag_id": "d*", "to": ["b"]}',
-        "Put it before routes[0].",
-        cfg=airflow_cfg(routes="[<>]"),
-    ),
-    case(
-        "two patterns that say the same",
-        '{"queue": "g*", "to": ["b"]}, {"queue": "g**", "to": ["a"]}',
-        "[dispatch] routes[1]",
-        "is never used",
-        '{"queue": "g*", "to": ["b", "a"]}',
-        "Merge the two",
-        cfg=airflow_cfg(routes="[<>]"),
-    ),
-    case(
-        "route twice",
-        '{"queue": "g", "to": ["b"]}, {"queue": "g", "to": ["a"]}',
-        "[dispatch] routes[1]",
-        "has the same queue and dag_id",
-        '{"queue": "g", "to": ["b"]}',
-        "remove one",
-        cfg=airflow_cfg(routes="[<>]"),
-    ),
-]
 
 OPTIONS = [
     *(
@@ -423,121 +308,6 @@ BACKENDS = [
     ),
 ]
 
-FILES = [
-    file(
-        "file default misspelt",
-        f"{FILE}default: c\nroutes: [{{queue: q, to: [b]}}]\n",
-        ": default",
-        "not configured",
-        f"{FILE}default: a\nroutes: [{{queue: q, to: [b]}}]\n",
-        "Known: 'a', 'b'.",
-    ),
-    file(
-        "file queue a number",
-        f"{FILE}default: a\nroutes: [{{queue: 7, to: [b]}}]\n",
-        ": routes[0].queue",
-        "found 7",
-        f'{FILE}default: a\nroutes: [{{queue: "7", to: [b]}}]\n',
-        "in quotes",
-    ),
-    file(
-        "file key misspelt",
-        f"{FILE}default: a\nroute: [{{queue: q, to: [b]}}]\n",
-        ": route",
-        "is not a known key",
-        f"{FILE}default: a\n$1: [{{queue: q, to: [b]}}]\n",
-    ),
-    file(
-        "file key twice",
-        f"{FILE}default: a\ndefault: b\nroutes: [{{queue: q, to: [b]}}]\n",
-        "",
-        'has the key "default" twice',
-        f"{FILE}default: a\nroutes: [{{queue: q, to: [b]}}]\n",
-        "Remove one of the two.",
-    ),
-    file(
-        "file pattern with a bracket open",
-        f"{FILE}default: a\nroutes: [{{queue: 'g[', to: [b]}}]\n",
-        ": routes[0].queue",
-        "not closed",
-        f"{FILE}default: a\nroutes: [{{queue: 'g[[]', to: [b]}}]\n",
-        '"g[[]"',
-    ),
-    file(
-        "file that holds anchors beside its keys",
-        f"x-one: &one {LOCAL}\nx-two: 2\n.three: 3\n.four: 4\nx-five: 5\nbackends: {{a: *one, b: *one}}\n"
-        "default: [a, b]\n",
-        "",
-        'has "x-one", "x-two", ".three" and 2 more beside backends',
-        f"backends: {{a: &one {LOCAL}, b: *one}}\ndefault: [a, b]\n",
-        "where its value is first used",
-    ),
-    file(
-        "file with an octal number",
-        "backends: {a: {executor: LocalExecutor, slots: 010}}\n",
-        "",
-        "YAML takes 010 for 8",
-        "backends: {a: {executor: LocalExecutor, slots: 10}}\n",
-        "no 0 before them",
-    ),
-    file(
-        "file with a number of base 60",
-        f"backends: {{a: {LOCAL}, b: {LOCAL}}}\nroutes: [{{queue: q, to: [a, b], overflow_after: 1:30}}]\ndefault: a\n",
-        "",
-        "YAML takes 1:30 for 90",
-        f"backends: {{a: {LOCAL}, b: {LOCAL}}}\nroutes: [{{queue: q, to: [a, b], overflow_after: 90}}]\ndefault: a\n",
-        "decimal digits alone",
-    ),
-    file(
-        "file with a backend called no",
-        f"backends: {{no: {LOCAL}}}\n",
-        "",
-        'has the key "no" at line 1, which YAML takes for true or false',
-        f"backends: {{'no': {LOCAL}}}\n",
-        "Put it in quotes",
-    ),
-    file(
-        "file with a queue called no",
-        f"backends: {{a: {LOCAL}, b: {LOCAL}}}\nroutes: [{{queue: no, to: [b]}}]\ndefault: a\n",
-        ": routes[0].queue",
-        "found false",
-        f"backends: {{a: {LOCAL}, b: {LOCAL}}}\nroutes: [{{queue: 'no', to: [b]}}]\ndefault: a\n",
-        "in quotes",
-    ),
-    file(
-        "file with too many values",
-        f"backends: {{a: {LOCAL}}}\nroutes: [{', '.join(f'{{queue: q{n}, to: [a]}}' for n in range(8000))}]\n",
-        "",
-        "has more than 30000 values",
-        f"backends: {{a: {LOCAL}}}\nroutes: [{{queue: q, to: [a]}}]\n",
-        "Write out what the routes and backends need",
-    ),
-    file(
-        "file empty",
-        "",
-        "",
-        "has nothing in it",
-        f"{FILE}default: a\nroutes: [{{queue: q, to: [b]}}]\n",
-        "Write backends, routes and default.",
-    ),
-    file(
-        "file with a tag",
-        "backends: !!python/object/apply:os.system ['id']\n",
-        "",
-        "is not YAML",
-        f"backends: {{a: {LOCAL}}}\n",
-        "Correct it there.",
-    ),
-    file(
-        "file that contains itself",
-        "backends: &x {a: *x}\ndefault: a\n",
-        ": backends",
-        "contains itself",
-        f"backends: {{a: {LOCAL}}}\n",
-        "Give an object of backends",
-    ),
-]
-
 EXECUTORS = [
     executor("router misspelt", "DispatchExecuter", "which is no executor of Airflow's"),
     executor("router by its short name", "DispatchExecutor", "which is no executor of Airflow's"),
@@ -653,6 +423,14 @@ EXECUTORS = [
         remedy=f"Put {ROUTER} first.",
     ),
     executor(
+        "another executor before the router",
+        f"LocalExecutor,{ROUTER}",
+        "has 'LocalExecutor' before the router",
+        f"{ROUTER},LocalExecutor",
+        remedy=f"Put '{ROUTER}' first.",
+        severity="warning",
+    ),
+    executor(
         "not the router",
         "LocalExecutor",
         "nothing of [dispatch] is in use",
@@ -737,4 +515,4 @@ AROUND = [
     ),
 ]
 
-CASES = [*PATTERNS, *OPTIONS, *BACKENDS, *FILES, *EXECUTORS, *AROUND]
+CASES = [*OPTIONS, *BACKENDS, *EXECUTORS, *AROUND]

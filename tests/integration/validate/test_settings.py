@@ -10,12 +10,14 @@ from kubernetes_files import kubeconfig
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
-from .cases_settings import CASES
+from . import cases_file, cases_patterns, cases_settings
 from .conftest import Run
 from .harness import Case, Configuration, Validate, airflow_cfg, answer, check, parameters
 
 
-@pytest.mark.parametrize("case", **parameters(CASES))
+@pytest.mark.parametrize(
+    "case", **parameters([*cases_patterns.CASES, *cases_settings.CASES, *cases_file.CASES])
+)
 def test_mistake_is_named_once_and_its_remedy_works(case: Case, validate: Validate, home: str) -> None:
     check(case, validate, home)
 

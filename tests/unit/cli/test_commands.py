@@ -390,57 +390,6 @@ class TestExplain:
         assert "overflow" in done.out
 
 
-class TestWidth:
-    """Tables for people are as wide as their terminal; a file or a pipe has whole lines."""
-
-    @pytest.mark.parametrize(
-        ("command", "more", "whole"),
-        [
-            (
-                "validate",
-                {"config_file": "/etc/none.yaml"},
-                "Either config_file or these options can be used, not both: remove one or the others.",
-            ),
-            ("routes", {}, "_".join(["long"] * 30)),
-            ("explain -q x", {}, "no route matches the queue 'x', so the default is taken; no Dag was given"),
-        ],
-    )
-    def test_pipe(
-        self,
-        command: str,
-        more: dict[str, Any],
-        whole: str,
-        run: Run,
-        configure: Configure,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        monkeypatch.delenv("COLUMNS", raising=False)
-        long = {"queue": "x", "dag_id": "_".join(["long"] * 30), "to": ["small", "large"]}
-        configure(**{**GOOD, "routes": [long, *GOOD["routes"]], **more})
-        assert whole in run(*command.split()).out
-
-    def test_error_on_a_terminal(
-        self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        configure(**BAD)
-        monkeypatch.delenv("COLUMNS", raising=False)
-        whole = run("routes").err
-        assert max(map(len, whole.splitlines())) > 80
-        monkeypatch.setenv("COLUMNS", "60")
-        lines = run("routes").err.splitlines()
-        assert max(map(len, lines)) <= 60
-        assert "".join(whole.split()) == "".join("".join(lines).split())
-        assert lines[1].startswith("  - [dispatch]")
-        assert lines[2].startswith("    ")
-
-    def test_explanation_on_a_terminal(
-        self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        configure(**GOOD)
-        monkeypatch.setenv("COLUMNS", "50")
-        assert max(map(len, map(str.rstrip, run("explain", "-q", "batch").out.splitlines()))) <= 50
-
-
 @pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="teams can be used since Airflow 3.2")
 class TestTeam:
     def test_needs_multi_team(self, run: Run, configure: Configure) -> None:

@@ -14,6 +14,7 @@ from airflow_dispatch_provider.engines.protocols import Claim
 from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.testing import InMemoryExecutor, make_task
 from airflow_dispatch_provider.testing.fixtures import IN_MEMORY
+from tests.known_places import SECRET, TEXTS
 
 from .support import child, given, key, queue
 
@@ -220,6 +221,25 @@ def test_a_backend_that_would_end_the_process_costs_itself_alone(
     router.heartbeat()
     assert given(router, "a") == ["mine"]
     assert method == "claims" or "'b' failed in start" in caplog.text
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_no_secret_of_a_known_place_that_an_executor_raises_at_its_start_is_logged(
+    make_router, monkeypatch, caplog, text
+):
+    """Neither in the line, nor in the traceback below it, that of the cause included."""
+
+    def fail(self):
+        try:
+            raise ConnectionError(text)
+        except ConnectionError as error:
+            raise RuntimeError(text) from error
+
+    monkeypatch.setattr(InMemoryExecutor, "start", fail)
+    make_router({"a": 1})
+    assert "failed in start" in caplog.text
+    assert "ConnectionError" in caplog.text
+    assert SECRET not in caplog.text
 
 
 def test_a_signal_at_the_start_of_a_backend_ends_the_scheduler(make_router, monkeypatch):

@@ -12,9 +12,7 @@ from airflow_dispatch_provider.migration.findings import (
     Target,
     class_paths,
     findings,
-    not_for_update,
     not_judged,
-    over_several_lines,
     queued_timeout,
 )
 from airflow_dispatch_provider.migration.options import Key, Option, from_environment, read_ini
@@ -48,7 +46,6 @@ TARGET = Target(
         ("webserver", "to_nothing"): ("api", "nothing"),
         ("webserver", "twice"): ("webserver", "base_url"),
     },
-    resets={("core", "executor"): "LocalExecutor", ("scheduler", "interval"): "5"},
     outdated={("logging", "base_log_folder"): {"/old"}},
     undescribed=frozenset({("core", "secretly_read")}),
 )
@@ -117,13 +114,13 @@ NO_SUCH = "Airflow 3.9 describes no such option"
         ("sentry", "anything", []),
         ("celery_broker_transport_options", "visibility_timeout", []),
         ("webserver", "cookie", []),
-        # `config update` does these.
-        ("webserver", "base_url", []),
-        ("webserver", "gone", []),
-        # It moves these where nobody reads them, or needs a second run.
+        # The rules of `config lint` say so.
+        ("webserver", "base_url", [("rename", "[api] url")]),
+        ("webserver", "gone", [("remove", NO_SUCH)]),
+        # They name what nobody reads, or what they would move once more.
         ("webserver", "to_nothing", [("remove", NO_SUCH)]),
         ("webserver", "twice", [("rename", "[api] url")]),
-        # It does not know these.
+        # They do not know these.
         ("kubernetes", "namespace", [("rename", "[kubernetes_executor] namespace")]),
         ("kubernetes", "git_repo", [("remove", POD_TEMPLATE)]),
         ("kubernetes", "worker_pods_queued_check_interval", [("remove", NO_SUCH)]),
@@ -141,8 +138,8 @@ def test_option_of_a_file(section: str, name: str, expected: list[tuple[str, str
     assert said(file_of(section, name)) == expected
 
 
-def test_variable_that_the_update_does_not_reach() -> None:
-    """``config update`` changes files alone; the new name is that of a variable."""
+def test_variable_is_renamed_to_a_variable() -> None:
+    """The new name is written as the old one is."""
     options = from_environment({"AIRFLOW__WEBSERVER__BASE_URL": "x"})
     assert said(options) == [("rename", "AIRFLOW__API__URL")]
 
@@ -246,21 +243,21 @@ def test_values_that_only_look_like_paths() -> None:
 
 def test_function_behind_a_colon() -> None:
     """So Airflow 1.10 wrote the host name's function."""
-    target = Target("3.9", {("core", "hostname_callable"): "airflow.utils.net.getfqdn"}, {}, {}, {})
+    target = Target("3.9", {("core", "hostname_callable"): "airflow.utils.net.getfqdn"}, {}, {})
     (found,) = findings(file_of("core", "hostname_callable", "socket:getfqdn"), target, frozenset())
     assert (found.do, found.to) == ("change", "socket.getfqdn")
 
 
-def test_what_the_update_is_kept_from() -> None:
-    """The executor always; what it resets, moves to nowhere, or merges. Variables it does not touch anyway."""
-    text = "[scheduler]\ninterval = 9\n[webserver]\nto_nothing = 1\nbase_url = 2\n[celery]\nstalled_task_timeout = 3\n"
-    variables = from_environment({"AIRFLOW__CELERY__TASK_ADOPTION_TIMEOUT": "4"})
-    options = {**read_ini(text, "airflow.cfg"), **variables}
-    keys = ["celery.stalled_task_timeout", "core.executor", "scheduler.interval", "webserver.to_nothing"]
-    assert set(not_for_update(options, TARGET)) == {*keys, *(key.partition(".")[2] for key in keys)}
-
-
-def test_values_of_several_lines() -> None:
-    """Those of the file; an update writes them without their indents."""
-    options = read_ini("[core]\nexecutor =\n    a,\n    b\nx = 1\n", "airflow.cfg")
-    assert over_several_lines(options) == ("[core] executor",)
+def test_new_name_for_a_class_that_has_another_name_too() -> None:
+    """Both are said."""
+    old = "airflow.datasets.manager.DatasetManager"
+    target = replace(
+        TARGET,
+        options={**TARGET.options, ("core", "asset_manager_class"): None},
+        moves={("core", "dataset_manager_class"): ("core", "asset_manager_class")},
+    )
+    found = findings(file_of("core", "dataset_manager_class", old), target, frozenset({old}))
+    assert [(each.do, each.to) for each in found] == [
+        ("rename", "[core] asset_manager_class"),
+        ("change", "airflow.assets.manager.AssetManager"),
+    ]

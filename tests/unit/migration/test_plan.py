@@ -10,12 +10,9 @@ import pytest
 
 from airflow_dispatch_provider.cli.migration_text import render
 from airflow_dispatch_provider.migration.destinations import (
-    Destination,
     destinations,
-    destinations_there,
     names_to_keep,
     settings_of,
-    settings_there,
 )
 from airflow_dispatch_provider.migration.executors import OURS, ROUTER
 from airflow_dispatch_provider.migration.findings import Target
@@ -260,43 +257,15 @@ def test_a_class_has_one_name_and_the_others_have_to_go() -> None:
     assert 'must not say executor="k8s" any more' in " ".join(render(report).split())
 
 
-class TestRouterThatIsThere:
-    DISPATCH = """
-[dispatch]
-backends = {"a": {"executor": "LocalExecutor", "slots": 1}, "b": {"executor": "LocalExecutor", "slots": 1}}
-routes = [{"queue": "q", "to": ["b"]}]
-default = a
-"""
-
-    def test_its_own_routes_say_where_a_queue_goes(self) -> None:
-        """Read from the same configuration."""
-        found = destinations_there(
-            settings_there(old(ROUTER, self.DISPATCH)), [Use("f:1", "q"), Use("f:2", "x", "e")]
-        )
-        assert [(row.goes_to, row.do) for row in found] == [("b", "nothing"), ("a", 'remove executor="e"')]
-
-    def test_routes_that_cannot_be_read_here(self) -> None:
-        """Then nothing is claimed, and the command that knows is named."""
-        (found,) = destinations_there(settings_there(old(ROUTER)), [Use("f:1", "q")])
-        assert found == Destination(
-            "q", None, ("f:1",), None, None, None, "ask `airflow dispatch explain --queue q`"
-        )
-
-    def test_a_hybrid_of_this_package_needs_no_section(self) -> None:
-        """One line is a whole configuration, and its queue is known."""
-        hybrid = f"{OURS}.celery_kubernetes_executor.CeleryKubernetesExecutor"
-        report = make_report(
-            old(hybrid), Scan("Dags", False, (Use("f:1", "kubernetes"),)), NOTHING_KNOWN, frozenset()
-        )
-        assert (report.ready, report.configuration, report.changes) == (True, None, ())
-        assert report.dags[0].goes_to == "kubernetes"
-
-
-def test_executors_beside_the_router_are_named() -> None:
-    """A router that is there does not hide that something else is, too."""
-    report = make_report(old(f"{ROUTER},KubernetesExecutor"), None, NOTHING_KNOWN, frozenset())
-    assert (report.ready, report.beside) == (True, ("KubernetesExecutor",))
-    assert "Beside it stand KubernetesExecutor, which only executor=" in " ".join(render(report).split())
+@pytest.mark.parametrize(
+    "cls", ["dispatch_executor.DispatchExecutor", "celery_kubernetes_executor.CeleryKubernetesExecutor"]
+)
+def test_a_router_that_is_there_leaves_nothing_to_plan(cls: str) -> None:
+    """The commands that know its configuration are named."""
+    scan = Scan("Dags", False, (Use("f:1", "kubernetes"),))
+    report = make_report(old(f"{OURS}.{cls}"), scan, NOTHING_KNOWN, frozenset())
+    assert (report.ready, report.configuration, report.changes, report.dags) == (True, None, (), ())
+    assert "`airflow dispatch explain --queue QUEUE` says where" in " ".join(render(report).split())
 
 
 def test_every_plan_is_a_right_configuration() -> None:

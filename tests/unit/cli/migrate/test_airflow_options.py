@@ -44,11 +44,10 @@ def test_sensitive_options_may_come_from_a_command(target: Target) -> None:
     assert ("celery", "worker_concurrency_cmd") not in target.options
 
 
-def test_moves_and_resets(target: Target) -> None:
-    """A renamed, a removed, a reset option, and a value that is out of date."""
+def test_moves(target: Target) -> None:
+    """A renamed and a removed option, one with another default, and a value that is out of date."""
     assert target.moves["celery", "default_queue"] == ("operators", "default_queue")
     assert target.moves["core", "check_slas"] is None
-    assert target.resets["core", "executor"] == "LocalExecutor"
     assert ("core", "executor") not in target.moves
     assert target.outdated["email", "email_backend"]
 

@@ -87,22 +87,6 @@ class TestFile:
         assert "Read: the environment; there is no airflow.cfg" in done.out
         assert "AIRFLOW__CORE__EXECUTOR  CeleryExecutor" in done.out
 
-    def test_that_is_not_in_use_is_updated_as_a_copy(
-        self, config: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """`airflow config update` takes no file; unless told otherwise it changes the one that Airflow reads."""
-        path = config("[core]\nexecutor = CeleryExecutor\n")
-        given = run("migrate", "--config", path).out
-        assert (
-            f'`cp {path} airflow.new.cfg`\n   `AIRFLOW_CONFIG="$PWD/airflow.new.cfg" airflow config update'
-            in given
-        )
-        monkeypatch.setattr(migrate, "AIRFLOW_CONFIG", path)
-        for arguments in ([], ["--config", path]):
-            text = run("migrate", *arguments).out
-            assert "\n   `airflow config update --all-recommendations" in text
-            assert "airflow.new.cfg" not in text
-
 
 class TestEnvironment:
     @pytest.mark.parametrize(
@@ -248,15 +232,6 @@ def test_sentences_are_as_wide_as_the_terminal(
     assert columns - 15 < max(map(len, changes)) <= columns
 
 
-def test_a_router_behind_another_executor_has_to_be_put_first(config: Callable[[str], str], run: Run) -> None:
-    """The first executor is the default one, so no queue leads to the router."""
-    text = " ".join(
-        run("migrate", "--config", config(f"[core]\nexecutor = CeleryExecutor,{ROUTER}\n")).out.split()
-    )
-    assert "names the router behind CeleryExecutor" in text
-    assert "configured already" not in text
-
-
 def test_it_writes_nothing(tmp_path: Path, config: Callable[[str], str], run: Run) -> None:
     """The folder of the configuration is as before."""
     path = config("[core]\nexecutor = CeleryKubernetesExecutor\n")
@@ -271,14 +246,11 @@ def test_names_in_json_stay(config: Callable[[str], str], run: Run) -> None:
     found = run("migrate", "--config", path, "-o", "json").json
     assert set(found) == {
         "airflow",
-        "beside",
-        "behind",
         "by_name",
         "by_name_lacks",
         "changes",
         "configuration",
         "dags",
-        "in_use",
         "one_line",
         "options",
         "providers",
@@ -289,8 +261,6 @@ def test_names_in_json_stay(config: Callable[[str], str], run: Run) -> None:
         "source",
         "unknown",
         "unread",
-        "update_breaks",
-        "update_ignores",
         "variables",
     }
     assert set(found["options"][0]) == {"option", "do", "to", "why"}
