@@ -71,6 +71,11 @@ class Policy:
     delete_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """The namespaces to watch; none where all of them are."""
+        return () if None in self.watched else tuple(filter(None, self.watched))
+
+    @property
     def labels(self) -> str:
         """Selects this scheduler's pods that are not done."""
         return f"airflow-worker={self.label},{NOT_DONE}"
@@ -96,13 +101,7 @@ class Controller:
         self._api, self._policy = api, policy
         self._outbox = Outbox()
         self._reports: deque[Report] = deque()
-        self._finisher = Finisher(
-            api,
-            policy.limit,
-            delete=policy.delete,
-            delete_failed=policy.delete_failed,
-            delete_options=policy.delete_options,
-        )
+        self._finisher = _finisher(api, policy)
         self._tracker = Tracker(
             self._report, self._finisher.finish, self._finisher.remove, policy.fatal_reasons
         )
@@ -110,10 +109,21 @@ class Controller:
         self._watchers = {
             namespace: Watcher(api, self._tracker, namespace, policy.labels) for namespace in policy.watched
         }
-        named = () if None in policy.watched else tuple(filter(None, policy.watched))
-        self._lanes = Lanes(named, self._unwatched)
-        self._creator = Creator(
-            api,
+        self._lanes = Lanes(policy.named, self._unwatched)
+        self._creator = self._new_creator(factory, renew)
+        self._adoption = Adoption(
+            api, policy.watched, policy.label, self._tracker, self._finisher.label, self._report
+        )
+        self._loop = PluginLoop()
+        self._runs: dict[Callable[[], Coroutine[Any, Any, None]], asyncio.Task[None]] = {}
+        self._stopping = False
+        self._alive = time.monotonic()
+        self._thread = self._new_thread()
+
+    def _new_creator(self, factory: Factory, renew: Callable[[Workload], Workload]) -> Creator:
+        policy = self._policy
+        return Creator(
+            self._api,
             self._outbox,
             factory,
             self._tracker,
@@ -125,14 +135,6 @@ class Controller:
             home=policy.watched[0],
             renew=renew,
         )
-        self._adoption = Adoption(
-            api, policy.watched, policy.label, self._tracker, self._finisher.label, self._report
-        )
-        self._loop = PluginLoop()
-        self._runs: dict[Callable[[], Coroutine[Any, Any, None]], asyncio.Task[None]] = {}
-        self._stopping = False
-        self._alive = time.monotonic()
-        self._thread = self._new_thread()
 
     def start(self) -> None:
         self._thread.start()
@@ -327,3 +329,13 @@ class Controller:
             return
         for found in await self._adoption.select(labels):
             self._finisher.remove(found)
+
+
+def _finisher(api: PodApi, policy: Policy) -> Finisher:
+    return Finisher(
+        api,
+        policy.limit,
+        delete=policy.delete,
+        delete_failed=policy.delete_failed,
+        delete_options=policy.delete_options,
+    )

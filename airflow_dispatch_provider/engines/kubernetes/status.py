@@ -230,9 +230,9 @@ def _exit_code(pod: Pod) -> int | None:
 
 
 def _restarts(pod: Pod) -> bool:
-    """Whether the kubelet starts a container again that has failed."""
-    policy: str = _mapping(pod, "spec").get("restartPolicy") or "Always"
-    return policy != "Never"
+    """Whether the kubelet starts a container again that has failed, as it does unless told otherwise."""
+    policy = _mapping(pod, "spec").get("restartPolicy")
+    return bool(policy != "Never")
 
 
 def _guilty(containers: Sequence[Mapping[str, Any]], container_type: str) -> dict[str, Any] | None:

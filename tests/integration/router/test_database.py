@@ -18,6 +18,7 @@ from sqlalchemy import delete, event, select, update
 
 from airflow_dispatch_provider.bridge.event_log import owners
 from airflow_dispatch_provider.bridge.task_instances import open_among, reschedule_queued
+from airflow_dispatch_provider.executors import dispatch_executor
 
 from ..database import TASKS, as_the_scheduler_offers_them, save_event_log, stored, workload_of
 
@@ -161,6 +162,50 @@ def test_a_backend_that_cannot_be_asked_keeps_what_runs(router, make_router, mon
         successor.heartbeat()
     assert child(successor, "b").calls.count("try_adopt_task_instances") == 2
     assert successor._unasked == {}
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_backend_that_does_not_have_it_after_all_frees_the_slot(router, make_router):
+    """It could not be asked at first; the task's heartbeats tell Airflow the rest."""
+    dispatch_all(router)
+    successor = make_router({"a": 8, "b": 8}, routes=ROUTES, retry_min_delay="0.001", retry_max_delay="0.001")
+    child(successor, "b").failing["try_adopt_task_instances"] = ConnectionError("no broker")
+    with create_session() as session:
+        running = session.scalar(select(TaskInstance.id).where(TaskInstance.task_id == "t0"))
+        session.execute(update(TaskInstance).where(TaskInstance.id == running).values(state="running"))
+        successor.try_adopt_task_instances(as_the_scheduler_offers_them(session))
+    assert successor._router.ledger.load("b") == 1
+    child(successor, "b").failing.clear()
+    while successor._unasked:
+        successor.heartbeat()
+    assert successor._router.ledger.load("b") == 0
+
+
+@pytest.mark.usefixtures("clean")
+def test_without_evidence_a_backend_that_cannot_tell_yet_claims_nothing_that_another_one_has(
+    router, make_router, monkeypatch
+):
+    """It is asked again, and its answer counts, only where no other has the task."""
+    successor = make_router({"a": 8, "b": 8}, routes=ROUTES)
+    answers: list[Any] = [None]
+    asked = lambda tis: answers[-1]  # noqa: E731
+    for name in ("a", "b"):
+        child(successor, name).adopt_if_found = (
+            asked if name == "a" else child(successor, name).try_adopt_task_instances
+        )
+    monkeypatch.setattr(dispatch_executor, "ASK_AGAIN", 0.0)
+    with create_session() as session:
+        session.execute(update(TaskInstance).values(state="running"))
+        tis = as_the_scheduler_offers_them(session)
+        child(successor, "b").adoptable = {ti.id for ti in tis[1:]}
+        assert list(successor.try_adopt_task_instances(tis)) == []
+    ledger = successor._router.ledger
+    assert (ledger.load("a"), ledger.load("b")) == (1, len(tis) - 1)
+    successor.heartbeat()
+    assert ledger.load("a") == 1
+    answers.append(tis[:1])
+    successor.heartbeat()
+    assert (ledger.load("a"), ledger.load("b"), successor._unasked) == (0, len(tis) - 1, {})
 
 
 @pytest.mark.usefixtures("clean")
