@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong, as types. Importable without Airflow."""
+"""Errors, as types. Importable without Airflow."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Problem:
     """Where it stands, e.g. ``[dispatch] routes[2].to[0]`` or ``dispatch.yaml: backends.gpu.slots``."""
 
     found: str
-    """What was found there, in one sentence, secrets masked."""
+    """The mistake that was found there, in one sentence, secrets masked."""
 
     remedy: str
-    """What to do about it, in one sentence."""
+    """The remedy, in one sentence."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.found} {self.remedy}"
@@ -54,3 +54,20 @@ class BackendUnavailable(DispatchError):
 class MigrationError(DispatchError):
     """A configuration that is to be migrated cannot be read; says which part, and what to do about it. Quotes no
     line of it, which may hold a password."""
+
+
+class TookTooLong(DispatchError):
+    """Code or a command of a user's was interrupted."""
+
+    def __init__(self, what: str, seconds: float) -> None:
+        super().__init__(f"{what} takes longer than {seconds:g} s")
+        self.found = f"takes longer than {seconds:g} s"
+        self.remedy = "See what it waits for, or raise [core] dagbag_import_timeout."
+
+
+class EndsProcess(DispatchError):
+    """Code of a user's raised SystemExit or the like, ``kind``, which would end the scheduler. Has its traceback."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"tries to end the process ({kind})")
+        self.kind = kind

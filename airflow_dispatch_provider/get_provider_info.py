@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow is told about this package; called by its ProvidersManager in every process."""
+"""The description of this package for Airflow; called by its ProvidersManager in every process."""
 
 from __future__ import annotations
 

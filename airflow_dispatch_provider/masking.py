@@ -11,6 +11,8 @@ import re
 import traceback
 from itertools import pairwise
 
+from airflow_dispatch_provider.exceptions import EndsProcess
+
 MASK = "***"
 
 MAX_LENGTH = 500
@@ -24,7 +26,7 @@ _PLACE = re.compile(rf"{_HOST}(?:,{_HOST})*(?:/[^?#@]*)?")
 _QUERY = re.compile(r"[?#]")
 _PARAMETERS = re.compile(r"\?[\w.-]+=")
 _CLOSING = re.compile(r"""["'`)>\].,:;]*$""")
-"""What follows a URL in a sentence, or separates it from the next one."""
+"""Characters that follow a URL in a sentence, or separate it from the next one."""
 
 _TOKEN = re.compile(r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]+")
 """A JSON Web Token: a pod's arguments hold that of its task."""
@@ -84,7 +86,8 @@ def kind_of(error: BaseException) -> str:
     """An exception of code that is not ours, without its text, which may quote anything: its type, and the module that
     could not be imported."""
     module = error.name if isinstance(error, ImportError) else None
-    return f"{type(error).__name__}: {module}" if module else type(error).__name__
+    name = error.kind if isinstance(error, EndsProcess) else type(error).__name__
+    return f"{name}: {module}" if module else name
 
 
 def traceback_of(error: BaseException) -> str:

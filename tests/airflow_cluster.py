@@ -7,7 +7,7 @@ Used by ``./dev/demo`` and by the acceptance tests::
         run_id = airflow.trigger("my_dag")
         airflow.wait_for_run("my_dag", run_id, timeout=60)
 
-It runs the ``airflow`` of the Python environment that it is imported in.
+It runs the ``airflow`` of the Python environment that it is imported in, or of another one.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class AirflowCluster:
     :param components: which processes ``start`` starts.
     :param is_migrated: whether the database has Airflow's tables already.
     :param port: of the API server; a free one when not given.
+    :param python: of the environment with Airflow.
+    :param uid: whose processes they are; another than this process's needs root, and a ``home`` that is theirs.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class AirflowCluster:
         components: Sequence[str] = COMPONENTS,
         is_migrated: bool = False,
         port: int | None = None,
+        python: Path = Path(sys.executable),
+        uid: int | None = None,
     ) -> None:
         self.home = Path(home).resolve()
         self.is_migrated = is_migrated
@@ -74,6 +78,8 @@ class AirflowCluster:
         self._output = self.home / "processes"
         self._output.mkdir(exist_ok=True)
         self.env = {**_inherited(), **self._settings(db_url), **(env or {})}
+        self._airflow = [str(python), "-m", "airflow"]
+        self._user: dict[str, Any] = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._token: str | None = None
         # No proxy: everything here is on this machine.
@@ -200,12 +206,13 @@ class AirflowCluster:
     def cli(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
         """Run ``airflow <arguments>`` in this cluster; raises ClusterError on failure if ``check``."""
         done = subprocess.run(
-            [*_airflow(), *arguments],
+            [*self._airflow, *arguments],
             env=self.env,
             cwd=self.home,
             capture_output=True,
             text=True,
             check=False,
+            **self._user,
         )
         if check and done.returncode:
             output = (done.stdout + done.stderr)[-3000:]
@@ -254,7 +261,7 @@ class AirflowCluster:
         return self._all_pages("/api/v2/eventLogs", "event_logs", {**filters, "order_by": "event_log_id"})
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
-        """What the UI shows as the log of one try of a task."""
+        """The log of one try of a task, as the UI shows it."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{_quoted(run_id)}/taskInstances/{task_id}/logs/{try_number}"
         lines = self.request("GET", path)["content"]
         return "\n".join(
@@ -318,13 +325,14 @@ class AirflowCluster:
         """Run an ``airflow`` command in a process group of its own, out of reach of the terminal's Ctrl-C."""
         with self.log(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [*_airflow(), *arguments],
+                [*self._airflow, *arguments],
                 env={**self.env, **(env or {})},
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                **self._user,
             )
 
     def _arguments(self, component: str) -> list[str]:
@@ -432,15 +440,11 @@ class AirflowCluster:
 
 
 def _unless_busy(pending: Callable[[], Sequence[str]]) -> Sequence[str]:
-    """What is pending; also where the API server has not answered in time, as beside many tasks that start."""
+    """The pending components; also where the API server has not answered in time, as beside many starting tasks."""
     try:
         return pending()
     except TimeoutError:
         return ["an answer of the API server"]
-
-
-def _airflow() -> list[str]:
-    return [sys.executable, "-m", "airflow"]
 
 
 def _inherited() -> dict[str, str]:

@@ -67,9 +67,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def no_swallowed_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """What the router keeps from the scheduler must not be kept from the tests."""
+    """Errors that the router keeps from the scheduler must not be kept from the tests."""
     yield
-    guard = "airflow_dispatch_provider.executors.guard"
+    guard = "airflow_dispatch_provider.bridge.guard"
     for phase in ("setup", "call", "teardown"):
         errors = [record for record in caplog.get_records(phase) if record.name == guard]
         assert not errors, "\n".join(record.getMessage() for record in errors)

@@ -27,7 +27,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancekey import TaskInstanceKey
 
 import airflow_dispatch_provider
-from airflow_dispatch_provider import version_compat
+from airflow_dispatch_provider.bridge import version_compat
 
 OURS = airflow_dispatch_provider.__name__
 FOREIGN = ("aiohttp", "airflow", "celery", "kombu", "kubernetes", "kubernetes_asyncio", "redis", "sqlalchemy")
@@ -55,7 +55,7 @@ CONVENTIONS: dict[str, tuple[type[Any], ...]] = {
     "ti": (TaskInstance, TaskInstanceKey, workloads.TaskInstance),
     "workload": (),  # anything: not all the kinds that the code tells apart are there before Airflow 3.3
 }
-"""What a variable of that name is, where nothing says it better."""
+"""Classes of variables by their names, where nothing says it better."""
 if not version_compat.AIRFLOW_V_3_4_PLUS:
     from airflow.models.taskinstancehistory import TaskInstanceHistory
 
@@ -71,7 +71,7 @@ SUPER = "super()"
 
 @dataclass(frozen=True)
 class Ref:
-    """What an expression stands for: a module, or an attribute on a way that begins there."""
+    """The object that an expression stands for: a module, or an attribute on a way that begins there."""
 
     module: str
     """Importable; or a name of ``CONVENTIONS`` after a colon."""
@@ -100,7 +100,7 @@ class Missing(Exception):
 
 
 class Unknown(Exception):
-    """What that is shows only when it runs."""
+    """An object that shows only when the code runs."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def tree_of(module: str) -> ast.Module:
 
 
 def find(ref: Ref) -> Any:
-    """What the reference leads to, or an ``Instance``; raises Missing or Unknown."""
+    """The object that the reference leads to, or an ``Instance``; raises Missing or Unknown."""
     if ref.module.startswith(":"):
         found: Any = Instance(CONVENTIONS[ref.module[1:]])
     else:
@@ -141,7 +141,7 @@ def find(ref: Ref) -> Any:
 
 
 def check(use: Use) -> str | None:
-    """What is wrong with a use; None where nothing is, or where only running it would tell."""
+    """The mistake in a use; None where there is none, or where only running it would tell."""
     try:
         found = find(use.ref)
     except Unknown:
@@ -153,7 +153,7 @@ def check(use: Use) -> str | None:
 
 
 def is_open(test: ast.expr) -> bool | None:
-    """What a condition comes to with the installed Airflow; None where it is not about versions."""
+    """The value of a condition with the installed Airflow; None where it is not about versions."""
     match test:
         case ast.Name(id=name):
             return GATES.get(name)
@@ -276,7 +276,7 @@ class Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def resolve(self, node: ast.expr | None) -> Ref | None:
-        """What an expression stands for; None where that is nothing of others, or shows only when it runs."""
+        """The object that an expression stands for; None where it is not of others, or shows only when it runs."""
         match node:
             case ast.Name(id=name):
                 return next((scope[name] for scope in reversed(self._scopes) if name in scope), None)
@@ -363,7 +363,7 @@ def _relatives(cls: type[Any]) -> Iterator[type[Any]]:
 
 @cache
 def members(cls: type[Any]) -> frozenset[str]:
-    """What objects of a class have by its own definition: also what its methods assign to ``self``."""
+    """Attributes of objects of a class by its own definition: also what its methods assign to ``self``."""
     names = {*vars(cls), *inspect.get_annotations(cls)}
     try:
         tree = ast.parse(dedent(inspect.getsource(cls)))
@@ -433,7 +433,7 @@ PYTHONS = (str, bytes, dict, list, set, tuple, int, float, ModuleSpec("m", None)
 
 @cache
 def our_words() -> frozenset[str]:
-    """What the package itself defines, and what Python's own objects have."""
+    """Names that the package itself defines, and those of Python's own objects."""
     words = {name for each in (*our_classes(), *PYTHONS) for name in dir(each)}
     for module in modules():
         for node in ast.walk(tree_of(module)):

@@ -23,7 +23,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=20)
 _LONGEST_PAUSE = 1.0
 _WATCH_SECONDS = 240
 # The server sends a bookmark about every minute; a watch that is silent for longer has lost its server.
-_SILENCE = aiohttp.ClientTimeout(total=None, sock_read=90)
+_WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_read=90)
 
 
 class Refused(Exception):
@@ -108,7 +108,7 @@ class KubeClient:
         }
         buffer = bytearray()
         try:
-            async with self._session.get(path, params=query, timeout=_SILENCE) as answer:
+            async with self._session.get(path, params=query, timeout=_WATCH_TIMEOUT) as answer:
                 if answer.status != 200:
                     await _read(answer)
                 async for chunk in answer.content.iter_any():

@@ -71,7 +71,7 @@ class KubeError(Exception):
 
 
 class Cluster(Protocol):
-    """What tests need of a cluster that they only use."""
+    """A cluster that tests only use."""
 
     def kubeconfig(self) -> Path:
         """A file whose current context reaches the cluster with every permission."""
@@ -195,7 +195,7 @@ class KubeServer(BrokerProcess):
 
     @property
     def ca_file(self) -> Path:
-        """What a client trusts; the server's self-signed certificate with its issuer."""
+        """The certificates that a client trusts; the server's self-signed certificate with its issuer."""
         return self.folder / "certificates" / "apiserver.crt"
 
     def token(self, user: str = ADMIN) -> str:
@@ -291,7 +291,7 @@ class KubeServer(BrokerProcess):
         self.request("POST", f"{prefix}/namespaces/{namespace}/{kind.lower()}s", manifest)
 
     def account_entry(self, namespace: str, account: str) -> Json:
-        """What ``entry`` gives for a user, for a service account."""
+        """The kubeconfig entry of a service account, as ``entry`` is for a user."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
         token = self.request("POST", path, {"spec": {"expirationSeconds": 3600}})["status"]["token"]
         return {**self.entry(namespace=namespace), "user": {"token": token}}

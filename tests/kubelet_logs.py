@@ -29,7 +29,7 @@ class ContainerLog:
     complete: Callable[[], bool]
 
     async def read(self, tail: int | None = None, follow: bool = False) -> AsyncIterator[bytes]:
-        """What is in it, from the last ``tail`` lines on; with ``follow`` also what is added."""
+        """Its content, from the last ``tail`` lines on; with ``follow`` also what is added."""
         position = 0
         while True:
             last = not follow or self.complete()  # asked first, so that nothing written before is missed

@@ -113,7 +113,7 @@ class NodeAgent:
         return self._kubelet.peak if self._kubelet else 0
 
     def log(self, namespace: str, pod: str) -> str:
-        """What all pods of this name wrote, also those that are gone."""
+        """Output of all pods of this name, also those that are gone."""
         files = sorted(self.folder.glob(f"{namespace}_{pod}_*.log"), key=lambda path: path.stat().st_mtime)
         return "".join(path.read_text(errors="replace") for path in files)
 

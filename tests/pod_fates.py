@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can become of a pod on the test node, and the status that a kubelet would report for it.
+"""Fates of a pod on the test node, and the status that a kubelet would report for each.
 
 Pure: manifests in, dictionaries out.
 """
@@ -29,7 +29,7 @@ KINDS = (RUN, EXIT, IMAGE_PULL_ERROR, EVICTED, PREEMPTED, OOM_KILLED, UNSCHEDULA
 
 @dataclass(frozen=True)
 class Fate:
-    """What the agent does with a pod.
+    """The agent's plan for a pod.
 
     =================  ==================================================================================
     run                its command runs as a process, and its exit code is the pod's
@@ -148,7 +148,7 @@ def environment(pod: Json, container: Json, base: Mapping[str, str]) -> dict[str
 
 
 def field(pod: Json, path: str) -> str | None:
-    """What the downward API gives for a path such as ``metadata.labels['app']``; None when it has nothing."""
+    """The value that the downward API gives for a path such as ``metadata.labels['app']``; None when it has nothing."""
     path, _, key = path.partition("['")
     value: Any = pod
     for part in path.split("."):

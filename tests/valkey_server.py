@@ -39,7 +39,7 @@ class BrokerProcess(ABC):
 
     @abstractmethod
     def _command(self) -> tuple[list[str], dict[str, str]]:
-        """What to run, as the process itself and not as its parent, and the environment for it."""
+        """The command to run, as the process itself and not as its parent, and the environment for it."""
 
     @abstractmethod
     def _answers(self) -> bool:

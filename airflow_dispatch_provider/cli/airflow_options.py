@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the installed Airflow knows about options, as plain data for the migration. The only place that reads the rules
+"""Options as the installed Airflow knows them, as plain data for the migration. The only place that reads the rules
 of ``airflow config lint``."""
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from airflow import __version__
 from airflow.cli.commands.config_command import CONFIGS_CHANGES, ConfigChange
 from airflow.configuration import conf, retrieve_configuration_description
 
+from airflow_dispatch_provider.bridge.options.reads import not_used
 from airflow_dispatch_provider.migration.findings import Target
 from airflow_dispatch_provider.migration.options import Key
 
@@ -47,7 +48,8 @@ def installed_target() -> Target:
     }
     moved = {_key(change): _destination(change) for change in CONFIGS_CHANGES if _moves(change)}
     resets = {_key(change): str(change.new_default) for change in CONFIGS_CHANGES if change.default_change}
-    return Target(__version__, options, moved, resets, _outdated(), _UNDESCRIBED | _still_read())
+    undescribed = _UNDESCRIBED | _still_read()
+    return Target(__version__, options, moved, resets, _outdated(), undescribed, not_used())
 
 
 def missing(paths: Iterable[str]) -> frozenset[str]:

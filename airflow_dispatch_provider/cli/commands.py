@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``airflow dispatch ...`` does. Loaded when one of the commands is called."""
+"""The commands of ``airflow dispatch ...``. Loaded when one of the commands is called."""
 
 from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import wraps
 from typing import Any
@@ -16,15 +16,22 @@ from airflow.executors.base_executor import ExecutorConf
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
+from airflow_dispatch_provider.bridge.backend_conf import settings_source
 from airflow_dispatch_provider.cli import migrate as migrating
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.explanation import Explanation, TargetExplanation
 from airflow_dispatch_provider.cli.explanation import explain as explain_task
-from airflow_dispatch_provider.cli.inspection import by_precedence, inspect_backends
+from airflow_dispatch_provider.cli.inspection import BackendStatus, by_precedence, inspect_backends
 from airflow_dispatch_provider.cli.surroundings import text_of
 from airflow_dispatch_provider.exceptions import DispatchError
-from airflow_dispatch_provider.executors.backend_conf import settings_source
-from airflow_dispatch_provider.routing.model import DEFAULT_ROUTE, Route, TaskRef
+from airflow_dispatch_provider.routing.model import (
+    DEFAULT_ROUTE,
+    EXECUTE_CALLBACK,
+    EXECUTE_TASK,
+    TEST_CONNECTION,
+    Route,
+    TaskRef,
+)
 from airflow_dispatch_provider.routing.routes import RouteTable, task_seed
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.source import SettingsSource
@@ -44,16 +51,11 @@ def _command(function: Command) -> Callable[[Namespace], None]:
     @wraps(function)
     def run(args: Namespace) -> None:
         try:
-            code = function(args)
+            with output.written():
+                code = function(args)
         except (DispatchError, AirflowConfigException) as error:
-            print(f"error: {error}", file=sys.stderr)
+            output.show_error(error)
             code = EXIT_WRONG_USAGE if isinstance(error, _UsageError) else EXIT_WRONG_CONFIG
-        except SystemExit:
-            print(
-                "error: a module or a function that the configuration names ends the process.",
-                file=sys.stderr,
-            )
-            code = EXIT_WRONG_CONFIG
         if code:
             sys.exit(code)
 
@@ -87,10 +89,7 @@ def _source(args: Namespace) -> SettingsSource:
     from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
 
     conf = _conf(args)
-    try:
-        router = router_classes().get(getattr(args, "team", None), DispatchExecutor)
-    except SystemExit:  # of the module of an executor
-        router = DispatchExecutor
+    router = router_classes().get(getattr(args, "team", None), DispatchExecutor)
     return settings_source(conf, router.hybrid)
 
 
@@ -134,21 +133,40 @@ def _size(settings: Settings) -> str:
 @_command
 def backends(args: Namespace) -> int:
     """``airflow dispatch backends``"""
-    rows = [
-        {
-            "name": status.name,
-            "executor": status.settings.class_path,
-            "slots": status.settings.slots,
-            "cordoned": status.settings.cordoned,
-            "workload_types": sorted(status.kinds),
-            "options": list(status.options),
-            "importable": status.missing is None,
-            "problem": status.missing,
-        }
-        for status in inspect_backends(_settings(args))
-    ]
-    output.show_rows(rows, args.output)
-    return 0
+    statuses = inspect_backends(_settings(args))
+    missing = [status for status in statuses if status.missing is not None]
+    if args.output == "table":
+        output.show_rows([_backend_words(status) for status in statuses], args.output)
+        for status in missing:
+            print(output.wrapped(f"{status.name}: {status.missing} {status.remedy}", "", "  "))
+    else:
+        output.show_rows([_backend_row(status) for status in statuses], args.output)
+    return EXIT_WRONG_CONFIG if missing else 0
+
+
+def _backend_row(status: BackendStatus) -> dict[str, Any]:
+    return {
+        "name": status.name,
+        "executor": status.settings.class_path,
+        "slots": status.settings.slots,
+        "cordoned": status.settings.cordoned,
+        "workload_types": sorted(status.kinds),
+        "options": list(status.options),
+        "importable": status.missing is None,
+        "problem": status.missing,
+    }
+
+
+def _backend_words(status: BackendStatus) -> dict[str, Any]:
+    """Columns that fit a terminal."""
+    words = {EXECUTE_TASK: "tasks", EXECUTE_CALLBACK: "callbacks", TEST_CONNECTION: "connection tests"}
+    return {
+        "name": status.name,
+        "executor": status.settings.class_path.rpartition(".")[2],
+        "slots": [status.settings.slots, *(["cordoned"] if status.settings.cordoned else [])],
+        "runs": [words[kind] for kind in words if kind in status.kinds],
+        "options": list(status.options),
+    }
 
 
 @_command
@@ -194,7 +212,9 @@ def explain(args: Namespace) -> int:
         output.show_object(_explanation_object(found, ref), args.output)
         return 0
     if args.output == "table":
-        print(_explanation_sentence(found))
+        for sentence in _explanation_sentences(found):
+            print(output.wrapped(sentence))
+        print()
     rows = [_target_row(order, target, ref) for order, target in enumerate(found.targets, start=1)]
     for row in rows:
         row["share"] = None if row["share"] is None else f"{row['share']:.0%}"
@@ -204,7 +224,7 @@ def explain(args: Namespace) -> int:
 
 
 def _seed(args: Namespace) -> str:
-    """What picks among weighted targets, where the task instance is given."""
+    """The seed that picks among weighted targets, where the task instance is given."""
     if not any((args.task_id, args.run_id, args.map_index is not None)):
         return ""
     if not (args.dag_id and args.task_id and args.run_id):
@@ -214,13 +234,14 @@ def _seed(args: Namespace) -> str:
     return task_seed(args.dag_id, args.run_id, args.task_id, -1 if args.map_index is None else args.map_index)
 
 
-def _explanation_sentence(found: Explanation) -> str:
-    route = f"Route {found.match.name!r}: {found.why}."
+def _explanation_sentences(found: Explanation) -> Iterator[str]:
+    yield f"Route {found.match.name!r}: {found.why}."
     if found.reason is None:
-        return f"{route}\nWhich target a task has first depends on its Dag, run, task and map index.\n"
-    if found.choice is None:
-        return f"{route}\nIt waits ({found.reason}: {found.reason.words}).\n"
-    return f"{route}\nAs configured it goes to {found.choice} ({found.reason}: {found.reason.words}).\n"
+        yield "Which target a task has first depends on its Dag, run, task and map index."
+    elif found.choice is None:
+        yield f"It waits ({found.reason}: {found.reason.words})."
+    else:
+        yield f"As configured it goes to {found.choice} ({found.reason}: {found.reason.words})."
 
 
 def _explanation_object(found: Explanation, ref: TaskRef) -> dict[str, Any]:

@@ -4,10 +4,10 @@ stands elsewhere and is loaded when one of them is called."""
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from typing import Any
 
 from airflow.cli.cli_config import (
-    ARG_OUTPUT,
     ARG_VERBOSE,
     ActionCommand,
     Arg,
@@ -15,7 +15,7 @@ from airflow.cli.cli_config import (
     lazy_load_command,
 )
 
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
 _EXIT_CODES = (
     "Exit codes: 0 all is well (there may be warnings), 1 the configuration has mistakes (validate --strict: or"
@@ -27,17 +27,33 @@ def _arg(*flags: str, **options: Any) -> Arg:
     return Arg(flags, **options)  # type: ignore[no-untyped-call]
 
 
+def _some(text: str) -> str:
+    """Refuse an empty argument, as an unset variable of a shell leaves it."""
+    if not text:
+        raise ArgumentTypeError("is empty")
+    return text
+
+
+_ARG_OUTPUT = _arg(
+    "-o",
+    "--output",
+    help="Output format: table, plain, json or yaml (default: table)",
+    metavar="FORMAT",
+    choices=("table", "plain", "json", "yaml"),
+    default="table",
+)
 _ARG_FILE = _arg(
     "file",
     help="A routing file that is not in use yet: checked in place of config_file, and compared with what is in use",
     metavar="FILE",
     nargs="?",
+    type=_some,
 )
-_ARG_TEAM = _arg("--team", help="Read the configuration of this team")
+_ARG_TEAM = _arg("--team", help="Read the configuration of this team", type=_some)
 _ARG_STRICT = _arg("--strict", help="Exit with 1 if there are warnings, too", action="store_true")
-_ARG_QUEUE = _arg("-q", "--queue", help="The queue of the task", required=True)
+_ARG_QUEUE = _arg("-q", "--queue", help="The queue of the task", required=True, type=_some)
 _ARG_DAG_ID = _arg("-d", "--dag-id", help="The id of its Dag; routes may ask for it", default="")
-_ARG_EXECUTOR = _arg("-e", "--executor", help="The name that the task gives in executor=")
+_ARG_EXECUTOR = _arg("-e", "--executor", help="The name that the task gives in executor=", type=_some)
 _ARG_TASK_ID = _arg(
     "-t", "--task-id", help="The id of the task; with Dag and run, picks among weighted targets"
 )
@@ -48,20 +64,26 @@ _ARG_MAP_INDEX = _arg(
     type=int,
 )
 _ARG_CONFIG = _arg(
-    "--config", help="An airflow.cfg of Airflow 2 or 3 to read instead of the one in use", metavar="FILE"
+    "--config",
+    help="An airflow.cfg of Airflow 2 or 3 to read instead of the one in use",
+    metavar="FILE",
+    type=_some,
 )
 _ARG_IGNORE_ENVIRONMENT = _arg(
     "--ignore-environment",
     help="Leave out what AIRFLOW__SECTION__OPTION variables say; they count otherwise, with --config, too",
     action="store_true",
 )
-_ARG_CORE_EXECUTOR = _arg("--executor", help="Plan for this instead of the configured core executor")
+_ARG_CORE_EXECUTOR = _arg(
+    "--executor", help="Plan for this instead of the configured core executor", type=_some
+)
 _ARG_DAGS = _arg(
     "--dags",
     help="Also look for queue= and executor= in the Python files of these folders, without importing them; without a"
     " folder, in the serialized Dags of the metadata database",
     metavar="FOLDER",
     nargs="*",
+    type=_some,
 )
 
 _TEAM: tuple[Arg, ...] = (_ARG_TEAM,) if AIRFLOW_V_3_2_PLUS else ()
@@ -75,7 +97,7 @@ def _command(
         help=help_,
         description=f"{description} {exit_codes}",
         func=lazy_load_command(f"airflow_dispatch_provider.cli.commands.{name}"),
-        args=(*args, ARG_OUTPUT, ARG_VERBOSE),
+        args=(*args, _ARG_OUTPUT, ARG_VERBOSE),
     )
 
 
@@ -85,9 +107,11 @@ DISPATCH_COMMANDS = (
         "Check the configuration and name every mistake",
         "Check the section dispatch of the configuration, and the file that it may name: every mistake at"
         " once, each with its place, what was found there and what to do about it; whether the executor of"
-        " each backend can be imported and finds its own options usable; and warnings about what is legal but hardly"
-        " meant. With a FILE also what would change against the configuration in use, and whether a running"
-        " scheduler would take it over. Needs no database, and asks no server.",
+        " each backend can be imported and finds its own options usable; and warnings about what is allowed but"
+        " probably a mistake. With a FILE also what would change against the configuration in use, and whether a"
+        " running scheduler would take it over. Needs no database, and asks no server. What it"
+        " runs of yours may take as long as dagbag_import_timeout in the section core says, and a command that gives an"
+        " option 10 s.",
         _ARG_FILE,
         _ARG_STRICT,
         *_TEAM,
@@ -96,8 +120,8 @@ DISPATCH_COMMANDS = (
         "backends",
         "List the backends",
         "List the configured backends: executor, slots, whether cordoned, workload types, the names (never"
-        " the values) of the options overlaid, and whether the executor can be imported: this says nothing of the"
-        " health of a backend in a running scheduler. Needs no database.",
+        " the values) of the options overlaid, and why an executor cannot be imported, which is a mistake. This"
+        " says nothing of the health of a backend in a running scheduler. Needs no database.",
         *_TEAM,
     ),
     _command(
@@ -133,7 +157,7 @@ DISPATCH_COMMANDS = (
         _ARG_IGNORE_ENVIRONMENT,
         _ARG_CORE_EXECUTOR,
         _ARG_DAGS,
-        exit_codes="Exit codes: 0 it was printed, 1 what it was given cannot be read, 2 wrong usage.",
+        exit_codes="Exit codes: 0 it was printed, 1 something that it was given cannot be read, 2 wrong usage.",
     ),
 )
 

@@ -130,7 +130,7 @@ def _possible_orders(target: Target, order: Sequence[Target]) -> Iterable[Sequen
 
 
 def _choose(order: Sequence[Target], route: Route, views: Views) -> tuple[Target | None, Reason]:
-    """What is chosen in the end: by a task that has waited as long as the route may ask for."""
+    """The choice in the end: that of a task that has waited as long as the route may ask for."""
     after = _overflow_after(route)
     waited = after if after < inf else 0.0
     return choose(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be said about a configuration that parses: can its executors be imported, is it sensible."""
+"""Findings about a configuration that parses: can its executors be imported, is it sensible."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from typing import Any
 
+from airflow_dispatch_provider.bridge.backend_conf import unread_options
+from airflow_dispatch_provider.bridge.installed import extra_of, remedy_for, unmet
+from airflow_dispatch_provider.bridge.version_compat import (
+    AIRFLOW_V_3_2_PLUS,
+    AIRFLOW_V_3_3_PLUS,
+    UNTESTED_REMEDY,
+    untested,
+)
 from airflow_dispatch_provider.cli.output import only_answers
 from airflow_dispatch_provider.cli.surroundings import tests_connections
+from airflow_dispatch_provider.dispatch.backend import import_executor_class, workload_kinds
 from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
-from airflow_dispatch_provider.executors.backend import import_executor_class, workload_kinds
-from airflow_dispatch_provider.executors.backend_conf import unread_options
-from airflow_dispatch_provider.executors.installed import extra_of, remedy_for, unmet
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,
     EXECUTE_TASK,
@@ -27,12 +33,6 @@ from airflow_dispatch_provider.routing.patterns import doubts, is_glob
 from airflow_dispatch_provider.routing.reasons import Reason
 from airflow_dispatch_provider.settings.model import BackendSettings, Settings
 from airflow_dispatch_provider.settings.problems import show
-from airflow_dispatch_provider.version_compat import (
-    AIRFLOW_V_3_2_PLUS,
-    AIRFLOW_V_3_3_PLUS,
-    UNTESTED_REMEDY,
-    untested,
-)
 
 OPTIONAL_KINDS: Mapping[str, str] = {
     **({EXECUTE_CALLBACK: "callbacks (Dag and deadline callbacks)"} if AIRFLOW_V_3_2_PLUS else {}),
@@ -54,7 +54,7 @@ class BackendStatus:
     """Why it cannot be imported; None: it can."""
 
     remedy: str = ""
-    """What to do about that."""
+    """The remedy."""
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ def import_problems(statuses: Sequence[BackendStatus], place: str) -> Iterator[P
 def warnings(
     settings: Settings, statuses: Sequence[BackendStatus], conf: Any, place: str
 ) -> Iterator[Problem]:
-    """What is legal, yet hardly meant."""
+    """Settings that are allowed but probably a mistake."""
     yield from _airflow_is_tested()
     yield from _versions_are_met(statuses, place)
     yield from unread_options(settings)
@@ -120,7 +120,7 @@ def _airflow_is_tested() -> Iterator[Problem]:
 
 
 def _versions_are_met(statuses: Sequence[BackendStatus], place: str) -> Iterator[Problem]:
-    """What can be imported may all the same be older or newer than what has been tested."""
+    """Versions that can be imported, but are older or newer than those that were tested."""
     extras: dict[str, str] = {}
     for status in statuses:
         extra = extra_of(status.settings.class_path.rpartition(".")[0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``airflow dispatch migrate`` reads and prints. It writes nothing."""
+"""``airflow dispatch migrate``: reads and prints, and writes nothing."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ from airflow_dispatch_provider.migration.uses import Scan, Unread, Use
 
 
 def run(args: Namespace) -> int:
-    """``airflow dispatch migrate``; raises MigrationError."""
+    """``airflow dispatch migrate``; raises MigrationError. 1: it was printed, but something could not be opened."""
     options, source = _options(args.config)
     environ = {} if args.ignore_environment else os.environ
     old = read_old(options, environ, source, args.executor)
     target = installed_target()
     in_use = source is not None and Path(source).resolve() == Path(AIRFLOW_CONFIG).resolve()
-    report = make_report(old, _scan(args.dags), target, missing(class_paths(old.options)), in_use)
+    scan = _scan(args.dags)
+    report = make_report(old, scan, target, missing(class_paths(old.options)), in_use)
     if args.output in output.STRUCTURED:
         output.show_object(report.data(), args.output)
     else:
         print(_printable(render(report)))
-    return 0
+    return int(scan is not None and any(unread.closed for unread in scan.unread))
 
 
 def _printable(text: str) -> str:
@@ -48,7 +49,7 @@ def _printable(text: str) -> str:
 
 
 def _options(config: str | None) -> tuple[dict[Key, Option], str | None]:
-    """What the file sets; Airflow's own file may be missing, a named one may not."""
+    """The options that the file sets; Airflow's own file may be missing, a named one may not."""
     if config is None and not Path(AIRFLOW_CONFIG).exists():
         return {}, None
     name = AIRFLOW_CONFIG if config is None else config
@@ -81,7 +82,7 @@ def _scan(dags: list[str] | None) -> Scan | None:
 def _scan_folders(folders: list[Path]) -> Scan:
     uses: list[Use] = []
     unread: list[Unread] = []
-    paths = [path for folder in folders for path in sorted(_files(folder))]
+    paths = [path for folder in folders for path in sorted(_files(folder, unread))]
     for path in _progress(paths):
         found, missed = _scan_file(path)
         uses += found
@@ -103,19 +104,30 @@ def _scan_file(path: Path) -> tuple[list[Use], list[Unread]]:
     try:
         source = path.read_bytes()
     except OSError as error:
-        return [], [Unread(str(path), f"cannot be read ({error.strerror})")]
+        return [], [_closed(str(path), error)]
     return scan_source(source, str(path))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Python files and archives, links followed, hidden folders and caches left out; a file by itself."""
+def _closed(path: str, error: OSError) -> Unread:
+    return Unread(path, f"cannot be read ({error.strerror})", closed=True)
+
+
+def _files(folder: Path, unread: list[Unread]) -> Iterator[Path]:
+    """Python files and archives, links followed, hidden folders and caches left out; a file by itself.
+
+    :param unread: takes the folders that cannot be opened
+    """
     if not folder.exists():
         raise MigrationError(f"{folder} does not exist. Give a folder of Dags, or a file, with --dags.")
     if not folder.is_dir():
         yield folder
         return
     seen = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
+
+    def note(error: OSError) -> None:
+        unread.append(_closed(str(error.filename), error))
+
+    for root, folders, files in os.walk(folder, onerror=note, followlinks=True):
         if (real := os.path.realpath(root)) in seen:
             folders.clear()
             continue

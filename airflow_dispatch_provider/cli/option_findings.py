@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be said about the options of backends: of each by itself, and of those that two share."""
+"""Findings about the options of backends: of each by itself, and of those that two share."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
-from airflow_dispatch_provider.executors.backend import Backend, clashes, import_executor_class
-from airflow_dispatch_provider.executors.options.check import OptionCheck
-from airflow_dispatch_provider.executors.protocols import ChecksConfig, DoubtsConfig
+from airflow_dispatch_provider.bridge.backend_conf import RunOnce
+from airflow_dispatch_provider.bridge.users_code import bounded_executor
+from airflow_dispatch_provider.dispatch.backend import Backend, clashes, import_executor_class
+from airflow_dispatch_provider.dispatch.option_check import OptionCheck
+from airflow_dispatch_provider.engines.protocols import ChecksConfig, DoubtsConfig
+from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem, TookTooLong
 from airflow_dispatch_provider.masking import kind_of
 from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, Settings
 
 Findings = tuple[list[Problem], list[Problem]]
-"""Mistakes; and doubts: what is legal, yet hardly meant."""
+"""Mistakes; and doubts: what is allowed but probably a mistake."""
 
 
 def check_options(settings: Settings, conf: Any, place: str) -> Findings:
@@ -24,19 +26,22 @@ def check_options(settings: Settings, conf: Any, place: str) -> Findings:
     :param conf: Airflow's configuration, or the view of a team
     :param place: where ``backends`` stands: ``[dispatch] `` or the name of the file
     """
-    team = getattr(conf, "team_name", None)
+    team, conf = getattr(conf, "team_name", None), RunOnce(conf)
     backends = {
         name: Backend(name, backend, settings.limits, conf, team)
         for name, backend in settings.backends.items()
     }
     check = OptionCheck(settings, place)
     mistakes, doubts = [*check.mistakes()], [*check.doubts()]
+    unmade = set()
     for name, backend in backends.items():
         wrong = check.values(name, backend.conf)
         own, doubtful = ([], []) if wrong else _executors_own(backend)
+        unmade |= {name for problem in own if problem.where == "executor"}
         mistakes += [*wrong, *(_placed(each, name, check, place) for each in own)]
         doubts += [_placed(each, name, check, place) for each in doubtful]
-    mistakes += clashes(backends.values(), place)
+    made = [backend for name, backend in backends.items() if name not in unmade]
+    mistakes += clashes(made, place)
     doubts += [] if mistakes else _shared_queues(settings, backends, place)
     refused = {problem.where for problem in mistakes}
     # What stands in airflow.cfg itself is the same for all backends.
@@ -46,23 +51,30 @@ def check_options(settings: Settings, conf: Any, place: str) -> Findings:
 
 
 def _executors_own(backend: Backend) -> Findings:
-    """What an executor that can be imported finds in its own options."""
+    """Findings of an executor that can be imported about its own options."""
     try:
         # Only those are made that can be asked: others might start processes in their constructor.
         if not hasattr(import_executor_class(backend.settings), "config_problems"):
             return [], []
-        if problems := [*backend.conf_problems()]:
-            return problems, []
-        executor: Any = backend.executor
-        if isinstance(executor, ChecksConfig) and (problems := [*(executor.config_problems() or ())]):
-            return problems, []
-        return [], [*(executor.config_doubts() or ())] if isinstance(executor, DoubtsConfig) else []
+        with bounded_executor(backend.name):
+            return _asked(backend)
     except BackendUnavailable:
         return [], []
-    except (Exception, SystemExit) as error:
+    except TookTooLong as error:
+        return [Problem("executor", f"{error.found}.", error.remedy)], []
+    except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         found = f"cannot be made ({kind_of(error)} at line {place.lineno} of {place.filename})."
         return [Problem("executor", found, "Correct what is read there, or the executor's own code.")], []
+
+
+def _asked(backend: Backend) -> Findings:
+    if problems := [*backend.conf_problems()]:
+        return problems, []
+    executor: Any = backend.executor
+    if isinstance(executor, ChecksConfig) and (problems := [*(executor.config_problems() or ())]):
+        return problems, []
+    return [], [*(executor.config_doubts() or ())] if isinstance(executor, DoubtsConfig) else []
 
 
 def _placed(problem: Problem, backend: str, check: OptionCheck, place: str) -> Problem:

@@ -3,21 +3,27 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
-from shutil import get_terminal_size
+from contextlib import contextmanager, redirect_stdout, suppress
 from textwrap import TextWrapper
 from typing import Any
 
 from airflow.cli.simple_table import AirflowConsole
 
+from airflow_dispatch_provider.exceptions import DispatchError
+
 STRUCTURED = ("json", "yaml")
 """Formats for programs: values keep their types there; ``table`` and ``plain`` are text for people."""
 
 
-_WIDEST = 110
-"""Columns beyond which a line is hard to read."""
+_NARROWEST, _WIDEST = 40, 110
+"""Columns between which a text is easy to read."""
+
+_ENDLESS = 100_000
+"""Columns of a table in a file or a pipe, whose lines must stay whole."""
 
 
 @contextmanager
@@ -25,6 +31,33 @@ def only_answers() -> Iterator[None]:
     """Around code of users: what it prints goes to stderr, so that stdout has nothing but the answer."""
     with redirect_stdout(sys.stderr):
         yield
+
+
+class OutputError(DispatchError):
+    """The answer cannot be written; without text where its reader has gone."""
+
+
+_UNWRITABLE = {errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE}
+
+
+@contextmanager
+def written() -> Iterator[None]:
+    """Around a command: all that it prints is written in the end.
+
+    :raises OutputError: it cannot be
+    """
+    if sys.stdout is None:
+        raise OutputError("The output cannot be written (stdout is closed).")
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        # What is left in the buffer would fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        gone = error.errno == errno.EPIPE
+        raise OutputError("" if gone else f"The output cannot be written ({error.strerror}).") from None
 
 
 def show_object(data: Any, output: str) -> None:
@@ -42,11 +75,23 @@ def show_rows(rows: Sequence[Mapping[str, Any]], output: str) -> None:
         return
     separator = "\n" if output == "table" else "; "
     texts = [{key: _text(value, separator) for key, value in row.items()} for row in rows]
-    _console().print_as(texts, output=output)
+    console = _console()
+    console.width = width(sys.stdout) or _ENDLESS
+    console.print_as(texts, output=output)
+
+
+def show_error(error: Exception) -> None:
+    """On stderr; nothing where the error has no text."""
+    first, *lines = str(error).splitlines() or [""]
+    if first:
+        print(wrapped(f"error: {first}", further="  ", stream=sys.stderr), file=sys.stderr)
+    for line in lines:
+        indent = line[: len(line) - len(line.lstrip())]
+        print(wrapped(line.strip(), indent, f"{indent}  ", sys.stderr), file=sys.stderr)
 
 
 def show_findings(rows: Sequence[Mapping[str, Any]], output: str) -> None:
-    """What ``validate`` found; for people a paragraph each, since places and remedies are long."""
+    """Print what ``validate`` found; for people a paragraph each, since places and remedies are long."""
     if output != "table":
         show_rows(rows, output)
         return
@@ -58,14 +103,30 @@ def show_findings(rows: Sequence[Mapping[str, Any]], output: str) -> None:
     print(_counted([row["severity"] for row in rows]))
 
 
-def wrapped(text: str, indent: str = "", further: str | None = None) -> str:
-    """As wide as the terminal, within reason. Long words, such as paths, stay whole, so that they can be copied.
+def width(stream: Any) -> int | None:
+    """Columns of a terminal, or what ``COLUMNS`` says. None: nobody knows, or it is a file or a pipe."""
+    with suppress(ValueError):
+        return int(os.environ.get("COLUMNS", "")) or None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
+
+
+def wrapped(text: str, indent: str = "", further: str | None = None, stream: Any = None) -> str:
+    """As wide as the terminal, within reason; in one line where there is none. Long words, such as paths, stay whole,
+    so that they can be copied.
 
     :param further: the indent from the second line on
+    :param stream: where it will be printed; None: on stdout
     """
-    width = max(40, min(get_terminal_size().columns, _WIDEST))
+    columns = width(sys.stdout if stream is None else stream)
+    if columns is None:
+        return indent + " ".join(text.split())
     wrapper = TextWrapper(
-        width, initial_indent=indent, subsequent_indent=indent if further is None else further
+        max(_NARROWEST, min(columns, _WIDEST)),
+        initial_indent=indent,
+        subsequent_indent=indent if further is None else further,
     )
     wrapper.break_long_words = wrapper.break_on_hyphens = False
     return "\n".join(wrapper.wrap(text))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Dags in the metadata database say about where their tasks run."""
+"""Queues and executors that the Dags in the metadata database name."""
 
 from __future__ import annotations
 

@@ -9,8 +9,10 @@ from urllib.parse import urlsplit
 from airflow.configuration import conf as airflow_conf
 from airflow.exceptions import AirflowConfigException
 
+from airflow_dispatch_provider.bridge.airflow_api import executor_names
+from airflow_dispatch_provider.bridge.backend_conf import FORMS, RunOnce
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 from airflow_dispatch_provider.exceptions import Problem
-from airflow_dispatch_provider.executors.airflow_api import executor_names
 from airflow_dispatch_provider.executors.entries import (
     PLACE,
     ROUTERS,
@@ -23,21 +25,20 @@ from airflow_dispatch_provider.masking import one_line
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.problems import show
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 
 _ROUTERS_OWN = ("backends", "config_file")
 """Either of them says that a router is meant."""
 
 
 def surrounding_problems() -> Iterator[Problem]:
-    """What ends the scheduler at its start, or fails every task."""
+    """Settings that end the scheduler at its start, or fail every task."""
     yield from _executors_are_usable()
     yield from _parallelism_is_usable()
     yield from _execution_api_is_a_url()
 
 
 def surrounding_warnings() -> Iterator[Problem]:
-    """What works only where something is set elsewhere."""
+    """Settings that work only where something is set elsewhere."""
     if not runs_alone():
         yield from _router_is_used()
     yield from _teams_are_used()
@@ -48,7 +49,9 @@ def runs_alone() -> bool:
     """Whether an executor of this package is configured in place of a router, and ``[dispatch]`` names no backends."""
     text = text_of("core", "executor")
     ours = any(entry.path in EXECUTORS for entry in entries(text))
-    return ours and not is_router_configured(text) and not any(text_of(SECTION, key) for key in _ROUTERS_OWN)
+    return (
+        ours and not is_router_configured(text) and not any(_is_given(SECTION, key) for key in _ROUTERS_OWN)
+    )
 
 
 def tests_connections() -> bool:
@@ -59,9 +62,14 @@ def tests_connections() -> bool:
 def text_of(section: str, option: str) -> str:
     """An option of Airflow's, empty where it is not set or cannot be read."""
     try:
-        return str(airflow_conf.get(section, option, fallback="") or "").strip()
+        return str(RunOnce(airflow_conf).get(section, option, fallback="") or "").strip()
     except AirflowConfigException:
         return ""
+
+
+def _is_given(section: str, option: str) -> bool:
+    """Told without running the command that may give it."""
+    return any(text_of(section, option + form) for form in reversed(FORMS))
 
 
 def parallelism() -> int | None:
@@ -126,7 +134,7 @@ def slots_fit(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             "[core] parallelism",
             f"found {number}, less than the {total} slots of all backends together.",
-            f"Give {total} or more, e.g. {total}, or some slots can never be used at the same time.",
+            f"Give at least {total}: with less, the backends cannot use all their slots at the same time.",
         )
 
 

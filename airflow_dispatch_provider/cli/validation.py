@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that ``airflow dispatch validate`` says: what is wrong, what is hardly meant, what would change."""
+"""Everything that ``airflow dispatch validate`` says: what is wrong, what is probably a mistake, what would change."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.executors.by_name import entry_problems
 from airflow_dispatch_provider.settings.changes import Change, changes
 from airflow_dispatch_provider.settings.model import Settings
+from airflow_dispatch_provider.settings.parse import MOST_PROBLEMS
 from airflow_dispatch_provider.settings.source import SettingsSource
 
 MISTAKE, WARNING = "mistake", "warning"
@@ -34,7 +35,7 @@ class Finding:
     """One line of the answer."""
 
     severity: str
-    """``mistake``: it does not work. ``warning``: it is legal, yet hardly meant."""
+    """``mistake``: it does not work. ``warning``: it is allowed but probably a mistake."""
 
     where: str
     found: str
@@ -62,7 +63,7 @@ class Comparison:
     """None: the configuration in use is wrong itself."""
 
     restart_for: tuple[str, ...]
-    """What a running scheduler does not take over; nothing: all of it, within seconds."""
+    """Changes that a running scheduler does not take over; none: it takes over all of them, within seconds."""
 
     @property
     def verdict(self) -> str:
@@ -104,7 +105,7 @@ def validate(source: SettingsSource, conf: Any, team: str | None, config_file: s
     options, doubtful = check_options(settings, conf, place)
     wrong = [*around, *named, *import_problems(statuses, place), *options]
     doubts = [*warnings(settings, statuses, conf, place), *doubtful, *elsewhere]
-    return Answer((*_findings(MISTAKE, wrong), *_findings(WARNING, doubts)), settings)
+    return Answer((*_findings(MISTAKE, wrong), *_bounded(_findings(WARNING, doubts), place)), settings)
 
 
 @only_answers()
@@ -123,6 +124,15 @@ def compare(source: SettingsSource, new: Settings) -> Comparison:
 
 def _findings(severity: str, problems: Iterable[Problem]) -> tuple[Finding, ...]:
     return tuple(Finding(severity, problem.where, problem.found, problem.remedy) for problem in problems)
+
+
+def _bounded(findings: tuple[Finding, ...], place: str) -> tuple[Finding, ...]:
+    """As many as somebody may read."""
+    more = len(findings) - MOST_PROBLEMS
+    if more <= 0:
+        return findings
+    rest = Finding(WARNING, place.strip(" :"), f"has {more} more warnings.", "Correct these first.")
+    return (*findings[:MOST_PROBLEMS], rest)
 
 
 def _is_all_missing(problems: Sequence[Problem]) -> bool:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The executor classes, and what they share."""
+"""The executor classes that users name."""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.executors.base_executor import BaseExecutor
 
+from airflow_dispatch_provider.bridge.backend_conf import settings_source
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
-from airflow_dispatch_provider.executors.backend_conf import settings_source
 from airflow_dispatch_provider.executors.configured import configured_executors, make_router, router_classes
 from airflow_dispatch_provider.executors.dispatch_executor import STARTED, DispatchExecutor
 from airflow_dispatch_provider.settings.model import Settings
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -38,7 +38,7 @@ class FromRouter:
 
 
 class _HandsOver:
-    """What an executor does that is nothing but a name of the router.
+    """An executor that is nothing but a name of the router.
 
     No subclass of BaseExecutor itself: Airflow 3.4 wraps what an executor class defines, so as to remember in it the
     tasks that here only pass through.
@@ -146,7 +146,7 @@ class LocalExecutor(_HandsOver, BaseExecutor):
 
 
 def entry_problems(team: str | None, settings: Settings) -> Iterator[Problem]:
-    """What is wrong with the classes of this module that ``[core] executor`` lists for a team, or for everybody."""
+    """Problems with the classes of this module that ``[core] executor`` lists for a team, or for everybody."""
     router_seen = False
     for name, cls in configured_executors():
         if name.team_name != team:

@@ -14,27 +14,27 @@ from airflow.providers.celery.executors.celery_executor import CeleryExecutor as
 from airflow.utils.state import TaskInstanceState
 from celery import states
 
-from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
-from airflow_dispatch_provider.executors import airflow_api
-from airflow_dispatch_provider.executors.airflow_api import Workload, WorkloadKey
-from airflow_dispatch_provider.executors.celery.brokers import broker_for
-from airflow_dispatch_provider.executors.celery.capacity import WorkerCensus
-from airflow_dispatch_provider.executors.celery.checks import app_problems, celery_doubts, conf_problems
-from airflow_dispatch_provider.executors.celery.lost_messages import LostMessages
-from airflow_dispatch_provider.executors.celery.lost_results import LostResults
-from airflow_dispatch_provider.executors.celery.message import Outgoing
-from airflow_dispatch_provider.executors.celery.publisher import Publisher, Sent
-from airflow_dispatch_provider.executors.celery.result_watcher import ResultWatcher
-from airflow_dispatch_provider.executors.celery.results import Result
-from airflow_dispatch_provider.executors.holding_back import HoldsBack, task_ids
-from airflow_dispatch_provider.executors.task_instances import (
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.airflow_api import Workload, WorkloadKey
+from airflow_dispatch_provider.bridge.task_instances import (
     open_among,
     reschedule_queued,
     state_of,
     update_queued,
 )
+from airflow_dispatch_provider.bridge.version_compat import warn_if_untested
+from airflow_dispatch_provider.engines.celery.brokers import broker_for
+from airflow_dispatch_provider.engines.celery.capacity import WorkerCensus
+from airflow_dispatch_provider.engines.celery.checks import app_problems, celery_doubts, conf_problems
+from airflow_dispatch_provider.engines.celery.lost_messages import LostMessages
+from airflow_dispatch_provider.engines.celery.lost_results import LostResults
+from airflow_dispatch_provider.engines.celery.message import Outgoing
+from airflow_dispatch_provider.engines.celery.publisher import Publisher, Sent
+from airflow_dispatch_provider.engines.celery.result_watcher import ResultWatcher
+from airflow_dispatch_provider.engines.celery.results import Result
+from airflow_dispatch_provider.engines.holding_back import HoldsBack, task_ids
+from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.masking import masked
-from airflow_dispatch_provider.version_compat import warn_if_untested
 
 WAITED = "waiting for broker"
 """``log.event`` of a task that was taken back because the broker could not be used."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from airflow.executors.executor_loader import ExecutorLoader
 
-from airflow_dispatch_provider.executors import airflow_api
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.users_code import import_users_module
 from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
 
 
@@ -18,6 +19,7 @@ def configured_executors() -> Iterator[tuple[Any, type[Any]]]:
     are passed over: Airflow will say so."""
     for name in airflow_api.executor_names():
         with suppress(Exception):
+            import_users_module(name.module_path.rpartition(".")[0])
             yield name, ExecutorLoader.import_executor_cls(name)[0]
 
 

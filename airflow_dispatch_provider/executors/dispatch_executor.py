@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakValueDictionary
 
@@ -13,34 +13,43 @@ from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
 from airflow.utils.state import TaskInstanceState
 
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.backend_conf import RunOnce, settings_source, unread_options
+from airflow_dispatch_provider.bridge.event_log import EventLogQueue
+from airflow_dispatch_provider.bridge.guard import guarded
+from airflow_dispatch_provider.bridge.keepalive import Keepalive
+from airflow_dispatch_provider.bridge.version_compat import (
+    AIRFLOW_V_3_2_PLUS,
+    AIRFLOW_V_3_4_PLUS,
+    warn_if_untested,
+)
+from airflow_dispatch_provider.bridge.workload import kind_of
+from airflow_dispatch_provider.dispatch import adoption
+from airflow_dispatch_provider.dispatch.backend import Backend, clashes, in_start_order
+from airflow_dispatch_provider.dispatch.log_backends import LogBackends
+from airflow_dispatch_provider.dispatch.observers import DispatchEvents, DispatchLog, DispatchMetrics
+from airflow_dispatch_provider.dispatch.option_check import OptionCheck
+from airflow_dispatch_provider.dispatch.router import AnsweredFor, Router
+from airflow_dispatch_provider.dispatch.routing_file import RoutingFile
+from airflow_dispatch_provider.engines.protocols import AdoptsIfFound
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
-from airflow_dispatch_provider.executors import adoption, airflow_api
-from airflow_dispatch_provider.executors.backend import Backend, clashes, in_start_order
-from airflow_dispatch_provider.executors.backend_conf import settings_source, unread_options
 from airflow_dispatch_provider.executors.class_attributes import (
     FromBackends,
     any_backend,
     configured_classes,
     workload_types,
 )
-from airflow_dispatch_provider.executors.event_log import EventLogQueue
-from airflow_dispatch_provider.executors.guard import guarded
-from airflow_dispatch_provider.executors.keepalive import Keepalive
-from airflow_dispatch_provider.executors.log_backends import LogBackends
-from airflow_dispatch_provider.executors.observers import DispatchEvents, DispatchLog, DispatchMetrics
-from airflow_dispatch_provider.executors.options.check import OptionCheck
-from airflow_dispatch_provider.executors.router import AnsweredFor, Router
-from airflow_dispatch_provider.executors.routing_file import RoutingFile
-from airflow_dispatch_provider.executors.workload import kind_of
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK
 from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.presets import Hybrid
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS, warn_if_untested
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 log = logging.getLogger(__name__)
+
+ASK_AGAIN = 5.0
+"""Seconds after which a backend is asked again about tasks that it may have."""
 
 STARTED: WeakValueDictionary[str | None, DispatchExecutor] = WeakValueDictionary()
 """The routers that run in this process, by team: ``by_name`` hands over to them."""
@@ -54,7 +63,7 @@ class DispatchExecutor(BaseExecutor):
     """
 
     hybrid: ClassVar[Hybrid | None] = None
-    """What a subclass brings along where ``[dispatch]`` says nothing."""
+    """Settings that a subclass brings along where ``[dispatch]`` says nothing."""
 
     supports_multi_team = True
     supports_task_instance_uuid = AIRFLOW_V_3_4_PLUS
@@ -79,6 +88,7 @@ class DispatchExecutor(BaseExecutor):
         self._routing_file = RoutingFile(self._source)
         self._log_backends = LogBackends(self._source, self.conf, self.team_name)
         self._unasked: dict[str, dict[Any, Any]] = {}
+        self._ask_due: dict[str, float] = {}
 
     def __repr__(self) -> str:
         router = self._router
@@ -122,8 +132,9 @@ class DispatchExecutor(BaseExecutor):
         """
         warn_if_untested()
         settings = self._routing_file.start(time.monotonic())
+        own_conf = RunOnce(self.conf)
         backends = {
-            name: Backend(name, backend, settings.limits, self.conf, self.team_name)
+            name: Backend(name, backend, settings.limits, own_conf, self.team_name)
             for name, backend in settings.backends.items()
         }
         self._options = OptionCheck(settings, self._place())
@@ -263,7 +274,7 @@ class DispatchExecutor(BaseExecutor):
 
     @property
     def slots_occupied(self) -> int:
-        """What the backends have; held workloads occupy nothing yet."""
+        """Slots that the backends have taken; held workloads occupy none yet."""
         return len(self._router.ledger) if self._router is not None else 0
 
     # Adoption
@@ -284,7 +295,7 @@ class DispatchExecutor(BaseExecutor):
             tis,
             self.has_task,
             lambda ti: router.candidates(ti.queue, ti.dag_id),
-            lambda backend, group: self._ask(router, backend, group, now),
+            lambda backend, group, proven: self._ask(router, backend, group, now, proven),
         )
         for name, adopted in outcome.by_backend.items():
             self._enter(router, name, adopted)
@@ -295,12 +306,20 @@ class DispatchExecutor(BaseExecutor):
                 ids.update({ti.id: airflow_api.task_key(self, ti) for ti in waiting})
         return outcome.rejected
 
-    def _ask(self, router: Router, name: str, tis: Sequence[Any], now: float) -> Sequence[Any] | None:
+    def _ask(
+        self, router: Router, name: str, tis: Sequence[Any], now: float, proven: bool
+    ) -> Sequence[Any] | None:
+        """
+        :param proven: a row in the event log says that the backend was given these
+        """
         backend = router.backends.get(name)
         if backend is None or not backend.may_adopt(now):
             return None
-        executor = backend.executor
-        return backend.call("adoption", now, lambda: executor.try_adopt_task_instances(tis), None)
+        executor: Any = backend.executor
+        asks = not proven and isinstance(executor, AdoptsIfFound)
+        adopt: Callable[[Sequence[Any]], Sequence[Any] | None]
+        adopt = executor.adopt_if_found if asks else executor.try_adopt_task_instances
+        return backend.call("adoption", now, lambda: adopt(tis), None)
 
     def _enter(self, router: Router, name: str, tis: Iterable[Any]) -> None:
         """Write adopted task instances into the ledger."""
@@ -310,14 +329,20 @@ class DispatchExecutor(BaseExecutor):
 
     @guarded(None)
     def _ask_again(self, backend: Backend, now: float) -> None:
-        """Offer a backend, now that it can be asked, the running tasks that it could not be asked about."""
+        """Offer a backend, now that it can be asked, the running tasks that it could not be asked about. What it does
+        not take over it does not have: the slot is free, and Airflow misses the task's heartbeats."""
         waiting = self._unasked.get(backend.name)
         router = self._router
-        if not waiting or router is None:
+        if not waiting or router is None or now < self._ask_due.get(backend.name, 0.0):
             return
-        running = adoption.still_running(list(waiting), lambda tis: self._ask(router, backend.name, tis, now))
+        self._ask_due[backend.name] = now + ASK_AGAIN
+        taken = adoption.offer_again(
+            list(waiting), lambda tis: self._ask(router, backend.name, tis, now, proven=False)
+        )
+        if taken is None:
+            return
         del self._unasked[backend.name]
-        for ti_id in waiting.keys() - running:
+        for ti_id in waiting.keys() - taken:
             router.ledger.drop(waiting[ti_id])
 
     # Logs and inspection

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with the entries of ``[core] executor``, before Airflow takes them for executors or refuses them."""
+"""Problems with the entries of ``[core] executor``, before Airflow takes them for executors or refuses them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.executor_constants import CORE_EXECUTOR_NAMES
 from airflow.executors.executor_loader import ExecutorLoader
 
-from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.bridge.users_code import import_users_module
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.exceptions import Problem, TookTooLong
 from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.masking import kind_of
 
 PLACE = "[core] executor"
 
@@ -56,7 +58,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What Dags give in ``executor=``; Airflow's own executors have their name for an alias."""
+        """The name that Dags give in ``executor=``; Airflow's own executors have their name for an alias."""
         return self.alias or (self.path if self.path in CORE_EXECUTOR_NAMES else "")
 
 
@@ -121,8 +123,10 @@ def _why_not(path: str) -> str | None:
         found = _imported(path)
     except ImportError as error:
         return f"which cannot be imported ({type(error).__name__}{f': {error.name}' if error.name else ''})"
-    except (Exception, SystemExit) as error:
-        return f"which fails as it is imported ({type(error).__name__})"
+    except TookTooLong as error:
+        return f"whose import {error.found}"
+    except Exception as error:
+        return f"which fails as it is imported ({kind_of(error)})"
     if found is None:
         return "which cannot be imported (there is nothing of that name in its module)"
     if not (
@@ -133,10 +137,9 @@ def _why_not(path: str) -> str | None:
 
 
 def _imported(path: str) -> Any:
-    """What stands at an import path, None where its module has nothing of that name. Whatever the module may raise
-    is raised, SystemExit included."""
+    """The object at an import path, None where its module has nothing of that name. Raises what the module raises."""
     module_name, _, name = path.rpartition(".")
-    return getattr(__import__(module_name, fromlist=[name]), name, None) if module_name else None
+    return getattr(import_users_module(module_name), name, None) if module_name else None
 
 
 def _suggestion(path: str) -> str:
@@ -162,6 +165,6 @@ def is_router_configured(text: str) -> bool:
 def _is_subclass(path: str) -> bool:
     try:
         found = _imported(path)
-    except (Exception, SystemExit):
+    except Exception:
         return False
     return isinstance(found, type) and issubclass(found, DispatchExecutor)

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -16,36 +15,42 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.providers.cncf.kubernetes.executors.kubernetes_executor import (
     KubernetesExecutor as AirflowKubernetesExecutor,
 )
-from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator, make_safe_label_value
+from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 from airflow.utils.state import TaskInstanceState
 
-from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
-from airflow_dispatch_provider.executors import airflow_api
-from airflow_dispatch_provider.executors.airflow_api import Workload, WorkloadKey
-from airflow_dispatch_provider.executors.holding_back import HoldsBack
-from airflow_dispatch_provider.executors.kubernetes import pod_log
-from airflow_dispatch_provider.executors.kubernetes.adoption import NOT_DONE
-from airflow_dispatch_provider.executors.kubernetes.checks import kubernetes_doubts, kubernetes_problems
-from airflow_dispatch_provider.executors.kubernetes.cluster import Cluster
-from airflow_dispatch_provider.executors.kubernetes.controller import Controller, Policy
-from airflow_dispatch_provider.executors.kubernetes.ends import Rows
-from airflow_dispatch_provider.executors.kubernetes.finisher import delete_options
-from airflow_dispatch_provider.executors.kubernetes.manifest import PodFactory
-from airflow_dispatch_provider.executors.kubernetes.model import (
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.airflow_api import Workload, WorkloadKey
+from airflow_dispatch_provider.bridge.task_instances import reschedule_queued, stored
+from airflow_dispatch_provider.bridge.version_compat import warn_if_untested
+from airflow_dispatch_provider.bridge.workload import token_lifetime, with_new_token
+from airflow_dispatch_provider.engines.holding_back import HoldsBack
+from airflow_dispatch_provider.engines.kubernetes import pod_log
+from airflow_dispatch_provider.engines.kubernetes.checks import kubernetes_doubts, kubernetes_problems
+from airflow_dispatch_provider.engines.kubernetes.cluster import Cluster
+from airflow_dispatch_provider.engines.kubernetes.controller import Controller, Policy
+from airflow_dispatch_provider.engines.kubernetes.creator import FRESH
+from airflow_dispatch_provider.engines.kubernetes.ends import Database, Rows
+from airflow_dispatch_provider.engines.kubernetes.finisher import delete_options
+from airflow_dispatch_provider.engines.kubernetes.flight import Flight, adopted, wanted
+from airflow_dispatch_provider.engines.kubernetes.labels import selector
+from airflow_dispatch_provider.engines.kubernetes.manifest import PodFactory
+from airflow_dispatch_provider.engines.kubernetes.model import (
     Created,
-    End,
     Ended,
     Job,
-    PodName,
+    Over,
+    PutBack,
     Rejected,
     Released,
     Report,
+    Searched,
     Stuck,
 )
-from airflow_dispatch_provider.executors.kubernetes.pod_api import PodApi, Timing
-from airflow_dispatch_provider.executors.protocols import Claim
-from airflow_dispatch_provider.executors.task_instances import stored
-from airflow_dispatch_provider.version_compat import warn_if_untested
+from airflow_dispatch_provider.engines.kubernetes.outcome import Launches, Next, after, state_after
+from airflow_dispatch_provider.engines.kubernetes.pod_api import PodApi, Timing
+from airflow_dispatch_provider.engines.kubernetes.trouble import delay
+from airflow_dispatch_provider.engines.protocols import Claim
+from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 
 WAITED = "waiting for cluster"
 """``log.event`` of a task that was taken back because the cluster could not be used, or had no room."""
@@ -53,29 +58,11 @@ WAITED = "waiting for cluster"
 POD_FAILED = "pod failed"
 POD_PENDING = "pod does not start"
 POD_AGAIN = "pod created again"
+PUT_BACK = "task scheduled again"
 """``log.event`` where a pod's own story explains what happens to its task."""
-
-ADOPTION = 15.0
-"""Seconds that adoption waits for the API server, on the scheduler's thread: at its start, and once in minutes."""
 
 FLUSH = 10.0
 """Seconds that ``end`` lets pods that are through be finished."""
-
-_UNDECIDED = (None, TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A workload that was handed over, or adopted."""
-
-    key: WorkloadKey
-    ti_id: UUID
-    workload: Workload | None
-    """None for an adopted task."""
-
-    pod: PodName | None = None
-    launches: int = 1
-    stuck: str | None = None
 
 
 class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
@@ -89,7 +76,8 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call, unused-ignore]
         self._controller: Controller | None = None
-        self._flights: dict[WorkloadKey, _Flight] = {}
+        self._flights: dict[WorkloadKey, Flight] = {}
+        self._searched: dict[WorkloadKey, bool | None] = {}
         self._tidied = -math.inf
 
     def __repr__(self) -> str:
@@ -111,27 +99,44 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         self._max_unsent = conf.getint("dispatch", "kubernetes_max_unsent", fallback=250)
         limit = conf.getint("dispatch", "kubernetes_concurrency", fallback=32)
         api = PodApi(self._cluster.connect, Timing(), self.kube_config.kube_client_request_args)
-        factory = PodFactory(self.kube_config, self.scheduler_job_id, self._coordinator_extra)
-        policy = self._policy(limit)
-        self._controller = Controller(self._cluster.server(), api, factory, policy, self._stored)
+        watched = self._watched()
+        factory = PodFactory(self.kube_config, self.scheduler_job_id, self._coordinator_extra, watched)
+        policy = self._policy(limit, watched)
+        database = Database(lambda: list(self._flights), self._stored, self._put_back)
+        self._controller = Controller(
+            self._cluster.server(),
+            api,
+            factory,
+            policy,
+            database,
+            lambda it: with_new_token(it, self.jwt_generator),
+        )
         self._controller.start()
 
     @cached_property
     def _cluster(self) -> Cluster:
         return Cluster(self.conf)
 
-    def _policy(self, limit: int) -> Policy:
+    def _policy(self, limit: int, watched: tuple[str | None, ...]) -> Policy:
         config: Any = self.kube_config
+        conf: Any = self.conf
         return Policy(
             namespace=config.kube_namespace,
-            watched=self._namespaces(),
-            labels=f"airflow-worker={self._label},{NOT_DONE}",
+            watched=watched,
+            label=self._label,
             limit=limit,
+            launch_retries=conf.getint("dispatch", "launch_retries", fallback=10),
             fatal_reasons=tuple(config.worker_pod_pending_fatal_container_state_reasons),
             delete=config.delete_worker_pods,
             delete_failed=config.delete_worker_pods_on_failure,
             delete_options=delete_options(config.delete_option_kwargs),
         )
+
+    def _watched(self) -> tuple[str | None, ...]:
+        """Pods that name no namespace are in that of the backend, which a list of several may leave out."""
+        namespaces = self._namespaces()
+        home = self.kube_config.kube_namespace
+        return namespaces if {None, home} & {*namespaces} else (*namespaces, home)
 
     def _namespaces(self) -> tuple[str | None, ...]:
         config = self.kube_config
@@ -173,7 +178,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         return airflow_conf.getfloat("scheduler", "orphaned_tasks_check_interval", fallback=300.0)
 
     def end(self) -> None:
-        """Finish what is through, for a bounded time. Pods go on; what is not a pod yet is left to the next scheduler,
+        """Clean up completed pods, for a bounded time. Pods go on; what is not a pod yet is left to the next scheduler,
         which finds none for it, and schedules it again."""
         controller, self._controller = self._controller, None
         if controller is None:
@@ -203,11 +208,11 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         key = airflow_api.workload_key(self, workload)
         workload = self._take_for_sending(key, workload)
         # Where a task that was deferred comes back, its first pod is left to come to its end.
-        self._flights[key] = _Flight(key, workload.ti.id, workload)
+        self._flights[key] = Flight(key, workload.ti.id, workload)
         self.running.add(key)
         return Job(key, workload)
 
-    def _leave(self, key: WorkloadKey) -> _Flight | None:
+    def _leave(self, key: WorkloadKey) -> Flight | None:
         flight = self._flights.pop(key, None)
         if flight is not None:
             self.running.discard(key)
@@ -238,68 +243,97 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
 
     def _note_all(self, reports: Sequence[Report]) -> None:
         for report in reports:
-            flight = self._flights.get(report.key)
-            if flight is not None:
+            if isinstance(report, Searched):
+                self._searched.update(dict.fromkeys(report.found, True) | dict.fromkeys(report.absent, False))
+            elif (flight := self._flights.get(report.key)) is not None:
                 self._note(flight, report)
 
-    def _note(self, flight: _Flight, report: Report) -> None:
+    def _note(self, flight: Flight, report: Report) -> None:
         if isinstance(report, Created):
-            flight.pod = report.pod
+            flight.pod, flight.created = report.pod, time.monotonic()
             self.event_buffer.setdefault(flight.key, (TaskInstanceState.QUEUED, self.scheduler_job_id))
         elif isinstance(report, Rejected):
             self._fail(flight, report.reason)
         elif isinstance(report, Stuck):
-            self._tell(flight, POD_PENDING, f"Pod {report.pod}: {report.reason}")
+            if report.reason != flight.stuck:
+                self._tell(flight, POD_PENDING, f"Pod {report.pod}: {report.reason}")
             flight.stuck = report.reason
         elif isinstance(report, Released):
             self._finish(flight, TaskInstanceState.SUCCESS, "another scheduler has taken its pod over")
-        elif report.pod in (None, flight.pod):
+        elif isinstance(report, PutBack):
+            if flight.workload is None:
+                self._finish(flight, TaskInstanceState.SUCCESS)
+        elif isinstance(report, Over):
+            self._note_over(flight, report)
+        elif isinstance(report, Ended) and report.pod in (None, flight.pod):
             self._note_end(flight, report)
 
+    def _note_over(self, flight: Flight, report: Over) -> None:
+        """Airflow has ended the task; nobody has seen its pod end."""
+        self.log.info("Task %s is over (%s), and its pod is not waited for.", flight.key, report.state)
+        if flight.pod is not None and self._controller:
+            self._controller.revoke(flight.pod)
+        elif flight.workload is not None:
+            self._revoke(flight.key, flight, self._labels_of(flight.workload.ti))
+        self._finish(flight, state_after(report.state))
+
+    def _note_end(self, flight: Flight, report: Ended) -> None:
+        does = after(report, self.job_id, self._launches(flight))
+        reason = f"Pod {report.pod}: {report.reason}" if report.pod else report.reason
+        if does is Next.FINISH:
+            self._finish(flight, state_after(report.row.state if report.row else None))
+        elif does is Next.LAUNCH_AGAIN:
+            self._launch_again(flight, reason)
+        elif does is Next.FAIL:
+            self._fail(flight, reason)
+        elif self._controller and does is Next.LOOK_AGAIN:
+            self._controller.look_up_again(report)
+        elif self._controller:
+            self._tell(flight, PUT_BACK, reason)
+            self._controller.put_back(flight.key)
+
+    def _launches(self, flight: Flight) -> Launches:
+        return Launches(
+            done=flight.launches,
+            most=self.pod_launch_failure_max_retries,
+            excluded_reasons=self.pod_launch_failure_excluded_container_reasons,
+            adopted=flight.workload is None,
+            former_owner=flight.former_owner,
+            token_expired=time.monotonic() - flight.created + FRESH >= token_lifetime(),
+        )
+
+    def _launch_again(self, flight: Flight, reason: str) -> None:
+        self._tell(flight, POD_AGAIN, reason)
+        pause = delay(flight.launches - 1)
+        flight.land()
+        if self._controller:
+            job = Job(flight.key, flight.workload, minted=-math.inf)
+            self._controller.submit([job], after=pause)
+
+    # What the database is asked, on a thread of its own
+
     def _stored(self, keys: Sequence[WorkloadKey]) -> Rows:
-        """What the database has of these tasks; called on a thread of its own."""
-        ids = {key: flight.ti_id for key in keys if (flight := self._flights.get(key))}
+        ids = self._ids_of(keys)
         found = stored(ids.values())
         return {key: found[ti_id] for key, ti_id in ids.items() if ti_id in found}
 
-    def _note_end(self, flight: _Flight, report: Ended) -> None:
-        row = report.row
-        state = row.state if row is not None else None
-        ours = row is None or row.queued_by_job_id == self.job_id
-        if report.end is End.SUCCEEDED or not ours:
-            self._finish(flight, TaskInstanceState.SUCCESS if state in _UNDECIDED else state)
-        elif report.end is End.VANISHED and state not in _UNDECIDED:
-            self._finish(flight, state)
-        elif self._may_launch_again(flight, report, state):
-            self._launch_again(flight, report)
-        else:
-            self._fail(flight, f"Pod {report.pod}: {report.reason}" if report.pod else report.reason)
+    def _put_back(self, keys: Sequence[WorkloadKey]) -> None:
+        job_id = None if self.job_id is None else int(self.job_id)
+        reschedule_queued(self._ids_of(keys).values(), time.time(), queued_by=job_id)
 
-    def _may_launch_again(self, flight: _Flight, report: Ended, state: Any) -> bool:
-        """As Airflow's executor does: where the task has certainly not begun, a new pod costs none of its tries."""
-        if flight.workload is None or report.started or state != TaskInstanceState.QUEUED:
-            return False
-        if report.container_reason in self.pod_launch_failure_excluded_container_reasons:
-            return False
-        most = self.pod_launch_failure_max_retries
-        return bool(most < 0 or flight.launches <= most)
+    def _ids_of(self, keys: Sequence[WorkloadKey]) -> dict[WorkloadKey, UUID]:
+        return {key: flight.ti_id for key in keys if (flight := self._flights.get(key))}
 
-    def _launch_again(self, flight: _Flight, report: Ended) -> None:
-        self._tell(flight, POD_AGAIN, f"Pod {report.pod}: {report.reason}")
-        flight.launches, flight.pod, flight.stuck = flight.launches + 1, None, None
-        if self._controller:
-            self._controller.submit([Job(flight.key, flight.workload)])
-
-    def _fail(self, flight: _Flight, reason: str) -> None:
+    def _fail(self, flight: Flight, reason: str) -> None:
         self.log.warning("Task %s fails: %s", flight.key, reason)
         self._tell(flight, POD_FAILED, reason)
         self._finish(flight, TaskInstanceState.FAILED, reason)
 
-    def _finish(self, flight: _Flight, state: Any, info: Any = None) -> None:
+    def _finish(self, flight: Flight, state: Any, info: Any = None) -> None:
         self._leave(flight.key)
         BaseExecutor.change_state(self, flight.key, state, info, remove_running=False)
 
-    def _tell(self, flight: _Flight, event: str, extra: str) -> None:
+    def _tell(self, flight: Flight, event: str, extra: str) -> None:
         self.log_task_event(event=event, extra=extra, ti_key=flight.key)
 
     # Taking back what was handed over
@@ -324,7 +358,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         except Exception:
             self.log.exception("Could not revoke %s", ti)
 
-    def _revoke(self, key: WorkloadKey, flight: _Flight | None, labels: str) -> None:
+    def _revoke(self, key: WorkloadKey, flight: Flight | None, labels: str) -> None:
         """
         :param labels: select its pod, where it has one whose name is not known here
         """
@@ -342,61 +376,49 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         return self._controller is not None and self._controller.withdraw(key)
 
     def _labels_of(self, ti: Any) -> str:
-        generator: Any = PodGenerator
-        selector = generator.build_selector_for_k8s_executor_pod(
-            dag_id=ti.dag_id,
-            task_id=ti.task_id,
-            run_id=ti.run_id,
-            try_number=ti.try_number,
-            map_index=ti.map_index,
-            airflow_worker=self.job_id,
-        )
-        return str(selector)
+        return selector(ti, ti.try_number, self.job_id)
 
     # Adoption
 
     def try_adopt_task_instances(self, tis: Sequence[Any]) -> Sequence[Any]:
-        """Take over the pods of dead schedulers; tasks that have none are returned. Where the cluster cannot be asked
-        now, that is what is queued, while what runs is kept and asked for later: a second copy of it would start
-        beside the first. This executor's own stay as they are."""
+        """Take over what schedulers that died had here. All of it is claimed at once, and the cluster is asked on the
+        thread of the API calls: a queued task without a pod is then put back in place, and a running one fails, as
+        nobody saw its pod end. This executor's own stay as they are."""
         controller = self._controller
         if controller is None:
             return tis
-        foreign = {airflow_api.task_key(self, ti): ti for ti in tis}
-        foreign = {key: ti for key, ti in foreign.items() if not airflow_api.has_key(self, key)}
-        workers = sorted({make_safe_label_value(str(ti.queued_by_job_id)) for ti in foreign.values()})
+        foreign = self._foreign(tis)
         if not foreign:
             return []
-        wanted = {key: str(ti.id) for key, ti in foreign.items()}
         # Before their pods are looked at: an end that is seen at once is looked up under these.
-        self._flights.update((key, _Flight(key, UUID(ti_id), None)) for key, ti_id in wanted.items())
-        adopted = self._adopt_now(controller, workers, wanted)
-        if adopted is None:
-            adopted = {key for key, ti in foreign.items() if ti.state == TaskInstanceState.RUNNING}
-            # Some may have this scheduler's label by now.
-            workers.append(self._label)
-            controller.adopt_when_possible(workers, self._label, {key: wanted[key] for key in adopted})
-        for key in wanted.keys() - adopted:
-            del self._flights[key]
-        self.running.update(adopted)
-        self.log.info("Adopted the pods of %d tasks of %d.", len(adopted), len(foreign))
-        return [ti for key, ti in foreign.items() if key not in adopted]
+        for key, ti in foreign.items():
+            self._searched.pop(key, None)
+            self._flights[key] = adopted(key, ti)
+        self.running.update(foreign)
+        controller.adopt(wanted(foreign))
+        self.log.info("Looking for the pods of %d tasks of other schedulers.", len(foreign))
+        return []
 
-    def _adopt_now(
-        self, controller: Controller, workers: Sequence[str], wanted: Mapping[WorkloadKey, str]
-    ) -> set[WorkloadKey] | None:
-        """Keys of the tasks that have a pod; None where the cluster cannot be asked."""
-        problem = self.health()
-        if problem is None:
-            answer = controller.adopt(workers, self._label, wanted)
-            try:
-                adopted: set[WorkloadKey] = answer.result(ADOPTION)
-                return adopted
-            except Exception as error:
-                answer.cancel()
-                problem = repr(error)
-        self.log.warning("Pods of other schedulers cannot be looked up now: %s", problem)
-        return None
+    def adopt_if_found(self, tis: Sequence[Any]) -> Sequence[Any] | None:
+        """See ``protocols.AdoptsIfFound``."""
+        controller = self._controller
+        foreign = self._foreign(tis)
+        if controller is None or not foreign:
+            return tis if controller is None else []
+        unknown = {key: ti for key, ti in foreign.items() if key not in self._searched}
+        if unknown:
+            self._searched.update(dict.fromkeys(unknown, None))
+            controller.search(wanted(unknown))
+        if any(self._searched[key] is None for key in foreign):
+            return None
+        found = {key for key in foreign if self._searched.pop(key)}
+        self.try_adopt_task_instances([foreign[key] for key in found])
+        return [ti for key, ti in foreign.items() if key not in found]
+
+    def _foreign(self, tis: Sequence[Any]) -> dict[WorkloadKey, Any]:
+        """Those that are not in this executor's care."""
+        keys = {airflow_api.task_key(self, ti): ti for ti in tis}
+        return {key: ti for key, ti in keys.items() if not airflow_api.has_key(self, key)}
 
     # For people
 

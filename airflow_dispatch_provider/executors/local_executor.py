@@ -6,32 +6,40 @@ from __future__ import annotations
 import itertools
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from airflow.executors.base_executor import BaseExecutor
 from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.utils.state import TaskInstanceState
 from sqlalchemy.orm import object_session
 
-from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
-from airflow_dispatch_provider.executors import airflow_api
-from airflow_dispatch_provider.executors.airflow_api import Workload, WorkloadKey
-from airflow_dispatch_provider.executors.local import adoption
-from airflow_dispatch_provider.executors.local.launch import Mode, obstacle_to_fork
-from airflow_dispatch_provider.executors.local.messages import Runner, Started, Work
-from airflow_dispatch_provider.executors.local.outcome import Outcome, outcome_of
-from airflow_dispatch_provider.executors.local.pool import Event, Pool
-from airflow_dispatch_provider.version_compat import (
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.airflow_api import Workload, WorkloadKey
+from airflow_dispatch_provider.bridge.task_instances import stored
+from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_CONNECTION_TESTS_BLOCK_THEMSELVES,
     AIRFLOW_V_3_2_PLUS,
     AIRFLOW_V_3_3_PLUS,
     AIRFLOW_V_3_4_PLUS,
     warn_if_untested,
 )
+from airflow_dispatch_provider.bridge.workload import with_new_token
+from airflow_dispatch_provider.engines.beginnings import ApiOutage, Relaunches
+from airflow_dispatch_provider.engines.holding_back import HoldsBack
+from airflow_dispatch_provider.engines.local import adoption
+from airflow_dispatch_provider.engines.local.launch import Mode, obstacle_to_fork
+from airflow_dispatch_provider.engines.local.messages import Ended, Runner, Started, Work
+from airflow_dispatch_provider.engines.local.outcome import outcome_of
+from airflow_dispatch_provider.engines.local.pool import Event, Gone, NotStarted, Pool
+from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 
 KILL_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL for a task that is timed out."""
+
+WAITED = "waiting for template process"
+"""``log.event`` of a task that is held back because nothing can be started."""
 
 PROGRESS_INTERVAL = 10.0
 """Seconds between two lines of ``end`` about what it waits for."""
@@ -56,12 +64,24 @@ class _HandOver:
     """None for an adopted task."""
 
 
-class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
+@dataclass(frozen=True)
+class _Failure:
+    """A task's process that could not run it to its end, until the database has said whether the task had begun."""
+
+    key: WorkloadKey
+    workload: Workload
+    was_last: bool
+    info: str | None
+    unanswered: bool
+
+
+class LocalExecutor(HoldsBack, BaseExecutor):
     """
     Runs workloads on this machine, each supervised in a process of its own, forked from a template process.
 
     At most ``parallelism`` are handed to the template process; the others wait in the base class's queues,
-    where they can still be overtaken and revoked.
+    where they can still be overtaken and revoked. While no template process can be had, or the Execution API lets no
+    task begin, they are kept alive there, or returned to the router.
     """
 
     is_local = True
@@ -75,10 +95,10 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
         supports_connection_test = AIRFLOW_V_3_3_PLUS
 
     runner: ClassVar[Runner] = staticmethod(airflow_api.run_workload)
-    """What runs a workload in its process; importable by name."""
+    """The function that runs a workload in its process; importable by name."""
 
     warm_up: ClassVar[Callable[[Any], object]] = staticmethod(airflow_api.warm_up)
-    """What the template process does once, so that no workload has to; importable by name."""
+    """The function that the template process calls once, so that no workload has to; importable by name."""
 
     preload: ClassVar[tuple[str, ...]] = PRELOAD
     """Modules that the template process imports, besides those of ``[dispatch] local_preload``."""
@@ -89,6 +109,9 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
         self._numbers = itertools.count(1)
         self._live: dict[int, _HandOver] = {}
         self._numbers_of: dict[WorkloadKey, list[int]] = {}
+        self._failures: list[_Failure] = []
+        self._relaunches = Relaunches()
+        self._api = ApiOutage()
 
     def __repr__(self) -> str:
         template = self._pool.template_pid if self._pool else None
@@ -102,6 +125,7 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
         team = f" [{self.team_name}]" if self.team_name else ""
         cls = type(self)
         title = f"airflow dispatch local{team}"
+        self._relaunches.retries = int(str(self.conf.get("dispatch", "launch_retries", fallback=10)))
         work = Work(cls.runner, self.conf, self._modules(), cls.warm_up, title)
         self._pool = Pool(work, self._mode())
 
@@ -125,6 +149,10 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
         if self._pool:
             for event in self._pool.poll():
                 self._note(event)
+            self._judge_failures(time.monotonic())
+            for key, workload in self._relaunches.due(time.monotonic()):
+                self._queue_again(key, with_new_token(workload, self.jwt_generator))
+            self._sync_held_back()
 
     def end(self) -> None:
         """Wait until everything that was handed over has ended. A second signal ends it instead."""
@@ -161,6 +189,24 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
 
     # Handing over
 
+    def health(self) -> str | None:
+        """See ``protocols.ReportsHealth``: why no process can be started, or why no task can begin in one."""
+        trouble = self._pool.trouble if self._pool else None
+        return trouble or self._api.problem(time.monotonic())
+
+    def _may_send(self) -> int:
+        pool = self._pool
+        if pool is None or not pool.ready or self._api.problem(time.monotonic()):
+            return 0
+        return self.parallelism - pool.live
+
+    def _withdraw_unsent(self) -> Iterable[Workload]:
+        """Nothing: the pool reports by itself which workloads were not started."""
+        return ()
+
+    def _waits_for(self) -> tuple[str, str]:
+        return WAITED, self.health() or ""
+
     def _process_workloads(self, workload_list: Sequence[Workload]) -> None:
         pool = self._pool
         if pool is None or not pool.ready:
@@ -172,7 +218,7 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
 
     def _hand_over(self, pool: Pool, workload: Workload) -> None:
         key = airflow_api.workload_key(self, workload)
-        airflow_api.forget_queued_key(self, key)
+        workload = self._take_for_sending(key, workload)
         try:
             pickled = pickle.dumps(workload)
         except Exception as error:
@@ -208,35 +254,72 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
         if isinstance(event, Started):
             self._report_running(hand_over)
         else:
-            is_task = hand_over.workload is None or airflow_api.is_task(hand_over.workload)
-            self._finish(event.number, hand_over, outcome_of(event, is_task=is_task))
+            self._finish(event.number, hand_over, event)
 
     def _report_running(self, hand_over: _HandOver) -> None:
         running, _, _ = airflow_api.workload_states(hand_over.workload)
         if running is not None:
             super().change_state(hand_over.key, running, remove_running=False)
 
-    def _finish(self, number: int, hand_over: _HandOver, outcome: Outcome) -> None:
+    def _finish(self, number: int, hand_over: _HandOver, event: Ended | NotStarted | Gone) -> None:
         was_last = self._leave(number)
+        is_task = hand_over.workload is None or airflow_api.is_task(hand_over.workload)
+        outcome = outcome_of(event, is_task=is_task)
         if outcome.verdict == "queue again":
-            self._queue_again(hand_over, was_last)
+            self._queue_again(hand_over.key, hand_over.workload)
+        elif outcome.verdict == "failure" and is_task and hand_over.workload is not None:
+            unanswered = isinstance(event, Ended) and event.unanswered
+            failure = _Failure(hand_over.key, hand_over.workload, was_last, outcome.info, unanswered)
+            self._failures.append(failure)
+        else:
+            success, failed = self._final_states(hand_over.workload)
+            state = success if outcome.verdict == "success" else failed
+            self._report(hand_over.key, state, outcome.info, was_last)
+
+    def _report(self, key: WorkloadKey, state: Any, info: str | None, was_last: bool) -> None:
+        self._relaunches.forget(key)
+        self._api.answered()
+        super().change_state(key, state, info, remove_running=was_last)
+
+    def _judge_failures(self, now: float) -> None:
+        """A task that is still queued in the database has not begun: it is launched again. A database that cannot be
+        asked is asked again at the next heartbeat."""
+        if not self._failures:
             return
-        success, failure = self._final_states(hand_over.workload)
-        state = success if outcome.verdict == "success" else failure
-        super().change_state(hand_over.key, state, outcome.info, remove_running=was_last)
+        try:
+            rows = stored([failure.workload.ti.id for failure in self._failures])
+        except Exception as error:
+            self.log.warning("%d ends of processes wait for the database: %s", len(self._failures), error)
+            return
+        failures, self._failures = self._failures, []
+        for failure in failures:
+            row = rows.get(failure.workload.ti.id)
+            begun = row is None or row.state != TaskInstanceState.QUEUED
+            if begun or not failure.was_last or not self._launch_again(failure, now):
+                failed = self._final_states(failure.workload)[1]
+                self._report(failure.key, failed, failure.info, failure.was_last)
+
+    def _launch_again(self, failure: _Failure, now: float) -> bool:
+        if failure.unanswered:
+            self._api.note(failure.info or "", now)
+            self._queue_again(failure.key, failure.workload)
+            return True
+        delay = self._relaunches.add(failure.key, failure.workload, now)
+        if delay is not None:
+            message = "%s had not begun, and is launched again in %.0f s: %s"
+            self.log.warning(message, failure.key, delay, failure.info)
+        return delay is not None
 
     def _final_states(self, workload: Workload | None) -> tuple[Any, Any]:
-        from airflow.utils.state import TaskInstanceState
-
         if workload is None:
             return TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
         return airflow_api.workload_states(workload)[1:]
 
-    def _queue_again(self, hand_over: _HandOver, was_last: bool) -> None:
-        if was_last:
-            self.running.discard(hand_over.key)
-        if not any(hand_over.key in queue for queue in airflow_api.queues(self)):
-            self.queue_workload(hand_over.workload, session=None)  # type: ignore[arg-type]
+    def _queue_again(self, key: WorkloadKey, workload: Workload) -> None:
+        if key not in self._numbers_of:
+            self.running.discard(key)
+        if not any(key in queue for queue in airflow_api.queues(self)):
+            self.queue_workload(workload, session=None)  # type: ignore[arg-type]
 
     # Taking back
 
@@ -272,6 +355,8 @@ class LocalExecutor(airflow_api.HighestPriorityFirst, BaseExecutor):
         """
         :param grace: seconds between SIGTERM and SIGKILL; 0: SIGKILL at once; None: ``KILL_GRACE``
         """
+        self._relaunches.forget(key)
+        self._failures = [failure for failure in self._failures if failure.key != key]
         for number in list(self._numbers_of.get(key, ())):
             self._leave(number)
             if self._pool:

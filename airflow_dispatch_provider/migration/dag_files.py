@@ -18,9 +18,9 @@ Given = dict[str, ast.expr]
 
 
 def scan_source(source: bytes, name: str) -> tuple[list[Use], list[Unread]]:
-    """What one Python file says: keyword arguments of every call (operators, ``@task(...)``, ``.override(...)``,
-    ``.partial(...)``, ``dict(...)``), keys of every dict (``default_args``), ``x["queue"] = ...``, ``x.queue = ...``,
-    attributes of classes, ``setattr`` and ``setdefault``.
+    """Queues and executors that one Python file names: keyword arguments of every call (operators, ``@task(...)``,
+    ``.override(...)``, ``.partial(...)``, ``dict(...)``), keys of every dict (``default_args``), ``x["queue"] = ...``,
+    ``x.queue = ...``, attributes of classes, ``setattr`` and ``setdefault``.
 
     A name that is given one text at the top of the file, and nothing else anywhere in it, counts as that text. ``None``
     counts as not given. Never raises for a file that is no Python: that is something unread, too.
@@ -58,7 +58,7 @@ def _given(node: ast.AST) -> Given:
 
 
 def _set_by(statement: ast.AST, of_class: bool = False) -> Iterator[tuple[str, ast.expr]]:
-    """What an assignment sets.
+    """Names and values that an assignment sets.
 
     :param of_class: whether it stands in a class, where a bare name is an attribute
     """

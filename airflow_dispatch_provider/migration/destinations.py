@@ -27,7 +27,7 @@ BY_NAME = frozenset({Kind.LOCAL, Kind.CELERY, Kind.KUBERNETES})
 
 @dataclass(frozen=True)
 class Destination:
-    """What becomes of all tasks with the same ``queue=`` and ``executor=``."""
+    """The destination of all tasks with the same ``queue=`` and ``executor=``."""
 
     queue: str | None
     executor: str | None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``[core] executor`` names, in every form that Airflow 2 and 3 know."""
+"""Executors that ``[core] executor`` names, in every form that Airflow 2 and 3 know."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OF_AIRFLOW = (
 
 
 class Kind(Enum):
-    """What an executor is to the router; the value is its class name."""
+    """The kind of an executor to the router; the value is its class name."""
 
     LOCAL = "LocalExecutor"
     CELERY = "CeleryExecutor"
@@ -80,7 +80,7 @@ class Entry:
 
     @property
     def names(self) -> frozenset[str]:
-        """What ``executor=`` in a Dag may call it."""
+        """Names by which ``executor=`` in a Dag may call it."""
         return frozenset(name for name in (self.alias, self.path, self.class_name) if name)
 
 

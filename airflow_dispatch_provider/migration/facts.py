@@ -1,33 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What changes in behaviour, and what cannot be known from a configuration: one sentence each, of those that apply.
+"""Changes in behaviour, and what no configuration tells: one sentence each, of those that apply.
 docs/migration.md says more."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from airflow_dispatch_provider.migration.executors import Entry, Kind
 from airflow_dispatch_provider.migration.old import DEFAULT_EXECUTOR, OldConfig
+from airflow_dispatch_provider.migration.options import Key, today
 from airflow_dispatch_provider.migration.plan import Plan
 from airflow_dispatch_provider.migration.uses import Scan
 
 Rows = Iterator[tuple[object, str]]
 """Whether a sentence applies, and the sentence."""
 
-_NO_EFFECT = (
-    "worker_pods_creation_batch_size",
-    "async_pod_creation",
-    "pod_creation_max_concurrency",
-    "task_publish_max_retries",
-    "api_client_retry_configuration",
-    "enable_tcp_keepalive",
-    "tcp_keep_cnt",
-    "tcp_keep_idle",
-    "tcp_keep_intvl",
-    "worker_pods_queued_check_interval",
-)
-"""Options of ``[kubernetes_executor]`` that this package's executor does not need; see docs/kubernetes.md."""
+_BOUNDS = {
+    Kind.CELERY: ("celery", "celery_max_unsent"),
+    Kind.KUBERNETES: ("kubernetes_executor", "kubernetes_concurrency"),
+}
+"""The section of each engine, and the option of ``[dispatch]`` that bounds what it sends at a time."""
 
 _LOCAL = frozenset({Kind.LOCAL, Kind.SEQUENTIAL, Kind.DEBUG})
 
@@ -39,6 +32,8 @@ class _Situation:
     old: OldConfig
     plan: Plan
     scan: Scan | None
+    not_used: Set[Key] = frozenset()
+    """See ``Target``."""
 
     @property
     def kinds(self) -> frozenset[Kind]:
@@ -51,12 +46,9 @@ class _Situation:
         routes = (route for section in self.plan.sections for route in section.routes)
         return any(isinstance(target, dict) for route in routes for target in route["to"])
 
-    @property
-    def without_effect(self) -> str:
-        sections = ("kubernetes_executor", "kubernetes")
-        return ", ".join(
-            name for name in _NO_EFFECT if any((section, name) in self.old.options for section in sections)
-        )
+    def without_effect(self, section: str) -> str:
+        keys = (today(option) for option in self.old.options.values())
+        return ", ".join(dict.fromkeys(key[1] for key in keys if key[0] == section and key in self.not_used))
 
     @property
     def hidden(self) -> str:
@@ -89,14 +81,17 @@ def slots_words(old: OldConfig) -> str:
     return f"Slots of each backend: {'; '.join(bounds)}."
 
 
-def changes(old: OldConfig, plan: Plan, scan: Scan | None) -> tuple[str, ...]:
-    """What is different afterwards, the weightiest first."""
-    now = _Situation(old, plan, scan)
+def changes(old: OldConfig, plan: Plan, scan: Scan | None, not_used: Set[Key]) -> tuple[str, ...]:
+    """Changes in behaviour, the weightiest first.
+
+    :param not_used: see ``Target``
+    """
+    now = _Situation(old, plan, scan, not_used)
     return tuple(text for applies, text in (*_routing(now), *_backends(now)) if applies)
 
 
 def unknowns(old: OldConfig, plan: Plan, scan: Scan | None) -> tuple[str, ...]:
-    """What somebody has to look at who knows the deployment."""
+    """Questions to somebody who knows the deployment."""
     now = _Situation(old, plan, scan)
     return tuple(text for applies, text in (*_deployment(now), *_elsewhere(now)) if applies)
 
@@ -135,10 +130,12 @@ def _backends(now: _Situation) -> Rows:
         "An unreachable broker fails no task: what could not be sent is sent again.",
     )
     yield Kind.KUBERNETES in now.kinds, "An unreachable or slow API server, or a full quota, fails no task."
-    yield (
-        now.without_effect and Kind.KUBERNETES in now.kinds,
-        f"No effect any more: [kubernetes_executor] {now.without_effect}; see [dispatch] kubernetes_concurrency.",
-    )
+    for kind, (section, bound) in _BOUNDS.items():
+        names = now.without_effect(section)
+        yield (
+            names and kind in now.kinds,
+            f"No effect any more: [{section}] {names}; see [dispatch] {bound}.",
+        )
     yield now.kinds & _LOCAL, "A local task that is taken back really ends, with all its processes."
     yield (
         now.paths(Kind.OTHER),

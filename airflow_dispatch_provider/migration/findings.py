@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
-from airflow_dispatch_provider.migration.options import Key, Option, Options
+from airflow_dispatch_provider.migration.options import Key, Option, Options, today
 
 TIMEOUT: Key = ("scheduler", "task_queued_timeout")
 """Stands for three time-outs since Airflow 2.6; up to 2.11 the scheduler took the largest of all four."""
@@ -49,13 +49,19 @@ _NEW_PATHS = {
 }
 """Classes that moved to a provider, or got another name."""
 
+_PROVIDERS = {
+    "kubernetes_executor": "apache-airflow-providers-cncf-kubernetes",
+    "fab": "apache-airflow-providers-fab",
+}
+"""Which provider describes the options that Airflow once had in another section."""
+
 _OLDEST = {("celery", "celeryd_concurrency"): ("celery", "worker_concurrency")}
 """Names that Airflow 1.10 still read. Others of that age begin with the name of their section."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What an Airflow knows about options, as plain data."""
+    """An Airflow's knowledge about options, as plain data."""
 
     version: str
     options: Mapping[Key, str | None]
@@ -73,6 +79,9 @@ class Target:
 
     undescribed: Set[Key] = frozenset()
     """Options that are read without being described."""
+
+    not_used: Set[Key] = frozenset()
+    """Options that Airflow's executors use, and those of this package do not."""
 
     sections: frozenset[str] = field(init=False)
 
@@ -105,7 +114,7 @@ class Finding:
 
 
 def findings(options: Options, target: Target, missing: Set[str]) -> tuple[Finding, ...]:
-    """What is to be done by hand, in the order in which the options are set.
+    """Changes to be made by hand, in the order in which the options are set.
 
     :param missing: those of ``class_paths`` that the target cannot import
     """
@@ -125,13 +134,14 @@ def queued_timeout(options: Options, target: Target) -> str | None:
 
 
 def not_judged(options: Options, target: Target) -> Iterator[str]:
-    """What cannot be told of ``[kubernetes]`` without the provider that describes ``[kubernetes_executor]``."""
-    names = [option.name for option in options.values() if _is_of_kubernetes(option, target)]
-    if names and "kubernetes_executor" not in target.sections:
-        yield (
-            f"What became of these options of [kubernetes]: {', '.join(names)}. Airflow's Kubernetes provider, which"
-            " describes them, is not installed here: install it, and run this command again."
-        )
+    """Doubts about options whose provider is not installed here."""
+    for section, provider in _PROVIDERS.items():
+        names = [option.label for option in options.values() if _needs(option, section, target)]
+        if names and section not in target.sections:
+            yield (
+                f"What becomes of {', '.join(names)}: that takes {provider}, which is not installed here. Install it if"
+                " it is used, and run this command again."
+            )
 
 
 def class_paths(options: Options) -> frozenset[str]:
@@ -180,13 +190,7 @@ def _number(option: Option) -> float:
 
 
 def _is_timeout(option: Option, target: Target) -> bool:
-    return option.key != TIMEOUT and target.destination(_today(option)) == TIMEOUT
-
-
-def _today(option: Option) -> Key:
-    """The option's name since Airflow 2.5, without what says where its value comes from."""
-    section = "kubernetes_executor" if option.section == "kubernetes" else option.section
-    return section, re.sub("_(cmd|secret)$", "", option.name)
+    return option.key != TIMEOUT and target.destination(today(option)) == TIMEOUT
 
 
 def _finding(option: Option, options: Options, target: Target, missing: Set[str]) -> Finding | None:
@@ -194,7 +198,7 @@ def _finding(option: Option, options: Options, target: Target, missing: Set[str]
     if section not in target.sections and (section in _GONE_SECTIONS or _describes_pods(section)):
         why = POD_TEMPLATE if _describes_pods(section) else f"Airflow {target.version} reads nothing of it"
         return Finding(f"[{section}]", "remove", None, why)
-    key = _today(option)
+    key = today(option)
     if key in target.moves and key not in target.options:
         return _moved(option, options, target) or _value(option, target, missing)
     if section == "kubernetes":
@@ -210,7 +214,7 @@ def _describes_pods(section: str) -> bool:
 
 
 def _moved(option: Option, options: Options, target: Target) -> Finding | None:
-    key = _today(option)
+    key = today(option)
     to = target.destination(key)
     if to == TIMEOUT:
         return _timeout(option, options, target)
@@ -230,8 +234,13 @@ def _timeout(option: Option, options: Options, target: Target) -> Finding:
     return Finding(option.label, "remove", None, f"[scheduler] task_queued_timeout = {value} stands for it")
 
 
-def _is_of_kubernetes(option: Option, target: Target) -> bool:
-    return option.section == "kubernetes" and _today(option) not in target.moves
+def _needs(option: Option, section: str, target: Target) -> bool:
+    """Whether it is an option of that section by now, or its value a class of that provider."""
+    key = today(option)
+    to = target.destination(key) if key in target.moves else key
+    paths = (_NEW_PATHS.get(word, word) for word in _words(option))
+    moved = to is not None and to[0] == section != option.section
+    return moved or any(path.startswith(f"airflow.providers.{section}.") for path in paths)
 
 
 def _unknown(option: Option, target: Target) -> bool:
@@ -254,7 +263,7 @@ def _renamed(option: Option, to: Key | None, options: Options, target: Target) -
     new = None if to is None else (to[0], to[1] + _ending(option))
     if new is None or new not in target.options:
         gone = f"Airflow {target.version} describes no such option"
-        pods = _today(option)[0] == "kubernetes_executor" and not re.match(
+        pods = today(option)[0] == "kubernetes_executor" and not re.match(
             "worker_pods_|.*_(cmd|secret)$", option.name
         )
         return Finding(option.label, "remove", None, POD_TEMPLATE if pods else gone)

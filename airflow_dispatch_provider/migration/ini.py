@@ -10,7 +10,7 @@ from airflow_dispatch_provider.migration.plan import Plan, Section
 
 
 def configuration(plan: Plan) -> str:
-    """What to put into airflow.cfg."""
+    """Lines to put into airflow.cfg."""
     return "\n\n".join([core_lines(plan.executor, plan.parallelism), *map(_section_lines, plan.sections)])
 
 

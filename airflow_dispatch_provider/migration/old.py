@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a configuration without the router means for executors, as frozen values."""
+"""Executors of a configuration without the router, as frozen values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEFAULT_KUBERNETES_QUEUE = "kubernetes"
 
 @dataclass(frozen=True)
 class OldConfig:
-    """What is to be migrated."""
+    """The configuration to be migrated."""
 
     source: str | None
     """Name of the file; None: there is none, Airflow has its defaults."""

@@ -51,6 +51,12 @@ class Option:
 Options = Mapping[Key, Option]
 
 
+def today(option: Option) -> Key:
+    """The option's name since Airflow 2.5, without what says where its value comes from."""
+    section = "kubernetes_executor" if option.section == "kubernetes" else option.section
+    return section, re.sub("_(cmd|secret)$", "", option.name)
+
+
 def read_ini(text: str, name: str) -> dict[Key, Option]:
     """The options of an airflow.cfg; raises MigrationError where it is none.
 

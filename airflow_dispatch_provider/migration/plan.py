@@ -46,7 +46,7 @@ class Backend:
     kind: Kind
     slots: int
     names: frozenset[str]
-    """What ``executor=`` called it."""
+    """The names that ``executor=`` had for it."""
 
     queue: str | None = None
     """The queue that leads to it now; None: it is the default, or no queue does."""
@@ -79,7 +79,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to put in."""
+    """Options to put in."""
 
     sections: tuple[Section, ...]
     """Everybody's first."""

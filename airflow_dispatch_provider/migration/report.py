@@ -86,7 +86,7 @@ class Report:
     """``[core] executor`` with which Dags may go on saying ``executor=``."""
 
     by_name_lacks: tuple[str, ...]
-    """What ``executor=`` in Dags has to be changed even with that."""
+    """Values of ``executor=`` in Dags that have to be changed even with that."""
 
     behind: str | None
     """The executor that stands before the router, which then is not the default one."""
@@ -103,7 +103,7 @@ class Report:
     """Options whose lines have to become one before it, since it writes a file that cannot be read otherwise."""
 
     scanned: str | None
-    """What was looked through for Dags, in words; None: nothing was."""
+    """The places searched for Dags, in words; None: none was."""
 
     dags: tuple[Destination, ...]
     unread: tuple[Unread, ...]
@@ -144,7 +144,7 @@ def make_report(
         by_name=None if ready else _by_name(plan, scan),
         by_name_lacks=() if ready else _without_name(plan, scan),
         behind=None if not ready or old.entries[0].is_router else old.entries[0].path,
-        changes=() if ready else changes(old, plan, scan),
+        changes=() if ready else changes(old, plan, scan, target.not_used),
         unknown=(*(() if ready else unknowns(old, plan, scan)), *not_judged(old.options, target)),
         options=findings(old.options, target, missing),
         update_ignores=not_for_update(old.options, target),
@@ -166,7 +166,7 @@ def _destinations(old: OldConfig, plan: Plan, scan: Scan | None, ready: bool) ->
 
 
 def _read(old: OldConfig) -> dict[str, str]:
-    """What the plan rests on, the defaults of two options included, the queues of other hybrids left out."""
+    """Options that the plan rests on, the defaults of two options included, the queues of other hybrids left out."""
     others = {section for kind, section in KUBERNETES_QUEUE_SECTIONS.items() if kind not in old.kinds}
     found = {}
     for section, name in _SHOWN:
@@ -195,7 +195,7 @@ def _by_name(plan: Plan, scan: Scan | None) -> str | None:
 
 
 def _without_name(plan: Plan, scan: Scan | None) -> tuple[str, ...]:
-    """What Dags call executors, beside the names that they may keep."""
+    """Names that Dags have for executors, beside those that they may keep."""
     uses = () if scan is None else scan.uses
     kept = names_to_keep(plan, uses)
     said = {use.executor for use in uses if use.executor is not None}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Dags say about where their tasks run."""
+"""Queues and executors that Dags name."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ class Unread:
     what: str
     """In words, e.g. ``queue= is computed``."""
 
+    closed: bool = False
+    """Whether it is a file or folder that cannot be opened."""
+
 
 @dataclass(frozen=True)
 class Scan:
     """All that was found."""
 
     source: str
-    """What was looked through, in words."""
+    """The places searched, in words."""
 
     resolved: bool = False
     """Whether Airflow made the Dags before, so that nothing in them is computed any more."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pattern of a route says, and whether that can be what was meant. Pure.
+"""Patterns of routes: their meaning, and whether that can have been intended. Pure.
 
 ``*``, ``?`` and ``[...]`` mean something, as in Python's ``fnmatch``; every other character stands for itself, and so
 does each of them in brackets: ``[*]``.
@@ -95,7 +95,7 @@ def _covers(wide: Sequence[str], narrow: Sequence[str], steps: Iterator[int]) ->
 
 
 def literal_start(pattern: str) -> str:
-    """What everything that it matches starts with."""
+    """The beginning of every name that it matches."""
     start = []
     for token in tokens(pattern):
         if len(token) > 1 or token in "*?":

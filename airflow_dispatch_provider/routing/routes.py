@@ -93,7 +93,7 @@ def _first_for_dag(matches: Iterable[Match], dag_id: str) -> Match | None:
 
 
 def task_seed(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
-    """What picks among weighted targets: the task instance without its try, so that a retry and a second
+    """The seed that picks among weighted targets: the task instance without its try, so that a retry and a second
     scheduler agree. (Its database id will not do: Airflow gives every try a new one.)"""
     return f"{dag_id}/{run_id}/{task_id}/{map_index}"
 

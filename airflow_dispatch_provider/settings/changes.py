@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between two configurations, in words that name options and never their values. Pure."""
+"""Differences between two configurations, in words that name options and never their values. Pure."""
 
 from __future__ import annotations
 

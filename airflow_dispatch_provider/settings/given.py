@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow's configuration says in ``[dispatch]``: read once, while the file that it may name is read again."""
+"""``[dispatch]`` as Airflow's configuration has it: read once, while the file that it may name is read again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from configparser import InterpolationError
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.exceptions import DispatchError, Problem
 from airflow_dispatch_provider.settings.model import EngineOptions, Limits
 from airflow_dispatch_provider.settings.options import OPTIONS, SECTION
 from airflow_dispatch_provider.settings.parse import ROUTING_KEYS
@@ -19,11 +19,13 @@ from airflow_dispatch_provider.settings.reading import read_json
 OTHER_OPTIONS = (*Limits.__dataclass_fields__, *EngineOptions.__dataclass_fields__)
 """The options besides ``backends``, ``routes``, ``default`` and ``config_file``."""
 
+_VARIABLE = f"AIRFLOW__{SECTION.upper()}__"
+
 _NUMBERS: Mapping[str, Callable[[str], int | float]] = {"integer": int, "float": float}
 
 
 class ConfReader(Protocol):
-    """What is used of Airflow's configuration, global or of a team (``ExecutorConf``)."""
+    """The part of Airflow's configuration that is used, global or of a team (``ExecutorConf``)."""
 
     def get(self, section: str, key: str, *, fallback: Any = ...) -> Any: ...
 
@@ -44,7 +46,7 @@ class Given:
     """Options that are set but could not be read: reported already, so not to be called missing."""
 
     preset: Mapping[str, Any] | None = None
-    """What a ready-made router brings along."""
+    """Settings that a ready-made router brings along."""
 
 
 class OptionReader:
@@ -56,18 +58,21 @@ class OptionReader:
 
     def read(
         self,
-        options: Mapping[str, Any],
+        options: Collection[str],
         hybrid: Hybrid | None,
         parallelism: Callable[[], int],
         config_file: str | None = None,
     ) -> Given:
         """
-        :param options: every option found in ``[dispatch]``, to catch misspelt names
+        :param options: names of all options found in ``[dispatch]``, to catch misspelt ones, and of variables that
+            are not read
         :param parallelism: tells ``[core] parallelism``; called where there is a hybrid
         :param config_file: to be used instead of the configured one, and of ``backends``, ``routes`` and ``default``
         """
         given = self._given = Given(config_file=config_file, chosen=config_file is not None)
-        given.problems += _unknown_options(options)
+        variables = [option for option in options if option.upper().startswith(_VARIABLE)]
+        given.problems += [*_unknown_options({*options} - {*variables}), *map(_small_letters, variables)]
+        given.unreadable.update(option for variable in variables for option in _set_by(variable))
         if hybrid is not None:
             queue = self._get("kubernetes_queue", hybrid.section, DEFAULT_KUBERNETES_QUEUE)
             given.preset = preset(hybrid, queue or "", parallelism())
@@ -85,7 +90,8 @@ class OptionReader:
         try:
             value = self._conf.get(section, option, fallback=fallback)
         except Exception as error:  # whatever a command, a secrets backend or an interpolation may raise
-            found = f"cannot be read ({type(error).__name__})."
+            told = isinstance(error, DispatchError)
+            found = f"cannot be read. {error}" if told else f"cannot be read ({type(error).__name__})."
             remedy = f"See whether 'airflow config get-value {section} {option}' works."
             if isinstance(error, InterpolationError):
                 remedy = "In airflow.cfg, write %% for every %."
@@ -135,10 +141,21 @@ class OptionReader:
                 self._report(option, f"found {show(text)}.", self._remedy(option))
 
 
-def _unknown_options(given: Mapping[str, Any]) -> Iterator[Problem]:
+def _small_letters(variable: str) -> Problem:
+    found = "is not read: not all of its letters are capitals."
+    return Problem(variable, found, f'Call it "{variable.upper()}".')
+
+
+def _set_by(variable: str) -> Collection[str]:
+    """Options that are not missing, because somebody meant to set them by that variable."""
+    option = variable.upper().removeprefix(_VARIABLE).lower()
+    return ROUTING_KEYS if option == "config_file" else (option,)
+
+
+def _unknown_options(given: Collection[str]) -> Iterator[Problem]:
     """Options of ``[dispatch]`` that do not exist. Airflow takes commands and secrets for sensitive ones only."""
     known = list(OPTIONS)
     taken = {name + end for name in known if OPTIONS[name].get("sensitive") for end in ("_cmd", "_secret")}
-    for option in given:
+    for option in sorted(given):
         if option.lower() not in {*known, *taken}:
             yield Problem(f"[{SECTION}] {option}", "is not a known option.", suggest(option, known))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ``[dispatch]`` configuration means, as frozen values."""
+"""The ``[dispatch]`` configuration as frozen values."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class BackendSettings:
 
 @validated(frozen=True, config=STRICT)
 class RoutingFile:
-    """What ``config_file`` may contain, and ``[dispatch]`` itself: the same keys, the same schema."""
+    """Keys of ``config_file`` and of ``[dispatch]`` itself: the same ones, by the same schema."""
 
     backends: Annotated[dict[BackendName, BackendSettings], Field(min_length=1)]
     """The executors to choose among, by name."""
@@ -96,7 +96,7 @@ class Limits:
     """Upper bound in seconds of that delay, which doubles with every failure."""
 
     on_refused_file: Literal["stop", "last_good"] = "stop"
-    """What a scheduler does that starts with a ``config_file`` that is wrong."""
+    """Behaviour of a scheduler that starts with a ``config_file`` that is wrong."""
 
 
 @validated(frozen=True, config=STRICT)
@@ -108,6 +108,7 @@ class EngineOptions:
     celery_max_unsent: Count = 250
     kubernetes_max_unsent: Count = 250
     kubernetes_concurrency: Count = 32
+    launch_retries: Annotated[int, Field(ge=0, le=1_000_000)] = 10
 
 
 @validated(frozen=True, config=STRICT)
@@ -133,6 +134,6 @@ class Settings:
 
     @property
     def slots_given(self) -> int:
-        """What ``[core] parallelism`` has to be for all slots that were given to be used at the same time."""
+        """The lowest ``[core] parallelism`` at which all given slots can be used at the same time."""
         given = (b for name, b in self.backends.items() if name not in self.share_parallelism)
         return sum(backend.configured_slots for backend in given)

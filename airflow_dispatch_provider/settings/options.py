@@ -121,6 +121,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "8",
         "How many requests of one kind (create, delete) the KubernetesExecutor makes at a time.\n",
     ),
+    "launch_retries": _option(
+        "integer",
+        "10",
+        "3",
+        "How often the KubernetesExecutor tries again to create a pod that alone cannot be created, while others"
+        " can: after 1, 2, 4 and at most 60 seconds. Then its task fails, with the reason. With the default that is"
+        " after about five minutes.\n",
+    ),
 }
 
 CONFIG: dict[str, Any] = {

@@ -48,8 +48,9 @@ _LIMITS: TypeAdapter[Limits] = TypeAdapter(Limits)
 _ENGINE_OPTIONS: TypeAdapter[EngineOptions] = TypeAdapter(EngineOptions)
 _NUMBERS: Mapping[str, Callable[[Any], int | float]] = {"integer": int, "float": float}
 _NAME: TypeAdapter[str] = TypeAdapter(BackendName)
-_MOST_PROBLEMS = 100
-_OWNED_BY_ROUTER = {("core", "executor"), ("core", "parallelism")}
+MOST_PROBLEMS = 100
+"""More in one answer nobody reads."""
+
 _ROUTERS = {"DispatchExecutor", "CeleryKubernetesExecutor", "LocalKubernetesExecutor"}
 
 
@@ -64,7 +65,7 @@ class Raw:
     """Prefix of the place of ``backends``, ``routes`` and ``default``."""
 
     problems: list[Problem] = field(default_factory=list)
-    """What was found wrong while reading."""
+    """Problems found while reading."""
 
     unreadable: set[str] = field(default_factory=set)
     """Keys that are set but could not be read: reported already, so not to be called missing."""
@@ -86,7 +87,7 @@ def parse(raw: Raw) -> Settings:
         settings = parser.settings()
     except _EnoughError:
         settings = None
-        del parser.problems[_MOST_PROBLEMS:]
+        del parser.problems[MOST_PROBLEMS:]
         parser.problems.append(
             Problem(raw.place.strip(" :"), "may have more mistakes.", "Correct these first.")
         )
@@ -121,7 +122,7 @@ class _Parser:
 
     def _add(self, problems: Sequence[Problem]) -> None:
         self.problems += problems
-        if len(self.problems) >= _MOST_PROBLEMS:
+        if len(self.problems) >= MOST_PROBLEMS:
             raise _EnoughError
 
     @property
@@ -159,7 +160,7 @@ class _Parser:
         except ValidationError as error:
             place = path(steps, self.raw.place) if steps else "[dispatch] "
             key = str(steps[0]) if steps else ""
-            found = from_pydantic(error, value, place, key, fields, self._names)[:_MOST_PROBLEMS]
+            found = from_pydantic(error, value, place, key, fields, self._names)[:MOST_PROBLEMS]
         known = {problem.where for problem in self.problems}
         places = known | {problem.where for problem in found}
         self._add(
@@ -236,10 +237,7 @@ class _Parser:
         for section, options in backend.config.items():
             for option in options:
                 address = (section.lower(), option.lower())
-                if address in _OWNED_BY_ROUTER:
-                    remedy = "Leave it out; use 'slots' for the parallelism of a backend."
-                    self._report([*steps, section, option], "is set by the router.", remedy)
-                elif address in seen:
+                if address in seen:
                     found = "is there twice: upper and lower case do not count here."
                     self._report([*steps, section, option], found, "Remove one of the two.")
                 elif address[0] == SECTION and address[1] in EngineOptions.__dataclass_fields__:
@@ -363,7 +361,9 @@ class _Parser:
             if patterns[position] == patterns[other]:
                 found = f"has the same queue and dag_id as routes[{earlier}]."
             else:
-                found = f"can never win: routes[{earlier}] matches everything that it matches."
+                found = (
+                    f"is never used: routes[{earlier}] comes first and matches everything that it matches."
+                )
             remedy = f"Put it before routes[{earlier}]."
             if _alike(patterns[position][0], patterns[other][0]):
                 remedy = "Merge the two or remove one: only the first is ever used."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file may hold that JSON could not: found before anything is validated."""
+"""Values of a file that JSON cannot hold: found before anything is validated."""
 
 from __future__ import annotations
 

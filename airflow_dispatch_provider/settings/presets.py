@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ready-made routers bring along, as a user would write it under ``[dispatch]``. Pure."""
+"""Settings of ready-made routers, as a user would write them under ``[dispatch]``. Pure."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def preset(hybrid: Hybrid, kubernetes_queue: str, parallelism: int) -> dict[str,
 
 
 def completed(given: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given, completed by a preset.
+    """The given settings, completed by a preset.
 
     A backend takes from the preset the keys that were not given for it. The preset's routes come last, without
     those whose queue was given a route for every Dag. A value that is no object or list is left for the parser

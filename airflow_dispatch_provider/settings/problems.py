@@ -40,8 +40,9 @@ REMEDIES: Mapping[str, str] = {
     "celery_max_unsent": "Give a whole number from 1 to 1000000, e.g. 250.",
     "kubernetes_max_unsent": "Give a whole number from 1 to 1000000, e.g. 250.",
     "kubernetes_concurrency": "Give a whole number from 1 to 1000000, e.g. 32.",
+    "launch_retries": "Give a whole number from 0 to 1000000, e.g. 10.",
 }
-"""What to do about a wrong value, by the key that it stands under. ``BACKEND`` is one that is configured."""
+"""Remedies for a wrong value, by the key that it stands under. ``BACKEND`` is one that is configured."""
 
 _CONFIG_REMEDIES = {
     1: REMEDIES["config"],
@@ -75,7 +76,7 @@ Steps = Sequence[str | int]
 
 
 def remedy_for(key: str, names: Sequence[str]) -> str:
-    """What to do about a value.
+    """The remedy for a value.
 
     :param names: the backends that are configured; where there is none, no example names one
     """

@@ -112,7 +112,7 @@ def _values(value: Any) -> Iterator[Any]:
 
 
 def _yaml_mistake(error: yaml.YAMLError) -> str:
-    """What is wrong and where. Words out of the file are left out: they may be part of a password."""
+    """The mistake and its place. Words out of the file are left out: they may be part of a password."""
     mark = getattr(error, "problem_mark", None)
     spot = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be parsed"
@@ -133,7 +133,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Misread(Exception):
-    """What YAML takes for something else than it looks like."""
+    """A scalar that YAML takes for something else than it looks like."""
 
     def __init__(self, found: str, remedy: str, node: yaml.Node) -> None:
         self.found, self.remedy = found.format(f"line {node.start_mark.line + 1}"), remedy

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ class SettingsSource:
     def __init__(
         self,
         conf: ConfReader,
-        options: Callable[[], Mapping[str, Any]] = dict,
+        options: Callable[[], Collection[str]] = tuple,
         hybrid: Hybrid | None = None,
         parallelism: Callable[[], int] = int,
         copies: Path | None = None,
     ) -> None:
         """
-        :param options: tells every option found in ``[dispatch]``, to catch misspelt names; called by ``load``
+        :param options: tells the names of all options found in ``[dispatch]``, to catch misspelt ones; called by
+            ``load``
         :param hybrid: what the backends and routes are completed by
         :param parallelism: tells ``[core] parallelism``; called by ``load`` where there is a hybrid
         :param copies: folder for the last good version of the file; None: none is kept
@@ -151,7 +152,8 @@ def _settings(given: Given, text: str | Problem | None) -> Settings:
     raw = Raw(dict(given.values), problems=list(given.problems), unreadable=set(given.unreadable))
     if given.config_file:
         raw.place = f"{given.config_file}: "
-        _add_file(given.config_file, text, raw)
+        is_reported = isinstance(text, Problem) and "config_file" in given.unreadable
+        _add_file(given.config_file, None if is_reported else text, raw)
     if given.preset is not None:
         raw.share_parallelism = without_own_slots(raw.values, given.preset)
         values = completed(raw.values, given.preset)
@@ -165,18 +167,30 @@ def _add_file(config_file: str, text: str | Problem | None, raw: Raw) -> None:
     if value is None:
         raw.unreadable.update(ROUTING_KEYS)
         return
-    for key in value:
-        if key not in ROUTING_KEYS:
-            remedy = suggest(str(key), ROUTING_KEYS)
-            raw.problems.append(Problem(path([str(key)], raw.place), "is not a known key.", remedy))
+    unknown = [str(key) for key in value if key not in ROUTING_KEYS]
+    holders = [key for key in unknown if key.startswith(("x-", "."))]
+    if holders:
+        raw.problems.append(_holds_anchors(config_file, holders))
+    for key in unknown:
+        if key not in holders:
+            remedy = suggest(key, ROUTING_KEYS)
+            raw.problems.append(Problem(path([key], raw.place), "is not a known key.", remedy))
     raw.values.update({key: value[key] for key in ROUTING_KEYS if key in value})
     raw.unreadable.difference_update(ROUTING_KEYS)
+
+
+def _holds_anchors(config_file: str, keys: list[str]) -> Problem:
+    """Compose and other tools pass over such keys; here, one would hide a key that is misspelt."""
+    some = ", ".join(map(show, keys[:3])) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+    found = f"has {some} beside backends, routes and default, which nothing reads."
+    remedy = "Write an anchor (&name) where its value is first used, and *name or <<: *name where it is used again."
+    return Problem(config_file, found, remedy)
 
 
 def _file_value(
     config_file: str, text: str | Problem | None, problems: list[Problem]
 ) -> dict[Any, Any] | None:
-    """What the file has; None after a problem was added."""
+    """The file's content; None after a problem was added."""
     if not isinstance(text, str):
         problems += [text] if text else []
         return None
@@ -202,5 +216,5 @@ def _unforeseen(config_file: str | None, error: Exception) -> DispatchConfigErro
 def _restart_is_needed(config_file: str | None, changed: tuple[str, ...]) -> Problem:
     place = f"{config_file}: backends" if config_file else "[dispatch] backends"
     found = f"added, removed or redefined while the scheduler runs: {', '.join(changed)}."
-    remedy = "Restart the scheduler; only routes, default, slots and cordoned change on the fly."
+    remedy = "Restart the scheduler; only routes, default, slots, fallback_slots and cordoned can change while it runs."
     return Problem(place, found, remedy)

@@ -25,7 +25,7 @@ import pytest
 from airflow.executors.base_executor import BaseExecutor
 from airflow.utils.state import TaskInstanceState
 
-from airflow_dispatch_provider.executors import airflow_api
+from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.testing.workloads import make_task
 
 TERMINAL = {TaskInstanceState.SUCCESS, TaskInstanceState.FAILED}

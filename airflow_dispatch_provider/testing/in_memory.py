@@ -8,8 +8,8 @@ from typing import Any
 
 from airflow.executors.base_executor import BaseExecutor
 
-from airflow_dispatch_provider.executors import airflow_api
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 
 
 class InMemoryExecutor(BaseExecutor):

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 from airflow.executors import workloads
 
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 
 _number = count(1)
 _api: Any = workloads

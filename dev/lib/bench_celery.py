@@ -63,7 +63,7 @@ def executor_of(subject: str) -> Iterator[Any]:
     executor.job_id = 1
     executor.start()
     if subject == "dispatch":
-        from airflow_dispatch_provider.executors.celery.lost_results import LostResults
+        from airflow_dispatch_provider.engines.celery.lost_results import LostResults
 
         executor._lost = LostResults(
             list
@@ -146,8 +146,8 @@ def bound_amqp(url: str, number: int) -> float:
 
 def made_and_sent(tasks: list[Any]) -> float:
     """Messages a second by the publisher's own way to the broker, in this thread, batch by batch."""
-    from airflow_dispatch_provider.executors.celery.brokers import broker_for
-    from airflow_dispatch_provider.executors.celery.message import Outgoing
+    from airflow_dispatch_provider.engines.celery.brokers import broker_for
+    from airflow_dispatch_provider.engines.celery.message import Outgoing
     from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
 
     broker = broker_for(CeleryExecutor(parallelism=1).celery_app, 5.0, queued_timeout=600.0)

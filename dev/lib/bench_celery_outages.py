@@ -79,7 +79,7 @@ def settings(options: argparse.Namespace, celery: dict[str, str]) -> dict[str, s
 
 
 def plan(options: argparse.Namespace, deployment: Deployment, rng: Random) -> list[tuple[int, Action]]:
-    """What to break, and how many tasks have to have ended before: the first broker is killed as tasks are sent."""
+    """The outages, and how many tasks have to have ended before each: the first broker is killed as tasks are sent."""
 
     def kill_broker(index: int) -> Action:
         empty, seconds = index % 2 == 0, rng.uniform(*DOWN)

@@ -26,7 +26,7 @@ MODULES = {
     "dispatch": "airflow_dispatch_provider.executors.kubernetes_executor",
 }
 PAUSE = 0.01
-PATIENCE = 300.0
+TIMEOUT = 300.0
 WARM_UP = 5
 
 
@@ -90,7 +90,7 @@ def finish(executor: Any, number: int) -> list[float]:
 
 def beat(executor: Any, done: Callable[[], bool]) -> list[float]:
     beats: list[float] = []
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while True:
         began = time.perf_counter()
         executor.heartbeat()
@@ -99,7 +99,7 @@ def beat(executor: Any, done: Callable[[], bool]) -> list[float]:
             return beats
         if time.monotonic() > deadline:
             raise TimeoutError(
-                f"not done after {PATIENCE:.0f} s: {executor!r}, {len(executor.queued_tasks)} queued"
+                f"not done after {TIMEOUT:.0f} s: {executor!r}, {len(executor.queued_tasks)} queued"
             )
         time.sleep(PAUSE)
 

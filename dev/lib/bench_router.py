@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What routing costs: DispatchExecutor over in-memory backends against one in-memory executor alone.
+"""The cost of routing: DispatchExecutor over in-memory backends against one in-memory executor alone.
 
 Both get the same workloads; the difference is the router's own share. No database, no process, no network.
 """
@@ -90,7 +90,7 @@ def cost_per_task(subject: Any, tasks: list[Any], burst: int) -> float:
 
 def without_event_log(subject: Any) -> Any:
     """The same router, writing no rows: each is one object of Airflow's ``Log``."""
-    from airflow_dispatch_provider.executors.observers import DispatchEvents
+    from airflow_dispatch_provider.dispatch.observers import DispatchEvents
 
     router: Any = subject.executor._router
     router._observers = [each for each in router._observers if not isinstance(each, DispatchEvents)]

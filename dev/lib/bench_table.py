@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 Figures = Mapping[str, float]
-"""What one run of one subject measured, by row."""
+"""Figures of one run of one subject, by row."""
 
 _WIDTH = 10
 

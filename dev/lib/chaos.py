@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmarks of outages share: a plan that is carried out while tasks run, and the scheduler's heartbeats."""
+"""Common parts of the benchmarks of outages: a plan, carried out while tasks run, and the scheduler's heartbeats."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ RUN = 100
 LAST = 0.8
 """No outage is begun once this part of the tasks has ended, unless others made it wait."""
 
-AFTERMATH = 5.0
+RECOVERY = 5.0
 """Seconds after an outage that count as part of it, for the scheduler's heartbeats."""
 
 DOWN = (1.0, 5.0)
 """Seconds that something that was killed stays so."""
 
 Action = tuple[str, Callable[[], None]]
-"""What is broken and repaired again, in words and as a call."""
+"""An outage and its end, in words and as a call."""
 
 Run = Callable[[argparse.Namespace, Path, ExitStack], dict[str, Any]]
 """One run of a benchmark: its arguments, the home of an Airflow to be made, and what takes down what it starts."""
@@ -77,7 +77,7 @@ class Outages:
 
 
 class Deployment(Protocol):
-    """What is watched while outages happen."""
+    """Observations made while outages happen."""
 
     airflow: AirflowCluster
     outages: Outages
@@ -201,7 +201,7 @@ def runs_ended(airflow: AirflowCluster, dag_id: str, open_runs: list[str]) -> bo
 
 
 def read_beats(folder: Path) -> list[Beats]:
-    """What ``chaos_executor`` wrote, of each scheduler."""
+    """Records of ``chaos_executor``, of each scheduler."""
     found = []
     for path in folder.glob("*.txt"):
         rows = (line.split() for line in path.read_text().splitlines())
@@ -210,7 +210,7 @@ def read_beats(folder: Path) -> list[Beats]:
 
 
 def figures(deployment: Deployment, dag_id: str, run_ids: Sequence[str], waited: str) -> dict[str, Any]:
-    """What has become of the tasks, and the longest heartbeats.
+    """The outcome of the tasks, and the longest heartbeats.
 
     :param waited: the event of a task that waited for what was out of order
     """
@@ -328,7 +328,7 @@ def _classified(
 def _phase_of(began: float, ended: float, outages: Sequence[Outage]) -> str:
     """The outage that a heartbeat fell into, or whether there was none before something hung, or after it."""
     for outage in outages:
-        if began < outage.ended + AFTERMATH and ended > outage.began:
+        if began < outage.ended + RECOVERY and ended > outage.began:
             return outage.kind
     hang = next((outage.began for outage in outages if outage.kind.endswith("hangs")), math.inf)
     return "no outage, before the hang" if began < hang else "no outage, after the hang"

@@ -44,7 +44,7 @@ RESOLUTIONS = {
     "uncapped": "the newest versions, our upper bounds left out: says whether they are still needed, never fails",
 }
 OLDEST_AIRFLOW = "3.1.2"
-"""What the lower bound of apache-airflow in pyproject.toml says; with it, all lower bounds are met at once."""
+"""The lower bound of apache-airflow in pyproject.toml; with it, all lower bounds are met at once."""
 
 # Each Python and each resolution once: the same tests run on every Airflow version in ./dev/test --all-versions.
 _TESTED = {("3.11", "lowest"), ("3.12", "newest"), ("3.13", "locked")}
@@ -103,7 +103,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a case."""
+    """The outcome of a case."""
 
     case: Case
     installed: Mapping[str, str]
@@ -117,7 +117,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Package:
-    """What is tested: built once, for all cases."""
+    """The wheel under test: built once, for all cases."""
 
     wheel: Path
     sources: Path
@@ -179,7 +179,7 @@ def _parse() -> argparse.Namespace:
 
 
 def chosen_cases(options: argparse.Namespace) -> list[Case]:
-    """What the options ask for, or what the gate checks; those that take longest first."""
+    """Cases that the options ask for, or those of the gate; the longest first."""
     if options.python or options.resolution or options.airflow_version:
         chosen = list(
             product(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import email
 import json
+import os
 import re
 import sys
 import tempfile
@@ -24,14 +25,29 @@ _QUIET_COMMANDS = (("version",), ("dags", "list"), ("config", "list"), ("provide
 _COMPLAINT = re.compile(r"warn|error|deprecat|traceback", re.IGNORECASE)
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.]+\S*")
 
-# Run in the clean environment, with [core] executor set to the entry given: loads it under that name.
+# Run in the clean environment. Each executor is loaded in a fork of its own, which has yet to read [core] executor.
 _LOAD = """
-import sys
+import json, os, sys, traceback
 from airflow.executors.executor_loader import ExecutorLoader
-path, name = sys.argv[1:]
-loaded = ExecutorLoader.load_executor(name)
-found = f"{type(loaded).__module__}.{type(loaded).__qualname__}"
-sys.exit(None if found == path else f"{name} loads {found}, not {path}")
+
+def load(path, entry, name):
+    os.environ["AIRFLOW__CORE__EXECUTOR"] = entry
+    loaded = ExecutorLoader.load_executor(name)
+    found = f"{type(loaded).__module__}.{type(loaded).__qualname__}"
+    assert found == path, f"{name} loads {found}, not {path}"
+
+failed = 0
+for case in json.loads(sys.argv[1]):
+    child = os.fork()
+    if child == 0:
+        try:
+            load(*case)
+        except BaseException:
+            print(case, traceback.format_exc(), file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    failed |= os.waitpid(child, 0)[1]
+sys.exit(bool(failed))
 """
 
 
@@ -68,7 +84,7 @@ def main() -> int:
 
 
 def check_contents(wheel: Path) -> None:
-    """What package indexes, type checkers and editors find in it; raises DevError with all that is wrong."""
+    """Check what package indexes, type checkers and editors find in it; raises DevError with all that is wrong."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
@@ -145,11 +161,14 @@ def _declared_executors(clean: Installation) -> list[str]:
 
 def _check_loading(clean: Installation, paths: Iterable[str]) -> None:
     """By module path, by ``alias:path`` and by class name, as ``[core] executor`` and Dags may name them."""
-    concurrently(
-        partial(clean.python, "-c", _LOAD, path, name, AIRFLOW__CORE__EXECUTOR=entry, **_DISPATCH_SETTINGS)
+    cases = [
+        (path, entry, name)
         for path in sorted(paths)
         for entry, name in ((path, path), (f"ours:{path}", "ours"), (path, path.rpartition(".")[2]))
-    )
+    ]
+    cores = os.cpu_count() or 1
+    parts = [json.dumps(cases[first::cores]) for first in range(cores)]
+    concurrently(partial(clean.python, "-c", _LOAD, part, **_DISPATCH_SETTINGS) for part in parts)
 
 
 _DISPATCH_SETTINGS = {

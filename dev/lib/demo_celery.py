@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ./dev/demo --with celery starts beside Airflow: for each Celery backend a broker and a plain worker."""
+"""Servers of ./dev/demo --with celery: for each Celery backend a broker and a plain worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from demo_layout import WITH_CELERY, Layout, Options
 from environment import say
 from valkey_server import ValkeyServer
 
-_PATIENCE = 180.0
+_TIMEOUT = 180.0
 
 
 @contextlib.contextmanager
@@ -41,14 +41,14 @@ def workers(
             worker, [str(layout.queue)], layout.slots[backend], {**env, **worker_env(worker)}
         )
     missing = dict(layout.workers)
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while missing:
         on_poll(", ".join(missing.values()))
         airflow.check_running()
         if time.monotonic() > deadline:
             logs = ", ".join(str(airflow.log(worker)) for worker in missing.values())
             raise ClusterError(
-                f"no answer from Celery's workers after {_PATIENCE:.0f} s; their output: {logs}"
+                f"no answer from Celery's workers after {_TIMEOUT:.0f} s; their output: {logs}"
             )
         missing = {name: worker for name, worker in missing.items() if not _answers(options, name)}
     yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``./dev/demo --with ...`` needs beside Airflow."""
+"""Requirements of ``./dev/demo --with ...`` beside Airflow."""
 
 from __future__ import annotations
 

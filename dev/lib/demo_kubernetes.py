@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ./dev/demo --with kubernetes starts beside Airflow: for each Kubernetes backend a cluster with one node."""
+"""Servers of ./dev/demo --with kubernetes: for each Kubernetes backend a cluster with one node."""
 
 from __future__ import annotations
 

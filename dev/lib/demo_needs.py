@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ./dev/demo needs of the machine, and what of that is missing. Runs before anything is installed."""
+"""Requirements of ./dev/demo that this machine does or does not meet. Runs before anything is installed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kube_build
-from environment import DevError, disk_problem, environment_exists, say
-
-_GIB = 2**30
+from environment import ENVIRONMENT_DISK, GIB, DevError, disk_problem, environment_exists, say
 
 
 @dataclass(frozen=True)
@@ -28,9 +26,9 @@ class Needs:
 
 
 NEEDS = {
-    None: Needs(2.0 * _GIB, 0.2 * _GIB),
-    "celery": Needs(3.0 * _GIB, 0.2 * _GIB),
-    "kubernetes": Needs(2.5 * _GIB, 0.5 * _GIB),
+    None: Needs(2.0 * GIB, 0.2 * GIB),
+    "celery": Needs(3.0 * GIB, 0.2 * GIB),
+    "kubernetes": Needs(2.5 * GIB, 0.5 * GIB),
 }
 
 
@@ -40,8 +38,10 @@ def announce(extra: str | None, airflow_version: str) -> None:
     :param extra: ``celery``, ``kubernetes`` or None
     """
     needs = NEEDS[extra]
-    first = [] if environment_exists(airflow_version) else ["this first time also 1 GB of disk for Airflow"]
-    say("; ".join([f"Needs {needs.memory / _GIB:.1f} GB of memory and one to three minutes", *first]) + ".")
+    said = [f"Needs {needs.memory / GIB:.1f} GB of memory and one to three minutes"]
+    if not environment_exists(airflow_version):
+        said.append(f"this first time also {ENVIRONMENT_DISK / GIB:.1f} GB of disk for Airflow")
+    say(f"{'; '.join(said)}.")
     if extra == "kubernetes" and (go := kube_build.builder()):
         say(f"Builds the Kubernetes API server first, with {go}: {kube_build.COST}.")
 
@@ -80,7 +80,7 @@ def _memory_problem(needed: float, available: float) -> str | None:
     if available >= needed:
         return None
     return (
-        f"it needs {needed / _GIB:.1f} GB of memory, and {available / _GIB:.1f} GB are free. Stop other programs, "
+        f"it needs {needed / GIB:.1f} GB of memory, and {available / GIB:.1f} GB are free. Stop other programs, "
         "or give the machine or container more."
     )
 

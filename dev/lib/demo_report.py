@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened to the demo's tasks, whether that is right, and how it is shown."""
+"""The outcome of the demo's tasks: whether it is right, and how it is shown."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ./dev/demo does once it is in an environment with Airflow."""
+"""The part of ./dev/demo that runs in an environment with Airflow."""
 
 from __future__ import annotations
 

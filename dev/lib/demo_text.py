@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ./dev/demo says in words: its routes and backends, how far it is, and how to look around. Pure."""
+"""Texts of ./dev/demo: its routes and backends, how far it is, and how to look around. Pure."""
 
 from __future__ import annotations
 

@@ -30,9 +30,10 @@ LOCKS = REPO / "dev" / "locks"
 UV = (REPO / "dev" / "uv.txt").read_text().strip()
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-_GIB = 2**30
-# 0.7 GB; more where uv cannot link the files of its cache into the environment.
-_ENVIRONMENT_NEEDS = 1.0 * _GIB
+GIB = 2**30
+ENVIRONMENT_DISK = 0.7 * GIB
+"""Measured: an environment, and uv; as much again in uv's cache where that is on another file system."""
+
 # A stamp is written last, so a folder without one was interrupted and is made again.
 _STAMP = "complete.stamp"
 
@@ -131,7 +132,9 @@ def disk_problem(folder: Path, needed: float, what: str, remedy: str) -> str | N
     free = shutil.disk_usage(folder).free
     if free >= needed:
         return None
-    return f"{what} needs {needed / _GIB:.1f} GB of disk in {folder}, and {free / _GIB:.1f} GB are free. {remedy}"
+    return (
+        f"{what} needs {needed / GIB:.1f} GB of disk in {folder}, and {free / GIB:.1f} GB are free. {remedy}"
+    )
 
 
 def new_environment(folder: Path) -> Path:
@@ -190,7 +193,7 @@ def folder_of(airflow_version: str) -> Path:
 def _create(folder: Path, airflow_version: str) -> None:
     remedy = "Set DISPATCH_DEV_HOME to a folder on a larger disk, or make room."
     what = f"an environment with Airflow {airflow_version}"
-    if problem := disk_problem(folder.parent, _ENVIRONMENT_NEEDS, what, remedy):
+    if problem := disk_problem(folder.parent, ENVIRONMENT_DISK, what, remedy):
         raise DevError(problem)
     with step(f"Installing Airflow {airflow_version} and the tools for Python {PYTHON} into {folder}"):
         python = new_environment(folder)

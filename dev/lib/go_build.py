@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from environment import _STAMP, DevError, _digest, _only_one, home, step
+from environment import _STAMP, DevError, _digest, _only_one, home, run, step
 
 _OPTIONS = ("-trimpath", "-buildvcs=false", "-mod=readonly", "-gcflags=all=-dwarf=false")
 # The collector seldom runs: compilers are short-lived, and the memory is there.
@@ -19,7 +21,7 @@ GO_ADVICE = "install Go 1.25 or newer (https://go.dev/dl, or your package manage
 
 @dataclass(frozen=True)
 class GoProgram:
-    """What is built, and from where."""
+    """A program, and where it is built from."""
 
     title: str
     """Its name in messages."""
@@ -40,10 +42,23 @@ class GoProgram:
     """Names beside ``binary`` under which it can be called, too."""
 
     advice: str = GO_ADVICE
-    """What to do where there is no Go."""
+    """Advice where there is no Go."""
 
     cost: str = "minutes at first, seconds when Go's own cache has it"
-    """What to expect of the first build."""
+    """Time and disk of the first build."""
+
+
+def run_command(prog: str, description: str | None, build: Callable[[], Path]) -> None:
+    """Run a command that has no options, builds a program where that is not kept yet, and prints its path."""
+
+    def main() -> int:
+        argparse.ArgumentParser(
+            prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        ).parse_args()
+        print(build())
+        return 0
+
+    run(main)
 
 
 def problem(program: GoProgram) -> str | None:

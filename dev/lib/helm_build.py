@@ -7,13 +7,12 @@ names a helm 3.19 or newer, that is used and nothing is built.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 from pathlib import Path
 
-from environment import REPO, DevError, run
-from go_build import GO_ADVICE, GoProgram, built
+from environment import REPO, DevError
+from go_build import GO_ADVICE, GoProgram, built, run_command
 
 SOURCES = REPO / "dev" / "helm"
 GIVEN = "DISPATCH_TEST_HELM"
@@ -49,13 +48,5 @@ def _checked(program: Path) -> Path:
     return program
 
 
-def main() -> int:
-    argparse.ArgumentParser(
-        prog="./dev/helm-build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    print(helm())
-    return 0
-
-
 if __name__ == "__main__":
-    run(main)
+    run_command("./dev/helm-build", __doc__, helm)

@@ -7,14 +7,13 @@ Where KUBEBUILDER_ASSETS names a folder with ``etcd`` and ``kube-apiserver``, th
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 from pathlib import Path
 
 import go_build
-from environment import REPO, DevError, run
-from go_build import GO_ADVICE
+from environment import REPO, DevError
+from go_build import GO_ADVICE, run_command
 
 SOURCES = REPO / "dev" / "kube"
 PROGRAMS = ("etcd", "kube-apiserver")
@@ -78,13 +77,5 @@ def _version() -> tuple[str, ...]:
     return tuple(f"k8s.io/component-base/version.{name}={value}" for name, value in values)
 
 
-def main() -> int:
-    argparse.ArgumentParser(
-        prog="./dev/kube-build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    print(programs())
-    return 0
-
-
 if __name__ == "__main__":
-    run(main)
+    run_command("./dev/kube-build", __doc__, programs)

@@ -11,8 +11,8 @@ import tempfile
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,8 +34,20 @@ _EXAMPLES = """examples:
 
 
 @dataclass(frozen=True)
+class Suite:
+    """A selection of tests: its name in the summary, and pytest's arguments."""
+
+    what: str
+    arguments: list[str]
+
+
+Work = tuple[str, Suite]
+"""An Airflow version, and what to test with it."""
+
+
+@dataclass(frozen=True)
 class Result:
-    """What one pytest run did; all counts are 0 when it ended before it could report.
+    """Outcome of one pytest run; all counts are 0 when it ended before it could report.
 
     :ivar skips: how many tests were skipped, by reason
     """
@@ -61,7 +73,7 @@ def main() -> int:
     results = (
         _everything()
         if not pytest_arguments
-        else [_run(version, pytest_arguments) for version in AIRFLOW_VERSIONS]
+        else [_run(version, Suite("tests", pytest_arguments)) for version in AIRFLOW_VERSIONS]
     )
     _print_summary(results)
     return 0 if all(result.ok for result in results) else 1
@@ -69,21 +81,43 @@ def main() -> int:
 
 def _everything() -> list[Result]:
     """Two runs at a time. Whole deployments wait for much of their time, and are sensitive to how busy the machine is:
-    they run one after the other, beside the longest of the other runs."""
-    deployments, others = ["tests/acceptance"], ["tests/unit", "tests/integration"]
+    never two of them at once. The longest of the other runs come first."""
+    pages = ["tests/acceptance/test_how_to.py", "tests/acceptance/test_readme.py"]
+    deployments = Suite("acceptance", ["tests/acceptance", *(f"--ignore={page}" for page in pages)])
+    others = Suite("unit, integration", ["tests/unit", "tests/integration"])
     longest, *shorter = sorted(AIRFLOW_VERSIONS, key=lambda version: version != DEFAULT_AIRFLOW_VERSION)
-    work = [
-        (longest, others),
-        *((version, deployments) for version in AIRFLOW_VERSIONS),
-        *((version, others) for version in shorter),
-    ]
+    one_by_one = deque((version, deployments) for version in AIRFLOW_VERSIONS)
+    beside_these = deque(
+        [
+            (longest, others),
+            (longest, Suite("README, quickstart, how-tos", pages)),
+            *((version, others) for version in shorter),
+        ]
+    )
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda each: _run(*each), work))
+        lanes = [pool.submit(_lane, one_by_one, beside_these), pool.submit(_lane, beside_these)]
+        results = [result for lane in lanes for result in lane.result()]
     return sorted(results, key=lambda result: (result.airflow_version, result.what))
 
 
-def _run(airflow_version: str, arguments: list[str]) -> Result:
-    return _measured(airflow_version, [*arguments, *selection(airflow_version)])
+def _lane(*queues: deque[Work]) -> list[Result]:
+    """Run what is in the queues, one after the other."""
+    return [_run(*work) for work in _taken(queues)]
+
+
+def _taken(queues: Sequence[deque[Work]]) -> Iterator[Work]:
+    """Empty the queues; the other lane may take from them meanwhile."""
+    for queue in queues:
+        while True:
+            try:
+                work = queue.popleft()
+            except IndexError:
+                break
+            yield work
+
+
+def _run(airflow_version: str, suite: Suite) -> Result:
+    return _measured(airflow_version, suite.what, [*suite.arguments, *selection(airflow_version)])
 
 
 def _parse() -> tuple[argparse.Namespace, list[str]]:
@@ -112,8 +146,7 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     return options, unknown + rest
 
 
-def _measured(airflow_version: str, arguments: list[str]) -> Result:
-    what = " ".join(argument for argument in arguments if argument.startswith("tests")) or "tests"
+def _measured(airflow_version: str, what: str, arguments: list[str]) -> Result:
     say(f"-- Airflow {airflow_version}, {what}: running ...")
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dispatch-test-") as folder:

@@ -84,6 +84,6 @@ def celery_options(urls: Mapping[str, str]) -> dict[str, str]:
 
 
 def queues(variables: Mapping[str, str]) -> Sequence[str]:
-    """What the example Dag has a task for."""
+    """Queues that the example Dag has a task for."""
     routes = json.loads(variables.get("AIRFLOW__DISPATCH__ROUTES", "[]"))
     return [route["queue"] for route in routes] or [QUEUE, "kubernetes"]

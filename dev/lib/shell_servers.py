@@ -23,7 +23,7 @@ PROCESSES = 2
 
 @dataclass
 class Servers:
-    """What is known of the servers that run."""
+    """The servers that run."""
 
     options: dict[str, dict[str, str]] = field(default_factory=dict)
     """By section of airflow.cfg."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tasks of ``recorded_dag`` wrote, and where the event log says they ran."""
+"""Records of the tasks of ``recorded_dag``, and where the event log says they ran."""
 
 from __future__ import annotations
 

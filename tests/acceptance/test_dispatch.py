@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -84,6 +85,32 @@ def test_the_scheduler_is_killed_and_nothing_is_lost(make_cluster):
     assert_succeeds(cluster, "many", run_id, timeout=600)
     assert len(records.completions()) == TASKS
     assert {task: n for task, n in records.completions().items() if n > 1} == {}
+
+
+@pytest.mark.recent
+def test_the_api_server_is_away_and_what_had_not_begun_uses_no_try(make_cluster):
+    """Killed while tasks start, and started again once backends have met that nobody answers. Tasks whose code ran
+    already may fail, for want of the answers that Airflow owes it; no other does."""
+    cluster = make_cluster(TASKS, AIRFLOW__WORKERS__EXECUTION_API_RETRIES="3")
+    run_id = cluster.trigger("many")
+    records = Records.of(cluster, run_id)
+    wait(lambda: sum(records.completions().values()) >= TASKS // 5, 300, cluster)
+    killed = datetime.now(UTC)
+    cluster.kill_component("api-server")
+    met = "The Execution API does not answer"
+    wait(lambda: met in cluster.log("scheduler").read_text(errors="replace"), 120, cluster)
+    cluster.start_component("api-server")
+    cluster.wait_until_healthy()
+    cluster.wait_for_run("many", run_id, timeout=600)
+    rows = cluster.task_instances("many", run_id)
+    begun = {row["task_id"] for row in rows if row["start_date"] and when(row["start_date"]) < killed}
+    assert {row["task_id"] for row in rows if (row["state"], row["try_number"]) != ("success", 1)} <= begun
+    assert len(rows) == TASKS > len(begun)
+    assert set(records.completions().values()) == {1}
+
+
+def when(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def waiting(cluster, run_id: str) -> set[str]:

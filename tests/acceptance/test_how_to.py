@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The how-to pages, followed to the letter in a whole Airflow: what they say to run is run, and works as they say."""
+"""The how-to pages, followed to the letter in a whole Airflow: what they say to run is run, and works as they say.
+
+Every page is followed twice: by root, and by an ordinary user, whose processes the whole Airflow is then made of.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -22,6 +25,7 @@ import pytest
 from airflow_cluster import AirflowCluster
 from kube_server import KubeServer, executor_options, kube_build, merged_kubeconfig
 from literal.reader import Reader
+from literal.users import USERS, User, identity, installed_for
 from node_agent import NodeAgent, airflow_env
 from postgres_server import PostgresServer
 from support import require
@@ -33,7 +37,6 @@ from .outcome import assert_succeeds
 pytestmark = [pytest.mark.acceptance, pytest.mark.once]
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
-BIN = Path(sys.executable).parent
 DISPATCH = {
     "AIRFLOW__CORE__EXECUTOR": "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor",
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
@@ -53,26 +56,55 @@ default: large
 """The routing file before a page is followed."""
 
 
-def deployment(
-    folder: Path, postgres: PostgresServer, migrated: str, routing_file: str, env: Mapping[str, str]
-) -> AirflowCluster:
-    """An Airflow with a task for each queue of the pages; not started."""
-    database = postgres.create_database(folder.name, migrated)
-    home = folder / "opt airflow"
-    env = {**DISPATCH, "AIRFLOW__DISPATCH__CONFIG_FILE": str(home / "dispatch.yaml"), **env}
-    cluster = AirflowCluster(home, env, database, COMPONENTS, is_migrated=True)
-    shutil.copy(Path(__file__).with_name("how_to_dag.py"), cluster.dags)
-    (home / "dispatch.yaml").write_text(routing_file)
-    return cluster
+@dataclass(frozen=True)
+class Machine:
+    """A folder of a user, and a database server."""
+
+    user: User
+    folder: Path
+    postgres: PostgresServer
+    migrated: str
+
+    def folders(self, *names: str) -> list[Path]:
+        for name in names:
+            (self.folder / name).mkdir()
+        return [self.folder / name for name in names]
+
+    def deployment(self, routing_file: str, env: Mapping[str, str]) -> AirflowCluster:
+        """The user's Airflow with a task for each queue of the pages; not started."""
+        database = self.postgres.create_database(self.folder.name, self.migrated)
+        home = self.folder / "opt airflow"
+        file = {"AIRFLOW__DISPATCH__CONFIG_FILE": str(home / "dispatch.yaml")}
+        env = {**DISPATCH, **file, **self.user.env, **identity(self.user.uid, home), **env}
+        python, uid = self.user.bin / "python", self.user.uid
+        cluster = AirflowCluster(home, env, database, COMPONENTS, is_migrated=True, python=python, uid=uid)
+        shutil.copy(Path(__file__).with_name("how_to_dag.py"), cluster.dags)
+        (home / "dispatch.yaml").write_text(routing_file)
+        self.user.own(self.folder)
+        return cluster
+
+
+@pytest.fixture(scope="module", params=USERS)
+def user(request: pytest.FixtureRequest) -> Iterator[User]:
+    require(os.getuid() in (0, request.param), "only root can become another user")
+    with installed_for(request.param) as user:
+        yield user
+
+
+@pytest.fixture
+def machine(user: User, postgres: PostgresServer, migrated: str) -> Iterator[Machine]:
+    with user.folder() as folder:
+        yield Machine(user, folder, postgres, migrated)
 
 
 @contextmanager
-def followed(page: str, cluster: AirflowCluster, path: Path = BIN, **here: Path) -> Iterator[None]:
-    """What is so after a page was followed on the machine of this Airflow; what it has started still runs.
+def followed(page: str, user: User, cluster: AirflowCluster, *path: Path, **here: Path) -> Iterator[None]:
+    """Follow a page on the machine of this Airflow; inside, what the page has started still runs.
 
     :param here: where on this machine the folders are that the page calls ``/opt/...`` and ``/run/...``
     """
-    env = {name: value for name, value in cluster.env.items() if name.startswith(("AIRFLOW", "NO_PROXY"))}
+    known = ("AIRFLOW", "NO_PROXY", *user.env)
+    env = {name: value for name, value in cluster.env.items() if name.startswith(known)}
     env["AIRFLOW__METRICS__OTEL_ON"] = "False"  # commands would say where they send them
     renamed = {
         f'"$({PGREP})"': str(cluster.pid("scheduler")),
@@ -80,18 +112,18 @@ def followed(page: str, cluster: AirflowCluster, path: Path = BIN, **here: Path)
     }
     renamed |= {"/opt/airflow/processes/scheduler.log": f'"{cluster.log("scheduler")}"'}
     renamed |= {f"/{name.replace('_', '/')}": str(folder) for name, folder in here.items()}
-    with Reader([path, BIN], env, renamed=renamed) as reader:
+    with Reader([*path, user.bin], env, user.uid, renamed) as reader:
         reader.follow(HOW_TO / page)
         yield
 
 
-def follow(page: str, cluster: AirflowCluster) -> None:
-    with followed(page, cluster):
+def follow(page: str, user: User, cluster: AirflowCluster) -> None:
+    with followed(page, user, cluster):
         pass
 
 
 def dispatched(cluster: AirflowCluster, dag_id: str, run_id: str) -> list[dict[str, str]]:
-    """What the event log says of where the task of a run went."""
+    """Entries of the event log that say where the task of a run went."""
     rows = cluster.event_logs(dag_id=dag_id, event="dispatched")
     return [json.loads(row["extra"]) for row in rows if row["run_id"] == run_id]
 
@@ -123,8 +155,9 @@ def assert_ran_on(cluster: AirflowCluster, dag_id: str, backend: str) -> None:
 def restarting(cluster: AirflowCluster, folder: Path) -> Iterator[Path]:
     """A folder with the command ``restart-the-scheduler``, which pages leave to the reader's own init system."""
     ask, done = folder / "ask", folder / "done"
-    os.mkfifo(ask)
-    os.mkfifo(done)
+    for pipe in (ask, done):
+        os.mkfifo(pipe)
+        pipe.chmod(0o666)
     command = folder / "restart-the-scheduler"
     command.write_text(f"#!/bin/sh\necho > '{ask}' && cat '{done}'\n")
     command.chmod(0o755)
@@ -143,42 +176,36 @@ def celery_env(broker: ValkeyServer) -> dict[str, str]:
     return {"AIRFLOW__CELERY__BROKER_URL": broker.url(), "AIRFLOW__CELERY__RESULT_BACKEND": broker.url(1)}
 
 
-def test_add_a_celery_broker(postgres: PostgresServer, migrated: str, tmp_path: Path) -> None:
+def test_add_a_celery_broker(machine: Machine) -> None:
     """A task of the new queue runs on the worker that the page has started, over the new broker."""
-    secrets, commands = folders(tmp_path, "secrets", "commands")
+    secrets, commands = machine.folders("secrets", "commands")
     before = "backends: {near: {executor: CeleryExecutor, slots: 16}}\n"
     with ExitStack() as stack:
         near, far = (stack.enter_context(ValkeyServer()) for _ in range(2))
         (secrets / "far_broker").write_text(far.url())
         (secrets / "far_results").write_text(far.url(1))
-        cluster = stack.enter_context(deployment(tmp_path, postgres, migrated, before, celery_env(near)))
+        cluster = stack.enter_context(machine.deployment(before, celery_env(near)))
         path = stack.enter_context(restarting(cluster, commands))
-        with followed("add-a-broker.md", cluster, path, run_secrets=secrets):
+        with followed("add-a-broker.md", machine.user, cluster, path, run_secrets=secrets):
             assert_ran_on(cluster, "far", "far")
 
 
-def test_add_a_kubernetes_cluster(postgres: PostgresServer, migrated: str, tmp_path: Path) -> None:
+def test_add_a_kubernetes_cluster(machine: Machine) -> None:
     """A task of the new queue runs in a pod of the new cluster."""
     require(kube_build.can_provide(), f"there is no Kubernetes API server: {kube_build.ADVICE}")
-    kube, commands = folders(tmp_path, "kube", "commands")
+    kube, commands = machine.folders("kube", "commands")
     with ExitStack() as stack:
         servers = {name: stack.enter_context(KubeServer()) for name in ("cpu", "gpu")}
         options = executor_options(merged_kubeconfig(kube / "config", servers), kube)
         env = {f"AIRFLOW__KUBERNETES_EXECUTOR__{name.upper()}": value for name, value in options.items()}
         before = "backends: {cpu: {executor: KubernetesExecutor, slots: 20}}\n"
-        cluster = stack.enter_context(deployment(tmp_path, postgres, migrated, before, env))
+        cluster = stack.enter_context(machine.deployment(before, env))
         node = NodeAgent(servers["gpu"].kubeconfig(), env=airflow_env(cluster.env), processes=2)
         stack.enter_context(node)
         path = stack.enter_context(restarting(cluster, commands))
-        with followed("add-a-cluster.md", cluster, path, opt_kube=kube):
+        with followed("add-a-cluster.md", machine.user, cluster, path, opt_kube=kube):
             assert_ran_on(cluster, "gpu", "gpu")
         assert node.started
-
-
-def folders(parent: Path, *names: str) -> list[Path]:
-    for name in names:
-        (parent / name).mkdir()
-    return [parent / name for name in names]
 
 
 # One machine with two local backends
@@ -217,40 +244,41 @@ def metrics() -> Iterator[Metrics]:
 
 
 @pytest.fixture(scope="module")
-def local(
-    postgres: PostgresServer, migrated: str, metrics: Metrics, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AirflowCluster]:
+def local(user: User, postgres: PostgresServer, migrated: str, metrics: Metrics) -> Iterator[AirflowCluster]:
     env = {
         "AIRFLOW__METRICS__OTEL_ON": "True",
         "AIRFLOW__METRICS__OTEL_HOST": "127.0.0.1",
         "AIRFLOW__METRICS__OTEL_PORT": str(metrics.server_port),
         "AIRFLOW__METRICS__OTEL_INTERVAL_MILLISECONDS": "1000",
     }
-    with deployment(tmp_path_factory.mktemp("how_to_local"), postgres, migrated, BEFORE, env) as cluster:
+    with (
+        user.folder() as folder,
+        Machine(user, folder, postgres, migrated).deployment(BEFORE, env) as cluster,
+    ):
         yield cluster
 
 
 @pytest.fixture
-def hold(tmp_path: Path) -> Iterator[Path]:
+def hold(local: AirflowCluster) -> Iterator[Path]:
     """The file for as long as which tasks go on."""
-    file = tmp_path / "hold"
+    file = local.home / "hold"
     file.touch()
     yield file
     file.unlink(missing_ok=True)
 
 
-def test_change_routes_while_it_runs(local: AirflowCluster) -> None:
+def test_change_routes_while_it_runs(user: User, local: AirflowCluster) -> None:
     (local.home / "dispatch.yaml").write_text(BEFORE)
-    follow("change-routes.md", local)
+    follow("change-routes.md", user, local)
     assert "is refused" not in local.log("scheduler").read_text()
 
 
-def test_find_out_why_a_task_waits(local: AirflowCluster, hold: Path) -> None:
+def test_find_out_why_a_task_waits(user: User, local: AirflowCluster, hold: Path) -> None:
     """Three tasks for two slots: two have the entry that the page shows, one has none and is held."""
     runs = [local.trigger("heavy", {"while": str(hold)}) for _ in range(3)]
     wait(lambda: sum(state_of(local, "heavy", run) == "running" for run in runs) == 2, 120, local)
     wait(lambda: sorted(state_of(local, "heavy", run) or "" for run in runs)[0] == "queued", 60, local)
-    follow("why-a-task-waits.md", local)
+    follow("why-a-task-waits.md", user, local)
     events = [dispatched(local, "heavy", run) for run in runs]
     assert sorted(map(len, events)) == [0, 1, 1]
     page = (HOW_TO / "why-a-task-waits.md").read_text()
@@ -261,10 +289,10 @@ def test_find_out_why_a_task_waits(local: AirflowCluster, hold: Path) -> None:
         assert_succeeds(local, "heavy", run, timeout=120)
 
 
-def test_monitor_it(local: AirflowCluster, metrics: Metrics) -> None:
+def test_monitor_it(user: User, local: AirflowCluster, metrics: Metrics) -> None:
     """Every metric of the page arrives, but for that of failures, of which there are none."""
     assert_succeeds(local, "batch", local.trigger("batch"), timeout=120)
-    follow("monitor.md", local)
+    follow("monitor.md", user, local)
     names = {*re.findall(r"`([a-z_.]+)\.<backend>`", (HOW_TO / "monitor.md").read_text())} - {
         "dispatch.failures"
     }
@@ -278,8 +306,8 @@ def test_the_pages_find_the_scheduler(local: AirflowCluster) -> None:
     assert str(local.pid("scheduler")) in found
 
 
-def test_drain_a_backend(local: AirflowCluster, hold: Path) -> None:
-    """What runs on it goes on, what could go elsewhere does, and what could not waits until the end of the page."""
+def test_drain_a_backend(user: User, local: AirflowCluster, hold: Path) -> None:
+    """A running task goes on, one that may go elsewhere does, and one that may not waits until the end of the page."""
     (local.home / "dispatch.yaml").write_text(BEFORE)
     runs_there = local.trigger("heavy", {"while": str(hold)})
     wait(lambda: state_of(local, "heavy", runs_there) == "running", 120, local)
@@ -295,7 +323,7 @@ def test_drain_a_backend(local: AirflowCluster, hold: Path) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         both = pool.submit(meanwhile)
-        follow("drain-a-backend.md", local)
+        follow("drain-a-backend.md", user, local)
         elsewhere, waits = both.result()
     assert_succeeds(local, "heavy", runs_there, timeout=60)
     assert_succeeds(local, "heavy", waits, timeout=120)
@@ -303,6 +331,6 @@ def test_drain_a_backend(local: AirflowCluster, hold: Path) -> None:
     assert (event["backend"], event["reason"]) == ("large", "failover")
 
 
-def test_set_options_for_one_backend(local: AirflowCluster) -> None:
+def test_set_options_for_one_backend(user: User, local: AirflowCluster) -> None:
     """The command prints what the page shows, and so neither a URL nor the command that tells it."""
-    follow("backend-options.md", local)
+    follow("backend-options.md", user, local)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from literal.project import project_url
-from literal.reader import ORDINARY_USER, Reader, python_for
+from literal.reader import Reader
+from literal.users import NO_PYTHON, SOMEBODY, USERS, own, python_for
 from postgres_server import free_port
 from support import require
 
@@ -23,13 +24,12 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.once]
 
 ROOT = Path(__file__).parents[2]
 PROJECT_URL = project_url()
-SOMEBODY = ORDINARY_USER if os.getuid() == 0 else os.getuid()
 PIP_CACHE = ROOT / ".cache" / "pip"
 
 
 @pytest.fixture(scope="session")
 def repository() -> Iterator[Path]:
-    """What ``git clone`` gets: this checkout as it is now, whether or not it is committed or has a history."""
+    """The repository to clone: this checkout as it is now, whether or not it is committed or has a history."""
     with tempfile.TemporaryDirectory(prefix="literal-") as name:
         Path(name).chmod(0o755)
         for words in (
@@ -49,7 +49,7 @@ def make_reader(repository: Path) -> Iterator[Callable[[int], Reader]]:
         def make(uid: int) -> Reader:
             require(os.getuid() in (0, uid), "only root can become another user")
             python = python_for(uid)
-            require(python is not None, "no Python 3.11 or later with venv that an ordinary user may run")
+            require(python is not None, NO_PYTHON)
             PIP_CACHE.mkdir(parents=True, exist_ok=True)
             env = {
                 "GIT_CONFIG_COUNT": "1",
@@ -59,13 +59,13 @@ def make_reader(repository: Path) -> Iterator[Callable[[int], Reader]]:
             }
             reader = stack.enter_context(Reader([python], env, uid, renamed={"8080": str(free_port())}))
             for folder in (repository, PIP_CACHE):
-                reader.own(folder)
+                own(folder, uid)
             return reader
 
         yield make
 
 
-@pytest.mark.parametrize("uid", [pytest.param(0, id="root"), pytest.param(SOMEBODY, id="ordinary user")])
+@pytest.mark.parametrize("uid", USERS)
 @pytest.mark.timeout(1200)
 def test_the_readme_can_be_followed_to_the_letter(make_reader: Callable[[int], Reader], uid: int) -> None:
     make_reader(uid).follow(ROOT / "README.md", timeout=600)

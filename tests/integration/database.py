@@ -17,8 +17,8 @@ from airflow.utils.session import create_session
 from sqlalchemy import select
 from sqlalchemy.orm import load_only
 
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.testing import make_task
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_4_PLUS
 
 DAG_ID, TASKS = "it_dag", 12
 

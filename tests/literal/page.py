@@ -24,7 +24,7 @@ class PageError(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """What a reader does with one block.
+    """A reader's step for one block.
 
     :param place: page and line, for messages.
     :param verb: one of those in the package's docstring.

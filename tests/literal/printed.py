@@ -21,7 +21,7 @@ def is_printed(expected: str, printed: str) -> bool:
 
 
 def without_escapes(printed: str) -> str:
-    """What a terminal shows, without colours, and with line ends as in a file."""
+    """A terminal's text without colours, and with line ends as in a file."""
     return ESCAPE.sub("", printed).replace("\r\n", "\n")
 
 

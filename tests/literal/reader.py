@@ -6,8 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -19,12 +17,10 @@ import psutil
 from .page import PageError, Step, steps_of
 from .printed import is_printed
 from .terminal import Terminal, TerminalError
+from .users import as_user, identity, own
 
 INHERITED = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 """How this machine reaches a package index; all else of the environment is left behind."""
-
-ORDINARY_USER = 12345
-"""A user id that no account has."""
 
 _BESIDE = 0
 """The number of a terminal that no page knows of."""
@@ -58,7 +54,7 @@ class Reader:
         self._env = {**self._environment(path), **(env or {})}
         self._terminals: dict[int, Terminal] = {}
         self._last = 1
-        self._is_through = True
+        self._is_followed = True
         self._printed = ""
 
     def __enter__(self) -> Reader:
@@ -66,7 +62,7 @@ class Reader:
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
         try:
-            if kind is None and self._is_through:
+            if kind is None and self._is_followed:
                 self._leave()
         finally:
             self._clear_up()
@@ -76,17 +72,10 @@ class Reader:
 
         :param timeout: seconds for each step.
         """
-        self._is_through = False
+        self._is_followed = False
         for step in steps_of(page):
             self._do(step, timeout)
-        self._is_through = True
-
-    def own(self, folder: Path) -> None:
-        """Give the reader a folder with everything in it, where that is not this process's user anyway."""
-        if os.getuid() != 0:
-            return
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, self._uid, self._uid, follow_symlinks=False)
+        self._is_followed = True
 
     def _do(self, step: Step, timeout: float) -> None:
         text = self._as_here(step.text)
@@ -124,7 +113,7 @@ class Reader:
 
     def _terminal(self, number: int) -> Terminal:
         if number not in self._terminals:
-            self._terminals[number] = Terminal(self.folder, self._env, _as_user(self._uid))
+            self._terminals[number] = Terminal(self.folder, self._env, as_user(self._uid))
         return self._terminals[number]
 
     def _as_here(self, text: str) -> str:
@@ -169,7 +158,7 @@ class Reader:
     def _folder(self, name: str) -> Path:
         folder = self._root / name
         folder.mkdir()
-        self.own(folder)
+        own(folder, self._uid)
         return folder
 
     def _environment(self, path: Sequence[Path]) -> dict[str, str]:
@@ -177,31 +166,12 @@ class Reader:
         system = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
         return {
             **inherited,
-            "HOME": str(self.home),
-            "USER": "root" if self._uid == 0 else "reader",
-            "LOGNAME": "root" if self._uid == 0 else "reader",
+            **identity(self._uid, self.home),
             "PATH": ":".join([*map(str, path), *system]),
             "LANG": "C.UTF-8",
             "TERM": "dumb",
         }
 
 
-def _as_user(uid: int) -> list[str]:
-    if uid == os.getuid():
-        return []
-    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
-
-
 def _saved(text: str, name: str) -> str:
     return f"cat > '{name}' <<'END OF THE FILE'\n{text}END OF THE FILE\n"
-
-
-def python_for(uid: int) -> Path | None:
-    """The folder of a ``python3`` that this user may run and that can make environments; 3.11 or later."""
-    can = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"
-    names = [f"{os.path.realpath(sys.base_prefix)}/bin/python3", "/usr/local/bin/python3", "/usr/bin/python3"]
-    for python in names:
-        command = [*_as_user(uid), python, "-c", can]
-        if Path(python).exists() and not subprocess.run(command, capture_output=True, check=False).returncode:
-            return Path(python).parent
-    return None

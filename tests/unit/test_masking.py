@@ -21,7 +21,7 @@ SCHEMES = [
     "db+mysql",
 ]
 odd = st.text(alphabet="ab1/#@:%?&=;,'\"()+$!~", max_size=6)
-"""What people put into passwords, escaped or not."""
+"""Characters that people put into passwords, escaped or not."""
 
 planted = st.tuples(odd, odd).map(lambda around: f"{around[0]}{SECRET}{around[1]}")
 hosts = st.sampled_from(["broker:6379", "broker.example", "10.0.0.7:5672", "[fe80::1]:6379", "a:1,b:2"])

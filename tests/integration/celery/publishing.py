@@ -15,9 +15,9 @@ from celery import Celery
 from kombu import Consumer, Exchange, Queue
 from support import wait_until
 
-from airflow_dispatch_provider.executors.celery.brokers import broker_for
-from airflow_dispatch_provider.executors.celery.message import TASK_NAME, Outgoing
-from airflow_dispatch_provider.executors.celery.publisher import Failed, Publisher, Sent
+from airflow_dispatch_provider.engines.celery.brokers import broker_for
+from airflow_dispatch_provider.engines.celery.message import TASK_NAME, Outgoing
+from airflow_dispatch_provider.engines.celery.publisher import Failed, Publisher, Sent
 from airflow_dispatch_provider.testing.workloads import make_task
 
 
@@ -105,7 +105,7 @@ def by_celery(app: Celery, outgoing: Outgoing) -> None:
 
 
 def workload_in(body: bytes | str) -> Any:
-    """What a worker finds in a message's body."""
+    """A message's body as a worker finds it."""
     (payload,), kwargs, _ = json.loads(body)
     assert kwargs == {}
     return json.loads(payload)

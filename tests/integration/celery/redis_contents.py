@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a Redis broker has, and what it was asked."""
+"""Contents of a Redis broker, and the commands that it was given."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import redis
 from valkey_server import ValkeyServer
 
-from airflow_dispatch_provider.executors.celery.message import Outgoing
-from airflow_dispatch_provider.executors.celery.publisher import Failed, Publisher, Sent
+from airflow_dispatch_provider.engines.celery.message import Outgoing
+from airflow_dispatch_provider.engines.celery.publisher import Failed, Publisher, Sent
 
 from .publishing import (
     results,

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 from support import wait_until
 
-from airflow_dispatch_provider.executors.celery.capacity import WorkerCensus
+from airflow_dispatch_provider.engines.celery.capacity import WorkerCensus
 
 from .publishing import make_app
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from airflow.utils.state import TaskInstanceState
 
-from airflow_dispatch_provider.executors import airflow_api
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
 from airflow_dispatch_provider.testing import make_callback, make_task
 from airflow_dispatch_provider.testing.conformance import ExecutorContract
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
 from .workers import Worker
 
@@ -44,7 +44,7 @@ def executor(with_worker: None) -> Iterator[CeleryExecutor]:
 
 
 class TestContract(ExecutorContract):
-    """What Airflow expects of every executor. The tasks fail: no API server answers the workers."""
+    """Airflow's expectations of every executor. The tasks fail: no API server answers the workers."""
 
 
 class TestContractBehindTheRouter(ExecutorContract):

@@ -16,9 +16,9 @@ from sqlalchemy import update
 from support import wait_until
 from valkey_server import ValkeyServer
 
-from airflow_dispatch_provider.executors import airflow_api
-from airflow_dispatch_provider.executors.celery import publisher as publisher_module
-from airflow_dispatch_provider.executors.celery.publisher import Publisher
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.engines.celery import publisher as publisher_module
+from airflow_dispatch_provider.engines.celery.publisher import Publisher
 from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
 
 from ..database import TASKS, stored

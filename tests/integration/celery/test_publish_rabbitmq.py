@@ -17,10 +17,10 @@ from kombu import Connection, Consumer, Exchange, Queue
 from rabbitmq_server import RabbitServer
 from support import wait_until
 
-from airflow_dispatch_provider.executors.celery import publisher as module
-from airflow_dispatch_provider.executors.celery.brokers import SendFailed, broker_for
-from airflow_dispatch_provider.executors.celery.message import Outgoing
-from airflow_dispatch_provider.executors.celery.publisher import Failed, Sent
+from airflow_dispatch_provider.engines.celery import publisher as module
+from airflow_dispatch_provider.engines.celery.brokers import SendFailed, broker_for
+from airflow_dispatch_provider.engines.celery.message import Outgoing
+from airflow_dispatch_provider.engines.celery.publisher import Failed, Sent
 
 from .conftest import Broker
 from .publishing import (
@@ -203,7 +203,7 @@ class TestQueues:
         assert ids_of(stored(channel, queue)) == ids(batch[::2])
 
     def test_one_that_is_full_costs_time_only(self, channel, queue, rabbitmq, news):
-        """What is refused is sent again, and again."""
+        """A message that is refused is sent again, and again."""
         arguments = {"x-max-length": 2, "x-overflow": "reject-publish"}
         channel.queue_declare(queue, durable=True, auto_delete=False, arguments=arguments)
         batch = make(6, queue)
@@ -220,7 +220,7 @@ class TestQueues:
 
 @pytest.mark.parametrize("option", [None, True, "true", False, "false", "0"])
 def test_confirms_are_awaited_unless_switched_off(option, channel, queue, rabbitmq, proxy_to: Proxy, caplog):
-    """What is not confirmed may not have arrived; without confirms nobody will know."""
+    """A message that is not confirmed may not have arrived; without confirms nobody will know."""
     options = {} if option is None else {"confirm_publish": option}
     proxy = proxy_to(rabbitmq)
     app = make_app(proxy.url(rabbitmq.url()), broker_transport_options=options)
@@ -249,7 +249,7 @@ class TestOutages:
     def test_a_connection_that_breaks_in_a_batch_repeats_nothing(
         self, channel, rabbitmq, proxy_to: Proxy, news
     ):
-        """What was written to it counts as sent; all the rest is sent after it."""
+        """A message that was written to it counts as sent; all others are sent after it."""
         queues = [new_queue() for _ in range(3)]
         first, batch = make(3, *queues), make(300, *queues)
         proxy = proxy_to(rabbitmq)

@@ -19,8 +19,8 @@ from kombu import Exchange, Queue
 from support import wait_until
 from valkey_server import ValkeyServer
 
-from airflow_dispatch_provider.executors.celery import publisher as module
-from airflow_dispatch_provider.executors.celery.brokers import SendFailed, broker_for
+from airflow_dispatch_provider.engines.celery import publisher as module
+from airflow_dispatch_provider.engines.celery.brokers import SendFailed, broker_for
 
 from .publishing import (
     all_sent,
@@ -154,7 +154,7 @@ class TestOutages:
     def test_a_broken_connection_repeats_nothing(
         self, lost, client, valkey, proxy_to: Proxy, news, monkeypatch
     ):
-        """What arrived is known by its receipt; what did not is sent again, once and in order."""
+        """A message that arrived is known by its receipt; one that did not is sent again, once and in order."""
         monkeypatch.setattr(module, "CHECK_INTERVAL", 3600.0)
         queues = [new_queue() for _ in range(3)]
         first, batch = make(3, *queues), make(300, *queues)
@@ -376,7 +376,7 @@ class TestRights:
         "rules", [["-set"], ["resetkeys", "~dispatch-test*", "~_kombu*"]], ids=["SET", "key"]
     )
     def test_without_receipts(self, rules, client, valkey, user, proxy_to: Proxy, caplog):
-        """What may have arrived then counts as sent, from the first message on."""
+        """Messages that may have arrived then count as sent, from the first one on."""
         caplog.set_level(logging.INFO)
         queue = new_queue()
         batches = [make(3, queue) for _ in range(3)]

@@ -14,8 +14,8 @@ from faulty_proxy import FaultyProxy
 from postgres_server import PostgresServer
 from support import wait_until
 
-from airflow_dispatch_provider.executors.celery import result_watcher
-from airflow_dispatch_provider.executors.celery.results import Result
+from airflow_dispatch_provider.engines.celery import result_watcher
+from airflow_dispatch_provider.engines.celery.results import Result
 
 from .watching import IMPATIENT, Opened, collect, make_app, new_id, store, until_reached, watching
 

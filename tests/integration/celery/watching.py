@@ -12,9 +12,9 @@ from celery import Celery
 from celery.app.task import Context
 from support import wait_until
 
-from airflow_dispatch_provider.executors.celery.result_sources import open_source
-from airflow_dispatch_provider.executors.celery.result_watcher import Open, ResultWatcher
-from airflow_dispatch_provider.executors.celery.results import Result, ResultSource, Timing
+from airflow_dispatch_provider.engines.celery.result_sources import open_source
+from airflow_dispatch_provider.engines.celery.result_watcher import Open, ResultWatcher
+from airflow_dispatch_provider.engines.celery.results import Result, ResultSource, Timing
 
 IMPATIENT = Timing(
     answer=0.5, tick=0.02, poll=0.05, reconcile=3600, ping=0.2, stuck=3.0, min_backoff=0.05, max_backoff=0.2
@@ -53,7 +53,7 @@ def new_id() -> str:
 
 
 def store(app: Celery, celery_id: str, state: str = "SUCCESS", value: Any = None, reply_to: str = "") -> None:
-    """What a worker does when a task starts, or has ended."""
+    """Do as a worker does when a task starts, or has ended."""
     request = Context(reply_to=reply_to, correlation_id=celery_id) if reply_to else None
     app.backend.store_result(celery_id, value, state, request=request)
 

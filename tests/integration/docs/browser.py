@@ -91,7 +91,7 @@ def serving(folder: Path, widths: tuple[int, ...]) -> Any:
 
 
 def look(browser: str, site: Site, scheme: Scheme, profile: Path) -> list[dict[str, Any]]:
-    """What a browser with this preference finds on every page at every width.
+    """Findings of a browser with this preference on every page at every width.
 
     :param profile: a new folder
     """

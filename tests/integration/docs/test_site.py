@@ -47,6 +47,9 @@ def test_a_dead_link_fails_the_build(added: str, tmp_path: Path) -> None:
     """To a page that is not there, and to a heading that is not there."""
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copytree(
+        ROOT / "dev" / "lib", tmp_path / "dev" / "lib", ignore=shutil.ignore_patterns("__pycache__")
+    )
     assert build_site(tmp_path) == 0
     with (tmp_path / "docs" / "index.md").open("a") as page:
         page.write(f"\n{added}\n")
@@ -61,6 +64,12 @@ def test_every_page_is_looked_at_on_a_phone_and_on_a_screen(site: Site, seen: Se
 
 def test_nothing_is_wider_than_the_screen(seen: Seen) -> None:
     found = [f"{view['path']} at {view['width']}: {what}" for view in seen for what in view["too_wide"]]
+    assert not found, "\n".join(found)
+
+
+def test_no_word_is_cut(seen: Seen) -> None:
+    """In a narrow column, a name breaks between its parts and a word not at all."""
+    found = [f"{view['path']} at {view['width']}: {word}" for view in seen for word in view["cut"]]
     assert not found, "\n".join(found)
 
 

@@ -59,7 +59,7 @@ class Chart:
         return self.folder or _shaped(self.facts, scratch / self.name)
 
     def render(self, helm: Path, scratch: Path, *values: Mapping[str, Any]) -> Rendered:
-        """What helm makes of the values, of which the last ones count; raises Refused."""
+        """Render the chart with these values, of which the last ones count; raises Refused."""
         return _rendered(helm, self.at(scratch), tuple(yaml.safe_dump(each) for each in (SITE, *values)))
 
 

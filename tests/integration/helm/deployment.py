@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from kubernetes_files import kubeconfig
 
 from .rendered import Rendered, variables
 
@@ -23,19 +23,6 @@ _SECRETS = {
 """The values of the Secrets that the page names, by key."""
 
 
-def _kubeconfig(server: str) -> str:
-    return yaml.safe_dump(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "it", "cluster": {"server": server}}],
-            "users": [{"name": "airflow", "user": {"token": "t"}}],
-            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "airflow"}}],
-            "current-context": "it",
-        }
-    )
-
-
 class Deployment:
     """The scheduler's container below a folder: its ConfigMaps and Secrets as files, its variables as they are."""
 
@@ -44,7 +31,7 @@ class Deployment:
         self._container = rendered.container("scheduler")
         self._write("pod_templates", rendered.configuration)
         self._mount_volumes(rendered)
-        self._write("account", {"own": _kubeconfig("https://kubernetes.default.svc")})
+        self._write("account", {"own": kubeconfig("https://kubernetes.default.svc", "{token: t}")})
         self._write(".", {"airflow.cfg": rendered.configuration["airflow.cfg"]})
 
     def dispatch(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -78,7 +65,7 @@ class Deployment:
         for mount in self._container["volumeMounts"]:
             volume = volumes.get(mount["name"], {})
             if "secret" in volume and mount["mountPath"].startswith("/opt/airflow/clusters"):
-                self._write("clusters", {"gpu": _kubeconfig("https://gpu.example.com")})
+                self._write("clusters", {"gpu": kubeconfig("https://gpu.example.com", "{token: t}")})
             elif "configMap" in volume and "subPath" not in mount:
                 folder = mount["mountPath"].removeprefix("/opt/airflow/")
                 self._write(folder, rendered.config_map(volume["configMap"]["name"])["data"])

@@ -53,7 +53,7 @@ def whole() -> list[Recipe]:
 
 
 def manifest(name: str) -> list[dict[str, Any]]:
-    """What the page has the reader apply beside the chart."""
+    """Manifests that the page has the reader apply beside the chart."""
     (text,) = (text for kind, found, _, text in _blocks() if (kind, found) == ("manifest", name))
     return list(yaml.safe_load_all(text))
 

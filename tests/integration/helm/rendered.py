@@ -20,7 +20,7 @@ _LOG_PORT = 8793
 
 @dataclass(frozen=True)
 class Rendered:
-    """What ``helm template`` has printed."""
+    """The manifests that ``helm template`` has printed."""
 
     manifests: tuple[Manifest, ...]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a chart does with ``executor`` is what facts.yaml says.
+"""Each chart does with ``executor`` what facts.yaml says.
 
 Where DISPATCH_TEST_AIRFLOW_CHARTS names Airflow's charts, this compares the facts with them; otherwise our chart with
 the facts that it was made of.

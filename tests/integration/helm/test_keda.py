@@ -14,7 +14,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from sqlalchemy import delete, text, update
 
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 
 from ..database import TASKS, save_event_log, stored, workload_of
 from .charts import charts

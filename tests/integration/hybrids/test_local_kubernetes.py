@@ -12,10 +12,10 @@ import pytest
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 
-from airflow_dispatch_provider.executors import airflow_api
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.executors.local_kubernetes_executor import LocalKubernetesExecutor
 from airflow_dispatch_provider.testing import make_callback
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
 from ..database import TASKS, as_the_scheduler_offers_them, save_event_log, stored
 from ..kubernetes.executors import beat_until

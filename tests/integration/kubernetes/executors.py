@@ -13,7 +13,7 @@ from airflow.configuration import conf
 from airflow.utils.state import TaskInstanceState
 from kube_server import executor_options
 
-from airflow_dispatch_provider.executors.backend_conf import BackendConf
+from airflow_dispatch_provider.bridge.backend_conf import BackendConf
 from airflow_dispatch_provider.executors.kubernetes_executor import KubernetesExecutor
 
 JOB_ID = 41
@@ -38,10 +38,17 @@ class Orphan:
 
 @contextmanager
 def started(
-    kubernetes: Mapping[str, Any], slots: int = 4, job_id: int = JOB_ID
+    kubernetes: Mapping[str, Any], slots: int = 4, job_id: int = JOB_ID, **dispatch: Any
 ) -> Iterator[KubernetesExecutor]:
-    """An executor with those options, started; ended afterwards."""
-    config = {"kubernetes_executor": kubernetes, "core": {"parallelism": slots}}
+    """An executor with those options, started; ended afterwards.
+
+    :param dispatch: options of ``[dispatch]``
+    """
+    config = {
+        "kubernetes_executor": kubernetes,
+        "core": {"parallelism": slots},
+        "dispatch": {name: str(value) for name, value in dispatch.items()},
+    }
     view = BackendConf("tested", config, conf)
     cls = type(
         "Tested", (KubernetesExecutor,), {"conf": property(lambda self: view, lambda self, value: None)}

@@ -14,9 +14,15 @@ from kubernetes.client import models as k8s
 from node_agent import NodeAgent
 from pod_fates import ANNOTATION, EXIT, Fate
 
-from airflow_dispatch_provider.executors import airflow_api, kubernetes_executor
-from airflow_dispatch_provider.executors.kubernetes_executor import POD_AGAIN, POD_FAILED, KubernetesExecutor
-from airflow_dispatch_provider.executors.task_instances import Stored
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.task_instances import Stored
+from airflow_dispatch_provider.executors import kubernetes_executor
+from airflow_dispatch_provider.executors.kubernetes_executor import (
+    POD_AGAIN,
+    POD_FAILED,
+    PUT_BACK,
+    KubernetesExecutor,
+)
 from airflow_dispatch_provider.testing import make_task
 from airflow_dispatch_provider.testing.conformance import ExecutorContract
 
@@ -41,7 +47,7 @@ def agent(shared_kube: KubeServer, namespace: str, agent_on: Callable[..., NodeA
 
 @pytest.fixture(autouse=True)
 def rows(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Stored]:
-    """What the database has of task instances; every other is queued by this scheduler."""
+    """Task instances as the database has them; every other is queued by this scheduler."""
     known: dict[Any, Stored] = {}
     queued = Stored(TaskInstanceState.QUEUED.value, JOB_ID)
     monkeypatch.setattr(
@@ -49,6 +55,16 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Stored]:
     )
     monkeypatch.setattr(KubernetesExecutor, "_alive_other_scheduler_job_ids", lambda self: {JOB_ID + 1})
     return known
+
+
+@pytest.fixture
+def put_back(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Ids of the task instances that were scheduled again in place."""
+    ids: list[Any] = []
+    monkeypatch.setattr(
+        kubernetes_executor, "reschedule_queued", lambda given, before, queued_by: ids.extend(given)
+    )
+    return ids
 
 
 @pytest.fixture
@@ -63,7 +79,7 @@ def queue(executor: Any, *tasks: Any) -> list[Any]:
     return [airflow_api.workload_key(executor, task) for task in tasks]
 
 
-def doomed(fate: str, **more: Any) -> Any:
+def failing(fate: str, **more: Any) -> Any:
     """A task whose pod meets that fate on the node."""
     pod = k8s.V1Pod(metadata=k8s.V1ObjectMeta(annotations={ANNOTATION: fate}))
     return make_task(executor_config={"pod_override": pod}, **more)
@@ -79,7 +95,7 @@ def events_of(executor: KubernetesExecutor) -> list[tuple[str, str]]:
 
 @pytest.mark.usefixtures("agent")
 class TestContract(ExecutorContract):
-    """What Airflow expects of every executor."""
+    """Airflow's expectations of every executor."""
 
 
 @pytest.mark.usefixtures("agent")
@@ -124,7 +140,7 @@ def test_each_task_has_one_pod_and_no_pod_is_left(executor, shared_kube, namespa
 @pytest.mark.parametrize(("fate", "says"), [("evicted", "Evicted"), ("oom-killed", "OOMKilled")])
 def test_a_task_whose_pod_fails_while_it_runs_fails_with_the_reason(executor, rows, fate, says):
     """Which is in its event log."""
-    task = doomed(fate)
+    task = failing(fate)
     rows[task.ti.id] = Stored(TaskInstanceState.RUNNING.value, JOB_ID)
     (key,) = queue(executor, task)
     state, info = beat_until(executor, ended(key))[key]
@@ -166,7 +182,7 @@ def test_a_task_whose_running_pod_is_deleted_by_somebody_fails(
 @pytest.mark.usefixtures("agent")
 def test_a_pod_that_is_deleted_before_it_starts_is_created_again(executor, shared_kube, namespace):
     """The task loses no try."""
-    (key,) = queue(executor, doomed("unschedulable"))
+    (key,) = queue(executor, failing("unschedulable"))
     beat_until(executor, lambda _: [event for event, _ in events_of(executor)])
     (first,) = pods(shared_kube, namespace)
     shared_kube.request("DELETE", f"{PODS.format(namespace)}/{first['metadata']['name']}")
@@ -186,7 +202,7 @@ def test_a_pod_that_is_deleted_before_it_starts_is_created_again(executor, share
     [("unschedulable", "0/1 nodes are available"), ("image-pull-error", "ErrImagePull")],
 )
 def test_why_a_pod_does_not_start_is_in_the_event_log(executor, fate, says):
-    queue(executor, doomed(fate))
+    queue(executor, failing(fate))
     beat_until(executor, lambda _: [extra for _, extra in events_of(executor) if says in extra])
 
 
@@ -201,7 +217,7 @@ def test_a_fatal_waiting_reason_fails_the_task(shared_kube, namespace, tmp_path,
         delete_worker_pods_on_failure="True",
     )
     with started(given) as executor:
-        (key,) = queue(executor, doomed("image-pull-error"))
+        (key,) = queue(executor, failing("image-pull-error"))
         state, info = beat_until(executor, ended(key))[key]
         assert (state, "ErrImagePull" in info) == (FAILED, True)
         beat_until(executor, lambda _: not pods(shared_kube, namespace))
@@ -236,10 +252,10 @@ def test_a_used_up_quota_is_waited_for(executor, shared_kube, namespace, agent):
 
 
 class TestAdoption:
-    def test_the_next_scheduler_takes_over_pods_and_returns_what_has_none(
-        self, shared_kube, namespace, tmp_path, agent_on, rows
+    def test_the_next_scheduler_takes_over_pods_and_puts_back_what_has_none(
+        self, shared_kube, namespace, tmp_path, agent_on, rows, put_back
     ):
-        """Those that ended meanwhile, too; no pod is created a second time."""
+        """Those that ended meanwhile, too; no pod is created a second time, and no try is used."""
         given = options(shared_kube.kubeconfig(), namespace, tmp_path)
         tasks = [make_task() for _ in range(3)]
         with started(given) as first:
@@ -249,12 +265,34 @@ class TestAdoption:
         with started(given, job_id=JOB_ID + 2) as heir:
             offered = [Orphan(task, TaskInstanceState.RUNNING) for task in tasks]
             rows.update({task.ti.id: Stored("running", JOB_ID + 2) for task in tasks})
-            assert list(heir.try_adopt_task_instances([*offered, lost])) == [lost]
+            rows[lost.id] = Stored("queued", JOB_ID + 2)
+            assert list(heir.try_adopt_task_instances([*offered, lost])) == []
             agent = agent_on(shared_kube, namespaces=[namespace], processes=0, decide=lambda _: Fate(EXIT))
             events = beat_until(heir, ended(*keys))
             assert {events[key][0] for key in keys} == {SUCCESS}
             assert len(agent.started) == 3
             beat_until(heir, lambda _: not pods(shared_kube, namespace))
+            beat_until(heir, lambda _: not heir.running)
+            assert put_back == [lost.id]
+
+    def test_an_adopted_pod_that_is_lost_before_its_task_began_uses_no_try(
+        self, shared_kube, namespace, tmp_path, agent_on, rows, put_back
+    ):
+        """Its node was drained while it waited for its image: Airflow schedules the task again."""
+        given = options(shared_kube.kubeconfig(), namespace, tmp_path)
+        task = make_task()
+        with started(given) as first:
+            queue(first, task)
+            beat_until(first, lambda events: events)
+        with started(given, job_id=JOB_ID + 2) as heir:
+            rows[task.ti.id] = Stored("queued", JOB_ID + 2)
+            assert list(heir.try_adopt_task_instances([Orphan(task, TaskInstanceState.QUEUED)])) == []
+            beat_until(heir, lambda events: events)
+            (pod,) = pods(shared_kube, namespace)
+            shared_kube.request("DELETE", f"{PODS.format(namespace)}/{pod['metadata']['name']}")
+            events = beat_until(heir, lambda _: put_back and not heir.running)
+            assert FAILED not in [value[0] for value in events.values()]
+            assert PUT_BACK in [event for event, _ in events_of(heir)]
 
     def test_what_succeeded_under_a_dead_scheduler_is_tidied_up(
         self, shared_kube, namespace, tmp_path, agent

@@ -98,7 +98,7 @@ def test_the_phases_are_reported_one_by_one(world: World) -> None:
 
 
 def test_a_followed_log_ends_with_the_pod(world: World, tmp_path: Path) -> None:
-    """What is written after the request is in the answer."""
+    """A line that is written after the request is in the answer."""
     go = tmp_path / "go"
     world.create("one", ["sh", "-c", f"echo first; {until_there(go)}; echo last"])
     world.wait("one", phase_is("Running"))
@@ -184,7 +184,7 @@ def test_no_more_processes_than_allowed(world: World) -> None:
 def test_pods_outlive_the_api_server(
     own_kube: KubeServer, agent_on: Callable[..., NodeAgent], tmp_path: Path
 ) -> None:
-    """What ends while the server is down is reported when it is back, and nothing is run twice."""
+    """A pod that ends while the server is down is reported when it is back, and none is run twice."""
     agent = agent_on(own_kube, decide=lambda manifest: Fate(EXIT, after=0.2) if is_idle(manifest) else Fate())
     world, go = World(own_kube, agent), tmp_path / "go"
     world.create("busy", ["sh", "-c", until_there(go)])

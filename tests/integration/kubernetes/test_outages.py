@@ -16,10 +16,11 @@ from kube_server import KubeServer, merged_kubeconfig
 from node_agent import NodeAgent
 from pod_fates import EXIT, Fate
 
-from airflow_dispatch_provider.executors import airflow_api, kubernetes_executor
-from airflow_dispatch_provider.executors.kubernetes import controller, pod_api
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.task_instances import Stored
+from airflow_dispatch_provider.engines.kubernetes import controller, pod_api
+from airflow_dispatch_provider.executors import kubernetes_executor
 from airflow_dispatch_provider.executors.kubernetes_executor import WAITED, KubernetesExecutor
-from airflow_dispatch_provider.executors.task_instances import Stored
 from airflow_dispatch_provider.testing import make_task
 
 from .executors import JOB_ID, Events, Orphan, beat_until, ended, options, started
@@ -50,7 +51,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_executor, "stored", lambda ids: dict.fromkeys(ids, queued))
     monkeypatch.setattr(KubernetesExecutor, "_alive_other_scheduler_job_ids", lambda self: set())
     monkeypatch.setattr(kubernetes_executor, "Timing", lambda: pod_api.Timing(call=2.0, silence=3.0))
-    monkeypatch.setattr(controller, "SILENCE", 1.0)
+    monkeypatch.setattr(controller, "HUNG_AFTER", 1.0)
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def all_succeed_once(executor: Any, keys: list[Any], agent: NodeAgent) -> None:
 
 @pytest.mark.parametrize("mode", ["refuse", "reset", "hang"])
 def test_a_server_that_is_away_costs_time_and_no_task(executor, proxy, agent, mode):
-    """What is queued meanwhile waits, the user is told for what, and the health says so."""
+    """A task that is queued meanwhile waits, the user is told for what, and the health says so."""
     all_succeed_once(executor, queue(executor), agent)
     proxy.mode = mode
     keys = queue(executor, 5)
@@ -124,7 +125,6 @@ def test_what_runs_is_adopted_when_the_server_answers_again(
     own_kube, namespace, proxy, tmp_path, agent_on, monkeypatch
 ):
     """It was asked before, and nobody knows what has become of that: no task counts as vanished."""
-    monkeypatch.setattr(kubernetes_executor, "ADOPTION", 0.5)
     tasks = [make_task() for _ in range(3)]
     with started(options(own_kube.kubeconfig(), namespace, tmp_path)) as first:
         for task in tasks:
@@ -226,7 +226,7 @@ def test_a_missing_permission_is_named_and_fails_nothing(own_kube, namespace, tm
 
 
 def trouble_of(executor: KubernetesExecutor) -> str | None:
-    """What is wrong, also where new pods can be created all the same."""
+    """The trouble is told, also where new pods can be created all the same."""
     return executor.health() or executor._controller._finisher.trouble.reason
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 from literal.page import PageError
-from literal.reader import ORDINARY_USER, Reader
+from literal.reader import Reader
+from literal.users import ORDINARY_USER
 
 pytestmark = pytest.mark.once
 

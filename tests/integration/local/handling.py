@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests do with a LocalExecutor and its processes."""
+"""Helpers for tests of a LocalExecutor and its processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 
 from airflow.utils.state import TaskInstanceState
 
-from airflow_dispatch_provider.executors import airflow_api
+from airflow_dispatch_provider.bridge import airflow_api
 from tests.integration.local.conftest import pid_of
 from tests.support import make_task, wait_until
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the workloads of these tests do in their own process, and how a test looks at it.
+"""Runners of these tests' workloads, each in its own process, and how a test looks at them.
 
 The name of a workload is ``action`` or ``action-anything``. Files in ``LOCAL_TEST_DIR`` are the only contact.
 """

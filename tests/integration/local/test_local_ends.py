@@ -11,8 +11,8 @@ import psutil
 import pytest
 from airflow.utils.state import TaskInstanceState
 
-from airflow_dispatch_provider.executors import airflow_api
-from airflow_dispatch_provider.version_compat import (
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_3_PLUS,
 )
 from tests.integration.local import local_runners
@@ -50,7 +50,7 @@ class TestTakingBack:
         wait_until(lambda: not alive(pid) and not alive(child))
 
     def test_a_queued_task_is_dropped(self, make_executor):
-        """What was not handed over just leaves the queue."""
+        """A workload that was not handed over just leaves the queue."""
         executor = make_executor(slots=1).wait_ready()
         first, second = make_task("hold", priority=9), make_task("nothing")
         queue(executor, first, second)

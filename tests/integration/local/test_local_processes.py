@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -15,12 +16,13 @@ import psutil
 import pytest
 from airflow.utils.state import TaskInstanceState
 
-from airflow_dispatch_provider.executors import airflow_api
-from airflow_dispatch_provider.executors.local import pool as pool_module
-from airflow_dispatch_provider.version_compat import (
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_2_PLUS,
     AIRFLOW_V_3_3_PLUS,
 )
+from airflow_dispatch_provider.engines.local import pool as pool_module
+from airflow_dispatch_provider.engines.local.worker import MAX_ERROR
 from tests.integration.local import local_runners
 from tests.integration.local.conftest import alive, pid_of
 from tests.support import make_callback, make_connection_test, make_task, wait_until
@@ -47,7 +49,7 @@ class TestRunning:
         assert key in executor.running
 
     def test_an_exception_is_a_failure_with_its_text(self, either):
-        """What the runner raised is the information of the failure event."""
+        """The error that the runner raised is the information of the failure event."""
         key = queue(either, make_task("fail"))
         assert either.wait_for_event(key) == (FAILED, "RuntimeError: no luck")
 
@@ -55,7 +57,7 @@ class TestRunning:
         """An error text is at most 4 KB, and a long one delays nothing."""
         key = queue(executor, make_task("fail_at_length"))
         state, info = executor.wait_for_event(key)
-        assert (state, len(info)) == (FAILED, 4096)
+        assert (state, len(info)) == (FAILED, MAX_ERROR - 1)
 
     @pytest.mark.parametrize("bad", [local_runners.Unpicklable, local_runners.Undecodable])
     def test_a_workload_that_cannot_travel_fails_alone(self, executor, bad):
@@ -119,7 +121,7 @@ class TestSlots:
         assert max(int(local_runners.heard(f"seen.count-{n}")) for n in range(12)) <= 3
 
     def test_the_highest_priority_goes_first_and_the_rest_stays_queued(self, make_executor):
-        """What is not handed over can still be overtaken."""
+        """A workload that is not handed over can still be overtaken."""
         executor = make_executor(slots=1).wait_ready()
         low, high = queue(executor, make_task("hold-low", priority=1), make_task("hold-high", priority=9))
         executor.heartbeat()
@@ -207,15 +209,26 @@ class TestFailures:
         assert executor.wait_for_event(key) == (SUCCESS, None)
 
     @needs_callbacks
-    def test_a_callback_that_a_dead_template_had_not_started_fails(self, executor):
-        """Callbacks have no server that would refuse a second run."""
+    def test_a_callback_that_a_dead_template_had_not_started_runs_later(self, executor):
+        """As a task does: nothing has run."""
         os.kill(executor._pool.template_pid, signal.SIGSTOP)
         key = queue(executor, make_callback("nothing-callback"))
         executor.heartbeat()
         kill_template(executor)
-        wait_until(lambda: key in executor.seen())
-        assert executor.events[key][0] == "failed"
-        assert "before the workload was started" in executor.events[key][1]
+        wait_until(lambda: executor.seen().get(key) == ("success", None))
+
+    def test_a_template_at_the_limit_of_open_files_lives_on(self, make_executor):
+        """Workloads that cannot be started wait, and run once others have ended."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        executor = make_executor("exec", slots=30).wait_ready()
+        template = executor._pool.template_pid
+        resource.prlimit(template, resource.RLIMIT_NOFILE, (24, hard))
+        keys = queue(executor, *(make_task(f"hold-{n}") for n in range(30)))
+        wait_until(lambda: (executor.heartbeat(), executor.health())[1])
+        assert "open files" in executor.health()
+        (local_runners.folder() / "go").write_text("")
+        wait_until(lambda: {executor.seen().get(key) for key in keys} == {(SUCCESS, None)})
+        assert executor._pool.template_pid == template
 
     def test_a_stopped_template_does_not_stop_the_scheduler(self, make_executor):
         """More is sent than a socket holds, and no heartbeat waits for it; all of it runs afterwards."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from argparse import Namespace
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from airflow import configuration
 from airflow.cli.commands import config_command
+from kubernetes_files import kubeconfig
 
 from airflow_dispatch_provider.cli.airflow_options import installed_target
 from airflow_dispatch_provider.migration.findings import Target
@@ -51,7 +51,7 @@ def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path
 
 @pytest.fixture
 def lint(use: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> Lint:
-    """What ``airflow config lint`` says of an airflow.cfg and the environment, but for two things that are meant: an
+    """Output of ``airflow config lint`` for an airflow.cfg and the environment, but for two things that are meant: an
     option differs from the default of Airflow 3, and what belongs to a provider that is not installed."""
 
     def run_lint(text: str) -> list[str]:
@@ -176,14 +176,9 @@ def test_nothing_is_proposed_that_does_not_exist(case: Path, run: Run, target: T
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kubeconfig, so that a Kubernetes backend knows where its cluster is. Nothing connects to it."""
-    kubeconfig = tmp_path / "kubeconfig"
-    context = {"name": "test", "context": {"cluster": "test", "user": "test"}}
-    clusters = [{"name": "test", "cluster": {"server": "https://127.0.0.1:1"}}]
-    users: list[dict[str, object]] = [{"name": "test", "user": {}}]
-    config = {"clusters": clusters, "contexts": [context], "users": users, "current-context": "test"}
-    kubeconfig.write_text(json.dumps(config))
+    (tmp_path / "kubeconfig").write_text(kubeconfig())
     monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER", "False")
-    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__CONFIG_FILE", str(kubeconfig))
+    monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__CONFIG_FILE", str(tmp_path / "kubeconfig"))
 
 
 @pytest.mark.usefixtures("cluster")

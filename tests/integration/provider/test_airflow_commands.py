@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow makes of the provider metadata: its own commands, each in a process of its own.
+"""The provider metadata as Airflow shows it: its own commands, each in a process of its own.
 
 Needs the package installed (editable will do), so that its entry point is there.
 """
@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 from airflow.executors.executor_loader import CORE_EXECUTOR_NAMES
 
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.get_provider_info import EXECUTORS
 from airflow_dispatch_provider.settings.options import OPTIONS
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
 
 OURS = "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor"
 BACKENDS = (

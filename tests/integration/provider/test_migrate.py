@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
 from ..database import DAG_ID, TASKS
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the router reads from and writes to Airflow's metadata database."""
+"""The router's reads from and writes to Airflow's metadata database."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import delete, event, select, update
 
-from airflow_dispatch_provider.executors.event_log import owners
-from airflow_dispatch_provider.executors.task_instances import open_among, reschedule_queued
+from airflow_dispatch_provider.bridge.event_log import owners
+from airflow_dispatch_provider.bridge.task_instances import open_among, reschedule_queued
 
 from ..database import TASKS, as_the_scheduler_offers_them, save_event_log, stored, workload_of
 

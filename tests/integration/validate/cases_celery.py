@@ -75,6 +75,23 @@ RESULT_BACKENDS = [
     results("at sign in the password", "db+postgresql+psycopg2://u:hunter2@x@h/db", "ends them there", "db+postgresql+psycopg2://u:hunter2%%40x@h/db", **ESCAPED),
     results("port in words", "db+postgresql+psycopg2://u:p@h:port/db", "port that is not a number", "db+sqlite:////tmp/r.db", "Write the port as a number"),
     results("no URL of a database", "db+sqlite", "is not a URL of SQLAlchemy's", "db+sqlite:////tmp/r.db", "Name a database"),
+    *(
+        results(f"library of {scheme}", f"{scheme}://{rest}", f"needs {library}, which is not installed", "db+sqlite:////tmp/r.db", f'Install it: pip install "celery[{extra}]".')
+        for scheme, rest, library, extra in (
+            ("arangodb", "u:p@h:8529/db/c", "pyArango", "arangodb"),
+            ("azureblockblob", "DefaultEndpointsProtocol=https", "azure", "azureblockblob"),
+            ("cache+memcached", "h:11211/", "pylibmc", "memcache"),
+            ("cassandra", "", "cassandra-driver", "cassandra"),
+            ("consul", "h:8500/", "python-consul", "consul"),
+            ("couchdb", "u:p@h:5984/c", "pycouchdb", "couchdb"),
+            ("dynamodb", "id:key@region/table", "boto3", "dynamodb"),
+            ("elasticsearch", "h:9200/i/d", "elasticsearch", "elasticsearch"),
+            ("gs", "bucket/path", "google-cloud-firestore", "gcs"),
+            ("mongodb", "h/", "pymongo", "mongodb"),
+            ("s3", "bucket", "boto3", "s3"),
+        )
+    ),
+    results("no backend of this Celery any more", "riak://h", "has the scheme 'riak', which is no result backend", "db+sqlite:////tmp/r.db", "Name a database"),
     results("no results at all", "disabled://", "cannot be used", "db+sqlite:////tmp/r.db", "Name a database"),
     results("TLS without a mode", "rediss://h:6379/0", "ssl_cert_reqs", "rediss://h:6379/0?ssl_cert_reqs=CERT_REQUIRED", "Correct it"),
 ]  # fmt: skip

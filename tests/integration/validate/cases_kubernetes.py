@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from .cases_options import FILES, KUBECONFIG, KUBERNETES, LOCAL, POD, kubernetes, of
+from kubernetes_files import POD_TEMPLATE
+
+from .cases_options import FILES, KUBECONFIG, KUBERNETES, LOCAL, kubernetes, of
 from .harness import Case, airflow_cfg, case
 
 CLIENTS = "airflow_dispatch_provider.no_such"
@@ -80,13 +82,13 @@ PODS = [
     option("template that is a folder", '"pod_template_file": "<>"', "{home}", "pod_template_file", "is a folder", "{home}/pod.yaml", "Give the path"),
     option("template that is a device", '"pod_template_file": "<>"', "/dev/zero", "pod_template_file", "is a device", "{home}/pod.yaml", "Give the path"),
     option("template that is no YAML", '"pod_template_file": "<>"', "{home}/broken.yaml", "pod_template_file", "is not valid", "{home}/pod.yaml", "Give the path", files={"broken.yaml": "kind: [Pod"}),
-    in_file("template of another kind", "pod.yaml", POD.replace("kind: Pod", "kind: <>"), "Deployment", "pod_template_file", "the kind 'Deployment'", "Pod", "kind: Pod"),
-    in_file("key of a template misspelt", "pod.yaml", POD.replace("restartPolicy", "<>"), "restartPolcy", "pod_template_file", "'restartPolcy', which is no key", "$1", "Did you mean", severity="warning"),
-    in_file("key of a template in snake case", "pod.yaml", POD.replace("image: airflow", "image: airflow, <>: Always"), "image_pull_policy", "pod_template_file", "'image_pull_policy', which is no key", "$1", "Did you mean", severity="warning"),
-    in_file("pods that start again", "pod.yaml", POD.replace("restartPolicy: Never", "<>"), "restartPolicy: Always", "pod_template_file", "the restartPolicy Always", "$e", severity="warning"),
-    in_file("pods that start again by default", "pod.yaml", POD.replace("restartPolicy: Never", "<>"), "", "pod_template_file", "has no restartPolicy", "$e", severity="warning"),
-    in_file("template without the container", "pod.yaml", POD.replace("name: base", "name: <>"), "main", "pod_template_file", "has no container 'base'", "base", "Call the container of the task base"),
-    in_file("template without containers", "pod.yaml", POD.replace("containers: [{name: base, image: airflow}]", "containers: [<>]"), "", "pod_template_file", "has no container 'base'", "{name: base, image: airflow}", "Call the container of the task base"),
+    in_file("template of another kind", "pod.yaml", POD_TEMPLATE.replace("kind: Pod", "kind: <>"), "Deployment", "pod_template_file", "the kind 'Deployment'", "Pod", "kind: Pod"),
+    in_file("key of a template misspelt", "pod.yaml", POD_TEMPLATE.replace("restartPolicy", "<>"), "restartPolcy", "pod_template_file", "'restartPolcy', which is no key", "$1", "Did you mean", severity="warning"),
+    in_file("key of a template in snake case", "pod.yaml", POD_TEMPLATE.replace("image: airflow", "image: airflow, <>: Always"), "image_pull_policy", "pod_template_file", "'image_pull_policy', which is no key", "$1", "Did you mean", severity="warning"),
+    in_file("pods that start again", "pod.yaml", POD_TEMPLATE.replace("restartPolicy: Never", "<>"), "restartPolicy: Always", "pod_template_file", "the restartPolicy Always", "$e", severity="warning"),
+    in_file("pods that start again by default", "pod.yaml", POD_TEMPLATE.replace("restartPolicy: Never", "<>"), "", "pod_template_file", "has no restartPolicy", "$e", severity="warning"),
+    in_file("template without the container", "pod.yaml", POD_TEMPLATE.replace("name: base", "name: <>"), "main", "pod_template_file", "has no container 'base'", "base", "Call the container of the task base"),
+    in_file("template without containers", "pod.yaml", POD_TEMPLATE.replace("containers: [{name: base, image: airflow}]", "containers: [<>]"), "", "pod_template_file", "has no container 'base'", "{name: base, image: airflow}", "Call the container of the task base"),
     option("no template and no image", '"pod_template_file": "<>"', "", "pod_template_file", "is missing, and so is an image", "{home}/pod.yaml", "Name a pod template", severity="warning"),
     case("image without a tag", "", f"[{SECTION}] worker_container_tag", "is missing beside the other one", ', "worker_container_tag": "1"', "Set worker_container_tag", severity="warning", cfg=of(KUBERNETES, f'{{"{SECTION}": {{"pod_template_file": "", "worker_container_repository": "r"<>}}}}'), files=FILES),
     option("camel case for the deletion", '"delete_option_kwargs": "{<>: 1}"', r'\"gracePeriodSeconds\"', "delete_option_kwargs", "'gracePeriodSeconds', which V1DeleteOptions does not", r'\"$1\"'),

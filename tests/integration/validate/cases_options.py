@@ -2,34 +2,23 @@
 # ruff: noqa: E501  (a table: a case is a line)
 from __future__ import annotations
 
+from kubernetes_files import POD_TEMPLATE, kubeconfig
+
 from .harness import Case, airflow_cfg, case
 
 CELERY = '{"executor": "CeleryExecutor", "slots": 4, "config": %s}'
 KUBERNETES = '{"executor": "KubernetesExecutor", "slots": 4, "config": %s}'
 LOCAL = '{"executor": "LocalExecutor", "slots": 4, "config": %s}'
-STRANGE = (
-    '{"executor": "airflow_dispatch_provider.testing.in_memory.InMemoryExecutor", "slots": 4, "config": %s}'
-)
+IN_MEMORY = "airflow_dispatch_provider.testing.in_memory.InMemoryExecutor"
+AIRFLOWS = "airflow.executors.local_executor.LocalExecutor"
+STRANGE = f'{{"executor": "{IN_MEMORY}", "slots": 4, "config": %s}}'
 SUBCLASS = '{"executor": "tests.integration.validate.executors.MyCeleryExecutor", "slots": 4, "config": %s}'
 
 BROKER = "[celery]\nbroker_url = redis://broker:6379/0\nresult_backend = db+sqlite:////tmp/results.db\n"
 CLUSTER = "[kubernetes_executor]\nin_cluster = False\nconfig_file = {home}/kubeconfig\npod_template_file = {home}/pod.yaml\n"
 
-KUBECONFIG = """
-apiVersion: v1
-kind: Config
-current-context: c
-clusters: [{name: k, cluster: {server: "https://k.example:6443"}}]
-users: [{name: u, user: {token: t}}]
-contexts: [{name: c, context: {cluster: k, user: u}}]
-"""
-POD = """
-apiVersion: v1
-kind: Pod
-metadata: {name: worker}
-spec: {containers: [{name: base, image: airflow}], restartPolicy: Never}
-"""
-FILES = {"kubeconfig": KUBECONFIG, "pod.yaml": POD}
+KUBECONFIG = kubeconfig(user="{token: t}")
+FILES = {"kubeconfig": KUBECONFIG, "pod.yaml": POD_TEMPLATE}
 IN_ANOTHER_NAMESPACE = '{"kubernetes_executor": {"namespace": "n"}}'
 LEAVE_OUT = {"mended": "", "remedy": "Leave it out"}
 
@@ -116,6 +105,10 @@ NAMES = [
     case("option misspelt for a subclass of ours", "brokr_url", "[dispatch] backends.c.config.celery.brokr_url", "option that [celery] does not have", "$1", cfg=of(SUBCLASS, '{"celery": {"<>": "redis://h"}}'), files=FILES),
     case("a worker's option misspelt for a subclass of ours", '"worker_concurency": 8', "[dispatch] backends.c.config.celery.worker_concurency", "option that [celery] does not have", cfg=of(SUBCLASS, '{"celery": {<>}}'), files=FILES, severity="warning", **LEAVE_OUT),
     case("the router's option for a foreign executor", '"max_held": 4', "[dispatch] backends.c.config.dispatch.max_held", "is set by the router", cfg=of(STRANGE, '{"dispatch": {<>}}'), files=FILES, severity="warning", **LEAVE_OUT),
+    case("parallelism for a foreign executor", '"parallelism": 4', "[dispatch] backends.c.config.core.parallelism", "is set by the router", "", "'slots' is the parallelism of a backend", cfg=of(STRANGE, '{"core": {<>}}'), files=FILES, severity="warning"),
+    case("parallelism for an executor of Airflow's", '"parallelism": 4', "[dispatch] backends.c.config.core.parallelism", "is set by the router", "", "'slots' is the parallelism of a backend", cfg=of(STRANGE, '{"core": {<>}}').replace(IN_MEMORY, AIRFLOWS), files=FILES, severity="warning"),
+    celery("parallelism", '{"core": {<>}}', '"parallelism": 4', "core.parallelism", "is set by the router", **LEAVE_OUT),
+    celery("executor", '{"core": {<>}}', '"executor": "LocalExecutor"', "core.executor", "is set by the router", **LEAVE_OUT),
     case("option of Airflow 2 for a foreign executor", '"stalled_task_timeout": "600"', "[dispatch] backends.c.config.celery.stalled_task_timeout", "is called [scheduler] task_queued_timeout by now", "", "Set [scheduler]", cfg=of(STRANGE, '{"celery": {<>}}'), files=FILES, severity="warning"),
     case("option misspelt in the routing file", "brokr_url", "{home}/dispatch.yaml: backends.c.config.celery.brokr_url", "option that [celery] does not have", "$1", cfg=airflow_cfg("", None, None, more="config_file = {home}/dispatch.yaml\n" + BROKER), files={"dispatch.yaml": "backends:\n  c: {executor: CeleryExecutor, slots: 4, config: {celery: {<>: redis://h:6379/0}}}\n  l: {executor: LocalExecutor, slots: 4}\nroutes: [{queue: l, to: [l]}]\ndefault: c\n"}),
     case("option of a LocalExecutor misspelt", "local_preloads", "[dispatch] backends.c.config.dispatch.local_preloads", "option that [dispatch] does not have", "$1", cfg=of(LOCAL, '{"dispatch": {"<>": "json"}}'), files=FILES),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 
 from .harness import LOCAL, ROUTER, Case, airflow_cfg, case
 
@@ -48,13 +48,13 @@ def executor(name: str, wrong: str, found: str, mended: str = "$1", **more: Any)
 
 
 def backend(name: str, wrong: str, where: str, found: str, mended: str = "$e", remedy: str = "") -> Case:
-    """What stands in the backend ``b``."""
+    """Settings of the backend ``b``."""
     cfg = airflow_cfg(backends=f'{{"a": {LOCAL}, "b": {{<>}}}}')
     return case(name, wrong, f"[dispatch] backends.b{where}", found, mended, remedy, cfg=cfg)
 
 
 def file(name: str, wrong: str, where: str, found: str, mended: str = "$1", remedy: str = "") -> Case:
-    """What stands in the routing file."""
+    """Content of the routing file."""
     cfg = airflow_cfg(backends="", routes=None, default=None, more="config_file = {home}/d.yaml")
     return case(
         name, wrong, f"{{home}}/d.yaml{where}", found, mended, remedy, cfg=cfg, files={"d.yaml": "<>"}
@@ -114,7 +114,7 @@ PATTERNS = [
         "route that never wins",
         '{"queue": "gpu-*", "to": ["b"]}, {"queue": "gpu-a*", "to": ["a"]}',
         "[dispatch] routes[1]",
-        "can never win: routes[0] matches everything",
+        "is never used: routes[0] comes first and matches everything",
         '{"queue": "gpu-a*", "to": ["a"]}, {"queue": "gpu-*", "to": ["b"]}',
         "Put it before routes[0].",
         cfg=airflow_cfg(routes="[<>]"),
@@ -123,7 +123,7 @@ PATTERNS = [
         "route that never wins, among those of a Dag",
         '{"queue": "*", "dag_id": "d*", "to": ["b"]}, {"queue": "g?", "dag_id": "dd", "to": ["a"]}',
         "[dispatch] routes[1]",
-        "can never win: routes[0] matches everything",
+        "is never used: routes[0] comes first and matches everything",
         '{"queue": "g?", "dag_id": "dd", "to": ["a"]}, {"queue": "*", "dag_id": "d*", "to": ["b"]}',
         "Put it before routes[0].",
         cfg=airflow_cfg(routes="[<>]"),
@@ -132,7 +132,7 @@ PATTERNS = [
         "two patterns that say the same",
         '{"queue": "g*", "to": ["b"]}, {"queue": "g**", "to": ["a"]}',
         "[dispatch] routes[1]",
-        "can never win",
+        "is never used",
         '{"queue": "g*", "to": ["b", "a"]}',
         "Merge the two",
         cfg=airflow_cfg(routes="[<>]"),
@@ -154,6 +154,7 @@ OPTIONS = [
         for key in ("max_held", "celery_max_unsent", "kubernetes_max_unsent", "kubernetes_concurrency")
         for wrong, shown in (("0", "0"), ("-5", "-5"), ("many", '"many"'), ("1.5", '"1.5"'))
     ),
+    option("launch_retries -1", "-1", "found -1"),
     option("max_held with a unit", "10k", 'found "10k"'),
     option("retry_min_delay zero", "0", "found 0"),
     option("retry_min_delay negative", "-1", "found -1"),
@@ -191,6 +192,42 @@ OPTIONS = [
         "remove one or the others",
         cfg=airflow_cfg(backends=f'{{"a": {LOCAL}}}', routes=None, default=None, more="<>"),
         files={"d.yaml": f"backends: {{a: {LOCAL}}}"},
+    ),
+    case(
+        "config_file that is not there, and backends",
+        "config_file = {home}/none.yaml",
+        "[dispatch] config_file",
+        "is set, and so is backends.",
+        "",
+        "remove one or the others",
+        cfg=airflow_cfg(backends=f'{{"a": {LOCAL}}}', routes=None, default=None, more="<>"),
+    ),
+    *(
+        case(
+            f"variable in small letters, {option}",
+            f"airflow__dispatch__{option}",
+            f"airflow__dispatch__{option}",
+            "not all of its letters are capitals",
+            "$1",
+            cfg=airflow_cfg(**{"default": "a", "routes": None, "backends": f'{{"a": {LOCAL}}}', option: None})
+            if option in ("backends", "default")
+            else airflow_cfg(backends="", routes=None, default=None),
+            env={"<>": value},
+            files={"d.yaml": f"backends: {{a: {LOCAL}}}"},
+        )
+        for option, value in (
+            ("backends", f'{{"a": {LOCAL}}}'),
+            ("default", "a"),
+            ("config_file", "{home}/d.yaml"),
+        )
+    ),
+    case(
+        "variable in mixed letters, an option of an executor",
+        "AIRFLOW__DISPATCH__local_preload",
+        "AIRFLOW__DISPATCH__local_preload",
+        "not all of its letters are capitals",
+        "$1",
+        env={"<>": "json"},
     ),
     case(
         "config_file that is not there",
@@ -338,6 +375,33 @@ BACKENDS = [
         cfg=airflow_cfg(default=None, more="<>"),
     ),
     case(
+        "routes with too many values",
+        ", ".join(f'{{"queue": "q{n}", "to": ["b"]}}' for n in range(8000)),
+        "[dispatch] routes",
+        "has more than 30000 values",
+        '{"queue": "q*", "to": ["b"]}',
+        "Write out what the routes and backends need",
+        cfg=airflow_cfg(routes="[<>]"),
+    ),
+    case(
+        "routes that are too long",
+        f'{{"queue": "{"q" * 1_000_001}", "to": ["b"]}}',
+        "[dispatch] routes",
+        "is longer than 1000000 bytes",
+        '{"queue": "q*", "to": ["b"]}',
+        "Write out what the routes and backends need",
+        cfg=airflow_cfg(routes="[<>]"),
+    ),
+    case(
+        "backends that are nested too deeply",
+        "[" * 50 + "]" * 50,
+        "[dispatch] backends",
+        "is nested too deeply",
+        f'{{"a": {LOCAL}, "b": {LOCAL}}}',
+        "Give an object of backends",
+        cfg=airflow_cfg(backends="<>"),
+    ),
+    case(
         "default is no JSON", '["a"', "[dispatch] default", "is not JSON", "$1", cfg=airflow_cfg(default="<>")
     ),
     case(
@@ -400,6 +464,55 @@ FILES = [
         '"g[[]"',
     ),
     file(
+        "file that holds anchors beside its keys",
+        f"x-one: &one {LOCAL}\nx-two: 2\n.three: 3\n.four: 4\nx-five: 5\nbackends: {{a: *one, b: *one}}\n"
+        "default: [a, b]\n",
+        "",
+        'has "x-one", "x-two", ".three" and 2 more beside backends',
+        f"backends: {{a: &one {LOCAL}, b: *one}}\ndefault: [a, b]\n",
+        "where its value is first used",
+    ),
+    file(
+        "file with an octal number",
+        "backends: {a: {executor: LocalExecutor, slots: 010}}\n",
+        "",
+        "YAML takes 010 for 8",
+        "backends: {a: {executor: LocalExecutor, slots: 10}}\n",
+        "no 0 before them",
+    ),
+    file(
+        "file with a number of base 60",
+        f"backends: {{a: {LOCAL}, b: {LOCAL}}}\nroutes: [{{queue: q, to: [a, b], overflow_after: 1:30}}]\ndefault: a\n",
+        "",
+        "YAML takes 1:30 for 90",
+        f"backends: {{a: {LOCAL}, b: {LOCAL}}}\nroutes: [{{queue: q, to: [a, b], overflow_after: 90}}]\ndefault: a\n",
+        "decimal digits alone",
+    ),
+    file(
+        "file with a backend called no",
+        f"backends: {{no: {LOCAL}}}\n",
+        "",
+        'has the key "no" at line 1, which YAML takes for true or false',
+        f"backends: {{'no': {LOCAL}}}\n",
+        "Put it in quotes",
+    ),
+    file(
+        "file with a queue called no",
+        f"backends: {{a: {LOCAL}, b: {LOCAL}}}\nroutes: [{{queue: no, to: [b]}}]\ndefault: a\n",
+        ": routes[0].queue",
+        "found false",
+        f"backends: {{a: {LOCAL}, b: {LOCAL}}}\nroutes: [{{queue: 'no', to: [b]}}]\ndefault: a\n",
+        "in quotes",
+    ),
+    file(
+        "file with too many values",
+        f"backends: {{a: {LOCAL}}}\nroutes: [{', '.join(f'{{queue: q{n}, to: [a]}}' for n in range(8000))}]\n",
+        "",
+        "has more than 30000 values",
+        f"backends: {{a: {LOCAL}}}\nroutes: [{{queue: q, to: [a]}}]\n",
+        "Write out what the routes and backends need",
+    ),
+    file(
         "file empty",
         "",
         "",
@@ -440,9 +553,9 @@ EXECUTORS = [
         "cannot be imported",
     ),
     executor(
-        "another class of ours", "airflow_dispatch_provider.executors.router.Router", "which is no executor"
+        "another class of ours", "airflow_dispatch_provider.dispatch.router.Router", "which is no executor"
     ),
-    executor("function of ours", "airflow_dispatch_provider.executors.metrics.stats", "which is no executor"),
+    executor("function of ours", "airflow_dispatch_provider.bridge.metrics.stats", "which is no executor"),
     executor("module of somebody else", "my_company.executors.Mine", "cannot be imported", "$1"),
     executor(
         "router twice",
@@ -578,8 +691,8 @@ AROUND = [
         "7",
         "[core] parallelism",
         "less than the 8 slots",
-        "$e",
-        "or more",
+        "8",
+        "Give at least 8:",
         cfg=airflow_cfg().replace("= 64", "= <>"),
         severity="warning",
     ),

@@ -93,7 +93,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Answer:
-    """What ``airflow dispatch validate --output json`` gives."""
+    """Findings of ``airflow dispatch validate --output json``."""
 
     code: int
     findings: list[dict[str, str]]
@@ -150,7 +150,7 @@ def _mended(case: Case, remedy: str) -> Configuration:
 
 
 def _words(remedy: str) -> dict[str, str]:
-    """What a remedy offers to be written, by the names that ``mended`` has for it."""
+    """The text that a remedy offers to be written, by the names that ``mended`` has for it."""
     quoted = [a or b for a, b in re.findall(r"""'([^']+)'|"([^"]+)\"""", remedy)]
     words = {f"${number}": word for number, word in enumerate(quoted, start=1)}
     if example := re.search(r"e\.g\. (.+?)(?:, or .*)?\.?$", remedy):

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import itertools
 import sys
+from pathlib import Path
 
 import pytest
 
+from .cases_options import CELERY, FILES, of
 from .conftest import Run
-from .harness import ROUTER, Configuration, airflow_cfg, answer
+from .harness import LOCAL, ROUTER, Configuration, airflow_cfg, answer
 
 NUMBER = itertools.count()
+IMPATIENT = {"AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "0.2"}
 
 RAISES = {
     "ImportError": "raise ImportError('no redis://:hunter2@h with hunter2')",
@@ -80,6 +83,65 @@ def test_users_code_that_ends_the_process_ends_it_with_an_error(module: str, run
     code, out, err = run(Configuration(cfg, files={f"{module}.py": executor}), "validate")
     assert code == 1
     assert out + err
+
+
+EXECUTOR = """
+import threading
+from airflow.executors.base_executor import BaseExecutor
+
+def hang(*args, **kwargs):
+    threading.Event().wait()
+{top}
+class E(BaseExecutor):
+    {method}
+    def config_problems(self): return []
+"""
+HANGS = {
+    "import": ("hang()", "pass", "its module takes longer than 0.2 s"),
+    "constructor": ("", "__init__ = hang", "takes longer than 0.4 s"),
+    "check of the configuration": ("", "conf_problems = hang", "takes longer than 0.4 s"),
+    "check of its options": ("", "config_doubts = hang", "takes longer than 0.4 s"),
+    "claim": ("", "claims = hang", None),
+}
+
+
+@pytest.mark.parametrize("what", HANGS)
+def test_executor_that_hangs(what: str, module: str, run: Run) -> None:
+    """There is an answer all the same, and what is wrong elsewhere is in it."""
+    top, method, found = HANGS[what]
+    backends = f'{{"a": {{"executor": "{module}.E", "slots": 1}}, "b": {LOCAL}}}'
+    cfg = airflow_cfg(backends=backends, routes='[{"queue": "gpu-.*", "to": ["b"]}]')
+    files = {f"{module}.py": EXECUTOR.format(top=top, method=method)}
+    code, out, _ = run(Configuration(cfg, IMPATIENT, files), "validate", "--output", "json")
+    *mistakes, doubt = answer(code, out).findings
+    assert [row["where"] for row in mistakes] == ["[dispatch] backends.a.executor"] * (found is not None)
+    assert found is None or found in mistakes[0]["found"]
+    assert doubt["where"] == "[dispatch] routes[0].queue"
+
+
+def test_executor_that_hangs_in_the_list_of_airflow(module: str, run: Run, home: str) -> None:
+    """It is named once, however often it is asked for, and its import is tried once."""
+    text = f"open({home!r} + '/runs', 'a').write('run ')\n" + EXECUTOR.format(top="hang()", method="pass")
+    configuration = Configuration(
+        airflow_cfg(executor=f"{ROUTER},{module}.E"), IMPATIENT, {f"{module}.py": text}
+    )
+    code, out, _ = run(configuration, "validate", "--output", "json")
+    (finding,) = answer(code, out).findings
+    assert (code, finding["where"]) == (1, "[core] executor")
+    assert "whose import takes longer than 0.2 s" in finding["found"]
+    assert Path(home, "runs").read_text() == "run "
+
+
+def test_options_of_celery_that_hang(module: str, run: Run) -> None:
+    configuration = Configuration(
+        of(CELERY, f'{{"celery": {{"celery_config_options": "{module}.OPTIONS"}}}}'),
+        IMPATIENT,
+        {**FILES, f"{module}.py": EXECUTOR.format(top="hang()", method="pass")},
+    )
+    code, out, _ = run(configuration, "validate", "--output", "json")
+    (finding,) = answer(code, out).findings
+    assert (code, finding["where"]) == (1, "[dispatch] backends.c.config.celery.celery_config_options")
+    assert "names a module whose import takes longer than 0.2 s" in finding["found"]
 
 
 def test_preloaded_modules_are_looked_for_without_a_run_of_their_package(module: str, run: Run) -> None:

@@ -6,11 +6,14 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import psutil
 import pytest
 
+from airflow_dispatch_provider.bridge import backend_conf
+
 from . import cases_celery, cases_kubernetes, cases_options
-from .cases_options import CELERY, FILES, KUBERNETES, of
-from .harness import Case, Configuration, Validate, check, parameters
+from .cases_options import BROKER, CELERY, FILES, KUBERNETES, of
+from .harness import Case, Configuration, Validate, airflow_cfg, check, parameters
 
 
 @pytest.mark.parametrize(
@@ -37,6 +40,51 @@ def test_a_command_of_a_backend_is_run_once(result: str, validate: Validate, hom
     command = f"sh -c 'echo run >> {home}/runs; {result}'"
     validate(Configuration(of(CELERY, f'{{"celery": {{"broker_url_cmd": "{command}"}}}}'), files=FILES))
     assert Path(home, "runs").read_text() == "run\n"
+
+
+GLOBAL = of(CELERY, "{}", "[celery]\nresult_backend = db+sqlite:////tmp/r.db\nbroker_url_cmd = <>\n").replace(
+    BROKER, ""
+)
+
+
+def test_a_command_for_all_backends_is_run_once(validate: Validate, home: str) -> None:
+    """However many of them read the option."""
+    two = GLOBAL.replace('"l": ', f'"d": {CELERY % "{}"}, "l": ').replace('"to": ["l"]', '"to": ["l", "d"]')
+    command = f"sh -c 'echo run >> {home}/runs; echo redis://h:6379/0'"
+    found = validate(Configuration(two.replace("<>", command), files=FILES)).findings
+    assert Path(home, "runs").read_text() == "run\n"
+    assert found == []
+
+
+@pytest.mark.parametrize("where", ["all backends", "one backend", "[dispatch]", "tokens"])
+def test_a_command_that_hangs_is_ended(
+    where: str, validate: Validate, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one finding, and nothing of it is left running."""
+    monkeypatch.setattr(backend_conf, "COMMAND_TIMEOUT", 0.3)
+    command = f"sh -c 'echo $$ >> {home}/pids; exec sleep 1000'"
+    cfg, env, place = {
+        "all backends": (GLOBAL.replace("<>", command), {}, "[celery] broker_url"),
+        "one backend": (
+            of(CELERY, f'{{"celery": {{"broker_url_cmd": "{command}"}}}}'),
+            {},
+            "[dispatch] backends.c.config.celery.broker_url_cmd",
+        ),
+        "[dispatch]": (
+            airflow_cfg(backends=""),
+            {"AIRFLOW__DISPATCH__BACKENDS_CMD": command},
+            "[dispatch] backends",
+        ),
+        "tokens": (
+            airflow_cfg().replace("jwt_secret = of-a-test", f"jwt_secret_cmd = {command}"),
+            {},
+            "[api_auth] jwt_secret",
+        ),
+    }[where]
+    (found,) = validate(Configuration(cfg, env, FILES)).findings
+    assert found["where"] == place
+    (pid,) = Path(home, "pids").read_text().split()
+    assert not psutil.pid_exists(int(pid)) or psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
 
 
 TELLING = """

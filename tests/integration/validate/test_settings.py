@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterable
 
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS
+import pytest
+from kubernetes_files import kubeconfig
+
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
 from .cases_settings import CASES
 from .conftest import Run
@@ -19,6 +22,34 @@ def test_mistake_is_named_once_and_its_remedy_works(case: Case, validate: Valida
 
 def test_configuration_without_a_mistake(validate: Validate) -> None:
     assert validate(Configuration(airflow_cfg())).findings == []
+
+
+def many(patterns: Iterable[str]) -> str:
+    routes = ", ".join(f'{{"queue": "{pattern}", "to": ["b"]}}' for pattern in patterns)
+    return airflow_cfg(routes=f"[{routes}]")
+
+
+def test_no_more_warnings_than_somebody_reads(validate: Validate) -> None:
+    """As of mistakes."""
+    findings = validate(Configuration(many(f"q{n}-.*" for n in range(300)))).findings
+    assert len(findings) == 101
+    assert findings[-1]["found"] == "has 200 more warnings."
+    assert {each["severity"] for each in findings} == {"warning"}
+
+
+def test_no_more_mistakes_than_somebody_reads(validate: Validate) -> None:
+    findings = validate(Configuration(many(f"q{n}-[a" for n in range(300)))).findings
+    assert len(findings) == 101
+    assert findings[-1]["found"] == "may have more mistakes."
+
+
+def test_patterns_that_would_take_minutes_to_compare(validate: Validate) -> None:
+    """After a bounded number of steps, no more routes are looked for that are never used."""
+    never_used = ["z*", "za*"]
+    slow = [f"*{'*'.join(f'{n:060b}').replace('0', 'a').replace('1', 'b')}*" for n in range(300)]
+    (finding,) = validate(Configuration(many([*never_used, *slow]))).findings
+    assert "is never used" in finding["found"]
+    assert validate(Configuration(many([*slow, *never_used]))).findings == []
 
 
 PROCESSES = [
@@ -40,14 +71,6 @@ def test_process_of_its_own_finds_the_same(cfg: str, airflow: Run, validate: Val
     assert found == validate(wrong)
 
 
-KUBECONFIG = """
-apiVersion: v1
-kind: Config
-current-context: c
-contexts: [{name: c, context: {cluster: c, user: u}}]
-clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}]
-users: [{name: u, user: {}}]
-"""
 ONE_KIND = {
     "CeleryExecutor": "[celery]\nbroker_url = redis://h:6379/0\nresult_backend = redis://h:6379/1\n",
     "KubernetesExecutor": "[kubernetes_executor]\nin_cluster = False\nconfig_file = {home}/kubeconfig\n"
@@ -57,10 +80,10 @@ ONE_KIND = {
 
 @pytest.mark.parametrize("name", ONE_KIND)
 def test_strict_passes_with_backends_of_one_kind(name: str, run: Run) -> None:
-    """What they cannot run, no user can ask for."""
+    """A command that they cannot run is one that no user can ask for."""
     backends = f'{{"a": {{"executor": "{name}", "slots": 4}}}}'
     cfg = airflow_cfg(backends=backends, routes=None, more=ONE_KIND[name])
-    code, out, _ = run(Configuration(cfg, files={"kubeconfig": KUBECONFIG}), "validate", "--strict")
+    code, out, _ = run(Configuration(cfg, files={"kubeconfig": kubeconfig()}), "validate", "--strict")
     assert (code, out) == (0, "The [dispatch] configuration is right: 1 backend, 0 routes and a default.\n")
 
 
@@ -69,5 +92,5 @@ def test_a_missing_secret_for_tokens_is_seen_beside_any_executor(name: str, vali
     """Airflow's base class sets one that it makes up, as soon as an executor is made."""
     backends = f'{{"a": {{"executor": "{name}", "slots": 4}}}}'
     cfg = airflow_cfg(backends=backends, routes=None, more=ONE_KIND[name]).replace("of-a-test", "")
-    (found,) = validate(Configuration(cfg, files={"kubeconfig": KUBECONFIG})).findings
+    (found,) = validate(Configuration(cfg, files={"kubeconfig": kubeconfig()})).findings
     assert (found["severity"], found["where"]) == ("warning", "[api_auth] jwt_secret")

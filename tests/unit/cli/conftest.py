@@ -24,7 +24,7 @@ Configure = Callable[..., None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a caller of the command sees."""
+    """Exit code and output, as a caller of the command sees them."""
 
     code: int
     out: str

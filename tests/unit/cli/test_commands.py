@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from airflow_dispatch_provider.executors import installed
-from airflow_dispatch_provider.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow_dispatch_provider.bridge import installed
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 from tests.unit.cli.conftest import LOCAL, OURS, Configure, Outcome
 
 Run = Callable[..., Outcome]
@@ -274,9 +274,28 @@ class TestBackends:
     def test_backend_that_cannot_be_imported_is_listed(self, run: Run, configure: Configure) -> None:
         configure(backends={"x": {"executor": "no_such.module.X", "slots": 1}})
         done = run("backends", "-o", "json")
-        assert done.code == 0
+        assert done.code == 1
         assert done.json[0]["importable"] is False
         assert "cannot be imported" in done.json[0]["problem"]
+        table = run("backends")
+        assert table.code == 1
+        assert table.out.splitlines()[-1].startswith(
+            "x: no_such.module.X cannot be imported (ModuleNotFoundError"
+        )
+
+    @pytest.mark.parametrize("columns", ["80", "200"])
+    def test_fits_the_terminal(
+        self, columns: str, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Names stay whole, and a problem is a paragraph below."""
+        monkeypatch.setenv("COLUMNS", columns)
+        missing = {"executor": "my_company.far.away.executors.no_such.NoSuchExecutor", "slots": 1}
+        small = {**GOOD["backends"]["small"], "cordoned": True}
+        configure(backends={"small": small, "large": missing}, default="large")
+        done = run("backends")
+        assert max(map(len, map(str.rstrip, done.out.splitlines()))) <= int(columns)
+        assert {"small", "large", "LocalExecutor", "cordoned", "tasks"} <= {*done.out.split()}
+        assert "\nlarge: my_company.far" in done.out
 
 
 class TestRoutes:
@@ -369,6 +388,57 @@ class TestExplain:
         done = run("explain", "-q", "batch", "-o", output)
         assert (done.code, done.err) == (0, "")
         assert "overflow" in done.out
+
+
+class TestWidth:
+    """Tables for people are as wide as their terminal; a file or a pipe has whole lines."""
+
+    @pytest.mark.parametrize(
+        ("command", "more", "whole"),
+        [
+            (
+                "validate",
+                {"config_file": "/etc/none.yaml"},
+                "Either config_file or these options can be used, not both: remove one or the others.",
+            ),
+            ("routes", {}, "_".join(["long"] * 30)),
+            ("explain -q x", {}, "no route matches the queue 'x', so the default is taken; no Dag was given"),
+        ],
+    )
+    def test_pipe(
+        self,
+        command: str,
+        more: dict[str, Any],
+        whole: str,
+        run: Run,
+        configure: Configure,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+        long = {"queue": "x", "dag_id": "_".join(["long"] * 30), "to": ["small", "large"]}
+        configure(**{**GOOD, "routes": [long, *GOOD["routes"]], **more})
+        assert whole in run(*command.split()).out
+
+    def test_error_on_a_terminal(
+        self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        configure(**BAD)
+        monkeypatch.delenv("COLUMNS", raising=False)
+        whole = run("routes").err
+        assert max(map(len, whole.splitlines())) > 80
+        monkeypatch.setenv("COLUMNS", "60")
+        lines = run("routes").err.splitlines()
+        assert max(map(len, lines)) <= 60
+        assert "".join(whole.split()) == "".join("".join(lines).split())
+        assert lines[1].startswith("  - [dispatch]")
+        assert lines[2].startswith("    ")
+
+    def test_explanation_on_a_terminal(
+        self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        configure(**GOOD)
+        monkeypatch.setenv("COLUMNS", "50")
+        assert max(map(len, map(str.rstrip, run("explain", "-q", "batch").out.splitlines()))) <= 50
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="teams can be used since Airflow 3.2")

@@ -48,7 +48,7 @@ def test_help_says_what_it_does_and_what_the_exit_codes_mean(name: str, run: Cal
     ],
 )
 def test_executor_means_another_thing_in_each_command(name: str, flags: set[str], words: str) -> None:
-    """What a task asks for, or what was configured before."""
+    """Names that a task asks for, or that were configured before."""
     (argument,) = (arg for arg in commands()[name].args if "--executor" in arg.flags)
     assert set(argument.flags) == flags
     assert words in argument.kwargs["help"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kubernetes_files import kubeconfig
 
 from tests.unit.cli.conftest import Configure, Outcome
 
@@ -15,14 +16,6 @@ Run = Callable[..., Outcome]
 EXECUTORS = "airflow_dispatch_provider.executors"
 CELERY_KUBERNETES = f"{EXECUTORS}.celery_kubernetes_executor.CeleryKubernetesExecutor"
 LOCAL_KUBERNETES = f"{EXECUTORS}.local_kubernetes_executor.LocalKubernetesExecutor"
-KUBECONFIG = """
-apiVersion: v1
-kind: Config
-current-context: c
-contexts: [{name: c, context: {cluster: c, user: u}}]
-clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}]
-users: [{name: u, user: {}}]
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +29,7 @@ def test_validate_finds_nothing_to_complain_about(
 ) -> None:
     """With nothing under [dispatch], not even a warning: slots share [core] parallelism on purpose."""
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", LOCAL_KUBERNETES)
-    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+    (tmp_path / "kubeconfig").write_text(kubeconfig("http://127.0.0.1:1"))
     monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__IN_CLUSTER", "False")
     monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__CONFIG_FILE", str(tmp_path / "kubeconfig"))
     monkeypatch.setenv("AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY", "my-company/airflow")
@@ -115,7 +108,7 @@ def test_explain_a_task_that_asks_for_an_executor(run: Run) -> None:
 def test_validate_names_of_executors(
     entries: str, says: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What would keep the scheduler from starting."""
+    """A configuration that would keep the scheduler from starting."""
     entries = entries.format(router=CELERY_KUBERNETES, named=f"{EXECUTORS}.by_name")
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", entries)
     done = run("validate", "-o", "json")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ./dev/demo configures, prints and objects to."""
+"""./dev/demo: what it configures, prints and objects to."""
 
 from __future__ import annotations
 

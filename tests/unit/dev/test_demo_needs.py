@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ./dev/demo asks of a machine before it starts."""
+"""./dev/demo: what it asks of a machine before it starts."""
 
 from __future__ import annotations
 

@@ -45,10 +45,25 @@ def test_an_environment_whose_python_was_removed_is_made_again(home: Path) -> No
     assert not environment.environment_exists(VERSION)
 
 
+def test_the_readme_says_how_much_disk_an_environment_takes() -> None:
+    said = f"the checkout takes {environment.ENVIRONMENT_DISK / environment.GIB:.1f} GB"
+    assert said in (environment.REPO / "README.md").read_text()
+
+
+def test_an_environment_takes_as_much_disk_as_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPATCH_DEV_HOME")
+    folders = [Path(sys.prefix), *environment.home().glob("uv-[0-9]*")]
+    if Path(sys.prefix).parent != environment.home():
+        pytest.skip("these tests do not run in an environment of ./dev/env")
+    files = (file for folder in folders for file in folder.rglob("*") if file.is_file())
+    taken = sum(file.lstat().st_blocks * 512 for file in files)
+    assert taken == pytest.approx(environment.ENVIRONMENT_DISK, rel=0.2)
+
+
 def test_too_little_disk_is_said_before_anything_is_installed(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environment, "_ENVIRONMENT_NEEDS", 2.0**60)
+    monkeypatch.setattr(environment, "ENVIRONMENT_DISK", 2.0**60)
     with pytest.raises(environment.DevError, match=r"GB of disk in .* are free\. Set DISPATCH_DEV_HOME"):
         environment.ensure(VERSION)
     assert not environment.folder_of(VERSION).exists()

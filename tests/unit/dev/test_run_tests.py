@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ./dev/test says about its runs."""
+"""./dev/test: what it says about its runs."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
 sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
-from environment import REPO
-from run_tests import Result, counted, skip_lines
+import run_tests
+from environment import AIRFLOW_VERSIONS, REPO
+from run_tests import Result, Suite, counted, skip_lines
 
 pytestmark = pytest.mark.once
 
@@ -65,3 +67,25 @@ def test_skips_of_a_run_are_one_line_for_each_reason(tmp_path: Path) -> None:
         "    2  no broker",
         "    1  too old",
     ], done.stdout
+
+
+def test_deployments_run_one_by_one_beside_all_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one goes on until everything else has ended; no other has begun by then."""
+    began: list[str] = []
+    first_began, others_ended = threading.Event(), threading.Event()
+
+    def run(version: str, suite: Suite) -> Result:
+        began.append(suite.what)
+        if suite.what == "acceptance":
+            first_began.set()
+            assert others_ended.wait(10)
+        elif len(began) - began.count("acceptance") == len(AIRFLOW_VERSIONS) + 1:
+            assert first_began.wait(10)
+            assert began.count("acceptance") == 1
+            others_ended.set()
+        return Result(version, 0, passed=1, what=suite.what)
+
+    monkeypatch.setattr(run_tests, "_run", run)
+    results = run_tests._everything()
+    assert began.count("acceptance") == len(AIRFLOW_VERSIONS)
+    assert len(results) == len(began)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ./dev/shell starts and configures."""
+"""./dev/shell: what it starts and configures."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation says of log lines, reasons and events is what the code writes."""
+"""Log lines, reasons and events in the documentation are those that the code writes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from airflow_dispatch_provider.executors import celery_executor, event_log, kubernetes_executor
-from airflow_dispatch_provider.executors.backend_conf import unread_options
+from airflow_dispatch_provider.bridge import event_log
+from airflow_dispatch_provider.bridge.backend_conf import unread_options
+from airflow_dispatch_provider.executors import celery_executor, kubernetes_executor
 from airflow_dispatch_provider.routing.reasons import Reason
 
 from .log_lines import LogLine, assigned, log_lines
@@ -20,7 +21,7 @@ from .pages import DOCS, PAGES, Quote, name_of, prose, quotes, sections
 TROUBLESHOOTING = DOCS / "troubleshooting.md"
 LINES = [line for line in log_lines() if not line.passes_on]
 PASSED_ON = {
-    "executors/celery/result_watcher.py": assigned("executors/celery/results_redis.py", "note"),
+    "engines/celery/result_watcher.py": assigned("engines/celery/results_redis.py", "note"),
     "executors/dispatch_executor.py": [],  # see test_a_section_that_is_not_read_has_an_entry
 }
 """Where a text that was made elsewhere is logged, and which texts these are."""

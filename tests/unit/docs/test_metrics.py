@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.celery.executors import celery_executor, celery_executor_utils
 from airflow.providers.cncf.kubernetes.executors import kubernetes_executor, kubernetes_executor_utils
 
-from airflow_dispatch_provider.executors import metrics
+from airflow_dispatch_provider.bridge import metrics
 
 from .pages import DOCS
 

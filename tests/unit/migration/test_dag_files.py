@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is found in the source of a Dag, without importing it."""
+"""Names found in the source of a Dag, without importing it."""
 
 from __future__ import annotations
 
@@ -135,5 +135,5 @@ def test_what_is_set_afterwards_counts(source: str) -> None:
 
 
 def test_a_variable_is_no_queue_of_a_task() -> None:
-    """What it is used for counts, where it is used."""
+    """A dictionary counts where it is used, for what it is used."""
     assert scan_source(b"queue = 'x'\n", "f") == ([], [])

@@ -76,9 +76,32 @@ def test_options_of_kubernetes_are_not_judged_without_its_provider() -> None:
     bare = replace(TARGET, options={("core", "executor"): "LocalExecutor"})
     options = file_of("kubernetes", "dags_in_image")
     (said_of_it,) = not_judged(options, bare)
-    assert "options of [kubernetes]: dags_in_image. Airflow's Kubernetes provider" in said_of_it
+    assert "[kubernetes] dags_in_image: that takes apache-airflow-providers-cncf-kubernetes" in said_of_it
     assert findings(options, bare, frozenset()) == ()
     assert [*not_judged(options, TARGET)] == []
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("webserver", "cookie", "x"),
+        ("core", "auth_manager", "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager"),
+        ("core", "auth_manager", "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"),
+    ],
+)
+@pytest.mark.parametrize("variable", [True, False])
+def test_what_needs_the_fab_provider_is_named_where_it_is_not_installed(
+    section: str, name: str, value: str, variable: bool
+) -> None:
+    """Its options have another section, and its classes another package; there nothing is left open."""
+    label = f"AIRFLOW__{section}__{name}".upper() if variable else f"[{section}] {name}"
+    options = from_environment({label: value}) if variable else file_of(section, name, value)
+    (told,) = not_judged(options, TARGET)
+    assert told.startswith(
+        f"What becomes of {label}: that takes apache-airflow-providers-fab, which is not installed"
+    )
+    there = replace(TARGET, options={**TARGET.options, ("fab", "cookie"): None})
+    assert [*not_judged(options, there)] == []
 
 
 NO_SUCH = "Airflow 3.9 describes no such option"

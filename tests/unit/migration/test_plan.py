@@ -130,7 +130,7 @@ class TestRoutes:
         assert routes == [{"queue": queue, "to": ["kubernetes"]}]
 
     def test_others_get_a_queue_that_no_task_had(self) -> None:
-        """What `executor=` reached before; workers that go by the queue are told the default one."""
+        """The executor that `executor=` reached before; workers that go by the queue are told the default one."""
         assert make_plan(old(f"LocalExecutor,KubernetesExecutor,{ECS}")).main.routes == (
             {"queue": "kubernetes-executor", "to": ["kubernetes"]},
             {"queue": "aws-ecs-executor", "to": [{"backend": "aws-ecs", "queue": "default"}]},

@@ -120,7 +120,7 @@ class TestExecutors:
             read_entries(text, multi_team=True)
 
     def test_own_subclasses_of_a_hybrid_are_known_as_such(self) -> None:
-        """What they add is unknown, which does not hold for Airflow's class or this package's."""
+        """Their additions are unknown, unlike those of Airflow's class or this package's."""
         paths = ("my.CeleryKubernetesExecutor", "airflow.executors.x.CeleryKubernetesExecutor")
         assert [Entry(Kind.CELERY_KUBERNETES, path).own_class for path in paths] == [True, False]
 
@@ -139,7 +139,7 @@ class TestExecutors:
 
 class TestNumbersAndQueues:
     def test_defaults(self) -> None:
-        """What is not set is what Airflow takes."""
+        """Options that are not set have Airflow's defaults."""
         found = old("")
         assert (found.entries[0].path, found.parallelism, found.default_queue) == (
             "LocalExecutor",

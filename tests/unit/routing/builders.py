@@ -31,7 +31,7 @@ class Waiting:
         return self
 
     def decide(self, now=0.0, **backends):
-        """What is decided, as (key, backend, reason); a number stands for a backend with so many slots."""
+        """Decisions, as (key, backend, reason); a number stands for a backend with so many slots."""
         views = {
             name: BackendView(view) if isinstance(view, int) else view for name, view in backends.items()
         }

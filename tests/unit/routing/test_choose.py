@@ -80,7 +80,7 @@ def test_table_reaches_every_outcome():
 
 
 def test_slots_left_override_the_view():
-    """What a batch has used up counts, not what was free before it."""
+    """Slots that a batch has used up count, not those that were free before it."""
     target = Target(backend="a")
     assert choose([target], EXECUTE_TASK, 0, 0, {"a": BackendView(5)}, {})[1] is Reason.WAITS_FULL
 

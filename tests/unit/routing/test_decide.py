@@ -75,7 +75,7 @@ def test_full_backend_starves_no_other():
 
 
 def test_overflow_at_once():
-    """What is more than the first target's slots goes to the next in the same batch."""
+    """Tasks beyond the first target's slots go to the next in the same batch."""
     waiting = Waiting().add(1, AB).add(2, AB).add(3, AB)
     assert waiting.decide(a=1, b=1) == [(1, "a", "first_choice"), (2, "b", "overflow")]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for every decision, whatever is held and whatever the backends are like."""
+"""Properties of every decision, whatever is held and whatever the backends are like."""
 
 from __future__ import annotations
 

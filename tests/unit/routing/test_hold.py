@@ -21,7 +21,7 @@ def held(key, priority=1, sequence=0, **more):
 
 
 def test_add_and_remove():
-    """What was added can be taken out by its key, once."""
+    """A workload that was added can be taken out by its key, once."""
     queue, one = HoldQueue(), held("x")
     queue.add(one, MATCHES[0], MATCHES[0].route.to)
     assert (len(queue), "x" in queue, list(queue)) == (1, True, ["x"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pattern says: doubts about it are in tests/integration/validate, here is what covers what."""
+"""Which patterns cover which names; doubts about a pattern are in tests/integration/validate."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_rules_of_precedence_count():
     "pattern", ["gpu-*", "team.*", "a?", "[!a]*", "x[]]", "a:b/c", "gpu+", "*", "ünï*", "[[]x", "a[-]b"]
 )
 def test_no_doubt(pattern):
-    """What people write, and every sign in brackets."""
+    """Patterns that people write, and every sign in brackets."""
     assert doubts(pattern) is None
 
 

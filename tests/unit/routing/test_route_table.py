@@ -123,7 +123,7 @@ def test_memo_is_bounded(monkeypatch):
     ("pattern", "expected"), [("a*", True), ("a?", True), ("[a]", True), ("a]", False), ("", False)]
 )
 def test_is_glob(pattern, expected):
-    """What makes a name a pattern."""
+    """The characters that make a name a pattern."""
     assert is_glob(pattern) is expected
 
 

@@ -25,7 +25,7 @@ def load(options):
 
 
 def problems(action):
-    """What an action is refused with, a line each; it fails if it is not refused."""
+    """The mistakes that an action is refused with, a line each; it fails if it is not refused."""
     try:
         found = action()
     except DispatchConfigError as error:

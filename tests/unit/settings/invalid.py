@@ -73,9 +73,6 @@ INLINE = {
     "config section is text": backend('{%s, "slots": 1, "config": {"celery": "x"}}' % LOCAL),
     "config option null": backend('{%s, "slots": 1, "config": {"celery": {"x": null}}}' % LOCAL),
     "config option an object": backend('{%s, "slots": 1, "config": {"celery": {"x": {"str": 1}}}}' % LOCAL),
-    "config owned by the router": backend(
-        '{%s, "slots": 1, "config": {"Core": {"PARALLELISM": 1, "executor": "x"}}}' % LOCAL
-    ),
     "config option twice": backend(
         '{%s, "slots": 1, "config": {"celery": {"x": 1}, "Celery": {"X": 2}}}' % LOCAL
     ),

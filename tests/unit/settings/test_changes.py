@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between two configurations, as the log and ``validate FILE`` say it."""
+"""Differences between two configurations, as the log and ``validate FILE`` say them."""
 
 from __future__ import annotations
 

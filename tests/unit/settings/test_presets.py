@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a hybrid of Airflow 2 means as ``[dispatch]``, and what the user's own options do to it."""
+"""The hybrids of Airflow 2 as ``[dispatch]``, and what the user's own options do to them."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_options_never_change():
 
 
 def test_changed_slots_cordon_routes_and_default_are_taken_over(source, file):
-    """What does not need another executor is changed on the fly."""
+    """Changes that need no other executor are made on the fly."""
     file.write(
         GOOD.replace("slots: 4", "slots: 5, cordoned: true").replace(
             "default: a", "default: b\nroutes: [{queue: x, to: [b]}]"
@@ -91,7 +91,7 @@ def test_changed_backends_are_refused(source, file, old, new, names):
     file.write(GOOD.replace(old, new))
     assert problems(source.reload) == [
         f"{file.path}: backends: added, removed or redefined while the scheduler runs: {names}."
-        " Restart the scheduler; only routes, default, slots and cordoned change on the fly."
+        " Restart the scheduler; only routes, default, slots, fallback_slots and cordoned can change while it runs."
     ]
 
 

@@ -247,7 +247,7 @@ def test_schema_refuses_what_is_refused(case):
 
 
 def test_examples_of_the_options_are_valid():
-    """What Airflow shows as examples works together."""
+    """Airflow's own examples work together."""
     examples = {name: OPTIONS[name]["example"] for name in ("backends", "default")}
     routes = OPTIONS["routes"]["example"].replace('"gpu", {', '"local", {')
     assert load({**examples, "routes": routes}).default.to == (Target(backend="celery"),)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is taken from the installed Airflow is there, and is what the migration relies on."""
+"""The parts of the installed Airflow that the migration relies on are there, and as it expects them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the command says of the configurations in ``cases``.
+"""The command's reports on the configurations in ``cases``.
 
 After a change that is meant, run these tests with ``REWRITE_EXPECTED=1`` set, and read the difference.
 """
@@ -45,7 +45,7 @@ def test_shows_no_secret(output: str, case: Path, run: Run) -> None:
 
 
 def test_every_section_is_a_right_configuration(case: Path, run: Run) -> None:
-    """What is to be put in passes the settings parser, and parallelism covers its slots."""
+    """The options to put in pass the settings parser, and parallelism covers their slots."""
     text = run("migrate", *arguments(case), "--output", "json").json["configuration"]
     if text is None:
         pytest.skip("the router is configured already")

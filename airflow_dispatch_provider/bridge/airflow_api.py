@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Differences between the supported Airflow versions, behind functions that are the same on all of them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from airflow import settings
+from airflow.executors import workloads
+from airflow.executors.base_executor import BaseExecutor
+from airflow.executors.executor_loader import ExecutorLoader
+from airflow.utils import net
+
+from airflow_dispatch_provider.bridge.version_compat import (
+    AIRFLOW_LOWEST_PRIORITY_FIRST,
+    AIRFLOW_V_3_2_PLUS,
+    AIRFLOW_V_3_3_PLUS,
+    AIRFLOW_V_3_4_PLUS,
+)
+
+log = logging.getLogger(__name__)
+
+# Workloads, keys, states and configurations have other classes in each Airflow version.
+Workload = Any
+WorkloadKey = Any
+WorkloadState = Any
+Conf = Any
+
+
+_workloads: Any = workloads
+_net: Any = net
+_settings: Any = settings
+_TaskInstanceUuid: Any = None
+if AIRFLOW_V_3_4_PLUS:
+    from airflow.executors.workloads import types as _types
+
+    _TaskInstanceUuid = vars(_types)["TaskInstanceUuid"]
+
+WORKLOAD_TYPES: frozenset[Any] = (
+    frozenset(
+        {
+            _workloads.WorkloadType.EXECUTE_TASK,
+            _workloads.WorkloadType.EXECUTE_CALLBACK,
+            _workloads.WorkloadType.TEST_CONNECTION,
+        }
+    )
+    if AIRFLOW_V_3_4_PLUS
+    else frozenset()
+)
+"""Every workload type that ``run_workload`` runs; empty before Airflow 3.4, which has no such names."""
+
+
+class HighestPriorityFirst:
+    """Mixin for executors that use the base class's queue: its order, where the base class has it wrong."""
+
+    if AIRFLOW_LOWEST_PRIORITY_FIRST:
+        queued_tasks: dict[WorkloadKey, Workload]
+
+        def order_queued_tasks_by_priority(self) -> list[tuple[Any, Any]]:
+            """The queued tasks, highest ``priority_weight`` first."""
+            return sorted(self.queued_tasks.items(), key=lambda item: -item[1].ti.priority_weight)
+
+
+def executor_names() -> list[Any]:
+    """The ``ExecutorName`` of each entry of ``[core] executor``, found without asking the database for teams."""
+    loader: Any = ExecutorLoader
+    if AIRFLOW_V_3_2_PLUS:
+        return list(loader.get_executor_names(validate_teams=False))
+    return list(loader.get_executor_names())
+
+
+def hostname() -> str:
+    """This machine, as the Execution API records it for the tasks that run here."""
+    return str(_net.get_hostname())
+
+
+def task_key(executor: Any, ti: Any) -> WorkloadKey:
+    """The key under which ``executor`` (class or instance) knows a task instance, ORM object or not."""
+    return executor.get_task_key(ti) if AIRFLOW_V_3_4_PLUS else ti.key
+
+
+def task_instance_uuid(ti_id: UUID) -> WorkloadKey:
+    """The key of a task for an executor that knows tasks by their instance id: Airflow 3.4 and later."""
+    return _TaskInstanceUuid(ti_id)
+
+
+def is_task_instance_uuid(key: WorkloadKey) -> bool:
+    """Whether the key is a task's instance id; never before Airflow 3.4."""
+    return AIRFLOW_V_3_4_PLUS and isinstance(key, _TaskInstanceUuid)
+
+
+def has_pod_mutation_hook() -> bool:
+    """Whether ``airflow.settings.pod_mutation_hook`` does anything: a plugin, ``airflow_local_settings``, or
+    somebody who has replaced it."""
+    hook = _settings.pod_mutation_hook
+    if getattr(hook, "__globals__", None) is not vars(_settings):
+        return True
+    manager = _settings.get_policy_plugin_manager() if AIRFLOW_V_3_2_PLUS else _settings.POLICY_PLUGIN_MANAGER
+    return manager is not None and bool(manager.hook.pod_mutation_hook.get_hookimpls())
+
+
+def workload_key(executor: Any, workload: Workload) -> WorkloadKey:
+    """The key under which ``executor`` (class or instance) queues, runs and reports ``workload``."""
+    if AIRFLOW_V_3_4_PLUS:
+        return executor.get_workload_key(workload)
+    if AIRFLOW_V_3_3_PLUS:
+        return workload.key
+    return workload.ti.key if is_task(workload) else workload.callback.id
+
+
+def is_task(workload: Workload) -> bool:
+    """Whether the workload is a task instance, and not a callback or a connection test."""
+    return getattr(workload, "ti", None) is not None
+
+
+def workload_name(workload: Workload) -> str:
+    """A short name for process titles and logs."""
+    if AIRFLOW_V_3_3_PLUS:
+        return str(workload.display_name)
+    return str(workload.ti.id if is_task(workload) else workload.callback.id)
+
+
+def workload_states(workload: Workload) -> tuple[WorkloadState | None, WorkloadState, WorkloadState]:
+    """
+    ``(running, success, failure)``, each as the scheduler expects it in an event.
+
+    ``running`` is None where no such event may be sent: one without information erases a task's
+    ``external_executor_id``.
+    """
+    from airflow.utils.state import TaskInstanceState
+
+    if AIRFLOW_V_3_3_PLUS:
+        return workload.running_state, workload.success_state, workload.failure_state
+    if is_task(workload) or not AIRFLOW_V_3_2_PLUS:
+        return None, TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
+    from airflow.utils.state import CallbackState
+
+    return CallbackState.RUNNING, CallbackState.SUCCESS, CallbackState.FAILED
+
+
+def queues(executor: Any) -> list[dict[WorkloadKey, Workload]]:
+    """The base class's own queues, one per workload type: the objects themselves, not copies."""
+    if AIRFLOW_V_3_4_PLUS:
+        return list(executor.executor_queues.values())
+    names = ["queued_tasks"]
+    if AIRFLOW_V_3_2_PLUS:
+        names.append("queued_callbacks")
+    if AIRFLOW_V_3_3_PLUS:
+        names.append("queued_connection_tests")
+    return [getattr(executor, name) for name in names]
+
+
+def has_key(executor: Any, key: WorkloadKey) -> bool:
+    """Whether the workload of that key waits in the executor's own queues, or is in its care: ``has_task`` by key."""
+    return key in executor.running or any(key in queue for queue in queues(executor))
+
+
+def forget_queued_key(executor: Any, key: WorkloadKey) -> bool:
+    """Take the workload of that key out of whichever queue holds it; False when none does."""
+    return any(queue.pop(key, None) is not None for queue in queues(executor))
+
+
+def forget_queued(executor: Any, workload: Workload) -> bool:
+    """Take ``workload`` out of whichever queue holds it; False when none does."""
+    return forget_queued_key(executor, workload_key(executor, workload))
+
+
+def execution_api_url(conf: Conf) -> str:
+    """Where the Execution API is, from ``[core] execution_api_server_url``, else ``[api] base_url``."""
+    if AIRFLOW_V_3_3_PLUS:
+        from airflow.executors.base_executor import get_execution_api_server_url
+
+        return str(get_execution_api_server_url(conf))
+    base = conf.get("api", "base_url", fallback="/")
+    if base.startswith("/"):
+        base = "http://localhost:8080" + base
+    return str(conf.get("core", "execution_api_server_url", fallback=base.rstrip("/") + "/execution/"))
+
+
+def warm_up(conf: Conf) -> None:
+    """
+    Do once what every supervisor would do first: above all load the certificates of the TLS context, which
+    the client of the Execution API caches and which costs more than the rest of a supervisor's work.
+    """
+    from airflow.sdk.api.client import Client
+
+    Client(base_url=execution_api_url(conf), token="").close()
+
+
+def run_workload(workload: Workload, conf: Conf, proctitle: str) -> None:
+    """
+    Run a workload to its end in this process and the children that Airflow's supervisors start.
+
+    A task that fails has told the Execution API so and returns normally: only what could not be run or
+    reported raises. Logs go to standard output as well, where Airflow's own LocalExecutor does so.
+    """
+    if AIRFLOW_V_3_3_PLUS:
+        base: Any = BaseExecutor
+        base.run_workload(
+            workload,
+            server=execution_api_url(conf),
+            proctitle=proctitle,
+            subprocess_logs_to_stdout=True,
+        )
+    elif is_task(workload) or not AIRFLOW_V_3_2_PLUS:
+        _run_task(workload, conf)
+    else:
+        _run_callback(workload)
+
+
+def _run_task(workload: Workload, conf: Conf) -> None:
+    from airflow.sdk.execution_time.supervisor import supervise
+
+    options = {"subprocess_logs_to_stdout": True} if AIRFLOW_V_3_2_PLUS else {}
+    supervise(
+        ti=workload.ti,
+        bundle_info=workload.bundle_info,
+        dag_rel_path=workload.dag_rel_path,
+        token=workload.token,
+        server=execution_api_url(conf),
+        log_path=workload.log_path,
+        **options,
+    )
+
+
+if AIRFLOW_V_3_2_PLUS and not AIRFLOW_V_3_3_PLUS:
+
+    def _run_callback(workload: Workload) -> None:
+        from airflow.executors.workloads import callback
+
+        run: Any = vars(callback)["execute_callback_workload"]
+        succeeded, error = run(workload.callback, log)
+        if not succeeded:
+            raise RuntimeError(error or "the callback failed and gave no reason")

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The router's rows in Airflow's event log: written for the user, read after a crash."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Hashable, Iterable, Sequence
+from functools import lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from airflow.models.log import Log
+from sqlalchemy import select, tuple_
+
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.routing.model import Target
+from airflow_dispatch_provider.routing.reasons import Reason
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+DISPATCHED = "dispatched"
+"""``log.event`` of the row that says where a task went and why."""
+
+_BATCH = 300
+"""Keys in one query; SQLite takes no more than 32,766 variables, older ones 999."""
+
+
+@lru_cache(maxsize=1024)
+def dispatched_extra(target: Target, route: str, reason: Reason) -> str:
+    """``log.extra`` of a dispatch: a JSON object with ``backend``, ``route``, ``reason`` and ``detail``, and
+    ``queue`` where the backend was told another one."""
+    queue = {"queue": target.queue} if target.queue else {}
+    extra = {"backend": target.backend, **queue, "route": route, "reason": reason.value}
+    return json.dumps({**extra, "detail": reason.words})
+
+
+class EventLogQueue(deque[Any]):
+    """The deque that the scheduler empties after every heartbeat.
+
+    Airflow 3.2 to 3.4 feed it to SQLAlchemy through a generator, which lets the rows be garbage-collected
+    before they are inserted; so what is taken out stays referenced here until ``forget_taken``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken: list[Any] = []
+
+    def popleft(self) -> Any:
+        row = super().popleft()
+        self._taken.append(row)
+        return row
+
+    def forget_taken(self) -> None:
+        """The scheduler has saved what it took; called at the next heartbeat."""
+        self._taken.clear()
+
+
+def owners(session: Session, tis: Sequence[Any]) -> dict[Any, str]:
+    """The backend to which each task instance was last given, by TI id; those never dispatched are absent.
+
+    :param tis: ORM task instances, or history rows of them, with their columns loaded
+    """
+    by_identity = {_identity(ti): _id(ti) for ti in tis}
+    found: dict[Any, str] = {}
+    for batch in _batches(by_identity):
+        query = (
+            select(*_identity_columns(), Log.extra)
+            .where(Log.event == DISPATCHED, tuple_(*_identity_columns()).in_(batch))
+            .order_by(Log.id)
+        )
+        for *identity, extra in session.execute(query):
+            backend = _backend(extra)
+            if backend is not None:
+                found[by_identity[tuple(identity)]] = backend
+    return found
+
+
+def _id(ti: Any) -> Any:
+    """A history row up to Airflow 3.3 has its id under another name."""
+    if AIRFLOW_V_3_4_PLUS:
+        return ti.id
+    return getattr(ti, "id", None) or ti.task_instance_id
+
+
+def _identity_columns() -> tuple[Any, ...]:
+    """The columns that name one try in the log. From Airflow 3.4 on its ``map_index`` is not the stored one."""
+    if AIRFLOW_V_3_4_PLUS:
+        return (Log.task_instance_id,)
+    return (Log.dag_id, Log.task_id, Log.run_id, Log.map_index, Log.try_number)
+
+
+def _identity(ti: Any) -> tuple[Hashable, ...]:
+    if AIRFLOW_V_3_4_PLUS:
+        return (_id(ti),)
+    return (ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number)
+
+
+def _batches(identities: Iterable[Any]) -> Iterable[list[Any]]:
+    iterator = iter(identities)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch
+
+
+def _backend(extra: str | None) -> str | None:
+    try:
+        backend = json.loads(extra or "")["backend"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return backend if isinstance(backend, str) else None

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The environment variables that override options of backends, read back: whose option is which. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from airflow_dispatch_provider.bridge.backend_conf import (
+    PREFIX,
+    environment_variable,
+    in_variables,
+    plain_name,
+)
+from airflow_dispatch_provider.exceptions import Problem
+
+
+@dataclass(frozen=True)
+class Variable:
+    """The meaning of a variable's name."""
+
+    name: str
+    backend: str
+    section: str
+    option: str
+    """Without ``_cmd`` or ``_secret``; in lower case, like the section."""
+
+
+def read_variables(
+    environ: Iterable[str], backends: Collection[str], options: Mapping[str, Collection[str]]
+) -> tuple[list[Variable], list[Problem]]:
+    """
+    :param environ: names of all variables
+    :param options: by section; what is there under no such name is guessed by its underscores
+    """
+    variables: list[Variable] = []
+    problems: list[Problem] = []
+    for name in sorted(environ):
+        if not name.upper().startswith(PREFIX):
+            continue
+        found = _readings(name.upper(), backends, options)
+        if name != name.upper():
+            remedy = f'Call it "{name.upper()}".'
+            problems.append(Problem(name, "is not read: not all of its letters are capitals.", remedy))
+        elif not found:
+            problems.append(_nobodys(name, backends))
+        elif len(found) > 1:
+            words = " or ".join(f"[{each.section}] {each.option} of {each.backend!r}" for each in found)
+            problems.append(Problem(name, f"can mean {words}.", "Give one of the backends another name."))
+        else:
+            variables += found
+    return variables, problems
+
+
+def _readings(name: str, backends: Iterable[str], options: Mapping[str, Collection[str]]) -> list[Variable]:
+    """All that name known options; where none does, one guess. Nothing where no backend is called so."""
+    starts = {backend: f"{PREFIX}{in_variables(backend)}__" for backend in backends}
+    rests = {backend: name[len(start) :] for backend, start in starts.items() if name.startswith(start)}
+    exact = [each for backend, rest in rests.items() for each in _known(name, backend, rest, options)]
+    if exact or not rests:
+        return exact
+    backend = min(rests, key=lambda each: len(rests[each]))
+    section, _, option = rests[backend].lower().partition("__")
+    known = next((each for each in options if in_variables(each).lower() == section), section)
+    return [Variable(name, backend, known, plain_name(option))]
+
+
+def _known(name: str, backend: str, rest: str, options: Mapping[str, Collection[str]]) -> Iterator[Variable]:
+    for section, names in options.items():
+        start = f"{in_variables(section)}__"
+        if rest.startswith(start):
+            written = rest[len(start) :].lower()
+            spelt = {in_variables(option).lower(): option for option in names}
+            # Some options, such as ``jwt_secret``, end themselves like those that name a secret.
+            option = spelt.get(written) or spelt.get(plain_name(written))
+            if option is not None:
+                yield Variable(name, backend, section, option)
+
+
+def unread_variables(environ: Iterable[str], backends: Collection[str]) -> Iterator[Problem]:
+    """Names with an underscore too few behind ``AIRFLOW_DISPATCH``. What Kubernetes sets for a service named
+    airflow-dispatch begins with no backend's name and two underscores."""
+    starts = tuple(f"{PREFIX.removesuffix('_')}{in_variables(backend)}__" for backend in backends)
+    for name in sorted(environ):
+        if name.startswith(starts):
+            meant = PREFIX + name[len(PREFIX) - 1 :]
+            yield Problem(name, "is not read: an underscore is missing.", f'Call it "{meant}".')
+
+
+def _nobodys(name: str, backends: Collection[str]) -> Problem:
+    """A variable that begins with no backend's name."""
+    backend, _, rest = name[len(PREFIX) :].partition("__")
+    known = {in_variables(each): each for each in backends}
+    close = get_close_matches(backend, known, n=1)
+    if not rest:
+        example = environment_variable(next(iter(backends), "a"), "celery", "broker_url")
+        return Problem(name, "names no backend, section and option.", f"Use three parts, e.g. {example}.")
+    if close:
+        return Problem(name, "begins with no backend's name.", f'Did you mean "{PREFIX}{close[0]}__{rest}"?')
+    starts = ", ".join(f"{PREFIX}{each}__" for each in sorted(known))
+    return Problem(name, "begins with no backend's name.", f"Remove it, or begin it with {starts}.")

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Task instances in Airflow's database, as far as executors change or ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import select, true, update
+
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
+
+OPEN = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
+"""A worker has the task instance, or may get it."""
+
+SUCCESS = TaskInstanceState.SUCCESS
+
+_BATCH = 900
+"""Ids in one statement: older SQLite takes no more than 999 variables."""
+
+
+def update_queued(ids: Iterable[UUID], **values: Any) -> None:
+    """Set columns of those task instances that are still queued; raises what the database raises."""
+    for batch in _batches(ids):
+        with create_session() as session:
+            session.execute(
+                update(TaskInstance)
+                .where(TaskInstance.id.in_(batch), TaskInstance.state == TaskInstanceState.QUEUED)
+                .values(**values)
+                .execution_options(synchronize_session=False)
+            )
+
+
+def reschedule_queued(ids: Iterable[UUID], before: float, queued_by: int | None = None) -> set[UUID]:
+    """Have Airflow schedule those again that are queued since before this time (POSIX seconds), as it does itself
+    with tasks that are stuck in queued; returns their ids.
+
+    The rows are asked for after the change, so that a task that a worker begins meanwhile is never among them.
+
+    :param queued_by: only those of this scheduler's job; None: whoever has them
+    """
+    rescheduled: set[UUID] = set()
+    for batch in _batches(ids):
+        among = TaskInstance.id.in_(batch)
+        queued = TaskInstance.state == TaskInstanceState.QUEUED
+        late = TaskInstance.queued_dttm < datetime.fromtimestamp(before, UTC)
+        owned = TaskInstance.queued_by_job_id == queued_by if queued_by is not None else true()
+        with create_session() as session:
+            session.execute(
+                update(TaskInstance)
+                .where(among, queued, late, owned)
+                .values(
+                    state=TaskInstanceState.SCHEDULED,
+                    scheduled_dttm=datetime.now(UTC),
+                    queued_dttm=None,
+                    queued_by_job_id=None,
+                    external_executor_id=None,
+                )
+                .execution_options(synchronize_session=False)
+            )
+            done = select(TaskInstance.id).where(
+                among,
+                TaskInstance.state == TaskInstanceState.SCHEDULED,
+                TaskInstance.queued_by_job_id.is_(None),
+                TaskInstance.external_executor_id.is_(None),
+            )
+            rescheduled.update(UUID(str(ti_id)) for ti_id in session.scalars(done))
+    return rescheduled
+
+
+def open_among(ids: Collection[UUID]) -> set[UUID]:
+    """Of these at most 900 task instances, those that a worker has, or may get."""
+    with create_session() as session:
+        query = select(TaskInstance.id).where(
+            TaskInstance.id.in_([_stored_id(ti_id) for ti_id in ids]),
+            TaskInstance.state.in_(OPEN),
+        )
+        return {UUID(str(ti_id)) for ti_id in session.scalars(query)}
+
+
+class Stored(NamedTuple):
+    """A task instance as the database has it."""
+
+    state: str | None
+    queued_by_job_id: int | None
+
+
+def stored(ids: Iterable[UUID]) -> dict[UUID, Stored]:
+    """Look task instances up by id; those that are not there are left out."""
+    found: dict[UUID, Stored] = {}
+    columns = (TaskInstance.id, TaskInstance.state, TaskInstance.queued_by_job_id)
+    for batch in _batches(ids):
+        with create_session(scoped=False) as session:
+            for ti_id, state, job_id in session.execute(select(*columns).where(TaskInstance.id.in_(batch))):
+                found[UUID(str(ti_id))] = Stored(state, job_id)
+    return found
+
+
+def state_of(ti_id: UUID) -> str | None:
+    """The state that Airflow has for a task instance."""
+    with create_session() as session:
+        return session.scalar(select(TaskInstance.state).where(TaskInstance.id == _stored_id(ti_id)))
+
+
+def _batches(ids: Iterable[UUID]) -> Iterator[list[Any]]:
+    """As many as one statement takes, as the database keeps them."""
+    remaining = map(_stored_id, ids)
+    while batch := list(islice(remaining, _BATCH)):
+        yield batch
+
+
+def _stored_id(ti_id: UUID) -> Any:
+    """Airflow 3.1 keeps ids as text."""
+    return ti_id if AIRFLOW_V_3_2_PLUS else str(ti_id)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a workload, and changing it for its backend: always on a copy made
+with ``model_copy``, since a trip through JSON loses ``executor_config`` and ``external_executor_id``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.configuration import conf
+
+from airflow_dispatch_provider.bridge.airflow_api import is_task
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK, TaskRef
+from airflow_dispatch_provider.routing.routes import task_seed
+
+
+def kind_of(workload: Any) -> str:
+    """``ExecuteTask``, ``ExecuteCallback`` or ``TestConnection``: a string up to Airflow 3.3, an enum later."""
+    return str(getattr(workload.type, "value", workload.type))
+
+
+def task_ref(workload: Any) -> TaskRef:
+    """The workload as routing sees it."""
+    kind = kind_of(workload)
+    if kind == EXECUTE_TASK:
+        ti = workload.ti
+        index = getattr(ti, "map_index", None)
+        seed = task_seed(ti.dag_id, ti.run_id, ti.task_id, -1 if index is None else index)
+        return TaskRef(ti.queue, ti.dag_id, seed, kind)
+    if kind == EXECUTE_CALLBACK:
+        data = workload.callback.data
+        return TaskRef(data.get("queue"), data.get("dag_id") or "", str(workload.callback.id), kind)
+    return TaskRef(workload.queue, "", str(workload.connection_test_id), kind)
+
+
+def priority_of(workload: Any) -> int:
+    """``priority_weight`` of a task; callbacks and connection tests have none."""
+    return int(workload.ti.priority_weight) if is_task(workload) else 0
+
+
+def token_lifetime() -> float:
+    """Seconds for which the token of a queued workload is valid."""
+    if AIRFLOW_V_3_2_PLUS:
+        return conf.getfloat("scheduler", "task_queued_timeout")
+    return conf.getfloat("execution_api", "jwt_expiration_time")
+
+
+def with_new_token(workload: Any, generator: Any) -> Any:
+    """A copy whose token is valid from now on; the same workload where it has no token."""
+    if not workload.token:
+        return workload
+    subject = _subject(workload)
+    if AIRFLOW_V_3_2_PLUS:
+        token = type(workload).generate_token(subject, generator)
+    else:
+        token = generator.generate({"sub": subject})
+    return workload.model_copy(update={"token": token})
+
+
+def for_backend(workload: Any, executor: Any, queue: str | None) -> Any:
+    """The workload as its backend should see it: its queue there, its Sentry integration, and an id for the
+    outside world only where that executor uses such ids."""
+    changes: dict[str, Any] = {}
+    if hasattr(workload, "sentry_integration"):
+        integration = getattr(executor, "sentry_integration", "")
+        if workload.sentry_integration != integration:
+            changes["sentry_integration"] = integration
+    if is_task(workload):
+        ti_changes = _ti_changes(workload.ti, executor, queue)
+        if ti_changes:
+            changes["ti"] = workload.ti.model_copy(update=ti_changes)
+    elif queue is not None:
+        changes.update(_queue_change(workload, queue))
+    return workload.model_copy(update=changes) if changes else workload
+
+
+def _ti_changes(ti: Any, executor: Any, queue: str | None) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if queue is not None and ti.queue != queue:
+        changes["queue"] = queue
+    wants_id = getattr(executor, "pre_assigns_external_executor_id", False)
+    if getattr(ti, "external_executor_id", None) is not None and not wants_id:
+        changes["external_executor_id"] = None
+    return changes
+
+
+def _queue_change(workload: Any, queue: str) -> dict[str, Any]:
+    if kind_of(workload) != EXECUTE_CALLBACK:
+        return {"queue": queue}
+    callback = workload.callback
+    return {"callback": callback.model_copy(update={"data": {**callback.data, "queue": queue}})}
+
+
+def _subject(workload: Any) -> str:
+    if is_task(workload):
+        return str(workload.ti.id)
+    callback = getattr(workload, "callback", None)
+    return str(callback.id if callback is not None else workload.connection_test_id)

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods of schedulers that died."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import (
+    POD_EXECUTOR_DONE_KEY,
+    TASK_INSTANCE_ID_ANNOTATION,
+)
+
+from airflow_dispatch_provider.bridge.airflow_api import WorkloadKey
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.engines.kubernetes.model import End, Ended, PodName, Report, Searched
+from airflow_dispatch_provider.engines.kubernetes.pod_api import Json, PodApi
+from airflow_dispatch_provider.engines.kubernetes.status import identity
+from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker
+from airflow_dispatch_provider.engines.kubernetes.trouble import Trouble
+from airflow_dispatch_provider.engines.kubernetes.watcher import reason_of
+
+log = logging.getLogger(__name__)
+
+NOT_DONE = f"{POD_EXECUTOR_DONE_KEY}!=True"
+OURS = f"kubernetes_executor=True,{NOT_DONE}"
+AT_ONCE = 32
+"""Pods that are relabelled at a time."""
+
+GRACE = 5.0
+"""Seconds between two looks for a pod that is not there at the first one: the scheduler that died may have asked for
+it at its last moment, and the one that adopts has its own transaction to end."""
+
+NOT_SEEN = "Nobody has seen how the task's pod has ended."
+
+
+Look = Callable[[str | None], Awaitable[object]]
+"""Asks one namespace; None: all of them."""
+
+
+@dataclass
+class Wanted:
+    """Task instances whose pods are looked for."""
+
+    workers: set[str] = field(default_factory=set)
+    """Values of the label ``airflow-worker`` that they may have."""
+
+    ids: dict[WorkloadKey, str] = field(default_factory=dict)
+    """Ids of the task instances, by key."""
+
+
+class Adoption:
+    """Looks for pods until every namespace has answered. For the thread of the API calls."""
+
+    def __init__(
+        self,
+        api: PodApi,
+        namespaces: Iterable[str | None],
+        label: str,
+        tracker: Tracker,
+        label_later: Callable[[PodName, Json], None],
+        report: Callable[[Report], None],
+    ) -> None:
+        """
+        :param label: this scheduler's value of ``airflow-worker``
+        :param label_later: is given what could not be relabelled at once: such a pod is there all the same
+        """
+        self._api, self._namespaces, self._label, self._tracker = api, tuple(namespaces), label, tracker
+        self._label_later, self._report = label_later, report
+        self._sought: list[Wanted] = []
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+
+    async def adopt(self, wanted: Wanted) -> None:
+        """Take over the pods of these tasks; those without one are reported as vanished. A pod that succeeded is left:
+        its task has told its state."""
+        missing = dict(wanted.ids)
+        for wait in (0.0, GRACE):
+            await asyncio.sleep(wait)
+            if missing:
+                await self.everywhere(lambda namespace: self._adopt_in(namespace, wanted.workers, missing))
+        log.info("Adopted the pods of %d tasks of %d.", len(wanted.ids) - len(missing), len(wanted.ids))
+        for key in missing:
+            self._report(Ended(key, None, End.VANISHED, NOT_SEEN))
+
+    async def search(self, wanted: Wanted) -> None:
+        """Report which of these tasks have a pod here. What is asked for meanwhile is looked for together."""
+        self._sought.append(wanted)
+        if len(self._sought) > 1:
+            return
+        await asyncio.sleep(0)
+        found: set[WorkloadKey] = set()
+        done: list[Wanted] = []
+
+        async def look(namespace: str | None) -> None:
+            workers = {worker for each in self._sought for worker in each.workers}
+            pods = await self._pods_of(namespace, workers)
+            found.update(filter(None, map(_key, pods)))
+
+        while len(done) < len(self._sought):
+            done = list(self._sought)
+            await self.everywhere(look)
+        self._sought = []
+        for each in done:
+            self._report(Searched(frozenset(each.ids.keys() & found), frozenset(each.ids.keys() - found)))
+
+    async def select(self, labels: str) -> list[PodName]:
+        """Names of the pods that match."""
+        found: list[PodName] = []
+
+        async def look(namespace: str | None) -> None:
+            pods, _ = await self._api.list_pods(namespace, labels=labels)
+            found.extend(map(_name, pods))
+
+        await self.everywhere(look)
+        return found
+
+    async def everywhere(self, look: Look) -> None:
+        """One namespace that does not answer does not keep the others."""
+        await asyncio.gather(*(self._until_answered(namespace, look) for namespace in self._namespaces))
+
+    async def _until_answered(self, namespace: str | None, look: Look) -> None:
+        trouble = Trouble(f"Looking for pods of other schedulers in {namespace or 'all namespaces'}")
+        while True:
+            try:
+                await look(namespace)
+            except Exception as error:
+                await asyncio.sleep(trouble.failed(reason_of(error)))
+            else:
+                trouble.over()
+                return
+
+    async def _pods_of(self, namespace: str | None, workers: Collection[str]) -> list[Json]:
+        labels = f"{OURS},airflow-worker in ({','.join(sorted(workers))})"
+        pods, _ = await self._api.list_pods(namespace, labels=labels, fields="status.phase!=Succeeded")
+        return pods
+
+    async def _adopt_in(
+        self, namespace: str | None, workers: Collection[str], missing: dict[WorkloadKey, str]
+    ) -> None:
+        # Some may have this scheduler's label already: an answer may have been lost.
+        pods = await self._pods_of(namespace, {*workers, self._label})
+        taken = await asyncio.gather(*(self._take(pod, missing) for pod in pods))
+        for key in taken:
+            missing.pop(key, None)
+
+    async def _take(self, pod: Json, wanted: Mapping[WorkloadKey, str]) -> WorkloadKey | None:
+        key = _key(pod)
+        if key not in wanted:
+            return None
+        metadata: Json = {"labels": {"airflow-worker": self._label}}
+        if AIRFLOW_V_3_4_PLUS:
+            metadata["annotations"] = {TASK_INSTANCE_ID_ANNOTATION: wanted[key]}
+        name = _name(pod)
+        labelled = await self._relabel(name, metadata)
+        if labelled is None:
+            return None
+        self._tracker.adopt(name, key)
+        # An end that came before the new label is not told by any later event.
+        self._tracker.see("MODIFIED", pod)
+        if not labelled:
+            self._tracker.has_no_label(name)
+            self._label_later(name, metadata)
+        return key
+
+    async def _relabel(self, name: PodName, metadata: Json) -> bool | None:
+        """None: the pod is not there any more."""
+        try:
+            async with self._at_once:
+                reply = await self._api.label_pod(name.namespace, name.name, metadata)
+        except Exception as error:
+            log.info("Pod %s is adopted, and gets its label later: %s", name, reason_of(error))
+            return False
+        return None if reply.status == HTTPStatus.NOT_FOUND else reply.ok
+
+
+async def tidy(
+    api: PodApi,
+    namespaces: Iterable[str | None],
+    living: Collection[str],
+    finish: Callable[[PodName, bool], None],
+) -> None:
+    """Finish pods that succeeded and whose scheduler is dead, in those namespaces that answer."""
+    labels = f"{OURS},airflow-worker,airflow-worker notin ({','.join(sorted(living))})"
+    for namespace in namespaces:
+        try:
+            pods, _ = await api.list_pods(namespace, labels=labels, fields="status.phase=Succeeded")
+        except Exception as error:
+            log.debug("Pods that succeeded under dead schedulers cannot be looked up: %s", error)
+            continue
+        for pod in pods:
+            finish(_name(pod), False)
+
+
+def _key(pod: Json) -> WorkloadKey | None:
+    return identity(pod, AIRFLOW_V_3_4_PLUS)
+
+
+def _name(pod: Json) -> PodName:
+    return PodName(pod["metadata"]["namespace"], pod["metadata"]["name"])

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The labels by which the executor finds its pods, where the provider's own would be refused.
+
+The provider makes a label of an id without any ASCII letter or digit that begins with ``-``; the API server takes only
+values that begin and end with a letter or a digit (Kubernetes: Labels and Selectors, syntax and character set).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+
+_AT_THE_EDGE = "-_."
+
+
+def valid(labels: Mapping[str, str]) -> dict[str, str]:
+    """The same labels, each with a value that the API server takes."""
+    return {name: value.strip(_AT_THE_EDGE) for name, value in labels.items()}
+
+
+def selector(ti: Any, try_number: int, worker: Any, more: Mapping[str, str] | None = None) -> str:
+    """Selects the pods of one try of a task instance.
+
+    :param worker: id of the scheduler's job that owns them
+    :param more: further labels
+    """
+    generator: Any = PodGenerator
+    labels = generator.build_labels_for_k8s_executor_pod(
+        dag_id=ti.dag_id,
+        task_id=ti.task_id,
+        try_number=try_number,
+        map_index=ti.map_index,
+        run_id=ti.run_id,
+        airflow_worker=worker,
+        include_version=False,
+    )
+    wanted = {**valid(labels), **(more or {})}
+    terms = [f"{name}={value}" for name, value in sorted(wanted.items())]
+    # Not to find pods of other making, where the owner is not known.
+    return ",".join(terms if worker else [*terms, "airflow-worker"])

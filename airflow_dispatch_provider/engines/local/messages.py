@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages between the executor and its template process. A number stands for one hand-over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Runner = Callable[[Any, Any, str], object]
+"""Runs ``(workload, conf, proctitle)`` to its end; raises if that was not possible. Importable by name."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """First message to a template process. The body is decoded once ``sys.path`` is set."""
+
+    sys_path: list[str]
+    body: bytes = field(repr=False)
+    """A pickled ``Work``."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Settings that every workload of one executor is run with."""
+
+    runner: Runner
+    conf: Any
+    preload: tuple[str, ...]
+    """Modules to import before the first workload."""
+    warm_up: Callable[[Any], object]
+    """Called with ``conf`` after that, in the template process; importable by name."""
+    title: str
+    """Start of the process titles."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Executor to template: start this."""
+
+    number: int
+    name: str
+    workload: bytes = field(repr=False)
+    """Pickled, with its token; decoded in the workload's own process: a bad one harms nobody else."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Executor to template: end the process tree, SIGTERM first, SIGKILL after ``grace`` seconds."""
+
+    number: int
+    grace: float
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Template to executor: everything is imported."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """Template to executor: this process was forked. It runs nothing until this message is on its way."""
+
+    number: int
+    pid: int
+    created: float
+    """Start time of the process in seconds since the epoch: with the pid, its identity."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Template to executor: the process ended. Without a ``Started`` before it, nothing has run."""
+
+    number: int
+    status: int
+    """Exit code, or minus the signal that ended it."""
+    error: str = ""
+    unanswered: bool = False
+    """The error is that the Execution API answered nobody."""

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The executor's side: hands workloads to a template process, watches them, replaces a dead template."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import psutil
+
+from airflow_dispatch_provider.engines.local import processes
+from airflow_dispatch_provider.engines.local.launch import Link, Mode, launch
+from airflow_dispatch_provider.engines.local.messages import Ended, Kill, Ready, Run, Started, Work
+
+log = logging.getLogger(__name__)
+
+MAX_DELAY = 60.0
+"""Longest pause before another template process is started; living this long also clears the count."""
+
+HUNG_AFTER = 60.0
+"""Seconds for which a template process may say nothing while something is expected of it: that it is ready, or has
+started a workload. After that the executor takes no more work."""
+
+KILLED_AFTER = 300.0
+"""Seconds of such silence after which it is killed, and another one started."""
+
+_STOP_TIMEOUT = 2.0
+_TERMINATE_GRACE = 1.0
+
+
+@dataclass(frozen=True)
+class NotStarted:
+    """The template process ended before it had started this one, or could not: nothing has run."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A process that was watched from outside has ended; how, nobody could see."""
+
+    number: int
+
+
+Event = Started | Ended | NotStarted | Gone
+
+
+class Launcher(Protocol):
+    """Starts a template process, as ``launch.launch`` does."""
+
+    def __call__(self, mode: Mode, work: Work) -> Link: ...
+
+
+def restart_delay(deaths: int) -> float:
+    """Seconds to wait after so many failures in a row: none after the first, then 1, 2, 4 ... ``MAX_DELAY``."""
+    return 0.0 if deaths <= 1 else min(MAX_DELAY, 2.0 ** (deaths - 2))
+
+
+class Pool:
+    """The live workloads of one executor, by number. No method waits, unless its docstring says so."""
+
+    def __init__(
+        self,
+        work: Work,
+        mode: Mode,
+        clock: Callable[[], float] = time.monotonic,
+        launcher: Launcher = launch,
+    ) -> None:
+        self._work = work
+        self._clock = clock
+        self._launcher = launcher
+        self._handed: dict[int, Started | None] = {}
+        self._watched: dict[int, psutil.Process] = {}
+        self._graces: dict[int, float] = {}
+        self._kills = processes.KillList(clock)
+        self._unreaped: list[Link] = []
+        self._deaths = 0
+        self._refusals = 0
+        self._refusal = ""
+        self._refused_until = 0.0
+        self._heard_at = clock()
+        self._ready = False
+        self._closing = False
+        self._next_start = 0.0
+        self._last_death = ""
+        self._link: Link | None = None
+        self._start(mode)
+
+    @property
+    def live(self) -> int:
+        """How many process trees live or are about to."""
+        return len(self._handed) + len(self._watched)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a workload handed over now would start at once."""
+        return self._ready and self._clock() >= self._refused_until
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be started at the moment, in a sentence; None: it can, or a first template process has begun
+        to start."""
+        now = self._clock()
+        if self._link is None:
+            return f"{self._last_death} Another one starts in {max(0.0, self._next_start - now):.0f} s."
+        if self._silence(now) >= HUNG_AFTER:
+            return f"The template process {self._link.pid} has said nothing for {self._silence(now):.0f} s."
+        if now < self._refused_until:
+            return f"The template process {self._link.pid} could start no process: {self._refusal}"
+        return self._last_death if self._deaths and not self._ready else None
+
+    def _silence(self, now: float) -> float:
+        """Seconds for which something has been expected of the template process, and nothing has come."""
+        expected = self._link is not None and (not self._ready or None in self._handed.values())
+        return now - self._heard_at if expected else 0.0
+
+    @property
+    def template_pid(self) -> int | None:
+        """The template process, if there is one."""
+        return self._link.pid if self._link else None
+
+    def pid(self, number: int) -> int | None:
+        """The process that supervises this workload, once it has started."""
+        if number in self._watched:
+            return int(self._watched[number].pid)
+        started = self._handed.get(number)
+        return started.pid if started else None
+
+    def run(self, number: int, name: str, workload: bytes) -> None:
+        """Hand a pickled workload over. Only while ``ready``."""
+        assert self._link is not None
+        now = self._clock()
+        if not self._silence(now):
+            self._heard_at = now
+        self._handed[number] = None
+        self._link.channel.send(Run(number, name, workload))
+
+    def watch(self, number: int, process: psutil.Process) -> None:
+        """Report ``Gone`` when this process, which is not ours to wait for, has ended."""
+        self._watched[number] = process
+
+    def kill(self, number: int, grace: float) -> None:
+        """SIGTERM to the tree, SIGKILL after ``grace`` seconds; its end is reported as any other."""
+        if number in self._watched:
+            self._kills.add(self._watched[number].pid, grace)
+        elif number in self._handed and self._link:
+            self._graces[number] = grace  # should the template die before it has done this
+            self._link.channel.send(Kill(number, grace))
+
+    def poll(self) -> list[Event]:
+        """Events since the last call."""
+        events = self._read() if self._link else []
+        if self._link and self._silence(self._clock()) >= KILLED_AFTER:
+            log.error("The template process %s is killed: it says nothing.", self._link.pid)
+            self._link.kill()
+        if self._link and (self._link.channel.closed or self._link.ended()):
+            events += self._read() + self._lose(self._link)
+        elif self._link is None and not self._closing and self._clock() >= self._next_start:
+            self._start("exec")  # by now this process may have threads
+        self._unreaped = [link for link in self._unreaped if not link.ended()]
+        events += self._check_watched()
+        self._kills.tick()
+        return events
+
+    def wait(self, timeout: float) -> None:
+        """Wait at most ``timeout`` seconds for something to happen. Orphans end unnoticed."""
+        if self._link:
+            self._link.channel.wait(timeout)
+        else:
+            time.sleep(timeout)
+
+    def _start(self, mode: Mode) -> None:
+        self._started_at = self._heard_at = self._clock()
+        try:
+            self._link = self._launcher(mode, self._work)
+        except OSError as error:
+            self._last_death = f"No template process could be started: {error}."
+            self._count_death()
+            log.error("No template process could be started: %s", error)
+
+    def _count_death(self) -> float:
+        lived = self._clock() - self._started_at
+        self._deaths = 1 if lived >= MAX_DELAY else self._deaths + 1
+        delay = restart_delay(self._deaths)
+        self._next_start = self._clock() + delay
+        return delay
+
+    def _read(self) -> list[Event]:
+        assert self._link is not None
+        self._link.channel.flush()
+        messages = self._link.channel.receive()
+        if messages:
+            self._heard_at = self._clock()
+        return [event for message in messages for event in self._note(message)]
+
+    def _note(self, message: Any) -> list[Event]:
+        if isinstance(message, Ready):
+            self._ready = True
+            if self._deaths:
+                log.info("A new template process is ready: %s", self.template_pid)
+            return []
+        if isinstance(message, Started):
+            self._handed[message.number] = message
+            self._refusals = 0
+        else:
+            self._graces.pop(message.number, None)
+            if self._handed.pop(message.number, None) is None:
+                self._refuse(message.error)
+                return [NotStarted(message.number)]
+        return [message]
+
+    def _refuse(self, error: str) -> None:
+        """The template process lives and could not fork: for a while it is asked for no more."""
+        now = self._clock()
+        if now < self._refused_until:
+            return
+        self._refusals += 1
+        self._refusal = error
+        self._refused_until = now + restart_delay(self._refusals + 1)
+        log.warning("A workload could not be started, it waits: %s", error)
+
+    def _lose(self, link: Link) -> list[Event]:
+        link.kill()
+        link.channel.close()
+        self._unreaped.append(link)
+        self._link, self._ready = None, False
+        handed, self._handed = self._handed, {}
+        self._last_death = f"The template process has ended (status {link.status})."
+        delay = self._count_death()
+        if not self._closing:
+            log.error(
+                "The template process %s has ended (status %s). Its %d running workloads go on and are watched, "
+                "%d had not been started; the next template process starts in %.0f s",
+                link.pid,
+                link.status,
+                sum(started is not None for started in handed.values()),
+                sum(started is None for started in handed.values()),
+                delay,
+            )
+        return [event for number, started in handed.items() for event in self._orphan(number, started)]
+
+    def _orphan(self, number: int, started: Started | None) -> list[Event]:
+        grace = self._graces.pop(number, None)
+        if started is None:
+            return [NotStarted(number)]
+        process = processes.find(started.pid, started.created)
+        if process is None:
+            self._forget_ended(started.pid)
+            return [Gone(number)]
+        self.watch(number, process)
+        if grace is not None:
+            self.kill(number, grace)
+        return []
+
+    def _check_watched(self) -> list[Event]:
+        gone = [number for number, process in self._watched.items() if processes.has_ended(process)]
+        for number in gone:
+            self._forget_ended(self._watched.pop(number).pid)
+        return [Gone(number) for number in gone]
+
+    def _forget_ended(self, pid: int) -> None:
+        """A process that lost its supervisor unseen is not left alone; one that is condemned has its grace."""
+        if pid not in self._kills:
+            processes.kill_trees(processes.survivors(pid))
+
+    def close(self) -> None:
+        """Start no other template process; this one goes on until ``stop``."""
+        self._closing = True
+
+    def stop(self) -> None:
+        """Let the template process end: at once if nothing runs. Waits up to two seconds for that."""
+        self.close()
+        link, self._link, self._ready = self._link, None, False
+        if link is None:
+            return
+        link.channel.close()
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        while not link.ended() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not self._handed:
+            link.kill()
+
+    def terminate(self) -> None:
+        """End every tree and the template process. Waits up to a second for them to end by themselves."""
+        self.close()
+        ending = [member for process in self._watched.values() for member in processes.tree(process.pid)]
+        link, self._link, self._ready = self._link, None, False
+        if link:
+            ending += self._children_of(link)
+        processes.end_quickly(ending, _TERMINATE_GRACE)
+        if link:
+            link.kill()
+            link.channel.close()
+            self._unreaped.append(link)
+        self._handed.clear()
+        self._watched.clear()
+
+    def _children_of(self, link: Link) -> list[psutil.Process]:
+        """Everything below the template process, which is stopped first so that nothing is added."""
+        with suppress(ProcessLookupError, psutil.Error):
+            if not link.ended():
+                os.kill(link.pid, signal.SIGSTOP)
+                children = psutil.Process(link.pid).children()
+                return [member for child in children for member in processes.tree(child.pid)]
+        return []

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Process trees: who belongs to one, whether it still lives, how it is ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import time
+from collections.abc import Callable, Container, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+
+_CLOCK_SLACK = 2.0
+"""Seconds by which two readings of one process's start time may differ: the boot time is re-read."""
+
+
+def find(pid: int, created: float) -> psutil.Process | None:
+    """The live process of that pid, unless the pid has been given to another one since ``created``."""
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - created) <= _CLOCK_SLACK
+    except psutil.Error:
+        return None
+    return process if same and not has_ended(process) else None
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it is gone, a zombie, or its pid belongs to another process by now."""
+    try:
+        if not process.is_running():
+            return True
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return False
+    except psutil.Error:
+        return True
+    with suppress(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)  # orphans of a template may have become our children
+    return True
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """The process, its descendants, and whoever else is in the session that it leads or led."""
+    found = set(_session_members(pid))
+    for root in _process(pid):
+        found.add(root)
+        with suppress(psutil.Error):
+            found.update(root.children(recursive=True))
+    return list(found)
+
+
+def survivors(leader: int) -> list[psutil.Process]:
+    """
+    Who is left of the session of a leader that has ended.
+
+    Nobody, if a live process has that pid: the kernel gives it away only once the session is empty.
+    """
+    if any(not has_ended(process) for process in _process(leader)):
+        return []
+    return [process for process in _session_members(leader) if process.pid != leader]
+
+
+def _session_members(leader: int) -> list[psutil.Process]:
+    return [member for pid in psutil.pids() if _session(pid) == leader for member in _process(pid)]
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
+def _process(pid: int) -> list[psutil.Process]:
+    try:
+        return [psutil.Process(pid)]
+    except psutil.Error:
+        return []
+
+
+def signal_all(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    """Signal those that still are who they were."""
+    for process in processes:
+        with suppress(psutil.Error):
+            process.send_signal(number)
+
+
+@dataclass
+class _Terminating:
+    deadline: float
+    processes: list[psutil.Process]
+
+
+class KillList:
+    """Trees that were asked to end and are killed when their grace is over."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._terminating: dict[int, _Terminating] = {}
+
+    def __contains__(self, pid: object) -> bool:
+        return pid in self._terminating
+
+    def __len__(self) -> int:
+        return len(self._terminating)
+
+    def add(self, pid: int, grace: float) -> None:
+        """SIGTERM to the tree now, SIGKILL after ``grace`` seconds; at once if that is 0."""
+        processes = tree(pid)
+        if grace > 0:
+            signal_all(processes, signal.SIGTERM)
+        self._terminating[pid] = _Terminating(self._clock() + grace, processes)
+        self.tick()
+
+    def tick(self) -> None:
+        """Kill what is due. To be called now and then."""
+        now = self._clock()
+        for pid in [pid for pid, each in self._terminating.items() if each.deadline <= now]:
+            kill_trees(self._terminating.pop(pid).processes)
+
+
+def kill_trees(roots: Iterable[psutil.Process]) -> None:
+    """SIGKILL those that still are who they were, with what they have started meanwhile."""
+    processes: set[psutil.Process] = set()
+    for root in roots:
+        with suppress(psutil.Error):
+            if root.is_running():
+                processes.add(root)
+                processes.update(root.children(recursive=True))
+    signal_all(processes, signal.SIGKILL)
+
+
+def end_quickly(processes: list[psutil.Process], grace: float) -> None:
+    """SIGTERM, wait at most ``grace`` seconds, SIGKILL the rest."""
+    signal_all(processes, signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while time.monotonic() < deadline and not all(map(has_ended, processes)):
+        time.sleep(0.01)
+    kill_trees(processes)
+
+
+def release_inherited_streams(keep: Container[int]) -> None:
+    """
+    Let go of every stream socket above standard error, except ``keep``; for a freshly forked process.
+
+    A copy in a process that outlives the scheduler would hold the scheduler's database connection, and
+    with it the locks of its transaction, open. The descriptor number stays taken, by /dev/null: an
+    object that still has it can then harm no socket that is opened later.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in _open_descriptors():
+        if fd > 2 and fd not in keep and fd != null and _is_stream_socket(fd):
+            os.dup2(null, fd, inheritable=False)
+    os.close(null)
+
+
+def _open_descriptors() -> list[int]:
+    return [int(name) for name in os.listdir("/dev/fd")]
+
+
+def _is_stream_socket(fd: int) -> bool:
+    try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return False
+        with socket.socket(fileno=os.dup(fd)) as duplicate:
+            return duplicate.type == socket.SOCK_STREAM
+    except OSError:
+        return False

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Methods that an executor may offer to the router beyond Airflow's interface; each is optional."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from airflow_dispatch_provider.exceptions import Problem
+
+
+@runtime_checkable
+class ReturnsWork(Protocol):
+    """An executor that hands back what it could not send, instead of failing it."""
+
+    def take_returned(self) -> Sequence[Any]:
+        """Workloads that it was given and certainly did not send; each is returned once. Called after every
+        ``heartbeat`` on the scheduler's thread; must not block."""
+        ...
+
+
+@runtime_checkable
+class ReportsHealth(Protocol):
+    """An executor that knows whether its broker or API server can be reached."""
+
+    def health(self) -> str | None:
+        """The trouble of this moment, in a sentence; None: no trouble. Called after every ``heartbeat`` on the
+        scheduler's thread; must not block."""
+        ...
+
+
+@runtime_checkable
+class AdoptsIfFound(Protocol):
+    """An executor that has to ask a server whether it has a task."""
+
+    def adopt_if_found(self, tis: Sequence[Any]) -> Sequence[Any] | None:
+        """The same as ``try_adopt_task_instances``, for running tasks that nothing says it ever had: those that it
+        does not have are returned. None: the server has not answered yet, and it has to be asked again. Called on the
+        scheduler's thread; must not block."""
+        ...
+
+
+@runtime_checkable
+class CountsWorkers(Protocol):
+    """An executor that knows how many tasks its workers can run."""
+
+    def worker_slots(self) -> int | None:
+        """How many that are at the moment, of all live workers together; None while none is known. Asked for again
+        and again on the scheduler's thread, from the start on, where ``slots`` is ``"workers"``; must not block."""
+        ...
+
+
+@runtime_checkable
+class ChecksConfig(Protocol):
+    """An executor that can tell from its configuration alone that it will not start."""
+
+    def config_problems(self) -> Sequence[Problem]:
+        """Mistakes in its options, found without asking any server. Called before ``start``, also by
+        ``airflow dispatch validate``."""
+        ...
+
+
+class ChecksConf(Protocol):
+    """An executor class that can tell from a configuration that no executor can be made of it."""
+
+    @staticmethod
+    def conf_problems(conf: Any) -> Sequence[Problem]:
+        """Mistakes in the options of ``conf``. Called before the constructor, which would raise over them."""
+        ...
+
+
+@runtime_checkable
+class DoubtsConfig(Protocol):
+    """An executor that can tell from its configuration alone what is probably a mistake."""
+
+    def config_doubts(self) -> Sequence[Problem]:
+        """Options that are legal, yet without effect. Called by ``airflow dispatch validate`` alone, where
+        ``config_problems`` has found nothing."""
+        ...
+
+
+@runtime_checkable
+class ReportsNoRoom(Protocol):
+    """An executor that knows whether its cluster has room for more, whatever its slots say."""
+
+    def no_room(self) -> str | None:
+        """Why nothing more fits in at the moment, in a sentence; None: it does. Its backend then counts as full. Asked
+        several times a heartbeat on the scheduler's thread; must not block."""
+        ...
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A thing that two backends must not share."""
+
+    resource: str
+    """E.g. the URL of an API server."""
+
+    part: str | None = None
+    """E.g. a namespace; None: all of it."""
+
+    def __str__(self) -> str:
+        return f"{self.part or 'everything'} of {self.resource}"
+
+    def clashes(self, other: Claim) -> bool:
+        parts = (self.part, other.part)
+        return self.resource == other.resource and (None in parts or self.part == other.part)
+
+
+@runtime_checkable
+class Claims(Protocol):
+    """An executor that would disturb another one that uses the same thing."""
+
+    def claims(self) -> Collection[Claim]:
+        """Things that no other backend may use, from its configuration alone. Called before ``start``, also by
+        ``airflow dispatch validate``."""
+        ...

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gate says what it does, and how long each step took. Here its commands are fakes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.once
+
+GATE = Path(__file__).parents[3] / ".ci" / "run"
+COMMANDS = ("_python", "docs", "check_wheel", "check_resolves", "kube-build", "helm-build", "test", "demo")
+TOOLS = ("ruff", "mypy", "lint-imports", "python", "mkdocs")
+TIMED = re.compile(r"^ +\d+  (.*)$", re.MULTILINE)
+
+
+def script(path: Path, text: str = "exit 0") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with the gate, in which every command succeeds at once and does nothing."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(GATE, tmp_path / ".ci")
+    for name in COMMANDS:
+        script(tmp_path / "dev" / name)
+    for name in (*TOOLS, "apt-get", "chromium"):
+        script(tmp_path / "bin" / name)
+    script(tmp_path / "dev" / "env", f"echo '{tmp_path}'")
+    (tmp_path / "dist").mkdir()
+    script(tmp_path / "bin" / "python", "mkdir dist")
+    return tmp_path
+
+
+def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = f"{checkout / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    command = [str(checkout / ".ci" / "run"), *arguments]
+    return subprocess.run(
+        command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+    )
+
+
+def test_help_names_every_step_that_is_run(checkout: Path) -> None:
+    described, done = run(checkout, "--help"), run(checkout)
+    named = re.findall(r"^ +[\d.]+  (.*)$", described.stdout, re.MULTILINE)
+    assert described.returncode == done.returncode == 0
+    assert len(named) > 10
+    assert TIMED.findall(done.stdout) == [*named, "total"]
+
+
+def test_a_step_that_fails_ends_it_and_is_named(checkout: Path) -> None:
+    script(checkout / "dev" / "test", "exit 3")
+    done = run(checkout)
+    assert done.returncode == 3
+    assert "FAILED: tests on all Airflow versions (exit code 3)" in done.stderr
+    assert "===== demo" not in done.stdout
+    assert "types" in TIMED.findall(done.stdout)
+
+
+def test_a_server_that_cannot_be_built_ends_it_with_the_reason(checkout: Path) -> None:
+    script(checkout / "dev" / "helm-build", "echo no Go here; exit 2")
+    done = run(checkout)
+    assert done.returncode != 0
+    assert "no Go here" in done.stdout
+
+
+def test_an_unknown_option_is_refused(checkout: Path) -> None:
+    done = run(checkout, "--fast")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no arguments but --help" in done.stderr

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attributes and methods of the router that Airflow uses besides queueing and heartbeat."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.version_compat import (
+    AIRFLOW_V_3_2_PLUS,
+    AIRFLOW_V_3_3_PLUS,
+    AIRFLOW_V_3_4_PLUS,
+)
+from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
+from airflow_dispatch_provider.testing import make_callback, make_connection_test, make_task
+from airflow_dispatch_provider.testing.fixtures import IN_MEMORY
+
+from .support import child, given, key, queue
+
+LOCAL = {"executor": "LocalExecutor", "slots": 2}
+MEMORY = {"executor": IN_MEMORY, "slots": 2}
+
+
+@pytest.mark.parametrize(
+    ("backends", "is_local"), [({"a": LOCAL, "b": MEMORY}, True), ({"b": MEMORY}, False)]
+)
+def test_class_attributes_follow_from_the_backends(dispatch_config, backends, is_local):
+    """Airflow reads them on the class, before there is an instance."""
+    dispatch_config(backends=backends, default=next(iter(backends)))
+    assert DispatchExecutor.is_local is is_local
+    assert DispatchExecutor.serve_logs is True
+    assert DispatchExecutor().is_local is is_local
+
+
+def test_class_attributes_survive_a_wrong_configuration(dispatch_config):
+    """Every airflow command reads them; it is ``start`` and ``validate`` that complain."""
+    dispatch_config(backends="nonsense")
+    assert DispatchExecutor.is_local is False
+
+
+def test_free_slots_are_those_that_a_new_task_could_get(make_router):
+    """Slots of usable backends, less what already waits for them."""
+    router = make_router({"a": 3, "b": 2}, routes=[{"queue": "b", "to": ["b"]}])
+    assert router.slots_available == 5
+    queue(router, make_task("a"), make_task("b"))
+    assert router.slots_available == 3
+    router.heartbeat()
+    assert (router.slots_available, router.slots_occupied) == (3, 2)
+
+
+def test_tasks_for_a_full_backend_do_not_hide_those_for_a_free_one(make_router):
+    """While such tasks are in the way, as many more may be queued as may be held."""
+    router = make_router({"a": 1, "b": 1}, routes=[{"queue": "b", "to": ["b"]}], max_held="50")
+    queue(router, *(make_task("a") for _ in range(4)))
+    router.heartbeat()
+    assert len(given(router, "a")) == 1
+    assert router.slots_available == 50 - 3
+
+
+def test_at_the_bound_nothing_more_is_taken(make_router):
+    """max_held is reached: no slots, free ones or not."""
+    router = make_router({"a": 1, "b": 1}, routes=[{"queue": "b", "to": ["b"]}], max_held="2")
+    queue(router, *(make_task("a") for _ in range(3)))
+    router.heartbeat()
+    assert router.slots_available == 0
+
+
+def test_a_cordoned_backend_offers_no_slots_and_finishes_its_work(make_router, tmp_path):
+    """Cordoned while it runs something: no new work, the event still comes."""
+    file = tmp_path / "dispatch.yaml"
+    text = f"backends: {{a: {{executor: {IN_MEMORY}, slots: 2}}}}\n"
+    file.write_text(text)
+    router = make_router(None, config_file=str(file))
+    task, later = make_task(), make_task()
+    queue(router, task)
+    router.heartbeat()
+    file.write_text(text.replace("slots: 2", "slots: 2, cordoned: true"))
+    queue(router, later)
+    router.heartbeat()
+    assert router.slots_available == 0
+    assert len(given(router, "a")) == 1
+    child(router, "a").finish(task)
+    router.heartbeat()
+    assert list(router.get_event_buffer()) == [key(router, task)]
+
+
+def test_a_bad_new_file_changes_nothing(make_router, tmp_path, caplog):
+    """The last good version stays in use, and the log says so once."""
+    file = tmp_path / "dispatch.yaml"
+    file.write_text(f"backends: {{a: {{executor: {IN_MEMORY}, slots: 2}}}}\n")
+    router = make_router(None, config_file=str(file))
+    file.write_text("backends: 7\n")
+    for _ in range(3):
+        router.heartbeat()
+    queue(router, make_task())
+    router.heartbeat()
+    assert len(given(router, "a")) == 1
+    assert caplog.text.count("the file that is there is refused") == 1
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="callbacks came with Airflow 3.2")
+def test_callbacks_go_to_a_backend_that_can_run_them(make_router):
+    """With or without a queue, before any task."""
+    router = make_router({"a": 1, "b": 1}, routes=[{"queue": "for-b", "to": ["b"]}])
+    queue(router, make_callback("for-b"), make_callback(None))
+    router.heartbeat()
+    assert (len(child(router, "a").given), len(child(router, "b").given)) == (1, 1)
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="connection tests came with Airflow 3.3")
+def test_a_connection_test_that_took_too_long_is_forgotten(make_router):
+    """The scheduler gives it up: its slot is free."""
+    router = make_router({"a": 1})
+    test = make_connection_test()
+    queue(router, test)
+    router.heartbeat()
+    assert router.slots_occupied == 1
+    router.fail_connection_test(key(router, test))
+    assert router.slots_occupied == 0
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_4_PLUS, reason="UUID keys came with Airflow 3.4")
+def test_a_backend_without_uuid_keys_works(make_router, monkeypatch):
+    """Its events, under coordinate keys, arrive under the UUID keys that the scheduler expects."""
+    from airflow_dispatch_provider.testing import InMemoryExecutor
+
+    monkeypatch.setattr(InMemoryExecutor, "supports_task_instance_uuid", False)
+    router = make_router({"a": 1})
+    task = make_task()
+    queue(router, task)
+    router.heartbeat()
+    child(router, "a").finish(task)
+    router.heartbeat()
+    events, coordinates = router._drain_events_with_task_ids()
+    assert list(events) == [key(router, task)]
+    assert coordinates == {key(router, task): task.ti.key}
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_4_PLUS, reason="the base class wraps adoption since Airflow 3.4")
+def test_coordinates_are_forgotten_with_the_task(make_router):
+    """The base class's memory of a task does not outlive it."""
+    router = make_router({"a": 1})
+    task = make_task()
+    queue(router, task)
+    router.heartbeat()
+    child(router, "a").finish(task)
+    router.heartbeat()
+    router.get_event_buffer()
+    assert router._task_coordinates == {}
+
+
+def test_backends_get_what_the_scheduler_gave_the_router(make_router):
+    """job_id, name, and one deque of event-log rows for all."""
+    router = make_router({"a": 1})
+    executor = child(router, "a")
+    assert executor.job_id == 1
+    assert executor.name.alias == "a"
+    assert executor._task_event_logs is router._task_event_logs
+    assert executor.parallelism == executor.conf.getint("core", "parallelism") == 1
+
+
+def test_a_token_is_renewed_when_the_task_has_waited(make_router, clock, monkeypatch):
+    """A workload's token expires at the age at which Airflow takes a task for stuck."""
+    from airflow_dispatch_provider.dispatch import router as module
+
+    def renew(workload, generator):
+        return workload.model_copy(update={"token": "new"})
+
+    monkeypatch.setattr(module, "with_new_token", renew)
+    monkeypatch.setattr(
+        "airflow_dispatch_provider.bridge.keepalive.update_queued", lambda ids, **values: None
+    )
+    router = make_router({"a": 1})
+    first, late = make_task(token="old"), make_task(token="old")
+    queue(router, first, late)
+    router._router._new_token_generator = lambda: None
+    router.heartbeat()
+    clock.now += router._router._token_half_life
+    child(router, "a").finish(first)
+    router.heartbeat()
+    router.heartbeat()
+    assert [workload.token for workload in child(router, "a").given] == ["old", "new"]
+    assert airflow_api.is_task(late)

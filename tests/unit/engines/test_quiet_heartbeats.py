@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A heartbeat costs time in proportion to what has changed, not to what is running or held."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support import lines_executed
+
+from airflow_dispatch_provider.bridge.keepalive import Keepalive
+from airflow_dispatch_provider.engines.celery import lost_results
+from airflow_dispatch_provider.engines.celery.lost_messages import LostMessages
+from airflow_dispatch_provider.engines.celery.lost_results import LostResults
+from airflow_dispatch_provider.engines.kubernetes.model import Created, PodName
+from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
+from airflow_dispatch_provider.executors.kubernetes_executor import KubernetesExecutor
+from airflow_dispatch_provider.testing import make_task
+
+from .celery import fakes as celery
+from .kubernetes import fake_controller as kubernetes
+
+FEW, MANY = 20, 400
+
+
+@pytest.fixture(autouse=True)
+def a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that is done every few seconds is due, however slow the machine is."""
+    monkeypatch.setattr(lost_results, "INTERVAL", 3600.0)
+    monkeypatch.setattr(Keepalive, "refresh", lambda self, now, held: None)
+
+
+def lines_of_a_quiet_heartbeat(executor: Any, has: int) -> int:
+    """After everything has been noted."""
+    for _ in range(3):
+        executor.heartbeat()
+    executor.get_event_buffer()
+    executor._task_event_logs.clear()
+    assert len(executor.running) == has
+    return lines_executed(executor.heartbeat)
+
+
+def test_of_the_router(make_router):
+    """Neither what its backends have nor what it holds is looked at again."""
+    lines = []
+    for size in (FEW, MANY):
+        router = make_router({"a": size, "full": 1}, routes=[{"queue": "q", "to": ["full"]}], default="a")
+        for task in [*tasks(size), *tasks(size, "q")]:
+            router.queue_workload(task, None)
+        lines.append(lines_of_a_quiet_heartbeat(router, 2 * size))
+        assert router._router.held == size - 1
+    assert lines[0] == lines[1]
+
+
+def test_of_celery():
+    """Results are for the thread to find."""
+    lines = []
+    for size in (FEW, MANY):
+        executor = CeleryExecutor(parallelism=size)
+        executor._publisher, executor._watcher = celery.FakePublisher(), celery.FakeWatcher()
+        executor._max_unsent = size
+        executor._lost, executor._lost_messages = LostResults(lambda ids: ids), LostMessages(lambda *_: [])
+        celery.give(executor, *tasks(size))
+        celery.send_all(executor)
+        lines.append(lines_of_a_quiet_heartbeat(executor, size))
+    assert lines[0] == lines[1]
+
+
+def test_of_kubernetes():
+    """Pods are for the thread to watch."""
+    lines = []
+    for size in (FEW, MANY):
+        executor = KubernetesExecutor()
+        executor.parallelism = size
+        executor._controller, executor._max_unsent = kubernetes.FakeController(), size
+        executor._tidied, executor._tidy_interval = float("inf"), 3600.0
+        kubernetes.give(executor, *tasks(size))
+        executor._controller.reports += [
+            Created(job.key, PodName("airflow", str(number)))
+            for number, job in enumerate(executor._controller.withdraw_all())
+        ]
+        lines.append(lines_of_a_quiet_heartbeat(executor, size))
+    assert lines[0] == lines[1]
+
+
+def tasks(number: int, queue: str = "default") -> list[Any]:
+    return [make_task(queue) for _ in range(number)]
