@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from airflow_dispatch_provider.bridge.backend_conf import unread_options
+from airflow_dispatch_provider.bridge.executor_classes import workload_kinds
 from airflow_dispatch_provider.bridge.installed import extra_of, remedy_for, unmet
 from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_2_PLUS,
@@ -20,7 +21,7 @@ from airflow_dispatch_provider.bridge.version_compat import (
 )
 from airflow_dispatch_provider.cli.output import only_answers
 from airflow_dispatch_provider.cli.surroundings import tests_connections
-from airflow_dispatch_provider.dispatch.backend import import_executor_class, workload_kinds
+from airflow_dispatch_provider.dispatch.backend import import_executor_class
 from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
 from airflow_dispatch_provider.routing.model import (
     EXECUTE_CALLBACK,

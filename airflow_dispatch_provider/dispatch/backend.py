@@ -12,9 +12,9 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from airflow.executors.base_executor import BaseExecutor
-from airflow.executors.executor_utils import ExecutorName
 
 from airflow_dispatch_provider.bridge.backend_conf import BackendConf
+from airflow_dispatch_provider.bridge.executor_classes import make_executor, parallelism_for, workload_kinds
 from airflow_dispatch_provider.bridge.installed import extra_of, remedy_for, unmet
 from airflow_dispatch_provider.bridge.metrics import count_failure
 from airflow_dispatch_provider.bridge.users_code import (
@@ -22,7 +22,6 @@ from airflow_dispatch_provider.bridge.users_code import (
     import_users_module,
     is_for_the_process,
 )
-from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.engines.protocols import (
     Claim,
     Claims,
@@ -35,9 +34,7 @@ from airflow_dispatch_provider.exceptions import BackendUnavailable, DispatchCon
 from airflow_dispatch_provider.masking import kind_of, masked, traceback_of
 from airflow_dispatch_provider.routing.circuit import Circuit, CircuitState
 from airflow_dispatch_provider.routing.model import (
-    EXECUTE_CALLBACK,
     EXECUTE_TASK,
-    TEST_CONNECTION,
     BackendView,
 )
 from airflow_dispatch_provider.routing.reasons import Reason
@@ -108,31 +105,6 @@ def _correct(module: ModuleType, class_name: str) -> str:
     return f"Correct 'executor'{there}."
 
 
-def workload_kinds(executor: Any) -> frozenset[str]:
-    """The workload types that an executor class or instance can run, by Airflow's names."""
-    if AIRFLOW_V_3_4_PLUS:
-        return frozenset(kind.value for kind in executor.supported_workload_types)
-    kinds = {EXECUTE_TASK}
-    if AIRFLOW_V_3_2_PLUS and getattr(executor, "supports_callbacks", False):
-        kinds.add(EXECUTE_CALLBACK)
-    if getattr(executor, "supports_connection_test", False):
-        kinds.add(TEST_CONNECTION)
-    return frozenset(kinds)
-
-
-def view_of(cls: type[BaseExecutor], conf: BackendConf) -> type[BaseExecutor]:
-    """A subclass whose instances see ``conf`` from the first line of ``__init__`` on, and that leaves the
-    executor gauges to the router (two backends of one class would overwrite each other's)."""
-    body = {
-        "conf": property(lambda self: conf, lambda self, value: None),
-        "_emit_metrics": lambda self, open_slots, num_running_tasks, num_queued_tasks: None,
-        "__module__": cls.__module__,
-        "__qualname__": cls.__qualname__,
-        "__doc__": cls.__doc__,
-    }
-    return type(cls.__name__, (cls,), body)
-
-
 class Backend:
     """Adapter around one executor. Whatever the executor does, nothing but what is meant to end the process (see
     ``is_for_the_process``) leaves a method of this class; a failure opens the circuit and is logged once."""
@@ -156,10 +128,9 @@ class Backend:
     def executor(self) -> BaseExecutor:
         """Made on first use, not started; raises what its import or constructor raises."""
         if self._executor is None:
-            cls = view_of(import_executor_class(self.settings), self.conf)
-            options = {"team_name": self._team_name} if self._team_name and AIRFLOW_V_3_2_PLUS else {}
-            executor = cls(parallelism=self.settings.configured_slots, **options)
-            executor.name = ExecutorName(module_path=self.settings.class_path, alias=self.name, **options)
+            cls, path = import_executor_class(self.settings), self.settings.class_path
+            slots = self.settings.configured_slots
+            executor = make_executor(cls, self.conf, self.name, path, slots, self._team_name)
             self._executor, self._kinds = executor, workload_kinds(executor)
         return self._executor
 
@@ -242,7 +213,7 @@ class Backend:
     def heartbeat(self, now: float) -> list[Any]:
         """Run the executor's heartbeat; returns the workloads that it hands back unsent."""
         executor = self.executor
-        executor.parallelism = self.slots(now)
+        executor.parallelism = parallelism_for(executor, self.slots(now))
 
         def beat() -> bool:
             executor.heartbeat()

@@ -10,17 +10,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import count, groupby
 from typing import Any
 
 from airflow.executors.base_executor import BaseExecutor
-from airflow.utils.session import create_session
-from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.bridge import airflow_api, metrics
+from airflow_dispatch_provider.bridge.executor_classes import is_terminal, session_for
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.bridge.workload import (
     for_backend,
@@ -44,8 +42,6 @@ log = logging.getLogger(__name__)
 REQUEUE_GRACE = 10.0
 """Seconds that a workload waits whose key is still in the ledger: a task that deferred may come back before the
 end of its first half is seen. Airflow's ``RunningRetryAttemptType.MIN_SECONDS``."""
-
-_NOT_TERMINAL = {TaskInstanceState.QUEUED.value, TaskInstanceState.RUNNING.value}
 
 
 class Router:
@@ -147,7 +143,7 @@ class Router:
 
         def queue_all() -> bool:
             executor = backend.executor
-            with _session_for(executor) as session:
+            with session_for(executor) as session:
                 for decision in batch:
                     workload = self._prepare(decision, executor, now)
                     queue = partial(_queue, executor, workload, session)
@@ -204,13 +200,13 @@ class Router:
         for child_key, value in events.items():
             key = self.ledger.key_of(backend.name, child_key)
             if self.ledger.was_revoked(backend.name, child_key):
-                if _is_terminal(value):
+                if is_terminal(value):
                     self.ledger.close_revoked(backend.name, child_key)
-            elif key in buffer and _is_terminal(buffer[key]):
+            elif key in buffer and is_terminal(buffer[key]):
                 executor.event_buffer.setdefault(child_key, value)
             else:
                 buffer[key] = value
-                if _is_terminal(value):
+                if is_terminal(value):
                     self.ledger.release(key)
 
     # Being asked
@@ -333,13 +329,6 @@ class AnsweredFor(AbstractSet[Hashable]):
         """Airflow 3.4 adds adopted tasks; those are in the ledger."""
 
 
-def _session_for(executor: BaseExecutor) -> AbstractContextManager[Any]:
-    """A database session, as the scheduler would give one, where the executor has its own way of queueing:
-    some hand work over through the database. The base class only takes note of the workload."""
-    own_way = type(executor).queue_workload is not BaseExecutor.queue_workload
-    return create_session() if own_way else nullcontext()
-
-
 def _queue(executor: Any, workload: Any, session: Any) -> bool:
     executor.queue_workload(workload, session)
     return True
@@ -355,9 +344,3 @@ def _child_key(executor: Any, held: Held) -> Hashable:
 
 def _backend_of(decision: Decision) -> str:
     return decision.target.backend
-
-
-def _is_terminal(value: Any) -> bool:
-    """Event values are opaque but for their first part, the state."""
-    state = value[0] if isinstance(value, tuple) else value
-    return str(getattr(state, "value", state)) not in _NOT_TERMINAL

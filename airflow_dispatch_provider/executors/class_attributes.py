@@ -12,8 +12,9 @@ from typing import Any, Generic, TypeVar
 from airflow.configuration import conf
 
 from airflow_dispatch_provider.bridge.backend_conf import settings_source
+from airflow_dispatch_provider.bridge.executor_classes import workload_kinds
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
-from airflow_dispatch_provider.dispatch.backend import import_executor_class, workload_kinds
+from airflow_dispatch_provider.dispatch.backend import import_executor_class
 from airflow_dispatch_provider.exceptions import BackendUnavailable, DispatchConfigError
 from airflow_dispatch_provider.routing.model import EXECUTE_TASK
 from airflow_dispatch_provider.settings.presets import Hybrid

@@ -19,10 +19,10 @@ def route(queue, *backends, overflow_after=0.0):
 
 
 def settings(*routes, rules=None, **limits):
-    """Backends a and b; what matches no route goes to a, then b."""
+    """Backends a and b; what matches no route goes to a, then b. Time may be skipped."""
     table = RouteTable(routes, route("*", "a", "b"), {})
     rules = {"a": BackendRules(), "b": BackendRules(), **(rules or {})}
-    return Settings(table, rules, Limits(**limits))
+    return Settings(table, rules, Limits(**{"paused_after": 1e9, **limits}))
 
 
 def machine(*routes, **options):

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every engine is to the dispatch loop."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from airflow_dispatch_provider.lifecycle.events import (
+    Adopted,
+    Began,
+    Broken,
+    CannotRevoke,
+    Ended,
+    Recovered,
+    Rejected,
+    Returned,
+    Room,
+    Sent,
+    Unknown,
+)
+
+__all__ = ["Engine", "Event", "Found", "Job", "Room"]
+
+Event = Sent | Began | Ended | Returned | Rejected | Adopted | Unknown | CannotRevoke | Broken | Recovered
+"""What an engine may say; see ``lifecycle.events``."""
+
+
+class Job(NamedTuple):
+    """A job as an engine is given it."""
+
+    dispatch: int
+    """Names it from now on, in whatever the engine says of it."""
+
+    key: Hashable
+    """The router's key; not the engine's where only one of the two speaks Airflow 3.4's keys."""
+
+    workload: Any
+    """With a fresh token, and with the queue of its target."""
+
+
+class Found(NamedTuple):
+    """A task of a dead scheduler that the engine's backend may have."""
+
+    dispatch: int
+    key: Hashable
+    ti: Any
+    """The task instance, or what has all of its columns."""
+
+    runs: bool
+    """The database has it as RUNNING."""
+
+
+class Engine(Protocol):
+    """Called on the scheduler's thread, where nothing may wait for a network answer, a lock or a process. An engine
+    raises nothing: what fails is an event, or the room's ``unavailable``."""
+
+    def start(self, scheduler_id: str) -> None:
+        """Called once. What cannot be started now is tried again by ``poll``."""
+        ...
+
+    def room(self) -> Room:
+        """Called at every heartbeat before anything is submitted."""
+        ...
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Each is answered by ``Sent``, ``Returned`` or ``Rejected``, and in the end by ``Ended``."""
+        ...
+
+    def withdraw(self, dispatches: Collection[int]) -> set[int]:
+        """Those of them that are certainly not sent, and will not be."""
+        ...
+
+    def revoke(self, dispatch: int) -> None:
+        """Stop it wherever it is; answered by ``Ended``, ``Returned`` or ``CannotRevoke``."""
+        ...
+
+    def adopt(self, found: Sequence[Found]) -> None:
+        """Each is answered by ``Adopted`` or ``Unknown``, as soon as the backend can be asked."""
+        ...
+
+    def poll(self) -> list[Event]:
+        """What has happened since; called at every heartbeat, after everything was submitted."""
+        ...
+
+    def stop(self, deadline: float) -> set[int]:
+        """End. Dispatches that are certainly not sent are returned.
+
+        :param deadline: monotonic seconds
+        """
+        ...

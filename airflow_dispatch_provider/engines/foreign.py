@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any Airflow executor as an engine, under Airflow's own contract and whatever it does.
+
+Such an executor speaks of keys and not of dispatches, works on the scheduler's thread, and may raise anywhere. Two
+dispatches of one key are told apart by their order alone. What it drops without an event is noticed, and what waits
+untouched in the base class's queue can be taken back.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from airflow_dispatch_provider.bridge import airflow_api, executor_classes
+from airflow_dispatch_provider.bridge.users_code import is_for_the_process
+from airflow_dispatch_provider.engines.engine import Event, Found, Job
+from airflow_dispatch_provider.engines.outage import Backoff, OutageLog
+from airflow_dispatch_provider.engines.protocols import (
+    CountsWorkers,
+    ReportsHealth,
+    ReportsNoRoom,
+    ReturnsWork,
+)
+from airflow_dispatch_provider.lifecycle.events import (
+    Adopted,
+    Began,
+    CannotRevoke,
+    Ended,
+    Recovered,
+    Rejected,
+    Returned,
+    Room,
+    Sent,
+    Unknown,
+)
+from airflow_dispatch_provider.lifecycle.states import Outcome
+from airflow_dispatch_provider.masking import masked, traceback_of
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_LOOKED_AT = 100
+"""Dispatches whose keys are looked for at a poll, in turn: a poll costs what changes, and not what runs."""
+
+_MISSED = 2
+"""Looks in a row at which the executor must not know a key any more that it had."""
+
+
+@dataclass(slots=True, eq=False)
+class _Out:
+    """One dispatch that the executor has."""
+
+    dispatch: int
+    child_key: Hashable
+    ti: Any
+    workload: Any = None
+    """None where it was adopted."""
+
+    sent: bool = False
+    ran: bool = False
+    """Its key was among the executor's running ones."""
+
+    missed: int = 0
+
+
+class ForeignEngine:
+    """An executor behind the protocol of ``engine.Engine``."""
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], Any],
+        slots: int,
+        backoff: Backoff | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        :param make: gives the executor, prepared but not started; called again after each failure to start
+        """
+        self.slots = slots
+        self._make, self._clock = make, clock
+        self._executor: Any = None
+        self._job_id = ""
+        self._backoff = backoff or Backoff()
+        self._outage = OutageLog(log, f"Backend {name!r}")
+        self._name = name
+        self._out: dict[int, _Out] = {}
+        self._by_key: defaultdict[Hashable, deque[_Out]] = defaultdict(deque)
+        self._unsent: dict[int, _Out] = {}
+        self._to_adopt: list[Found] = []
+        self._events: list[Event] = []
+        self._in_turn: Iterator[int] = iter(())
+        self._rejected = self._troubled = False
+
+    def __repr__(self) -> str:
+        return f"ForeignEngine({self._name!r}, {self._executor!r}, out {len(self._out)}, unsent {len(self._unsent)})"
+
+    @property
+    def revokes(self) -> bool:
+        """Whether it can stop what it was given, as far as its class tells."""
+        return self._executor is None or executor_classes.can_revoke(self._executor)
+
+    def start(self, scheduler_id: str) -> None:
+        self._job_id = scheduler_id
+        self._start()
+
+    def _start(self) -> None:
+        executor = self._call("its constructor", self._make, None)
+        if executor is None:
+            return
+        if self._call("start", lambda: (executor.start(), True)[1], False):
+            self._executor = executor
+            self._works()
+
+    def room(self) -> Room:
+        executor = self._executor
+        if executor is None:
+            return Room(0, unavailable=self._outage.reason or "not started")
+        counts = isinstance(executor, CountsWorkers)
+        slots = self._ask(executor.worker_slots, None) if counts else None
+        no_room = isinstance(executor, ReportsNoRoom) and self._ask(executor.no_room, None)
+        return Room(
+            slots=self.slots if slots is None else int(slots),
+            takes=0 if no_room else 1_000_000,
+            unavailable=self._outage.reason,
+            kinds=self._call(
+                "workload types", lambda: executor_classes.workload_kinds(executor), frozenset()
+            ),
+        )
+
+    # Giving
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """One that it does not take keeps none of the others from it."""
+        executor = self._executor
+        if executor is None:
+            self._events += [Returned(job.dispatch, "not started") for job in jobs]
+            return
+        try:
+            with executor_classes.session_for(executor) as session:
+                for job in jobs:
+                    self._submit(executor, job, session)
+        except Exception as error:
+            self._failed("its session", error)
+            self._events += [
+                Returned(job.dispatch, str(error)) for job in jobs if job.dispatch not in self._out
+            ]
+
+    def _submit(self, executor: Any, job: Job, session: Any) -> None:
+        try:
+            child_key = airflow_api.workload_key(executor, job.workload)
+            executor.queue_workload(job.workload, session)
+        except BaseException as error:
+            if is_for_the_process(error):
+                raise
+            log.debug("%s refused a workload.\n%s", self._name, traceback_of(error))
+            self._rejected = True
+            self._events.append(Rejected(job.dispatch, _words(error)))
+            return
+        ti = (
+            executor_classes.TaskOf(job.workload, self._job_id) if airflow_api.is_task(job.workload) else None
+        )
+        out = _Out(job.dispatch, child_key, ti, job.workload)
+        self._enter(out)
+        if executor_classes.queues_itself(executor) and not airflow_api.has_queued(executor, child_key):
+            self._events.append(Sent(job.dispatch))
+            out.sent = True
+        else:
+            self._unsent[job.dispatch] = out
+
+    def _enter(self, out: _Out) -> None:
+        self._out[out.dispatch] = out
+        self._by_key[out.child_key].append(out)
+
+    def _forget(self, out: _Out) -> None:
+        self._out.pop(out.dispatch, None)
+        self._unsent.pop(out.dispatch, None)
+        known = self._by_key[out.child_key]
+        known.remove(out)
+        if not known:
+            del self._by_key[out.child_key]
+
+    # Taking back
+
+    def withdraw(self, dispatches: Collection[int]) -> set[int]:
+        """What lies in the base class's queues was certainly not sent."""
+        return {dispatch for dispatch in dispatches if self._withdraw(dispatch)}
+
+    def _withdraw(self, dispatch: int) -> bool:
+        out = self._unsent.get(dispatch)
+        if out is None or executor_classes.queues_itself(self._executor):
+            return False
+        if not self._call(
+            "its queues", lambda: airflow_api.forget_queued_key(self._executor, out.child_key), False
+        ):
+            return False
+        self._forget(out)
+        return True
+
+    def revoke(self, dispatch: int) -> None:
+        """The contract of ``revoke_task``: when it returns, the executor has forgotten the task."""
+        out = self._out.get(dispatch)
+        if out is None or self._executor is None:
+            return
+        if self._withdraw(dispatch):
+            self._events.append(Returned(dispatch))
+            return
+        try:
+            self._stop(out)
+        except NotImplementedError:
+            self._events.append(CannotRevoke(dispatch))
+        except BaseException as error:
+            if is_for_the_process(error):
+                raise
+            self._failed("revoke_task", error)
+        else:
+            self._forget(out)
+            self._events.append(Ended(dispatch, Outcome.FAILED, None, "revoked"))
+
+    def _stop(self, out: _Out) -> None:
+        if out.ti is not None:
+            self._executor.revoke_task(ti=out.ti)
+        elif hasattr(self._executor, "fail_connection_test"):
+            self._executor.fail_connection_test(out.child_key)
+
+    def adopt(self, found: Sequence[Found]) -> None:
+        """At the next poll."""
+        self._to_adopt += found
+
+    def _adopt(self) -> None:
+        found, self._to_adopt = self._to_adopt, []
+        executor = self._executor
+        refused = self._call(
+            "adoption", lambda: list(executor.try_adopt_task_instances([f.ti for f in found])), None
+        )
+        if refused is None:
+            self._to_adopt = found
+            return
+        gone = {id(ti) for ti in refused}
+        for each in found:
+            if id(each.ti) in gone:
+                self._events.append(Unknown(each.dispatch))
+                continue
+            self._enter(_Out(each.dispatch, airflow_api.task_key(executor, each.ti), each.ti, sent=True))
+            self._events.append(Adopted(each.dispatch))
+
+    # Working
+
+    def poll(self) -> list[Event]:
+        """Its heartbeat, and what came of it; while it fails, it is left alone for longer each time."""
+        may = self._backoff.due(self._clock())
+        if self._executor is None and may:
+            self._start()
+        if self._executor is not None:
+            self._troubled = False
+            if may:
+                self._beat(self._executor)
+            self._take_events(self._executor)
+            if may and not self._troubled:
+                self._works()
+                self._after_success()
+            self._look()
+        events, self._events = self._events, []
+        return events
+
+    def _beat(self, executor: Any) -> None:
+        executor.parallelism = executor_classes.parallelism_for(executor, self.slots)
+        self._call("heartbeat", executor.heartbeat, None)
+        if isinstance(executor, ReturnsWork):
+            nothing: Sequence[Any] = ()
+            for workload in self._call("take_returned", executor.take_returned, nothing):
+                self._take_back(executor, workload)
+        if isinstance(executor, ReportsHealth) and (problem := self._call("health", executor.health, None)):
+            self._troubled = True
+            self._outage.failed(str(problem))
+
+    def _take_back(self, executor: Any, workload: Any) -> None:
+        for out in self._known(airflow_api.workload_key(executor, workload)):
+            self._forget(out)
+            self._events.append(Returned(out.dispatch))
+
+    def _after_success(self) -> None:
+        """What was rejected before was those jobs' own affair; and it can be asked about others."""
+        if self._rejected:
+            self._rejected = False
+            self._events.append(Recovered(self._name))
+        if self._to_adopt:
+            self._adopt()
+
+    def _take_events(self, executor: Any) -> None:
+        nothing: dict[Any, Any] = {}
+        for child_key, value in self._call("get_event_buffer", executor.get_event_buffer, nothing).items():
+            for out in self._known(child_key)[:1]:
+                self._take_event(out, value)
+        for out in list(self._unsent.values()):
+            if not self._is_queued(out):
+                self._note_sent(out, None)
+
+    def _is_queued(self, out: _Out) -> bool:
+        return self._ask(lambda: airflow_api.has_queued(self._executor, out.child_key), True)
+
+    def _known(self, child_key: Hashable) -> list[_Out]:
+        return list(self._by_key.get(child_key, ()))
+
+    def _take_event(self, out: _Out, value: Any) -> None:
+        """Of two dispatches of one key, the older one's; the scheduler's own events are not among them."""
+        state, info = executor_classes.state_of_event(value)
+        if executor_classes.is_terminal(value):
+            self._forget(out)
+            how = Outcome.FAILED if state == "failed" else Outcome.SUCCESS
+            self._events.append(Ended(out.dispatch, how, None, str(info) if info else "", value))
+        elif state == "running":
+            self._note_sent(out, None)
+            self._events.append(Began(out.dispatch, info))
+        else:
+            self._note_sent(out, info)
+
+    def _note_sent(self, out: _Out, info: Any) -> None:
+        self._unsent.pop(out.dispatch, None)
+        if not out.sent or info is not None:
+            out.sent = True
+            self._events.append(Sent(out.dispatch, info))
+
+    def _look(self) -> None:
+        """A second witness of an end: a key that was running and is known no more. Some executors tell nothing."""
+        for _ in range(min(_LOOKED_AT, len(self._out))):
+            dispatch = next(self._in_turn, None)
+            if dispatch is None:
+                self._in_turn = iter(list(self._out))
+                return
+            if dispatch in self._out:
+                self._look_at(self._out[dispatch])
+
+    def _look_at(self, out: _Out) -> None:
+        known = self._ask(lambda: airflow_api.has_key(self._executor, out.child_key), True)
+        if known:
+            out.ran, out.missed = out.ran or out.sent, 0
+        elif out.ran:
+            out.missed += 1
+        if out.missed >= _MISSED:
+            self._forget(out)
+            self._events.append(
+                Ended(out.dispatch, Outcome.FAILED, None, "the executor does not know it any more")
+            )
+
+    def stop(self, deadline: float) -> set[int]:
+        """Airflow's ``end`` takes no time limit: an executor waits as long as it likes."""
+        if self._executor is None:
+            return set()
+        unsent = self.withdraw(list(self._unsent))
+        self._call("end", lambda: self._executor.end(), None)
+        return unsent
+
+    # Failing
+
+    def _call(self, what: str, action: Callable[[], T], otherwise: T) -> T:
+        try:
+            return action()
+        except BaseException as error:
+            if is_for_the_process(error):
+                raise
+            self._failed(what, error)
+            return otherwise
+
+    def _ask(self, question: Callable[[], T], otherwise: T) -> T:
+        """A question that has a safe answer where the executor has none."""
+        try:
+            return question()
+        except Exception as error:
+            log.debug("Backend %r gives no answer.\n%s", self._name, traceback_of(error))
+            return otherwise
+
+    def _failed(self, what: str, error: BaseException) -> None:
+        self._troubled = True
+        self._backoff = self._backoff.failed(self._clock(), random.random())
+        self._outage.failed(f"{what} failed: {_words(error)}", traceback_of(error))
+
+    def _works(self) -> None:
+        self._backoff = self._backoff.over()
+        self._outage.over()
+
+
+def _words(error: BaseException) -> str:
+    return masked(f"{type(error).__name__}: {error}")

@@ -1,0 +1,424 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Executors of others as engines: whatever they do, each dispatch has its own end, and nothing is raised."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.executors.base_executor import BaseExecutor
+from airflow.utils.state import TaskInstanceState
+
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.executor_classes import make_executor
+from airflow_dispatch_provider.engines.engine import Found, Job
+from airflow_dispatch_provider.engines.foreign import ForeignEngine
+from airflow_dispatch_provider.exceptions import BackendUnavailable
+from airflow_dispatch_provider.lifecycle.events import (
+    Adopted,
+    Began,
+    CannotRevoke,
+    Ended,
+    Recovered,
+    Rejected,
+    Returned,
+    Sent,
+    Unknown,
+)
+from airflow_dispatch_provider.lifecycle.states import Outcome
+from airflow_dispatch_provider.testing.workloads import make_task
+
+SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
+
+
+class Plain(BaseExecutor):
+    """As little as Airflow asks for: it sends what it is told to, and revokes nothing."""
+
+    failing: Any = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sent: list[Any] = []
+
+    def start(self) -> None:
+        self.fail_in("start")
+
+    def fail_in(self, method: str) -> None:
+        if method in self.failing:
+            raise OSError(f"no {method}")
+
+    def heartbeat(self) -> None:
+        self.fail_in("heartbeat")
+        super().heartbeat()
+
+    def _process_workloads(self, workload_items: Any) -> None:
+        for workload in workload_items:
+            airflow_api.forget_queued(self, workload)
+            self.sent.append(workload)
+            self.running.add(airflow_api.workload_key(self, workload))
+
+    def get_event_buffer(self, dag_ids: Any = None) -> Any:
+        self.fail_in("get_event_buffer")
+        return super().get_event_buffer(dag_ids)
+
+    def end(self) -> None:
+        self.fail_in("end")
+
+
+class Revoking(Plain):
+    def revoke_task(self, *, ti: Any) -> None:
+        self.fail_in("revoke_task")
+        self.revoked = (ti.task_id, ti.queued_by_job_id)
+        self.running.discard(airflow_api.task_key(self, ti))
+
+
+class Picky(Plain):
+    """Hands work over itself, and does not take everything."""
+
+    def queue_workload(self, workload: Any, session: Any) -> None:
+        if workload.ti.queue == "poison":
+            raise ValueError("not this one")
+        self.running.add(airflow_api.workload_key(self, workload))
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def engine(cls: Any = Plain, slots: int = 4, clock: Any = None, **failing: Any) -> tuple[ForeignEngine, Any]:
+    executor = cls(parallelism=slots)
+    made = ForeignEngine("x", lambda: executor, slots, clock=clock or Clock())
+    made.start("77")
+    return made, executor
+
+
+def job(number: int, workload: Any = None) -> Job:
+    return Job(number, f"key {number}", workload or make_task())
+
+
+def finish(executor: Any, workload: Any, state: Any = SUCCESS, info: Any = None) -> None:
+    executor.change_state(airflow_api.workload_key(executor, workload), state, info)
+
+
+# From submission to end
+
+
+def test_submitted_sent_ended():
+    """Sent when it has left the base class's queue, ended with the executor's own event value."""
+    x, executor = engine()
+    one = job(1)
+    x.submit([one])
+    assert x.poll() == [Sent(1)]
+    finish(executor, one.workload, info="well done")
+    assert x.poll() == [Ended(1, Outcome.SUCCESS, None, "well done", (SUCCESS, "well done"))]
+    assert x.poll() == []
+
+
+def test_running_event_and_external_id():
+    """What an executor says before the end: that it began, or under which id it is known outside."""
+    x, executor = engine()
+    one, two = job(1), job(2)
+    x.submit([one, two])
+    x.poll()
+    executor.event_buffer[airflow_api.workload_key(executor, one.workload)] = TaskInstanceState.RUNNING, None
+    executor.event_buffer[airflow_api.workload_key(executor, two.workload)] = (
+        TaskInstanceState.QUEUED,
+        "arn:2",
+    )
+    assert x.poll() == [Began(1, None), Sent(2, "arn:2")]
+
+
+def test_values_of_events_are_passed_on_as_they_are():
+    """Three parts today, whatever tomorrow."""
+    x, executor = engine()
+    one = job(1)
+    x.submit([one])
+    x.poll()
+    value = (FAILED, "oom", {"exit_code": 137})
+    executor.event_buffer[airflow_api.workload_key(executor, one.workload)] = value
+    assert x.poll() == [Ended(1, Outcome.FAILED, None, "oom", value)]
+
+
+def test_one_that_it_does_not_take_keeps_none_from_it(caplog):
+    """The other jobs of the batch are sent; its trouble is its own as long as the executor works."""
+    x, _ = engine(Picky)
+    x.submit([job(1), job(2, make_task("poison")), job(3)])
+    assert x.poll() == [Sent(1), Rejected(2, "ValueError: not this one"), Sent(3), Recovered("x")]
+    assert x.room().unavailable is None
+
+
+def test_two_dispatches_of_one_key_are_told_apart_by_their_order():
+    """A task that deferred comes back before the end of its first half is seen: each has its own end."""
+    x, executor = engine()
+    task = make_task()
+    x.submit([job(1, task)])
+    x.poll()
+    x.submit([job(2, task)])
+    finish(executor, task)
+    assert x.poll()[:1] == [Ended(1, Outcome.SUCCESS, None, "", (SUCCESS, None))]
+    finish(executor, task)
+    assert [event.dispatch for event in x.poll()] == [2]
+
+
+def test_events_about_nothing_of_ours_are_ignored():
+    """An executor may speak of what it found elsewhere."""
+    x, executor = engine()
+    finish(executor, make_task())
+    assert x.poll() == []
+
+
+# What lies, drops or counts wrong
+
+
+def test_a_key_that_it_drops_without_an_event_has_ended():
+    """The second witness; whether the task had begun, the database knows."""
+    x, executor = engine()
+    x.submit([job(1), job(2)])
+    for _ in range(3):
+        x.poll()
+    executor.running.remove(airflow_api.workload_key(executor, executor.sent[0]))
+    ends = [event for _ in range(6) for event in x.poll()]
+    assert ends == [Ended(1, Outcome.FAILED, None, "the executor does not know it any more")]
+
+
+def test_one_that_never_says_what_runs_is_believed():
+    """Airflow's LocalExecutor up to 3.3 has nothing among its running ones."""
+    x, executor = engine()
+    executor._process_workloads = lambda items: [airflow_api.forget_queued(executor, item) for item in items]
+    x.submit([job(1)])
+    assert [event for _ in range(9) for event in x.poll()] == [Sent(1)]
+
+
+class CountsTwice(Plain):
+    """Open slots are what is left of parallelism after what runs was taken off twice."""
+
+    @property
+    def slots_occupied(self) -> int:
+        return 2 * len(self.running)
+
+    def trigger_tasks(self, open_slots: int) -> None:
+        super().trigger_tasks(open_slots - len(self.running))
+
+    def trigger_workloads(self, open_slots: int) -> None:
+        base: Any = super()
+        base.trigger_workloads(open_slots - len(self.running))
+
+
+def test_one_that_counts_what_runs_twice_uses_all_its_slots():
+    """Its own parallelism is not what holds it back."""
+    x, executor = engine(CountsTwice, slots=4)
+    for number in range(4):
+        x.submit([job(number)])
+        x.poll()
+    assert len(executor.sent) == 4
+
+
+# Taking back
+
+
+def test_what_lies_untouched_in_the_base_class_is_withdrawn():
+    """It was certainly not sent; what was, is not returned."""
+    x, executor = engine()
+    x.submit([job(1)])
+    x.poll()
+    executor.failing = ("heartbeat",)
+    x.submit([job(2)])
+    x.poll()
+    assert x.withdraw([1, 2, 3]) == {2}
+    executor.failing = ()
+    assert x.poll() == []
+    assert len(executor.sent) == 1
+
+
+def test_one_with_its_own_way_of_queueing_gives_nothing_back():
+    """Where it put the work, nobody knows."""
+    x, _ = engine(Picky)
+    x.submit([job(1)])
+    assert x.withdraw([1]) == set()
+
+
+def test_revoked():
+    """When ``revoke_task`` has returned, the executor has forgotten it; it is told who queued the task."""
+    x, executor = engine(Revoking)
+    one = job(1)
+    x.submit([one])
+    x.poll()
+    x.revoke(1)
+    assert x.poll() == [Ended(1, Outcome.FAILED, None, "revoked")]
+    assert executor.revoked == (one.workload.ti.task_id, "77")
+
+
+def test_what_it_has_not_sent_needs_no_revoke():
+    """Taken out of its queue, also where it cannot revoke."""
+    x, _ = engine()
+    x.submit([job(1)])
+    x.revoke(1)
+    assert x.poll() == [Returned(1)]
+
+
+def test_one_that_cannot_revoke_says_so():
+    """By its class beforehand, and for each that it is asked to stop; the job stays its own."""
+    x, executor = engine()
+    one = job(1)
+    x.submit([one])
+    x.poll()
+    x.revoke(1)
+    assert x.poll() == [CannotRevoke(1)]
+    assert not x.revokes
+    finish(executor, one.workload)
+    assert [type(event) for event in x.poll()] == [Ended]
+
+
+def test_unknown_numbers_are_no_error():
+    """What has ended meanwhile may still be revoked or withdrawn."""
+    x, _ = engine()
+    x.revoke(9)
+    assert (x.withdraw([9]), x.poll()) == (set(), [])
+
+
+# Adoption
+
+
+def test_adoption_is_answered_for_each():
+    """What it does not return, it has; it is asked as soon as it works."""
+    clock = Clock()
+    x, executor = engine(clock=clock)
+    mine, other = (SimpleNamespace(id=n, key=("dag", n), state="running") for n in (1, 2))
+    executor.get_task_key = lambda ti: ti.key
+    executor.try_adopt_task_instances = lambda tis: [ti for ti in tis if ti is other]
+    x.adopt([Found(1, "k1", mine, True), Found(2, "k2", other, True)])
+    executor.failing = ("heartbeat",)
+    assert x.poll() == []
+    executor.failing = ()
+    clock.now += 60
+    assert x.poll() == [Adopted(1), Unknown(2)]
+
+
+def test_adoption_that_raises_is_asked_again():
+    """Not answered is not unknown."""
+    clock = Clock()
+    x, executor = engine(clock=clock)
+
+    def away(tis: Any) -> Any:
+        raise OSError("away")
+
+    executor.try_adopt_task_instances = away
+    ti = SimpleNamespace(id=1, key=("dag", 1))
+    executor.get_task_key = lambda ti: ti.key
+    x.adopt([Found(1, "k", ti, True)])
+    assert [event for _ in range(3) for event in x.poll()] == []
+    executor.try_adopt_task_instances = lambda tis: []
+    clock.now += 60
+    assert [event for _ in range(3) for event in x.poll()] == [Adopted(1)]
+
+
+# Failing
+
+
+def test_a_start_that_fails_is_tried_again(caplog):
+    """After growing delays; meanwhile it has no room, and says why."""
+    clock = Clock()
+    executor = Plain(parallelism=4)
+    executor.failing = ("start",)
+    x = ForeignEngine("x", lambda: executor, 4, clock=clock)
+    x.start("77")
+    assert x.room().slots == 0
+    assert x.room().unavailable == "start failed: OSError: no start"
+    x.submit([job(1)])
+    assert x.poll() == [Returned(1, "not started")]
+    executor.failing = ()
+    assert x.poll() == []
+    clock.now += 60
+    x.poll()
+    assert (x.room().slots, x.room().unavailable) == (4, None)
+    assert len([r for r in caplog.records if r.levelname == "ERROR"]) == 1
+
+
+@pytest.mark.parametrize("method", ["heartbeat", "get_event_buffer"])
+def test_one_that_raises_is_left_alone_for_a_while(method, caplog):
+    """It takes nothing, is said to be broken once, and works again after a success."""
+    clock = Clock()
+    x, executor = engine(clock=clock)
+    executor.failing = (method,)
+    for _ in range(20):
+        x.poll()
+        clock.now += 1
+    assert x.room().unavailable == f"{method} failed: OSError: no {method}"
+    executor.failing = ()
+    clock.now += 60
+    x.poll()
+    assert x.room().unavailable is None
+    assert len([r for r in caplog.records if r.levelname == "ERROR"]) == 1
+
+
+def test_an_executor_that_ends_the_process_does_not():
+    """``sys.exit`` in somebody's hook is a failure like any other."""
+    x, executor = engine()
+
+    def leave() -> None:
+        raise SystemExit(1)
+
+    executor.heartbeat = leave
+    assert x.poll() == []
+    assert "SystemExit" in str(x.room().unavailable)
+
+
+def test_revoke_that_raises_is_no_answer():
+    """It is neither stopped nor said to go on; the machine frees its slot after a while."""
+    x, executor = engine(Revoking)
+    x.submit([job(1)])
+    x.poll()
+    executor.failing = ("revoke_task",)
+    x.revoke(1)
+    assert x.poll() == []
+
+
+def test_stop_returns_what_was_not_sent():
+    """An ``end`` that raises ends nothing else."""
+    x, executor = engine()
+    executor.failing = ("end", "heartbeat")
+    x.submit([job(1)])
+    assert x.stop(0.0) == {1}
+
+
+def test_nothing_starts_before_start():
+    """Being asked is no reason to be made."""
+    x = ForeignEngine("x", lambda: pytest.fail("made"), 4)
+    assert x.room().unavailable == "not started"
+    assert x.revokes
+    assert x.stop(0.0) == set()
+    assert "out 0" in repr(x)
+
+
+# Being made
+
+
+class NoArguments(BaseExecutor):
+    def __init__(self) -> None:
+        super().__init__()
+
+    def heartbeat(self) -> None: ...
+
+
+class NoTeams(Plain):
+    supports_multi_team = False
+
+
+@pytest.mark.parametrize("cls", [NoArguments, Plain, BaseExecutor])
+def test_made_as_airflow_makes_it(cls):
+    """Whatever its constructor takes, it sees its own configuration and its slots."""
+    conf = object()
+    executor = make_executor(cls, conf, "x", "some.path.Executor", 7, None)
+    assert (executor.conf, executor.parallelism) == (conf, 7)
+    assert executor.name.alias == "x"
+
+
+@pytest.mark.skipif(not hasattr(BaseExecutor, "supports_multi_team"), reason="teams came with Airflow 3.2")
+def test_one_without_teams_is_not_made_for_a_team():
+    """Airflow makes the same check on the class."""
+    with pytest.raises(BackendUnavailable, match="does not support teams"):
+        make_executor(NoTeams, object(), "x", "some.path.Executor", 7, "a_team")

@@ -1,0 +1,486 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the machine does over time: whose trouble is whose, what waits and why, what is asked and refreshed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from unit.lifecycle.builders import asked, dispatches, machine, of, queued, rooms, route, settings, tick
+
+from airflow_dispatch_provider.lifecycle import actions
+from airflow_dispatch_provider.lifecycle.events import (
+    EXECUTION_API,
+    BackendRules,
+    Began,
+    Broken,
+    Command,
+    Ended,
+    Offered,
+    Order,
+    Recall,
+    Recovered,
+    Rejected,
+    Returned,
+    Revoke,
+    Room,
+    Rows,
+    Sent,
+    Unknown,
+)
+from airflow_dispatch_provider.lifecycle.job import Waits
+from airflow_dispatch_provider.lifecycle.machine import Machine
+from airflow_dispatch_provider.lifecycle.states import GONE, Outcome, Row, RowState, State
+from airflow_dispatch_provider.lifecycle.story import REMEMBERED
+from airflow_dispatch_provider.routing.circuit import CircuitState
+from airflow_dispatch_provider.routing.model import TaskRef
+from airflow_dispatch_provider.routing.reasons import Reason
+
+QUEUED, RUNNING = Row(RowState.QUEUED), Row(RowState.RUNNING)
+
+
+def launched(m, now, *happened, **slots):
+    """Keys that are dispatched by a Tick, and to which backend."""
+    return {k: d.target.backend for k, d in dispatches(m.handle(now, *happened, tick(**slots))).items()}
+
+
+def number(m, now, key, **slots):
+    """Queue one job, have it dispatched, and return the number of its dispatch."""
+    return dispatches(m.handle(now, queued(key), tick(**(slots or {"a": 9}))))[key].number
+
+
+# Holding and sending
+
+
+def test_jobs_are_bound_to_a_backend_only_when_it_has_room():
+    """What waits costs nothing, goes by priority, and takes whichever target is free first."""
+    m = machine()
+    m.handle(0, queued("low", priority=1), queued("high", priority=9), tick(a=0, b=0))
+    assert (m.held, m.slots_used) == (2, {"a": 0, "b": 0})
+    assert launched(m, 1, a=0, b=1) == {"high": "b"}
+    assert launched(m, 2, a=1, b=1) == {"low": "a"}
+
+
+def test_a_backend_takes_no_more_than_it_says():
+    """Slots that are in use count, and so does what may be on its way at a time."""
+    m = machine()
+    m.handle(0, *(queued(k) for k in range(9)))
+    assert len(launched(m, 0, a=Room(slots=5, takes=2))) == 2
+    assert len(launched(m, 1, a=Room(slots=5, takes=9))) == 3
+    assert repr(m) == "Machine(a 5/5, b 0/0, held 4)"
+
+
+def test_full_is_a_lane_and_not_a_backend():
+    """Jobs of another queue pass those of a full one, and these say why they wait."""
+    m = machine(route("*", "a"), rules={"a": BackendRules(by_queue=True)})
+    m.handle(0, queued(1, "full", priority=9), queued(2, "other"))
+    assert launched(m, 0, a=Room(9, closed={"full": "the queue is full"})) == {2: "a"}
+    assert m.waits(1) is Reason.WAITS_FULL
+
+
+def test_a_targets_queue_is_its_lane():
+    """A lane is what fills up at the backend, under the name that it has there."""
+    m = machine(route("*", ("a", "there"), "b"), rules={"a": BackendRules(by_queue=True)})
+    assert launched(m, 0, queued(1, "here"), a=Room(9, closed={"there": ""}), b=9) == {1: "b"}
+
+
+def test_a_lane_of_a_jobs_own():
+    """A namespace of a pod_override is a lane, too."""
+    m = machine(route("*", "a"))
+    job = queued(1)._replace(lanes={"a": "other-namespace"})
+    assert launched(m, 0, job, queued(2), a=Room(9, closed={"other-namespace": "quota"})) == {2: "a"}
+
+
+def test_overflow_after_seconds_without_any_event():
+    """Time alone lets a job overflow, though nothing else changes."""
+    m = machine(route("q", "a", "b", overflow_after=30))
+    assert launched(m, 0, queued(1), a=0, b=1) == {}
+    assert launched(m, 29.9, a=0, b=1) == {}
+    assert launched(m, 30.0, a=0, b=1) == {1: "b"}
+
+
+def test_returned_to_its_old_place():
+    """What could not be sent through no fault of its own goes before younger equals."""
+    m = machine(route("*", "a"))
+    first = number(m, 0, "first", a=1)
+    m.handle(1, queued("second"), Returned(first))
+    assert launched(m, 2, a=1) == {"first": "a"}
+
+
+# Whose trouble it is
+
+
+def test_one_jobs_trouble_is_its_own():
+    """A job that is rejected goes behind the others, for longer each time, and the circuit stays closed."""
+    m = machine(route("*", "a"))
+    bad = number(m, 0, "bad")
+    delays, now = [], 0.0
+    for _ in range(5):
+        m.handle(now, Rejected(bad, "too large"))
+        assert m.waits("bad") is Waits.LAUNCH
+        rejected_at = now
+        while not (again := dispatches(m.handle(now, tick(a=9)))):
+            now += 0.5
+        bad = again["bad"].number
+        delays.append(now - rejected_at)
+    assert delays == [1, 2, 4, 8, 16]
+    assert m.circuit("a") is CircuitState.CLOSED
+
+
+def test_others_succeed_beside_a_rejected_job():
+    """The job of highest priority is rejected again and again; the others all start."""
+    m = machine(route("*", "a"))
+    m.handle(0, queued("bad", priority=99), *(queued(k) for k in range(20)))
+    started, now = set(), 0.0
+    for _ in range(30):
+        for key, each in dispatches(m.handle(now, tick(a=Room(30, takes=1)))).items():
+            m.handle(now, Rejected(each.number, "poison") if key == "bad" else Sent(each.number))
+            started.add(key)
+        now += 0.1
+    assert started == {"bad", *range(20)}
+
+
+def test_what_different_jobs_meet_is_the_backends_trouble():
+    """Two jobs rejected with no success in between open the circuit; the others take the next target."""
+    m = machine()
+    first, second = number(m, 0, 1), number(m, 0, 2)
+    found = m.handle(0, Rejected(first, "no"), Rejected(second, "no"))
+    assert m.circuit("a") is CircuitState.OPEN
+    assert of(found, actions.Log)[0].arguments[0] == "a"
+    assert launched(m, 0.1, queued(3), a=9, b=9) == {3: "b"}
+
+
+def test_a_success_in_between_clears_it():
+    """Two poisoned jobs among good ones are two jobs' trouble."""
+    m = machine()
+    one, good, two = (number(m, 0, key) for key in (1, "good", 2))
+    m.handle(0, Rejected(one), Sent(good), Rejected(two))
+    assert m.circuit("a") is CircuitState.CLOSED
+
+
+def test_a_neutral_request_clears_it():
+    """The server answers: what different jobs met is theirs, all the same."""
+    m = machine()
+    one, two = number(m, 0, 1), number(m, 0, 2)
+    m.handle(0, Rejected(one), Rejected(two), Recovered("a"))
+    assert m.circuit("a") is CircuitState.CLOSED
+
+
+def test_half_open_lets_one_job_try():
+    """One careful try at a time, until something was sent."""
+    m = machine(route("*", "a"))
+    m.handle(0, Broken("a", "away"), *(queued(k) for k in range(5)))
+    assert launched(m, 0, a=9) == {}
+    (tried,) = dispatches(m.handle(2, tick(a=9))).values()
+    assert launched(m, 2.1, a=9) == {}
+    m.handle(2.2, Sent(tried.number))
+    assert len(launched(m, 2.3, a=9)) == 4
+
+
+def test_a_backend_on_which_nothing_begins():
+    """Two jobs that were sent and came to nothing open the circuit; that a third was sent says nothing."""
+    m = machine()
+    numbers = {key: number(m, 0, key) for key in (1, 2, 3)}
+    question = asked(m.handle(1, *(Ended(numbers[k], Outcome.FAILED, False, "crash") for k in (1, 2))))
+    m.handle(2, Rows(question.asked, {1: QUEUED, 2: QUEUED}))
+    assert m.circuit("a") is CircuitState.OPEN
+    m.handle(2, Sent(numbers[3]))
+    assert m.circuit("a") is CircuitState.OPEN
+    m.handle(2, Began(numbers[3]))
+    assert m.circuit("a") is CircuitState.CLOSED
+
+
+def test_what_is_not_sent_is_withdrawn_from_a_broken_backend():
+    """It may take the next target; what was sent stays."""
+    m = machine()
+    sent, unsent = number(m, 0, "sent"), number(m, 0, "unsent")
+    m.handle(0, Sent(sent))
+    assert of(m.handle(1, Broken("a", "away")), actions.Withdraw) == [actions.Withdraw("a", [unsent])]
+    assert launched(m, 1.1, Returned(unsent), a=9, b=9) == {"unsent": "b"}
+
+
+def test_retries_are_spread_over_schedulers_and_told_again():
+    """Two schedulers do not try again in step; the same one does the same in every run."""
+    delays = []
+    for seed in ("one", "two", "one"):
+        m = Machine(settings(), seed)
+        (line,) = of(m.handle(0, Broken("a", "away")), actions.Log)
+        delays.append(line.arguments[1])
+    assert delays[0] == delays[2] != delays[1]
+    assert all(0.5 <= delay <= 1 for delay in delays)
+
+
+# Begun or not
+
+
+def test_ended_before_it_began_uses_no_try():
+    """It is launched again, after growing delays, and fails with the reason after ``launch_retries``."""
+    m = machine(route("*", "a"), launch_retries=2, look_every=1e9)
+    m.handle(0, queued(1))
+    now, launches = 0.0, 0
+    while 1 in m:
+        now += 1
+        found = m.handle(now, tick(a=9))
+        for each in dispatches(found).values():
+            launches += 1
+            question = asked(m.handle(now, Ended(each.number, Outcome.FAILED, None, "no memory")))
+            found = m.handle(now, Rows(question.asked, {1: QUEUED}))
+    assert launches == 3
+    assert of(found, actions.Emit) == [actions.Emit(1, Outcome.FAILED, "no memory")]
+
+
+def test_while_the_execution_api_is_away_nothing_is_launched_and_nothing_counts():
+    """What ends meanwhile waits for it, however often, and says so."""
+    m = machine(route("*", "a"), launch_retries=0)
+    one = number(m, 0, 1)
+    m.handle(0, Sent(one), Broken(EXECUTION_API, "refused"))
+    question = asked(m.handle(1, Ended(one, Outcome.FAILED, None, "cannot connect")))
+    m.handle(2, Rows(question.asked, {1: QUEUED}))
+    assert launched(m, 300, queued(2), a=9) == {}
+    assert (m.waits(1), m.waits(2)) == (Waits.API, Waits.API)
+    assert set(launched(m, 301, Recovered(EXECUTION_API), a=9)) == {1, 2}
+
+
+def test_silent_while_the_execution_api_is_away_is_not_dead():
+    """A process that cannot reach it sends no heartbeat; only silence since its return counts."""
+    m = machine(route("*", "a"), look_every=1e9)
+    one = number(m, 0, 1)
+    question = asked(m.handle(0, Sent(one), Ended(one, Outcome.FAILED, None, "lost")))
+    silent = Row(RowState.RUNNING, silent=400.0)
+    m.handle(1, Broken(EXECUTION_API, ""), Rows(question.asked, {1: silent}))
+    m.handle(100, Recovered(EXECUTION_API))
+    found = m.handle(101, tick(a=9))
+    assert of(m.handle(101, Rows(asked(found).asked, {1: silent})), actions.Emit) == []
+    found = m.handle(125, tick(a=9))
+    assert len(of(m.handle(125, Rows(asked(found).asked, {1: silent})), actions.Emit)) == 1
+
+
+# The database as a witness
+
+
+def test_late_news_of_an_earlier_dispatch_changes_nothing():
+    """A task defers on a, comes back on b; the end of its first half frees its slot, and nothing else."""
+    m = machine()
+    first = number(m, 0, 1, a=9)
+    m.handle(0, Sent(first))
+    assert launched(m, 1, queued(1), a=0, b=9) == {}
+    assert m.waits(1) is Waits.EARLIER
+    assert launched(m, 12, a=0, b=9) == {1: "b"}
+    found = m.handle(13, Ended(first, Outcome.FAILED, True, "late"))
+    assert found == []
+    assert (m.state(1), m.slots_used) == (State.SUBMITTED, {"a": 0, "b": 1})
+
+
+def test_comes_back_as_soon_as_the_earlier_dispatch_has_ended():
+    """It waits for that, and not for the whole grace."""
+    m = machine()
+    first = number(m, 0, 1)
+    m.handle(1, Sent(first), queued(1))
+    assert launched(m, 2, Ended(first, Outcome.SUCCESS, True), a=9) == {1: "a"}
+
+
+def test_what_is_over_in_airflow_leaves_the_hold_queue():
+    """Marked, cleared, deleted: it is asked about, and released."""
+    m = machine(look_every=30)
+    m.handle(0, queued(1), queued(2), tick(a=0))
+    question = asked(m.handle(30, tick(a=0)))
+    assert question.keys == [1, 2]
+    m.handle(31, Rows(question.asked, {1: GONE, 2: QUEUED}))
+    assert list(m) == [2]
+
+
+def test_a_slot_whose_end_was_lost_is_free_within_a_minute():
+    """Two looks at the database are the second witness; what is left at the engine is ended."""
+    m = machine(look_every=30)
+    one = number(m, 0, 1)
+    m.handle(0, Sent(one))
+    m.handle(31, Rows(asked(m.handle(30, tick(a=9))).asked, {1: GONE}))
+    assert m.slots_used["a"] == 1
+    found = m.handle(60.5, Rows(asked(m.handle(60, tick(a=9))).asked, {1: GONE}))
+    assert found == [actions.Revoke("a", one)]
+    assert (m.slots_used["a"], len(m)) == (0, 0)
+
+
+def test_an_answer_is_not_believed_about_what_has_changed_since():
+    """The database said so of an earlier life of the same key."""
+    m = machine()
+    m.handle(0, queued(1), tick(a=0))
+    question = asked(m.handle(30, tick(a=0)))
+    m.handle(31, Revoke(1), queued(1))
+    m.handle(32, Rows(question.asked, {1: GONE}))
+    assert 1 in m
+
+
+def test_what_waits_is_refreshed_and_what_runs_is_not():
+    """Airflow takes a task for stuck that is queued for too long; one whose engine cannot revoke is kept, too."""
+    m = machine(route("c", "c"), route("*", "a"), rules={"c": BackendRules(revokes=False)}, refresh_every=150)
+    m.handle(0, *(queued(k) for k in (1, 2)), queued("kept", "c"))
+    found = m.handle(0, tick(a=1, c=1))
+    m.handle(0, *(Sent(each.number) for each in dispatches(found).values()))
+    assert of(m.handle(149, tick(a=1, c=1)), actions.Refresh) == []
+    assert of(m.handle(151, tick(a=1, c=1)), actions.Refresh) == [actions.Refresh([2, "kept"])]
+    assert of(m.handle(302, tick(a=1, c=1)), actions.Refresh) == [actions.Refresh([2, "kept"])]
+
+
+def test_what_cannot_be_revoked_is_not_given_up():
+    """Airflow is told so, and the task stays where it is."""
+    m = machine(route("*", "c"), rules={"c": BackendRules(revokes=False)})
+    m.handle(0, Sent(number(m, 0, 1, c=1)))
+    assert not m.can_revoke(1)
+    assert m.handle(1, Revoke(1)) == []
+    assert m.state(1) is State.SENT
+
+
+def test_after_a_pause_the_database_is_asked_first():
+    """Another scheduler may have taken what is held here: nothing is launched before the answer."""
+    m = machine(route("*", "a"), paused_after=25, look_every=1e9)
+    m.handle(0, queued(1), queued(2), tick(a=0))
+    found = m.handle(100, tick(a=9))
+    assert dispatches(found) == {}
+    assert m.waits(1) is Waits.ROWS
+    m.handle(101, Rows(asked(found).asked, {1: QUEUED, 2: Row(RowState.QUEUED, mine=False)}))
+    assert launched(m, 102, a=9) == {1: "a"}
+    assert 2 not in m
+
+
+def test_a_lost_question_after_a_pause_is_asked_again():
+    """Launching does not wait for ever for an answer that was lost."""
+    m = machine(route("*", "a"), paused_after=25, look_every=1e9)
+    m.handle(0, queued(1), tick(a=0))
+    m.handle(100, tick(a=9))
+    assert of(m.handle(105, tick(a=9)), actions.LookUp) == []
+    question = asked(m.handle(111, tick(a=9)))
+    assert launched(m, 112, Rows(question.asked, {1: QUEUED}), a=9) == {1: "a"}
+
+
+# Adoption
+
+
+def test_what_is_queued_and_has_no_evidence_is_put_back():
+    """At the next heartbeat: by then Airflow has committed that it is ours."""
+    m = machine()
+    assert m.handle(0, Offered(1, TaskRef("q"), runs=False, candidates=("a",))) == []
+    question = asked(m.handle(1, tick(a=9)), actions.PutBack)
+    assert question.keys == [1]
+    m.handle(2, Rows(question.asked, {1: GONE}))
+    assert (len(m), m.slots_used["a"]) == (0, 0)
+
+
+def test_who_has_what_runs_is_asked_one_after_another():
+    """Without a row in the event log every candidate is asked, and none is believed to have it before it says so."""
+    m = machine()
+    m.handle(0, Offered(1, TaskRef("q"), runs=True, candidates=("b", "a")))
+    (first,) = of(m.handle(0, tick(a=9, b=9)), actions.Adopt)
+    (second,) = of(m.handle(1, Unknown(first.found[0].number)), actions.Adopt)
+    assert (first.backend, second.backend) == ("b", "a")
+
+
+def test_an_orphan_keeps_its_slot_until_its_backend_can_be_asked():
+    """It runs there, by evidence; asked again as soon as the backend recovers."""
+    m = machine()
+    m.handle(0, Broken("a", "away"), Offered(1, TaskRef("q"), runs=True, evidence="a"))
+    assert (m.state(1), m.slots_used["a"]) == (State.ORPHANED, 1)
+    (adopt,) = of(m.handle(5, Recovered("a")), actions.Adopt)
+    assert adopt.found[0].key == 1
+
+
+# Settings and orders
+
+
+def test_changed_settings_route_everything_anew():
+    """What is held goes where the new routes say, and a backend that is gone is drained."""
+    m = machine(route("*", "a"))
+    sent = number(m, 0, "sent")
+    m.handle(0, Sent(sent), queued("held"), tick(a=1))
+    changed = replace(settings(route("*", "b")), backends={"b": BackendRules()})
+    m.handle(1, changed)
+    assert launched(m, 2, a=9, b=9) == {"held": "b"}
+    assert m.slots_used["a"] == 1
+    m.handle(3, Ended(sent, Outcome.SUCCESS, True))
+    m.handle(4, changed)
+    assert "a" not in m.slots_used
+
+
+@pytest.mark.parametrize(("command", "withdrawn"), [(Command.CORDON, 0), (Command.DRAIN, 1)])
+def test_cordon_and_drain(command, withdrawn):
+    """No new work; a drain takes back what is not sent as well; resume undoes both."""
+    m = machine(route("*", "a"))
+    number(m, 0, 1)
+    assert len(of(m.handle(1, Order(command, "a")), actions.Withdraw)) == withdrawn
+    assert launched(m, 2, queued(2), a=9) == {}
+    assert m.waits(2) is Reason.WAITS_BLOCKED
+    assert launched(m, 3, Order(Command.RESUME, "a"), a=9) == {2: "a"}
+
+
+def test_recall_takes_back_what_is_not_sent():
+    """A better target is free: the job is withdrawn, and goes there if it could be."""
+    m = machine()
+    one = number(m, 0, 1, a=0, b=1)
+    assert of(m.handle(1, Recall(1)), actions.Withdraw) == [actions.Withdraw("b", [one])]
+    assert launched(m, 2, Returned(one), a=1, b=1) == {1: "a"}
+
+
+# Being asked
+
+
+def test_free_slots():
+    """Those that a new task could really get, and room to hold while others are in the way."""
+    m = machine(route("a", "a"), route("b", "b"), max_held=100)
+    assert m.free_slots() == 0
+    m.handle(0, tick(a=3, b=2))
+    assert m.free_slots() == 5
+    m.handle(1, *(queued(k, "a") for k in range(5)), tick(a=3, b=2))
+    assert m.free_slots() == 98
+    m.handle(2, tick(a=3, b=0))
+    assert m.free_slots() == 0
+
+
+def test_queries_change_nothing():
+    """A snapshot, a repr or a story may be had from anywhere, at any time."""
+    m = machine()
+    m.handle(0, queued(1), Broken("a", "away"), tick(a=9, b=0))
+    before = repr(m), m.snapshot(), m.waits(1), m.story(1), m.free_slots(), m.held, m.can_revoke(1), list(m)
+    after = repr(m), m.snapshot(), m.waits(1), m.story(1), m.free_slots(), m.held, m.can_revoke(1), list(m)
+    assert before == after
+
+
+def test_story():
+    """What happened to a job and why, in order, while it lives and for a while after."""
+    m = machine(route("*", "a"))
+    one = number(m, 1, 1)
+    m.handle(2, Rejected(one, "too large"))
+    two = dispatches(m.handle(4, tick(a=9)))[1].number
+    m.handle(5, Sent(two), Began(two))
+    m.handle(9, Ended(two, Outcome.SUCCESS, True))
+    assert [str(step) for step in m.story(1)] == [
+        "1.0 held: queued",
+        "1.0 submitted (a): dispatched",
+        "2.0 held (a): could not be sent; the others go first: too large",
+        "4.0 held (a): may be launched now",
+        "4.0 submitted (a): dispatched",
+        "5.0 sent (a): sent",
+        "5.0 running (a): began",
+        "9.0 ended (a): succeeded",
+    ]
+
+
+def test_stories_are_bounded():
+    """A long life keeps its beginning and its end, and only the last stories are kept."""
+    m = machine(route("*", "a"), launch_retries=10**6, launch_delay=0)
+    m.handle(0, queued(1))
+    for now in range(100):
+        for each in dispatches(m.handle(now, tick(a=9))).values():
+            m.handle(now, Rejected(each.number))
+    assert len(m.story(1)) == 24
+    assert m.story(1)[0].words == "queued"
+    for key in range(REMEMBERED + 1):
+        m.handle(200, queued(key), Revoke(key))
+    assert m.story(0) == ()
+    assert m.story(REMEMBERED)[-1].words == "revoked"
+
+
+def test_unheard_of_things_are_ignored():
+    """News of dispatches, keys and backends that nobody knows changes nothing."""
+    m = machine()
+    nothing = [Sent(7), Ended(8, Outcome.SUCCESS), Revoke("x"), Recall("x"), Broken("x", ""), Recovered("x")]
+    assert m.handle(0, *nothing, Order(Command.DRAIN, "x"), Rows(0, {"x": GONE}), tick(**rooms())) == []
