@@ -79,7 +79,8 @@ class AirflowCluster:
         self._output.mkdir(exist_ok=True)
         self.env = {**_inherited(), **self._settings(db_url), **(env or {})}
         self._airflow = [str(python), "-m", "airflow"]
-        self._user: dict[str, Any] = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
+        is_other = uid not in (None, os.getuid())
+        self._user: dict[str, Any] = {"user": uid, "group": uid, "extra_groups": []} if is_other else {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._token: str | None = None
         # No proxy: everything here is on this machine.
