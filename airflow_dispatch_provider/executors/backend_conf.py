@@ -306,13 +306,16 @@ class BackendConf:
 
     def _ask(self, section: str, key: str, options: Mapping[str, str]) -> str | NotGiven:
         """What the command or the secrets backend gives, or why it gives nothing."""
-        is_command = f"{key}_cmd" in options
-        of = f"for [{section}] {key} of the backend {self._backend!r}"
+        command, of = options.get(f"{key}_cmd"), f"for [{section}] {key} of the backend {self._backend!r}"
+        kind = "secret" if command is None else "command"
         try:
-            value = _printed_by(options[f"{key}_cmd"]) if is_command else _secret(options[f"{key}_secret"])
+            # A command has a time-out of its own, on every thread.
+            with bounded(f"the {kind} {of}", COMMAND_TIMEOUT if command is None else 0):
+                value = _secret(options[f"{key}_secret"]) if command is None else _printed_by(command)
+        except TookTooLong as error:
+            return NotGiven(f"The {kind} {of} {error.found}.")
         except Exception as error:
-            kind = "command" if is_command else "secret"
-            return NotGiven(f"The {kind} {of} failed ({type(error).__name__}).")
+            return NotGiven(f"The {kind} {of} failed ({kind_of(error)}).")
         if value is None:  # Airflow's own value would be another broker, or another cluster.
             return NotGiven(f"The secret {of} cannot be found.")
         return value if value.strip() else EmptyValue(f"The command or secret {of} gives no text.")
