@@ -24,6 +24,7 @@ from airflow_dispatch_provider.cli.inspection import BackendStatus, by_precedenc
 from airflow_dispatch_provider.cli.surroundings import text_of
 from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.executors.backend_conf import settings_source
+from airflow_dispatch_provider.executors.users_code import imported_once
 from airflow_dispatch_provider.routing.model import (
     DEFAULT_ROUTE,
     EXECUTE_CALLBACK,
@@ -51,7 +52,7 @@ def _command(function: Command) -> Callable[[Namespace], None]:
     @wraps(function)
     def run(args: Namespace) -> None:
         try:
-            with output.written():
+            with output.written(), imported_once():
                 code = function(args)
         except (DispatchError, AirflowConfigException) as error:
             output.show_error(error)
