@@ -78,6 +78,7 @@ def bounded(what: str, seconds: float | None = None) -> Iterator[None]:
         raise EndsProcess(type(error).__name__).with_traceback(error.__traceback__) from None
     finally:
         notice.cancel()
+        notice.join(1.0)  # executors fork
 
 
 def bounded_executor(backend: str) -> AbstractContextManager[None]:
