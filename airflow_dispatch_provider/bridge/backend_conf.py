@@ -47,9 +47,14 @@ class EmptyValue(NotGiven):
 def settings_source(conf: Any, hybrid: Hybrid | None = None) -> SettingsSource:
     """The settings of ``[dispatch]`` as ``conf`` (global, or a team's ExecutorConf) has them, for a router with or
     without a preset. Reads nothing yet."""
-    return SettingsSource(
-        RunOnce(conf), _options_given, hybrid, _parallelism, Path(AIRFLOW_HOME, "dispatch-last-good")
-    )
+    once = RunOnce(conf)
+
+    def options_given() -> Collection[str]:
+        once.forget_failures()  # each time that everything is read
+        return _options_given()
+
+    copies = Path(AIRFLOW_HOME, "dispatch-last-good")
+    return SettingsSource(once, options_given, hybrid, _parallelism, copies)
 
 
 def _parallelism() -> int:
@@ -165,7 +170,8 @@ class RunOnce:
         return found
 
     def _ask(self, section: str, key: str) -> str | NotGiven | None:
-        before = {*Process().children()}
+        command = self._base.get(section, f"{key}_cmd", fallback=None)
+        before = {*Process().children()} if command else None
         try:
             with bounded(f"the command or secret for [{section}] {key}", COMMAND_TIMEOUT):
                 found: str | None = self._base.get(section, key, fallback=None)
@@ -173,7 +179,7 @@ class RunOnce:
         except InterpolationError:
             raise
         except Exception as error:
-            if isinstance(error, TookTooLong):
+            if isinstance(error, TookTooLong) and before is not None:
                 _end({*Process().children()} - before)
             what = error.found if isinstance(error, TookTooLong) else f"failed ({kind_of(error)})"
             return NotGiven(f"The command or secret for [{section}] {key} {what}.")
@@ -306,13 +312,16 @@ class BackendConf:
 
     def _ask(self, section: str, key: str, options: Mapping[str, str]) -> str | NotGiven:
         """The value that the command or the secrets backend gives, or why it gives none."""
-        is_command = f"{key}_cmd" in options
-        of = f"for [{section}] {key} of the backend {self._backend!r}"
+        command, of = options.get(f"{key}_cmd"), f"for [{section}] {key} of the backend {self._backend!r}"
+        kind = "secret" if command is None else "command"
         try:
-            value = _printed_by(options[f"{key}_cmd"]) if is_command else _secret(options[f"{key}_secret"])
+            # A command has a time-out of its own, on every thread.
+            with bounded(f"the {kind} {of}", COMMAND_TIMEOUT if command is None else 0):
+                value = _secret(options[f"{key}_secret"]) if command is None else _printed_by(command)
+        except TookTooLong as error:
+            return NotGiven(f"The {kind} {of} {error.found}.")
         except Exception as error:
-            kind = "command" if is_command else "secret"
-            return NotGiven(f"The {kind} {of} failed ({type(error).__name__}).")
+            return NotGiven(f"The {kind} {of} failed ({kind_of(error)}).")
         if value is None:  # Airflow's own value would be another broker, or another cluster.
             return NotGiven(f"The secret {of} cannot be found.")
         return value if value.strip() else EmptyValue(f"The command or secret {of} gives no text.")

@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -31,8 +32,11 @@ _OURS = 120.0
 
 log = logging.getLogger(__name__)
 
-_too_slow: dict[str, TookTooLong] = {}
+_too_slow: dict[str, Exception] = {}
 """Modules that were given up on. Each try would take as long again, on the scheduler's thread."""
+
+_failed: ContextVar[dict[str, Exception] | None] = ContextVar("_failed", default=None)
+"""Modules that have raised; None: each is tried again, as a scheduler does."""
 
 
 class _Interrupt(BaseException):
@@ -74,6 +78,7 @@ def bounded(what: str, seconds: float | None = None) -> Iterator[None]:
         raise EndsProcess(type(error).__name__).with_traceback(error.__traceback__) from None
     finally:
         notice.cancel()
+        notice.join(1.0)  # executors fork
 
 
 def bounded_executor(backend: str) -> AbstractContextManager[None]:
@@ -112,6 +117,17 @@ def _say(what: str, most: str) -> None:
         print(f"Waiting for {what} (limit: {most}).", file=sys.stderr)
 
 
+@contextmanager
+def imported_once() -> Iterator[None]:
+    """Around a command, which asks for the same executors in several places: what fails to be imported is not tried
+    again."""
+    token = _failed.set({})
+    try:
+        yield
+    finally:
+        _failed.reset(token)
+
+
 def import_users_module(name: str) -> ModuleType:
     """Import it, as ``bounded`` has it; raises whatever it raises.
 
@@ -119,8 +135,9 @@ def import_users_module(name: str) -> ModuleType:
     """
     if name in sys.modules:
         return import_module(name)
-    if name in _too_slow:
-        raise _too_slow[name].with_traceback(None)
+    failed = _failed.get()
+    if error := _too_slow.get(name) or (failed or {}).get(name):
+        raise error.with_traceback(None)
     # Modules of Airflow's and of this package are no users', but run the commands that give options of Airflow's.
     least = _OURS if name.partition(".")[0] in ("airflow", "airflow_dispatch_provider") else 0
     try:
@@ -128,6 +145,10 @@ def import_users_module(name: str) -> ModuleType:
             return import_module(name)
     except TookTooLong as error:
         _too_slow[name] = error
+        raise
+    except Exception as error:
+        if failed is not None:
+            failed[name] = error
         raise
 
 

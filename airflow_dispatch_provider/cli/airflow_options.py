@@ -4,9 +4,9 @@ of ``airflow config lint``."""
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Iterable
+from pkgutil import resolve_name
 
 from airflow import __version__
 from airflow.cli.commands.config_command import CONFIGS_CHANGES, ConfigChange
@@ -90,16 +90,8 @@ def _still_read() -> frozenset[Key]:
 
 
 def _importable(path: str) -> bool:
-    module, _, name = path.rpartition(".")
     try:
-        return hasattr(importlib.import_module(module), name) or _is_module(path)
-    except Exception:
-        return _is_module(path)
-
-
-def _is_module(path: str) -> bool:
-    try:
-        importlib.import_module(path)
+        resolve_name(path)
     except Exception:
         return False
     return True

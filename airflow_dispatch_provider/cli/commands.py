@@ -17,6 +17,7 @@ from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
 from airflow_dispatch_provider.bridge.backend_conf import settings_source
+from airflow_dispatch_provider.bridge.users_code import imported_once
 from airflow_dispatch_provider.cli import migrate as migrating
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.explanation import Explanation, TargetExplanation
@@ -51,7 +52,7 @@ def _command(function: Command) -> Callable[[Namespace], None]:
     @wraps(function)
     def run(args: Namespace) -> None:
         try:
-            with output.written():
+            with output.written(), imported_once():
                 code = function(args)
         except (DispatchError, AirflowConfigException) as error:
             output.show_error(error)

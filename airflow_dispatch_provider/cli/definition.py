@@ -109,9 +109,9 @@ DISPATCH_COMMANDS = (
         " once, each with its place, what was found there and what to do about it; whether the executor of"
         " each backend can be imported and finds its own options usable; and warnings about what is allowed but"
         " probably a mistake. With a FILE also what would change against the configuration in use, and whether a"
-        " running scheduler would take it over. Needs no database, and asks no server. What it"
-        " runs of yours may take as long as dagbag_import_timeout in the section core says, and a command that gives an"
-        " option 10 s.",
+        " running scheduler would take it over. Needs no database, and asks no server. Your own"
+        " code that it imports may take as long as dagbag_import_timeout in the section core allows, and a command that"
+        " gives an option 10 s.",
         _ARG_FILE,
         _ARG_STRICT,
         *_TEAM,

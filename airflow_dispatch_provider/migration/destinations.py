@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from airflow_dispatch_provider.migration.executors import OURS, Kind
-from airflow_dispatch_provider.migration.ini import dispatch_options
 from airflow_dispatch_provider.migration.old import OldConfig
 from airflow_dispatch_provider.migration.plan import Backend, Plan, Section, before
 from airflow_dispatch_provider.migration.uses import Use, grouped
 from airflow_dispatch_provider.routing.model import TaskRef
 from airflow_dispatch_provider.routing.routes import RouteTable
 from airflow_dispatch_provider.settings.model import Settings
-from airflow_dispatch_provider.settings.source import SettingsSource
+from airflow_dispatch_provider.settings.parse import Raw, parse
 
 NOTHING = "nothing"
 """As what there is to do."""
@@ -42,20 +40,10 @@ class Destination:
     """In words; ``nothing`` where it goes where it went."""
 
 
-class OptionReader:
-    """``[dispatch]`` options as Airflow's configuration would give them."""
-
-    def __init__(self, options: Mapping[str, str]) -> None:
-        self._options = options
-
-    def get(self, section: str, key: str, *, fallback: Any = None) -> Any:
-        return self._options.get(key, fallback)
-
-
 def settings_of(section: Section) -> Settings:
     """The settings that the router reads from a planned section."""
-    options = dispatch_options(section)
-    return SettingsSource(OptionReader(options), lambda: options).load()
+    backends = {backend.name: backend.config() for backend in section.backends}
+    return parse(Raw({"backends": backends, "routes": list(section.routes), "default": section.default}))
 
 
 def destinations(plan: Plan, old: OldConfig, uses: Sequence[Use]) -> tuple[Destination, ...]:

@@ -24,22 +24,18 @@ def timeout_lines(seconds: str) -> str:
     return f"[scheduler]\ntask_queued_timeout = {seconds}"
 
 
-def dispatch_options(section: Section) -> dict[str, str]:
-    """The options of one ``[dispatch]`` section, as text."""
-    backends = {backend.name: backend.config() for backend in section.backends}
-    options = {"backends": _object(backends)}
-    if section.routes:
-        options["routes"] = _list(section.routes)
-    return {**options, "default": section.default}
-
-
 def _section_lines(section: Section) -> str:
     name = "dispatch" if section.team is None else f"{section.team}=dispatch"
-    options = (
+    options = {
+        "backends": _object({backend.name: backend.config() for backend in section.backends}),
+        **({"routes": _list(section.routes)} if section.routes else {}),
+        "default": section.default,
+    }
+    lines = (
         f"{option} = " + text.replace("\n", "\n" + " " * (len(option) + 3))
-        for option, text in dispatch_options(section).items()
+        for option, text in options.items()
     )
-    return "\n".join([f"[{name}]", *options])
+    return "\n".join([f"[{name}]", *lines])
 
 
 def _object(items: dict[str, Any]) -> str:

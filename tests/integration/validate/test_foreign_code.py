@@ -54,6 +54,18 @@ def test_executor_that_cannot_be_had(error: str, module: str, run: Run) -> None:
     assert "hunter2" not in out + err
 
 
+@pytest.mark.parametrize("error", ["ImportError", "SystemExit"])
+def test_module_that_raises_is_run_once(error: str, module: str, run: Run, home: str) -> None:
+    """However many executors it is to bring, and in however many places it is asked for."""
+    backends = (
+        f'{{"a": {{"executor": "{module}.E", "slots": 1}}, "b": {{"executor": "{module}.F", "slots": 1}}}}'
+    )
+    cfg = airflow_cfg(backends=backends, executor=f"{ROUTER},{module}.E")
+    text = f"open({home!r} + '/runs', 'a').write('run ')\n{RAISES[error]}"
+    code, _, _ = run(Configuration(cfg, files={f"{module}.py": text}), "validate")
+    assert (code, Path(home, "runs").read_text()) == (1, "run ")
+
+
 def test_missing_module_is_named(module: str, run: Run) -> None:
     cfg = airflow_cfg(executor=f"{ROUTER},{module}.E")
     _, out, _ = run(Configuration(cfg, files={f"{module}.py": "import hunter3"}), "validate")

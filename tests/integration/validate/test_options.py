@@ -42,6 +42,7 @@ def test_a_command_of_a_backend_is_run_once(result: str, validate: Validate, hom
     assert Path(home, "runs").read_text() == "run\n"
 
 
+NUMBERS = itertools.count()
 GLOBAL = of(CELERY, "{}", "[celery]\nresult_backend = db+sqlite:////tmp/r.db\nbroker_url_cmd = <>\n").replace(
     BROKER, ""
 )
@@ -87,6 +88,39 @@ def test_a_command_that_hangs_is_ended(
     assert not psutil.pid_exists(int(pid)) or psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
 
 
+SECRETS = """
+import threading
+
+class Secrets:
+    def get_config(self, key):
+        with open({runs!r}, "a") as file:
+            file.write("asked\\n")
+        {then}
+"""
+
+
+@pytest.mark.parametrize(
+    "then", ["threading.Event().wait()", "raise SystemExit(0)", "raise ValueError('hunter2')"]
+)
+@pytest.mark.parametrize("where", ["all backends", "one backend"])
+def test_a_secrets_backend_that_fails_is_asked_once(
+    where: str, then: str, validate: Validate, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it does, there is one finding, which quotes nothing."""
+    monkeypatch.setattr(backend_conf, "COMMAND_TIMEOUT", 0.3)
+    monkeypatch.syspath_prepend(home)
+    module, runs = f"secrets_{next(NUMBERS)}", f"{home}/runs"
+    cfg = of(CELERY, '{"celery": {"broker_url_secret": "a/b"}}')
+    if where == "all backends":
+        cfg = GLOBAL.replace("broker_url_cmd = <>", "broker_url_secret = a/b")
+    env = {"AIRFLOW__SECRETS__BACKEND": f"{module}.Secrets"}
+    files = {**FILES, f"{module}.py": SECRETS.format(runs=runs, then=then)}
+    (found,) = validate(Configuration(cfg, env, files)).findings
+    assert "broker_url" in found["where"]
+    assert "hunter2" not in str(found)
+    assert Path(runs).read_text() == "asked\n"
+
+
 TELLING = """
 import sys
 from airflow.executors.base_executor import BaseExecutor
@@ -104,7 +138,6 @@ class Mine(InMemoryExecutor):
         {config_doubts}
 """
 CHECKS = dict.fromkeys(["conf_problems", "config_problems", "config_doubts"], "return None")
-NUMBERS = itertools.count()
 
 
 def own_executor(checks: dict[str, str]) -> Configuration:

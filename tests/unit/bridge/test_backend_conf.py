@@ -13,7 +13,13 @@ from airflow.configuration import conf
 from airflow.exceptions import AirflowConfigException
 
 from airflow_dispatch_provider.bridge import backend_conf
-from airflow_dispatch_provider.bridge.backend_conf import BackendConf, environment_variable
+from airflow_dispatch_provider.bridge.backend_conf import (
+    BackendConf,
+    RunOnce,
+    environment_variable,
+    settings_source,
+)
+from airflow_dispatch_provider.exceptions import DispatchConfigError
 
 SECRET = "redis://:hunter2@broker"
 
@@ -208,3 +214,39 @@ class _PicklableConf:
 
     def get(self, section: str, key: str, **kwargs: Any) -> str:
         return "from base"
+
+
+def test_what_a_source_could_not_read_is_asked_for_again(monkeypatch, tmp_path):
+    """An API server lives for weeks; what a command has given once stays."""
+    runs, ready = tmp_path / "runs", tmp_path / "ready"
+    backends = '{"a": {"executor": "LocalExecutor", "slots": 1}}'
+    (tmp_path / "given").write_text(backends)
+    command = f"sh -c 'echo run >> {runs}; test -e {ready} && cat {tmp_path}/given'"
+    monkeypatch.setenv("AIRFLOW__DISPATCH__BACKENDS_CMD", command)
+    monkeypatch.delenv("AIRFLOW__DISPATCH__BACKENDS", raising=False)
+    source = settings_source(conf)
+    with pytest.raises(
+        DispatchConfigError, match=r"cannot be read. The command or secret for \[dispatch\] backends"
+    ):
+        source.load()
+    ready.touch()
+    assert list(source.load().backends) == ["a"]
+    assert list(source.load().backends) == ["a"]
+    assert runs.read_text() == "run\nrun\n"
+
+
+def test_what_runs_once_answers_as_airflow_does(monkeypatch):
+    """By each getter, for what is set and what is not."""
+    monkeypatch.setenv("AIRFLOW__CELERY__BROKER_URL", SECRET)
+    monkeypatch.delenv("AIRFLOW__CELERY__RESULT_BACKEND", raising=False)
+    once = RunOnce(conf)
+    for each in (once, conf):
+        assert each.get("celery", "BROKER_URL") == SECRET
+        assert each.get_mandatory_value("celery", "BROKER_URL") == SECRET
+        assert each.has_option("celery", "BROKER_URL")
+        assert not each.has_option("celery", "RESULT_BACKEND")
+        assert each.get("celery", "result_backend", fallback="mine") == "mine"
+        assert each.getint("core", "parallelism") == conf.getint("core", "parallelism")
+    with pytest.raises(AirflowConfigException):
+        once.get("celery", "result_backend")
+    assert pickle.loads(pickle.dumps(BackendConf("x", {}, once))).get("celery", "broker_url") == SECRET

@@ -71,6 +71,14 @@ def test_the_timer_that_was_there_goes_on():
         signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
+def test_no_thread_is_left():
+    """The LocalExecutor forks next."""
+    before = threading.active_count()
+    with bounded("it", 60):
+        pass
+    assert threading.active_count() == before
+
+
 def test_a_limit_of_0_is_none():
     before = signal.getsignal(signal.SIGALRM)
     with bounded("it", 0):
