@@ -14,6 +14,7 @@ from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.executors.local_executor import LocalExecutor
 from airflow_dispatch_provider.executors.local_kubernetes_executor import LocalKubernetesExecutor
 from airflow_dispatch_provider.testing import make_callback
 
@@ -30,7 +31,13 @@ pytestmark = [
 ]
 
 HALF = TASKS // 2
-FAILED = TaskInstanceState.FAILED
+SUCCESS = TaskInstanceState.SUCCESS
+
+
+@pytest.fixture(autouse=True)
+def no_execution_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes on this machine end at once: no server is there that would let a task begin."""
+    monkeypatch.setattr(LocalExecutor, "runner", staticmethod(print))
 
 
 @pytest.fixture
@@ -42,7 +49,7 @@ def ended(executor: Any, events: dict[Any, Any]) -> list[str]:
     """Ids of the tasks that were run on this machine, and have ended."""
     with create_session() as session:
         names = {airflow_api.task_key(executor, ti): ti.task_id for ti in stored(session)}
-    return sorted(names[key] for key, (state, _) in events.items() if state == FAILED)
+    return sorted(names[key] for key, (state, _) in events.items() if state == SUCCESS)
 
 
 def test_tasks_go_where_their_queue_says(start, places):

@@ -69,7 +69,7 @@ def beat_until(executor: Any, done: Callable[[Events], object], timeout: float =
     while not done(events):
         if time.monotonic() > deadline:
             executor.debug_dump()
-            raise AssertionError(f"only {events} after {timeout:.0f} s; {executor!r}: {executor.health()}")
+            raise AssertionError(f"only {events} after {timeout:.0f} s; {executor!r}")
         executor.heartbeat()
         events.update(executor.get_event_buffer())
         time.sleep(0.01)
