@@ -75,8 +75,8 @@ def workload_kinds(executor: Any) -> frozenset[str]:
 
 
 def parallelism_for(executor: Any, slots: int) -> int:
-    """What to set as ``parallelism``. Executors of others may count what runs in more than one place, and would then
-    send nothing; that they get no more than their slots is seen to by whoever gives it to them."""
+    """The value to set as ``parallelism``. Executors of others may count what runs in more than one place, and would
+    then send nothing; that they get no more than their slots is seen to by whoever gives it to them."""
     if type(executor).__module__.startswith(_OURS):
         return slots
     try:
@@ -117,7 +117,7 @@ def is_terminal(value: Any) -> bool:
 
 
 class TaskOf:
-    """What ``revoke_task`` may read of a task instance: all that its workload has, and who queued it."""
+    """A task instance as ``revoke_task`` may read it: all that its workload has, and who queued it."""
 
     def __init__(self, workload: Workload, job_id: Any) -> None:
         self._ti = workload.ti

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every engine is to the dispatch loop."""
+"""The protocol of every engine, as the dispatch loop uses it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from airflow_dispatch_provider.lifecycle.events import (
 __all__ = ["Engine", "Event", "Found", "Job", "Room"]
 
 Event = Sent | Began | Ended | Returned | Rejected | Adopted | Unknown | CannotRevoke | Broken | Recovered
-"""What an engine may say; see ``lifecycle.events``."""
+"""News from an engine; see ``lifecycle.events``."""
 
 
 class Job(NamedTuple):
@@ -80,7 +80,7 @@ class Engine(Protocol):
         ...
 
     def poll(self) -> list[Event]:
-        """What has happened since; called at every heartbeat, after everything was submitted."""
+        """Take the news since the last call; called at every heartbeat, after everything was submitted."""
         ...
 
     def stop(self, deadline: float) -> set[int]:

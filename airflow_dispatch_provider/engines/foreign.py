@@ -189,7 +189,7 @@ class ForeignEngine:
     # Taking back
 
     def withdraw(self, dispatches: Collection[int]) -> set[int]:
-        """What lies in the base class's queues was certainly not sent."""
+        """Workloads that lie in the base class's queues were certainly not sent."""
         return {dispatch for dispatch in dispatches if self._withdraw(dispatch)}
 
     def _withdraw(self, dispatch: int) -> bool:
@@ -286,7 +286,7 @@ class ForeignEngine:
             self._events.append(Returned(out.dispatch))
 
     def _after_success(self) -> None:
-        """What was rejected before was those jobs' own affair; and it can be asked about others."""
+        """Earlier rejections were those jobs' own affair, and it can be asked about others."""
         if self._rejected:
             self._rejected = False
             self._events.append(Recovered(self._name))

@@ -47,7 +47,7 @@ class OutageLog:
         """
         self._log, self._what = log, what
         self.reason: str | None = None
-        """What is wrong now; None: nothing."""
+        """The trouble of this moment; None: nothing is wrong."""
 
     def failed(self, reason: str, details: str = "") -> None:
         """

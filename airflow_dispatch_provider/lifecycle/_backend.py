@@ -77,7 +77,7 @@ class Backend:
         return usable and self.circuit.state(now) is not CircuitState.OPEN
 
     def view(self, now: float) -> BackendView:
-        """What a decision may know of it."""
+        """The view of it that a decision has."""
         kinds, closed = self.room.kinds, self.room.closed
         if not self.usable(now):
             return BackendView(0, Reason.CIRCUIT_OPEN, kinds, closed)

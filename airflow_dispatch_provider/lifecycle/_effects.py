@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a transition does, and on what it depends: the words of which the table in ``transitions`` is made.
+"""Effects of transitions and conditions for them: the words of which the table in ``transitions`` is made.
 
 An effect is called after the job has come into its new state, as ``effect(ledger, job, event)``; a guard before, as
 ``guard(ledger, job, event)``.

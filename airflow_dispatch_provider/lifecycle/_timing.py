@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is due when."""
+"""Moments at which something is due."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the machine wants done. Whoever calls it does exactly this, in this order, and nothing else."""
+"""Actions that the machine wants done. Whoever calls it does exactly these, in this order, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the machine is told. Whatever an engine says names the dispatch that it is about."""
+"""Events: all that the machine is told. Whatever an engine says names the dispatch that it is about."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Ended(NamedTuple):
     False."""
 
     reason: str = ""
-    """What went wrong, for people."""
+    """The trouble, for people."""
 
     value: Any = None
     """A foreign engine's own event value, which is passed on as it is."""
@@ -128,7 +128,7 @@ class CannotRevoke(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What the database answered to ``LookUp`` or ``PutBack``."""
+    """The answer of the database to ``LookUp`` or ``PutBack``."""
 
     asked: int
     """``asked`` of that action: what has changed here since then is not judged by it."""
@@ -151,7 +151,7 @@ class Recovered(NamedTuple):
 
 
 class Command(str, Enum):
-    """What an operator may order about a backend."""
+    """Orders that an operator may give about a backend."""
 
     CORDON = "cordon"
     DRAIN = "drain"
@@ -247,7 +247,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What users configured. Everything that is held is routed anew; a backend that is not named is drained."""
+    """The users' configuration. Everything that is held is routed anew; a backend that is not named is drained."""
 
     routes: RouteTable
     backends: Mapping[str, BackendRules]

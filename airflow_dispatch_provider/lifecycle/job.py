@@ -72,7 +72,7 @@ class Job(Held):
     """UNCLEAR: its engine could not tell."""
 
     trouble: str = ""
-    """What went wrong last, for people."""
+    """The last trouble, for people."""
 
     value: Any = None
     """UNCLEAR: its engine's own event value."""

@@ -110,7 +110,7 @@ class Machine:
             apply(self._ledger, job, event)
 
     def _rows(self, event: events.Rows) -> None:
-        """What has changed here since the question is not judged by the answer."""
+        """Take an answer of the database; jobs that have changed since the question are not judged by it."""
         jobs = self._ledger.jobs
         if self._asking_since is not None and event.asked >= self._asking_since:
             self._asking_since = None
@@ -274,7 +274,7 @@ class Machine:
         return f"Machine({backends}, held {self.held})"
 
     def snapshot(self) -> Snapshot:
-        """What a decision would see."""
+        """The snapshot that a decision would see."""
         ledger = self._ledger
         views = {
             name: backend.view(ledger.now) for name, backend in ledger.backends.items() if not backend.gone
@@ -348,7 +348,7 @@ class Machine:
         return max(0, room if really_free and in_the_way else min(room, really_free))
 
     def story(self, key: Hashable) -> Sequence[Step]:
-        """What happened to a job and why, in order; also for a while after it has ended."""
+        """Tell what happened to a job and why, in order; also for a while after it has ended."""
         job = self._ledger.jobs.get(key)
         return tuple(self._ledger.past.get(key) if job is None else job.story)
 

@@ -72,7 +72,7 @@ class RowState(str, Enum):
 
 
 class Row(NamedTuple):
-    """What the database has of the task of a job."""
+    """The row of a job's task in the database."""
 
     state: RowState
     mine: bool = True

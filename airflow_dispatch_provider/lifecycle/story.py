@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened to a job and why, in order, in the words of the table of transitions."""
+"""The story of a job: what happened and why, in order, in the words of the table of transitions."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Case(NamedTuple):
     then: State
     do: tuple[Effect, ...]
     words: str
-    """What happened and why, as the story of the job tells it."""
+    """The event and its reason, as the story of the job tells it."""
 
 
 _OUT = (S.SUBMITTED, S.SENT, S.RUNNING, S.ADOPTING, S.ORPHANED)

@@ -9,7 +9,7 @@ FILE = f"backends:\n  a: {LOCAL}\n  b: {LOCAL}\n"
 
 
 def file(name: str, wrong: str, where: str, found: str, mended: str = "$1", remedy: str = "") -> Case:
-    """What stands in the routing file."""
+    """Mistakes in the routing file."""
     cfg = airflow_cfg(backends="", routes=None, default=None, more="config_file = {home}/d.yaml")
     return case(
         name, wrong, f"{{home}}/d.yaml{where}", found, mended, remedy, cfg=cfg, files={"d.yaml": "<>"}

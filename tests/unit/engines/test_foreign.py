@@ -119,7 +119,7 @@ def test_submitted_sent_ended():
 
 
 def test_running_event_and_external_id():
-    """What an executor says before the end: that it began, or under which id it is known outside."""
+    """An executor may say before the end that it began, or under which id it is known outside."""
     x, executor = engine()
     one, two = job(1), job(2)
     x.submit([one, two])
@@ -274,7 +274,7 @@ def test_one_that_cannot_revoke_says_so():
 
 
 def test_unknown_numbers_are_no_error():
-    """What has ended meanwhile may still be revoked or withdrawn."""
+    """A job that has ended meanwhile may still be revoked or withdrawn."""
     x, _ = engine()
     x.revoke(9)
     assert (x.withdraw([9]), x.poll()) == (set(), [])
@@ -284,7 +284,7 @@ def test_unknown_numbers_are_no_error():
 
 
 def test_adoption_is_answered_for_each():
-    """What it does not return, it has; it is asked as soon as it works."""
+    """It has all that it does not return; it is asked as soon as it works."""
     clock = Clock()
     x, executor = engine(clock=clock)
     mine, other = (SimpleNamespace(id=n, key=("dag", n), state="running") for n in (1, 2))

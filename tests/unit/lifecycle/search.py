@@ -15,7 +15,7 @@ class Found:
     states: int = 0
     steps: int = 0
     wrong: str | None = None
-    """What does not hold, and the shortest way to it."""
+    """An invariant that does not hold, and the shortest way there."""
 
 
 def search(**budgets):

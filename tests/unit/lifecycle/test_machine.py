@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the machine does over time: whose trouble is whose, what waits and why, what is asked and refreshed."""
+"""The machine over time: whose trouble is whose, which jobs wait and why, which rows are asked for and refreshed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def number(m, now, key, **slots):
 
 
 def test_jobs_are_bound_to_a_backend_only_when_it_has_room():
-    """What waits costs nothing, goes by priority, and takes whichever target is free first."""
+    """A job that waits costs nothing, goes by priority, and takes whichever target is free first."""
     m = machine()
     m.handle(0, queued("low", priority=1), queued("high", priority=9), tick(a=0, b=0))
     assert (m.held, m.slots_used) == (2, {"a": 0, "b": 0})
@@ -100,7 +100,7 @@ def test_overflow_after_seconds_without_any_event():
 
 
 def test_returned_to_its_old_place():
-    """What could not be sent through no fault of its own goes before younger equals."""
+    """A job that could not be sent through no fault of its own goes before younger equals."""
     m = machine(route("*", "a"))
     first = number(m, 0, "first", a=1)
     m.handle(1, queued("second"), Returned(first))
@@ -230,7 +230,7 @@ def test_ended_before_it_began_uses_no_try():
 
 
 def test_while_the_execution_api_is_away_nothing_is_launched_and_nothing_counts():
-    """What ends meanwhile waits for it, however often, and says so."""
+    """A job that ends meanwhile waits for it, however often, and says so."""
     m = machine(route("*", "a"), launch_retries=0)
     one = number(m, 0, 1)
     m.handle(0, Sent(one), Broken(EXECUTION_API, "refused"))
@@ -388,7 +388,7 @@ def test_an_orphan_keeps_its_slot_until_its_backend_can_be_asked():
 
 
 def test_changed_settings_route_everything_anew():
-    """What is held goes where the new routes say, and a backend that is gone is drained."""
+    """A held job goes where the new routes say, and a backend that is gone is drained."""
     m = machine(route("*", "a"))
     sent = number(m, 0, "sent")
     m.handle(0, Sent(sent), queued("held"), tick(a=1))
@@ -445,7 +445,7 @@ def test_queries_change_nothing():
 
 
 def test_story():
-    """What happened to a job and why, in order, while it lives and for a while after."""
+    """It tells what happened to a job and why, in order, while it lives and for a while after."""
     m = machine(route("*", "a"))
     one = number(m, 1, 1)
     m.handle(2, Rejected(one, "too large"))

@@ -67,7 +67,7 @@ SETTINGS, LOOKING = _settings(FOREVER), _settings(LONG / 2)
 ROOMS = {"a": Room(1), "b": Room(1)}
 REFS = [TaskRef("q", "dag", str(j)) for j in range(6)]
 SURVIVES = {"a": ("sent", "running"), "b": ("running",)}
-"""What of a backend outlives its scheduler: a is like Celery, b like local processes."""
+"""The part of a backend that outlives its scheduler: a is like Celery, b like local processes."""
 
 KNOWS = {"a": False, "b": True}
 """Whether its engine can tell that a task has begun."""
@@ -477,7 +477,7 @@ class World:
         return min(self._key(parts, names, jobs) for names in _orders([hash(part) for part in parts]))
 
     def drop_inert(self):
-        """What can change nothing any more."""
+        """Facts that can change nothing any more."""
         over = [state == "D" for state, _ in self.rows]
         self.copies = [c for c in self.copies if c.owner != NOBODY or not over[c.job]]
         for j, (_, by) in enumerate(self.rows):
@@ -675,5 +675,5 @@ _KNOWN = {}
 
 
 def forget():
-    """What machines have done with what; a search fills some hundred megabytes with it."""
+    """Remembered steps of machines; a search fills some hundred megabytes with them."""
     _KNOWN.clear()

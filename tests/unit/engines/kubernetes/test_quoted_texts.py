@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a task's failure quotes out of code and objects of users'."""
+"""Quotes in a task's failure, out of code and objects of users."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Raising(dict):
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("where", ["executor_config", "pod_override", "pod"])
 def test_no_secret_of_a_known_place_is_quoted(where, text, monkeypatch):
-    """What the client, or an object of the user's, says is part of the task's failure, which everybody may read."""
+    """Words of the client, or of an object of the user's, are part of the task's failure, which everybody may read."""
 
     def fail(*args, **kwargs):
         raise ValueError(text)
