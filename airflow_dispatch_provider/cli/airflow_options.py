@@ -22,6 +22,8 @@ _UNDESCRIBED = frozenset(
         ("celery", "broker_connection_retry_on_startup"),
         ("core", "airflow_home"),
         ("core", "dbapihook_resolve_target_fields"),
+        ("core", "mp_forkserver_preload"),
+        ("core", "mp_start_method"),
         ("core", "multi_team"),
         ("logging", "donot_modify_handlers"),
         ("logging", "json_logs"),
