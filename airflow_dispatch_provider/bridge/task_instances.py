@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
+from math import inf
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -100,6 +101,55 @@ def stored(ids: Iterable[UUID]) -> dict[UUID, Stored]:
             for ti_id, state, job_id in session.execute(select(*columns).where(TaskInstance.id.in_(batch))):
                 found[UUID(str(ti_id))] = Stored(state, job_id)
     return found
+
+
+class RowFacts(NamedTuple):
+    """A row, as far as the life cycle asks for it."""
+
+    state: str | None
+    queued_by_job_id: int | None
+    silent: float
+    """Seconds since its process's last heartbeat, by the clock of this host; infinite if there was none."""
+
+
+def row_facts(ids: Iterable[UUID]) -> dict[UUID, RowFacts]:
+    """Rows by id; those that are not there are left out. For threads: in a session of its own."""
+    columns = (
+        TaskInstance.id,
+        TaskInstance.state,
+        TaskInstance.queued_by_job_id,
+        TaskInstance.last_heartbeat_at,
+    )
+    found: dict[UUID, RowFacts] = {}
+    for batch in _batches(ids):
+        with create_session(scoped=False) as session:
+            rows = session.execute(select(*columns).where(TaskInstance.id.in_(batch))).all()
+        now = datetime.now(UTC)
+        for ti_id, state, job_id, beat in rows:
+            silent = (now - beat).total_seconds() if beat is not None else inf
+            found[UUID(str(ti_id))] = RowFacts(state, job_id, silent)
+    return found
+
+
+def refresh_queued(ids: Iterable[UUID], queued_by: int) -> None:
+    """Move ``queued_dttm`` of those forward that are queued by this scheduler. Rows that another transaction has locked
+    are left for the next time. For threads: in a session of its own."""
+    for batch in _batches(ids):
+        mine = (
+            TaskInstance.id.in_(batch),
+            TaskInstance.state == TaskInstanceState.QUEUED,
+            TaskInstance.queued_by_job_id == queued_by,
+        )
+        with create_session(scoped=False) as session:
+            free = list(
+                session.scalars(select(TaskInstance.id).where(*mine).with_for_update(skip_locked=True))
+            )
+            session.execute(
+                update(TaskInstance)
+                .where(TaskInstance.id.in_(free))
+                .values(queued_dttm=datetime.now(UTC))
+                .execution_options(synchronize_session=False)
+            )
 
 
 def state_of(ti_id: UUID) -> str | None:

@@ -96,7 +96,7 @@ class ForeignEngine:
         self._to_adopt: list[Found] = []
         self._events: list[Event] = []
         self._in_turn: Iterator[int] = iter(())
-        self._rejected = self._troubled = False
+        self._rejected = self._troubled = self._stopped = False
 
     def __repr__(self) -> str:
         return f"ForeignEngine({self._name!r}, {self._executor!r}, out {len(self._out)}, unsent {len(self._unsent)})"
@@ -194,7 +194,7 @@ class ForeignEngine:
 
     def _withdraw(self, dispatch: int) -> bool:
         out = self._unsent.get(dispatch)
-        if out is None or executor_classes.queues_itself(self._executor):
+        if out is None:
             return False
         if not self._call(
             "its queues", lambda: airflow_api.forget_queued_key(self._executor, out.child_key), False
@@ -254,7 +254,7 @@ class ForeignEngine:
 
     def poll(self) -> list[Event]:
         """Its heartbeat, and what came of it; while it fails, it is left alone for longer each time."""
-        may = self._backoff.due(self._clock())
+        may = self._backoff.due(self._clock()) and not self._stopped
         if self._executor is None and may:
             self._start()
         if self._executor is not None:
@@ -350,7 +350,9 @@ class ForeignEngine:
             )
 
     def stop(self, deadline: float) -> set[int]:
-        """Airflow's ``end`` takes no time limit: an executor waits as long as it likes."""
+        """Airflow's ``end`` takes no time limit: an executor waits as long as it likes. Its last events come from later
+        polls."""
+        self._stopped = True
         if self._executor is None:
             return set()
         unsent = self.withdraw(list(self._unsent))

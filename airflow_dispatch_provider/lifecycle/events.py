@@ -29,6 +29,9 @@ class Queued(NamedTuple):
     lanes: Mapping[str, str] = {}
     """The lane that it would use at a backend, where that is not the one of its queue."""
 
+    subject: Any = None
+    """Opaque; see ``Machine.subject``."""
+
 
 class Offered(NamedTuple):
     """A task of a scheduler that has died."""
@@ -43,6 +46,9 @@ class Offered(NamedTuple):
 
     candidates: tuple[str, ...] = ()
     """Without evidence: the backends that could have it, the surest first."""
+
+    subject: Any = None
+    """Opaque; see ``Machine.subject``."""
 
 
 class Revoke(NamedTuple):

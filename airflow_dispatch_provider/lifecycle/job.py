@@ -42,6 +42,9 @@ class Job(Held):
 
     ref: TaskRef = _NO_TASK
     lanes: Mapping[str, str] = field(default_factory=dict)
+    subject: Any = None
+    """Opaque; see ``Machine.subject``."""
+
     born: int = 0
     """Arrival number, as ``sequence`` was at first."""
 

@@ -81,6 +81,7 @@ class Machine:
             ref,
             event.lanes,
         )
+        job.subject = event.subject
         ledger.care_for(job)
         apply(ledger, job, event)
 
@@ -90,7 +91,7 @@ class Machine:
             self._about_key(event)
             return
         job = Job(event.key, 0, ledger.now, ledger.next_sequence(), kind=event.ref.kind, ref=event.ref)
-        job.runs = event.runs
+        job.runs, job.subject = event.runs, event.subject
         if event.evidence is not None:
             job.candidates, job.backend = (event.evidence,), event.evidence
         elif event.runs:
@@ -307,6 +308,11 @@ class Machine:
         """The state of a job; ENDED if there is none in our care."""
         job = self._ledger.jobs.get(key)
         return State.ENDED if job is None else job.state
+
+    def subject(self, key: Hashable) -> Any:
+        """Whatever ``Queued`` or ``Offered`` gave along, by which the caller knows a task in the database."""
+        job = self._ledger.jobs.get(key)
+        return None if job is None else job.subject
 
     def circuit(self, backend: str) -> CircuitState:
         return self._ledger.backends[backend].circuit.state(self._ledger.now)

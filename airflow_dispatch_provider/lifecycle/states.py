@@ -79,7 +79,7 @@ class Row(NamedTuple):
     """Whether this scheduler is the one that queued or adopted it (``queued_by_job_id``)."""
 
     silent: float = 0.0
-    """Seconds since the last heartbeat of the task's process, by the clock of the database."""
+    """Seconds since the last heartbeat of the task's process, as far as the clocks of two hosts agree."""
 
 
 GONE = Row(RowState.OVER)

@@ -380,9 +380,16 @@ def test_revoke_that_raises_is_no_answer():
 def test_stop_returns_what_was_not_sent():
     """An ``end`` that raises ends nothing else."""
     x, executor = engine()
+    done = job(1)
+    x.submit([done])
+    x.poll()
     executor.failing = ("end", "heartbeat")
-    x.submit([job(1)])
-    assert x.stop(0.0) == {1}
+    x.submit([job(2)])
+    assert x.stop(0.0) == {2}
+    finish(executor, done.workload)
+    executor.sent.clear()
+    assert [event.dispatch for event in x.poll()] == [1]
+    assert executor.sent == []
 
 
 def test_nothing_starts_before_start():

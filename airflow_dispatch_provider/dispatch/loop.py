@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dispatch loop: tells the life cycle's machine what happens, and does what it wants done.
+
+Everything here runs on the scheduler's thread. Decisions are the machine's, work is the engines', database work the
+clerk's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Protocol
+
+from airflow_dispatch_provider.bridge.executor_classes import is_terminal
+from airflow_dispatch_provider.bridge.metrics import count_dispatches, count_failure
+from airflow_dispatch_provider.engines.engine import Engine, Found, Job
+from airflow_dispatch_provider.lifecycle import actions, events
+from airflow_dispatch_provider.lifecycle.actions import Dispatch
+from airflow_dispatch_provider.lifecycle.events import Returned, Rows, Tick
+from airflow_dispatch_provider.lifecycle.machine import Machine
+from airflow_dispatch_provider.routing.model import Target, TaskRef
+
+log = logging.getLogger(__name__)
+
+
+class ClerkLike(Protocol):
+    """See ``clerk.Clerk``."""
+
+    def look_up(self, asked: int, ids: Mapping[Hashable, Any]) -> None: ...
+
+    def put_back(self, asked: int, ids: Mapping[Hashable, Any]) -> None: ...
+
+    def refresh(self, ids: Mapping[Hashable, Any]) -> None: ...
+
+    def answers(self) -> list[Rows]: ...
+
+
+class Surface(Protocol):
+    """What the loop needs of the executor that Airflow calls."""
+
+    def prepare(self, workload: Any, backend: str, target: Target) -> Any:
+        """The workload as its backend should have it: its queue there, and a token that is valid from now on."""
+        ...
+
+    def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
+        """A row in the event log for each: the evidence by which another scheduler adopts it."""
+        ...
+
+    def record(self, key: Hashable, word: str, detail: str) -> None:
+        """A row in the event log of a task."""
+        ...
+
+    def value_of(self, action: actions.Emit | actions.EmitId) -> Any:
+        """The value of an event, as Airflow expects it for that kind of workload."""
+        ...
+
+
+class Loop:
+    """One machine, the engines of its backends, and a clerk."""
+
+    def __init__(
+        self, machine: Machine, engines: Mapping[str, Engine], clerk: ClerkLike, surface: Surface
+    ) -> None:
+        self.machine = machine
+        self.engines = dict(engines)
+        self._clerk, self._surface = clerk, surface
+        self._untold: list[tuple[Hashable, Any]] = []
+        self._do: dict[type[Any], Callable[[Any], list[Any] | None]] = {
+            actions.Submit: self._submit,
+            actions.Withdraw: self._withdraw,
+            actions.Revoke: self._revoke,
+            actions.Adopt: self._adopt,
+            actions.Emit: self._emit,
+            actions.EmitId: self._emit,
+            actions.Record: self._record,
+            actions.Refresh: self._refresh,
+            actions.LookUp: self._look_up,
+            actions.PutBack: self._put_back,
+            actions.Log: self._log,
+            actions.Count: self._count,
+        }
+
+    def start(self, scheduler_id: str) -> None:
+        for engine in self.engines.values():
+            engine.start(scheduler_id)
+
+    # From Airflow
+
+    def queue(self, key: Hashable, workload: Any, ref: TaskRef, priority: int, now: float) -> None:
+        """Hold a workload; nothing is decided before the next heartbeat."""
+        subject = getattr(workload, "ti", None)
+        self.tell(now, events.Queued(key, ref, priority, workload, subject=subject))
+
+    def offer(self, offered: events.Offered, now: float) -> None:
+        """A task of a scheduler that has died, with the task instance as its ``subject``."""
+        self.tell(now, offered)
+
+    def revoke(self, key: Hashable, now: float) -> bool:
+        """Take a task back, wherever it is; False where its backend cannot: Airflow then leaves it waiting."""
+        if not self.machine.can_revoke(key):
+            return False
+        self.tell(now, events.Revoke(key))
+        return True
+
+    def heartbeat(self, now: float, buffer: dict[Any, Any]) -> None:
+        """Decide and submit, let the engines work, take in what they say.
+
+        :param buffer: the event buffer, which Airflow empties; one event for a key at a time
+        """
+        rooms = {name: engine.room() for name, engine in self.engines.items()}
+        self.tell(now, *self._clerk.answers(), Tick(rooms))
+        self.tell(now, *(event for engine in self.engines.values() for event in engine.poll()))
+        self._fill(buffer)
+
+    def tell(self, now: float, *happened: Any) -> None:
+        """Let the machine handle events, do what it wants, and tell it what came of that, until nothing does."""
+        while happened:
+            wanted = self.machine.handle(now, *happened)
+            happened = tuple(event for action in wanted for event in self._do[type(action)](action) or ())
+
+    def _fill(self, buffer: dict[Any, Any]) -> None:
+        """What would replace a terminal event waits until Airflow has taken that one."""
+        later = []
+        for key, value in self._untold:
+            if key in buffer and is_terminal(buffer[key]):
+                later.append((key, value))
+            else:
+                buffer[key] = value
+        self._untold = later
+
+    def stop(self, deadline: float, now: float, buffer: dict[Any, Any]) -> None:
+        """End the engines, and tell Airflow what they still said."""
+        for engine in self.engines.values():
+            self.tell(now, *(Returned(dispatch) for dispatch in engine.stop(deadline)))
+            self.tell(now, *engine.poll())
+        self._fill(buffer)
+
+    # What the machine wants done
+
+    def _submit(self, action: actions.Submit) -> list[Any]:
+        """Recorded before it is sent: a dispatch without evidence could not be adopted."""
+        self._surface.dispatched(action.backend, action.dispatches)
+        for each in action.dispatches:
+            count_dispatches(action.backend, each.reason.value, 1)
+        jobs, failed = [], []
+        for each in action.dispatches:
+            try:
+                workload = self._surface.prepare(each.workload, action.backend, each.target)
+            except Exception as error:
+                failed.append(events.Rejected(each.number, f"{type(error).__name__}: {error}"))
+            else:
+                jobs.append(Job(each.number, each.key, workload))
+        self.engines[action.backend].submit(jobs)
+        return failed
+
+    def _withdraw(self, action: actions.Withdraw) -> list[Any]:
+        engine = self.engines.get(action.backend)
+        return [Returned(number) for number in engine.withdraw(action.dispatches)] if engine else []
+
+    def _revoke(self, action: actions.Revoke) -> None:
+        if action.backend in self.engines:
+            self.engines[action.backend].revoke(action.dispatch)
+
+    def _adopt(self, action: actions.Adopt) -> None:
+        subject = self.machine.subject
+        found = [Found(each.number, each.key, subject(each.key), each.runs) for each in action.found]
+        self.engines[action.backend].adopt(found)
+
+    def _emit(self, action: actions.Emit | actions.EmitId) -> None:
+        self._untold.append((action.key, self._surface.value_of(action)))
+
+    def _record(self, action: actions.Record) -> None:
+        self._surface.record(action.key, action.word, action.detail)
+
+    def _refresh(self, action: actions.Refresh) -> None:
+        self._clerk.refresh(self._ids(action.keys))
+
+    def _look_up(self, action: actions.LookUp) -> None:
+        self._clerk.look_up(action.asked, self._ids(action.keys))
+
+    def _put_back(self, action: actions.PutBack) -> None:
+        self._clerk.put_back(action.asked, self._ids(action.keys))
+
+    def _ids(self, keys: Sequence[Hashable]) -> dict[Hashable, Any]:
+        """Those that are still in our care."""
+        subjects = {key: self.machine.subject(key) for key in keys}
+        return {key: subject.id for key, subject in subjects.items() if subject is not None}
+
+    def _log(self, action: actions.Log) -> None:
+        log.log(logging.ERROR if action.error else logging.INFO, action.message, *action.arguments)
+
+    def _count(self, action: actions.Count) -> None:
+        count_failure(action.backend)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The clerk's reads from and writes to Airflow's metadata database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from sqlalchemy import select, update
+
+from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase
+from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
+
+from ..database import stored
+
+MINE, OTHER = 41, 42
+OURS = AirflowDatabase(MINE)
+LONG_AGO = datetime.now(UTC) - timedelta(hours=1)
+
+
+@pytest.fixture
+def ids(database: str) -> Iterator[dict[str, Any]]:
+    """One task instance of each kind, by name; nothing has a foreign key to a scheduler's job here."""
+    names = ("queued", "another's", "running", "over", "again")
+    with create_session() as session:
+        found = {name: UUID(str(ti.id)) for name, ti in zip(names, stored(session), strict=False)}
+        job = {"queued_by_job_id": MINE, "queued_dttm": LONG_AGO, "last_heartbeat_at": None}
+        rows = {
+            "queued": {**job, "state": "queued"},
+            "another's": {**job, "state": "queued", "queued_by_job_id": OTHER},
+            "running": {**job, "state": "running", "last_heartbeat_at": LONG_AGO},
+            "over": {**job, "state": "success"},
+            "again": {**job, "state": "queued", "queued_dttm": datetime.now(UTC) + timedelta(seconds=60)},
+        }
+        for name, values in rows.items():
+            session.execute(
+                update(TaskInstance).where(TaskInstance.id == _id(session, found[name])).values(**values)
+            )
+    return found
+
+
+def _id(session: Any, ti_id: UUID) -> Any:
+    """As this version keeps it."""
+    return next(ti.id for ti in stored(session) if str(ti.id) == str(ti_id))
+
+
+def state_of(ti_id: UUID) -> tuple[Any, Any, Any]:
+    with create_session() as session:
+        columns = TaskInstance.state, TaskInstance.queued_by_job_id, TaskInstance.try_number
+        return tuple(session.execute(select(*columns).where(TaskInstance.id == _id(session, ti_id))).one())
+
+
+def test_look_up(ids):
+    """State, owner, and since when its process is silent; what there is no row of is gone."""
+    rows = OURS.look_up({**ids, "deleted": uuid4()})
+    assert rows["deleted"] == GONE
+    assert {name: row.state for name, row in rows.items()} == {
+        "queued": RowState.QUEUED,
+        "another's": RowState.QUEUED,
+        "running": RowState.RUNNING,
+        "over": RowState.OVER,
+        "again": RowState.QUEUED,
+        "deleted": RowState.OVER,
+    }
+    assert [name for name, row in rows.items() if not row.mine] == ["another's"]
+    assert 3600 <= rows["running"].silent < 3700
+
+
+def test_put_back_in_place(ids):
+    """To scheduled, with the same try; neither another's, nor what runs, nor what was queued again."""
+    tries = {name: state_of(ti_id)[2] for name, ti_id in ids.items()}
+    OURS.put_back(ids, time.time())
+    states = {name: state_of(ti_id) for name, ti_id in ids.items()}
+    assert {name: state for name, (state, _, _) in states.items()} == {
+        "queued": "scheduled",
+        "another's": "queued",
+        "running": "running",
+        "over": "success",
+        "again": "queued",
+    }
+    assert states["queued"][1] is None
+    assert {name: number for name, (_, _, number) in states.items()} == tries
+
+
+def test_refresh_touches_what_is_queued_and_ours(ids):
+    """Another scheduler's rows are its own."""
+    OURS.refresh(ids)
+    with create_session() as session:
+        late = {str(ti.id) for ti in stored(session) if ti.queued_dttm is None or ti.queued_dttm <= LONG_AGO}
+    assert {name for name, ti_id in ids.items() if str(ti_id) not in late} == {"queued", "again"}
+
+
+def test_row_of_another_scheduler(ids):
+    """It is not ours, whatever its state."""
+    assert OURS.look_up(ids)["another's"] == Row(RowState.QUEUED, mine=False, silent=float("inf"))
+
+
+def test_a_locked_row_is_left_for_the_next_time(ids):
+    """The refresh waits for no other transaction."""
+    with create_session() as session:
+        if session.get_bind().dialect.name == "sqlite":
+            pytest.skip("SQLite has no row locks")
+    with create_session(scoped=False) as other:
+        other.execute(
+            update(TaskInstance)
+            .where(TaskInstance.id == _id(other, ids["queued"]))
+            .values(priority_weight=7)
+            .execution_options(synchronize_session=False)
+        )
+        OURS.refresh(ids)
+        other.rollback()
+    with create_session() as session:
+        refreshed = {str(ti.id) for ti in stored(session) if ti.queued_dttm and ti.queued_dttm > LONG_AGO}
+    assert {name for name, ti_id in ids.items() if str(ti_id) in refreshed} == {"again"}

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thread that asks the database: in order, one after another, and never in the way of a heartbeat."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from airflow_dispatch_provider.dispatch.clerk import Clerk
+from airflow_dispatch_provider.lifecycle.events import Rows
+from airflow_dispatch_provider.lifecycle.states import Row, RowState
+
+QUEUED = Row(RowState.QUEUED)
+
+
+class Database:
+    """Notes what it is asked; each call waits for ``free`` and may fail."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, list[Any]]] = []
+        self.free = threading.Event()
+        self.free.set()
+        self.error: Exception | None = None
+
+    def _called(self, name: str, ids: Any) -> None:
+        self.free.wait(10)
+        self.calls.append((name, list(ids)))
+        if self.error is not None:
+            raise self.error
+
+    def look_up(self, ids: Any) -> Any:
+        self._called("look_up", ids)
+        return dict.fromkeys(ids, QUEUED)
+
+    def put_back(self, ids: Any, before: float) -> None:
+        self._called("put_back", ids)
+
+    def refresh(self, ids: Any) -> None:
+        self._called("refresh", ids)
+
+
+@pytest.fixture
+def database() -> Database:
+    return Database()
+
+
+@pytest.fixture
+def clerk(database: Database) -> Any:
+    made = Clerk(database)
+    made.start()
+    yield made
+    database.free.set()
+    made.stop(10)
+
+
+def test_answers_in_the_order_of_the_questions(clerk, database):
+    """A question about what an earlier one changed is put after that."""
+    clerk.put_back(3, {"x": uuid4()})
+    clerk.look_up(4, {"x": uuid4()})
+    clerk.stop(10)
+    assert [name for name, _ in database.calls] == ["put_back", "look_up", "look_up"]
+    assert clerk.answers() == [Rows(3, {"x": QUEUED}), Rows(4, {"x": QUEUED})]
+    assert clerk.answers() == []
+
+
+def test_asking_never_waits(clerk, database):
+    """However long the database takes."""
+    database.free.clear()
+    clerk.look_up(1, {"x": uuid4()})
+    clerk.refresh({"x": uuid4()})
+    assert clerk.answers() == []
+    database.free.set()
+    clerk.stop(10)
+    assert len(clerk.answers()) == 1
+
+
+def test_what_fails_is_dropped_and_said_once(clerk, database, caplog):
+    """Whoever asked asks again; the thread lives on."""
+    database.error = OSError("connection refused")
+    clerk.look_up(1, {"x": uuid4()})
+    clerk.look_up(2, {"x": uuid4()})
+    deadline = time.monotonic() + 10
+    while len(database.calls) < 2 and time.monotonic() < deadline:
+        database.free.wait(0.01)
+    database.error = None
+    clerk.look_up(3, {"x": uuid4()})
+    clerk.stop(10)
+    assert [answer.asked for answer in clerk.answers()][-1:] == [3]
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1

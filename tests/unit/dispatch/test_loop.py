@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dispatch loop over executors as engines: what the machine wants done is done, and what happens reaches it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.utils.state import TaskInstanceState
+from unit.lifecycle.builders import route, settings
+
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.workload import priority_of, task_ref
+from airflow_dispatch_provider.dispatch.loop import Loop
+from airflow_dispatch_provider.engines.engine import Job
+from airflow_dispatch_provider.engines.foreign import ForeignEngine
+from airflow_dispatch_provider.lifecycle import actions
+from airflow_dispatch_provider.lifecycle.events import BackendRules, Offered, Rows
+from airflow_dispatch_provider.lifecycle.machine import Machine
+from airflow_dispatch_provider.lifecycle.states import GONE, Outcome, Row, RowState, State
+from airflow_dispatch_provider.testing import InMemoryExecutor, make_task
+
+QUEUED = Row(RowState.QUEUED)
+STATES = {Outcome.SUCCESS: TaskInstanceState.SUCCESS, Outcome.FAILED: TaskInstanceState.FAILED}
+
+
+class Clerk:
+    """Answers at the next heartbeat from ``rows``; what is not there is queued."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Any, Row] = {}
+        self.refreshed: list[Any] = []
+        self.put_back_keys: list[Any] = []
+        self._answers: list[Rows] = []
+
+    def look_up(self, asked: int, ids: Any) -> None:
+        self._answers.append(Rows(asked, {key: self.rows.get(key, QUEUED) for key in ids}))
+
+    def put_back(self, asked: int, ids: Any) -> None:
+        self.put_back_keys += ids
+        self._answers.append(Rows(asked, dict.fromkeys(ids, GONE)))
+
+    def refresh(self, ids: Any) -> None:
+        self.refreshed += ids
+
+    def answers(self) -> list[Rows]:
+        answers, self._answers = self._answers, []
+        return answers
+
+
+class Surface:
+    def __init__(self) -> None:
+        self.rows: list[tuple[Any, str]] = []
+        self.unprepared: Any = None
+
+    def prepare(self, workload: Any, backend: str, target: Any) -> Any:
+        if workload is self.unprepared:
+            raise ValueError("no token")
+        return workload
+
+    def dispatched(self, backend: str, dispatches: Any) -> None:
+        self.rows += [(each.key, backend) for each in dispatches]
+
+    def record(self, key: Any, word: str, detail: str) -> None: ...
+
+    def value_of(self, action: Any) -> Any:
+        if isinstance(action, actions.EmitId):
+            return TaskInstanceState.QUEUED, action.info
+        return action.value or (STATES[action.how], action.info)
+
+
+class House:
+    """A loop over in-memory executors a and b, one slot each, and Airflow's side of it."""
+
+    def __init__(self, *routes: Any, **options: Any) -> None:
+        self.executors = {name: InMemoryExecutor(parallelism=1) for name in ("a", "b")}
+        self.now, self.clerk, self.surface = 0.0, Clerk(), Surface()
+        self.buffer: dict[Any, Any] = {}
+        engines = {
+            name: ForeignEngine(name, lambda made=made: made, 1, clock=lambda: self.now)
+            for name, made in self.executors.items()
+        }
+        self.loop = Loop(Machine(settings(*routes, **options)), engines, self.clerk, self.surface)
+        self.loop.start("1")
+
+    def key(self, workload: Any) -> Any:
+        return airflow_api.workload_key(self.executors["a"], workload)
+
+    def queue(self, *workloads: Any) -> House:
+        for each in workloads:
+            self.loop.queue(self.key(each), each, task_ref(each), priority_of(each), self.now)
+        return self
+
+    def beat(self, times: int = 1, passed: float = 1.0) -> House:
+        for _ in range(times):
+            self.now += passed
+            self.loop.heartbeat(self.now, self.buffer)
+        return self
+
+    def given(self, name: str) -> list[str]:
+        return [each.ti.task_id for each in self.executors[name].given]
+
+    def told(self) -> dict[Any, Any]:
+        told, self.buffer = dict(self.buffer), {}
+        return {key: str(value[0]) for key, value in told.items()}
+
+
+def test_from_queue_to_event():
+    """In one heartbeat decided, recorded and sent; in the next told to Airflow, and the slot free again."""
+    house, one, two = House(route("*", "a")), make_task(priority=9), make_task()
+    house.queue(two, one).beat()
+    assert house.given("a") == [one.ti.task_id]
+    assert house.surface.rows == [(house.key(one), "a")]
+    house.executors["a"].finish(one)
+    house.beat()
+    assert house.told() == {house.key(one): "success"}
+    house.beat()
+    assert house.given("a") == [one.ti.task_id, two.ti.task_id]
+
+
+def test_what_cannot_be_prepared_is_sent_later():
+    """The rest of the batch is sent, once; the one alone waits for its next try."""
+    house, bad, good = House(route("*", "a")), make_task(priority=9), make_task()
+    house.surface.unprepared = bad
+    house.queue(bad, good).beat(2, passed=0.1)
+    assert house.given("a") == [good.ti.task_id]
+    assert house.loop.machine.state(house.key(bad)) is State.HELD
+
+
+def test_failed_before_it_began_is_launched_again():
+    """The executor says failed, the database that it is queued: no event, another launch, and no try used."""
+    house, one = House(route("*", "a")), make_task()
+    house.queue(one).beat()
+    house.executors["a"].finish(one, success=False, info="no memory")
+    house.beat(5)
+    assert house.told() == {}
+    assert house.given("a") == [one.ti.task_id, one.ti.task_id]
+
+
+def test_a_backend_that_breaks_gives_back_what_it_has_not_sent():
+    """The next target has it in the next heartbeat."""
+    house, one = House(), make_task()
+    house.executors["a"].failing["heartbeat"] = OSError("away")
+    house.queue(one).beat(3)
+    assert (house.given("a"), house.given("b")) == ([], [one.ti.task_id])
+
+
+def test_what_a_broken_broker_returns_takes_the_next_target():
+    """Health and returned work of our own executors are understood, too."""
+    house, one = House(), make_task()
+    house.executors["a"].refusing, house.executors["a"].problem = True, "no broker"
+    house.queue(one).beat(3)
+    assert house.given("b") == [one.ti.task_id]
+
+
+def test_what_is_over_in_the_database_is_released():
+    """Held or out: within two looks, the slot is free."""
+    house, out, held = House(route("*", "a"), look_every=30), make_task(priority=9), make_task()
+    house.queue(out, held).beat()
+    house.clerk.rows = {house.key(out): GONE, house.key(held): GONE}
+    house.beat(70)
+    assert len(house.loop.machine) == 0
+    assert house.loop.machine.slots_used == {"a": 0, "b": 0}
+
+
+def test_what_waits_is_refreshed():
+    """By the clerk, for as long as it is held."""
+    house, out, held = House(route("*", "a"), refresh_every=10), make_task(priority=9), make_task()
+    house.queue(out, held).beat(12)
+    assert house.clerk.refreshed == [house.key(held)]
+
+
+def test_revoked():
+    """Held or sent, it is gone, and its slot is free."""
+    house, out, held = House(route("*", "a")), make_task(priority=9), make_task()
+    house.queue(out, held).beat()
+    assert house.loop.revoke(house.key(held), house.now)
+    assert house.loop.revoke(house.key(out), house.now)
+    house.beat()
+    assert len(house.loop.machine) == 0
+    assert house.loop.machine.slots_used["a"] == 0
+
+
+def test_what_cannot_be_revoked_is_left_waiting():
+    """Airflow is told so, which leaves the task alone."""
+    house, one = House(route("*", "a"), rules={"a": BackendRules(revokes=False)}), make_task()
+    house.queue(one).beat(2)
+    assert not house.loop.revoke(house.key(one), house.now)
+    assert house.key(one) in house.loop.machine
+
+
+def test_adopted_or_put_back():
+    """The backend by evidence has it, or the database gets it back as scheduled."""
+    house, mine, nobodys = House(), make_task().ti, make_task().ti
+    house.executors["a"].adoptable = {mine.id}
+    for ti in (mine, nobodys):
+        key = airflow_api.task_key(house.executors["a"], ti)
+        house.loop.offer(Offered(key, task_ref(make_task()), False, "a", (), ti), house.now)
+    house.beat(4)
+    (key,) = house.loop.machine
+    assert house.loop.machine.state(key) is State.SENT
+    assert len(house.clerk.put_back_keys) == 1
+
+
+def test_one_event_for_a_key_at_a_time():
+    """A terminal event that Airflow has not taken yet is not replaced."""
+    house, one = House(route("*", "a")), make_task()
+    house.queue(one).beat()
+    house.executors["a"].finish(one)
+    house.beat()
+    house.queue(one).beat()
+    house.executors["a"].finish(one, info="the second")
+    house.beat()
+    assert house.buffer[house.key(one)][1] is None
+    house.told()
+    house.beat()
+    assert house.buffer[house.key(one)][1] == "the second"
+
+
+def test_stop_tells_what_is_still_said():
+    """Ends come with the end; what was not sent is held again, for whoever takes over."""
+    house, one = House(route("*", "a")), make_task()
+    house.queue(one).beat()
+    house.executors["a"].finish(one)
+    house.loop.stop(0.0, house.now, house.buffer)
+    assert house.told() == {house.key(one): "success"}
+    assert house.executors["b"].calls[-1] == "end"
+
+
+def test_an_engine_never_sees_another_ones_numbers():
+    """Numbers are given once, over all backends."""
+    seen: list[int] = []
+    house = House(route("a", "a"), route("b", "b"))
+    for engine in house.loop.engines.values():
+        submit = engine.submit
+
+        def note(jobs: Any, submit: Any = submit) -> None:
+            seen.extend(job.dispatch for job in jobs if isinstance(job, Job))
+            submit(jobs)
+
+        engine.submit = note  # type: ignore[method-assign]
+    house.queue(make_task("a"), make_task("b")).beat(3)
+    assert sorted(seen) == [1, 2]
+
+
+@pytest.mark.parametrize("steps", [200])
+def test_nothing_leaks(steps):
+    """Hundreds of tasks through two slots: every one is told once, and no slot is lost."""
+    house, ended = House(), []
+    for _ in range(steps):
+        house.queue(make_task()).beat()
+        for executor in house.executors.values():
+            executor.finish_all()
+        house.beat()
+        ended += house.told()
+    assert len(ended) == len(set(ended)) == steps
+    assert house.loop.machine.slots_used == {"a": 0, "b": 0}
