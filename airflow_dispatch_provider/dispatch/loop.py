@@ -187,7 +187,11 @@ class Loop:
         return {key: subject.id for key, subject in subjects.items() if subject is not None}
 
     def _log(self, action: actions.Log) -> None:
-        log.log(logging.ERROR if action.error else logging.INFO, action.message, *action.arguments)
+        text = action.message % action.arguments
+        if action.error:
+            log.error("%s", text)
+        else:
+            log.info("%s", text)
 
     def _count(self, action: actions.Count) -> None:
         count_failure(action.backend)
