@@ -183,6 +183,8 @@ def launch_later(ledger: Ledger, job: Job, event: Any) -> None:
     if ledger.api_trouble is None:
         job.failures += 1
     job.waits = Waits.LAUNCH
+    if job.is_task:
+        ledger.do(actions.Record(job.key, Waits.LAUNCH.value, job.trouble))
     job.to_the_back(ledger.next_sequence())
     ledger.timers.set(job, ledger.now + delay)
 

@@ -81,7 +81,7 @@ class EmitId(NamedTuple):
 
 
 class Record(NamedTuple):
-    """Write a row into the event log of a task, for its user."""
+    """Write a row into the event log of a task, for its user: why it waits though there is room."""
 
     key: Hashable
     word: str

@@ -261,21 +261,25 @@ _TABLE: tuple[Iterable[Case], ...] = (
 
 TABLE: tuple[Case, ...] = tuple(case for rows in _TABLE for case in rows)
 
-_CASES: dict[tuple[State, type[Any]], list[Case]] = {}
+_CASES: dict[type[Any], dict[State, list[Case]]] = {case.event: {} for case in TABLE}
 for _case in TABLE:
-    _CASES.setdefault((_case.state, _case.event), []).append(_case)
+    _CASES[_case.event].setdefault(_case.state, []).append(_case)
 
 
 def apply(ledger: Ledger, job: Job, event: Any) -> Case | None:
     """Let an event happen to a job; returns the row of the table, or None where none fits."""
-    for case in _CASES.get((job.state, type(event)), ()):
-        if case.when is None or case.when(ledger, job, event):
-            if case.then is not job.state:
-                ledger.move(job, case.then)
-            for effect in case.do:
+    for case in _CASES[type(event)].get(job.state, ()):
+        state, kind, when, then, effects, words = case
+        if when is None or when(ledger, job, event):
+            if then is not state:
+                ledger.move(job, then)
+            for effect in effects:
                 effect(ledger, job, event)
-            if case.then is not case.state or case.do:
-                detail = getattr(event, "reason", "")
-                tell(job.story, Step(ledger.now, case.then, case.words, job.backend, detail))
+            if effects or then is not state:
+                detail = event.reason if kind in _WITH_REASON else ""
+                tell(job.story, Step(ledger.now, then, words, job.backend, detail))
             return case
     return None
+
+
+_WITH_REASON = (Ended, Rejected, Returned)

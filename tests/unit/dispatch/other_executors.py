@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.executors.base_executor import BaseExecutor
 
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.testing import InMemoryExecutor
 
 
@@ -24,10 +25,14 @@ class CountsTwice(InMemoryExecutor):
     def slots_occupied(self) -> int:
         return 2 * len(self.running)
 
-    def trigger_tasks(self, open_slots: int) -> None:
-        base: Any = BaseExecutor
-        base.trigger_tasks(self, open_slots - len(self.running))
+    if AIRFLOW_V_3_4_PLUS:
 
-    def trigger_workloads(self, open_slots: int) -> None:
-        base: Any = BaseExecutor
-        base.trigger_workloads(self, open_slots - len(self.running))
+        def trigger_workloads(self, open_slots: int) -> None:
+            base: Any = BaseExecutor
+            base.trigger_workloads(self, open_slots - len(self.running))
+
+    else:
+
+        def trigger_tasks(self, open_slots: int) -> None:
+            base: Any = BaseExecutor
+            base.trigger_tasks(self, open_slots - len(self.running))

@@ -12,6 +12,7 @@ from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.executor_classes import make_executor
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.engines.engine import Found, Job
 from airflow_dispatch_provider.engines.foreign import ForeignEngine
 from airflow_dispatch_provider.exceptions import BackendUnavailable
@@ -200,12 +201,16 @@ class CountsTwice(Plain):
     def slots_occupied(self) -> int:
         return 2 * len(self.running)
 
-    def trigger_tasks(self, open_slots: int) -> None:
-        super().trigger_tasks(open_slots - len(self.running))
+    if AIRFLOW_V_3_4_PLUS:
 
-    def trigger_workloads(self, open_slots: int) -> None:
-        base: Any = super()
-        base.trigger_workloads(open_slots - len(self.running))
+        def trigger_workloads(self, open_slots: int) -> None:
+            base: Any = super()
+            base.trigger_workloads(open_slots - len(self.running))
+
+    else:
+
+        def trigger_tasks(self, open_slots: int) -> None:
+            super().trigger_tasks(open_slots - len(self.running))
 
 
 def test_one_that_counts_what_runs_twice_uses_all_its_slots():

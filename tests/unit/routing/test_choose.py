@@ -79,6 +79,23 @@ def test_table_reaches_every_outcome():
     assert {row[-1] for row in TABLE} == set(Reason) - about_backends
 
 
+def test_a_closed_lane_is_full_for_those_that_would_use_it():
+    """The slots of the backend are free for all others."""
+    targets = [Target(backend="a"), Target(backend="b")]
+    views = {"a": BackendView(5, closed={"full"}), "b": BackendView(5)}
+    free = {"a": 5, "b": 5}
+
+    def chosen(waited, after, *places):
+        target, reason = choose(targets, EXECUTE_TASK, waited, after, views, free, places)
+        return target and target.backend, reason
+
+    assert chosen(0, NOW) == ("a", Reason.FIRST_CHOICE)
+    assert chosen(0, NOW, "open", "full") == ("a", Reason.FIRST_CHOICE)
+    assert chosen(0, NOW, "full", "full") == ("b", Reason.OVERFLOW)
+    assert chosen(0, LATER, "full") == (None, Reason.WAITS_OVERFLOW)
+    assert chosen(0, NEVER, "full") == (None, Reason.WAITS_FULL)
+
+
 def test_slots_left_override_the_view():
     """Slots that a batch has used up count, not those that were free before it."""
     target = Target(backend="a")
