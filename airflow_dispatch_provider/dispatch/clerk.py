@@ -30,7 +30,7 @@ _STATES = {
 
 
 class Database(Protocol):
-    """What the clerk does in the database; each call raises what the database raises."""
+    """Requests of the clerk to the database; each call raises what the database raises."""
 
     def look_up(self, ids: Ids) -> dict[Hashable, Row]: ...
 

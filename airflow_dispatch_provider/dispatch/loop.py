@@ -36,7 +36,7 @@ class ClerkLike(Protocol):
 
 
 class Surface(Protocol):
-    """What the loop needs of the executor that Airflow calls."""
+    """The part of the executor that Airflow calls which the loop needs."""
 
     def prepare(self, workload: Any, backend: str, target: Target) -> Any:
         """The workload as its backend should have it: its queue there, and a token that is valid from now on."""
@@ -119,7 +119,7 @@ class Loop:
             happened = tuple(event for action in wanted for event in self._do[type(action)](action) or ())
 
     def _fill(self, buffer: dict[Any, Any]) -> None:
-        """What would replace a terminal event waits until Airflow has taken that one."""
+        """An event that would replace a terminal one waits until Airflow has taken that one."""
         later = []
         for key, value in self._untold:
             if key in buffer and is_terminal(buffer[key]):
