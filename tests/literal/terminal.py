@@ -115,7 +115,8 @@ class Terminal:
         blocks, ours = os.pipe()
         shell = ["bash", "--norc", "--noprofile", "-c", _SHELL.format(blocks), "bash", self._mark]
         process = subprocess.Popen(
-            ["setsid", "--ctty", *as_user, *shell],
+            # A shell starts what it runs in the background with Ctrl-C ignored, and that is inherited.
+            ["env", "--default-signal=INT,QUIT", "setsid", "--ctty", *as_user, *shell],
             cwd=folder,
             env=dict(env),
             stdin=theirs,
