@@ -159,7 +159,7 @@ class Loop:
 
     def _revoke(self, action: actions.Revoke) -> None:
         if action.backend in self.engines:
-            self.engines[action.backend].revoke(action.dispatch)
+            self.engines[action.backend].revoke(action.dispatch, action.over)
 
     def _adopt(self, action: actions.Adopt) -> None:
         subject = self.machine.subject

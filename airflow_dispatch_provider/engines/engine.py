@@ -71,8 +71,12 @@ class Engine(Protocol):
         """Those of them that are certainly not sent, and will not be."""
         ...
 
-    def revoke(self, dispatch: int) -> None:
-        """Stop it wherever it is; answered by ``Ended``, ``Returned`` or ``CannotRevoke``."""
+    def revoke(self, dispatch: int, over: bool = False) -> None:
+        """Stop it wherever it is; answered by ``Ended``, ``Returned`` or ``CannotRevoke``.
+
+        :param over: Airflow is done with it, and nobody waits for an answer: let it finish what it may still be doing,
+            and leave nothing behind
+        """
         ...
 
     def adopt(self, found: Sequence[Found]) -> None:

@@ -203,10 +203,14 @@ class ForeignEngine:
         self._forget(out)
         return True
 
-    def revoke(self, dispatch: int) -> None:
-        """The contract of ``revoke_task``: when it returns, the executor has forgotten the task."""
+    def revoke(self, dispatch: int, over: bool = False) -> None:
+        """The contract of ``revoke_task``: when it returns, the executor has forgotten the task. What is over is left
+        to the executor, which may still be fetching its log."""
         out = self._out.get(dispatch)
         if out is None or self._executor is None:
+            return
+        if over:
+            self._forget(out)
             return
         if self._withdraw(dispatch):
             self._events.append(Returned(dispatch))

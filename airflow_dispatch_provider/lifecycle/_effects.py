@@ -304,7 +304,7 @@ def let_go(ledger: Ledger, job: Job, event: Any) -> None:
 def clean_up(ledger: Ledger, job: Job, event: Any) -> None:
     """The slot is free at once; what is left at the engine is ended."""
     if job.dispatch and job.backend in ledger.backends:
-        ledger.do(actions.Revoke(job.backend, job.dispatch))
+        ledger.do(actions.Revoke(job.backend, job.dispatch, over=True))
 
 
 def back_in_care(ledger: Ledger, job: Job, event: Any) -> None:

@@ -27,9 +27,8 @@ class Ledger:
     """
 
     def __init__(self, seed: str) -> None:
-        self.now = 0.0
-        self.moment = 0
-        """Number of this ``handle``."""
+        self.now, self.moment = 0.0, 0
+        """Monotonic seconds, and the number, of this ``handle``."""
 
         self.limits = Limits()
         self.routes: RouteTable

@@ -54,6 +54,8 @@ class Revoke(NamedTuple):
 
     backend: str
     dispatch: int
+    over: bool = False
+    """Airflow is done with the task: what is left may finish in its own time, e.g. write its log, but has to end."""
 
 
 class Adopt(NamedTuple):

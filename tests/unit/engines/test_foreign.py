@@ -278,6 +278,17 @@ def test_one_that_cannot_revoke_says_so():
     assert [type(event) for event in x.poll()] == [Ended]
 
 
+def test_what_is_over_is_not_killed():
+    """It may still be writing its log; its number is forgotten, and nothing more is said of it."""
+    x, executor = engine(Revoking)
+    one = job(1)
+    x.submit([one])
+    x.poll()
+    x.revoke(1, over=True)
+    finish(executor, one.workload)
+    assert (hasattr(executor, "revoked"), x.poll()) == (False, [])
+
+
 def test_unknown_numbers_are_no_error():
     """A job that has ended meanwhile may still be revoked or withdrawn."""
     x, _ = engine()

@@ -297,7 +297,7 @@ def test_a_slot_whose_end_was_lost_is_free_within_a_minute():
     m.handle(31, Rows(asked(m.handle(30, tick(a=9))).asked, {1: GONE}))
     assert m.slots_used["a"] == 1
     found = m.handle(60.5, Rows(asked(m.handle(60, tick(a=9))).asked, {1: GONE}))
-    assert found == [actions.Revoke("a", one)]
+    assert found == [actions.Revoke("a", one, over=True)]
     assert (m.slots_used["a"], len(m)) == (0, 0)
 
 
