@@ -38,6 +38,7 @@ VERSION_INDEPENDENT = (
     "integration/kubernetes/test_outages",
     "integration/provider/test_migrate",
     "unit/docs",
+    "unit/lifecycle",
     "unit/migration",
     "unit/routing",
     "unit/settings",
