@@ -219,8 +219,8 @@ class Limits:
     """Times in seconds."""
 
     max_held: int = 10_000
-    launch_retries: int = 6
-    """How often a job is launched again that came to nothing before it began; with ``launch_delay`` about a minute."""
+    launch_retries: int = 10
+    """How often a job is launched again that came to nothing before it began: about five minutes in all."""
 
     launch_delay: float = 1.0
     launch_delay_max: float = 60.0

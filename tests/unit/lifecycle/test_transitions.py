@@ -13,6 +13,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Began,
     CannotRevoke,
     Ended,
+    Limits,
     Offered,
     Queued,
     Recall,
@@ -43,7 +44,7 @@ FOUND_QUEUED, FOUND_RUNNING = Offered("x", REF, False), Offered("x", REF, True)
 WAITS = {"waits": Waits.LAUNCH}
 CALLBACK = {"kind": EXECUTE_CALLBACK}
 ADOPTED = {"workload": None}
-TRIED = {"failures": 6}
+TRIED = {"failures": Limits().launch_retries}
 NO_API = {"api": "away"}
 IN_B = {"backend": "b", "dispatch": 7}
 MAYBE_B = {"candidates": ("b",)}
