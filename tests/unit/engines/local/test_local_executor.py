@@ -282,8 +282,8 @@ class TestEvents:
 class TestEndedBeforeItBegan:
     @pytest.fixture(autouse=True)
     def tokens(self, monkeypatch):
-        monkeypatch.setattr(local_executor, "with_new_token", lambda workload, _: workload)
-        monkeypatch.setattr(LocalExecutor, "jwt_generator", None, raising=False)
+        generator = types.SimpleNamespace(generate=lambda *args, **kwargs: "a new one")
+        monkeypatch.setattr(LocalExecutor, "jwt_generator", generator, raising=False)
 
     def end(self, executor, *, unanswered=False):
         """The last process that was started ends without having run its task."""
@@ -310,6 +310,7 @@ class TestEndedBeforeItBegan:
             executor.heartbeat()
             executor.heartbeat()
             assert (len(executor._pool.ran), executor.event_buffer) == (started + 1, {})
+            assert executor._pool.ran[started + 1].token == "a new one"
         self.end(executor)
         assert (executor.event_buffer, executor.running) == ({key: (FAILED, "why")}, set())
 
