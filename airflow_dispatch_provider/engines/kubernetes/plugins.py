@@ -31,7 +31,14 @@ class PluginLoop(asyncio.SelectorEventLoop):
             if transport.get_returncode() is None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(transport.get_pid(), signal.SIGKILL)
+            transport.close()
         self._processes = []
+
+    def close(self) -> None:
+        """End what still runs, too: a transport cannot be closed after its loop."""
+        if not self.is_closed():
+            self.end_processes()
+        super().close()
 
 
 def end_plugins() -> None:

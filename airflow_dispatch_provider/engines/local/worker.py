@@ -90,12 +90,12 @@ def attempt(run: Run, work: Work) -> Result:
 
 
 def _is_unanswered(error: BaseException) -> bool:
-    """Whether a server could not be reached, or answered that it cannot answer; told by the names of httpx, which the
-    Task SDK uses, and by the status of its response."""
+    """Whether a server could not be reached, or answered that it cannot answer; told by the names of httpx, or
+    of httpx2 (Airflow 3.4), which the Task SDK uses, and by the status of its response."""
     while True:
-        names = {f"{cls.__module__}.{cls.__name__}" for cls in type(error).__mro__}
+        clients = [cls.__module__ for cls in type(error).__mro__ if cls.__name__ == "TransportError"]
         status = getattr(getattr(error, "response", None), "status_code", 0)
-        if "httpx.TransportError" in names or status >= 500 or status == 429:
+        if any(name.startswith("httpx") for name in clients) or status >= 500 or status == 429:
             return True
         if error.__cause__ is None:
             return False

@@ -7,12 +7,15 @@ import pickle
 import socket
 from typing import Any
 
-import httpx
 import pytest
+from airflow.sdk.api import client
 
 from airflow_dispatch_provider.engines.local import worker
 from airflow_dispatch_provider.engines.local.messages import Run, Work
 from tests.support import make_task
+
+httpx: Any = vars(client).get("httpx2") or vars(client)["httpx"]
+"""The library that the Task SDK of this version uses."""
 
 
 class ConnectError(Exception):
@@ -73,9 +76,11 @@ def test_a_supervisor_that_exits_with_0_has_not_failed(caplog) -> None:
     assert not caplog.records
 
 
-def http_error(status: int) -> httpx.HTTPStatusError:
+def http_error(status: int) -> Exception:
     request = httpx.Request("PATCH", "http://api/")
-    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status, request=request))
+    response = httpx.Response(status, request=request)
+    error: Exception = httpx.HTTPStatusError("no", request=request, response=response)
+    return error
 
 
 def caused_by(error: Exception) -> RuntimeError:
