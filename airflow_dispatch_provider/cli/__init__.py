@@ -3,5 +3,5 @@
 
 import logging
 
-# Airflow 3.2 logs to stdout, and Alembic logs when the modules of a command import it: that would stand before the JSON.
+# Airflow 3.2 logs to stdout, and Alembic logs when a command imports it: that would stand before the JSON.
 logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
