@@ -11,6 +11,7 @@ import psutil
 import pytest
 from airflow.configuration import conf
 from airflow.exceptions import AirflowConfigException
+from airflow.providers_manager import ProvidersManager
 
 from airflow_dispatch_provider.bridge import backend_conf
 from airflow_dispatch_provider.bridge.backend_conf import (
@@ -100,6 +101,7 @@ def test_the_environment_wins(monkeypatch):
 
 def test_a_section_is_what_airflow_would_make_of_the_same_texts(monkeypatch):
     """Numbers and booleans, from the config and from the environment."""
+    ProvidersManager().initialize_providers_configuration()  # type: ignore[no-untyped-call]
     own = {"socket_timeout": 5, "is_secure": False, "polling_interval": "0.5", "sep": ":", "x": "inf"}
     monkeypatch.setenv("AIRFLOW_DISPATCH__GPU__CELERY_BROKER_TRANSPORT_OPTIONS__MAX_CONNECTIONS", "7")
     for key, value in {**own, "max_connections": 7}.items():
