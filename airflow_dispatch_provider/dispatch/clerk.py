@@ -15,7 +15,7 @@ from airflow_dispatch_provider.bridge import task_instances
 from airflow_dispatch_provider.engines.outage import OutageLog
 from airflow_dispatch_provider.lifecycle.events import Rows
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
-from airflow_dispatch_provider.masking import masked, traceback_of
+from airflow_dispatch_provider.masking import describe, traceback_of
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +119,7 @@ class Clerk:
                 self._answer(question)
                 self._outage.over()
             except Exception as error:
-                words = masked(f"{type(error).__name__}: {error}")
-                self._outage.failed(f"{question.kind} failed: {words}", traceback_of(error))
+                self._outage.failed(f"{question.kind} failed: {describe(error)}", traceback_of(error))
 
     def _answer(self, question: _Question) -> None:
         if question.kind == "refresh":

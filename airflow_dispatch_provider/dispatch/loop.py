@@ -18,6 +18,7 @@ from airflow_dispatch_provider.lifecycle import actions, events
 from airflow_dispatch_provider.lifecycle.actions import Dispatch
 from airflow_dispatch_provider.lifecycle.events import Returned, Rows, Tick
 from airflow_dispatch_provider.lifecycle.machine import Machine
+from airflow_dispatch_provider.masking import describe
 from airflow_dispatch_provider.routing.model import Target, TaskRef
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ class Loop:
             try:
                 workload = self._surface.prepare(each.workload, action.backend, each.target)
             except Exception as error:
-                failed.append(events.Rejected(each.number, f"{type(error).__name__}: {error}"))
+                failed.append(events.Rejected(each.number, describe(error)))
             else:
                 jobs.append(Job(each.number, each.key, workload))
         self.engines[action.backend].submit(jobs)

@@ -7,12 +7,11 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_DELAY = 60.0
+from airflow_dispatch_provider.engines.outage import Backoff
+from airflow_dispatch_provider.routing.circuit import growing_delay
 
-
-def delay(times: int) -> float:
-    """Seconds to wait after so many failures in a row: 1, 2, 4 ... ``MAX_DELAY``."""
-    return min(MAX_DELAY, 2.0 ** (max(times, 1) - 1))
+_FIRST, _MOST = 1.0, 60.0
+"""Seconds between two launches: the first time, and at most."""
 
 
 @dataclass
@@ -34,9 +33,10 @@ class Relaunches:
         if tried > self.retries:
             self.forget(key)
             return None
+        delay = growing_delay(tried - 1, _FIRST, _MOST)
         self._tried[key] = tried
-        self._waiting[key] = now + delay(tried), workload
-        return delay(tried)
+        self._waiting[key] = now + delay, workload
+        return delay
 
     def due(self, now: float) -> list[tuple[Hashable, Any]]:
         """Take out what is to be launched now."""
@@ -53,21 +53,19 @@ class Relaunches:
 class ApiOutage:
     """The Execution API as workloads have met it: a server of its own, which every engine needs to begin anything."""
 
-    failures: int = 0
-    until: float = 0.0
+    backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST, _MOST))
     error: str = ""
 
     def note(self, error: str, now: float) -> None:
         """A workload could not begin, as nobody answered. What was launched beside it belongs to the same outage."""
         self.error = error
-        if now >= self.until:
-            self.failures += 1
-            self.until = now + delay(self.failures)
+        if self.backoff.due(now):
+            self.backoff = self.backoff.failed(now)
 
     def answered(self) -> None:
         """A workload has begun."""
-        self.failures, self.until = 0, 0.0
+        self.backoff = self.backoff.over()
 
     def problem(self, now: float) -> str | None:
         """Why nothing should be launched now; None: it may be tried."""
-        return f"The Execution API does not answer: {self.error}" if now < self.until else None
+        return f"The Execution API does not answer: {self.error}" if not self.backoff.due(now) else None

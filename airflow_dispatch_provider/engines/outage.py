@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
+from airflow_dispatch_provider.routing.circuit import growing_delay
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -30,7 +32,7 @@ class Backoff:
 
         :param chance: from 0 to 1; spreads the delay over its upper half, so that schedulers do not try in step
         """
-        delay = min(self.max_delay, self.min_delay * 2.0 ** min(self.failures, 32)) * (1 + chance) / 2
+        delay = growing_delay(self.failures, self.min_delay, self.max_delay) * (1 + chance) / 2
         return replace(self, failures=self.failures + 1, until=now + delay)
 
     def over(self) -> Backoff:

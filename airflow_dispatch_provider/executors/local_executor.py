@@ -34,6 +34,7 @@ from airflow_dispatch_provider.engines.local.messages import Ended, Runner, Star
 from airflow_dispatch_provider.engines.local.outcome import outcome_of
 from airflow_dispatch_provider.engines.local.pool import Event, Gone, NotStarted, Pool
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
+from airflow_dispatch_provider.masking import describe
 
 KILL_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL for a task that is timed out."""
@@ -289,7 +290,9 @@ class LocalExecutor(HoldsBack, BaseExecutor):
         try:
             rows = stored([failure.workload.ti.id for failure in self._failures])
         except Exception as error:
-            self.log.warning("%d ends of processes wait for the database: %s", len(self._failures), error)
+            self.log.warning(
+                "%d ends of processes wait for the database: %s", len(self._failures), describe(error)
+            )
             return
         failures, self._failures = self._failures, []
         for failure in failures:

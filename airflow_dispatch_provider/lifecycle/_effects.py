@@ -16,6 +16,7 @@ from airflow_dispatch_provider.lifecycle._ledger import Ledger
 from airflow_dispatch_provider.lifecycle.events import Ended
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import Outcome, RowState
+from airflow_dispatch_provider.routing.circuit import growing_delay
 
 Guard = Callable[[Ledger, Job, Any], bool]
 Effect = Callable[[Ledger, Job, Any], None]
@@ -179,7 +180,7 @@ def wait_for_earlier(ledger: Ledger, job: Job, event: Any) -> None:
 def launch_later(ledger: Ledger, job: Job, event: Any) -> None:
     """Behind the others, after a delay that grows each time."""
     limits = ledger.limits
-    delay = min(limits.launch_delay_max, limits.launch_delay * 2.0 ** min(job.failures, 32))
+    delay = growing_delay(job.failures, limits.launch_delay, limits.launch_delay_max)
     if ledger.api_trouble is None:
         job.failures += 1
     job.waits = Waits.LAUNCH

@@ -7,6 +7,14 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 
+def growing_delay(failures: int, first: float, most: float) -> float:
+    """Seconds to wait before the next try: ``first``, then twice as long each time, at most ``most``.
+
+    :param failures: in a row, before the last one
+    """
+    return min(most, first * 2.0 ** min(failures, 32))
+
+
 class CircuitState(str, Enum):
     """closed: in use; open: left alone; half_open: one careful try."""
 
@@ -53,7 +61,7 @@ class Circuit:
             return replace(self, error=error)
         stable = self.closed_at is not None and now - self.closed_at >= self.max_delay
         failures = 1 if stable else self.failures + 1
-        delay = min(self.max_delay, self.min_delay * 2.0 ** min(failures - 1, 32)) * (1 + jitter) / 2
+        delay = growing_delay(failures - 1, self.min_delay, self.max_delay) * (1 + jitter) / 2
         return replace(self, failures=failures, retry_at=now + delay, closed_at=None, error=error)
 
     def succeeded(self, now: float) -> Circuit:

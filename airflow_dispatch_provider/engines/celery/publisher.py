@@ -20,6 +20,7 @@ from itertools import islice
 from airflow_dispatch_provider.engines.celery.brokers import Broker, SendFailed
 from airflow_dispatch_provider.engines.celery.message import Outgoing
 from airflow_dispatch_provider.masking import describe
+from airflow_dispatch_provider.routing.circuit import growing_delay
 
 log = logging.getLogger(__name__)
 
@@ -303,7 +304,7 @@ class Publisher:
     def _pause(self, attempts: int) -> None:
         """Before the next attempt to connect."""
         first, most = RETRY_DELAYS
-        delay = min(most, first * 2 ** min(attempts, 30)) * random.uniform(0.5, 1.0)
+        delay = growing_delay(attempts, first, most) * random.uniform(0.5, 1.0)
         with self._changed:
             self._busy_since = None
             self._changed.wait_for(lambda: self._stopping, delay)

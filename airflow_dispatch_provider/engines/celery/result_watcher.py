@@ -17,6 +17,7 @@ from kombu import Queue
 from airflow_dispatch_provider.engines.celery import result_sources
 from airflow_dispatch_provider.engines.celery.results import Result, ResultSource, Timing
 from airflow_dispatch_provider.masking import describe
+from airflow_dispatch_provider.routing.circuit import growing_delay
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Open(Protocol):
 
 def backoff(failures: int, timing: Timing) -> float:
     """Seconds to wait after so many failures in a row: up to twice as long each time, half of it by chance."""
-    longest = min(timing.max_backoff, timing.min_backoff * 2.0 ** min(failures, 30))
+    longest = growing_delay(failures, timing.min_backoff, timing.max_backoff)
     return random.uniform(longest / 2, longest)
 
 

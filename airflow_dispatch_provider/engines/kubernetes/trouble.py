@@ -7,6 +7,8 @@ import logging
 import random
 import time
 
+from airflow_dispatch_provider.routing.circuit import growing_delay
+
 log = logging.getLogger(__name__)
 
 
@@ -16,7 +18,7 @@ def delay(failures: int, first: float = 1.0, most: float = 60.0) -> float:
 
     :param failures: before this one
     """
-    return min(most, first * 2.0 ** min(failures, 30)) * random.uniform(0.5, 1.0)
+    return growing_delay(failures, first, most) * random.uniform(0.5, 1.0)
 
 
 class Trouble:

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import psutil
@@ -17,6 +17,8 @@ import psutil
 from airflow_dispatch_provider.engines.local import processes
 from airflow_dispatch_provider.engines.local.launch import Link, Mode, launch
 from airflow_dispatch_provider.engines.local.messages import Ended, Kill, Ready, Run, Started, Work
+from airflow_dispatch_provider.engines.outage import Backoff
+from airflow_dispatch_provider.routing.circuit import growing_delay
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class Launcher(Protocol):
 
 def restart_delay(deaths: int) -> float:
     """Seconds to wait after so many failures in a row: none after the first, then 1, 2, 4 ... ``MAX_DELAY``."""
-    return 0.0 if deaths <= 1 else min(MAX_DELAY, 2.0 ** (deaths - 2))
+    return 0.0 if deaths <= 1 else growing_delay(deaths - 2, 1.0, MAX_DELAY)
 
 
 class Pool:
@@ -81,9 +83,8 @@ class Pool:
         self._kills = processes.KillList(clock)
         self._unreaped: list[Link] = []
         self._deaths = 0
-        self._refusals = 0
+        self._refusals = Backoff(max_delay=MAX_DELAY)
         self._refusal = ""
-        self._refused_until = 0.0
         self._heard_at = clock()
         self._ready = False
         self._closing = False
@@ -100,7 +101,7 @@ class Pool:
     @property
     def ready(self) -> bool:
         """Whether a workload handed over now would start at once."""
-        return self._ready and self._clock() >= self._refused_until
+        return self._ready and self._refusals.due(self._clock())
 
     @property
     def trouble(self) -> str | None:
@@ -111,7 +112,7 @@ class Pool:
             return f"{self._last_death} Another one starts in {max(0.0, self._next_start - now):.0f} s."
         if self._silence(now) >= HUNG_AFTER:
             return f"The template process {self._link.pid} has said nothing for {self._silence(now):.0f} s."
-        if now < self._refused_until:
+        if not self._refusals.due(now):
             return f"The template process {self._link.pid} could start no process: {self._refusal}"
         return self._last_death if self._deaths and not self._ready else None
 
@@ -207,7 +208,7 @@ class Pool:
             return []
         if isinstance(message, Started):
             self._handed[message.number] = message
-            self._refusals = 0
+            self._refusals = replace(self._refusals, failures=0)
         else:
             self._graces.pop(message.number, None)
             if self._handed.pop(message.number, None) is None:
@@ -218,11 +219,9 @@ class Pool:
     def _refuse(self, error: str) -> None:
         """The template process lives and could not fork: for a while it is asked for no more."""
         now = self._clock()
-        if now < self._refused_until:
+        if not self._refusals.due(now):
             return
-        self._refusals += 1
-        self._refusal = error
-        self._refused_until = now + restart_delay(self._refusals + 1)
+        self._refusals, self._refusal = self._refusals.failed(now), error
         log.warning("A workload could not be started, it waits: %s", error)
 
     def _lose(self, link: Link) -> list[Event]:

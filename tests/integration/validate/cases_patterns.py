@@ -18,9 +18,7 @@ def queue(name: str, wrong: str, found: str, mended: str = "$1", **more: Any) ->
 
 def queues(name: str, wrong: str, found: str) -> Case:
     """A pattern that is to become a route for each."""
-    cfg = airflow_cfg(routes='[{"queue": "<>", "to": ["b"]}]')
-    mended = '$1", "to": ["b"]}, {"queue": "$2'
-    return case(name, wrong, QUEUE, found, mended, cfg=cfg)
+    return queue(name, wrong, found, '$1", "to": ["b"]}, {"queue": "$2')
 
 
 def dag_id(name: str, wrong: str, found: str, mended: str = "$1") -> Case:

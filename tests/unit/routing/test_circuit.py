@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_dispatch_provider.routing.circuit import Circuit, CircuitState
+from airflow_dispatch_provider.routing.circuit import Circuit, CircuitState, growing_delay
 
 
 def fail_times(count, jitter=1.0, **limits):
@@ -93,3 +93,11 @@ def test_delays_grow_and_stay_in_bounds(low, extra, count, jitter, many):
     assert all(low / 2 - 1e-6 <= delay <= high + 1e-6 for delay in delays)
     worn = Circuit(min_delay=low, max_delay=high, failures=many, retry_at=0.0).failed(1, "boom", 1)
     assert worn.retry_at - 1 <= high + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds"), [(0, 1), (1, 2), (2, 4), (5, 32), (6, 60), (1_000, 60), (100_000, 60)]
+)
+def test_delays_double_to_a_bound_however_long_it_lasts(failures, seconds):
+    """Nothing overflows after a night of failures."""
+    assert growing_delay(failures, 1.0, 60.0) == seconds
