@@ -13,7 +13,6 @@ from typing import Any
 from airflow.configuration import conf as airflow_conf
 from airflow.exceptions import AirflowConfigException
 from airflow.executors.base_executor import ExecutorConf
-from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
 from airflow_dispatch_provider.bridge.backend_conf import settings_source
@@ -44,10 +43,9 @@ Command = Callable[[Namespace], int]
 
 
 def _command(function: Command) -> Callable[[Namespace], None]:
-    """Make a function an Airflow command: logs kept off stdout, our options known to Airflow's configuration,
-    and an exit code and a message instead of a traceback where the configuration is wrong."""
+    """Make a function an Airflow command: our options known to Airflow's configuration, and an exit code and a message
+    instead of a traceback where the configuration is wrong."""
 
-    @suppress_logs_and_warning
     @providers_configuration_loaded
     @wraps(function)
     def run(args: Namespace) -> None:

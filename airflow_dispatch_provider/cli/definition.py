@@ -4,7 +4,9 @@ stands elsewhere and is loaded when one of them is called."""
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from airflow.cli.cli_config import (
@@ -12,7 +14,6 @@ from airflow.cli.cli_config import (
     ActionCommand,
     Arg,
     GroupCommand,
-    lazy_load_command,
 )
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
@@ -89,6 +90,22 @@ _ARG_DAGS = _arg(
 _TEAM: tuple[Arg, ...] = (_ARG_TEAM,) if AIRFLOW_V_3_2_PLUS else ()
 
 
+def _load_when_called(name: str) -> Callable[[Namespace], None]:
+    """The function of that name in ``commands``, with logs kept off stdout from its import on: Airflow 3.2 logs there,
+    and modules that a command imports may log, which would stand before the JSON."""
+
+    def load_and_run(args: Namespace) -> None:
+        getattr(import_module("airflow_dispatch_provider.cli.commands"), name)(args)
+
+    def run(args: Namespace) -> None:
+        from airflow.utils.cli import suppress_logs_and_warning
+
+        suppress_logs_and_warning(load_and_run)(args)
+
+    run.__name__ = name
+    return run
+
+
 def _command(
     name: str, help_: str, description: str, *args: Arg, exit_codes: str = _EXIT_CODES
 ) -> ActionCommand:
@@ -96,7 +113,7 @@ def _command(
         name=name,
         help=help_,
         description=f"{description} {exit_codes}",
-        func=lazy_load_command(f"airflow_dispatch_provider.cli.commands.{name}"),
+        func=_load_when_called(name),
         args=(*args, _ARG_OUTPUT, ARG_VERBOSE),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -98,20 +99,28 @@ def test_the_environment_wins(monkeypatch):
     assert mine.get("celery", "result_backend") == "from command"
 
 
-def test_a_section_is_what_airflow_would_make_of_the_same_texts(monkeypatch):
+@pytest.fixture
+def section() -> Iterator[str]:
+    """One that Airflow's own configuration has: Airflow 3.2 reads none from variables alone."""
+    name = "celery_broker_transport_options"
+    is_new = not conf.has_section(name)
+    if is_new:
+        conf.add_section(name)
+    yield name
+    if is_new:
+        conf.remove_section(name)
+
+
+def test_a_section_is_what_airflow_would_make_of_the_same_texts(monkeypatch, section):
     """Numbers and booleans, from the config and from the environment."""
-    if not conf.has_section(
-        "celery_broker_transport_options"
-    ):  # Airflow 3.2 reads no section from variables alone
-        conf.add_section("celery_broker_transport_options")
     own = {"socket_timeout": 5, "is_secure": False, "polling_interval": "0.5", "sep": ":", "x": "inf"}
     monkeypatch.setenv("AIRFLOW_DISPATCH__GPU__CELERY_BROKER_TRANSPORT_OPTIONS__MAX_CONNECTIONS", "7")
     for key, value in {**own, "max_connections": 7}.items():
         monkeypatch.setenv(f"AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__{key.upper()}", str(value))
-    airflows = conf.getsection("celery_broker_transport_options")
+    airflows = conf.getsection(section)
     monkeypatch.undo()
     monkeypatch.setenv("AIRFLOW_DISPATCH__GPU__CELERY_BROKER_TRANSPORT_OPTIONS__MAX_CONNECTIONS", "7")
-    mine = make(celery_broker_transport_options=own).getsection("celery_broker_transport_options")
+    mine = make(celery_broker_transport_options=own).getsection(section)
     assert {key: (type(mine[key]), mine[key]) for key in [*own, "max_connections"]} == {
         key: (type(airflows[key]), airflows[key]) for key in [*own, "max_connections"]
     }
