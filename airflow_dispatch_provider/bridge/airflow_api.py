@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_3_PLUS,
     AIRFLOW_V_3_4_PLUS,
 )
+from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, TEST_CONNECTION
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +140,25 @@ def workload_states(workload: Workload) -> tuple[WorkloadState | None, WorkloadS
     from airflow.utils.state import CallbackState
 
     return CallbackState.RUNNING, CallbackState.SUCCESS, CallbackState.FAILED
+
+
+@cache
+def event_state(kind: str, name: str) -> WorkloadState:
+    """The state that an event about a workload of this type carries.
+
+    :param name: ``queued``, ``running``, ``success`` or ``failed``
+    """
+    if kind == TEST_CONNECTION:
+        from airflow.models import connection_test
+
+        return vars(connection_test)["ConnectionTestState"](name)
+    if kind == EXECUTE_CALLBACK and AIRFLOW_V_3_2_PLUS:
+        from airflow.utils.state import CallbackState
+
+        return CallbackState(name)
+    from airflow.utils.state import TaskInstanceState
+
+    return TaskInstanceState(name)
 
 
 def queues(executor: Any) -> list[dict[WorkloadKey, Workload]]:

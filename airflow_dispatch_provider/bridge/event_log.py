@@ -11,8 +11,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow.models.log import Log
+from airflow.utils.session import create_session
 from sqlalchemy import select, tuple_
+from sqlalchemy.orm import object_session
 
+from airflow_dispatch_provider.bridge import task_instances
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.routing.model import Target
 from airflow_dispatch_provider.routing.reasons import Reason
@@ -75,6 +78,21 @@ def owners(session: Session, tis: Sequence[Any]) -> dict[Any, str]:
             if backend is not None:
                 found[by_identity[tuple(identity)]] = backend
     return found
+
+
+def owners_of(tis: Sequence[Any]) -> dict[Any, str]:
+    """``owners`` in the session that the task instances come from; all their columns are loaded."""
+    session = object_session(tis[0])
+    if session is None:
+        return {}
+    task_instances.load(session, tis)
+    return owners(session, tis)
+
+
+def owner_of(ti: Any) -> str | None:
+    """The backend to which one task instance, or history row of one, was last given; None if unknown."""
+    with create_session() as session:
+        return next(iter(owners(session, [ti]).values()), None)
 
 
 def _id(ti: Any) -> Any:

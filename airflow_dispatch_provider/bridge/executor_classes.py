@@ -88,16 +88,16 @@ def parallelism_for(executor: Any, slots: int) -> int:
 
 def queues_itself(executor: BaseExecutor) -> bool:
     """Whether it has its own way of queueing: the base class only takes note of a workload."""
-    return _own(executor, "queue_workload")
+    return _has_own(type(executor), "queue_workload")
 
 
-def can_revoke(executor: BaseExecutor) -> bool:
+def can_revoke(cls: type[BaseExecutor]) -> bool:
     """The base class's own method says that it cannot."""
-    return _own(executor, "revoke_task")
+    return _has_own(cls, "revoke_task")
 
 
-def _own(executor: BaseExecutor, method: str) -> bool:
-    return getattr(type(executor), method) is not getattr(BaseExecutor, method)
+def _has_own(cls: type[BaseExecutor], method: str) -> bool:
+    return getattr(cls, method) is not getattr(BaseExecutor, method)
 
 
 def session_for(executor: BaseExecutor) -> AbstractContextManager[Any]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from math import inf
@@ -13,7 +13,9 @@ from uuid import UUID
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import select, true, update
+from sqlalchemy import inspect, select, true, update
+from sqlalchemy.orm import Session, lazyload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
@@ -150,6 +152,26 @@ def refresh_queued(ids: Iterable[UUID], queued_by: int) -> None:
                 .values(queued_dttm=datetime.now(UTC))
                 .execution_options(synchronize_session=False)
             )
+
+
+def is_running(ti: Any) -> bool:
+    return ti.state in (TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
+
+
+def load(session: Session, tis: Sequence[Any]) -> None:
+    """Load all columns of all of them in one SELECT: the scheduler defers most, and each would be one query later."""
+    ids = [ti.id for ti in tis]
+    query = select(TaskInstance).options(lazyload(TaskInstance.dag_run)).where(TaskInstance.id.in_(ids))
+    session.scalars(query.execution_options(populate_existing=True)).all()
+
+
+def detached(ti: Any) -> Any:
+    """A copy with all columns of a loaded task instance, which no session knows: to be read after that one's end."""
+    mapper = inspect(TaskInstance)
+    copy = mapper.class_manager.new_instance()
+    for column in mapper.column_attrs:
+        set_committed_value(copy, column.key, getattr(ti, column.key))
+    return copy
 
 
 def state_of(ti_id: UUID) -> str | None:

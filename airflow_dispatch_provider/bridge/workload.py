@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import time
 from base64 import urlsafe_b64decode
+from collections.abc import Callable
 from typing import Any
 
 from airflow.configuration import conf
@@ -36,6 +37,12 @@ def task_ref(workload: Any) -> TaskRef:
     return TaskRef(workload.queue, "", str(workload.connection_test_id), kind)
 
 
+def task_ref_of(ti: Any) -> TaskRef:
+    """A task instance of the database as routing sees it."""
+    seed = task_seed(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+    return TaskRef(ti.queue, ti.dag_id, seed, executor=ti.executor)
+
+
 def priority_of(workload: Any) -> int:
     """``priority_weight`` of a task; callbacks and connection tests have none."""
     return int(workload.ti.priority_weight) if is_task(workload) else 0
@@ -60,12 +67,17 @@ def with_new_token(workload: Any, generator: Any) -> Any:
     return workload.model_copy(update={"token": token})
 
 
-def with_fresh_token(workload: Any, generator: Any, age: float) -> Any:
-    """The same workload where its token was made at most ``age`` seconds ago, else a copy with a new one: making one
-    costs far more than reading when it was made."""
+def with_fresh_token(workload: Any, generator: Callable[[], Any], age: float) -> Any:
+    """The same workload where its token was made at most ``age`` seconds ago, or where it has none, else a copy with a
+    new one: making one costs far more than reading when it was made.
+
+    :param generator: gives the executor's ``jwt_generator``
+    """
+    if not workload.token:
+        return workload
     made = _made(workload.token)
     is_fresh = made is not None and 0 <= time.time() - made <= age
-    return workload if is_fresh else with_new_token(workload, generator)
+    return workload if is_fresh else with_new_token(workload, generator())
 
 
 def _made(token: str) -> float | None:

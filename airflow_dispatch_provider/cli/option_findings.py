@@ -27,10 +27,7 @@ def check_options(settings: Settings, conf: Any, place: str) -> Findings:
     :param place: where ``backends`` stands: ``[dispatch] `` or the name of the file
     """
     team, conf = getattr(conf, "team_name", None), RunOnce(conf)
-    backends = {
-        name: Backend(name, backend, settings.limits, conf, team)
-        for name, backend in settings.backends.items()
-    }
+    backends = {name: Backend(name, backend, conf, team) for name, backend in settings.backends.items()}
     check = OptionCheck(settings, place)
     mistakes, doubts = [*check.mistakes()], [*check.doubts()]
     unmade = set()

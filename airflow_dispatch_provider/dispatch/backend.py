@@ -1,48 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One backend: an executor under a name, with its own configuration, behind a circuit."""
+"""One backend: an executor under a name, with its own configuration."""
 
 from __future__ import annotations
 
-import logging
-import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from difflib import SequenceMatcher
 from inspect import isabstract
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 from airflow.executors.base_executor import BaseExecutor
 
 from airflow_dispatch_provider.bridge.backend_conf import BackendConf
-from airflow_dispatch_provider.bridge.executor_classes import make_executor, parallelism_for, workload_kinds
+from airflow_dispatch_provider.bridge.executor_classes import make_executor, workload_kinds
 from airflow_dispatch_provider.bridge.installed import extra_of, remedy_for, unmet
-from airflow_dispatch_provider.bridge.metrics import count_failure
 from airflow_dispatch_provider.bridge.users_code import (
     bounded_executor,
     import_users_module,
-    is_for_the_process,
 )
-from airflow_dispatch_provider.engines.protocols import (
-    Claim,
-    Claims,
-    CountsWorkers,
-    ReportsHealth,
-    ReportsNoRoom,
-    ReturnsWork,
-)
+from airflow_dispatch_provider.engines.foreign import ForeignEngine
+from airflow_dispatch_provider.engines.outage import Backoff
+from airflow_dispatch_provider.engines.protocols import Claim, Claims
 from airflow_dispatch_provider.exceptions import BackendUnavailable, DispatchConfigError, Problem, TookTooLong
-from airflow_dispatch_provider.masking import kind_of, masked, traceback_of
-from airflow_dispatch_provider.routing.circuit import Circuit, CircuitState
-from airflow_dispatch_provider.routing.model import (
-    EXECUTE_TASK,
-    BackendView,
-)
-from airflow_dispatch_provider.routing.reasons import Reason
+from airflow_dispatch_provider.masking import kind_of
+from airflow_dispatch_provider.routing.model import EXECUTE_TASK
 from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, WORKERS, BackendSettings, Limits
-
-T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 
 def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
@@ -106,20 +89,14 @@ def _correct(module: ModuleType, class_name: str) -> str:
 
 
 class Backend:
-    """Adapter around one executor. Whatever the executor does, nothing but what is meant to end the process (see
-    ``is_for_the_process``) leaves a method of this class; a failure opens the circuit and is logged once."""
+    """An executor under a name, made when it is needed."""
 
-    def __init__(
-        self, name: str, settings: BackendSettings, limits: Limits, base_conf: Any, team_name: str | None
-    ) -> None:
+    def __init__(self, name: str, settings: BackendSettings, base_conf: Any, team_name: str | None) -> None:
         self.name = name
         self.settings = settings
-        self.circuit = Circuit(limits.retry_min_delay, limits.retry_max_delay)
-        self.started = False
         self.conf = BackendConf(name, {**settings.config, "core": _core_options(settings)}, base_conf)
         self._team_name = team_name
         self._executor: BaseExecutor | None = None
-        self._kinds: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"Backend({self.name!r}, {self.settings.executor}, slots={self.settings.slots})"
@@ -130,8 +107,12 @@ class Backend:
         if self._executor is None:
             cls, path = import_executor_class(self.settings), self.settings.class_path
             slots = self.settings.configured_slots
-            executor = make_executor(cls, self.conf, self.name, path, slots, self._team_name)
-            self._executor, self._kinds = executor, workload_kinds(executor)
+            self._executor = make_executor(cls, self.conf, self.name, path, slots, self._team_name)
+        return self._executor
+
+    @property
+    def made(self) -> BaseExecutor | None:
+        """The executor if it has been made."""
         return self._executor
 
     def conf_problems(self) -> Sequence[Problem]:
@@ -139,119 +120,36 @@ class Backend:
         cls: Any = import_executor_class(self.settings)
         return list(cls.conf_problems(self.conf) or ()) if hasattr(cls, "conf_problems") else []
 
-    def use(self, settings: BackendSettings) -> None:
-        """Take over changed slots and cordon."""
-        self.settings = settings
-
-    def slots(self, now: float) -> int:
-        """How many workloads it may hold at this moment."""
-        executor: Any = self._executor
-        counts = self.started and self.settings.slots == WORKERS and isinstance(executor, CountsWorkers)
-        counted = self.call("worker_slots", now, executor.worker_slots, None) if counts else None
-        return self.settings.configured_slots if counted is None else int(counted)
-
-    @property
-    def made(self) -> BaseExecutor | None:
-        """The executor if it has been made."""
-        return self._executor
-
-    def usable(self, now: float) -> bool:
-        """Whether it may be called: started, and its circuit not open."""
-        return self.started and self.circuit.state(now) is not CircuitState.OPEN
-
-    def may_adopt(self, now: float) -> bool:
-        """Whether it may be asked to adopt: an executor that reports its health knows what it can do without its
-        server, and a task that is adopted costs none of its tries."""
-        return self.usable(now) or (self.started and isinstance(self._executor, ReportsHealth))
-
-    def may_start(self, now: float) -> bool:
-        return not self.started and self.circuit.state(now) is not CircuitState.OPEN
-
-    def view(self, now: float, load: int) -> BackendView:
-        """The state of this backend that a decision is made on.
-
-        :param load: slots in use
-        """
-        free = max(0, self.slots(now) - load)
-        if not self.usable(now):
-            return BackendView(0, Reason.CIRCUIT_OPEN, self._kinds or frozenset({EXECUTE_TASK}))
-        if self.settings.cordoned:
-            return BackendView(0, Reason.CORDONED, self._kinds)
-        if self.circuit.state(now) is CircuitState.HALF_OPEN:
-            free = min(free, 1)
-        executor: Any = self._executor
-        if isinstance(executor, ReportsNoRoom) and self.call("no_room", now, executor.no_room, None):
-            free = 0
-        return BackendView(free, None, self._kinds)
-
-    def start(
+    def engine(
         self,
-        now: float,
+        limits: Limits,
         prepare: Callable[[BaseExecutor], None],
-        check: Callable[[], Sequence[Problem]] = tuple,
-    ) -> bool:
-        """Make and start the executor; False where that failed, to be tried again when the circuit allows.
+        check: Callable[[], Sequence[Problem]],
+        clock: Callable[[], float],
+    ) -> ForeignEngine:
+        """The executor behind the protocol of engines.
 
+        :param prepare: gives an executor what it needs before its start
         :param check: tells what it could not read in its configuration; called before it is made
+        :param clock: monotonic seconds
         """
+        tried: list[bool] = []
 
-        def make_and_start() -> bool:
+        def make() -> BaseExecutor:
+            if tried:
+                self._executor = None
+                self.conf.forget_failures()
+            tried.append(True)
             with bounded_executor(self.name):
                 if problems := check():
                     raise DispatchConfigError(problems)
-                executor: Any = self.executor
+                executor = self.executor
             prepare(executor)
-            executor.start()
-            return True
+            return executor
 
-        self.started = self.call("start", now, make_and_start, False)
-        if not self.started:
-            self._executor = None
-            self.conf.forget_failures()
-        return self.started
-
-    def heartbeat(self, now: float) -> list[Any]:
-        """Run the executor's heartbeat; returns the workloads that it hands back unsent."""
-        executor = self.executor
-        executor.parallelism = parallelism_for(executor, self.slots(now))
-
-        def beat() -> bool:
-            executor.heartbeat()
-            return True
-
-        if not self.call("heartbeat", now, beat, False):
-            return []
-        problem = executor.health() if isinstance(executor, ReportsHealth) else None
-        if problem is None:
-            self._succeeded(now)
-        else:
-            self._failed("health", now, problem)
-        return list(executor.take_returned()) if isinstance(executor, ReturnsWork) else []
-
-    def call(self, what: str, now: float, action: Callable[[], T], otherwise: T) -> T:
-        """``action()``, or ``otherwise`` where it raises."""
-        try:
-            return action()
-        except BaseException as error:
-            if is_for_the_process(error):
-                raise
-            self._failed(what, now, masked(f"{type(error).__name__}: {error}"), error)
-            return otherwise
-
-    def _failed(self, what: str, now: float, reason: str, error: BaseException | None = None) -> None:
-        news = self.circuit.error is None
-        self.circuit = self.circuit.failed(now, reason, random.random())
-        count_failure(self.name)
-        delay = (self.circuit.retry_at or now) - now
-        message = "Backend %r failed in %s and gets no new work until it recovers; next try in %.1f s. %s%s"
-        level = logging.ERROR if news else logging.DEBUG
-        details = f"\n{traceback_of(error)}" if error is not None and news else ""
-        log.log(level, message, self.name, what, delay, reason, details)
-
-    def _succeeded(self, now: float) -> None:
-        if self.circuit.error is not None:
-            log.info("Backend %r has recovered after %d failures.", self.name, self.circuit.failures)
-        self.circuit = self.circuit.succeeded(now)
+        backoff = Backoff(limits.retry_min_delay, limits.retry_max_delay)
+        slots, counts_workers = self.settings.configured_slots, self.settings.slots == WORKERS
+        return ForeignEngine(self.name, make, slots, counts_workers, backoff, clock)
 
 
 def clashes(backends: Iterable[Backend], place: str) -> Iterator[Problem]:
@@ -289,15 +187,25 @@ def _core_options(settings: BackendSettings) -> dict[str, Any]:
     return {**given, "parallelism": settings.configured_slots}
 
 
+def kinds_of(backends: Iterable[Backend]) -> frozenset[str]:
+    """Types of workloads that any of them can run, be it usable now or not; tasks always."""
+    kinds = {EXECUTE_TASK}
+    for backend in backends:
+        with suppress(BackendUnavailable):
+            kinds |= workload_kinds(backend.made or import_executor_class(backend.settings))
+    return frozenset(kinds)
+
+
 def in_start_order(backends: Iterable[Backend]) -> list[Backend]:
     """Local executors first: they fork, and their children inherit what is open by then. Ending goes the
     other way round: the remote ones first, since a local one waits for its tasks."""
+    return sorted(backends, key=lambda backend: not is_local(backend))
 
-    def remote(backend: Backend) -> bool:
-        try:
-            executor: Any = backend.made or import_executor_class(backend.settings)
-        except BackendUnavailable:
-            return True
-        return getattr(executor, "is_local", False) is not True
 
-    return sorted(backends, key=remote)
+def is_local(backend: Backend) -> bool:
+    """Whether it runs tasks on this machine, as far as its class tells."""
+    try:
+        executor: Any = backend.made or import_executor_class(backend.settings)
+    except BackendUnavailable:
+        return False
+    return getattr(executor, "is_local", False) is True

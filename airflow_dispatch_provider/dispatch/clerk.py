@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Hashable, Mapping
 from queue import Empty, SimpleQueue
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from airflow_dispatch_provider.bridge import task_instances
@@ -18,6 +18,9 @@ from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
 from airflow_dispatch_provider.masking import describe, traceback_of
 
 log = logging.getLogger(__name__)
+
+DATABASE = "The database, as asked beside the scheduler's own work"
+"""Names it in the log."""
 
 Ids = Mapping[Hashable, UUID]
 """Task instances by the key of their job."""
@@ -46,12 +49,15 @@ class Database(Protocol):
 class AirflowDatabase:
     """Airflow's own, for one scheduler."""
 
-    def __init__(self, job_id: int) -> None:
+    def __init__(self, job_id: Any) -> None:
+        """
+        :param job_id: the scheduler's, as its executor knows it
+        """
         self._job_id = job_id
 
     def look_up(self, ids: Ids) -> dict[Hashable, Row]:
         facts = task_instances.row_facts(ids.values())
-        return {key: self._row(facts.get(ti_id)) for key, ti_id in ids.items()}
+        return {key: self._row(facts.get(UUID(str(ti_id)))) for key, ti_id in ids.items()}
 
     def _row(self, facts: task_instances.RowFacts | None) -> Row:
         if facts is None:
@@ -81,7 +87,7 @@ class Clerk:
         self._database = database
         self._questions: SimpleQueue[_Question | None] = SimpleQueue()
         self._answers: SimpleQueue[Rows] = SimpleQueue()
-        self._outage = OutageLog(log, "The database, as asked beside the scheduler's own work")
+        self._outage = OutageLog(log, DATABASE)
         self._thread = threading.Thread(target=self._run, name="dispatch-clerk", daemon=True)
 
     def start(self) -> None:

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
-from airflow_dispatch_provider.dispatch import adoption
+from airflow_dispatch_provider.bridge import event_log
+from airflow_dispatch_provider.bridge.workload import task_ref_of
 from airflow_dispatch_provider.dispatch.backend import Backend
-from airflow_dispatch_provider.dispatch.router import Router
+from airflow_dispatch_provider.dispatch.rules import route_table
 from airflow_dispatch_provider.exceptions import DispatchConfigError
-from airflow_dispatch_provider.routing.model import TaskRef
-from airflow_dispatch_provider.routing.routes import RouteTable, ordered_targets, task_seed
+from airflow_dispatch_provider.routing.routes import ordered_targets
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.source import SettingsSource
 
@@ -26,20 +27,19 @@ class LogBackends:
         self._settings: Settings | None = None
         self._made: dict[str, Backend] = {}
 
-    def of(self, ti: Any, router: Router | None) -> Backend | None:
+    def of(self, ti: Any, started: Mapping[str, Backend] | None) -> Backend | None:
         """The backend of a task instance, or of a history row of one: by the event log, else by its route.
 
-        :param router: of an executor that has been started; None elsewhere
+        :param started: the backends of an executor that has been started; None elsewhere
         """
-        settings = router.settings if router is not None else self._load()
+        settings = self._load()
         if settings is None:
             return None
-        name = adoption.owner_of(ti) or _first_choice(settings, ti)
-        if router is not None:
-            return router.backends.get(name)
+        name = event_log.owner_of(ti) or _first_choice(settings, ti)
+        if started is not None:
+            return started.get(name)
         if name not in self._made and name in settings.backends:
-            backend = settings.backends[name]
-            self._made[name] = Backend(name, backend, settings.limits, self._conf, self._team_name)
+            self._made[name] = Backend(name, settings.backends[name], self._conf, self._team_name)
         return self._made.get(name)
 
     def _load(self) -> Settings | None:
@@ -52,7 +52,5 @@ class LogBackends:
 
 
 def _first_choice(settings: Settings, ti: Any) -> str:
-    seed = task_seed(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-    table = RouteTable(settings.routes, settings.default, settings.executors)
-    match = table.match(TaskRef(ti.queue, ti.dag_id, executor=ti.executor))
-    return ordered_targets(match.route, seed)[0].backend
+    ref = task_ref_of(ti)
+    return ordered_targets(route_table(settings).match(ref).route, ref.seed)[0].backend

@@ -8,11 +8,12 @@ clerk's.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
+from airflow_dispatch_provider.bridge import metrics
 from airflow_dispatch_provider.bridge.executor_classes import is_terminal
-from airflow_dispatch_provider.bridge.metrics import count_dispatches, count_failure
 from airflow_dispatch_provider.engines.engine import Engine, Found, Job
 from airflow_dispatch_provider.lifecycle import actions, events
 from airflow_dispatch_provider.lifecycle.actions import Dispatch
@@ -81,9 +82,10 @@ class Loop:
             actions.Count: self._count,
         }
 
-    def start(self, scheduler_id: str) -> None:
+    def start(self, scheduler_id: str, now: float) -> None:
         for engine in self.engines.values():
             engine.start(scheduler_id)
+        self.tell(now, Tick(self._rooms()))
 
     # From Airflow
 
@@ -103,21 +105,35 @@ class Loop:
         self.tell(now, events.Revoke(key))
         return True
 
+    def give_up(self, key: Hashable, now: float) -> None:
+        """Airflow has found a workload dead, or too slow: stop it if that can be done, and forget it."""
+        self.tell(now, events.Revoke(key, dead=True))
+
     def heartbeat(self, now: float, buffer: dict[Any, Any]) -> None:
         """Decide and submit, let the engines work, take in what they say.
 
         :param buffer: the event buffer, which Airflow empties; one event for a key at a time
         """
-        rooms = {name: engine.room() for name, engine in self.engines.items()}
-        self.tell(now, *self._clerk.answers(), Tick(rooms))
+        self.tell(now, *self._clerk.answers(), Tick(self._rooms()))
         self.tell(now, *(event for engine in self.engines.values() for event in engine.poll()))
         self._fill(buffer)
+
+    def _rooms(self) -> dict[str, events.Room]:
+        return {name: engine.room() for name, engine in self.engines.items()}
 
     def tell(self, now: float, *happened: Any) -> None:
         """Let the machine handle events, do what it wants, and tell it what came of that, until nothing does."""
         while happened:
             wanted = self.machine.handle(now, *happened)
             happened = tuple(event for action in wanted for event in self._do[type(action)](action) or ())
+
+    def emit_metrics(self) -> None:
+        """The gauges of every backend."""
+        used, wanted = self.machine.slots_used, self.machine.wanted
+        for name, view in self.machine.snapshot().backends.items():
+            metrics.gauge_backend(
+                name, open_slots=view.free, running=used.get(name, 0), held=wanted.get(name, 0)
+            )
 
     def _fill(self, buffer: dict[Any, Any]) -> None:
         """An event that would replace a terminal one waits until Airflow has taken that one."""
@@ -130,8 +146,8 @@ class Loop:
         self._untold = later
 
     def stop(self, deadline: float, now: float, buffer: dict[Any, Any]) -> None:
-        """End the engines, and tell Airflow what they still said."""
-        for engine in self.engines.values():
+        """End the engines, the last one first, and tell Airflow what they still said."""
+        for engine in reversed(self.engines.values()):
             self.tell(now, *(Returned(dispatch) for dispatch in engine.stop(deadline)))
             self.tell(now, *engine.poll())
         self._fill(buffer)
@@ -141,8 +157,8 @@ class Loop:
     def _submit(self, action: actions.Submit) -> list[Any]:
         """Recorded before it is sent: a dispatch without evidence could not be adopted."""
         self._surface.dispatched(action.backend, action.dispatches)
-        for each in action.dispatches:
-            count_dispatches(action.backend, each.reason.value, 1)
+        for reason, number in Counter(each.reason.value for each in action.dispatches).items():
+            metrics.count_dispatches(action.backend, reason, number)
         jobs, failed = [], []
         for each in action.dispatches:
             try:
@@ -195,4 +211,4 @@ class Loop:
             log.info("%s", text)
 
     def _count(self, action: actions.Count) -> None:
-        count_failure(action.backend)
+        metrics.count_failure(action.backend)

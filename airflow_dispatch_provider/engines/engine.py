@@ -55,6 +55,9 @@ class Engine(Protocol):
     """Called on the scheduler's thread, where nothing may wait for a network answer, a lock or a process. An engine
     raises nothing: what fails is an event, or the room's ``unavailable``."""
 
+    slots: int
+    """How many jobs it may have; may be set at any time."""
+
     def start(self, scheduler_id: str) -> None:
         """Called once. What cannot be started now is tried again by ``poll``."""
         ...

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from airflow_dispatch_provider.bridge import airflow_api, executor_classes
+from airflow_dispatch_provider.bridge.metrics import count_failure
 from airflow_dispatch_provider.bridge.users_code import is_for_the_process
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
-from airflow_dispatch_provider.engines.outage import Backoff, OutageLog
+from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.engines.protocols import (
+    AdoptsIfFound,
     CountsWorkers,
     ReportsHealth,
     ReportsNoRoom,
@@ -46,7 +48,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LOOKED_AT = 100
-"""Dispatches whose keys are looked for at a poll, in turn: a poll costs what changes, and not what runs."""
+"""Dispatches whose keys are looked for at a time, in turn: a poll costs what changes, and not what runs."""
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks."""
 
 _MISSED = 2
 """Looks in a row at which the executor must not know a key any more that it had."""
@@ -77,61 +82,63 @@ class ForeignEngine:
         name: str,
         make: Callable[[], Any],
         slots: int,
+        counts_workers: bool = False,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         :param make: gives the executor, prepared but not started; called again after each failure to start
+        :param counts_workers: its slots are those of its workers, and ``slots`` as long as it knows of none
         """
         self.slots = slots
+        self.counts_workers = counts_workers
+        self._counted: int | None = None
+        self._kinds: frozenset[str] = frozenset()
         self._make, self._clock = make, clock
         self._executor: Any = None
         self._job_id = ""
         self._backoff = backoff or Backoff()
-        self._outage = OutageLog(log, f"Backend {name!r}")
         self._name = name
+        self._trouble: str | None = None
         self._out: dict[int, _Out] = {}
         self._by_key: defaultdict[Hashable, deque[_Out]] = defaultdict(deque)
         self._unsent: dict[int, _Out] = {}
         self._to_adopt: list[Found] = []
         self._events: list[Event] = []
         self._in_turn: Iterator[int] = iter(())
+        self._look_due = 0.0
         self._rejected = self._troubled = self._stopped = False
 
     def __repr__(self) -> str:
         return f"ForeignEngine({self._name!r}, {self._executor!r}, out {len(self._out)}, unsent {len(self._unsent)})"
-
-    @property
-    def revokes(self) -> bool:
-        """Whether it can stop what it was given, as far as its class tells."""
-        return self._executor is None or executor_classes.can_revoke(self._executor)
 
     def start(self, scheduler_id: str) -> None:
         self._job_id = scheduler_id
         self._start()
 
     def _start(self) -> None:
-        executor = self._call("its constructor", self._make, None)
+        executor = self._call("start", self._make, None)
         if executor is None:
             return
         if self._call("start", lambda: (executor.start(), True)[1], False):
             self._executor = executor
+            self._kinds = self._ask(lambda: executor_classes.workload_kinds(executor), frozenset())
             self._works()
+
+    @property
+    def _slots_now(self) -> int:
+        return self.slots if self._counted is None else self._counted
 
     def room(self) -> Room:
         executor = self._executor
         if executor is None:
-            return Room(0, unavailable=self._outage.reason or "not started")
-        counts = isinstance(executor, CountsWorkers)
-        slots = self._ask(executor.worker_slots, None) if counts else None
+            return Room(0, unavailable=self._trouble or "not started")
         no_room = isinstance(executor, ReportsNoRoom) and self._ask(executor.no_room, None)
         return Room(
-            slots=self.slots if slots is None else int(slots),
+            slots=self._slots_now,
             takes=0 if no_room else 1_000_000,
-            unavailable=self._outage.reason,
-            kinds=self._call(
-                "workload types", lambda: executor_classes.workload_kinds(executor), frozenset()
-            ),
+            unavailable=self._trouble,
+            kinds=self._kinds,
         )
 
     # Giving
@@ -147,7 +154,7 @@ class ForeignEngine:
                 for job in jobs:
                     self._submit(executor, job, session)
         except Exception as error:
-            self._failed("its session", error)
+            self._failed("queue_workload", error)
             self._events += [
                 Returned(job.dispatch, str(error)) for job in jobs if job.dispatch not in self._out
             ]
@@ -197,7 +204,7 @@ class ForeignEngine:
         if out is None:
             return False
         if not self._call(
-            "its queues", lambda: airflow_api.forget_queued_key(self._executor, out.child_key), False
+            "withdrawal", lambda: airflow_api.forget_queued_key(self._executor, out.child_key), False
         ):
             return False
         self._forget(out)
@@ -206,6 +213,7 @@ class ForeignEngine:
     def revoke(self, dispatch: int, over: bool = False) -> None:
         """The contract of ``revoke_task``: when it returns, the executor has forgotten the task. What is over is left
         to the executor, which may still be fetching its log."""
+        self._to_adopt = [each for each in self._to_adopt if each.dispatch != dispatch]
         out = self._out.get(dispatch)
         if out is None or self._executor is None:
             return
@@ -238,13 +246,22 @@ class ForeignEngine:
         self._to_adopt += found
 
     def _adopt(self) -> None:
+        """Tasks that run are looked for where the executor can; others are taken over as Airflow does it."""
+        executor: Any = self._executor
         found, self._to_adopt = self._to_adopt, []
+        searched = [each for each in found if each.runs and isinstance(executor, AdoptsIfFound)]
+        others = [each for each in found if not (each.runs and isinstance(executor, AdoptsIfFound))]
+        if searched:
+            self._adopt_by(executor.adopt_if_found, searched)
+        if others:
+            self._adopt_by(executor.try_adopt_task_instances, others)
+
+    def _adopt_by(self, method: Callable[[Sequence[Any]], Sequence[Any] | None], found: list[Found]) -> None:
+        """Those about which it cannot say anything yet are asked for again."""
         executor = self._executor
-        refused = self._call(
-            "adoption", lambda: list(executor.try_adopt_task_instances([f.ti for f in found])), None
-        )
+        refused = self._call("adoption", lambda: method([each.ti for each in found]), None)
         if refused is None:
-            self._to_adopt = found
+            self._to_adopt += found
             return
         gone = {id(ti) for ti in refused}
         for each in found:
@@ -274,15 +291,20 @@ class ForeignEngine:
         return events
 
     def _beat(self, executor: Any) -> None:
-        executor.parallelism = executor_classes.parallelism_for(executor, self.slots)
+        if isinstance(executor, CountsWorkers):
+            self._count_workers(executor)
+        executor.parallelism = executor_classes.parallelism_for(executor, self._slots_now)
         self._call("heartbeat", executor.heartbeat, None)
         if isinstance(executor, ReturnsWork):
             nothing: Sequence[Any] = ()
             for workload in self._call("take_returned", executor.take_returned, nothing):
                 self._take_back(executor, workload)
         if isinstance(executor, ReportsHealth) and (problem := self._call("health", executor.health, None)):
-            self._troubled = True
-            self._outage.failed(str(problem))
+            self._note("health", masked(str(problem)))
+
+    def _count_workers(self, executor: CountsWorkers) -> None:
+        counted = self._call("worker_slots", executor.worker_slots, None) if self.counts_workers else None
+        self._counted = None if counted is None else int(counted)
 
     def _take_back(self, executor: Any, workload: Any) -> None:
         for out in self._known(airflow_api.workload_key(executor, workload)):
@@ -333,6 +355,10 @@ class ForeignEngine:
 
     def _look(self) -> None:
         """A second witness of an end: a key that was running and is known no more. Some executors tell nothing."""
+        now = self._clock()
+        if now < self._look_due:
+            return
+        self._look_due = now + _LOOK_EVERY
         for _ in range(min(_LOOKED_AT, len(self._out))):
             dispatch = next(self._in_turn, None)
             if dispatch is None:
@@ -354,13 +380,16 @@ class ForeignEngine:
             )
 
     def stop(self, deadline: float) -> set[int]:
-        """Airflow's ``end`` takes no time limit: an executor waits as long as it likes. Its last events come from later
-        polls."""
+        """Airflow's ``end`` takes no time limit: an executor waits as long as it likes, unless there is no time at all.
+        Its last events come from later polls."""
         self._stopped = True
         if self._executor is None:
             return set()
         unsent = self.withdraw(list(self._unsent))
-        self._call("end", lambda: self._executor.end(), None)
+        if deadline > self._clock():
+            self._call("end", lambda: self._executor.end(), None)
+        else:
+            self._call("terminate", lambda: self._executor.terminate(), None)
         return unsent
 
     # Failing
@@ -383,13 +412,24 @@ class ForeignEngine:
             return otherwise
 
     def _failed(self, what: str, error: BaseException) -> None:
-        self._troubled = True
         self._backoff = self._backoff.failed(self._clock(), random.random())
-        self._outage.failed(f"{what} failed: {_words(error)}", traceback_of(error))
+        self._note(what, _words(error), f"\n{traceback_of(error)}")
+
+    def _note(self, what: str, reason: str, details: str = "") -> None:
+        """It cannot be used now. Said once; what repeats itself until it works is for debugging."""
+        news = self._trouble is None
+        level = logging.ERROR if news else logging.DEBUG
+        message = "Backend %r failed in %s and gets no new work until it works again. %s%s"
+        log.log(level, message, self._name, what, reason, details)
+        if news:
+            count_failure(self._name)
+        self._trouble, self._troubled = reason, True
 
     def _works(self) -> None:
         self._backoff = self._backoff.over()
-        self._outage.over()
+        if self._trouble is not None:
+            log.info("Backend %r works again.", self._name)
+            self._trouble = None
 
 
 def _words(error: BaseException) -> str:

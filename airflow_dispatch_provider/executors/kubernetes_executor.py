@@ -118,7 +118,7 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
         return Cluster(self.conf)
 
     def _renewed(self, workload: Workload) -> Workload:
-        return with_fresh_token(workload, self.jwt_generator, FRESH)
+        return with_fresh_token(workload, lambda: self.jwt_generator, FRESH)
 
     def _policy(self, limit: int, watched: tuple[str | None, ...]) -> Policy:
         config: Any = self.kube_config

@@ -137,6 +137,10 @@ def runs(ledger: Ledger, job: Job, event: Any) -> bool:
     return job.runs
 
 
+def dead_and_cannot_revoke(ledger: Ledger, job: Job, event: Any) -> bool:
+    return bool(event.dead) and cannot_revoke(ledger, job, event)
+
+
 def cannot_revoke(ledger: Ledger, job: Job, event: Any) -> bool:
     return not ledger.backends[job.backend or ""].rules.revokes
 
@@ -196,7 +200,9 @@ def submit(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.occupy(job, target.backend)
     ledger.backends[target.backend].submitted += 1
     job.over = job.began = job.runs = False
-    dispatch = actions.Dispatch(job.dispatch, job.key, job.workload, target, decision.route, decision.reason)
+    dispatch = actions.Dispatch(
+        job.dispatch, job.key, job.workload, target, decision.route, decision.reason, job.kind
+    )
     ledger.batch(actions.Submit, target.backend, dispatch)
 
 
@@ -231,8 +237,8 @@ def note_offered(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def _emit_id(ledger: Ledger, job: Job, event: Any) -> None:
-    if event.info is not None:
-        ledger.do(actions.EmitId(job.key, event.info))
+    if event.info is not None or (job.began and not job.is_task):
+        ledger.do(actions.EmitId(job.key, event.info, job.began, job.kind))
 
 
 # Effects: ends
@@ -242,12 +248,12 @@ def emit(ledger: Ledger, job: Job, event: Any) -> None:
     """As the engine says."""
     if event.how is Outcome.SUCCESS or event.began:
         ledger.worked(job, Stage.START)
-    ledger.do(actions.Emit(job.key, event.how, event.reason or None, event.value))
+    ledger.do(actions.Emit(job.key, event.how, event.reason or None, event.value, job.kind))
 
 
 def emit_failed(ledger: Ledger, job: Job, event: Any) -> None:
     """With what went wrong last."""
-    ledger.do(actions.Emit(job.key, Outcome.FAILED, job.trouble or None, job.value))
+    ledger.do(actions.Emit(job.key, Outcome.FAILED, job.trouble or None, job.value, job.kind))
 
 
 def note_trouble(ledger: Ledger, job: Job, event: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 from airflow_dispatch_provider.lifecycle.states import Outcome
-from airflow_dispatch_provider.routing.model import Target, TaskRef
+from airflow_dispatch_provider.routing.model import EXECUTE_TASK, Target, TaskRef
 from airflow_dispatch_provider.routing.reasons import Reason
 
 
@@ -22,6 +22,7 @@ class Dispatch(NamedTuple):
     target: Target
     route: str
     reason: Reason
+    kind: str = EXECUTE_TASK
 
 
 class Found(NamedTuple):
@@ -74,12 +75,18 @@ class Emit(NamedTuple):
     value: Any = None
     """An engine's own event value, to be passed on as it is; None: there is none."""
 
+    kind: str = EXECUTE_TASK
+    """The workload's type, as Airflow names it."""
+
 
 class EmitId(NamedTuple):
-    """Tell Airflow the id by which the outside world knows a task. Never without an id: that erases the one it has."""
+    """Tell Airflow the id by which the outside world knows a workload, and that it runs. For a task never without an
+    id: that erases the one it has."""
 
     key: Hashable
     info: Any
+    runs: bool = False
+    kind: str = EXECUTE_TASK
 
 
 class Record(NamedTuple):

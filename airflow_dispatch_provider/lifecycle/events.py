@@ -55,6 +55,8 @@ class Revoke(NamedTuple):
     """The scheduler takes a task back, or has found it dead."""
 
     key: Hashable
+    dead: bool = False
+    """Airflow is done with it, whether or not its engine can stop it."""
 
 
 class Recall(NamedTuple):

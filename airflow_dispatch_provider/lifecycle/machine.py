@@ -288,6 +288,11 @@ class Machine:
         return self._ledger.held
 
     @property
+    def wanted(self) -> Mapping[str, int]:
+        """How many jobs wait here whose first choice is that backend."""
+        return self._ledger.holding.by_first_choice
+
+    @property
     def slots_used(self) -> Mapping[str, int]:
         """Dispatches that are out, by backend."""
         return {name: backend.out for name, backend in self._ledger.backends.items()}

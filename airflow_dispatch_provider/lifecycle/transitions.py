@@ -190,6 +190,8 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="revoked"),
     _in(S.RETURNING, Revoke, None, S.ENDED, do.clean_up,
         why="revoked"),
+    _in(_OUT, Revoke, do.dead_and_cannot_revoke, S.ENDED, do.clean_up,
+        why="found dead by Airflow, on a backend that cannot stop it"),
     _in(_OUT, Revoke, do.cannot_revoke, None,
         why="cannot be revoked there: it stays as it is"),
     _in(_OUT, Revoke, None, S.REVOKING, do.revoke,

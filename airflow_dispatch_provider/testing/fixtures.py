@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from airflow_dispatch_provider.dispatch.loop import ClerkLike
 from airflow_dispatch_provider.executors.class_attributes import configured_classes
 from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
+from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
 IN_MEMORY = "airflow_dispatch_provider.testing.in_memory.InMemoryExecutor"
 
@@ -29,7 +31,15 @@ def dispatch_config(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def make_router(dispatch_config: Callable[..., None]) -> Iterator[Callable[..., DispatchExecutor]]:
+def make_clerk() -> Callable[[], ClerkLike]:
+    """Makes what asks the database for a router. This one knows of no database; see ``InMemoryClerk``."""
+    return InMemoryClerk
+
+
+@pytest.fixture
+def make_router(
+    dispatch_config: Callable[..., None], make_clerk: Callable[[], ClerkLike]
+) -> Iterator[Callable[..., DispatchExecutor]]:
     """Makes started DispatchExecutors, and ends them.
 
     ``make_router({"a": 2, "b": {...}}, routes=[...])``: a number stands for an in-memory backend with so many
@@ -47,6 +57,7 @@ def make_router(dispatch_config: Callable[..., None]) -> Iterator[Callable[..., 
         dispatch_config(**options)
         executor = DispatchExecutor(parallelism=32)
         executor.job_id = 1
+        executor._make_clerk = make_clerk  # type: ignore[method-assign]
         executor.start()
         made.append(executor)
         return executor

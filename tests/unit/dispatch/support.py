@@ -11,8 +11,8 @@ from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecut
 
 def child(router: DispatchExecutor, name: str) -> Any:
     """The executor of a backend."""
-    assert router._router is not None
-    return router._router.backends[name].executor
+    assert router._loop is not None
+    return router._backends[name].executor
 
 
 def queue(router: DispatchExecutor, *workloads: Any) -> None:
@@ -23,6 +23,12 @@ def queue(router: DispatchExecutor, *workloads: Any) -> None:
 def given(router: DispatchExecutor, name: str) -> list[str]:
     """Ids of the tasks that a backend was given, in order."""
     return [workload.ti.task_id for workload in child(router, name).given]
+
+
+def clerk(router: DispatchExecutor) -> Any:
+    """The one that it asks about the database."""
+    assert router._loop is not None
+    return router._loop._clerk
 
 
 def key(router: DispatchExecutor, workload: Any) -> Any:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from airflow.executors import executor_loader
 from airflow.executors.executor_loader import ExecutorLoader
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.dispatch.rules import machine_settings
 from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.executors import by_name
 from airflow_dispatch_provider.executors.dispatch_executor import STARTED, DispatchExecutor
@@ -91,10 +94,10 @@ def test_what_is_held_keeps_its_executor(three):
     for _ in range(7):
         kubernetes.queue_workload(make_task("default"), None)
     beat(*three)
-    router._router.use(router._router.settings)
+    router._loop.tell(time.monotonic(), machine_settings(router._settings, router._limits))
     beat(*three)
     assert (len(given(router, "near")), len(given(router, "far")), given(router, "celery")) == (1, 4, [])
-    assert router._router.held == 2
+    assert router._loop.machine.held == 2
 
 
 def test_the_router_answers_for_all(three):
@@ -201,4 +204,4 @@ def test_logs_are_read_where_nothing_was_started(three, monkeypatch):
     reader = by_name.CeleryExecutor()
     assert reader.get_task_log("ti", 1) == reader.get_task_log("ti", 1) == ([], ["text"])
     assert asked[0] is asked[1]
-    assert asked[0]._router is None
+    assert asked[0]._loop is None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -19,33 +20,17 @@ from airflow_dispatch_provider.lifecycle.events import BackendRules, Offered, Ro
 from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.lifecycle.states import GONE, Outcome, Row, RowState, State
 from airflow_dispatch_provider.testing import InMemoryExecutor, make_task
+from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
 QUEUED = Row(RowState.QUEUED)
 STATES = {Outcome.SUCCESS: TaskInstanceState.SUCCESS, Outcome.FAILED: TaskInstanceState.FAILED}
 
 
-class Clerk:
-    """Answers at the next heartbeat from ``rows``; what is not there is queued."""
-
-    def __init__(self) -> None:
-        self.rows: dict[Any, Row] = {}
-        self.refreshed: list[Any] = []
-        self.put_back_keys: list[Any] = []
-        self._answers: list[Rows] = []
+class Clerk(InMemoryClerk):
+    """A task that it was told nothing about is queued."""
 
     def look_up(self, asked: int, ids: Any) -> None:
         self._answers.append(Rows(asked, {key: self.rows.get(key, QUEUED) for key in ids}))
-
-    def put_back(self, asked: int, ids: Any) -> None:
-        self.put_back_keys += ids
-        self._answers.append(Rows(asked, dict.fromkeys(ids, GONE)))
-
-    def refresh(self, ids: Any) -> None:
-        self.refreshed += ids
-
-    def answers(self) -> list[Rows]:
-        answers, self._answers = self._answers, []
-        return answers
 
 
 class Surface:
@@ -81,7 +66,7 @@ class House:
             for name, made in self.executors.items()
         }
         self.loop = Loop(Machine(settings(*routes, **options)), engines, self.clerk, self.surface)
-        self.loop.start("1")
+        self.loop.start("1", self.now)
 
     def key(self, workload: Any) -> Any:
         return airflow_api.workload_key(self.executors["a"], workload)
@@ -199,7 +184,7 @@ def test_adopted_or_put_back():
     house.beat(4)
     (key,) = house.loop.machine
     assert house.loop.machine.state(key) is State.SENT
-    assert len(house.clerk.put_back_keys) == 1
+    assert len(house.clerk.returned) == 1
 
 
 def test_one_event_for_a_key_at_a_time():
@@ -222,7 +207,7 @@ def test_stop_tells_what_is_still_said():
     house, one = House(route("*", "a")), make_task()
     house.queue(one).beat()
     house.executors["a"].finish(one)
-    house.loop.stop(0.0, house.now, house.buffer)
+    house.loop.stop(inf, house.now, house.buffer)
     assert house.told() == {house.key(one): "success"}
     assert house.executors["b"].calls[-1] == "end"
 

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import json
+import time
+from base64 import urlsafe_b64encode
+
 import pytest
 
-from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge import workload
 from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_2_PLUS,
     AIRFLOW_V_3_3_PLUS,
@@ -116,6 +120,7 @@ def test_a_connection_test_that_took_too_long_is_forgotten(make_router):
     router.heartbeat()
     assert router.slots_occupied == 1
     router.fail_connection_test(key(router, test))
+    router.heartbeat()
     assert router.slots_occupied == 0
 
 
@@ -159,25 +164,21 @@ def test_backends_get_what_the_scheduler_gave_the_router(make_router):
     assert executor.parallelism == executor.conf.getint("core", "parallelism") == 1
 
 
-def test_a_token_is_renewed_when_the_task_has_waited(make_router, clock, monkeypatch):
-    """A workload's token expires at the age at which Airflow takes a task for stuck."""
-    from airflow_dispatch_provider.dispatch import router as module
-
-    def renew(workload, generator):
-        return workload.model_copy(update={"token": "new"})
-
-    monkeypatch.setattr(module, "with_new_token", renew)
-    monkeypatch.setattr(
-        "airflow_dispatch_provider.bridge.keepalive.update_queued", lambda ids, **values: None
+def test_a_backend_never_gets_an_old_token(make_router, monkeypatch):
+    """A token expires at the age at which Airflow takes a task for stuck, counted from its making."""
+    monkeypatch.setattr(workload, "with_new_token", lambda task, _: task.model_copy(update={"token": "new"}))
+    router = make_router({"a": 2})
+    router.jwt_generator = None
+    fresh = token(made=time.time())
+    queue(
+        router,
+        make_task(token=fresh),
+        make_task(token=token(made=time.time() - workload.token_lifetime() / 2)),
     )
-    router = make_router({"a": 1})
-    first, late = make_task(token="old"), make_task(token="old")
-    queue(router, first, late)
-    router._router._new_token_generator = lambda: None
     router.heartbeat()
-    clock.now += router._router._token_half_life
-    child(router, "a").finish(first)
-    router.heartbeat()
-    router.heartbeat()
-    assert [workload.token for workload in child(router, "a").given] == ["old", "new"]
-    assert airflow_api.is_task(late)
+    assert [each.token for each in child(router, "a").given] == [fresh, "new"]
+
+
+def token(made):
+    payload = urlsafe_b64encode(json.dumps({"iat": made}).encode()).decode().rstrip("=")
+    return f"header.{payload}.signature"

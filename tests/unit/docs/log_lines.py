@@ -58,6 +58,22 @@ def assigned(file: str, name: str) -> list[LogLine]:
     return [LogLine(f"{file}: {name}", text, frozenset()) for text in _texts(_values(tree, name))]
 
 
+def told_by_the_life_cycle() -> list[LogLine]:
+    """Texts of ``actions.Log``, which the dispatch loop logs."""
+    return [line for file in sorted((PACKAGE / "lifecycle").glob("*.py")) for line in _told(file)]
+
+
+def _told(file: Path) -> Iterator[LogLine]:
+    tree = ast.parse(file.read_text())
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "Log":
+            is_error, text, *_ = call.args
+            assert isinstance(is_error, ast.Constant)
+            level = "ERROR" if is_error.value else "INFO"
+            for template in _texts(_resolved(text, tree)):
+                yield LogLine(f"{file.name}:{call.lineno}", template, frozenset({level}))
+
+
 def _of_file(file: Path) -> Iterator[LogLine]:
     tree = ast.parse(file.read_text())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]

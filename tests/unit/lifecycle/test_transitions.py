@@ -126,6 +126,8 @@ ROWS = [
     ("returning",                  IN_B,                      Revoke("x"),                   "ended",     "Revoke"),
     ("out",                        {},                        Revoke("x"),                   "revoking",  "Revoke"),
     ("out",                        {"backend": "c"},          Revoke("x"),                   "=",         ""),
+    ("out",                        {"backend": "c"},          Revoke("x", dead=True),        "ended",     "Revoke"),
+    ("out",                        {},                        Revoke("x", dead=True),        "revoking",  "Revoke"),
     ("submitted sent",             {},                        Recall("x"),                   "=",         "Withdraw"),
     ("running held",               {},                        Recall("x"),                   "=",         ""),
     ("revoking",                   {},                        CannotRevoke(0),               "sent",      ""),

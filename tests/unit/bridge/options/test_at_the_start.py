@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +50,19 @@ def test_a_plugin_for_credentials_is_not_run(kubernetes, tmp_path):
     assert not (tmp_path / "was-run").exists()
 
 
+def start(backend: Backend, check: Any = tuple) -> None:
+    """As the router starts it; it does not."""
+    engine = backend.engine(Limits(), lambda executor: None, check, time.monotonic)
+    engine.start("1")
+    assert engine.room().unavailable
+
+
 def test_a_start_says_what_validate_says(kubernetes, caplog):
     """In the circuit and in the log; no bare KeyError."""
     options = {**kubernetes, "delete_option_kwargs": '{"gracePeriodSeconds": 1}'}
-    backend = Backend(
-        "x",
-        BackendSettings("KubernetesExecutor", 1, config={"kubernetes_executor": options}),
-        Limits(),
-        conf,
-        None,
-    )
+    given = BackendSettings("KubernetesExecutor", 1, config={"kubernetes_executor": options})
     with caplog.at_level(logging.ERROR):
-        assert not backend.start(0.0, lambda executor: None)
+        start(Backend("x", given, conf, None))
     assert "has 'gracePeriodSeconds', which V1DeleteOptions does not." in caplog.text
     assert "KeyError" not in caplog.text
 
@@ -69,8 +71,8 @@ def test_a_value_that_cannot_be_read_keeps_its_backend_from_being_made(caplog):
     """Before the executor's constructor would raise in words of its own."""
     given = settings("CeleryExecutor", celery={"operation_timeout": "hunter2"})
     check = OptionCheck(given, "[dispatch] ")
-    backend = Backend("x", given.backends["x"], Limits(), conf, None)
-    assert not backend.start(0.0, lambda executor: None, lambda: check.values("x", backend.conf))
+    backend = Backend("x", given.backends["x"], conf, None)
+    start(backend, lambda: check.values("x", backend.conf))
     assert backend.made is None
     assert "backends.x.config.celery.operation_timeout: is not a number of 0 or more." in caplog.text
     assert "hunter2" not in caplog.text

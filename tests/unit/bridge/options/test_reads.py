@@ -19,7 +19,7 @@ from airflow_dispatch_provider.bridge.backend_conf import BackendConf
 from airflow_dispatch_provider.bridge.options.described import describe_options
 from airflow_dispatch_provider.bridge.options.reads import ENGINES
 from airflow_dispatch_provider.dispatch.backend import Backend
-from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, BackendSettings, Limits
+from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, BackendSettings
 
 FOLDER = Path(inspect.getfile(airflow_dispatch_provider)).parent
 SOURCES = {
@@ -98,7 +98,7 @@ def asked_for(executor: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> s
     if executor == "KubernetesExecutor":
         options["kubernetes_executor"]["config_file"] = str(folder / "kubeconfig")
         options["kubernetes_executor"]["pod_template_file"] = str(folder / "pod.yaml")
-    backend = Backend("x", BackendSettings(executor, 1, config=options), Limits(), conf, None)
+    backend = Backend("x", BackendSettings(executor, 1, config=options), conf, None)
     made: Any = backend.executor
     assert [*backend.conf_problems()] == []
     if hasattr(made, "config_problems"):

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The executor that Airflow calls, as the dispatch loop needs it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from airflow_dispatch_provider.bridge.airflow_api import event_state
+from airflow_dispatch_provider.bridge.event_log import DISPATCHED, dispatched_extra
+from airflow_dispatch_provider.bridge.workload import for_backend, token_lifetime, with_fresh_token
+from airflow_dispatch_provider.dispatch.backend import Backend
+from airflow_dispatch_provider.lifecycle import actions
+from airflow_dispatch_provider.lifecycle.actions import Dispatch
+from airflow_dispatch_provider.routing.model import EXECUTE_TASK, Target
+
+log = logging.getLogger(__name__)
+
+
+class ExecutorSurface:
+    """The part of the executor that the loop needs: see ``dispatch.loop.Surface``."""
+
+    def __init__(self, executor: Any, backends: Mapping[str, Backend]) -> None:
+        """
+        :param executor: a BaseExecutor
+        """
+        self._executor, self._backends = executor, backends
+        self._fresh = token_lifetime() / 20
+        """Seconds for which a token is taken as new: making one costs more than all the rest."""
+
+    def prepare(self, workload: Any, backend: str, target: Target) -> Any:
+        child = self._backends[backend].executor
+        prepared = for_backend(workload, child, target.queue)
+        return with_fresh_token(prepared, lambda: self._executor.jwt_generator, self._fresh)
+
+    def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
+        """Rows for the user to see, and for an adopting scheduler to go by."""
+        debug = log.isEnabledFor(logging.DEBUG)
+        for each in dispatches:
+            extra = dispatched_extra(each.target, each.route, each.reason)
+            self._write(DISPATCHED, extra, each.key, each.kind)
+            if debug:
+                message = "Dispatched %s to %s by route %r: %s."
+                log.debug(message, each.key, each.target, each.route, each.reason.words)
+
+    def record(self, key: Hashable, word: str, detail: str) -> None:
+        self._write(word, json.dumps({"detail": detail}), key, EXECUTE_TASK)
+
+    def _write(self, event: str, extra: str, key: Hashable, kind: str) -> None:
+        """Only tasks have a log. A row that cannot be written stops nothing."""
+        if kind != EXECUTE_TASK:
+            return
+        try:
+            self._executor.log_task_event(event=event, extra=extra, ti_key=key)
+        except Exception:
+            log.exception("No row for the event log could be made of %s %s.", event, key)
+
+    def value_of(self, action: actions.Emit | actions.EmitId) -> Any:
+        if isinstance(action, actions.EmitId):
+            return event_state(action.kind, "running" if action.runs else "queued"), action.info
+        return action.value or (event_state(action.kind, action.how.value), action.info)
+
+
+class AnsweredFor(AbstractSet[Hashable]):
+    """Keys that Airflow takes for the executor's running ones: a view, which it cannot change."""
+
+    def __init__(self, keys: Collection[Hashable]) -> None:
+        self._keys = keys
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, key: Hashable) -> None:
+        """Airflow 3.4 adds adopted tasks; those are there."""

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers of the database to a router, given by the test."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from airflow_dispatch_provider.lifecycle.events import Rows
+from airflow_dispatch_provider.lifecycle.states import GONE, Row
+
+
+class InMemoryClerk:
+    """Answers about the keys in ``rows`` at the next heartbeat, and nothing about others."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Hashable, Row] = {}
+        self.refreshed: list[Hashable] = []
+        """Keys of tasks that were kept from looking stuck, in order."""
+
+        self.returned: list[Hashable] = []
+        """Keys of tasks that were set back to scheduled, in order."""
+
+        self._answers: list[Rows] = []
+
+    def look_up(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
+        found = {key: self.rows[key] for key in ids if key in self.rows}
+        if found:
+            self._answers.append(Rows(asked, found))
+
+    def put_back(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
+        self.returned += ids
+        self._answers.append(Rows(asked, dict.fromkeys(ids, GONE)))
+
+    def refresh(self, ids: Mapping[Hashable, Any]) -> None:
+        self.refreshed += ids
+
+    def answers(self) -> list[Rows]:
+        answers, self._answers = self._answers, []
+        return answers
