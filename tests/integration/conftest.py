@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from .database import connect, prepare
+from .database import DirectClerk, connect, prepare
 
 
 @pytest.fixture(
@@ -40,3 +40,9 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         del os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     else:
         os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = before
+
+
+@pytest.fixture
+def make_clerk() -> Callable[[], DirectClerk]:
+    """Routers ask the real database."""
+    return DirectClerk

@@ -7,6 +7,7 @@ import gc
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import load_only
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase
+from airflow_dispatch_provider.lifecycle.events import Rows
 from airflow_dispatch_provider.testing import make_task
+from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
 DAG_ID, TASKS = "it_dag", 12
 
@@ -97,6 +101,25 @@ def workload_of(ti: Any, **fields: Any) -> Any:
         try_number=ti.try_number,
         **fields,
     )
+
+
+class DirectClerk(InMemoryClerk):
+    """Asks the database of the router whose job is 1, on the router's own thread: the answer is there at the next
+    heartbeat."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._database = AirflowDatabase(1)
+
+    def look_up(self, asked: int, ids: Any) -> None:
+        self._answers.append(Rows(asked, self._database.look_up(ids)))
+
+    def put_back(self, asked: int, ids: Any) -> None:
+        self._database.put_back(ids, time.time())
+        self.look_up(asked, ids)
+
+    def refresh(self, ids: Any) -> None:
+        self._database.refresh(ids)
 
 
 def save_event_log(router: Any) -> None:

@@ -129,7 +129,7 @@ def test_two_brokers_at_once(own_valkey: Any, with_worker: None, make_router: An
             routes=[{"queue": "far", "to": [{"backend": "there", "queue": "default"}]}],
             default="here",
         )
-        worker.wait_until_ready(router._router.backends["there"].executor.celery_app)
+        worker.wait_until_ready(router._backends["there"].executor.celery_app)
         near, far = make_task(), make_task(queue="far")
         for task in (near, far):
             router.queue_workload(task, None)

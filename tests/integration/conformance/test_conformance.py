@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from airflow.executors.local_executor import LocalExecutor as AirflowLocalExecutor
 
 from airflow_dispatch_provider.executors.local_executor import LocalExecutor
+from airflow_dispatch_provider.lifecycle.events import Rows
+from airflow_dispatch_provider.lifecycle.states import Row, RowState
 from airflow_dispatch_provider.testing import InMemoryExecutor
 from airflow_dispatch_provider.testing.conformance import ExecutorContract
+from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
 AIRFLOW_LOCAL = "airflow.executors.local_executor.LocalExecutor"
 
@@ -20,6 +23,20 @@ AIRFLOW_LOCAL = "airflow.executors.local_executor.LocalExecutor"
 def no_api_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks fail at once: nobody listens where they look for the API server."""
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", "http://127.0.0.1:1/execution/")
+
+
+class TheyRun(InMemoryClerk):
+    """Every task runs, as the database says, and its process is silent."""
+
+    def look_up(self, asked: int, ids: Any) -> None:
+        self._answers.append(Rows(asked, dict.fromkeys(ids, Row(RowState.RUNNING, silent=3600.0))))
+
+
+@pytest.fixture
+def make_clerk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], TheyRun]:
+    """The tasks of this contract are in no database. Silence is taken for death at once."""
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0")
+    return TheyRun
 
 
 def started(executor: Any) -> Iterator[Any]:
@@ -75,5 +92,5 @@ class TestDispatchOverAirflows(ExecutorContract):
     def executor(self, make_router: Any) -> Iterator[Any]:
         router = make_router({name: {"executor": AIRFLOW_LOCAL, "slots": 2} for name in ("a", "b")})
         yield router
-        for backend in router._router.backends.values():
+        for backend in router._backends.values():
             kill_workers(backend.executor)

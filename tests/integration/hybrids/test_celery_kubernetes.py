@@ -69,8 +69,8 @@ def test_tasks_are_adopted_from_who_has_them(start, places, monkeypatch):
     heir = start(job_id=JOB_ID + 1)
     with create_session() as session:
         assert list(heir.try_adopt_task_instances(as_the_scheduler_offers_them(session))) == []
-    ledger = heir._router.ledger
-    assert (ledger.load("kubernetes"), ledger.load("celery")) == (HALF, HALF)
+    slots = heir._loop.machine.slots_used
+    assert (slots["kubernetes"], slots["celery"]) == (HALF, HALF)
 
 
 def store_ids(executor: Any, events: dict[Any, Any]) -> None:

@@ -82,8 +82,8 @@ def test_pods_are_adopted_and_the_rest_is_scheduled_again(start, places):
     with create_session() as session:
         rejected = heir.try_adopt_task_instances(as_the_scheduler_offers_them(session))
         assert sorted(ti.task_id for ti in rejected) == task_ids(OTHER_QUEUE)
-    ledger = heir._router.ledger
-    assert (ledger.load("kubernetes"), ledger.load("local")) == (HALF, 0)
+    slots = heir._loop.machine.slots_used
+    assert (slots["kubernetes"], slots["local"]) == (HALF, 0)
 
 
 def test_revoked_tasks_are_taken_back_from_either(start, places):

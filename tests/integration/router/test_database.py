@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +19,6 @@ from sqlalchemy import delete, event, select, update
 
 from airflow_dispatch_provider.bridge.event_log import owners
 from airflow_dispatch_provider.bridge.task_instances import open_among, reschedule_queued
-from airflow_dispatch_provider.executors import dispatch_executor
 
 from ..database import TASKS, as_the_scheduler_offers_them, save_event_log, stored, workload_of
 
@@ -31,7 +31,11 @@ def clean(database: str) -> Iterator[None]:
     with create_session() as session:
         session.execute(delete(Log))
         hour_ago = datetime.now(UTC) - timedelta(hours=1)
-        session.execute(update(TaskInstance).values(state="queued", queued_dttm=hour_ago, try_number=1))
+        session.execute(
+            update(TaskInstance).values(
+                state="queued", queued_dttm=hour_ago, queued_by_job_id=1, try_number=1
+            )
+        )
     return
 
 
@@ -50,7 +54,7 @@ def dispatch_all(router: Any) -> None:
 
 
 def child(router: Any, name: str) -> Any:
-    return router._router.backends[name].executor
+    return router._backends[name].executor
 
 
 @pytest.mark.usefixtures("clean")
@@ -78,18 +82,54 @@ def test_the_owner_is_the_backend_of_the_last_dispatch(router):
         }
 
 
+def slots_used(router: Any) -> dict[str, int]:
+    return dict(router._loop.machine.slots_used)
+
+
+def offer(router: Any, *tasks: str) -> None:
+    """As the scheduler does it; the router takes over all that it is offered."""
+    with create_session() as session:
+        tis = [ti for ti in as_the_scheduler_offers_them(session) if not tasks or ti.task_id in tasks]
+        assert list(router.try_adopt_task_instances(tis)) == []
+
+
+def beat(router: Any, times: int = 6) -> None:
+    for _ in range(times):
+        router.heartbeat()
+
+
+def rows() -> dict[str, tuple[Any, int]]:
+    """State and try by task."""
+    with create_session() as session:
+        return {ti.task_id: (ti.state, ti.try_number) for ti in stored(session)}
+
+
+def ids() -> set[Any]:
+    with create_session() as session:
+        return {ti.id for ti in stored(session)}
+
+
+def set_running(*tasks: str) -> None:
+    with create_session() as session:
+        chosen = (
+            update(TaskInstance).where(TaskInstance.task_id.in_(tasks)) if tasks else update(TaskInstance)
+        )
+        session.execute(chosen.values(state="running"))
+
+
 @pytest.mark.usefixtures("clean")
 def test_a_new_scheduler_asks_the_backend_that_had_the_task(router, make_router):
-    """Adoption goes by the event log: also after the routes were changed."""
+    """Adoption goes by the event log: also after the routes were changed. What nobody has is scheduled again in
+    place: the same try, the same id."""
     dispatch_all(router)
     successor = make_router({"a": 8, "b": 8}, routes=[{"queue": "*", "to": ["a"]}])
-    with create_session() as session:
-        tis = as_the_scheduler_offers_them(session)
-        child(successor, "b").adoptable = {ti.id for ti in tis}
-        rejected = successor.try_adopt_task_instances(tis)
-        assert {ti.queue for ti in rejected} == {"a"}
-        assert all(any(ti is offered for offered in tis) for ti in rejected)
-    assert (successor._router.ledger.load("a"), successor._router.ledger.load("b")) == (0, TASKS // 2)
+    before = ids()
+    child(successor, "b").adoptable = before
+    offer(successor)
+    beat(successor)
+    assert slots_used(successor) == {"a": 0, "b": TASKS // 2}
+    assert rows() == {f"t{n}": ("scheduled" if n % 2 else "queued", 1) for n in range(TASKS)}
+    assert ids() == before
 
 
 @pytest.mark.usefixtures("clean")
@@ -97,115 +137,95 @@ def test_a_scheduler_is_offered_its_own_tasks(make_router):
     """Its heartbeat was late, and it is taken for dead: what it has dispatched and what it holds stay as they are."""
     router = make_router({"a": 1, "b": 8}, routes=ROUTES)
     dispatch_all(router)
-    held = router._router.held
-    with create_session() as session:
-        assert list(router.try_adopt_task_instances(as_the_scheduler_offers_them(session))) == []
-    assert (held, router._router.held) == (TASKS // 2 - 1,) * 2
-    assert (router._router.ledger.load("a"), router._router.ledger.load("b")) == (1, TASKS // 2)
+    held = router._loop.machine.held
+    offer(router)
+    beat(router)
+    assert (held, router._loop.machine.held) == (TASKS // 2 - 1,) * 2
+    assert slots_used(router) == {"a": 1, "b": TASKS // 2}
+    assert {state for state, _ in rows().values()} == {"queued"}
 
 
 @pytest.mark.usefixtures("clean")
 def test_a_queued_task_without_a_row_was_only_held(router):
-    """Nobody is asked, and it is scheduled again at once."""
-    with create_session() as session:
-        tis = as_the_scheduler_offers_them(session)
-        child(router, "a").adoptable = child(router, "b").adoptable = {ti.id for ti in tis}
-        assert len(router.try_adopt_task_instances(tis)) == TASKS
+    """Nobody is asked, and it is scheduled again in place."""
+    child(router, "a").adoptable = child(router, "b").adoptable = ids()
+    offer(router)
+    beat(router)
+    assert set(rows().values()) == {("scheduled", 1)}
     assert "try_adopt_task_instances" not in child(router, "a").calls
 
 
 @pytest.mark.usefixtures("clean")
 def test_a_running_task_without_a_row_is_offered_to_all(router):
-    """It was certainly sent, so every backend is asked before it is given up."""
+    """It was certainly sent, so every backend is asked before it is left to Airflow, which watches it."""
+    set_running()
     with create_session() as session:
-        session.execute(update(TaskInstance).values(state="running"))
-        tis = as_the_scheduler_offers_them(session)
-        wanted = next(ti for ti in tis if ti.queue == "b")
-        child(router, "a").adoptable = {wanted.id}
-        rejected = router.try_adopt_task_instances(tis)
-        assert wanted not in rejected
-        assert len(rejected) == TASKS - 1
-    assert child(router, "b").calls.count("try_adopt_task_instances") == TASKS
+        wanted = next(ti.id for ti in stored(session) if ti.queue == "b")
+    child(router, "a").adoptable = {wanted}
+    offer(router)
+    beat(router)
+    assert slots_used(router) == {"a": 1, "b": 0}
+    assert set(rows().values()) == {("running", 1)}
+    assert "try_adopt_task_instances" in child(router, "b").calls
 
 
 @pytest.mark.usefixtures("clean")
-def test_a_backend_whose_server_is_away_adopts_what_it_can(router, make_router):
-    """Its circuit is open for what it says of itself: nothing is scheduled again that it can wait for."""
+def test_a_backend_whose_server_is_away_keeps_what_runs(router, make_router):
+    """Running ones keep their slot until it can be asked about them; queued ones are scheduled again in place."""
     dispatch_all(router)
     successor = make_router({"a": 8, "b": 8}, routes=ROUTES)
     child(successor, "b").problem = "the broker refuses connections"
     successor.heartbeat()
-    with create_session() as session:
-        tis = as_the_scheduler_offers_them(session)
-        child(successor, "a").adoptable = child(successor, "b").adoptable = {ti.id for ti in tis}
-        assert list(successor.try_adopt_task_instances(tis)) == []
-    assert successor._router.ledger.load("b") == TASKS // 2
+    child(successor, "a").adoptable = child(successor, "b").adoptable = ids()
+    set_running("t0")
+    offer(successor)
+    beat(successor)
+    assert slots_used(successor) == {"a": TASKS // 2, "b": 1}
+    assert [task for task, (state, _) in rows().items() if state == "scheduled"] == [
+        "t10",
+        "t2",
+        "t4",
+        "t6",
+        "t8",
+    ]
+    child(successor, "b").problem = None
+    beat(successor)
+    assert slots_used(successor) == {"a": TASKS // 2, "b": 1}
+    assert child(successor, "b").calls.count("try_adopt_task_instances") == 1
 
 
 @pytest.mark.usefixtures("clean")
-def test_a_backend_that_cannot_be_asked_keeps_what_runs(router, make_router, monkeypatch):
-    """Running ones are kept, queued ones scheduled again; when it is back, it is asked about the former."""
+def test_a_backend_that_raises_when_asked_is_asked_again(router, make_router):
+    """When it works again; what it does not have after all frees its slot."""
     dispatch_all(router)
     successor = make_router({"a": 8, "b": 8}, routes=ROUTES, retry_min_delay="0.001", retry_max_delay="0.001")
     child(successor, "b").failing["try_adopt_task_instances"] = ConnectionError("no broker")
-    with create_session() as session:
-        running = session.scalar(select(TaskInstance.id).where(TaskInstance.task_id == "t0"))
-        session.execute(update(TaskInstance).where(TaskInstance.id == running).values(state="running"))
-        tis = as_the_scheduler_offers_them(session)
-        rejected = successor.try_adopt_task_instances(tis)
-        assert running not in {ti.id for ti in rejected}
-        assert len(rejected) == TASKS - 1
-    assert successor._router.ledger.load("b") == 1
+    set_running("t0", "t2")
+    offer(successor)
+    beat(successor)
+    assert slots_used(successor)["b"] == 2
     child(successor, "b").failing.clear()
-    child(successor, "b").adoptable = {running}
-    while "heartbeat" not in child(successor, "b").calls:
+    with create_session() as session:
+        child(successor, "b").adoptable = {ti.id for ti in stored(session) if ti.task_id == "t0"}
+    while slots_used(successor)["b"] > 1:
         successor.heartbeat()
-    assert child(successor, "b").calls.count("try_adopt_task_instances") == 2
-    assert successor._unasked == {}
+    assert {task: rows()[task][0] for task in ("t0", "t2")} == {"t0": "running", "t2": "running"}
 
 
 @pytest.mark.usefixtures("clean")
-def test_a_backend_that_does_not_have_it_after_all_frees_the_slot(router, make_router):
-    """It could not be asked at first; the task's heartbeats tell Airflow the rest."""
-    dispatch_all(router)
-    successor = make_router({"a": 8, "b": 8}, routes=ROUTES, retry_min_delay="0.001", retry_max_delay="0.001")
-    child(successor, "b").failing["try_adopt_task_instances"] = ConnectionError("no broker")
-    with create_session() as session:
-        running = session.scalar(select(TaskInstance.id).where(TaskInstance.task_id == "t0"))
-        session.execute(update(TaskInstance).where(TaskInstance.id == running).values(state="running"))
-        successor.try_adopt_task_instances(as_the_scheduler_offers_them(session))
-    assert successor._router.ledger.load("b") == 1
-    child(successor, "b").failing.clear()
-    while successor._unasked:
-        successor.heartbeat()
-    assert successor._router.ledger.load("b") == 0
-
-
-@pytest.mark.usefixtures("clean")
-def test_without_evidence_a_backend_that_cannot_tell_yet_claims_nothing_that_another_one_has(
-    router, make_router, monkeypatch
-):
-    """It is asked again, and its answer counts, only where no other has the task."""
+def test_without_evidence_a_backend_that_cannot_tell_yet_keeps_the_task(router, make_router):
+    """Until it has answered; then the next is asked."""
     successor = make_router({"a": 8, "b": 8}, routes=ROUTES)
     answers: list[Any] = [None]
-    asked = lambda tis: answers[-1]  # noqa: E731
-    for name in ("a", "b"):
-        child(successor, name).adopt_if_found = (
-            asked if name == "a" else child(successor, name).try_adopt_task_instances
-        )
-    monkeypatch.setattr(dispatch_executor, "ASK_AGAIN", 0.0)
-    with create_session() as session:
-        session.execute(update(TaskInstance).values(state="running"))
-        tis = as_the_scheduler_offers_them(session)
-        child(successor, "b").adoptable = {ti.id for ti in tis[1:]}
-        assert list(successor.try_adopt_task_instances(tis)) == []
-    ledger = successor._router.ledger
-    assert (ledger.load("a"), ledger.load("b")) == (1, len(tis) - 1)
-    successor.heartbeat()
-    assert ledger.load("a") == 1
-    answers.append(tis[:1])
-    successor.heartbeat()
-    assert (ledger.load("a"), ledger.load("b"), successor._unasked) == (0, len(tis) - 1, {})
+    child(successor, "a").adopt_if_found = lambda tis: answers[-1] and list(tis)
+    child(successor, "b").adoptable = ids()
+    set_running()
+    offer(successor, "t1")
+    beat(successor)
+    assert slots_used(successor) == {"a": 1, "b": 0}
+    answers.append(True)
+    beat(successor)
+    assert slots_used(successor) == {"a": 0, "b": 1}
 
 
 @pytest.mark.usefixtures("clean")
@@ -223,34 +243,22 @@ def test_adoption_costs_two_queries_however_many_tasks(router):
 
 
 @pytest.mark.usefixtures("clean")
-def test_held_tasks_are_kept_from_looking_stuck(make_router, monkeypatch):
-    """queued_dttm of what is held moves with the time; that of what was dispatched does not."""
-    monkeypatch.setenv("AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT", "4")
+def test_held_tasks_are_kept_from_looking_stuck(make_router):
+    """queued_dttm of what is held moves with the time; that of what was dispatched does not, nor that of what another
+    scheduler has, or that is not queued any more."""
     router = make_router({"a": 1, "b": 8}, routes=ROUTES)
     with create_session() as session:
         for ti in stored(session):
-            router.queue_workload(workload_of(ti), session)
-    router.heartbeat()
-    for held in router._router.holding.held:
-        held.since -= 10
-    router._keepalive._due = 0.0
-    router.heartbeat()
+            router.queue_workload(workload_of(ti, priority=9 if ti.task_id == "t1" else 1), session)
+    beat(router)
+    with create_session() as session:
+        changed = update(TaskInstance)
+        session.execute(changed.where(TaskInstance.task_id == "t3").values(queued_by_job_id=2))
+        session.execute(changed.where(TaskInstance.task_id == "t5").values(state=TaskInstanceState.SUCCESS))
+    router._loop.heartbeat(time.monotonic() + router._limits.refresh_every, {})
     with create_session() as session:
         recent = datetime.now(UTC) - timedelta(minutes=1)
-        refreshed = {ti.task_id for ti in stored(session) if ti.queued_dttm > recent}
-    held_ids = {held.workload.ti.task_id for held in router._router.holding.held}
-    assert len(held_ids) == TASKS // 2 - 1
-    assert refreshed == held_ids
-
-
-@pytest.mark.usefixtures("clean")
-def test_a_finished_task_that_was_held_is_left_alone(make_router):
-    """Only task instances that are still QUEUED are refreshed."""
-    router = make_router({"a": 1, "b": 1}, routes=ROUTES)
-    with create_session() as session:
-        session.execute(update(TaskInstance).values(state=TaskInstanceState.SUCCESS))
-        router._keepalive.refresh(1e9, lambda time: [ti.id for ti in stored(session)])
-        assert {ti.queued_dttm for ti in stored(session)} == {stored(session)[0].queued_dttm}
+        assert {ti.task_id for ti in stored(session) if ti.queued_dttm > recent} == {"t7", "t9", "t11"}
 
 
 @pytest.mark.usefixtures("clean")
