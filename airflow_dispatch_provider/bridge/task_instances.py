@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from math import inf
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from sqlalchemy import inspect, select, true, update
 from sqlalchemy.orm import Session, lazyload
 from sqlalchemy.orm.attributes import set_committed_value
 
-from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 
 OPEN = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
 """A worker has the task instance, or may get it."""
@@ -172,6 +172,30 @@ def detached(ti: Any) -> Any:
     for column in mapper.column_attrs:
         set_committed_value(copy, column.key, getattr(ti, column.key))
     return copy
+
+
+def restart_silent(ids: Iterable[UUID], queued_by: int, silence: float) -> None:
+    """Have Airflow run those anew that run for this scheduler and whose processes have sent no heartbeat for so many
+    seconds: a new try, as where no executor adopts a running task. For threads: in a session of its own."""
+    for batch in _batches(ids):
+        silent = (
+            TaskInstance.id.in_(batch),
+            TaskInstance.state.in_((TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)),
+            TaskInstance.queued_by_job_id == queued_by,
+            TaskInstance.last_heartbeat_at < datetime.now(UTC) - timedelta(seconds=silence),
+        )
+        query = select(TaskInstance).options(lazyload(TaskInstance.dag_run)).where(*silent)
+        with create_session(scoped=False) as session:
+            for ti in session.scalars(query.with_for_update(skip_locked=True, of=TaskInstance)):
+                _restart(ti, session)
+
+
+def _restart(ti: Any, session: Session) -> None:
+    """``SchedulerJobRunner.adopt_or_reset_orphaned_tasks``, for one that is reset."""
+    successor = ti.prepare_db_for_next_try(session=session)
+    ti = successor if AIRFLOW_V_3_4_PLUS else ti
+    ti.state = ti.queued_by_job_id = ti.external_executor_id = None
+    ti.clear_next_method_args()
 
 
 def state_of(ti_id: UUID) -> str | None:

@@ -43,17 +43,20 @@ class Database(Protocol):
         """
         ...
 
+    def restart(self, ids: Ids) -> None: ...
+
     def refresh(self, ids: Ids) -> None: ...
 
 
 class AirflowDatabase:
     """Airflow's own, for one scheduler."""
 
-    def __init__(self, job_id: Any) -> None:
+    def __init__(self, job_id: Any, silence: float) -> None:
         """
         :param job_id: the scheduler's, as its executor knows it
+        :param silence: seconds after which a process that sends no heartbeat is dead
         """
-        self._job_id = job_id
+        self._job_id, self._silence = job_id, silence
 
     def look_up(self, ids: Ids) -> dict[Hashable, Row]:
         facts = task_instances.row_facts(ids.values())
@@ -67,6 +70,9 @@ class AirflowDatabase:
 
     def put_back(self, ids: Ids, before: float) -> None:
         task_instances.reschedule_queued(ids.values(), before, self._job_id)
+
+    def restart(self, ids: Ids) -> None:
+        task_instances.restart_silent(ids.values(), self._job_id, self._silence)
 
     def refresh(self, ids: Ids) -> None:
         task_instances.refresh_queued(ids.values(), self._job_id)
@@ -94,7 +100,7 @@ class Clerk:
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Finish what was asked, for so many seconds at most."""
+        """Finish what was asked, for so many seconds at most. Harmless when called again."""
         self._questions.put(None)
         self._thread.join(timeout)
 
@@ -103,6 +109,9 @@ class Clerk:
 
     def put_back(self, asked: int, ids: Ids) -> None:
         self._ask("put_back", asked, ids)
+
+    def restart(self, asked: int, ids: Ids) -> None:
+        self._ask("restart", asked, ids)
 
     def refresh(self, ids: Ids) -> None:
         self._ask("refresh", 0, ids)
@@ -133,4 +142,6 @@ class Clerk:
             return
         if question.kind == "put_back":
             self._database.put_back(question.ids, question.at)
+        elif question.kind == "restart":
+            self._database.restart(question.ids)
         self._answers.put(Rows(question.asked, self._database.look_up(question.ids)))

@@ -25,6 +25,10 @@ from airflow_dispatch_provider.routing.model import Target, TaskRef
 log = logging.getLogger(__name__)
 
 
+_LAST_QUESTIONS = 5.0
+"""Seconds for what the database was still asked at the end."""
+
+
 class ClerkLike(Protocol):
     """See ``clerk.Clerk``."""
 
@@ -32,9 +36,13 @@ class ClerkLike(Protocol):
 
     def put_back(self, asked: int, ids: Mapping[Hashable, Any]) -> None: ...
 
+    def restart(self, asked: int, ids: Mapping[Hashable, Any]) -> None: ...
+
     def refresh(self, ids: Mapping[Hashable, Any]) -> None: ...
 
     def answers(self) -> list[Rows]: ...
+
+    def stop(self, timeout: float) -> None: ...
 
 
 class Surface(Protocol):
@@ -78,6 +86,7 @@ class Loop:
             actions.Refresh: self._refresh,
             actions.LookUp: self._look_up,
             actions.PutBack: self._put_back,
+            actions.Restart: self._restart,
             actions.Log: self._log,
             actions.Count: self._count,
         }
@@ -151,6 +160,7 @@ class Loop:
             self.tell(now, *(Returned(dispatch) for dispatch in engine.stop(deadline)))
             self.tell(now, *engine.poll())
         self._fill(buffer)
+        self._clerk.stop(_LAST_QUESTIONS)
 
     # What the machine wants done
 
@@ -197,6 +207,9 @@ class Loop:
 
     def _put_back(self, action: actions.PutBack) -> None:
         self._clerk.put_back(action.asked, self._ids(action.keys))
+
+    def _restart(self, action: actions.Restart) -> None:
+        self._clerk.restart(action.asked, self._ids(action.keys))
 
     def _ids(self, keys: Sequence[Hashable]) -> dict[Hashable, Any]:
         """Those that are still in our care."""

@@ -156,7 +156,7 @@ class DispatchExecutor(BaseExecutor):
         return Loop(machine, engines, self._make_clerk(), ExecutorSurface(self, self._backends))
 
     def _make_clerk(self) -> ClerkLike:
-        clerk = Clerk(AirflowDatabase(self.job_id))
+        clerk = Clerk(AirflowDatabase(self.job_id, self._limits.silence))
         clerk.start()
         return clerk
 

@@ -116,6 +116,14 @@ _SLACK = 6.0
 """Seconds between two heartbeats of a task, and between an end and the news of it."""
 
 
+def orphan_died(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.orphan and died_running(ledger, job, event)
+
+
+def orphan_lives(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.orphan and running(ledger, job, event)
+
+
 def died_running(ledger: Ledger, job: Job, event: Any) -> bool:
     """It had begun and is dead. A process that cannot reach the execution API is silent, too."""
     if ledger.api_trouble is not None or event.state is not RowState.RUNNING:
@@ -236,6 +244,11 @@ def note_offered(ledger: Ledger, job: Job, event: Any) -> None:
     job.offered, job.workload = True, None
 
 
+def note_orphan(ledger: Ledger, job: Job, event: Any) -> None:
+    """Without a workload of ours: Airflow alone can run it anew."""
+    job.orphan = job.runs and job.workload is None
+
+
 def _emit_id(ledger: Ledger, job: Job, event: Any) -> None:
     if event.info is not None or (job.began and not job.is_task):
         ledger.do(actions.EmitId(job.key, event.info, job.began, job.kind))
@@ -323,6 +336,12 @@ def put_back(ledger: Ledger, job: Job, event: Any) -> None:
     """Never while an earlier such question may still be answered: by then the task may have been queued again."""
     job.asked = True
     ledger.ask(actions.PutBack, job.key)
+    ledger.timers.set(job, ledger.now + ledger.limits.look_again)
+
+
+def restart(ledger: Ledger, job: Job, event: Any) -> None:
+    job.asked = True
+    ledger.ask(actions.Restart, job.key)
     ledger.timers.set(job, ledger.now + ledger.limits.look_again)
 
 

@@ -228,7 +228,9 @@ class Ledger:
             self._actions.append(kind(backend, items))
         items.append(item)
 
-    def ask(self, kind: type[actions.LookUp] | type[actions.PutBack], key: Hashable) -> None:
+    def ask(
+        self, kind: type[actions.LookUp] | type[actions.PutBack] | type[actions.Restart], key: Hashable
+    ) -> None:
         """Add to the question to the database of this ``handle``."""
         items = self._batches.get((kind, ""))
         if items is None:

@@ -119,6 +119,14 @@ class PutBack(NamedTuple):
     keys: list[Hashable]
 
 
+class Restart(NamedTuple):
+    """Have Airflow run these tasks anew, as it does with running ones that no executor adopts, where they are ours and
+    their processes send no heartbeat; then as ``LookUp``."""
+
+    asked: int
+    keys: list[Hashable]
+
+
 class Log(NamedTuple):
     """A line for the operator."""
 
@@ -136,5 +144,17 @@ class Count(NamedTuple):
 
 
 Action = (
-    Submit | Withdraw | Revoke | Adopt | Emit | EmitId | Record | Refresh | LookUp | PutBack | Log | Count
+    Submit
+    | Withdraw
+    | Revoke
+    | Adopt
+    | Emit
+    | EmitId
+    | Record
+    | Refresh
+    | LookUp
+    | PutBack
+    | Restart
+    | Log
+    | Count
 )

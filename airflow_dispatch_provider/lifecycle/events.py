@@ -136,7 +136,7 @@ class CannotRevoke(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The answer of the database to ``LookUp`` or ``PutBack``."""
+    """The answer of the database to ``LookUp``, ``PutBack`` or ``Restart``."""
 
     asked: int
     """``asked`` of that action: what has changed here since then is not judged by it."""

@@ -92,6 +92,9 @@ class Job(Held):
     offered: bool = False
     """Airflow offered it while it was out."""
 
+    orphan: bool = False
+    """UNCLEAR: offered as running, and no backend has it."""
+
     asked: bool = False
     """RETURNING: the database has been asked to set it back."""
 

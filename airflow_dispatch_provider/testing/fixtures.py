@@ -47,7 +47,9 @@ def make_router(
     """
     made: list[DispatchExecutor] = []
 
-    def make(backends: dict[str, Any] | None, **options: Any) -> DispatchExecutor:
+    def make(
+        backends: dict[str, Any] | None, clerk: ClerkLike | None = None, **options: Any
+    ) -> DispatchExecutor:
         if backends is not None:
             options["backends"] = {
                 name: {"executor": IN_MEMORY, "slots": value} if isinstance(value, int) else value
@@ -57,7 +59,7 @@ def make_router(
         dispatch_config(**options)
         executor = DispatchExecutor(parallelism=32)
         executor.job_id = 1
-        executor._make_clerk = make_clerk  # type: ignore[method-assign]
+        executor._make_clerk = lambda: clerk or make_clerk()  # type: ignore[method-assign]
         executor.start()
         made.append(executor)
         return executor

@@ -19,7 +19,7 @@ class InMemoryClerk:
         """Keys of tasks that were kept from looking stuck, in order."""
 
         self.returned: list[Hashable] = []
-        """Keys of tasks that were set back to scheduled, in order."""
+        """Keys of tasks that were given back to Airflow, in order."""
 
         self._answers: list[Rows] = []
 
@@ -32,8 +32,14 @@ class InMemoryClerk:
         self.returned += ids
         self._answers.append(Rows(asked, dict.fromkeys(ids, GONE)))
 
+    def restart(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
+        self.put_back(asked, ids)
+
     def refresh(self, ids: Mapping[Hashable, Any]) -> None:
         self.refreshed += ids
+
+    def stop(self, timeout: float) -> None:
+        """Nothing is left to do."""
 
     def answers(self) -> list[Rows]:
         answers, self._answers = self._answers, []

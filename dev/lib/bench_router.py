@@ -51,11 +51,12 @@ class Alone:
 class Routed:
     def __init__(self) -> None:
         from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
+        from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
         self.executor = DispatchExecutor(parallelism=32)
+        self.executor._make_clerk = InMemoryClerk
         self.executor.start()
-        router: Any = self.executor._router
-        self.children = [backend.executor for backend in router.backends.values()]
+        self.children = [backend.executor for backend in self.executor._backends.values()]
 
 
 def drain(executor: Any) -> int:
@@ -90,10 +91,7 @@ def cost_per_task(subject: Any, tasks: list[Any], burst: int) -> float:
 
 def without_event_log(subject: Any) -> Any:
     """The same router, writing no rows: each is one object of Airflow's ``Log``."""
-    from airflow_dispatch_provider.dispatch.observers import DispatchEvents
-
-    router: Any = subject.executor._router
-    router._observers = [each for each in router._observers if not isinstance(each, DispatchEvents)]
+    subject.executor._loop._surface.dispatched = lambda backend, dispatches: None
     return subject
 
 
@@ -119,9 +117,8 @@ def idle_heartbeat(subject: Any, tasks: list[Any]) -> float:
 
 def held_heartbeat(subject: Any, tasks: list[Any]) -> float:
     """Milliseconds of one heartbeat while every slot is taken and all these tasks are held; median of 50."""
-    router: Any = subject.executor._router
-    for backend in router.backends.values():
-        backend.settings = type(backend.settings)(executor=backend.settings.executor, slots=1)
+    for engine in subject.executor._loop.engines.values():
+        engine.slots = 1
     for task in tasks:
         subject.executor.queue_workload(task, None)
     subject.executor.heartbeat()

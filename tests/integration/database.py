@@ -21,6 +21,7 @@ from sqlalchemy.orm import load_only
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase
 from airflow_dispatch_provider.lifecycle.events import Rows
+from airflow_dispatch_provider.lifecycle.states import Row, RowState
 from airflow_dispatch_provider.testing import make_task
 from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
@@ -109,7 +110,7 @@ class DirectClerk(InMemoryClerk):
 
     def __init__(self) -> None:
         super().__init__()
-        self._database = AirflowDatabase(1)
+        self._database = AirflowDatabase(1, silence=20.0)
 
     def look_up(self, asked: int, ids: Any) -> None:
         self._answers.append(Rows(asked, self._database.look_up(ids)))
@@ -118,8 +119,19 @@ class DirectClerk(InMemoryClerk):
         self._database.put_back(ids, time.time())
         self.look_up(asked, ids)
 
+    def restart(self, asked: int, ids: Any) -> None:
+        self._database.restart(ids)
+        self.look_up(asked, ids)
+
     def refresh(self, ids: Any) -> None:
         self._database.refresh(ids)
+
+
+class TheyRun(InMemoryClerk):
+    """Every task runs, as the database says, and its process is silent."""
+
+    def look_up(self, asked: int, ids: Any) -> None:
+        self._answers.append(Rows(asked, dict.fromkeys(ids, Row(RowState.RUNNING, silent=3600.0))))
 
 
 def save_event_log(router: Any) -> None:

@@ -51,6 +51,10 @@ class TestContractBehindTheRouter(ExecutorContract):
     """Two Celery backends in one router."""
 
     @pytest.fixture
+    def make_clerk(self, they_run: Any) -> Any:
+        return they_run
+
+    @pytest.fixture
     def executor(self, with_worker: None, make_router: Any) -> Any:
         return make_router({name: {"executor": "CeleryExecutor", "slots": 2} for name in ("a", "b")})
 
@@ -116,7 +120,9 @@ class Orphan:
         return getattr(self._ti, name)
 
 
-def test_two_brokers_at_once(own_valkey: Any, with_worker: None, make_router: Any, tmp_path: Path) -> None:
+def test_two_brokers_at_once(
+    own_valkey: Any, with_worker: None, make_router: Any, they_run: Any, tmp_path: Path
+) -> None:
     """Each backend publishes to its own broker and reads its own results."""
     there = {"celery": {"broker_url": own_valkey.url(), "result_backend": own_valkey.url(1)}}
     backends = {
@@ -128,6 +134,7 @@ def test_two_brokers_at_once(own_valkey: Any, with_worker: None, make_router: An
             backends,
             routes=[{"queue": "far", "to": [{"backend": "there", "queue": "default"}]}],
             default="here",
+            clerk=they_run(),
         )
         worker.wait_until_ready(router._backends["there"].executor.celery_app)
         near, far = make_task(), make_task(queue="far")

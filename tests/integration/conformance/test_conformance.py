@@ -10,8 +10,6 @@ import pytest
 from airflow.executors.local_executor import LocalExecutor as AirflowLocalExecutor
 
 from airflow_dispatch_provider.executors.local_executor import LocalExecutor
-from airflow_dispatch_provider.lifecycle.events import Rows
-from airflow_dispatch_provider.lifecycle.states import Row, RowState
 from airflow_dispatch_provider.testing import InMemoryExecutor
 from airflow_dispatch_provider.testing.conformance import ExecutorContract
 from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
@@ -25,18 +23,9 @@ def no_api_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", "http://127.0.0.1:1/execution/")
 
 
-class TheyRun(InMemoryClerk):
-    """Every task runs, as the database says, and its process is silent."""
-
-    def look_up(self, asked: int, ids: Any) -> None:
-        self._answers.append(Rows(asked, dict.fromkeys(ids, Row(RowState.RUNNING, silent=3600.0))))
-
-
 @pytest.fixture
-def make_clerk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], TheyRun]:
-    """The tasks of this contract are in no database. Silence is taken for death at once."""
-    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0")
-    return TheyRun
+def make_clerk(they_run: Callable[[], InMemoryClerk]) -> Callable[[], InMemoryClerk]:
+    return they_run
 
 
 def started(executor: Any) -> Iterator[Any]:

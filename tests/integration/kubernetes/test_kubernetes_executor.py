@@ -106,6 +106,10 @@ class TestContractBehindTheRouter(ExecutorContract):
     """Two backends in one router, each with a namespace of its own."""
 
     @pytest.fixture
+    def make_clerk(self, they_run: Any) -> Any:
+        return they_run
+
+    @pytest.fixture
     def executor(
         self,
         shared_kube: KubeServer,

@@ -20,7 +20,7 @@ from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
 from ..database import stored
 
 MINE, OTHER = 41, 42
-OURS = AirflowDatabase(MINE)
+OURS = AirflowDatabase(MINE, silence=20.0)
 LONG_AGO = datetime.now(UTC) - timedelta(hours=1)
 
 
@@ -86,6 +86,23 @@ def test_put_back_in_place(ids):
     }
     assert states["queued"][1] is None
     assert {name: number for name, (_, _, number) in states.items()} == tries
+
+
+def test_restart_what_ran_for_us_and_is_silent(ids):
+    """Airflow runs it anew, as a try of its own, once; whatever else there is stays as it is."""
+    others = {name: state_of(ti_id) for name, ti_id in ids.items() if name != "running"}
+    with create_session() as session:
+        task = next(ti.task_id for ti in stored(session) if str(ti.id) == str(ids["running"]))
+    OURS.restart(ids)
+    OURS.restart(ids)
+    with create_session() as session:
+        rows = [ti for ti in stored(session) if ti.task_id == task]
+        assert [(ti.state, ti.queued_by_job_id) for ti in rows if str(ti.id) != str(ids["running"])] == [
+            (None, None)
+        ]
+        for archived in (ti for ti in rows if str(ti.id) == str(ids["running"])):
+            session.delete(archived)
+    assert {name: state_of(ids[name]) for name in others} == others
 
 
 def test_refresh_touches_what_is_queued_and_ours(ids):

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.once
         {"crashes": 0, "reject": 2, "give_back": 1},
         {"crashes": 0, "api": 1, "stuck": 1},
         {"crashes": 0, "defer": 2},
+        {"crashes": 1, "die": 1},
     ],
     ids=lambda faults: " ".join(f"{name}={number}" for name, number in faults.items()),
 )

@@ -53,6 +53,7 @@ RUNS_IN_B_DOWN = {**B_DOWN, "runs": True}
 ENDED_NOW = {"ended_at": NOW, "looked_at": NOW, "may_have_begun": True}
 ENDED_LONG_AGO = {"ended_at": NOW - 60, "looked_at": NOW, "may_have_begun": True}
 ENDED_WITHOUT_API = {**ENDED_LONG_AGO, **NO_API}
+ORPHAN = {"ended_at": NOW - 60, "looked_at": NOW, "orphan": True}
 NEVER_BEGAN = {"ended_at": NOW - 60, "looked_at": NOW}
 
 # fmt: off
@@ -156,6 +157,8 @@ ROWS = [
     ("adopting orphaned",          MAYBE_B,                   Unknown(0),                    "adopting",  "Adopt"),
     ("adopting orphaned",          RUNS_IN_B_DOWN,            Unknown(0),                    "orphaned",  ""),
     ("adopting orphaned",          {},                        Unknown(0),                    "unclear",   "LookUp"),
+    ("unclear",                    ORPHAN,                    DEAD,                          "returning", "Restart"),
+    ("unclear",                    ORPHAN,                    ALIVE,                         "unclear",   ""),
     ("returning",                  {},                        Due(),                         "returning", "PutBack"),
     ("returning",                  {"asked": True},           Due(),                         "returning", "LookUp"),
     ("returning",                  {},                        QUEUED,                        "returning", "PutBack"),

@@ -132,7 +132,7 @@ class World:
         """
         :param reconciled: the database is asked about every job from time to time
         :param faults: how often each fault may happen: ``loss``, ``reject``, ``give_back``, ``api``, ``stuck``,
-            ``outage``, ``defer``, ``mistaken`` (a scheduler is taken for dead and lives on)
+            ``outage``, ``defer``, ``die``, ``mistaken`` (a scheduler is taken for dead and lives on)
         """
         self.empty = freeze(Machine(LOOKING if reconciled else SETTINGS), 0.0)
         self.rooms = rooms
@@ -176,6 +176,8 @@ class World:
                     yield True, "stuck", (s, j)
                 elif "loss" in self.budget and all(copy.job != j for copy in self.copies):
                     yield False, "lost", (s, j)
+            if state == "R" and by == s and "die" in self.budget and not self._runs(j):
+                yield False, "purge", (s, j)
         if any(by == "dead" and state in "QR" for state, by in self.rows) and scheduler.alive_as != NOBODY:
             yield False, "adopt", (s,)
         if scheduler.questions:
@@ -211,6 +213,8 @@ class World:
             yield False, "finish", (c,)
             if self._may("defer"):
                 yield True, "defer", (c,)
+            if self._may("die") and copy.owner == NOBODY:
+                yield True, "die", (c,)
         if copy.phase != "running" and copy.phase != "unsent" and self._may("loss"):
             yield True, "lose", (c,)
 
@@ -241,6 +245,12 @@ class World:
     def lost(self, s, j):
         """The same, which is all that helps a task that its engine has lost."""
         self._hear(s, Revoke(j))
+        self.rows[j] = ["S", NOBODY]
+        self._tell(s)
+
+    def purge(self, s, j):
+        """It has sent no heartbeat for ``task_instance_heartbeat_timeout``; it is tried once more."""
+        self._hear(s, Revoke(j, dead=True))
         self.rows[j] = ["S", NOBODY]
         self._tell(s)
 
@@ -299,14 +309,22 @@ class World:
                 and self.queued[j] == queued[j]
             ):
                 self.rows[j] = ["S", NOBODY]
+            if (
+                isinstance(question, actions.Restart)
+                and self.rows[j] == ["R", mine]
+                and self._row(j, mine).silent
+            ):
+                self.rows[j] = ["S", NOBODY]
             rows[j] = self._row(j, mine)
         self._tell(s, Rows(question.asked, rows))
 
+    def _runs(self, j):
+        return any(copy.job == j and copy.phase == "running" for copy in self.copies)
+
     def _row(self, j, s):
         state, by = self.rows[j]
-        runs = any(copy.job == j and copy.phase == "running" for copy in self.copies)
         known = {"Q": RowState.QUEUED, "R": RowState.RUNNING}.get(state, RowState.OVER)
-        return Row(known, by == s and s != NOBODY, 0.0 if runs else FOREVER)
+        return Row(known, by == s and s != NOBODY, 0.0 if self._runs(j) else FOREVER)
 
     # Engines
 
@@ -347,6 +365,11 @@ class World:
         self._spend("defer")
         self.rows[self.copies[c].job] = ["S", NOBODY]
         self._end(c, "done")
+
+    def die(self, c):
+        """A process dies with the machine of its scheduler."""
+        self._spend("die")
+        del self.copies[c]
 
     def lose(self, c):
         self._spend("loss")
@@ -444,13 +467,16 @@ class World:
         """The oldest question is lost where too many wait."""
         self.schedulers[s].questions = (*self.schedulers[s].questions[-1:], (action, tuple(self.queued)))
 
-    _do_putback = _do_lookup
+    _do_putback = _do_restart = _do_lookup
 
     def _do_emit(self, s, action):
         """See ``process_executor_events``."""
         state, by = self.rows[action.key]
         scheduler = self.schedulers[s]
         if scheduler.alive_as == NOBODY:
+            return
+        if state == "R" and by == s and "die" in self.budget and not self._runs(action.key):
+            self.rows[action.key] = ["S", NOBODY]  # it has died, and is tried once more
             return
         if state in "SQR" and by == s and scheduler.frozen.moments[action.key] == FOREVER:
             raise Wrong(f"Airflow fails a task that is {state}: {action}")
@@ -580,6 +606,7 @@ def _job_key(job, ranks, now):
         job.candidates,
         job.asked,
         job.offered,
+        job.orphan,
         job.workload is None,
     )
 
