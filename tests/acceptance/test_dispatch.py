@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from .conftest import DEFAULT, QUICK_ADOPTION, ROUTES, SLOTS, wait
-from .outcome import assert_succeeds
+from .outcome import all_about, assert_succeeds
 from .records import Records, backends_of, most_at_once
 
 pytestmark = pytest.mark.acceptance
@@ -104,7 +104,9 @@ def test_the_api_server_is_away_and_what_had_not_begun_uses_no_try(make_cluster)
     cluster.wait_for_run("many", run_id, timeout=600)
     rows = cluster.task_instances("many", run_id)
     begun = {row["task_id"] for row in rows if row["start_date"] and when(row["start_date"]) < killed}
-    assert {row["task_id"] for row in rows if (row["state"], row["try_number"]) != ("success", 1)} <= begun
+    others = [row for row in rows if row["task_id"] not in begun]
+    wrong = [row for row in others if (row["state"], row["try_number"]) != ("success", 1)]
+    assert not wrong, f"killed at {killed}\n{all_about(cluster, wrong)}"
     assert len(rows) == TASKS > len(begun)
     assert set(records.completions().values()) == {1}
 
