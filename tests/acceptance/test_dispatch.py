@@ -91,7 +91,13 @@ def test_the_scheduler_is_killed_and_nothing_is_lost(make_cluster):
 def test_the_api_server_is_away_and_what_had_not_begun_uses_no_try(make_cluster):
     """Killed while tasks start, and started again once backends have met that nobody answers. Tasks whose code ran
     already may fail, for want of the answers that Airflow owes it; no other does."""
-    cluster = make_cluster(TASKS, AIRFLOW__WORKERS__EXECUTION_API_RETRIES="3")
+    cluster = make_cluster(
+        TASKS,
+        AIRFLOW__WORKERS__EXECUTION_API_RETRIES="3",
+        # Just started, it may need longer than the default of 5 s for its first answers on a busy machine, and set a
+        # task running whose process waits for that no more.
+        AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT="60",
+    )
     run_id = cluster.trigger("many")
     records = Records.of(cluster, run_id)
     wait(lambda: sum(records.completions().values()) >= TASKS // 5, 300, cluster)
