@@ -15,7 +15,7 @@ from .records import Records, backends_of, most_at_once
 
 pytestmark = pytest.mark.acceptance
 
-TASKS = int(os.environ.get("DISPATCH_TEST_MANY", "100"))
+TASKS = int(os.environ.get("DISPATCH_TEST_MANY", "60"))
 """Each takes about a second of CPU: more of them, when somebody has the time."""
 
 
