@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``airflow`` commands, each in a fork of one process that has imported the larger part of Airflow: nine tenths of the
-time of most commands. What reads options when it is imported, and this package, is imported by the fork."""
+"""``airflow`` commands, each in a fork of one process that has imported the larger part of Airflow, which is what takes
+long. What reads options while it is imported, and this package, is left to the fork."""
 
 from __future__ import annotations
 
