@@ -9,16 +9,29 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import psutil
 
 from airflow_dispatch_provider.engines.local import processes
 from airflow_dispatch_provider.engines.local.launch import Link, Mode, launch
-from airflow_dispatch_provider.engines.local.messages import Ended, Kill, Ready, Run, Started, Work
+from airflow_dispatch_provider.engines.local.messages import (
+    Began,
+    Ended,
+    Gone,
+    Kill,
+    NotStarted,
+    Ready,
+    Run,
+    Started,
+    Work,
+)
+from airflow_dispatch_provider.engines.local.messages import Event as News
 from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.routing.circuit import growing_delay
+
+__all__ = ["Event", "Gone", "Launcher", "NotStarted", "Pool"]
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +49,8 @@ _STOP_TIMEOUT = 2.0
 _TERMINATE_GRACE = 1.0
 
 
-@dataclass(frozen=True)
-class NotStarted:
-    """The template process ended before it had started this one, or could not: nothing has run."""
-
-    number: int
-
-
-@dataclass(frozen=True)
-class Gone:
-    """A process that was watched from outside has ended; how, nobody could see."""
-
-    number: int
-
-
 Event = Started | Ended | NotStarted | Gone
+"""News without beginnings."""
 
 
 class Launcher(Protocol):
@@ -109,9 +109,9 @@ class Pool:
         to start."""
         now = self._clock()
         if self._link is None:
-            return f"{self._last_death} Another one starts in {max(0.0, self._next_start - now):.0f} s."
+            return f"{self._last_death} Another one starts within {restart_delay(self._deaths):.0f} s."
         if self._silence(now) >= HUNG_AFTER:
-            return f"The template process {self._link.pid} has said nothing for {self._silence(now):.0f} s."
+            return f"The template process {self._link.pid} has said nothing for {HUNG_AFTER:.0f} s."
         if not self._refusals.due(now):
             return f"The template process {self._link.pid} could start no process: {self._refusal}"
         return self._last_death if self._deaths and not self._ready else None
@@ -155,6 +155,10 @@ class Pool:
             self._link.channel.send(Kill(number, grace))
 
     def poll(self) -> list[Event]:
+        """Events since the last call, of either method."""
+        return [event for event in self.news() if not isinstance(event, Began)]
+
+    def news(self) -> list[News]:
         """Events since the last call."""
         events = self._read() if self._link else []
         if self._link and self._silence(self._clock()) >= KILLED_AFTER:
@@ -192,7 +196,7 @@ class Pool:
         self._next_start = self._clock() + delay
         return delay
 
-    def _read(self) -> list[Event]:
+    def _read(self) -> list[News]:
         assert self._link is not None
         self._link.channel.flush()
         messages = self._link.channel.receive()
@@ -200,7 +204,7 @@ class Pool:
             self._heard_at = self._clock()
         return [event for message in messages for event in self._note(message)]
 
-    def _note(self, message: Any) -> list[Event]:
+    def _note(self, message: Any) -> list[News]:
         if isinstance(message, Ready):
             self._ready = True
             if self._deaths:
@@ -209,11 +213,11 @@ class Pool:
         if isinstance(message, Started):
             self._handed[message.number] = message
             self._refusals = replace(self._refusals, failures=0)
-        else:
+        elif isinstance(message, Ended):
             self._graces.pop(message.number, None)
             if self._handed.pop(message.number, None) is None:
                 self._refuse(message.error)
-                return [NotStarted(message.number)]
+                return [NotStarted(message.number, message.error)]
         return [message]
 
     def _refuse(self, error: str) -> None:
@@ -224,7 +228,7 @@ class Pool:
         self._refusals, self._refusal = self._refusals.failed(now), error
         log.warning("A workload could not be started, it waits: %s", error)
 
-    def _lose(self, link: Link) -> list[Event]:
+    def _lose(self, link: Link) -> list[News]:
         link.kill()
         link.channel.close()
         self._unreaped.append(link)
@@ -244,10 +248,10 @@ class Pool:
             )
         return [event for number, started in handed.items() for event in self._orphan(number, started)]
 
-    def _orphan(self, number: int, started: Started | None) -> list[Event]:
+    def _orphan(self, number: int, started: Started | None) -> list[News]:
         grace = self._graces.pop(number, None)
         if started is None:
-            return [NotStarted(number)]
+            return [NotStarted(number, self._last_death)]
         process = processes.find(started.pid, started.created)
         if process is None:
             self._forget_ended(started.pid)
@@ -257,7 +261,7 @@ class Pool:
             self.kill(number, grace)
         return []
 
-    def _check_watched(self) -> list[Event]:
+    def _check_watched(self) -> list[News]:
         gone = [number for number, process in self._watched.items() if processes.has_ended(process)]
         for number in gone:
             self._forget_ended(self._watched.pop(number).pid)

@@ -117,7 +117,12 @@ def test_a_result_travels(result: worker.Result) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         theirs.sendall(result.encode())
-    found = worker.read_result(ours)
+    found = read_all(ours)
     assert found.unanswered is result.unanswered
     assert result.error.startswith(found.error)
     assert bool(found.error) is bool(result.error)
+
+
+def read_all(control: socket.socket) -> worker.Result:
+    with control:
+        return worker.read_report(control.recv(worker.MAX_ERROR)).result
