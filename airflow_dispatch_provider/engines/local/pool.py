@@ -109,7 +109,7 @@ class Pool:
         to start."""
         now = self._clock()
         if self._link is None:
-            return f"{self._last_death} Another one starts within {restart_delay(self._deaths):.0f} s."
+            return f"{self._last_death} Another one starts {restart_delay(self._deaths):.0f} s after that."
         if self._silence(now) >= HUNG_AFTER:
             return f"The template process {self._link.pid} has said nothing for {HUNG_AFTER:.0f} s."
         if not self._refusals.due(now):
@@ -145,6 +145,10 @@ class Pool:
     def watch(self, number: int, process: psutil.Process) -> None:
         """Report ``Gone`` when this process, which is not ours to wait for, has ended."""
         self._watched[number] = process
+
+    def is_watched(self, number: int) -> bool:
+        """Whether its process has no template process any more, or never was one of ours."""
+        return number in self._watched
 
     def kill(self, number: int, grace: float) -> None:
         """SIGTERM to the tree, SIGKILL after ``grace`` seconds; its end is reported as any other."""
@@ -277,14 +281,14 @@ class Pool:
         self._closing = True
 
     def stop(self) -> None:
-        """Let the template process end: at once if nothing runs. Waits up to two seconds for that."""
+        """Let the template process end: after what runs, or at once; only for that it waits, up to two seconds."""
         self.close()
         link, self._link, self._ready = self._link, None, False
         if link is None:
             return
         link.channel.close()
         deadline = time.monotonic() + _STOP_TIMEOUT
-        while not link.ended() and time.monotonic() < deadline:
+        while not self._handed and not link.ended() and time.monotonic() < deadline:
             time.sleep(0.01)
         if not self._handed:
             link.kill()

@@ -205,7 +205,8 @@ class Template:
 def _end_of(child: _Child, status: int) -> Ended:
     report = worker.read_report(child.said)
     result = report.result
-    return Ended(child.number, status, result.error, result.unanswered, result.failing, report.began)
+    failing = result.api is worker.Api.FAILING
+    return Ended(child.number, status, result.error, result.unanswered, failing, report.began)
 
 
 def _ended_children() -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NoReturn
 
 from airflow_dispatch_provider.engines.local.messages import Run, Work
@@ -37,20 +38,34 @@ _KNOWN = {
 """The remedy for an error that has these words in it; its traceback would only show Airflow's own calls."""
 
 
+class Api(Enum):
+    """What an error says of the Execution API, in one digit."""
+
+    NOTHING = "0"
+    AWAY = "1"
+    """It answers nobody at the moment."""
+
+    FAILING = "2"
+    """It has answered with an error of its own (HTTP 500)."""
+
+    REFUSED = "3"
+    """It has answered, and the answer is no (HTTP 409, 403 ...)."""
+
+
 @dataclass(frozen=True)
 class Result:
     """The reason for which a workload was not run to its end; empty, where it was."""
 
     error: str = ""
-    unanswered: bool = False
-    """See ``messages.Ended``."""
-
-    failing: bool = False
-    """See ``messages.Ended``."""
+    api: Api = Api.NOTHING
 
     def encode(self) -> bytes:
-        kind = int(self.unanswered) + int(self.failing)
-        return f"{kind}{self.error}".encode("utf-8", "replace")[:MAX_ERROR]
+        return f"{self.api.value}{self.error}".encode("utf-8", "replace")[:MAX_ERROR]
+
+    @property
+    def unanswered(self) -> bool:
+        """See ``messages.Ended``."""
+        return self.api in (Api.AWAY, Api.FAILING)
 
 
 @dataclass(frozen=True)
@@ -63,9 +78,10 @@ class Report:
 
     @property
     def began(self) -> bool | None:
-        """See ``messages.Ended``. A refusal is an answer."""
-        refused = bool(self.result.error) and not self.result.unanswered
-        return True if self.begun else None if self.asked and not refused else False
+        """See ``messages.Ended``."""
+        if self.begun:
+            return True
+        return None if self.asked and self.result.api is not Api.REFUSED else False
 
 
 def read_report(said: bytes) -> Report:
@@ -73,8 +89,7 @@ def read_report(said: bytes) -> Report:
     text = said.decode("utf-8", "ignore")
     result = text.lstrip((ASKED + BEGUN).decode())
     marks = text[: len(text) - len(result)].encode()
-    kind = result[:1]
-    return Report(ASKED in marks, BEGUN in marks, Result(result[1:], kind in ("1", "2"), kind == "2"))
+    return Report(ASKED in marks, BEGUN in marks, Result(result[1:], Api(result[:1] or "0")))
 
 
 def main(control: socket.socket, run: Run, work: Work) -> NoReturn:
@@ -130,23 +145,23 @@ def attempt(run: Run, work: Work, begins: Callable[[], object] = lambda: None) -
         remedy = remedy_for(describe(error))
         reason = f"{describe(error).rstrip('.')}. {remedy}" if remedy else describe(error)
         log.error("%s could not be run to its end: %s", name, reason, exc_info=not remedy)
-        return Result(reason, *_no_answer(error))
+        return Result(reason, _said_by(error))
     return Result()
 
 
-def _no_answer(error: BaseException) -> tuple[bool, bool]:
-    """``unanswered`` and ``failing`` of a result; told by the names of httpx, or of httpx2 (Airflow 3.4), which the
-    Task SDK uses, and by the status of its response."""
+def _said_by(error: BaseException) -> Api:
+    """Told by the names of httpx, or of httpx2 (Airflow 3.4), which the Task SDK uses, and by the status of its
+    response."""
     cause: BaseException | None = error
     while cause is not None:
         clients = [cls.__module__ for cls in type(cause).__mro__ if cls.__name__ == "TransportError"]
         status = getattr(getattr(cause, "response", None), "status_code", 0)
         if any(name.startswith("httpx") for name in clients) or status in _AWAY:
-            return True, False
-        if status >= 500:
-            return True, True
+            return Api.AWAY
+        if status >= 400:
+            return Api.FAILING if status >= 500 else Api.REFUSED
         cause = cause.__cause__
-    return False, False
+    return Api.NOTHING
 
 
 def full_name(workload: Any, name: str) -> str:
