@@ -12,8 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 
 def folder() -> Path:
@@ -54,6 +56,23 @@ def hold(name: str) -> None:
     deadline = time.monotonic() + 120
     while heard("go") is None and heard(f"go.{name}") is None and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def begin(name: str) -> None:
+    """Be let start, by Airflow's client without a server, and hold."""
+    leave_to_start()
+    hold(name)
+
+
+def begin_and_end(name: str) -> None:
+    leave_to_start()
+
+
+def leave_to_start() -> None:
+    from airflow.sdk.api.client import Client
+
+    with Client(base_url=None, dry_run=True, token="") as client:
+        client.task_instances.start(uuid4(), os.getpid(), datetime.now(tz=UTC))
 
 
 def fail(name: str) -> None:
@@ -103,6 +122,8 @@ ACTIONS: dict[str, Callable[[str], None]] = {
     for action in (
         nothing,
         hold,
+        begin,
+        begin_and_end,
         fail,
         fail_at_length,
         kill_supervisor,
