@@ -12,10 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 
 def folder() -> Path:
@@ -59,20 +57,15 @@ def hold(name: str) -> None:
 
 
 def begin(name: str) -> None:
-    """Be let start, by Airflow's client without a server, and hold."""
-    leave_to_start()
+    """Be let start, and hold."""
+    begin_and_end(name)
     hold(name)
 
 
 def begin_and_end(name: str) -> None:
-    leave_to_start()
+    from tests.integration.local.execution_api import let_start
 
-
-def leave_to_start() -> None:
-    from airflow.sdk.api.client import Client
-
-    with Client(base_url=None, dry_run=True, token="") as client:
-        client.task_instances.start(uuid4(), os.getpid(), datetime.now(tz=UTC))
+    let_start()
 
 
 def fail(name: str) -> None:

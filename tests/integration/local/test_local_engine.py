@@ -49,6 +49,11 @@ needs_callbacks = pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="Airflow 3.1
 needs_connection_tests = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="new in Airflow 3.3")
 
 
+def told(*events: Any) -> list[str]:
+    """Events with their types, which equality of named tuples leaves out."""
+    return [repr(event) for event in events]
+
+
 class Clock:
     """The real one, which can be put forward."""
 
@@ -83,7 +88,7 @@ class Trial(LocalEngine):
         return [event for event in self.hear() if getattr(event, "dispatch", 0) == dispatch]
 
     def wait_for(self, event: Any) -> None:
-        wait_until(lambda: event in self.hear())
+        wait_until(lambda: repr(event) in map(repr, self.hear()))
 
     def end_of(self, dispatch: int) -> Any:
         """Its last word."""
@@ -138,7 +143,7 @@ class TestRunning:
         x = make_engine(mode=mode).wait_ready()
         x.submit([Job(1, "k", make_task("begin_and_end"))])
         x.end_of(1)
-        assert x.said == [Sent(1), Began(1), Ended(1, SUCCESS, True)]
+        assert told(*x.said) == told(Sent(1), Began(1), Ended(1, SUCCESS, True))
 
     def test_it_begins_while_it_runs(self, x) -> None:
         """Not only in hindsight."""
@@ -147,29 +152,29 @@ class TestRunning:
 
     def test_one_that_ends_without_having_asked_had_not_begun(self, x) -> None:
         x.submit([Job(1, "k", make_task("nothing"))])
-        assert x.end_of(1) == Ended(1, FAILED, False, NOT_BEGUN)
+        assert told(x.end_of(1)) == told(Ended(1, FAILED, False, NOT_BEGUN))
 
     def test_one_that_fails_before_it_asks(self, x) -> None:
         x.submit([Job(1, "k", make_task("fail"))])
-        assert x.end_of(1) == Ended(1, FAILED, False, "RuntimeError: no luck")
+        assert told(x.end_of(1)) == told(Ended(1, FAILED, False, "RuntimeError: no luck"))
 
     def test_one_that_cannot_be_decoded_keeps_no_other_from_running(self, x) -> None:
         bad = make_task("bad", executor_config={"x": local_runners.Undecodable()})
         x.submit([Job(1, 1, bad), Job(2, 2, make_task("begin_and_end"))])
-        assert x.end_of(1) == Ended(1, FAILED, False, "ValueError: this one cannot arrive")
-        assert x.end_of(2) == Ended(2, SUCCESS, True)
+        assert told(x.end_of(1)) == told(Ended(1, FAILED, False, "ValueError: this one cannot arrive"))
+        assert told(x.end_of(2)) == told(Ended(2, SUCCESS, True))
 
     @needs_callbacks
     def test_a_callback_begins_with_its_process(self, x) -> None:
         x.submit([Job(1, "k", make_callback("nothing-callback"))])
         x.end_of(1)
-        assert x.said == [Sent(1), Began(1), Ended(1, SUCCESS, True)]
+        assert told(*x.said) == told(Sent(1), Began(1), Ended(1, SUCCESS, True))
 
     @needs_connection_tests
     def test_a_connection_test_runs_with_a_single_slot(self, make_engine) -> None:
         x = make_engine(slots=1).wait_ready()
         x.submit([Job(1, "k", make_connection_test("nothing-test"))])
-        assert x.end_of(1) == Ended(1, SUCCESS, True)
+        assert told(x.end_of(1)) == told(Ended(1, SUCCESS, True))
 
     def test_two_dispatches_of_one_key_have_an_end_each(self, x) -> None:
         """The one that deferred, and the one that resumes."""
@@ -178,10 +183,10 @@ class TestRunning:
         x.submit([Job(1, "k", first)])
         x.wait_for(Began(1))
         x.submit([Job(2, "k", second)])
-        assert x.end_of(2) == Ended(2, SUCCESS, True)
+        assert told(x.end_of(2)) == told(Ended(2, SUCCESS, True))
         assert len(x.about(1)) == 2
         local_runners.say("go", "")
-        assert x.end_of(1) == Ended(1, SUCCESS, True)
+        assert told(x.end_of(1)) == told(Ended(1, SUCCESS, True))
 
 
 class TestKilledTasks:
@@ -190,11 +195,11 @@ class TestKilledTasks:
     def test_before_it_began(self, x) -> None:
         x.submit([Job(1, "k", make_task("hold"))])
         os.kill(pid_of("pid.hold"), signal.SIGKILL)
-        assert x.end_of(1) == Ended(1, FAILED, False, self.KILLED)
+        assert told(x.end_of(1)) == told(Ended(1, FAILED, False, self.KILLED))
 
     def test_after_it_began(self, x) -> None:
         os.kill(x.begun(1), signal.SIGKILL)
-        assert x.end_of(1) == Ended(1, FAILED, True, self.KILLED)
+        assert told(x.end_of(1)) == told(Ended(1, FAILED, True, self.KILLED))
 
 
 class TestTemplate:
@@ -207,8 +212,8 @@ class TestTemplate:
         wait_until(lambda: (x.hear(), x.room().unavailable)[1])
         assert alive(pid)
         local_runners.say("go", "")
-        assert x.end_of(1) == Ended(1, SUCCESS, True, UNSEEN)
-        assert x.end_of(2) == Ended(2, FAILED, None, UNSEEN)
+        assert told(x.end_of(1)) == told(Ended(1, SUCCESS, True, UNSEEN))
+        assert told(x.end_of(2)) == told(Ended(2, FAILED, None, UNSEEN))
 
     def test_killed_before_it_had_forked(self, x) -> None:
         """What it had been given is returned, and the next one runs it."""
@@ -219,7 +224,7 @@ class TestTemplate:
         assert "status -9" in x.end_of(1).reason
         x.wait_ready()
         x.submit([Job(2, "k", make_task("begin_and_end"))])
-        assert x.end_of(2) == Ended(2, SUCCESS, True)
+        assert told(x.end_of(2)) == told(Ended(2, SUCCESS, True))
 
     def test_stopped(self, x) -> None:
         """It takes nothing more after a while, and is killed at last: what it had been given is returned."""
@@ -259,7 +264,8 @@ class TestTemplate:
         assert "open files" in str(x.room().unavailable)
         local_runners.say("go", "")
         for number in range(1, 31):
-            assert x.end_of(number) in (Ended(number, SUCCESS, True), Returned(number, returned[0].reason))
+            expected = Ended(number, SUCCESS, True), Returned(number, returned[0].reason)
+            assert repr(x.end_of(number)) in told(*expected)
         assert x.template == template
 
 
@@ -296,7 +302,7 @@ class TestStopping:
         template = x.template
         threading.Timer(0.3, local_runners.say, ("go", "")).start()
         assert x.stop(time.monotonic() + 60) == set()
-        assert Ended(1, SUCCESS, True) in x.hear()
+        assert told(x.hear()[-1]) == told(Ended(1, SUCCESS, True))
         assert not alive(template)
 
     def test_what_is_not_over_in_time_runs_on(self, x) -> None:
@@ -337,13 +343,14 @@ def test_a_second_engine_adopts_what_a_dead_one_has_started(make_engine) -> None
         dead.wait()
         tis = [SimpleNamespace(id=ti_id) for ti_id in (*ids, "0199-nobody")]
         x.adopt([Found(7, 7, tis[0], True), Found(8, 8, tis[1], False), Found(9, 9, tis[2], True)])
-        assert wait_until(lambda: len(x.hear()) == 3 and x.said) == [Adopted(7, True), Adopted(8), Unknown(9)]
+        wait_until(lambda: len(x.hear()) == 3)
+        assert told(*x.said) == told(Adopted(7, True), Adopted(8), Unknown(9))
         assert x.room().takes == 2
         x.revoke(8)
-        assert x.end_of(8) == Ended(8, FAILED, None, UNSEEN)
+        assert told(x.end_of(8)) == told(Ended(8, FAILED, None, UNSEEN))
         assert not alive(pid_of("pid.hold"))
         local_runners.say("go", "")
-        assert x.end_of(7) == Ended(7, SUCCESS, True, UNSEEN)
+        assert told(x.end_of(7)) == told(Ended(7, SUCCESS, True, UNSEEN))
         assert local_runners.heard("done.begin") is not None
     finally:
         local_runners.say("go", "")
@@ -375,14 +382,14 @@ class TestExecutionApi:
 
     def test_a_task_that_is_let_start_has_begun(self, x, api) -> None:
         """Whatever becomes of it: this one has no Dag file."""
-        assert self.run(x, 1) == [Sent(1), Began(1), Ended(1, SUCCESS, True)]
+        assert told(*self.run(x, 1)) == told(Sent(1), Began(1), Ended(1, SUCCESS, True))
 
     @pytest.mark.parametrize("status", [403, 409])
     def test_a_task_that_is_refused_had_not_begun(self, x, api, status) -> None:
         """An expired token, or one that runs elsewhere: its own affair."""
         api.status = status
         sent, ended = self.run(x, 1)
-        assert (sent, ended.how, ended.began) == (Sent(1), FAILED, False)
+        assert (repr(sent), ended.how, ended.began) == (repr(Sent(1)), FAILED, False)
         assert ended.reason
 
     def test_a_server_that_answers_nobody(self, x, api) -> None:

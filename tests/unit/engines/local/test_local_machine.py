@@ -71,7 +71,8 @@ def machine(*keys: str, is_task: bool = True) -> Machine:
 )
 def test_each_end_has_one_meaning(is_task: bool, happened: list[Any], expected: Any) -> None:
     """Whether it had begun is said only where it is known."""
-    assert machine(is_task=is_task).handle(*happened)[-1] == expected
+    said = machine(is_task=is_task).handle(*happened)
+    assert repr(said[-1]) == repr(expected)  # named tuples of two types may be equal
 
 
 def test_news_of_what_has_ended_mean_nothing() -> None:
@@ -98,7 +99,8 @@ class TestExecutionApi:
 
     def test_a_server_that_answers_nobody_is_broken_before_the_end_is_told(self) -> None:
         """So that this end is not counted against its job."""
-        assert machine().handle(self.AWAY) == [Broken(EXECUTION_API, "why"), Ended(1, FAILED, None, "why")]
+        told = [Broken(EXECUTION_API, "why"), Ended(1, FAILED, None, "why")]
+        assert repr(machine().handle(self.AWAY)) == repr(told)
 
     def test_an_error_for_one_task_is_that_tasks_own(self) -> None:
         """However often it meets it."""
@@ -120,8 +122,8 @@ class TestExecutionApi:
         """Said once."""
         x = machine("a", "b", "c")
         x.handle(self.AWAY)
-        assert x.handle(messages.Began(2)) == [Began(2), Recovered(EXECUTION_API)]
-        assert x.handle(messages.Began(3)) == [Began(3)]
+        assert repr(x.handle(messages.Began(2))) == repr([Began(2), Recovered(EXECUTION_API)])
+        assert repr(x.handle(messages.Began(3))) == repr([Began(3)])
 
     @pytest.mark.parametrize(
         ("is_task", "event"),
