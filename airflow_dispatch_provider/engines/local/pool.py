@@ -78,7 +78,7 @@ class Pool:
         self._clock = clock
         self._launcher = launcher
         self._handed: dict[int, Started | None] = {}
-        self._watched: dict[int, psutil.Process] = {}
+        self._watched = processes.Watchlist()
         self._graces: dict[int, float] = {}
         self._kills = processes.KillList(clock)
         self._unreaped: list[Link] = []
@@ -129,7 +129,7 @@ class Pool:
     def pid(self, number: int) -> int | None:
         """The process that supervises this workload, once it has started."""
         if number in self._watched:
-            return int(self._watched[number].pid)
+            return self._watched.pid(number)
         started = self._handed.get(number)
         return started.pid if started else None
 
@@ -144,7 +144,7 @@ class Pool:
 
     def watch(self, number: int, process: psutil.Process) -> None:
         """Report ``Gone`` when this process, which is not ours to wait for, has ended."""
-        self._watched[number] = process
+        self._watched.add(number, process)
 
     def is_watched(self, number: int) -> bool:
         """Whether its process has no template process any more, or never was one of ours."""
@@ -153,7 +153,7 @@ class Pool:
     def kill(self, number: int, grace: float) -> None:
         """SIGTERM to the tree, SIGKILL after ``grace`` seconds; its end is reported as any other."""
         if number in self._watched:
-            self._kills.add(self._watched[number].pid, grace)
+            self._kills.add(self._watched.pid(number), grace)
         elif number in self._handed and self._link:
             self._graces[number] = grace  # should the template die before it has done this
             self._link.channel.send(Kill(number, grace))
@@ -266,10 +266,10 @@ class Pool:
         return []
 
     def _check_watched(self) -> list[News]:
-        gone = [number for number, process in self._watched.items() if processes.has_ended(process)]
-        for number in gone:
-            self._forget_ended(self._watched.pop(number).pid)
-        return [Gone(number) for number in gone]
+        ended = self._watched.take_ended()
+        for _, pid in ended:
+            self._forget_ended(pid)
+        return [Gone(number) for number, _ in ended]
 
     def _forget_ended(self, pid: int) -> None:
         """A process that lost its supervisor unseen is not left alone; one that is condemned has its grace."""
@@ -283,6 +283,7 @@ class Pool:
     def stop(self) -> None:
         """Let the template process end: after what runs, or at once; only for that it waits, up to two seconds."""
         self.close()
+        self._watched.clear()
         link, self._link, self._ready = self._link, None, False
         if link is None:
             return
@@ -296,7 +297,7 @@ class Pool:
     def terminate(self) -> None:
         """End every tree and the template process. Waits up to a second for them to end by themselves."""
         self.close()
-        ending = [member for process in self._watched.values() for member in processes.tree(process.pid)]
+        ending = [member for process in self._watched for member in processes.tree(process.pid)]
         link, self._link, self._ready = self._link, None, False
         if link:
             ending += self._children_of(link)
