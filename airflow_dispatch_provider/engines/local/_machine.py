@@ -58,9 +58,6 @@ class Machine:
     def __iter__(self) -> Iterator[int]:
         return iter(self._out)
 
-    def __contains__(self, dispatch: object) -> bool:
-        return dispatch in self._out
-
     def enter(self, dispatch: int, key: Hashable, *, is_task: bool, begun: bool = False) -> None:
         """It was handed to the template process, or its process was found.
 
@@ -87,7 +84,8 @@ class Machine:
             return [Sent(event.number)]
         if isinstance(event, messages.Began):
             out.begun = True
-            return [Began(event.number), *self._api.answered()]
+            recovery = self._api.answered() if out.is_task else []
+            return [Began(event.number), *recovery]
         del self._out[event.number]
         self._end_at.pop(event.number, None)
         if isinstance(event, NotStarted):
@@ -97,17 +95,17 @@ class Machine:
         trouble = self._api.ended(out.key, event) if out.is_task else []
         return [*trouble, end_of(event, is_task=out.is_task)]
 
-    def revoke(self, dispatch: int, now: float, *, over: bool, unwatched: bool) -> list[Kill]:
+    def revoke(self, dispatch: int, now: float, *, over: bool, unheard: bool) -> list[Kill]:
         """Stop a process: at once and without grace if it has not begun, as a process that asked for leave to start in
         its grace would leave a task that is RUNNING and runs nowhere.
 
         :param over: its task is over in Airflow, so that it may still be writing its log
-        :param unwatched: nobody hears from this process whether it has begun
+        :param unheard: nobody hears from this process whether it has begun
         """
         out = self._out.get(dispatch)
         if out is None:
             return []
-        if over and (out.begun or unwatched):
+        if over and (out.begun or unheard):
             self._end_at[dispatch] = now + OVER_GRACE
             return []
         return [Kill(dispatch, KILL_GRACE if out.begun else 0.0)]

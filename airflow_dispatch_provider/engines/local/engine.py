@@ -114,7 +114,7 @@ class LocalEngine:
         if pool is None:
             return Room(self.slots, 0, unavailable=self._outage.reason or "not started", kinds=KINDS)
         takes = max(0, self.slots - pool.live) if pool.ready else 0
-        return Room(self.slots, takes, unavailable=pool.trouble, kinds=KINDS)
+        return Room(self.slots, takes, unavailable=self._outage.reason or pool.trouble, kinds=KINDS)
 
     # Giving and taking back
 
@@ -147,10 +147,9 @@ class LocalEngine:
         if dispatch in self._searched:
             self._revoked[dispatch] = over
         elif self._pool is not None:
-            unwatched = self._pool.is_watched(dispatch)
-            self._kill(
-                self._pool, self._machine.revoke(dispatch, self._clock(), over=over, unwatched=unwatched)
-            )
+            unheard = self._pool.is_watched(dispatch)
+            kills = self._machine.revoke(dispatch, self._clock(), over=over, unheard=unheard)
+            self._kill(self._pool, kills)
 
     def _kill(self, pool: Pool, kills: Sequence[Kill]) -> None:
         for kill in kills:
@@ -184,9 +183,17 @@ class LocalEngine:
         if self._pool is None and not self._stopped and self._backoff.due(self._clock()):
             self._start("exec")
         if self._pool is not None:
-            self._take_news(self._pool)
+            self._work_with(self._pool)
         events, self._events = self._events, []
         return events
+
+    def _work_with(self, pool: Pool) -> None:
+        try:
+            self._take_news(pool)
+        except Exception as error:
+            self._outage.failed(f"its processes cannot be watched: {describe(error)}", traceback_of(error))
+        else:
+            self._outage.over()
 
     def _take_news(self, pool: Pool) -> None:
         self._events += self._machine.handle(*pool.news())
@@ -216,10 +223,10 @@ class LocalEngine:
     def _await_ends(self, pool: Pool, deadline: float) -> None:
         log.info("Waiting for %d running workloads; signal again to end them instead", len(self._machine))
         report_at = self._clock() + PROGRESS_INTERVAL
-        self._take_news(pool)
+        self._work_with(pool)
         while self._machine and (now := self._clock()) < deadline:
             pool.wait(min(0.2, deadline - now))
-            self._take_news(pool)
+            self._work_with(pool)
             if now >= report_at:
                 report_at += PROGRESS_INTERVAL
                 log.info("Still waiting for %d: %s", len(self._machine), self.pids())

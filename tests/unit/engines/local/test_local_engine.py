@@ -238,6 +238,20 @@ class TestRoom:
         assert x.room().unavailable is None
         assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 1
 
+    def test_a_pool_that_raises_makes_it_unavailable(self, x, monkeypatch, caplog) -> None:
+        """Until it does not any more; said once."""
+
+        def fail() -> Any:
+            raise OSError("too many open files")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(pool(x), "news", fail)
+            assert (x.poll(), x.poll()) == ([], [])
+            assert "too many open files" in str(x.room().unavailable)
+        x.poll()
+        assert x.room().unavailable is None
+        assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 1
+
 
 class TestTakingBack:
     def test_one_that_has_not_begun_is_killed_at_once(self, x) -> None:

@@ -125,6 +125,13 @@ class TestExecutionApi:
         assert repr(x.handle(messages.Began(2))) == repr([Began(2), Recovered(EXECUTION_API)])
         assert repr(x.handle(messages.Began(3))) == repr([Began(3)])
 
+    def test_a_callback_that_begins_is_no_recovery(self) -> None:
+        """It has asked nobody."""
+        x = machine("a")
+        x.enter(2, "b", is_task=False)
+        x.handle(self.AWAY)
+        assert repr(x.handle(messages.Began(2))) == repr([Began(2)])
+
     @pytest.mark.parametrize(
         ("is_task", "event"),
         [
@@ -141,7 +148,7 @@ class TestExecutionApi:
 
 
 @pytest.mark.parametrize(
-    ("begun", "over", "unwatched", "at_once", "later"),
+    ("begun", "over", "unheard", "at_once", "later"),
     [
         # not begun: a process that is about to ask must not get to it
         (False, False, False, [Kill(1, 0.0)], []),
@@ -158,12 +165,12 @@ class TestExecutionApi:
     ],
 )
 def test_how_a_process_is_stopped(
-    begun: bool, over: bool, unwatched: bool, at_once: list[Kill], later: list[Kill]
+    begun: bool, over: bool, unheard: bool, at_once: list[Kill], later: list[Kill]
 ) -> None:
     """By whether it has begun, and whether Airflow is done with it."""
     x = Machine()
     x.enter(1, "a", is_task=True, begun=begun)
-    assert x.revoke(1, 100.0, over=over, unwatched=unwatched) == at_once
+    assert x.revoke(1, 100.0, over=over, unheard=unheard) == at_once
     assert x.due(100.0 + OVER_GRACE - 0.1) == []
     assert x.due(100.0 + OVER_GRACE) == later
     assert x.due(100.0 + 10 * OVER_GRACE) == []
@@ -172,10 +179,10 @@ def test_how_a_process_is_stopped(
 def test_what_ends_in_its_time_is_not_killed() -> None:
     x = machine()
     x.handle(BEGAN)
-    x.revoke(1, 100.0, over=True, unwatched=False)
+    x.revoke(1, 100.0, over=True, unheard=False)
     x.handle(ended(0, True, ""))
     assert x.due(1000.0) == []
 
 
 def test_a_number_that_it_does_not_know_is_no_error() -> None:
-    assert Machine().revoke(7, 0.0, over=False, unwatched=False) == []
+    assert Machine().revoke(7, 0.0, over=False, unheard=False) == []
