@@ -26,8 +26,8 @@ _EXAMPLES = """examples:
   ./dev/test                              unit, integration and acceptance tests on Airflow %(default)s
   ./dev/test tests/unit -k circuit        some of them
   ./dev/test --airflow-version 3.1.8 -x   on another version, stopping at the first failure
-  ./dev/test --all-versions               everything on every supported version, three runs beside each
-                                          other, with a summary; what does not depend on Airflow runs once, with
+  ./dev/test --all-versions               everything on every supported version, two runs beside each other,
+                                          with a summary; what does not depend on Airflow runs once, with
                                           %(default)s
   ./dev/test -- --help                    pytest's own options
 """
@@ -80,8 +80,8 @@ def main() -> int:
 
 
 def _everything() -> list[Result]:
-    """Three runs at a time, since each waits for much of its time. Whole deployments are sensitive to how busy the
-    machine is: never two of them at once. The longest of the other runs come first."""
+    """Two runs at a time. Whole deployments wait for much of their time, and are sensitive to how busy the machine is:
+    never two of them at once. The longest of the other runs come first."""
     pages = ["tests/acceptance/test_how_to.py", "tests/acceptance/test_readme.py"]
     deployments = Suite("acceptance", ["tests/acceptance", *(f"--ignore={page}" for page in pages)])
     others = Suite("unit, integration", ["tests/unit", "tests/integration"])
@@ -94,11 +94,8 @@ def _everything() -> list[Result]:
             *((version, others) for version in shorter),
         ]
     )
-    with ThreadPoolExecutor(3) as pool:
-        lanes = [
-            pool.submit(_lane, one_by_one, beside_these),
-            *(pool.submit(_lane, beside_these) for _ in range(2)),
-        ]
+    with ThreadPoolExecutor(2) as pool:
+        lanes = [pool.submit(_lane, one_by_one, beside_these), pool.submit(_lane, beside_these)]
         results = [result for lane in lanes for result in lane.result()]
     return sorted(results, key=lambda result: (result.airflow_version, result.what))
 
@@ -109,7 +106,7 @@ def _lane(*queues: deque[Work]) -> list[Result]:
 
 
 def _taken(queues: Sequence[deque[Work]]) -> Iterator[Work]:
-    """Empty the queues; other lanes may take from them meanwhile."""
+    """Empty the queues; the other lane may take from them meanwhile."""
     for queue in queues:
         while True:
             try:
