@@ -427,7 +427,7 @@ class AirflowCluster:
         if self._token:
             request.add_header("Authorization", f"Bearer {self._token}")
         try:
-            with self._opener.open(request, timeout=30) as response:
+            with self._opener.open(request, timeout=120) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             answer = error.read().decode(errors="replace")[:2000]

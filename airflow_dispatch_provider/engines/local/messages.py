@@ -68,6 +68,14 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Began:
+    """Template to executor: the Execution API has let the task start. Other workloads need no leave: theirs begin with
+    their process."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Ended:
     """Template to executor: the process ended. Without a ``Started`` before it, nothing has run."""
 
@@ -77,3 +85,26 @@ class Ended:
     error: str = ""
     unanswered: bool = False
     """The error is that the Execution API answered nobody."""
+    failing: bool = False
+    """It did answer, with an error of its own (HTTP 500): maybe to others, too, maybe to this task alone."""
+    began: bool | None = None
+    """None: the process has asked for leave to start, and whether it was given is not known."""
+
+
+@dataclass(frozen=True)
+class NotStarted:
+    """The template process ended before it had started this one, or could not: nothing has run."""
+
+    number: int
+    reason: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A process that was watched from outside has ended; how, nobody could see."""
+
+    number: int
+
+
+Event = Started | Began | Ended | NotStarted | Gone
+"""Life of a hand-over, as the pool tells it."""

@@ -7,8 +7,7 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
-from airflow_dispatch_provider.engines.local.messages import Ended
-from airflow_dispatch_provider.engines.local.pool import Gone, NotStarted
+from airflow_dispatch_provider.engines.local.messages import Ended, Gone, NotStarted
 
 UNSEEN = "The process ended after its template process had, so that its result was not seen."
 

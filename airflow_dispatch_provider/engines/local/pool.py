@@ -9,16 +9,29 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import psutil
 
 from airflow_dispatch_provider.engines.local import processes
 from airflow_dispatch_provider.engines.local.launch import Link, Mode, launch
-from airflow_dispatch_provider.engines.local.messages import Ended, Kill, Ready, Run, Started, Work
+from airflow_dispatch_provider.engines.local.messages import (
+    Began,
+    Ended,
+    Gone,
+    Kill,
+    NotStarted,
+    Ready,
+    Run,
+    Started,
+    Work,
+)
+from airflow_dispatch_provider.engines.local.messages import Event as News
 from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.routing.circuit import growing_delay
+
+__all__ = ["Event", "Gone", "Launcher", "NotStarted", "Pool"]
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +49,8 @@ _STOP_TIMEOUT = 2.0
 _TERMINATE_GRACE = 1.0
 
 
-@dataclass(frozen=True)
-class NotStarted:
-    """The template process ended before it had started this one, or could not: nothing has run."""
-
-    number: int
-
-
-@dataclass(frozen=True)
-class Gone:
-    """A process that was watched from outside has ended; how, nobody could see."""
-
-    number: int
-
-
 Event = Started | Ended | NotStarted | Gone
+"""News without beginnings."""
 
 
 class Launcher(Protocol):
@@ -78,7 +78,7 @@ class Pool:
         self._clock = clock
         self._launcher = launcher
         self._handed: dict[int, Started | None] = {}
-        self._watched: dict[int, psutil.Process] = {}
+        self._watched = processes.Watchlist()
         self._graces: dict[int, float] = {}
         self._kills = processes.KillList(clock)
         self._unreaped: list[Link] = []
@@ -109,9 +109,9 @@ class Pool:
         to start."""
         now = self._clock()
         if self._link is None:
-            return f"{self._last_death} Another one starts in {max(0.0, self._next_start - now):.0f} s."
+            return f"{self._last_death} Another one starts {restart_delay(self._deaths):.0f} s after that."
         if self._silence(now) >= HUNG_AFTER:
-            return f"The template process {self._link.pid} has said nothing for {self._silence(now):.0f} s."
+            return f"The template process {self._link.pid} has said nothing for {HUNG_AFTER:.0f} s."
         if not self._refusals.due(now):
             return f"The template process {self._link.pid} could start no process: {self._refusal}"
         return self._last_death if self._deaths and not self._ready else None
@@ -129,7 +129,7 @@ class Pool:
     def pid(self, number: int) -> int | None:
         """The process that supervises this workload, once it has started."""
         if number in self._watched:
-            return int(self._watched[number].pid)
+            return self._watched.pid(number)
         started = self._handed.get(number)
         return started.pid if started else None
 
@@ -144,17 +144,25 @@ class Pool:
 
     def watch(self, number: int, process: psutil.Process) -> None:
         """Report ``Gone`` when this process, which is not ours to wait for, has ended."""
-        self._watched[number] = process
+        self._watched.add(number, process)
+
+    def is_watched(self, number: int) -> bool:
+        """Whether its process has no template process any more, or never was one of ours."""
+        return number in self._watched
 
     def kill(self, number: int, grace: float) -> None:
         """SIGTERM to the tree, SIGKILL after ``grace`` seconds; its end is reported as any other."""
         if number in self._watched:
-            self._kills.add(self._watched[number].pid, grace)
+            self._kills.add(self._watched.pid(number), grace)
         elif number in self._handed and self._link:
             self._graces[number] = grace  # should the template die before it has done this
             self._link.channel.send(Kill(number, grace))
 
     def poll(self) -> list[Event]:
+        """Events since the last call, of either method."""
+        return [event for event in self.news() if not isinstance(event, Began)]
+
+    def news(self) -> list[News]:
         """Events since the last call."""
         events = self._read() if self._link else []
         if self._link and self._silence(self._clock()) >= KILLED_AFTER:
@@ -192,7 +200,7 @@ class Pool:
         self._next_start = self._clock() + delay
         return delay
 
-    def _read(self) -> list[Event]:
+    def _read(self) -> list[News]:
         assert self._link is not None
         self._link.channel.flush()
         messages = self._link.channel.receive()
@@ -200,7 +208,7 @@ class Pool:
             self._heard_at = self._clock()
         return [event for message in messages for event in self._note(message)]
 
-    def _note(self, message: Any) -> list[Event]:
+    def _note(self, message: Any) -> list[News]:
         if isinstance(message, Ready):
             self._ready = True
             if self._deaths:
@@ -209,11 +217,11 @@ class Pool:
         if isinstance(message, Started):
             self._handed[message.number] = message
             self._refusals = replace(self._refusals, failures=0)
-        else:
+        elif isinstance(message, Ended):
             self._graces.pop(message.number, None)
             if self._handed.pop(message.number, None) is None:
                 self._refuse(message.error)
-                return [NotStarted(message.number)]
+                return [NotStarted(message.number, message.error)]
         return [message]
 
     def _refuse(self, error: str) -> None:
@@ -224,7 +232,7 @@ class Pool:
         self._refusals, self._refusal = self._refusals.failed(now), error
         log.warning("A workload could not be started, it waits: %s", error)
 
-    def _lose(self, link: Link) -> list[Event]:
+    def _lose(self, link: Link) -> list[News]:
         link.kill()
         link.channel.close()
         self._unreaped.append(link)
@@ -244,10 +252,10 @@ class Pool:
             )
         return [event for number, started in handed.items() for event in self._orphan(number, started)]
 
-    def _orphan(self, number: int, started: Started | None) -> list[Event]:
+    def _orphan(self, number: int, started: Started | None) -> list[News]:
         grace = self._graces.pop(number, None)
         if started is None:
-            return [NotStarted(number)]
+            return [NotStarted(number, self._last_death)]
         process = processes.find(started.pid, started.created)
         if process is None:
             self._forget_ended(started.pid)
@@ -257,11 +265,11 @@ class Pool:
             self.kill(number, grace)
         return []
 
-    def _check_watched(self) -> list[Event]:
-        gone = [number for number, process in self._watched.items() if processes.has_ended(process)]
-        for number in gone:
-            self._forget_ended(self._watched.pop(number).pid)
-        return [Gone(number) for number in gone]
+    def _check_watched(self) -> list[News]:
+        ended = self._watched.take_ended()
+        for _, pid in ended:
+            self._forget_ended(pid)
+        return [Gone(number) for number, _ in ended]
 
     def _forget_ended(self, pid: int) -> None:
         """A process that lost its supervisor unseen is not left alone; one that is condemned has its grace."""
@@ -273,14 +281,15 @@ class Pool:
         self._closing = True
 
     def stop(self) -> None:
-        """Let the template process end: at once if nothing runs. Waits up to two seconds for that."""
+        """Let the template process end: after what runs, or at once; only for that it waits, up to two seconds."""
         self.close()
+        self._watched.clear()
         link, self._link, self._ready = self._link, None, False
         if link is None:
             return
         link.channel.close()
         deadline = time.monotonic() + _STOP_TIMEOUT
-        while not link.ended() and time.monotonic() < deadline:
+        while not self._handed and not link.ended() and time.monotonic() < deadline:
             time.sleep(0.01)
         if not self._handed:
             link.kill()
@@ -288,7 +297,7 @@ class Pool:
     def terminate(self) -> None:
         """End every tree and the template process. Waits up to a second for them to end by themselves."""
         self.close()
-        ending = [member for process in self._watched.values() for member in processes.tree(process.pid)]
+        ending = [member for process in self._watched for member in processes.tree(process.pid)]
         link, self._link, self._ready = self._link, None, False
         if link:
             ending += self._children_of(link)

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import stat
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -40,6 +41,78 @@ def has_ended(process: psutil.Process) -> bool:
     with suppress(ChildProcessError):
         os.waitpid(process.pid, os.WNOHANG)  # orphans of a template may have become our children
     return True
+
+
+class Watchlist:
+    """Processes by number that are not ours to wait for. Asking costs nothing for those that live, where the kernel has
+    descriptors for processes (Linux)."""
+
+    def __init__(self) -> None:
+        self._processes: dict[int, psutil.Process] = {}
+        self._numbers: dict[int, int] = {}
+        """By descriptor."""
+
+        self._asked: set[int] = set()
+        """Without a descriptor: asked one by one."""
+
+        self._epoll: select.epoll | None = None
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._processes
+
+    def __iter__(self) -> Iterator[psutil.Process]:
+        return iter(self._processes.values())
+
+    def pid(self, number: int) -> int:
+        return int(self._processes[number].pid)
+
+    def add(self, number: int, process: psutil.Process) -> None:
+        self._processes[number] = process
+        descriptor = _descriptor_of(process)
+        if descriptor is None:
+            self._asked.add(number)
+            return
+        self._epoll = self._epoll or select.epoll()
+        self._epoll.register(descriptor, select.EPOLLIN)
+        self._numbers[descriptor] = number
+
+    def take_ended(self) -> list[tuple[int, int]]:
+        """Number and pid of those that have ended; they are forgotten."""
+        if self._epoll is not None and self._numbers:
+            for descriptor, _ in self._epoll.poll(0):
+                self._asked.add(self._close(self._epoll, descriptor))
+        ended = [number for number in self._asked if has_ended(self._processes[number])]
+        self._asked.difference_update(ended)
+        return [(number, self._processes.pop(number).pid) for number in ended]
+
+    def _close(self, epoll: select.epoll, descriptor: int) -> int:
+        epoll.unregister(descriptor)
+        os.close(descriptor)
+        return self._numbers.pop(descriptor)
+
+    def clear(self) -> None:
+        for descriptor in list(self._numbers):
+            if self._epoll is not None:
+                self._close(self._epoll, descriptor)
+        self._processes.clear()
+        self._asked.clear()
+
+
+def _descriptor_of(process: psutil.Process) -> int | None:
+    """Readable once it has ended; None where there is none, or where the pid is another's by now."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        return None
+    if has_ended(process):
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def tree(pid: int) -> list[psutil.Process]:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lets Airflow's supervisor see at once that its task has ended."""
+"""Changes to Airflow's supervisor, in the process of one workload: it tells when its task begins, and sees at once that
+it has ended."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 LAST_WAIT = 0.05
@@ -28,3 +30,24 @@ def shorten_last_wait() -> None:
         return service(self, max_wait_time, *args, **kwargs)
 
     watched._service_subprocess = service_soon
+
+
+def report_start(asks: Callable[[], object], begins: Callable[[], object]) -> None:
+    """
+    Call ``asks`` before this process asks the Execution API for leave to start its task, ``begins`` when that is given.
+
+    Whatever runs the task, in whatever language, asks through this method of the Task SDK's client, and starts nothing
+    before the answer. Called once in each worker process.
+    """
+    from airflow.sdk.api.client import TaskInstanceOperations
+
+    operations: Any = TaskInstanceOperations
+    start = operations.start
+
+    def reported_start(self: Any, *args: Any, **kwargs: Any) -> Any:
+        asks()
+        context = start(self, *args, **kwargs)
+        begins()
+        return context
+
+    operations.start = reported_start

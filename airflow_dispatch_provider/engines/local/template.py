@@ -27,7 +27,16 @@ import psutil
 
 from airflow_dispatch_provider.engines.local import processes, worker
 from airflow_dispatch_provider.engines.local.channel import Channel
-from airflow_dispatch_provider.engines.local.messages import Ended, Kill, Ready, Run, Setup, Started, Work
+from airflow_dispatch_provider.engines.local.messages import (
+    Began,
+    Ended,
+    Kill,
+    Ready,
+    Run,
+    Setup,
+    Started,
+    Work,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +52,29 @@ class _Child:
     number: int
     control: socket.socket
     released: bool = False
+    said: bytes = b""
+    heard: bool = False
+    """It has begun, or will never begin: nothing more is of interest before its end."""
+
+    def fileno(self) -> int:
+        return self.control.fileno()
+
+    def hear(self) -> bool:
+        """Take in what it has said; whether that it has begun is among the news."""
+        knew = worker.read_report(self.said).begun
+        with suppress(BlockingIOError):
+            while chunk := self._receive():
+                self.said += chunk
+            self.heard = True
+        begun = worker.read_report(self.said).begun
+        self.heard = self.heard or begun
+        return begun and not knew
+
+    def _receive(self) -> bytes:
+        try:
+            return self.control.recv(worker.MAX_ERROR)
+        except ConnectionError:
+            return b""
 
 
 class Template:
@@ -62,16 +94,22 @@ class Template:
         self._handle(messages)
         while not self._channel.closed or self._children or self._kills:
             self._release()
-            wait(self._sources(), self._patience())
+            ready = wait(self._sources(), self._patience())
             self._drain_wakeup()
+            for child in ready:
+                if isinstance(child, _Child):
+                    self._hear(child)
             self._handle(self._channel.receive() if not self._channel.closed else [])
             self._reap()
             self._kills.tick()
             if os.getppid() != self._parent and not self._channel.closed:
                 self._channel.close()
 
-    def _sources(self) -> list[int]:
-        return [self._wake] if self._channel.closed else [self._wake, self._channel.fileno()]
+    def _sources(self) -> list[Any]:
+        if self._channel.closed:
+            return [self._wake]
+        unheard = [child for child in self._children.values() if not child.heard]
+        return [self._wake, self._channel.fileno(), *unheard]
 
     def _patience(self) -> float:
         return _BUSY_WAIT if self._kills or self._channel.pending else _IDLE_WAIT
@@ -80,6 +118,14 @@ class Template:
         with suppress(BlockingIOError):
             while os.read(self._wake, 4096):
                 pass
+
+    def _hear(self, child: _Child) -> None:
+        if child.hear():
+            self._tell(Began(child.number))
+
+    def _tell(self, message: Any) -> None:
+        if not self._channel.closed:
+            self._channel.send(message)
 
     def _handle(self, messages: list[Any]) -> None:
         for message in messages:
@@ -151,9 +197,16 @@ class Template:
                 continue
             if status < 0 and pid not in self._kills:
                 processes.kill_trees(processes.survivors(pid))
-            last = worker.read_result(child.control)
-            if not self._channel.closed:
-                self._channel.send(Ended(child.number, status, last.error, last.unanswered))
+            self._hear(child)
+            child.control.close()
+            self._tell(_end_of(child, status))
+
+
+def _end_of(child: _Child, status: int) -> Ended:
+    report = worker.read_report(child.said)
+    result = report.result
+    failing = result.api is worker.Api.FAILING
+    return Ended(child.number, status, result.error, result.unanswered, failing, report.began)
 
 
 def _ended_children() -> list[tuple[int, int]]:

@@ -8,12 +8,14 @@ import os
 import pickle
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NoReturn
 
 from airflow_dispatch_provider.engines.local.messages import Run, Work
-from airflow_dispatch_provider.engines.local.supervision import shorten_last_wait
+from airflow_dispatch_provider.engines.local.supervision import report_start, shorten_last_wait
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,13 @@ MAX_ERROR = 4096
 """Bytes of a result: what a socket takes at once."""
 
 GO = b"g"
+"""The template process lets this one begin."""
+
+ASKED, BEGUN = b"a", b"b"
+"""This process has asked the Execution API whether its task may start; its workload has begun."""
+
+_AWAY = frozenset({429, 502, 503, 504})
+"""HTTP statuses with which a server, or what stands before it, says that it answers nobody at the moment."""
 
 _KNOWN = {
     "Invalid auth token": "The scheduler and the API server need the same [api_auth] jwt_secret.",
@@ -29,24 +38,58 @@ _KNOWN = {
 """The remedy for an error that has these words in it; its traceback would only show Airflow's own calls."""
 
 
+class Api(Enum):
+    """What an error says of the Execution API, in one digit."""
+
+    NOTHING = "0"
+    AWAY = "1"
+    """It answers nobody at the moment."""
+
+    FAILING = "2"
+    """It has answered with an error of its own (HTTP 500)."""
+
+    REFUSED = "3"
+    """It has answered, and the answer is no (HTTP 409, 403 ...)."""
+
+
 @dataclass(frozen=True)
 class Result:
     """The reason for which a workload was not run to its end; empty, where it was."""
 
     error: str = ""
-    unanswered: bool = False
-    """See ``messages.Ended``."""
+    api: Api = Api.NOTHING
 
     def encode(self) -> bytes:
-        return f"{int(self.unanswered)}{self.error}".encode("utf-8", "replace")[:MAX_ERROR]
+        return f"{self.api.value}{self.error}".encode("utf-8", "replace")[:MAX_ERROR]
+
+    @property
+    def unanswered(self) -> bool:
+        """See ``messages.Ended``."""
+        return self.api in (Api.AWAY, Api.FAILING)
 
 
-def read_result(control: socket.socket) -> Result:
-    """Read the result of a process that has ended, as ``main`` sent it; empty where it could send none."""
-    with control, suppress(OSError):
-        text = control.recv(MAX_ERROR).decode("utf-8", "ignore")
-        return Result(text[1:], text.startswith("1"))
-    return Result()
+@dataclass(frozen=True)
+class Report:
+    """All that a process has said of its workload."""
+
+    asked: bool = False
+    begun: bool = False
+    result: Result = Result()
+
+    @property
+    def began(self) -> bool | None:
+        """See ``messages.Ended``."""
+        if self.begun:
+            return True
+        return None if self.asked and self.result.api is not Api.REFUSED else False
+
+
+def read_report(said: bytes) -> Report:
+    """Read what ``main`` has sent so far; the result comes last, and in one piece."""
+    text = said.decode("utf-8", "ignore")
+    result = text.lstrip((ASKED + BEGUN).decode())
+    marks = text[: len(text) - len(result)].encode()
+    return Report(ASKED in marks, BEGUN in marks, Result(result[1:], Api(result[:1] or "0")))
 
 
 def main(control: socket.socket, run: Run, work: Work) -> NoReturn:
@@ -59,9 +102,11 @@ def main(control: socket.socket, run: Run, work: Work) -> NoReturn:
     code = 1
     try:
         if control.recv(len(GO)) == GO:
-            result = attempt(run, work)
+            tell = _teller(control)
+            report_start(lambda: tell(ASKED), lambda: tell(BEGUN))
+            result = attempt(run, work, lambda: tell(BEGUN))
             code = 1 if result.error else 0
-            control.sendall(result.encode())
+            tell(result.encode())
     finally:
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
@@ -69,8 +114,21 @@ def main(control: socket.socket, run: Run, work: Work) -> NoReturn:
         os._exit(code)
 
 
-def attempt(run: Run, work: Work) -> Result:
-    """Run the workload."""
+def _teller(control: socket.socket) -> Callable[[bytes], None]:
+    """Sends to the template process, and is silent where that has ended: its workload goes on."""
+
+    def tell(said: bytes) -> None:
+        with suppress(OSError):
+            control.sendall(said)
+
+    return tell
+
+
+def attempt(run: Run, work: Work, begins: Callable[[], object] = lambda: None) -> Result:
+    """Run the workload.
+
+    :param begins: called for a workload that needs nobody's leave to start
+    """
     title = f"{work.title}: {run.name}"
     set_title(title)
     name = run.name
@@ -78,6 +136,8 @@ def attempt(run: Run, work: Work) -> Result:
         shorten_last_wait()
         workload = pickle.loads(run.workload)
         name = full_name(workload, name)
+        if getattr(workload, "ti", None) is None:
+            begins()
         work.runner(workload, work.conf, title)
     except BaseException as error:
         if isinstance(error, SystemExit) and error.code in (None, 0):
@@ -85,21 +145,23 @@ def attempt(run: Run, work: Work) -> Result:
         remedy = remedy_for(describe(error))
         reason = f"{describe(error).rstrip('.')}. {remedy}" if remedy else describe(error)
         log.error("%s could not be run to its end: %s", name, reason, exc_info=not remedy)
-        return Result(reason, _is_unanswered(error))
+        return Result(reason, _said_by(error))
     return Result()
 
 
-def _is_unanswered(error: BaseException) -> bool:
-    """Whether a server could not be reached, or answered that it cannot answer; told by the names of httpx, or
-    of httpx2 (Airflow 3.4), which the Task SDK uses, and by the status of its response."""
-    while True:
-        clients = [cls.__module__ for cls in type(error).__mro__ if cls.__name__ == "TransportError"]
-        status = getattr(getattr(error, "response", None), "status_code", 0)
-        if any(name.startswith("httpx") for name in clients) or status >= 500 or status == 429:
-            return True
-        if error.__cause__ is None:
-            return False
-        error = error.__cause__
+def _said_by(error: BaseException) -> Api:
+    """Told by the names of httpx, or of httpx2 (Airflow 3.4), which the Task SDK uses, and by the status of its
+    response."""
+    cause: BaseException | None = error
+    while cause is not None:
+        clients = [cls.__module__ for cls in type(cause).__mro__ if cls.__name__ == "TransportError"]
+        status = getattr(getattr(cause, "response", None), "status_code", 0)
+        if any(name.startswith("httpx") for name in clients) or status in _AWAY:
+            return Api.AWAY
+        if status >= 400:
+            return Api.FAILING if status >= 500 else Api.REFUSED
+        cause = cause.__cause__
+    return Api.NOTHING
 
 
 def full_name(workload: Any, name: str) -> str:

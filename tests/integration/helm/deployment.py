@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,34 @@ _SECRETS = {
 }
 """The values of the Secrets that the page names, by key."""
 
+# Run there. ``validate`` goes first: it looks at a process that has loaded nothing yet.
+_ASK = """
+import contextlib, io, json, sys
+from airflow.__main__ import main
+
+def ask(*arguments):
+    out, code = io.StringIO(), 0
+    sys.argv = ["airflow", "dispatch", *arguments]
+    with contextlib.redirect_stdout(out):
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return code, out.getvalue()
+
+code, findings = ask("validate")
+print(json.dumps({"code": code, "findings": findings, "backends": ask("backends", "--output", "json")[1]}))
+"""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The exit code and output of ``validate``, and the output of ``backends`` as JSON; empty where it failed."""
+
+    code: int
+    findings: str
+    backends: str
+
 
 class Deployment:
     """The scheduler's container below a folder: its ConfigMaps and Secrets as files, its variables as they are."""
@@ -34,16 +64,13 @@ class Deployment:
         self._write("account", {"own": kubeconfig("https://kubernetes.default.svc", "{token: t}")})
         self._write(".", {"airflow.cfg": rendered.configuration["airflow.cfg"]})
 
-    def dispatch(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run ``airflow dispatch ...`` there."""
-        command = [sys.executable, "-m", "airflow", "dispatch", *arguments]
-        return subprocess.run(command, env=self._environ(), capture_output=True, text=True, check=False)
-
-    def backends(self) -> list[Mapping[str, Any]]:
-        done = self.dispatch("backends", "--output", "json")
-        assert done.returncode == 0, done.stderr
-        found: list[Mapping[str, Any]] = json.loads(done.stdout)
-        return found
+    @cached_property
+    def answers(self) -> Answers:
+        """What ``airflow dispatch`` says there. One process asks for both, since it takes long to load Airflow."""
+        command = [sys.executable, "-c", _ASK]
+        done = subprocess.run(command, env=self._environ(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return Answers(**json.loads(done.stdout.splitlines()[-1]))
 
     def _environ(self) -> dict[str, str]:
         """With a kubeconfig in place of the ServiceAccount that a pod has."""

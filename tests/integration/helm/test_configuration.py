@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -19,18 +20,19 @@ NEWEST = [chart for chart in charts() if chart.folder is None][-1]
 ALONE = ("LocalExecutor", "CeleryExecutor", "KubernetesExecutor")
 
 
-@pytest.fixture
-def deployment(recipe: Recipe, helm: Path, scratch: Path, tmp_path: Path) -> Deployment:
-    return Deployment(NEWEST.render(helm, scratch, recipe.values), tmp_path)
+@pytest.fixture(scope="module")
+def deployment(
+    recipe: Recipe, helm: Path, scratch: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Deployment:
+    return Deployment(NEWEST.render(helm, scratch, recipe.values), tmp_path_factory.mktemp(recipe.name))
 
 
 def kinds(recipe: Recipe, deployment: Deployment) -> set[str]:
     """Airflow's names of what the configured class runs tasks with."""
     name = recipe.executor.rpartition(".")[2]
-    found = (
-        [name] if name in ALONE else [each["executor"].rpartition(".")[2] for each in deployment.backends()]
-    )
-    return set(found)
+    if name in ALONE:
+        return {name}
+    return {each["executor"].rpartition(".")[2] for each in json.loads(deployment.answers.backends)}
 
 
 def test_executor_of_the_chart_lists_the_kinds_of_the_backends(
@@ -43,8 +45,7 @@ def test_executor_of_the_chart_lists_the_kinds_of_the_backends(
 def test_validate_finds_no_mistake_in_what_the_scheduler_sees(recipe: Recipe, deployment: Deployment) -> None:
     if recipe.executor.rpartition(".")[2] in ALONE:
         pytest.skip("one kind alone: there is nothing to route")
-    done = deployment.dispatch("validate")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert deployment.answers.code == 0, deployment.answers.findings
 
 
 def test_validate_reads_the_routing_file_of_the_rendered_config_map(
@@ -53,6 +54,5 @@ def test_validate_reads_the_routing_file_of_the_rendered_config_map(
     deployment = Deployment(NEWEST.render(helm, scratch, recipes()["router"].values), tmp_path)
     file = tmp_path / "opt/airflow/dispatch/dispatch.yaml"
     file.write_text(file.read_text().replace("routes:", "rotues:"))
-    done = deployment.dispatch("validate")
-    assert done.returncode == 1
-    assert "rotues" in done.stdout + done.stderr
+    assert deployment.answers.code == 1
+    assert "rotues" in deployment.answers.findings

@@ -56,6 +56,18 @@ def hold(name: str) -> None:
         time.sleep(0.01)
 
 
+def begin(name: str) -> None:
+    """Be let start, and hold."""
+    begin_and_end(name)
+    hold(name)
+
+
+def begin_and_end(name: str) -> None:
+    from tests.integration.local.execution_api import let_start
+
+    let_start()
+
+
 def fail(name: str) -> None:
     raise RuntimeError("no luck")
 
@@ -103,6 +115,8 @@ ACTIONS: dict[str, Callable[[str], None]] = {
     for action in (
         nothing,
         hold,
+        begin,
+        begin_and_end,
         fail,
         fail_at_length,
         kill_supervisor,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The provider metadata as Airflow shows it: its own commands, each in a process of its own.
+"""The provider metadata as Airflow shows it: its own commands, each in a process of its own, a fork of a common one.
 
 Needs the package installed (editable will do), so that its entry point is there.
 """
@@ -11,12 +11,14 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from airflow.executors.executor_loader import CORE_EXECUTOR_NAMES
+from airflow_forks import AirflowForks
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.get_provider_info import EXECUTORS
@@ -62,13 +64,15 @@ def _environ(airflow_home: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def airflow(environ: dict[str, str]) -> Airflow:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "airflow", *arguments]
-        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+@pytest.fixture(scope="session")
+def forks(_airflow_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowForks]:
+    with AirflowForks(tmp_path_factory.mktemp("forks"), _environ(_airflow_home)) as forks:
+        yield forks
 
-    return run
+
+@pytest.fixture
+def airflow(environ: dict[str, str], forks: AirflowForks) -> Airflow:
+    return partial(forks.run, env=environ)
 
 
 @pytest.fixture
@@ -124,11 +128,11 @@ def _without_time(line: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def baseline(_airflow_home: Path) -> set[str]:
+def baseline(_airflow_home: Path, forks: AirflowForks) -> set[str]:
     """Lines that Airflow itself prints on stderr with its own LocalExecutor (3.1.8 has some)."""
-    command = [sys.executable, "-m", "airflow", "version"]
     environ = {**_environ(_airflow_home), "AIRFLOW__CORE__EXECUTOR": "LocalExecutor"}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=120)
+    done = forks.run("version", env=environ)
+    assert done.returncode == 0
     return set(map(_without_time, done.stderr.splitlines()))
 
 

@@ -6,62 +6,67 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
 
 import pytest
+from airflow_forks import AirflowForks
 
 BACKENDS = '{"a": {"executor": "LocalExecutor", "slots": 4}}'
 ROUTER = "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor"
-COMMANDS = ["validate", "backends -o json", "routes", "explain --queue q", "migrate"]
+
+Run = Callable[[str, str], subprocess.CompletedProcess[str]]
 
 
-def run(home: Path, command: str, stdout: IO[Any] | int | None, **more: Any) -> tuple[int, str]:
-    """The exit code, and what is on stderr. Buffers as a shell's commands do."""
+def environ(home: Path) -> dict[str, str]:
     names = ("AIRFLOW", "PYTHONUNBUFFERED")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(names)}
-    options = {
+    return {
+        **inherited,
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__EXECUTOR": ROUTER,
         "AIRFLOW__DISPATCH__BACKENDS": BACKENDS,
         "AIRFLOW__API_AUTH__JWT_SECRET": "of-a-test",
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "airflow", "dispatch", *command.split()],
-        env={**inherited, **options},
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-        timeout=300,
-        **more,
-    )
-    return done.returncode, done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """A command of ``airflow dispatch``, and what its stdout is: see ``AirflowForks``."""
+    home = tmp_path_factory.mktemp("output")
+    with AirflowForks(home, environ(home)) as forks:
+        yield lambda command, stdout: forks.run(
+            "dispatch", *command.split(), env=environ(home), stdout=stdout
+        )
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("command", COMMANDS)
-def test_full_device(command: str, tmp_path: Path) -> None:
-    with open("/dev/full", "w") as full:
-        code, err = run(tmp_path, command, full)
-    assert code == 1
-    assert err.splitlines()[-1] == "error: The output cannot be written (No space left on device)."
+@pytest.mark.parametrize(
+    "command", ["validate", "backends -o json", "routes", "explain --queue q", "migrate"]
+)
+def test_full_device(command: str, run: Run) -> None:
+    done = run(command, "full")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: The output cannot be written (No space left on device)."
 
 
 @pytest.mark.timeout(300)
 def test_closed_stdout(tmp_path: Path) -> None:
-    code, err = run(tmp_path, "routes", None, preexec_fn=lambda: os.close(1))
-    assert (code, "stdout is closed" in err) == (1, True)
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "dispatch", "routes"],
+        env=environ(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=300,
+        preexec_fn=lambda: os.close(1),
+    )
+    assert (done.returncode, "stdout is closed" in done.stderr) == (1, True)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("command", ["migrate", "routes -o json"])
-def test_reader_that_has_gone(command: str, tmp_path: Path) -> None:
+def test_reader_that_has_gone(command: str, run: Run) -> None:
     """As with ``| head``: the exit code tells, and nothing is complained about."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    try:
-        code, err = run(tmp_path, command, writing)
-    finally:
-        os.close(writing)
-    assert (code, "Traceback" in err, "Broken" in err) == (1, False, False)
+    done = run(command, "left")
+    assert (done.returncode, "Traceback" in done.stderr, "Broken" in done.stderr) == (1, False, False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 from unit.lifecycle.search import search
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.exhaustive]
 
 
 @pytest.mark.parametrize(

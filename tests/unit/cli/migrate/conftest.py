@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from airflow_dispatch_provider.cli import migrate
+from airflow_dispatch_provider.cli import airflow_options, migrate
 from tests.unit.cli.migrate.cases import CASES, variables
+
+described = cache(airflow_options.retrieve_configuration_description)
+"""Airflow reads its own description anew each time, which takes longer than all else that the command does."""
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +21,7 @@ def _no_options(_no_configuration: None, monkeypatch: pytest.MonkeyPatch) -> Non
     for name in [name for name in os.environ if name.startswith("AIRFLOW__")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(airflow_options, "retrieve_configuration_description", described)
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)

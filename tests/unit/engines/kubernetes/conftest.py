@@ -12,6 +12,7 @@ from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.bridge.task_instances import Stored
 from airflow_dispatch_provider.engines import holding_back
+from airflow_dispatch_provider.engines.kubernetes import trouble
 from airflow_dispatch_provider.executors import kubernetes_executor
 from airflow_dispatch_provider.executors.kubernetes_executor import (
     KubernetesExecutor,
@@ -21,6 +22,13 @@ from .fake_controller import JOB_ID, FakeController
 
 QUEUED, RUNNING = TaskInstanceState.QUEUED, TaskInstanceState.RUNNING
 SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
+
+
+@pytest.fixture
+def little_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back-off and jitter take so little time that a test can still see them, and do not grow."""
+    monkeypatch.setattr(trouble, "growing_delay", lambda *_: 1.0)
+    monkeypatch.setattr(trouble.random, "uniform", lambda low, high: 0.05)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_dispatch_provider.engines.kubernetes import adoption, trouble
+from airflow_dispatch_provider.engines.kubernetes import adoption
 from airflow_dispatch_provider.engines.kubernetes.adoption import Adoption, Wanted
 from airflow_dispatch_provider.engines.kubernetes.model import Created, End, Ended, Searched
 from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker
@@ -26,8 +26,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def little_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trouble.random, "uniform", lambda low, high: 0.05)
+def short_grace(monkeypatch: pytest.MonkeyPatch, little_waiting: None) -> None:
     monkeypatch.setattr(adoption, "GRACE", 0.01)
 
 

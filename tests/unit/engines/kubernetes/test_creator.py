@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from aiohttp import ServerDisconnectedError
 
-from airflow_dispatch_provider.engines.kubernetes import trouble
 from airflow_dispatch_provider.engines.kubernetes.creator import Creator
 from airflow_dispatch_provider.engines.kubernetes.lanes import Lanes
 from airflow_dispatch_provider.engines.kubernetes.manifest import InvalidTask
@@ -26,10 +25,7 @@ QUOTA = status(403, 'pods "x" is forbidden: exceeded quota: pods, requested: pod
 REFUSED = ConnectionRefusedError("refused")
 
 
-@pytest.fixture(autouse=True)
-def little_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Back-off takes so little time that a test can still see it."""
-    monkeypatch.setattr(trouble.random, "uniform", lambda low, high: 0.05)
+pytestmark = pytest.mark.usefixtures("little_waiting")
 
 
 class Setting:

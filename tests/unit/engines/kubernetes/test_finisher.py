@@ -8,16 +8,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from airflow_dispatch_provider.engines.kubernetes import trouble
 from airflow_dispatch_provider.engines.kubernetes.finisher import Finisher, delete_options
 
 from .fakes import FakeApi, named, status, until
 
-
-@pytest.fixture(autouse=True)
-def little_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Back-off takes so little time that a test can still see it."""
-    monkeypatch.setattr(trouble.random, "uniform", lambda low, high: 0.05)
+pytestmark = pytest.mark.usefixtures("little_waiting")
 
 
 def running(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_dispatch_provider.engines.kubernetes import trouble, watcher
+from airflow_dispatch_provider.engines.kubernetes import watcher
 from airflow_dispatch_provider.engines.kubernetes.model import End, Ended
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Reply
 from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker
@@ -20,10 +20,7 @@ from .fakes import NAMESPACE, FakeApi, named, pod, status, until
 GONE = {"type": "ERROR", "object": {"code": 410, "message": "too old resource version"}}
 
 
-@pytest.fixture(autouse=True)
-def little_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Back-off and jitter take so little time that a test can still see them."""
-    monkeypatch.setattr(trouble.random, "uniform", lambda low, high: 0.05)
+pytestmark = pytest.mark.usefixtures("little_waiting")
 
 
 class Setting:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from airflow_dispatch_provider.engines.local import processes
-from tests.support import wait_until
+from tests.support import lines_executed, wait_until
 
 SLEEP = [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)"]
 STUBBORN = [
@@ -44,6 +44,67 @@ def test_a_process_is_found_by_pid_and_age(child):
     created = psutil.Process(pid).create_time()
     assert processes.find(pid, created).pid == pid
     assert processes.find(pid, created - 100) is None
+
+
+@pytest.fixture(params=["with descriptors", "without"])
+def watchlist(request, monkeypatch):
+    """As on Linux, and as on macOS or at the limit of open files."""
+    if request.param == "without":
+        monkeypatch.setattr(processes, "_descriptor_of", lambda process: None)
+    made = processes.Watchlist()
+    yield made
+    made.clear()
+
+
+def watch(watchlist, number, process):
+    watchlist.add(number, psutil.Process(process.pid))
+    return process
+
+
+def test_each_end_on_the_watchlist_is_told_once(watchlist, child):
+    """The others stay on it."""
+    first, second = watch(watchlist, 1, child()), watch(watchlist, 2, child())
+    assert watchlist.take_ended() == []
+    first.kill()
+    assert wait_until(watchlist.take_ended) == [(1, first.pid)]
+    assert (watchlist.take_ended(), 1 in watchlist, 2 in watchlist) == ([], False, True)
+    assert watchlist.pid(2) == second.pid
+
+
+def test_one_that_has_ended_before_it_is_watched_has_ended(watchlist, child):
+    """Its pid may be another's by now."""
+    process = child()
+    known = psutil.Process(process.pid)
+    process.kill()
+    process.wait()
+    watchlist.add(1, known)
+    assert watchlist.take_ended() == [(1, known.pid)]
+
+
+def test_a_watchlist_leaves_no_descriptors_behind(child):
+    """Neither of what has ended nor of what it was told to forget."""
+    watchlist = processes.Watchlist()
+    before = len(os.listdir("/dev/fd"))
+    first = watch(watchlist, 1, child())
+    watch(watchlist, 2, child())
+    first.kill()
+    wait_until(watchlist.take_ended)
+    watchlist.clear()
+    assert len(watchlist) == 0
+    del watchlist
+    pipes = 2  # of the two children's output
+    assert len(os.listdir("/dev/fd")) == before + pipes
+
+
+def test_asking_for_ends_costs_nothing_for_what_lives(child):
+    """A heartbeat with nothing changed looks at no process."""
+    watchlist = processes.Watchlist()
+    watch(watchlist, 1, child())
+    before = lines_executed(watchlist.take_ended)
+    for number in range(2, 6):
+        watch(watchlist, number, child())
+    assert lines_executed(watchlist.take_ended) == before
+    watchlist.clear()
 
 
 def test_a_zombie_has_ended():

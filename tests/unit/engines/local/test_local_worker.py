@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import pickle
-import socket
 from typing import Any
 
 import pytest
 from airflow.sdk.api import client
 
-from airflow_dispatch_provider.engines.local import worker
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.engines.local import supervision, worker
 from airflow_dispatch_provider.engines.local.messages import Run, Work
-from tests.support import make_task
+from airflow_dispatch_provider.engines.local.worker import Api
+from tests.support import make_callback, make_task
 
 httpx: Any = vars(client).get("httpx2") or vars(client)["httpx"]
 """The library that the Task SDK of this version uses."""
@@ -90,34 +91,124 @@ def caused_by(error: Exception) -> RuntimeError:
 
 
 @pytest.mark.parametrize(
-    ("error", "unanswered"),
+    ("error", "api"),
     [
-        (httpx.ConnectError("refused"), True),
-        (httpx.ReadTimeout("hangs"), True),
-        (httpx.RemoteProtocolError("cut"), True),
-        (http_error(500), True),
-        (http_error(503), True),
-        (http_error(429), True),  # too many requests: nobody is answered for the moment
-        (caused_by(httpx.ConnectError("refused")), True),
-        (http_error(403), False),  # this token
-        (http_error(409), False),  # this task
-        (http_error(422), False),
-        (ConnectionError("of the user's code"), False),
-        (ValueError("odd"), False),
+        # nobody is answered
+        (httpx.ConnectError("refused"), Api.AWAY),
+        (httpx.ReadTimeout("hangs"), Api.AWAY),
+        (httpx.RemoteProtocolError("cut"), Api.AWAY),
+        (http_error(503), Api.AWAY),
+        (http_error(502), Api.AWAY),  # as a proxy says before a server that is away
+        (http_error(429), Api.AWAY),  # too many requests: nobody is answered for the moment
+        (caused_by(httpx.ConnectError("refused")), Api.AWAY),
+        # an answer, though maybe the same for all
+        (http_error(500), Api.FAILING),
+        # an answer to this one
+        (http_error(403), Api.REFUSED),  # this token
+        (http_error(409), Api.REFUSED),  # this task
+        (http_error(422), Api.REFUSED),
+        (caused_by(http_error(409)), Api.REFUSED),
+        # not the API's
+        (ConnectionError("of the user's code"), Api.NOTHING),
+        (ValueError("odd"), Api.NOTHING),
     ],
 )
-def test_an_api_that_answers_nobody_is_told_from_an_answer(error: Exception, unanswered: bool) -> None:
-    """The first is no workload's affair, the second is that of this one."""
-    assert attempt(error, make_task("heavy")).unanswered is unanswered
+def test_an_api_that_answers_nobody_is_told_from_an_answer(error: Exception, api: Api) -> None:
+    """The first is no workload's affair, a refusal is that of this one."""
+    assert attempt(error, make_task("heavy")).api is api
 
 
-@pytest.mark.parametrize("result", [worker.Result(), worker.Result("x"), worker.Result("größe" * 2000, True)])
+@pytest.mark.parametrize(
+    "result", [worker.Result(), worker.Result("x"), worker.Result("größe" * 2000, Api.FAILING)]
+)
 def test_a_result_travels(result: worker.Result) -> None:
-    """In one piece of bounded size, through what the template process reads after the end."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        theirs.sendall(result.encode())
-    found = worker.read_result(ours)
-    assert found.unanswered is result.unanswered
+    """In one piece of bounded size, behind what was said before."""
+    said = worker.ASKED + worker.BEGUN + result.encode()
+    found = worker.read_report(said).result
+    assert len(result.encode()) <= worker.MAX_ERROR
+    assert found.api is result.api
     assert result.error.startswith(found.error)
     assert bool(found.error) is bool(result.error)
+
+
+A, B, GONE = worker.ASKED, worker.BEGUN, b""
+REFUSED, AWAY, ODD = (worker.Result("why", api).encode() for api in (Api.REFUSED, Api.AWAY, Api.NOTHING))
+WELL = worker.Result().encode()
+
+
+@pytest.mark.parametrize(
+    ("said", "began"),
+    [
+        # killed, or failed by itself, before it asked
+        (GONE, False),
+        (ODD, False),
+        # it asked, and was killed before the answer came, or none came, or one that it cannot read
+        (A, None),
+        (A + AWAY, None),
+        (A + ODD, None),
+        # refused
+        (A + REFUSED, False),
+        # let start, whatever came then
+        (A + B, True),
+        (A + B + WELL, True),
+        (A + B + AWAY, True),
+        (A + B + REFUSED, True),
+        # a callback, which has nobody to ask
+        (B, True),
+        # an error text that begins with letters of ours
+        (A + worker.Result("abab", Api.REFUSED).encode(), False),
+    ],
+)
+def test_whether_it_had_begun_follows_from_what_it_has_said(said: bytes, began: bool | None) -> None:
+    """None where the database alone can know."""
+    assert worker.read_report(said).began is began
+
+
+def begins_of(workload: Any) -> list[str]:
+    said: list[str] = []
+    work = Work(runner=lambda *_: said.append("ran"), conf=None, preload=(), warm_up=print, title="title")
+    worker.attempt(Run(1, "name", pickle.dumps(workload)), work, lambda: said.append("begun"))
+    return said
+
+
+def test_a_task_begins_when_it_is_let_start_and_not_with_its_process() -> None:
+    assert begins_of(make_task()) == ["ran"]
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="Airflow 3.1 has only tasks")
+def test_a_callback_begins_with_its_process() -> None:
+    """It asks nobody."""
+    assert begins_of(make_callback()) == ["begun", "ran"]
+
+
+@pytest.fixture
+def sdk_start(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The method of Airflow's client that asks for leave to start, with an answer of the test's."""
+    answers: list[Any] = []
+
+    def start(self: Any, ti_id: Any, pid: int, when: Any) -> Any:
+        said.append("the server is asked")
+        if isinstance(answers[0], Exception):
+            raise answers[0]
+        return answers[0]
+
+    said: list[str] = []
+    monkeypatch.setattr(client.TaskInstanceOperations, "start", start)
+    supervision.report_start(lambda: said.append("asks"), lambda: said.append("begins"))
+    operations = client.TaskInstanceOperations(None)  # type: ignore[arg-type]
+    return answers, said, lambda: operations.start("id", 1, when=None)  # type: ignore[arg-type]
+
+
+def test_what_is_let_start_is_reported_and_goes_on(sdk_start: Any) -> None:
+    answers, said, start = sdk_start
+    answers.append("context")
+    assert start() == "context"
+    assert said == ["asks", "the server is asked", "begins"]
+
+
+def test_what_is_refused_has_asked_and_not_begun(sdk_start: Any) -> None:
+    answers, said, start = sdk_start
+    answers.append(http_error(409))
+    with pytest.raises(httpx.HTTPStatusError):
+        start()
+    assert said == ["asks", "the server is asked"]

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dispatches that a local engine has, and what it means for each when its process starts, begins or ends.
+
+Pure: it knows no process, clock or thread. Times are monotonic seconds, and given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+
+from airflow_dispatch_provider.engines.engine import Event
+from airflow_dispatch_provider.engines.local import messages
+from airflow_dispatch_provider.engines.local.messages import Gone, Kill, NotStarted, Started
+from airflow_dispatch_provider.engines.local.outcome import UNSEEN, describe_status
+from airflow_dispatch_provider.lifecycle.events import (
+    EXECUTION_API,
+    Began,
+    Broken,
+    Ended,
+    Recovered,
+    Returned,
+    Sent,
+)
+from airflow_dispatch_provider.lifecycle.states import Outcome
+
+KILL_GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL for what has begun: ``on_kill`` of its operator runs in them."""
+
+OVER_GRACE = 60.0
+"""Seconds for which a process may go on whose task is over in Airflow: it may still be writing its log."""
+
+NOT_BEGUN = "Its process has ended, and the Execution API had not let the task start."
+
+
+@dataclass(slots=True)
+class _Out:
+    """A dispatch that has a process, or is about to get one."""
+
+    key: Hashable
+    is_task: bool
+    begun: bool = False
+
+
+class Machine:
+    """Of one engine; changed by its engine alone."""
+
+    def __init__(self) -> None:
+        self._out: dict[int, _Out] = {}
+        self._end_at: dict[int, float] = {}
+        """When each is ended that is over in Airflow."""
+
+        self._api = _ApiWitness()
+
+    def __len__(self) -> int:
+        return len(self._out)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._out)
+
+    def enter(self, dispatch: int, key: Hashable, *, is_task: bool, begun: bool = False) -> None:
+        """It was handed to the template process, or its process was found.
+
+        :param key: differs between jobs; two dispatches of one job may have the same
+        """
+        self._out[dispatch] = _Out(key, is_task, begun)
+
+    def clear(self) -> None:
+        """Everything was ended from outside, and nobody waits for news."""
+        self._out.clear()
+        self._end_at.clear()
+
+    def handle(self, *happened: messages.Event) -> list[Event]:
+        """Take in news of processes, in their order; those of unknown dispatches are late, and mean nothing."""
+        events: list[Event] = []
+        for each in happened:
+            out = self._out.get(each.number)
+            if out is not None:
+                events += self._note(each, out)
+        return events
+
+    def _note(self, event: messages.Event, out: _Out) -> list[Event]:
+        if isinstance(event, Started):
+            return [Sent(event.number)]
+        if isinstance(event, messages.Began):
+            out.begun = True
+            recovery = self._api.answered() if out.is_task else []
+            return [Began(event.number), *recovery]
+        del self._out[event.number]
+        self._end_at.pop(event.number, None)
+        if isinstance(event, NotStarted):
+            return [Returned(event.number, event.reason)]
+        if isinstance(event, Gone):
+            return [end_unseen(event.number, is_task=out.is_task, begun=out.begun)]
+        trouble = self._api.ended(out.key, event) if out.is_task else []
+        return [*trouble, end_of(event, is_task=out.is_task)]
+
+    def revoke(self, dispatch: int, now: float, *, over: bool, unheard: bool) -> list[Kill]:
+        """Stop a process: at once and without grace if it has not begun, as a process that asked for leave to start in
+        its grace would leave a task that is RUNNING and runs nowhere.
+
+        :param over: its task is over in Airflow, so that it may still be writing its log
+        :param unheard: nobody hears from this process whether it has begun
+        """
+        out = self._out.get(dispatch)
+        if out is None:
+            return []
+        if over and (out.begun or unheard):
+            self._end_at[dispatch] = now + OVER_GRACE
+            return []
+        return [Kill(dispatch, KILL_GRACE if out.begun else 0.0)]
+
+    def due(self, now: float) -> list[Kill]:
+        """Those that were over, and have had the time that they get."""
+        due = [dispatch for dispatch, moment in self._end_at.items() if moment <= now]
+        for dispatch in due:
+            del self._end_at[dispatch]
+        return [Kill(dispatch, KILL_GRACE) for dispatch in due]
+
+
+def end_of(event: messages.Ended, *, is_task: bool) -> Ended:
+    """The end of a process that the template process has seen. That of a task which exits with 0 has told the
+    Execution API how the task ended; without having begun, it was refused."""
+    if event.status:
+        return Ended(event.number, Outcome.FAILED, event.began, event.error or describe_status(event.status))
+    if is_task and not event.began:
+        return Ended(event.number, Outcome.FAILED, event.began, NOT_BEGUN)
+    return Ended(event.number, Outcome.SUCCESS, True)
+
+
+def end_unseen(dispatch: int, *, is_task: bool, begun: bool) -> Ended:
+    """The end of a process that had no template process any more. A task's true state is in the database: where it had
+    begun, Airflow compares it with the success that is reported here. Other workloads have no other witness."""
+    if is_task and begun:
+        return Ended(dispatch, Outcome.SUCCESS, True, UNSEEN)
+    return Ended(dispatch, Outcome.FAILED, True if begun else None, UNSEEN)
+
+
+class _ApiWitness:
+    """Whether the Execution API answers, as tasks that wanted to begin have met it."""
+
+    def __init__(self) -> None:
+        self._broken = False
+        self._suspect: Hashable | None = None
+
+    def answered(self) -> list[Event]:
+        """A task was let start."""
+        self._suspect = None
+        if not self._broken:
+            return []
+        self._broken = False
+        return [Recovered(EXECUTION_API)]
+
+    def ended(self, key: Hashable, event: messages.Ended) -> list[Event]:
+        """An error that the server answers to one task is that task's own, until a different one meets the same with no
+        beginning in between; a server that does not answer answers nobody."""
+        if not event.unanswered or event.began:
+            return []
+        if event.failing and self._suspect in (None, key):
+            self._suspect = key
+            return []
+        self._broken = True
+        return [Broken(EXECUTION_API, event.error)]

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of a local engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_dispatch_provider.engines.local.launch import Mode
+from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
+
+PRELOAD = (
+    "airflow.sdk.execution_time.supervisor",
+    "airflow.sdk.execution_time.task_runner",
+    "airflow.sdk.definitions.connection",
+    "airflow.sdk.definitions.decorators",
+    "airflow.dag_processing.bundles.local",
+    "airflow.providers.standard.decorators.python",
+    "airflow.providers.standard.operators.python",
+    "airflow.providers.standard.operators.bash",
+    "airflow.providers.standard.operators.empty",
+)
+"""Modules that nearly every task needs."""
+
+_MODES: dict[str, Mode] = {"fork": "fork", "exec": "exec"}
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """Checked values."""
+
+    template: Mode = "fork"
+    """``[dispatch] local_template``: how the first template process is started, where that is safe."""
+
+    preload: tuple[str, ...] = PRELOAD
+    """Modules that the template process imports: ``PRELOAD``, and those of ``[dispatch] local_preload``."""
+
+
+def local_options(conf: Any) -> LocalOptions:
+    """
+    :param conf: Airflow's configuration, or a backend's overlay of it
+    :raises DispatchConfigError: an option makes no sense
+    """
+    wanted = str(conf.get("dispatch", "local_template", fallback="fork")).strip()
+    if wanted not in _MODES:
+        raise DispatchConfigError(
+            [Problem("[dispatch] local_template", f"{wanted!r} is unknown.", "Use fork or exec.")]
+        )
+    extra = str(conf.get("dispatch", "local_preload", fallback="") or "")
+    names = tuple(name.strip() for name in extra.split(",") if name.strip())
+    return LocalOptions(_MODES[wanted], (*PRELOAD, *names))

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs on this machine, each supervised in a process of its own, which a template process forks."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow_dispatch_provider.engines.engine import Event, Found, Job
+from airflow_dispatch_provider.engines.local._machine import Machine
+from airflow_dispatch_provider.engines.local._options import LocalOptions
+from airflow_dispatch_provider.engines.local._search import Answer, Search
+from airflow_dispatch_provider.engines.local.launch import Mode, obstacle_to_fork
+from airflow_dispatch_provider.engines.local.messages import Kill, Runner, Work
+from airflow_dispatch_provider.engines.local.pool import Pool
+from airflow_dispatch_provider.engines.outage import Backoff, OutageLog
+from airflow_dispatch_provider.lifecycle.events import Adopted, Rejected, Returned, Room, Unknown
+from airflow_dispatch_provider.masking import describe, traceback_of
+from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK, TEST_CONNECTION
+
+log = logging.getLogger(__name__)
+
+KINDS = frozenset(
+    [EXECUTE_TASK]
+    + ([EXECUTE_CALLBACK] if AIRFLOW_V_3_2_PLUS else [])
+    + ([TEST_CONNECTION] if AIRFLOW_V_3_3_PLUS else [])
+)
+"""Workload types that ``airflow_api.run_workload`` runs."""
+
+PROGRESS_INTERVAL = 10.0
+"""Seconds between two lines of ``stop`` about what it waits for."""
+
+MakePool = Callable[[Work, Mode], Pool]
+
+
+class LocalEngine:
+    """Processes of this machine behind the protocol of ``engine.Engine``.
+
+    What it is given goes to the template process at once, so that nothing can be withdrawn; what that process did not
+    start is returned. ``Recovered`` for the Execution API is said only when a task begins: while that server answers
+    nobody, nothing is launched that could, and somebody else has to ask it.
+    """
+
+    revokes = True
+
+    def __init__(
+        self,
+        name: str,
+        slots: int,
+        conf: Any,
+        options: LocalOptions | None = None,
+        *,
+        team: str | None = None,
+        runner: Runner = airflow_api.run_workload,
+        warm_up: Callable[[Any], object] = airflow_api.warm_up,
+        clock: Callable[[], float] = time.monotonic,
+        make_pool: MakePool = Pool,
+    ) -> None:
+        """
+        :param slots: how many processes it may have; may be changed at any time
+        :param conf: the configuration that its processes see; can be pickled
+        :param runner: runs a workload in its process; importable by name, as is ``warm_up``, which the template process
+            calls once
+        """
+        self.slots = slots
+        self._name, self._clock, self._make_pool = name, clock, make_pool
+        self._options = options or LocalOptions()
+        title = f"airflow dispatch local [{team}]" if team else "airflow dispatch local"
+        self._work = Work(runner, conf, self._options.preload, warm_up, title)
+        self._pool: Pool | None = None
+        self._machine = Machine()
+        self._search = Search(title)
+        self._searched: dict[int, Found] = {}
+        self._revoked: dict[int, bool] = {}
+        self._events: list[Event] = []
+        self._backoff = Backoff()
+        self._outage = OutageLog(log, f"Backend {name!r}")
+        self._stopped = False
+
+    def __repr__(self) -> str:
+        template = self._pool.template_pid if self._pool else None
+        return (
+            f"LocalEngine({self._name!r}, slots {self.slots}, out {len(self._machine)}, template {template})"
+        )
+
+    def start(self, scheduler_id: str) -> None:
+        """Start the template process: a fork of this one, unless this one has threads by now."""
+        self._start(self._mode())
+
+    def _mode(self) -> Mode:
+        obstacle = obstacle_to_fork() if self._options.template == "fork" else None
+        if obstacle:
+            log.info("The template process is a fresh interpreter and not a fork: %s", obstacle)
+        return "exec" if obstacle else self._options.template
+
+    def _start(self, mode: Mode) -> None:
+        try:
+            self._pool = self._make_pool(self._work, mode)
+        except Exception as error:
+            self._backoff = self._backoff.failed(self._clock())
+            reason = f"its template process cannot be started: {describe(error)}"
+            self._outage.failed(reason, traceback_of(error))
+        else:
+            self._outage.over()
+
+    def room(self) -> Room:
+        """A process that is being ended has its slot until it is gone."""
+        pool = self._pool
+        if pool is None:
+            return Room(self.slots, 0, unavailable=self._outage.reason or "not started", kinds=KINDS)
+        takes = max(0, self.slots - pool.live) if pool.ready else 0
+        return Room(self.slots, takes, unavailable=self._outage.reason or pool.trouble, kinds=KINDS)
+
+    # Giving and taking back
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """One that cannot be pickled keeps none of the others from it."""
+        for job in jobs:
+            self._submit(job)
+
+    def _submit(self, job: Job) -> None:
+        pool = self._pool
+        if pool is None or not pool.ready:
+            reason = pool.trouble if pool else self._outage.reason
+            self._events.append(Returned(job.dispatch, reason or "The template process is not ready."))
+            return
+        try:
+            pickled = pickle.dumps(job.workload)
+        except Exception as error:
+            reason = f"The workload cannot be pickled: {describe(error)}"
+            self._events.append(Rejected(job.dispatch, reason))
+            return
+        self._machine.enter(job.dispatch, job.key, is_task=airflow_api.is_task(job.workload))
+        pool.run(job.dispatch, airflow_api.workload_name(job.workload), pickled)
+
+    def withdraw(self, dispatches: Collection[int]) -> set[int]:
+        """Nothing: the pool reports by itself what was not started."""
+        return set()
+
+    def revoke(self, dispatch: int, over: bool = False) -> None:
+        """End its process tree, without waiting for that; ``Ended`` comes when it is gone."""
+        if dispatch in self._searched:
+            self._revoked[dispatch] = over
+        elif self._pool is not None:
+            unheard = self._pool.is_watched(dispatch)
+            kills = self._machine.revoke(dispatch, self._clock(), over=over, unheard=unheard)
+            self._kill(self._pool, kills)
+
+    def _kill(self, pool: Pool, kills: Sequence[Kill]) -> None:
+        for kill in kills:
+            pool.kill(kill.number, kill.grace)
+
+    # Adoption
+
+    def adopt(self, found: Sequence[Found]) -> None:
+        """Look for their processes; on a thread, so that the answers come from later polls."""
+        self._searched.update({each.dispatch: each for each in found})
+        self._search.ask(found)
+
+    def _take_answer(self, pool: Pool, answer: Answer) -> None:
+        (dispatch, key, _, runs), process = answer
+        self._searched.pop(dispatch, None)
+        over = self._revoked.pop(dispatch, None)
+        if process is None:
+            self._events.append(Unknown(dispatch))
+            return
+        self._machine.enter(dispatch, key, is_task=True, begun=runs)
+        pool.watch(dispatch, process)
+        if over is None:
+            log.info("Adopted %s, supervised by process %d", key, process.pid)
+            self._events.append(Adopted(dispatch, runs))
+        else:
+            self.revoke(dispatch, over)
+
+    # Working
+
+    def poll(self) -> list[Event]:
+        if self._pool is None and not self._stopped and self._backoff.due(self._clock()):
+            self._start("exec")
+        if self._pool is not None:
+            self._work_with(self._pool)
+        events, self._events = self._events, []
+        return events
+
+    def _work_with(self, pool: Pool) -> None:
+        try:
+            self._take_news(pool)
+        except Exception as error:
+            self._outage.failed(f"its processes cannot be watched: {describe(error)}", traceback_of(error))
+        else:
+            self._outage.over()
+
+    def _take_news(self, pool: Pool) -> None:
+        self._events += self._machine.handle(*pool.news())
+        self._kill(pool, self._machine.due(self._clock()))
+        for answer in self._search.answers():
+            self._take_answer(pool, answer)
+
+    def stop(self, deadline: float) -> set[int]:
+        """Wait until everything that was handed over has ended, or until then: what runs on has a template process that
+        ends after it, and is found by the next scheduler of this machine. A second signal ends it instead."""
+        self._stopped = True
+        pool = self._pool
+        if pool is None:
+            return set()
+        pool.close()
+        try:
+            self._await_ends(pool, deadline)
+        except (KeyboardInterrupt, SystemExit):
+            log.error("Interrupted while waiting: ending %d running workloads", len(self._machine))
+            self.terminate()
+            raise
+        self._search.stop()
+        pool.stop()
+        self._pool = None
+        return set()
+
+    def _await_ends(self, pool: Pool, deadline: float) -> None:
+        log.info("Waiting for %d running workloads; signal again to end them instead", len(self._machine))
+        report_at = self._clock() + PROGRESS_INTERVAL
+        self._work_with(pool)
+        while self._machine and (now := self._clock()) < deadline:
+            pool.wait(min(0.2, deadline - now))
+            self._work_with(pool)
+            if now >= report_at:
+                report_at += PROGRESS_INTERVAL
+                log.info("Still waiting for %d: %s", len(self._machine), self.pids())
+        if self._machine:
+            log.warning("%d workloads run on without a scheduler: %s", len(self._machine), self.pids())
+
+    def terminate(self) -> None:
+        """End every process tree: SIGTERM, and SIGKILL a second later. Reports no events."""
+        self._stopped = True
+        self._search.stop()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.terminate()
+        self._machine.clear()
+
+    # For people
+
+    def pids(self) -> Mapping[int, int | None]:
+        """The process that supervises each dispatch; None where it has not started."""
+        pool = self._pool
+        return {dispatch: pool.pid(dispatch) if pool else None for dispatch in self._machine}

@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The local engine behind the protocol, with a pool that the test plays itself."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow_dispatch_provider.engines.engine import Found, Job
+from airflow_dispatch_provider.engines.local import engine as engine_module
+from airflow_dispatch_provider.engines.local import messages
+from airflow_dispatch_provider.engines.local._machine import KILL_GRACE, OVER_GRACE
+from airflow_dispatch_provider.engines.local._options import PRELOAD, LocalOptions, local_options
+from airflow_dispatch_provider.engines.local._search import Answer
+from airflow_dispatch_provider.engines.local.engine import KINDS, LocalEngine
+from airflow_dispatch_provider.engines.local.messages import Gone, NotStarted, Started
+from airflow_dispatch_provider.exceptions import DispatchConfigError
+from airflow_dispatch_provider.lifecycle.events import Adopted, Ended, Rejected, Returned, Sent, Unknown
+from airflow_dispatch_provider.lifecycle.states import Outcome
+from tests.support import make_callback, make_task
+from tests.unit.engines.test_foreign import Clock
+
+
+class FakePool:
+    template_pid = 4242
+
+    def __init__(self, work: Any = None, mode: Any = None) -> None:
+        self.work, self.mode = work, mode
+        self.ready, self.trouble = True, None
+        self.ran: dict[int, Any] = {}
+        self.killed: list[tuple[int, float]] = []
+        self.watched: dict[int, Any] = {}
+        self.events: list[Any] = []
+        self.gone: set[int] = set()
+        self.ends = ""
+
+    @property
+    def live(self) -> int:
+        return len(self.ran) + len(self.watched) - len(self.gone)
+
+    def run(self, number: int, name: str, workload: bytes) -> None:
+        self.ran[number] = pickle.loads(workload)
+
+    def kill(self, number: int, grace: float) -> None:
+        self.killed.append((number, grace))
+
+    def watch(self, number: int, process: Any) -> None:
+        self.watched[number] = process
+
+    def is_watched(self, number: int) -> bool:
+        return number in self.watched
+
+    def pid(self, number: int) -> int:
+        return 9000 + number
+
+    def happen(self, *events: Any) -> None:
+        self.events += events
+        self.gone |= {each.number for each in events if not isinstance(each, Started | messages.Began)}
+
+    def news(self) -> list[Any]:
+        events, self.events = self.events, []
+        return events
+
+    def wait(self, timeout: float) -> None:
+        pass
+
+    def close(self) -> None:
+        self.ends += "closed "
+
+    def stop(self) -> None:
+        self.ends += "stopped"
+
+    def terminate(self) -> None:
+        self.ends += "terminated"
+
+
+class FakeSearch:
+    """Finds what the test puts there, when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[Found] = []
+        self.processes: dict[Any, Any] = {}
+        self.answering = True
+
+    def ask(self, found: Any) -> None:
+        self.asked += found
+
+    def answers(self) -> list[Answer]:
+        if not self.answering:
+            return []
+        asked, self.asked = self.asked, []
+        return [Answer(each, self.processes.get(each.ti.id)) for each in asked]
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def search(monkeypatch: pytest.MonkeyPatch) -> FakeSearch:
+    made = FakeSearch()
+    monkeypatch.setattr(engine_module, "Search", lambda title: made)
+    return made
+
+
+@pytest.fixture
+def x(clock: Clock, search: FakeSearch) -> Any:
+    return started(clock)
+
+
+def started(clock: Any, slots: int = 2, make_pool: Any = FakePool, **fields: Any) -> Any:
+    engine = LocalEngine("a", slots, "conf", clock=clock, make_pool=make_pool, **fields)
+    engine.start("77")
+    return engine
+
+
+def pool(engine: Any) -> FakePool:
+    made: FakePool = engine._pool
+    return made
+
+
+def job(number: int, workload: Any = None, key: str = "") -> Job:
+    return Job(number, key or f"key {number}", workload or make_task())
+
+
+def found(number: int, runs: bool = True) -> Found:
+    return Found(number, f"key {number}", SimpleNamespace(id=f"id {number}"), runs)
+
+
+class TestGiving:
+    def test_what_it_is_given_is_handed_over_at_once(self, x) -> None:
+        """As it is: the executor_config is excluded from JSON, and travels all the same."""
+        x.submit([job(1, make_task(executor_config={"a": 1})), job(2)])
+        assert list(pool(x).ran) == [1, 2]
+        assert pool(x).ran[1].ti.executor_config == {"a": 1}
+        assert x.poll() == []
+
+    def test_from_submission_to_end(self, x) -> None:
+        """Sent with its process, ended with it."""
+        x.submit([job(1)])
+        pool(x).happen(Started(1, 10, 0.0))
+        assert repr(x.poll()) == repr([Sent(1)])
+        pool(x).happen(messages.Began(1), messages.Ended(1, 0, began=True))
+        assert x.poll()[-1] == Ended(1, Outcome.SUCCESS, True)
+        assert x.poll() == []
+
+    def test_one_that_cannot_be_pickled_keeps_none_from_being_sent(self, x) -> None:
+        """It is rejected with the reason."""
+        x.submit([job(1, make_task(executor_config={"x": lambda: 0})), job(2)])
+        (rejected,) = x.poll()
+        assert isinstance(rejected, Rejected)
+        assert rejected.dispatch == 1
+        assert "cannot be pickled" in rejected.reason
+        assert list(pool(x).ran) == [2]
+
+    def test_without_a_ready_template_it_is_returned(self, x) -> None:
+        """The template process may have died since the room was given."""
+        pool(x).ready, pool(x).trouble = False, "The template process has ended."
+        x.submit([job(1)])
+        assert repr(x.poll()) == repr([Returned(1, "The template process has ended.")])
+
+    def test_what_was_not_started_is_returned(self, x) -> None:
+        x.submit([job(1)])
+        pool(x).happen(NotStarted(1, "too many open files"))
+        assert repr(x.poll()) == repr([Returned(1, "too many open files")])
+
+    def test_nothing_is_withdrawn(self, x) -> None:
+        """It may be on its way."""
+        x.submit([job(1)])
+        assert x.withdraw([1]) == set()
+
+    @pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="Airflow 3.1 has only tasks")
+    def test_a_callback_fails_whose_end_nobody_saw(self, x) -> None:
+        """Nothing else knows how it ended."""
+        x.submit([job(1, make_callback())])
+        pool(x).happen(Started(1, 10, 0.0), messages.Began(1), Gone(1))
+        assert [(e.how, e.began) for e in x.poll() if isinstance(e, Ended)] == [(Outcome.FAILED, True)]
+
+
+class TestRoom:
+    def test_slots_less_what_lives(self, x) -> None:
+        x.submit([job(1)])
+        room = x.room()
+        assert (room.slots, room.takes, room.unavailable, room.kinds) == (2, 1, None, KINDS)
+
+    def test_slots_may_change_at_any_time(self, x) -> None:
+        """Also to fewer than live."""
+        x.submit([job(1), job(2)])
+        x.slots = 5
+        assert (x.room().slots, x.room().takes) == (5, 3)
+        x.slots = 1
+        assert (x.room().slots, x.room().takes) == (1, 0)
+
+    def test_a_template_that_still_starts_takes_nothing_and_is_no_trouble(self, x) -> None:
+        pool(x).ready = False
+        assert (x.room().takes, x.room().unavailable) == (0, None)
+
+    def test_trouble_makes_it_unavailable(self, x) -> None:
+        pool(x).ready, pool(x).trouble = False, "The template process has ended."
+        assert x.room().unavailable == "The template process has ended."
+
+    def test_kinds(self) -> None:
+        """All that the Airflow version has."""
+        others = {"ExecuteCallback"} if AIRFLOW_V_3_2_PLUS else set()
+        others |= {"TestConnection"} if AIRFLOW_V_3_3_PLUS else set()
+        assert {"ExecuteTask"} | others == KINDS
+
+    def test_a_pool_that_cannot_be_made_is_tried_again_with_growing_delays(
+        self, clock, search, caplog
+    ) -> None:
+        """Nothing is raised; it is said once that it fails, and once that it works."""
+        caplog.set_level(logging.INFO)
+        tried = []
+
+        def make(work: Any, mode: Any) -> Any:
+            tried.append(clock.now)
+            if len(tried) < 4:
+                raise pickle.PicklingError("no such runner")
+            return FakePool(work, mode)
+
+        x = started(clock, make_pool=make)
+        assert "no such runner" in str(x.room().unavailable)
+        for _ in range(80):
+            x.poll()
+            clock.now += 0.1
+        assert [round(b - a) for a, b in pairwise(tried)] == [1, 2, 4]
+        assert x.room().unavailable is None
+        assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 1
+
+    def test_a_pool_that_raises_makes_it_unavailable(self, x, monkeypatch, caplog) -> None:
+        """Until it does not any more; said once."""
+
+        def fail() -> Any:
+            raise OSError("too many open files")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(pool(x), "news", fail)
+            assert (x.poll(), x.poll()) == ([], [])
+            assert "too many open files" in str(x.room().unavailable)
+        x.poll()
+        assert x.room().unavailable is None
+        assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 1
+
+
+class TestTakingBack:
+    def test_one_that_has_not_begun_is_killed_at_once(self, x) -> None:
+        x.submit([job(1)])
+        x.revoke(1)
+        assert pool(x).killed == [(1, 0.0)]
+
+    def test_one_that_has_begun_gets_its_grace(self, x) -> None:
+        x.submit([job(1)])
+        pool(x).happen(messages.Began(1))
+        x.poll()
+        x.revoke(1)
+        assert pool(x).killed == [(1, KILL_GRACE)]
+
+    def test_it_has_its_slot_until_it_is_gone(self, x) -> None:
+        x.submit([job(1), job(2)])
+        x.revoke(1)
+        assert x.room().takes == 0
+        pool(x).happen(messages.Ended(1, -9, began=False))
+        assert [type(event) for event in x.poll()] == [Ended]
+        assert x.room().takes == 1
+
+    def test_what_is_over_may_end_by_itself_for_a_while(self, x, clock) -> None:
+        x.submit([job(1)])
+        pool(x).happen(messages.Began(1))
+        x.poll()
+        x.revoke(1, over=True)
+        clock.now += OVER_GRACE - 0.1
+        x.poll()
+        assert pool(x).killed == []
+        clock.now += 0.1
+        x.poll()
+        assert pool(x).killed == [(1, KILL_GRACE)]
+
+    def test_of_two_dispatches_of_one_key_one_is_ended(self, x) -> None:
+        x.submit([job(1, key="k"), job(2, key="k")])
+        x.revoke(2)
+        assert pool(x).killed == [(2, 0.0)]
+
+    def test_numbers_that_it_does_not_know_are_no_error(self, x) -> None:
+        x.revoke(9)
+        assert pool(x).killed == []
+
+
+class TestAdoption:
+    def test_found_or_not(self, x, search) -> None:
+        """The one is watched to its end, and has a slot."""
+        search.processes["id 1"] = SimpleNamespace(pid=77)
+        x.adopt([found(1), found(2)])
+        assert repr(x.poll()) == repr([Adopted(1, True), Unknown(2)])
+        assert (list(pool(x).watched), x.room().takes) == ([1], 1)
+        pool(x).happen(Gone(1))
+        assert [event.dispatch for event in x.poll()] == [1]
+
+    def test_one_that_has_not_begun(self, x, search) -> None:
+        """Its process asks for leave to start when it will; its end is the database's affair."""
+        search.processes["id 1"] = SimpleNamespace(pid=77)
+        x.adopt([found(1, runs=False)])
+        assert repr(x.poll()) == repr([Adopted(1, False)])
+        pool(x).happen(Gone(1))
+        assert [(event.how, event.began) for event in x.poll()] == [(Outcome.FAILED, None)]
+
+    def test_it_is_not_waited_for(self, x, search) -> None:
+        search.answering = False
+        x.adopt([found(1)])
+        assert x.poll() == []
+        search.answering = True
+        assert repr(x.poll()) == repr([Unknown(1)])
+
+    def test_one_that_is_revoked_while_it_is_looked_for_is_ended(self, x, search) -> None:
+        """And not called adopted."""
+        search.processes["id 1"] = SimpleNamespace(pid=77)
+        x.adopt([found(1, runs=False)])
+        x.revoke(1)
+        assert x.poll() == []
+        assert pool(x).killed == [(1, 0.0)]
+
+
+class TestStopping:
+    def test_it_waits_for_what_runs(self, x) -> None:
+        """The ends come from the next poll."""
+        x.submit([job(1)])
+        pool(x).wait = lambda timeout: pool(x).happen(messages.Ended(1, 0, began=True))
+        was = pool(x)
+        assert x.stop(x._clock() + 60) == set()
+        assert repr(x.poll()) == repr([Ended(1, Outcome.SUCCESS, True)])
+        assert was.ends == "closed stopped"
+
+    def test_what_runs_on_after_the_deadline_is_left_alone(self, x, clock, caplog) -> None:
+        """Another scheduler may find it."""
+        x.submit([job(1)])
+
+        def wait(timeout: float) -> None:
+            clock.now += timeout
+
+        was = pool(x)
+        was.wait = wait
+        x.stop(clock.now + 3)
+        assert (was.ends, was.killed) == ("closed stopped", [])
+        assert "1 workloads run on without a scheduler: {1: 9001}" in caplog.text
+
+    @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+    def test_a_second_signal_ends_them(self, x, interrupt) -> None:
+        x.submit([job(1)])
+
+        def signalled(timeout: float) -> None:
+            raise interrupt
+
+        was = pool(x)
+        was.wait = signalled
+        with pytest.raises(interrupt):
+            x.stop(x._clock() + 60)
+        assert was.ends == "closed terminated"
+
+    def test_it_starts_nothing_afterwards(self, x) -> None:
+        x.stop(x._clock())
+        x.poll()
+        x.submit([job(1)])
+        assert repr(x.poll()) == repr([Returned(1, "The template process is not ready.")])
+        assert x.room().unavailable is not None
+
+    def test_an_engine_that_never_started_stops(self, clock) -> None:
+        assert LocalEngine("a", 1, None, clock=clock).stop(0.0) == set()
+
+
+class TestItself:
+    def test_what_its_processes_are_given(self, clock, search) -> None:
+        """The configuration of its backend, the modules of its options, and titles that name the team."""
+        x = started(clock, team="red", options=LocalOptions("exec", ("json",)))
+        work = pool(x).work
+        assert (pool(x).mode, work.conf, work.preload) == ("exec", "conf", ("json",))
+        assert work.title == "airflow dispatch local [red]"
+        assert work.runner is airflow_api.run_workload
+
+    def test_what_prevents_a_fork_leads_to_a_fresh_interpreter(self, clock, search, monkeypatch) -> None:
+        monkeypatch.setattr(engine_module, "obstacle_to_fork", lambda: "a reason")
+        assert pool(started(clock)).mode == "exec"
+
+    def test_repr_shows_the_state(self, x) -> None:
+        x.submit([job(1)])
+        assert repr(x) == "LocalEngine('a', slots 2, out 1, template 4242)"
+
+    def test_an_idle_poll_touches_no_running_task(self, x) -> None:
+        """Its cost does not grow with what runs."""
+        x.submit([job(1), job(2)])
+        x._machine._out = Untouchable(x._machine._out)
+        assert x.poll() == []
+
+
+class Untouchable(dict[Any, Any]):
+    def _refuse(self, *args: Any) -> Any:
+        raise AssertionError("a poll with nothing changed looks at every running task")
+
+    __iter__ = keys = values = items = _refuse
+
+
+class Overlay:
+    def __init__(self, **options: str) -> None:
+        self.options = options
+
+    def get(self, section: str, key: str, fallback: Any = None) -> Any:
+        return self.options.get(f"{section}_{key}", fallback)
+
+
+class TestOptions:
+    def test_defaults(self) -> None:
+        assert local_options(Overlay()) == LocalOptions("fork", PRELOAD)
+
+    def test_values(self) -> None:
+        read = local_options(Overlay(dispatch_local_template=" exec", dispatch_local_preload="json, zlib,"))
+        assert read == LocalOptions("exec", (*PRELOAD, "json", "zlib"))
+
+    def test_a_mistake_is_named(self) -> None:
+        """Option, value and remedy."""
+        with pytest.raises(DispatchConfigError, match=r"\[dispatch\] local_template: 'thread' is unknown"):
+            local_options(Overlay(dispatch_local_template="thread"))
