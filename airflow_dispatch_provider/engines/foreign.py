@@ -24,6 +24,7 @@ from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.engines.protocols import (
     AdoptsIfFound,
     CountsWorkers,
+    JudgesFailures,
     ReportsHealth,
     ReportsNoRoom,
     ReturnsWork,
@@ -331,6 +332,12 @@ class ForeignEngine:
     def _is_queued(self, out: _Out) -> bool:
         return self._ask(lambda: airflow_api.has_queued(self._executor, out.child_key), True)
 
+    @property
+    def _began(self) -> bool | None:
+        """Whether a task that it says has ended had begun, as far as it can know."""
+        executor = self._executor
+        return True if isinstance(executor, JudgesFailures) and executor.judges_failures else None
+
     def _known(self, child_key: Hashable) -> list[_Out]:
         return list(self._by_key.get(child_key, ()))
 
@@ -340,7 +347,7 @@ class ForeignEngine:
         if executor_classes.is_terminal(value):
             self._forget(out)
             how = Outcome.FAILED if state == "failed" else Outcome.SUCCESS
-            self._events.append(Ended(out.dispatch, how, None, str(info) if info else "", value))
+            self._events.append(Ended(out.dispatch, how, self._began, str(info) if info else "", value))
         elif state == "running":
             self._note_sent(out, None)
             self._events.append(Began(out.dispatch, info))

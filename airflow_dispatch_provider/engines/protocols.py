@@ -42,6 +42,14 @@ class AdoptsIfFound(Protocol):
 
 
 @runtime_checkable
+class JudgesFailures(Protocol):
+    """An executor that reports no failure of a task that could still be launched."""
+
+    judges_failures: bool
+    """True: it has asked whether the task had begun, and has launched what had not as often as that may be."""
+
+
+@runtime_checkable
 class CountsWorkers(Protocol):
     """An executor that knows how many tasks its workers can run."""
 

@@ -73,6 +73,8 @@ class KubernetesExecutor(HoldsBack, AirflowKubernetesExecutor):
     An outage of the API server fails no task: what was not sent returns to the queue that it came from.
     """
 
+    judges_failures = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call, unused-ignore]
         self._controller: Controller | None = None

@@ -88,6 +88,7 @@ class LocalExecutor(HoldsBack, BaseExecutor):
     is_local = True
     serve_logs = True
     supports_multi_team = True
+    judges_failures = True
     supports_task_instance_uuid = True
     if AIRFLOW_V_3_4_PLUS:
         supported_workload_types = airflow_api.WORKLOAD_TYPES

@@ -133,6 +133,18 @@ def test_running_event_and_external_id():
     assert x.poll() == [Began(1, None), Sent(2, "arn:2")]
 
 
+def test_one_that_judges_failures_itself_is_believed():
+    """A failure that it reports is final; the database need not be asked."""
+    x, executor = engine()
+    executor.judges_failures = True
+    one = job(1)
+    x.submit([one])
+    x.poll()
+    finish(executor, one.workload, FAILED, "oom")
+    (end,) = x.poll()
+    assert (end.how, end.began, end.reason) == (Outcome.FAILED, True, "oom")
+
+
 def test_values_of_events_are_passed_on_as_they_are():
     """Three parts today, whatever tomorrow."""
     x, executor = engine()
