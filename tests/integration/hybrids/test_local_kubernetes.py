@@ -6,6 +6,7 @@ The tasks on this machine fail by themselves, for there is no Airflow that they 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -83,7 +84,8 @@ def test_pods_are_adopted_and_the_rest_is_scheduled_again(start, places):
     heir = start(job_id=JOB_ID + 1)
     with create_session() as session:
         assert list(heir.try_adopt_task_instances(as_the_scheduler_offers_them(session))) == []
-        session.execute(update(TaskInstance).values(queued_by_job_id=JOB_ID + 1))
+        queued = {"queued_by_job_id": JOB_ID + 1, "queued_dttm": datetime(2026, 1, 1, tzinfo=UTC)}
+        session.execute(update(TaskInstance).values(**queued))
     beat_until(heir, lambda _: scheduled() == task_ids(OTHER_QUEUE))
     slots = heir._loop.machine.slots_used
     assert (slots["kubernetes"], slots["local"]) == (HALF, 0)
