@@ -161,6 +161,8 @@ class Outbox:
     def submit(self, batch: Iterable[Outgoing]) -> None:
         """Their ``key`` is the number of the dispatch."""
         self._waiting.update((outgoing.celery_id, outgoing) for outgoing in batch)
+        if self.trouble is not None:
+            self._return_waiting(self.trouble)
 
     def withdraw(self, celery_id: str) -> bool:
         """Take one back; False where it is sent, or may be."""
@@ -259,7 +261,10 @@ class Outbox:
         if isinstance(step, Connect | Probe):
             self.trouble = f"The broker {self._broker} cannot be used: {answer.reason}"
             self._events.append(Broken(self._backend, self.trouble))
-            self._events += [Returned(dispatch, self.trouble) for dispatch in self.take_waiting()]
+            self._return_waiting(self.trouble)
+
+    def _return_waiting(self, reason: str) -> None:
+        self._events += [Returned(dispatch, reason) for dispatch in self.take_waiting()]
 
     def _account(self, missing: Collection[str] | None) -> None:
         """After a new connection: which batches the broker never got, or has lost."""
