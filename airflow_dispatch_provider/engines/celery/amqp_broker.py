@@ -51,7 +51,13 @@ class AmqpBroker(ChannelBroker):
 
     def connect(self) -> float | None:
         self._proven.clear()
-        return super().connect()
+        self._blocked: str | None = None
+        super().connect()
+        self._connection.connection.on_blocked = self._on_blocked
+        return None
+
+    def _on_blocked(self, reason: str) -> None:
+        self._blocked = f"it blocks publishers: {reason}"
 
     def send(self, batch: Sequence[Outgoing], receipt: str) -> list[Refusal]:
         try:
@@ -141,20 +147,24 @@ class AmqpBroker(ChannelBroker):
         with contextlib.suppress(TimeoutError):
             self._connection.drain_events(timeout=0)
         self._connection.heartbeat_check()
+        if self._blocked:
+            raise ConnectionError(self._blocked)
 
     def probe(self) -> None:
-        """A message to nowhere, which is dropped and confirmed: not while RabbitMQ is short of memory or disk."""
+        """Messages to nowhere, which are dropped and confirmed. While RabbitMQ is short of memory or disk, it takes one
+        from a connection, and only then blocks it."""
+        for _ in range(2 if self._confirms else 0):
+            try:
+                self._publish(_NOBODY, [Publication(b"", (), {"routing_key": f"dispatch-probe-{uuid4()}"})])
+                while self._unconfirmed:
+                    self._connection.drain_events(timeout=self._timeout)
+            except self._connection.channel_errors as error:
+                log.debug("The broker may not be probed: %s", describe(error))
+                self._replace_channel()
         self.check()
-        if not self._confirms:
-            return
-        nobody = Outgoing("", None, None, "")
-        try:
-            self._publish(nobody, [Publication(b"", (), {"routing_key": f"dispatch-probe-{uuid4()}"})])
-            while self._unconfirmed:
-                self._connection.drain_events(timeout=self._timeout)
-        except self._connection.channel_errors as error:
-            log.debug("The broker may not be probed: %s", describe(error))
-            self._replace_channel()
+
+
+_NOBODY = Outgoing("", None, None, "")
 
 
 def _length(publication: Publication) -> int:

@@ -124,6 +124,10 @@ class RedisBroker(ChannelBroker):
                 why = Why.QUEUE if isinstance(error, (RedisError, LookupError)) else Why.MESSAGE
                 refusals.append(Refusal(outgoing, describe(error), why))
         if commands.pushes:
+            try:
+                self._client.ping()  # else all of it would be in doubt where the connection broke long ago
+            except Exception as error:
+                raise SendFailed(error, unsent=commands.outgoing, refusals=refusals) from error
             self._execute(commands, receipt, refusals)
         return refusals
 
