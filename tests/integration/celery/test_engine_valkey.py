@@ -204,3 +204,25 @@ class TestAdoption:
             own_valkey.resume()
             hand.hears(Adopted, [begun])
             hand.hears(Unknown, [unknown])
+
+
+def test_a_user_who_may_not_write_to_every_key_can_use_the_others(own_valkey):
+    """The whole transaction is refused because of one key."""
+    with redis.Redis.from_url(own_valkey.url()) as client:
+        client.acl_setuser(
+            "limited",
+            enabled=True,
+            passwords=["+pw"],
+            keys=["good*", "_*", "unacked*"],
+            channels=["*"],
+            categories=["+@all"],
+        )
+    url = own_valkey.url().replace("redis://", "redis://limited:pw@")
+    with running(app_of(url, own_valkey.url(1)), timeout=1.0) as hand:
+        hand.sends(1, "good one")
+        (bad,) = hand.submit(1, "theirs")
+        hand.sends(20, "good two")
+        (rejected,) = hand.hears(Rejected, [bad])
+        assert "permissions" in rejected.reason
+        assert hand.room().unavailable is None
+    assert len(ids_in(own_valkey, "good two")) == 20
