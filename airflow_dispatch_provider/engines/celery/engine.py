@@ -59,17 +59,18 @@ class CeleryEngine:
         self,
         name: str,
         connect: Callable[[], Servers],
-        slots: int | None,
+        slots: int,
         options: CeleryOptions,
         kinds: Collection[str] = (EXECUTE_TASK, EXECUTE_CALLBACK),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         :param connect: see ``servers.servers_of``; called again after each failure to start
-        :param slots: None: as many as the live workers can run, whom ``connect`` then has counted
+        :param slots: where ``connect`` has the workers counted, only for as long as none is known
         :param kinds: workload types that its workers can run
         """
-        self._name, self._connect, self._slots = name, connect, slots
+        self.slots = slots
+        self._name, self._connect = name, connect
         self._options, self._kinds, self._clock = options, frozenset(kinds), clock
         self._flights = Flights(lambda: str(uuid4()))
         self._parts: _Parts | None = None
@@ -109,11 +110,11 @@ class CeleryEngine:
         if self._parts is None:
             return Room(0, unavailable=self._outage.reason or "not started", kinds=self._kinds)
         driver, _, census = self._parts
-        slots = census.slots if census else self._slots
+        counted = census.slots if census else None
         now = self._clock()
         with driver.outbox() as outbox:
             return Room(
-                slots=slots or 0,
+                slots=self.slots if counted is None else counted,
                 takes=outbox.takes(),
                 closed=outbox.closed(now),
                 unavailable="its thread has died" if driver.is_dead else outbox.unavailable(now),

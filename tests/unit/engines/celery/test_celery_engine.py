@@ -76,14 +76,12 @@ class Recording(FakeBroker):
 
 
 class Bench:
-    def __init__(self, slots: int | None = 7, max_unsent: int = 100) -> None:
+    def __init__(self, counted: bool = False, max_unsent: int = 100) -> None:
         self.broker, self.watcher, self.census = Recording(), Watcher(), Census()
         self.heard: list[Any] = []
         self.now = 0.0
-        servers = Servers(self.broker, "redis://b/0", self.watcher, self.census if slots is None else None)
-        self.engine = CeleryEngine(
-            "x", lambda: servers, slots, CeleryOptions("fallback", max_unsent=max_unsent)
-        )
+        servers = Servers(self.broker, "redis://b/0", self.watcher, self.census if counted else None)
+        self.engine = CeleryEngine("x", lambda: servers, 7, CeleryOptions("fallback", max_unsent=max_unsent))
 
     def start(self) -> Bench:
         self.engine.start("77")
@@ -255,9 +253,9 @@ def test_a_broker_in_trouble_takes_nothing_and_gives_back_what_waits(bench):
 
 
 def test_slots_of_the_workers(make_bench):
-    """None, as long as no worker is known."""
-    bench = make_bench(slots=None).start()
-    assert bench.engine.room().slots == 0
+    """As configured, as long as no worker is known."""
+    bench = make_bench(counted=True).start()
+    assert bench.engine.room().slots == 7
     bench.census.slots = 12
     assert bench.engine.room().slots == 12
     assert bench.census.running
