@@ -14,11 +14,14 @@ from airflow_dispatch_provider.engines.celery._outbox import (
     Answer,
     Check,
     Connect,
+    Doubt,
+    Lost,
     Outbox,
     Probe,
     Send,
     Step,
     Tell,
+    Untold,
     Wait,
 )
 from airflow_dispatch_provider.engines.celery.brokers import Broker
@@ -123,4 +126,16 @@ class Driver:
             notes, self._outbox.notes = self._outbox.notes, []
             self._changed.notify_all()
         for note in notes:
-            log.warning("%s", note)
+            self._log(note)
+
+    def _log(self, note: Lost | Doubt | Untold) -> None:
+        name = self._outbox.broker
+        match note:
+            case Lost(number):
+                message = "The broker %s does not have %d messages: their tasks are sent again, unless they have begun."
+                log.warning(message, name, number)
+            case Doubt(celery_ids):
+                message = "The broker %s may not have got %d messages; [scheduler] task_queued_timeout will tell: %s"
+                log.warning(message, name, len(celery_ids), ", ".join(celery_ids[:10]))
+            case Untold(number, reason):
+                log.warning("Workers cannot be told to drop %d tasks: %s", number, reason)

@@ -37,7 +37,7 @@ class Flight:
 
 
 class Flights:
-    """What is out. Not thread-safe."""
+    """The dispatches that are out. Not thread-safe."""
 
     def __init__(self, new_id: Callable[[], str]) -> None:
         """

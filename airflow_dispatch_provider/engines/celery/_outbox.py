@@ -76,7 +76,7 @@ Step = Connect | Probe | Send | Tell | Check | Wait
 
 
 class Answer(NamedTuple):
-    """What came of a step."""
+    """The outcome of a step."""
 
     error: BaseException | None = None
     reason: str = ""
@@ -89,6 +89,25 @@ class Answer(NamedTuple):
     """Of ``Send``."""
 
 
+class Lost(NamedTuple):
+    """To be logged: the broker does not have so many messages that were sent."""
+
+    number: int
+
+
+class Doubt(NamedTuple):
+    """To be logged: the broker may not have got these, and cannot tell."""
+
+    celery_ids: Sequence[str]
+
+
+class Untold(NamedTuple):
+    """To be logged: workers cannot be told to drop so many tasks."""
+
+    number: int
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Lane:
     """A queue that was full, or refused, when it was last tried."""
@@ -98,7 +117,7 @@ class _Lane:
 
 
 class Outbox:
-    """What is on its way to one broker. Not thread-safe."""
+    """The messages that are on their way to one broker. Not thread-safe."""
 
     def __init__(self, backend: str, broker: str, most: int, backoff: Backoff | None = None) -> None:
         """
@@ -108,10 +127,10 @@ class Outbox:
         self.trouble: str | None = None
         """Why the broker cannot be used, since a neutral request has failed; None: it can."""
 
-        self.notes: list[str] = []
-        """Lines for the log."""
-
-        self._backend, self._broker, self._most = backend, broker, most
+        self.notes: list[Lost | Doubt | Untold] = []
+        self.broker = broker
+        self._backend, self._most = backend, most
+        self._doubted: list[str] = []
         self._waiting: dict[str, Outgoing] = {}
         self._sending: dict[str, Outgoing] = {}
         self._to_tell: dict[str, None] = {}
@@ -120,6 +139,7 @@ class Outbox:
         self._lanes: dict[str, _Lane] = {}
         self._lane_backoff = Backoff(1.0, 60.0)
         self._backoff = backoff or Backoff(0.5, 30.0)
+        self._again = Backoff(min(0.5, self._backoff.min_delay), min(5.0, self._backoff.max_delay))
         self._events: list[Event] = []
         self._batches = 0
         self._connected = self._doubtful = False
@@ -133,7 +153,7 @@ class Outbox:
     def __repr__(self) -> str:
         state = "unusable" if self.trouble else "connected" if self._connected else "connecting"
         lanes = f", closed {sorted(self._lanes)}" if self._lanes else ""
-        return f"Outbox({self._broker}, {state}, unsent {self.unsent}{lanes})"
+        return f"Outbox({self.broker}, {state}, unsent {self.unsent}{lanes})"
 
     # Being asked
 
@@ -154,7 +174,7 @@ class Outbox:
         if self.trouble is not None:
             return self.trouble
         hangs = self._busy_since is not None and now - self._busy_since > HUNG_AFTER
-        return f"The broker {self._broker} does not answer." if hangs else None
+        return f"The broker {self.broker} does not answer." if hangs else None
 
     # Told by the engine
 
@@ -202,7 +222,8 @@ class Outbox:
 
     def _choose(self, now: float) -> Step:
         if not self._connected:
-            return Connect(list(self._receipts)) if self._backoff.due(now) else Wait(self._backoff.until)
+            due = max(self._backoff.until, self._again.until)
+            return Connect(list(self._receipts)) if now >= due else Wait(due)
         if self._doubtful:
             return Probe()
         if self._to_tell:
@@ -244,11 +265,12 @@ class Outbox:
             self._account(answer.missing)
         elif isinstance(step, Probe):
             self._doubtful = False
+            self._backoff = self._backoff.over()
             if self.trouble is not None:
                 self.trouble = None
                 self._events.append(Recovered(self._backend))
         else:
-            self._backoff = self._backoff.over()
+            self._again = self._again.over()
         if isinstance(step, Send | Tell):
             self._failed_step = None
         else:
@@ -256,10 +278,12 @@ class Outbox:
 
     def _failed(self, now: float, step: Step, answer: Answer, chance: float) -> None:
         self._connected = False
-        self._backoff = self._backoff.failed(now, chance)
         self._failed_step = type(step)
-        if isinstance(step, Connect | Probe):
-            self.trouble = f"The broker {self._broker} cannot be used: {answer.reason}"
+        if not isinstance(step, Connect | Probe):
+            self._again = self._again.failed(now, chance)
+        else:
+            self._backoff = self._backoff.failed(now, chance)
+            self.trouble = f"The broker {self.broker} cannot be used: {answer.reason}"
             self._events.append(Broken(self._backend, self.trouble))
             self._return_waiting(self.trouble)
 
@@ -273,7 +297,10 @@ class Outbox:
             del self._receipt_of[celery_id]
             self._events.append(Ended(dispatch, Outcome.FAILED, None, LOST))
         if lost:
-            self.notes.append(f"The broker {self._broker} does not have {len(lost)} messages.")
+            self.notes.append(Lost(len(lost)))
+        if missing is None and self._doubted:
+            self.notes.append(Doubt(self._doubted))
+        self._doubted = []
 
     # Sending
 
@@ -286,7 +313,7 @@ class Outbox:
         refused = {refusal.outgoing.celery_id for refusal in refusals}
         sent = [o for o in step.batch if o.celery_id not in unsent and o.celery_id not in refused]
         self._note_sent(sent, step.receipt)
-        self._note_doubt(failed.unknown if failed else ())
+        self._doubted += [outgoing.celery_id for outgoing in failed.unknown] if failed else ()
         self._refuse(now, refusals, bool(sent), chance)
         self._note_unsent(step, answer, unsent)
         self._sending = {}
@@ -299,14 +326,6 @@ class Outbox:
                 self._events.append(Sent(_dispatch(outgoing), outgoing.celery_id))
                 self._receipts.setdefault(receipt, {})[outgoing.celery_id] = _dispatch(outgoing)
                 self._receipt_of[outgoing.celery_id] = receipt
-
-    def _note_doubt(self, unknown: Sequence[Outgoing]) -> None:
-        if unknown:
-            names = ", ".join(outgoing.celery_id for outgoing in islice(unknown, 10))
-            self.notes.append(
-                f"The broker {self._broker} may not have got {len(unknown)} messages; "
-                f"[scheduler] task_queued_timeout will tell: {names}"
-            )
 
     def _note_unsent(self, step: Send, answer: Answer, unsent: Mapping[str, Outgoing]) -> None:
         """They are still on their way, unless it is one alone, and another send failed just before a good probe."""
@@ -353,14 +372,12 @@ class Outbox:
     # Telling workers
 
     def _told(self, step: Tell, answer: Answer) -> None:
-        """What cannot be told twice, with a good probe in between, is given up."""
+        """Workers that cannot be told twice, with a good probe in between, are not told."""
         if answer.error is None or self._failed_step is Tell:
             for celery_id in step.celery_ids:
                 self._to_tell.pop(celery_id, None)
             if answer.error is not None:
-                self.notes.append(
-                    f"Workers cannot be told to drop {len(step.celery_ids)} tasks: {answer.reason}"
-                )
+                self.notes.append(Untold(len(step.celery_ids), answer.reason))
 
 
 def _dispatch(outgoing: Outgoing) -> int:

@@ -45,7 +45,7 @@ LAST_RESULTS = 1.0
 
 
 class _Parts(NamedTuple):
-    """What talks to the servers; there is none before the engine could be started."""
+    """Everything that talks to the servers; there is none before the engine could be started."""
 
     driver: Driver
     watcher: Watcher
@@ -94,7 +94,7 @@ class CeleryEngine:
     def _start(self) -> None:
         try:
             broker, broker_name, watcher, census = self._connect()
-            watcher.start()
+            watcher.start(wait=False)
         except Exception as error:
             self._backoff = self._backoff.failed(self._clock(), random.random())
             self._outage.failed(f"it cannot be started: {describe(error)}", traceback_of(error))

@@ -100,7 +100,7 @@ class RedisBroker(ChannelBroker):
         except ResponseError as error:
             if "WRONGTYPE" not in str(error):
                 raise
-            log.warning("The key %r of the broker is somebody else's: %s", SINCE_KEY, describe(error))
+            log.warning("The key %r of the broker is not a hash: %s", SINCE_KEY, describe(error))
         return now
 
     def _timeouts(self) -> dict[str, Any]:

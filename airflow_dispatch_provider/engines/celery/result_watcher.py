@@ -158,9 +158,10 @@ class ResultWatcher:
         self.reply_queue: Queue | None = None
         """The queue for results, where these are messages: whoever publishes a task can declare it."""
 
-    def start(self) -> None:
-        """Start the thread. Waits a moment for ``reply_to``, but for no server.
+    def start(self, wait: bool = True) -> None:
+        """Start the thread.
 
+        :param wait: a moment for ``reply_to``, but for no server
         :raises ResultBackendError: this app's result backend cannot give results, whatever happens
         """
         result_sources.backend_class(self._app)
@@ -168,7 +169,13 @@ class ResultWatcher:
         self._moved = self._clock()
         self._thread = Thread(target=self._run, name="dispatch-celery-results", daemon=True)
         self._thread.start()
+        if wait:
+            self._announced.wait(_ANNOUNCEMENT)
+
+    def await_reply_queue(self) -> Queue | None:
+        """See ``reply_queue``. For threads that may wait until it is known."""
         self._announced.wait(_ANNOUNCEMENT)
+        return self.reply_queue
 
     def stop(self, timeout: float = 1.0) -> None:
         """End the thread. Waits so many seconds for it; one that hangs in a call ends when that returns."""

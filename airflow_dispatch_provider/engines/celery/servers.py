@@ -53,7 +53,7 @@ class Watcher(Protocol):
     @property
     def problem(self) -> str | None: ...
 
-    def start(self) -> None: ...
+    def start(self, wait: bool = True) -> None: ...
 
     def watch(self, celery_id: str) -> None: ...
 
@@ -103,7 +103,7 @@ def servers_of(
     broker = broker_for(
         app,
         options.timeout,
-        reply_queue=lambda: watcher.reply_queue,
+        reply_queue=watcher.await_reply_queue,
         queued_timeout=options.queued_timeout,
     )
     census = WorkerCensus(app, options.timeout) if count_workers else None

@@ -159,7 +159,7 @@ def test_what_an_empty_broker_has_lost_is_launched_again(house, own_valkey):
 
 @needs_redis
 def test_the_tasks_of_a_dead_scheduler(house, own_valkey: ValkeyServer):
-    """What runs is adopted; what waits for a worker cannot be found, and is set back: the same try."""
+    """Running ones are adopted; one that waits for a worker cannot be found, and is set back: the same try."""
     store(own_valkey, "begun", "STARTED")
     own = house(app_of(own_valkey.url(), own_valkey.url(1)), route("*", "celery"))
     wait_until(lambda: own.beat() and own.celery.room().unavailable is None)

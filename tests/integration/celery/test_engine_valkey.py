@@ -76,7 +76,7 @@ class TestBroker:
         assert ids_in(own_valkey, queue) == [*before, *after]
 
     def test_one_that_hangs_is_unusable_meanwhile_and_gets_nothing_twice(self, hand, own_valkey):
-        """What was written to it counts as sent, unless it turns out that it is not there."""
+        """Messages that were written to it count as sent, unless it turns out that they are not there."""
         queue = new_queue()
         hand.sends(1, queue)
         own_valkey.pause()

@@ -41,7 +41,7 @@ class Watcher(FakeWatcher):
         self.errors: list[Exception] = []
         self.running = False
 
-    def start(self) -> None:
+    def start(self, wait: bool = True) -> None:
         if self.errors:
             raise self.errors.pop()
         self.running = True

@@ -197,7 +197,7 @@ def test_a_dead_thread_is_noticed(driver, broker, monkeypatch):
 
 
 def test_partly_sent(driver, hand, broker):
-    """What is certainly not there is sent; what may be there is not sent again."""
+    """Messages that are certainly not there are sent; those that may be there are not sent again."""
     broker.outcomes = [outcome(unknown=slice(1), unsent=slice(2, None))]
     broker.forgetful = True
     batch = hand.submit(1, 2, 3)

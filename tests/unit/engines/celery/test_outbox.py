@@ -16,10 +16,13 @@ from airflow_dispatch_provider.engines.celery._outbox import (
     Answer,
     Check,
     Connect,
+    Doubt,
+    Lost,
     Outbox,
     Probe,
     Send,
     Tell,
+    Untold,
     Wait,
 )
 from airflow_dispatch_provider.engines.celery._outgoing import Outgoing, Refusal, SendFailed, Why
@@ -98,7 +101,7 @@ def test_it_connects_probes_sends_and_waits():
 
 
 def test_revocations_go_before_what_waits(world):
-    """What is revoked was sent earlier, or may have been."""
+    """A revoked task was sent earlier, or may have been."""
     world.submit(1)
     world.do(Send)
     world.submit(2)
@@ -167,11 +170,9 @@ def test_what_was_possibly_sent_counts_as_sent(world):
     _one, two, three = world.submit(1, 2, 3)
     events = world.fail(Send, SendFailed(DOWN, unsent=[three], unknown=[two]))
     assert events == sent(1, 2)
-    (note,) = world.outbox.notes
-    assert "may not have got 1 messages" in note
-    assert "id 2" in note
     world.wait()
-    world.connect()
+    world.connect(missing=None)
+    assert world.outbox.notes == [Doubt(["id 2"])]
     assert world.do(Send) == sent(3)
     assert isinstance(world.step(), Wait)
 
@@ -218,7 +219,7 @@ def test_one_that_fails_before_a_probe_is_not_blamed(world):
 
 @pytest.mark.parametrize("neutral", [Connect, Probe])
 def test_a_neutral_request_that_fails_is_the_brokers_trouble(neutral):
-    """What waits is given back, and the next one that succeeds ends it."""
+    """Waiting messages are given back, and the next such request that succeeds ends it."""
     world = World(connected=False)
     world.submit(1, 2)
     if neutral is Probe:
@@ -244,6 +245,31 @@ def test_attempts_to_connect_come_later_each_time():
     assert delays == sorted(delays)
     assert delays[0] == 0.5
     assert delays[-1] == 30.0
+
+
+def test_a_broker_that_connects_and_takes_nothing_is_tried_again_soon(world):
+    """However long it was away before: it is not known to be unusable, and work may wait for it."""
+    world.now += CHECK_EVERY
+    world.fail(Check)
+    for _ in range(10):
+        world.wait()
+        world.fail(Connect)
+    world.wait()
+    world.connect()
+    delays = []
+    for number in range(8):
+        world.submit(number)
+        world.fail(Send, TimeoutError())
+        before = world.now
+        world.wait()
+        world.connect()
+        delays.append(world.now - before)
+    assert delays == [1, 2, 4, 5, 5, 5, 5, 5]
+    world.submit(9)
+    world.do(Send)
+    world.submit(10)
+    world.fail(Send, TimeoutError())
+    assert world.step() == Wait(world.now + 0.5)
 
 
 def test_a_check_that_fails_is_not_yet_trouble(world):
@@ -293,7 +319,7 @@ def test_a_batch_that_the_broker_does_not_have_has_ended(world):
         Ended(1, Outcome.FAILED, None, LOST),
         Ended(2, Outcome.FAILED, None, LOST),
     ]
-    assert world.outbox.notes == ["The broker redis://b/0 does not have 2 messages."]
+    assert world.outbox.notes == [Lost(2)]
     world.do(Probe)
     world.now += CHECK_EVERY
     world.fail(Check)
@@ -345,7 +371,7 @@ def test_messages_that_all_fail_may_be_everybodys_trouble(world):
 
 
 def test_a_full_queue_closes_itself_only(world):
-    """What was meant for it goes back unblamed, also what has not been tried; the others are sent."""
+    """Its messages go back unblamed, also those that have not been tried; the others are sent."""
     world.outbox._batch_size = 3
     one, _two, three, _four, _five = world.submit("1 full", 2, "3 full", "4 full", 5)
     events = refuse(world, (one, FULL), (three, FULL))
@@ -427,7 +453,7 @@ def test_a_revocation_that_breaks_the_connection_again_and_again_is_given_up(wor
     world.wait()
     world.connect()
     world.fail(Tell)
-    assert world.outbox.notes == ["Workers cannot be told to drop 1 tasks: is down"]
+    assert world.outbox.notes == [Untold(1, "is down")]
     world.wait()
     world.connect()
     assert world.do(Send) == sent(1)
