@@ -14,7 +14,7 @@ Pure: it knows no clock, no thread, no broker and no random number. Times are mo
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
@@ -116,13 +116,32 @@ class _Lane:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Messages of one batch that no worker is known to have."""
+
+    sent_at: float
+    dispatches: dict[str, int] = field(default_factory=dict)
+    """By Celery id."""
+
+
 class Outbox:
     """The messages that are on their way to one broker. Not thread-safe."""
 
-    def __init__(self, backend: str, broker: str, most: int, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        backend: str,
+        broker: str,
+        most: int,
+        token: str,
+        kept_for: float = 600.0,
+        backoff: Backoff | None = None,
+    ) -> None:
         """
         :param broker: its name in reasons, without passwords
         :param most: how many messages may be on their way at a time
+        :param token: begins the receipts, and differs between all that use the broker
+        :param kept_for: seconds after which the broker is not asked for a receipt any more
         """
         self.trouble: str | None = None
         """Why the broker cannot be used, since a neutral request has failed; None: it can."""
@@ -134,7 +153,8 @@ class Outbox:
         self._waiting: dict[str, Outgoing] = {}
         self._sending: dict[str, Outgoing] = {}
         self._to_tell: dict[str, None] = {}
-        self._receipts: dict[str, dict[str, int]] = {}
+        self._token, self._kept_for = token, kept_for
+        self._receipts: dict[str, _Batch] = {}
         self._receipt_of: dict[str, str] = {}
         self._lanes: dict[str, _Lane] = {}
         self._lane_backoff = Backoff(1.0, 60.0)
@@ -198,8 +218,8 @@ class Outbox:
         self._sending.pop(celery_id, None)
         receipt = self._receipt_of.pop(celery_id, None)
         if receipt is not None:
-            del self._receipts[receipt][celery_id]
-            if not self._receipts[receipt]:
+            del self._receipts[receipt].dispatches[celery_id]
+            if not self._receipts[receipt].dispatches:
                 del self._receipts[receipt]
 
     def take_waiting(self) -> list[int]:
@@ -223,7 +243,7 @@ class Outbox:
     def _choose(self, now: float) -> Step:
         if not self._connected:
             due = max(self._backoff.until, self._again.until)
-            return Connect(list(self._receipts)) if now >= due else Wait(due)
+            return Connect(self._receipts_since(now - self._kept_for)) if now >= due else Wait(due)
         if self._doubtful:
             return Probe()
         if self._to_tell:
@@ -240,7 +260,11 @@ class Outbox:
             del self._waiting[outgoing.celery_id]
         self._sending = {outgoing.celery_id: outgoing for outgoing in batch}
         self._batches += 1
-        return Send(batch, str(self._batches))
+        return Send(batch, f"{self._token}.{self._batches}")
+
+    def _receipts_since(self, moment: float) -> list[str]:
+        """By then Airflow has taken back, as stuck, what no worker has begun with."""
+        return [receipt for receipt, batch in self._receipts.items() if batch.sent_at >= moment]
 
     def done(self, now: float, step: Step, answer: Answer, chance: float = 1.0) -> None:
         """Take in what came of a step.
@@ -292,7 +316,8 @@ class Outbox:
 
     def _account(self, missing: Collection[str] | None) -> None:
         """After a new connection: which batches the broker never got, or has lost."""
-        lost = [item for receipt in missing or () for item in self._receipts.pop(receipt, {}).items()]
+        batches = [self._receipts.pop(receipt) for receipt in missing or () if receipt in self._receipts]
+        lost = [item for batch in batches for item in batch.dispatches.items()]
         for celery_id, dispatch in lost:
             del self._receipt_of[celery_id]
             self._events.append(Ended(dispatch, Outcome.FAILED, None, LOST))
@@ -312,19 +337,20 @@ class Outbox:
         unsent = {outgoing.celery_id: outgoing for outgoing in (failed.unsent if failed else ())}
         refused = {refusal.outgoing.celery_id for refusal in refusals}
         sent = [o for o in step.batch if o.celery_id not in unsent and o.celery_id not in refused]
-        self._note_sent(sent, step.receipt)
+        self._note_sent(now, sent, step.receipt)
         self._doubted += [outgoing.celery_id for outgoing in failed.unknown] if failed else ()
         self._refuse(now, refusals, bool(sent), chance)
         self._note_unsent(step, answer, unsent)
         self._sending = {}
 
-    def _note_sent(self, sent: Sequence[Outgoing], receipt: str) -> None:
+    def _note_sent(self, now: float, sent: Sequence[Outgoing], receipt: str) -> None:
         """Also of what is unknown. What was settled meanwhile needs no receipt."""
         for outgoing in sent:
             self._lanes.pop(outgoing.queue, None)
             if outgoing.celery_id in self._sending:
                 self._events.append(Sent(_dispatch(outgoing), outgoing.celery_id))
-                self._receipts.setdefault(receipt, {})[outgoing.celery_id] = _dispatch(outgoing)
+                batch = self._receipts.setdefault(receipt, _Batch(now))
+                batch.dispatches[outgoing.celery_id] = _dispatch(outgoing)
                 self._receipt_of[outgoing.celery_id] = receipt
 
     def _note_unsent(self, step: Send, answer: Answer, unsent: Mapping[str, Outgoing]) -> None:

@@ -99,7 +99,10 @@ class CeleryEngine:
             self._backoff = self._backoff.failed(self._clock(), random.random())
             self._outage.failed(f"it cannot be started: {describe(error)}", traceback_of(error))
             return
-        outbox = Outbox(self._name, broker_name, self._options.max_unsent)
+        options = self._options
+        outbox = Outbox(
+            self._name, broker_name, options.max_unsent, uuid4().hex, kept_for=options.queued_timeout
+        )
         self._parts = _Parts(Driver(outbox, broker, self._name, self._clock), watcher, census)
         self._parts.driver.start()
         if census:

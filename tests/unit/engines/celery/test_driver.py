@@ -51,7 +51,7 @@ class Hand:
 
 @pytest.fixture
 def driver(broker: FakeBroker) -> Iterator[Driver]:
-    driver = Driver(Outbox("x", "redis://b/0", 1000, Backoff(0.001, 0.002)), broker, "x")
+    driver = Driver(Outbox("x", "redis://b/0", 1000, "token", backoff=Backoff(0.001, 0.002)), broker, "x")
     yield driver
     broker.errors.clear()
     broker.open_gates()

@@ -38,7 +38,7 @@ class World:
 
     def __init__(self, most: int = 1000, connected: bool = True) -> None:
         self.now = 1000.0
-        self.outbox = Outbox("x", "redis://b/0", most)
+        self.outbox = Outbox("x", "redis://b/0", most, "token")
         if connected:
             self.connect()
 
@@ -325,6 +325,21 @@ def test_a_batch_that_the_broker_does_not_have_has_ended(world):
     world.fail(Check)
     world.wait()
     assert world.step() == Connect([second.receipt])
+
+
+def test_no_other_scheduler_has_the_same_receipts(world):
+    world.submit(1)
+    assert world.step().receipt.startswith("token.")
+
+
+def test_a_receipt_that_may_have_expired_is_not_asked_for(world):
+    """By then Airflow has taken the task back, if no worker has begun with it."""
+    world.submit(1)
+    world.do(Send)
+    world.now += 601
+    world.fail(Check)
+    world.wait()
+    assert world.step() == Connect([])
 
 
 @pytest.mark.parametrize("settle", ["settled", "tell"])
