@@ -14,11 +14,12 @@ Pure: it knows no clock, no thread, no broker and no random number. Times are mo
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
 from airflow_dispatch_provider.engines.celery._outgoing import Outgoing, Refusal, SendFailed, Why
+from airflow_dispatch_provider.engines.celery._receipts import Receipts
 from airflow_dispatch_provider.engines.engine import Event
 from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.lifecycle.events import Broken, Ended, Recovered, Rejected, Returned, Sent
@@ -116,32 +117,15 @@ class _Lane:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Messages of one batch that no worker is known to have."""
-
-    sent_at: float
-    dispatches: dict[str, int] = field(default_factory=dict)
-    """By Celery id."""
-
-
 class Outbox:
     """The messages that are on their way to one broker. Not thread-safe."""
 
     def __init__(
-        self,
-        backend: str,
-        broker: str,
-        most: int,
-        token: str,
-        kept_for: float = 600.0,
-        backoff: Backoff | None = None,
+        self, backend: str, broker: str, most: int, receipts: Receipts, backoff: Backoff | None = None
     ) -> None:
         """
         :param broker: its name in reasons, without passwords
         :param most: how many messages may be on their way at a time
-        :param token: begins the receipts, and differs between all that use the broker
-        :param kept_for: seconds after which the broker is not asked for a receipt any more
         """
         self.trouble: str | None = None
         """Why the broker cannot be used, since a neutral request has failed; None: it can."""
@@ -153,15 +137,12 @@ class Outbox:
         self._waiting: dict[str, Outgoing] = {}
         self._sending: dict[str, Outgoing] = {}
         self._to_tell: dict[str, None] = {}
-        self._token, self._kept_for = token, kept_for
-        self._receipts: dict[str, _Batch] = {}
-        self._receipt_of: dict[str, str] = {}
+        self._receipts = receipts
         self._lanes: dict[str, _Lane] = {}
         self._lane_backoff = Backoff(1.0, 60.0)
         self._backoff = backoff or Backoff(0.5, 30.0)
         self._again = Backoff(min(0.5, self._backoff.min_delay), min(5.0, self._backoff.max_delay))
         self._events: list[Event] = []
-        self._batches = 0
         self._connected = self._doubtful = False
         self._batch_size = MAX_BATCH
         self._failed_step: type[Step] | None = None
@@ -216,11 +197,7 @@ class Outbox:
     def settled(self, celery_id: str) -> None:
         """A worker has it, or nobody waits for it any more: whether the broker loses it does not matter."""
         self._sending.pop(celery_id, None)
-        receipt = self._receipt_of.pop(celery_id, None)
-        if receipt is not None:
-            del self._receipts[receipt].dispatches[celery_id]
-            if not self._receipts[receipt].dispatches:
-                del self._receipts[receipt]
+        self._receipts.settled(celery_id)
 
     def take_waiting(self) -> list[int]:
         """Take back everything that is certainly not sent: dispatches."""
@@ -243,7 +220,7 @@ class Outbox:
     def _choose(self, now: float) -> Step:
         if not self._connected:
             due = max(self._backoff.until, self._again.until)
-            return Connect(self._receipts_since(now - self._kept_for)) if now >= due else Wait(due)
+            return Connect(self._receipts.to_ask_for(now)) if now >= due else Wait(due)
         if self._doubtful:
             return Probe()
         if self._to_tell:
@@ -259,12 +236,7 @@ class Outbox:
         for outgoing in batch:
             del self._waiting[outgoing.celery_id]
         self._sending = {outgoing.celery_id: outgoing for outgoing in batch}
-        self._batches += 1
-        return Send(batch, f"{self._token}.{self._batches}")
-
-    def _receipts_since(self, moment: float) -> list[str]:
-        """By then Airflow has taken back, as stuck, what no worker has begun with."""
-        return [receipt for receipt, batch in self._receipts.items() if batch.sent_at >= moment]
+        return Send(batch, self._receipts.new())
 
     def done(self, now: float, step: Step, answer: Answer, chance: float = 1.0) -> None:
         """Take in what came of a step.
@@ -316,11 +288,8 @@ class Outbox:
 
     def _account(self, missing: Collection[str] | None) -> None:
         """After a new connection: which batches the broker never got, or has lost."""
-        batches = [self._receipts.pop(receipt) for receipt in missing or () if receipt in self._receipts]
-        lost = [item for batch in batches for item in batch.dispatches.items()]
-        for celery_id, dispatch in lost:
-            del self._receipt_of[celery_id]
-            self._events.append(Ended(dispatch, Outcome.FAILED, None, LOST))
+        lost = self._receipts.lost(missing or ())
+        self._events += [Ended(dispatch, Outcome.FAILED, None, LOST) for dispatch in lost]
         if lost:
             self.notes.append(Lost(len(lost)))
         if missing is None and self._doubted:
@@ -349,9 +318,7 @@ class Outbox:
             self._lanes.pop(outgoing.queue, None)
             if outgoing.celery_id in self._sending:
                 self._events.append(Sent(_dispatch(outgoing), outgoing.celery_id))
-                batch = self._receipts.setdefault(receipt, _Batch(now))
-                batch.dispatches[outgoing.celery_id] = _dispatch(outgoing)
-                self._receipt_of[outgoing.celery_id] = receipt
+                self._receipts.add(receipt, outgoing.celery_id, _dispatch(outgoing), now)
 
     def _note_unsent(self, step: Send, answer: Answer, unsent: Mapping[str, Outgoing]) -> None:
         """They are still on their way, unless it is one alone, and another send failed just before a good probe."""

@@ -87,7 +87,7 @@ class AmqpBroker(ChannelBroker):
         rest = list(group)
         try:
             while rest:
-                self._publish(*rest[0])
+                refusals += self._publish_one(*rest[0])
                 del rest[0]
             while self._unconfirmed:
                 self._connection.drain_events(timeout=self._timeout)
@@ -96,6 +96,18 @@ class AmqpBroker(ChannelBroker):
             return
         self._proven.update(outgoing.queue for outgoing, _ in group)
         refusals += self._full()
+
+    def _publish_one(self, outgoing: Outgoing, publications: Sequence[Publication]) -> list[Refusal]:
+        try:
+            self._publish(outgoing, publications)
+        except Exception as error:
+            if self._concerns_connection(error) or isinstance(error, self._connection.channel_errors):
+                raise
+            # It could not even be written: no message has this number.
+            place = self._unconfirmed.pop(self._published, outgoing)
+            self._published -= 1
+            return [Refusal(outgoing, describe(error))] if place is outgoing else []
+        return []
 
     def _after_failure(
         self, error: Exception, group: Sequence[Prepared], rest: Sequence[Outgoing], refusals: list[Refusal]

@@ -20,6 +20,7 @@ from airflow_dispatch_provider.engines.celery._driver import Driver
 from airflow_dispatch_provider.engines.celery._flights import Flight, Flights
 from airflow_dispatch_provider.engines.celery._outbox import Outbox
 from airflow_dispatch_provider.engines.celery._outgoing import Outgoing
+from airflow_dispatch_provider.engines.celery._receipts import Receipts
 from airflow_dispatch_provider.engines.celery.results import Result
 from airflow_dispatch_provider.engines.celery.servers import CeleryOptions, Census, Servers, Watcher
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
@@ -99,10 +100,8 @@ class CeleryEngine:
             self._backoff = self._backoff.failed(self._clock(), random.random())
             self._outage.failed(f"it cannot be started: {describe(error)}", traceback_of(error))
             return
-        options = self._options
-        outbox = Outbox(
-            self._name, broker_name, options.max_unsent, uuid4().hex, kept_for=options.queued_timeout
-        )
+        receipts = Receipts(uuid4().hex, self._options.queued_timeout)
+        outbox = Outbox(self._name, broker_name, self._options.max_unsent, receipts)
         self._parts = _Parts(Driver(outbox, broker, self._name, self._clock), watcher, census)
         self._parts.driver.start()
         if census:

@@ -13,12 +13,13 @@ from kombu import Connection
 from rabbitmq_server import RabbitServer
 from support import wait_until
 
+from airflow_dispatch_provider.engines.celery.brokers import broker_for
 from airflow_dispatch_provider.lifecycle.events import Broken, Ended, Recovered, Rejected, Returned, Sent
 from airflow_dispatch_provider.lifecycle.states import Outcome
 
 from .conftest import Broker, _require_rabbitmq
 from .engines import Hand, running
-from .publishing import listening, make_app, new_queue, revoked
+from .publishing import listening, make, make_app, new_queue, revoked
 
 pytestmark = pytest.mark.integration("rabbitmq")
 
@@ -92,6 +93,28 @@ def test_a_revoked_one_is_dropped_by_the_workers(hand, channel, rabbitmq):
         hand.engine.revoke(number)
         assert hand.hears(Ended) == [Ended(number, Outcome.FAILED, None, "revoked")]
         wait_until(lambda: celery_id in revoked(heard))
+    channel.queue_delete(queue)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_message_that_cannot_be_written_is_refused_alone(place, channel, rabbitmq, monkeypatch):
+    """Its number is that of the next one, for RabbitMQ counts what it gets. A task whose event fails is sent."""
+    queue = new_queue()
+    broker = broker_for(make_app(rabbitmq.url(), task_send_sent_event=True), 5.0)
+    broker.connect()
+    batch = make(4, queue)
+    publish, count = broker._producer.publish, iter(range(100))
+
+    def fail_once(body: Any, **options: Any) -> None:
+        if next(count) == 2 + place:
+            raise TypeError("cannot be written")
+        publish(body, **options)
+
+    monkeypatch.setattr(broker._producer, "publish", fail_once)
+    refused = [refusal.outgoing for refusal in broker.send(batch, "receipt")]
+    broker.close()
+    assert refused == ([] if place else [batch[1]])
+    assert take(channel, queue) == [o.celery_id for o in batch if o not in refused]
     channel.queue_delete(queue)
 
 

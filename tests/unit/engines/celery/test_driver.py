@@ -14,6 +14,7 @@ from support import wait_until
 from airflow_dispatch_provider.engines.celery._driver import Driver
 from airflow_dispatch_provider.engines.celery._outbox import Outbox
 from airflow_dispatch_provider.engines.celery._outgoing import Outgoing, SendFailed
+from airflow_dispatch_provider.engines.celery._receipts import Receipts
 from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.lifecycle.events import Broken, Ended, Recovered, Returned, Sent
 
@@ -51,7 +52,9 @@ class Hand:
 
 @pytest.fixture
 def driver(broker: FakeBroker) -> Iterator[Driver]:
-    driver = Driver(Outbox("x", "redis://b/0", 1000, "token", backoff=Backoff(0.001, 0.002)), broker, "x")
+    driver = Driver(
+        Outbox("x", "redis://b/0", 1000, Receipts("token", 600.0), Backoff(0.001, 0.002)), broker, "x"
+    )
     yield driver
     broker.errors.clear()
     broker.open_gates()

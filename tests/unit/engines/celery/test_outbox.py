@@ -26,6 +26,7 @@ from airflow_dispatch_provider.engines.celery._outbox import (
     Wait,
 )
 from airflow_dispatch_provider.engines.celery._outgoing import Outgoing, Refusal, SendFailed, Why
+from airflow_dispatch_provider.engines.celery._receipts import Receipts
 from airflow_dispatch_provider.lifecycle.events import Broken, Ended, Recovered, Rejected, Returned, Sent
 from airflow_dispatch_provider.lifecycle.states import Outcome
 
@@ -38,7 +39,7 @@ class World:
 
     def __init__(self, most: int = 1000, connected: bool = True) -> None:
         self.now = 1000.0
-        self.outbox = Outbox("x", "redis://b/0", most, "token")
+        self.outbox = Outbox("x", "redis://b/0", most, Receipts("token", 600.0))
         if connected:
             self.connect()
 
