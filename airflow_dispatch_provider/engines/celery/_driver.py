@@ -25,7 +25,7 @@ from airflow_dispatch_provider.engines.celery._outbox import (
     Wait,
 )
 from airflow_dispatch_provider.engines.celery.brokers import Broker
-from airflow_dispatch_provider.masking import describe
+from airflow_dispatch_provider.masking import describe, traceback_of
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Driver:
             try:
                 answer = self._do(step)
             except BaseException as error:
-                log.debug("%s failed.", type(step).__name__, exc_info=True)
+                log.debug("%s failed.\n%s", type(step).__name__, traceback_of(error))
                 answer = Answer(error, describe(error))
             self._done(step, answer)
         self._broker.close()
