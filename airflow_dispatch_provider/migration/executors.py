@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import Enum
 
 from airflow_dispatch_provider.exceptions import MigrationError
@@ -122,9 +123,10 @@ def _kind(path: str) -> Kind:
         raise MigrationError(f"[core] executor: found {path!r}, which is no import path. Correct it.")
     known = _KINDS.get(class_name)
     if known is None and not dot:
+        close = "".join(f" Did you mean {name!r}?" for name in get_close_matches(path, _KINDS, n=1))
         raise MigrationError(
-            f"[core] executor: found {path!r}, which Airflow 3 does not know and which is no import path. Give the"
-            " import path of its class, with --executor if the file is to stay as it is."
+            f"[core] executor: found {path!r}, which Airflow 3 does not know and which is no import path.{close} Give"
+            " the import path of its class, with --executor if the file is to stay as it is."
         )
     if known is None:
         return Kind.OTHER

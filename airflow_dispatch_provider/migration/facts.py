@@ -100,7 +100,7 @@ def _routing(now: _Situation) -> Rows:
     old, new = now.old.parallelism, now.plan.parallelism
     yield (
         any(kind.hybrid for kind in now.old.kinds),
-        "Kubernetes tasks have slots of their own: a full other side no longer holds them up.",
+        "Kubernetes tasks have slots of their own: they no longer wait while the other backend is full.",
     )
     yield (
         now.old.several,
@@ -167,7 +167,7 @@ def _deployment(now: _Situation) -> Rows:
     yield (
         now.scan is not None and not now.scan.resolved,
         "Queues that are computed, or that a call takes from a dictionary (`**kwargs`): `airflow dispatch migrate"
-        " --dags` without a folder reads what they came to in the metadata database.",
+        " --dags` without a folder reads them from the metadata database, as Airflow parsed them.",
     )
     yield (
         Kind.CELERY in now.kinds,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from airflow_dispatch_provider.exceptions import MigrationError
 from airflow_dispatch_provider.migration.executors import Entry, Kind, ignored_teams, read_entries
-from airflow_dispatch_provider.migration.options import Option, Options, expand, from_environment
+from airflow_dispatch_provider.migration.options import Option, Options, expand, from_environment, is_true
 
 DEFAULT_EXECUTOR = "LocalExecutor"
 """Of Airflow 3; that of Airflow 2 was SequentialExecutor."""
@@ -90,7 +90,7 @@ def read_old(
     queues = {kind: _kubernetes_queue(options, kind) for kind in KUBERNETES_QUEUE_SECTIONS}
     options = {key: option for key, option in options.items() if option.value.strip()}
     text = _get(options, ("core", "executor")) or DEFAULT_EXECUTOR
-    multi_team = (_get(options, ("core", "multi_team")) or "").lower() in ("true", "t", "1", "yes", "y", "on")
+    multi_team = is_true(_get(options, ("core", "multi_team")) or "")
     default_queue = _get(options, ("operators", "default_queue"), ("celery", "default_queue")) or "default"
     return OldConfig(
         source=source,

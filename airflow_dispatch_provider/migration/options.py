@@ -51,6 +51,11 @@ class Option:
 Options = Mapping[Key, Option]
 
 
+def is_true(value: str) -> bool:
+    """As Airflow reads it."""
+    return value.strip().lower() in ("true", "t", "1", "yes", "y", "on")
+
+
 def today(option: Option) -> Key:
     """The option's name since Airflow 2.5, without what says where its value comes from."""
     section = "kubernetes_executor" if option.section == "kubernetes" else option.section

@@ -75,9 +75,9 @@ class TestBackends:
             (ECS, None),
         ],
     )
-    def test_one_line(self, executor: str, line: str | None) -> None:
-        """One executor that has a class of its own here can be replaced by that alone."""
-        assert make_plan(old(executor)).one_line == line
+    def test_one_class(self, executor: str, line: str | None) -> None:
+        """One executor that has a class of its own here can be replaced by that."""
+        assert make_plan(old(executor)).one_class == line
 
     def test_teams_have_sections_of_their_own(self) -> None:
         """Each with a router, and ``[core] executor`` naming it for each."""
