@@ -106,18 +106,17 @@ def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[
     ready = any(entry.is_router for entry in old.entries)
     plan = make_plan(old, uses)
     timeout = queued_timeout(old.options, target)
-    lines = [] if ready else [configuration(plan)]
-    if timeout is not None:
-        lines.append(timeout_lines(timeout))
+    more = () if timeout is None else (timeout_lines(timeout),)
+    by_class = None if ready else class_lines(plan)
     return Report(
         airflow=target.version,
         read=_read(old),
         source=old.source,
         ready=ready,
-        configuration="\n\n".join(lines) or None,
+        configuration="\n\n".join([*([] if ready else [configuration(plan)]), *more]) or None,
         slots=None if ready else slots_words(old),
         variables=_variables(old, ready, plan.parallelism, timeout),
-        one_class=None if ready else class_lines(plan),
+        one_class=None if by_class is None else "\n\n".join([by_class, *more]),
         by_name=None if ready else _by_name(plan, scan),
         by_name_lacks=() if ready else _without_name(plan, scan),
         changes=() if ready else changes(old, plan, scan, target.not_used),

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from airflow.configuration import conf
+from literal.printed import is_printed
 from packaging.requirements import Requirement
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
@@ -25,6 +26,7 @@ from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.presets import CELERY_KUBERNETES, LOCAL_KUBERNETES, Hybrid
 from airflow_dispatch_provider.settings.source import SettingsSource
 from tests.unit.cli.conftest import Outcome
+from tests.unit.docs.pages import DOCS
 from tests.unit.settings.fakes import FakeConf
 
 Run = Callable[..., Outcome]
@@ -421,3 +423,14 @@ def _settings(text: str, hybrid: Hybrid | None, more: dict[str, str]) -> Setting
     options = {**parser["dispatch"], **more}
     parallelism = parser.getint("core", "parallelism")
     return SettingsSource(FakeConf(options), lambda: parser["dispatch"], hybrid, lambda: parallelism).load()
+
+
+@pytest.mark.once
+def test_the_page_shows_what_is_printed(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Line by line, where nothing is left out."""
+    page = (DOCS / "migration.md").read_text()
+    (config_,) = re.findall(r"<!-- migrate: old.cfg -->\n```ini\n(.*?)```", page, re.DOTALL)
+    (shown,) = re.findall(r"<!-- printed -->\n```text\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "old.cfg").write_text(config_)
+    monkeypatch.chdir(tmp_path)
+    assert is_printed(shown, run("migrate", "--config", "old.cfg").out)
