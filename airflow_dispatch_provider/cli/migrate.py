@@ -22,6 +22,7 @@ from airflow_dispatch_provider.migration.old import read_old
 from airflow_dispatch_provider.migration.options import Key, Option, read_ini
 from airflow_dispatch_provider.migration.report import make_report
 from airflow_dispatch_provider.migration.uses import Scan, Unread, Use
+from airflow_dispatch_provider.settings.file import UnreadableError, read_bytes, read_file
 
 
 def run(args: Namespace) -> int:
@@ -57,12 +58,9 @@ def _options(config: str | None) -> tuple[dict[Key, Option], str | None]:
 
 def _text(name: str) -> str:
     try:
-        return Path(name).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not text in UTF-8"
-        raise MigrationError(
-            f"{name} cannot be read ({reason}). Give the path of an airflow.cfg with --config."
-        ) from None
+        return read_file(name).text
+    except UnreadableError as error:
+        raise MigrationError(f"{name} {error}. Give the path of an airflow.cfg with --config.") from None
 
 
 def _scan(dags: list[str] | None) -> Scan | None:
@@ -101,14 +99,10 @@ def _scan_file(path: Path) -> tuple[list[Use], list[Unread]]:
     if path.suffix == ".zip":
         return [], [Unread(str(path), "is an archive")]
     try:
-        source = path.read_bytes()
-    except OSError as error:
-        return [], [_closed(str(path), error)]
+        source, _ = read_bytes(str(path))
+    except UnreadableError as error:
+        return [], [Unread(str(path), str(error), closed=True)]
     return scan_source(source, str(path))
-
-
-def _closed(path: str, error: OSError) -> Unread:
-    return Unread(path, f"cannot be read ({error.strerror})", closed=True)
 
 
 def _files(folder: Path, unread: list[Unread]) -> Iterator[Path]:
@@ -124,7 +118,7 @@ def _files(folder: Path, unread: list[Unread]) -> Iterator[Path]:
     seen = set()
 
     def note(error: OSError) -> None:
-        unread.append(_closed(str(error.filename), error))
+        unread.append(Unread(str(error.filename), f"cannot be read ({error.strerror})", closed=True))
 
     for root, folders, files in os.walk(folder, onerror=note, followlinks=True):
         if (real := os.path.realpath(root)) in seen:

@@ -53,7 +53,7 @@ class TestFile:
                 None,
                 "cannot be read (No such file or directory). Give the path of an airflow.cfg",
             ),
-            ("", None, "cannot be read (Is a directory)"),
+            ("", None, "is a folder. Give the path of an airflow.cfg"),
             ("bytes.cfg", b"[core]\nx = \xff\n", "cannot be read (not text in UTF-8)"),
             (
                 "values.yaml",
@@ -65,6 +65,11 @@ class TestFile:
                 "misspelt.cfg",
                 b"[core]\nexecutor = CeleryKubernetesExecuter\n",
                 "Did you mean 'CeleryKubernetesExecutor'?",
+            ),
+            (
+                "gone.cfg",
+                b"[core]\nexecutor = airflow.executors.dask_executor.DaskExecutor\n",
+                "which Airflow 3 does not have",
             ),
         ],
     )
@@ -79,6 +84,15 @@ class TestFile:
         assert (done.code, done.out) == (1, "")
         assert done.err.startswith("error: ")
         assert said in " ".join(done.err.split())
+
+    def test_a_pipe_without_a_writer_is_refused(
+        self, tmp_path: Path, config: Callable[[str], str], run: Run
+    ) -> None:
+        """As a configuration, and as a Dag file: it would never end."""
+        os.mkfifo(tmp_path / "pipe.py")
+        assert "is a named pipe" in run("migrate", "--config", str(tmp_path / "pipe.py")).err
+        done = run("migrate", "--config", config(""), "--dags", str(tmp_path), "-o", "json")
+        assert (done.code, done.json["unread"][0]["what"]) == (1, "is a named pipe")
 
     def test_with_a_byte_order_mark(self, tmp_path: Path, run: Run) -> None:
         """Editors of Windows put one there."""
@@ -129,6 +143,14 @@ class TestEnvironment:
         found = run("migrate", "--config", path, *arguments, "-o", "json").json
         assert found["read"] == {**executor, "[core] parallelism": "4"}
         assert found["variables"] == [name for name in executor if name.startswith("AIRFLOW__")]
+
+    def test_a_variable_in_small_letters_is_none(
+        self, config: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Airflow does not ask for it."""
+        monkeypatch.setenv("AIRFLOW__core__executor", "LocalExecutor")
+        found = run("migrate", "--config", config("[core]\nexecutor = CeleryExecutor\n"), "-o", "json").json
+        assert found["read"]["[core] executor"] == "CeleryExecutor"
 
     def test_a_router_that_only_lets_the_command_exist(
         self, config: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
