@@ -20,23 +20,17 @@ from airflow_dispatch_provider.migration.findings import Target
 from airflow_dispatch_provider.migration.options import Key
 
 _UNDESCRIBED = frozenset(
-    {
-        ("api", "jwt_audience"),
-        ("celery", "broker_connection_retry_on_startup"),
-        ("core", "airflow_home"),
-        ("core", "dbapihook_resolve_target_fields"),
-        ("core", "mp_forkserver_preload"),
-        ("core", "mp_start_method"),
-        ("core", "multi_team"),
-        ("logging", "donot_modify_handlers"),
-        ("logging", "json_logs"),
-        ("logging", "task_logs_to_stdout"),
-        ("scheduler", "num_stuck_in_queued_retries"),
-        ("traces", "tags"),
-        ("workers", "api_retries"),
-        ("workers", "api_retry_wait_max"),
-        ("workers", "api_retry_wait_min"),
-    }
+    (section, name)
+    for section, names in {
+        "api": "jwt_audience",
+        "celery": "broker_connection_retry_on_startup",
+        "core": "airflow_home dbapihook_resolve_target_fields mp_forkserver_preload mp_start_method multi_team",
+        "logging": "donot_modify_handlers json_logs task_logs_to_stdout",
+        "scheduler": "num_stuck_in_queued_retries",
+        "traces": "tags",
+        "workers": "api_retries api_retry_wait_max api_retry_wait_min",
+    }.items()
+    for name in names.split()
 )
 """Options that Airflow 3.1 to 3.4 and its providers read without describing them."""
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from airflow.configuration import AIRFLOW_CONFIG
-from rich.console import Console
-from rich.progress import track
 
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.airflow_options import installed_target, missing
@@ -34,7 +33,7 @@ def run(args: Namespace) -> int:
     scan = _scan(args.dags)
     report = make_report(old, scan, target, missing(class_paths(old.options)))
     if args.output in output.STRUCTURED:
-        output.show_object(report.data(), args.output)
+        output.show_object(asdict(report), args.output)
     else:
         print(_printable(render(report)))
     return int(scan is not None and any(unread.closed for unread in scan.unread))
@@ -80,19 +79,13 @@ def _scan_folders(folders: list[Path]) -> Scan:
     uses: list[Use] = []
     unread: list[Unread] = []
     paths = [path for folder in folders for path in sorted(_files(folder, unread))]
-    for path in _progress(paths):
+    for path in paths:
         found, missed = _scan_file(path)
         uses += found
         unread += missed
     count = sum(path.suffix != ".zip" for path in paths)
     files = f"{count} Python file{'' if count == 1 else 's'}"
     return Scan(f"{files} in {', '.join(map(str, folders))}", False, tuple(uses), tuple(unread))
-
-
-def _progress(paths: list[Path]) -> Iterable[Path]:
-    """Shows on a terminal how far it is; elsewhere nothing."""
-    console = Console(stderr=True)
-    return track(paths, "Reading Dags", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _scan_file(path: Path) -> tuple[list[Use], list[Unread]]:

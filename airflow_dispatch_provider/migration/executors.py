@@ -74,12 +74,6 @@ class Entry:
         return self.kind is Kind.ROUTER or (self.kind.hybrid and self.ours)
 
     @property
-    def own_class(self) -> bool:
-        """Whether it is a hybrid or a router of the user's, whose additions nobody knows."""
-        elsewhere = "." in self.path and not self.path.startswith((f"{OURS}.", *_OF_AIRFLOW))
-        return elsewhere and self.kind is not Kind.OTHER
-
-    @property
     def names(self) -> frozenset[str]:
         """Names by which ``executor=`` in a Dag may call it."""
         # Airflow takes the import path of a short name, too.
@@ -104,12 +98,6 @@ def read_entries(text: str, multi_team: bool) -> tuple[Entry, ...]:
             f"[core] executor names no executor that is not a team's: found {text!r}. Put one first."
         )
     return tuple(found)
-
-
-def ignored_teams(text: str, multi_team: bool) -> tuple[str, ...]:
-    """Teams that have executors which Airflow does not use, because ``multi_team`` is off."""
-    parts = () if multi_team else text.split(";")
-    return tuple(part.partition("=")[0].strip() for part in parts if part.find("=") > 0)
 
 
 def _entries(text: str, team: str | None) -> Iterator[Entry]:

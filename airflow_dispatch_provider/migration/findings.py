@@ -15,9 +15,8 @@ TIMEOUT: Key = ("scheduler", "task_queued_timeout")
 
 POD_TEMPLATE = "belongs in the file of [kubernetes_executor] pod_template_file"
 
-_GONE_SECTIONS = frozenset({"dask", "debug", "mesos", "smart_sensor"})
-_EMPTIED_SECTIONS = frozenset({"admin", "webserver"})
-"""Sections of Airflow 2 of whose options some went elsewhere, and none is left."""
+_GONE_SECTIONS = frozenset({"admin", "dask", "debug", "mesos", "smart_sensor", "webserver"})
+"""Sections of Airflow 1.10 and 2 of which nothing is left; some of their options went elsewhere."""
 
 _ANY_OPTION = re.compile(r"sentry|dispatch|.*(_transport_options|_configs)")
 """Sections whose options are passed on, whatever they are called."""
@@ -207,9 +206,8 @@ def _findings(option: Option, options: Options, target: Target, missing: Set[str
 
 def _name(option: Option, options: Options, target: Target) -> Finding | None:
     section = option.section
-    if section not in target.sections and (section in _GONE_SECTIONS or _describes_pods(section)):
-        why = POD_TEMPLATE if _describes_pods(section) else f"Airflow {target.version} reads nothing of it"
-        return Finding(f"[{section}]", "remove", None, why)
+    if section not in target.sections and _describes_pods(section):
+        return Finding(f"[{section}]", "remove", None, POD_TEMPLATE)
     key = today(option)
     if key in target.moves and key not in target.options:
         return _moved(option, options, target)
@@ -253,7 +251,7 @@ def _needs(option: Option, section: str, target: Target) -> bool:
 def _unknown(option: Option, target: Target) -> bool:
     """Whether Airflow describes the section, but no such option."""
     section = option.section
-    judged = section in target.sections | _EMPTIED_SECTIONS and not _ANY_OPTION.fullmatch(section)
+    judged = section in target.sections | _GONE_SECTIONS and not _ANY_OPTION.fullmatch(section)
     return judged and option.key not in target.options and option.key not in target.undescribed
 
 

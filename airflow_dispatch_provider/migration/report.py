@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from airflow_dispatch_provider.bridge.installed import requirements_of
 from airflow_dispatch_provider.migration.destinations import Destination, destinations, names_to_keep
@@ -91,10 +90,6 @@ class Report:
     unread: tuple[Unread, ...]
     requirements: tuple[str, ...]
     """Packages, with their bounds, that the backends and the values of options need."""
-
-    def data(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
 
 
 def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[str]) -> Report:

@@ -127,7 +127,7 @@ NO_SUCH = "Airflow 3.9 describes no such option"
         ("kubernetes", "git_repo", [("remove", POD_TEMPLATE)]),
         ("kubernetes", "worker_pods_queued_check_interval", [("remove", NO_SUCH)]),
         ("kubernetes_labels", "team", [("remove", POD_TEMPLATE)]),
-        ("dask", "cluster_address", [("remove", "Airflow 3.9 reads nothing of it")]),
+        ("dask", "cluster_address", [("remove", NO_SUCH)]),
         ("core", "base_log_folder", [("rename", "[logging] base_log_folder")]),
         ("core", "both_have", [("remove", NO_SUCH)]),
         ("celery", "celery_broker_url", [("rename", "[celery] broker_url")]),

@@ -408,20 +408,6 @@ def test_empty_argument(argument: str, run: Run) -> None:
     assert "is empty" in done.err
 
 
-def test_progress_on_a_terminal_alone(
-    config: Callable[[str], str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On stderr, so that stdout is the same with it."""
-    (tmp_path / "a.py").write_text("O(queue='q')\n")
-    arguments = ["migrate", "--config", config(""), "--dags", str(tmp_path)]
-    quiet = run(*arguments)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    shown = run(*arguments)
-    assert (quiet.err, shown.out) == ("", quiet.out)
-    assert "Reading Dags" in shown.err
-
-
 @pytest.mark.parametrize("hybrid", [CELERY_KUBERNETES, LOCAL_KUBERNETES])
 def test_the_class_is_the_same_configuration_as_the_lines(
     hybrid: Hybrid, config: Callable[[str], str], run: Run
