@@ -181,7 +181,7 @@ class RunOnce:
         except Exception as error:
             if isinstance(error, TookTooLong) and before is not None:
                 _end({*Process().children()} - before)
-            what = error.found if isinstance(error, TookTooLong) else f"failed ({kind_of(error)})"
+            what = error.found if isinstance(error, TookTooLong) else _failure(error)
             return NotGiven(f"The command or secret for [{section}] {key} {what}.")
 
     def forget_failures(self) -> None:
@@ -193,6 +193,15 @@ def _end(processes: Collection[Process]) -> None:
     for process in processes:
         process.kill()
     wait_procs(processes, timeout=1.0)
+
+
+def _failure(error: Exception) -> str:
+    """How a command or a secrets backend failed, in words without the error's own, which may quote anything."""
+    of_airflow = re.search(r"Error code is: (-?\d+)", str(error))  # its text for a command that fails
+    code = error.returncode if isinstance(error, CalledProcessError) else of_airflow and of_airflow[1]
+    if code is not None:
+        return f"ended with exit code {code}"
+    return f"failed ({(isinstance(error, OSError) and error.strerror) or kind_of(error)})"
 
 
 def _may_be_command(section: str, key: str) -> bool:
@@ -321,7 +330,7 @@ class BackendConf:
         except TookTooLong as error:
             return NotGiven(f"The {kind} {of} {error.found}.")
         except Exception as error:
-            return NotGiven(f"The {kind} {of} failed ({kind_of(error)}).")
+            return NotGiven(f"The {kind} {of} {_failure(error)}.")
         if value is None:  # Airflow's own value would be another broker, or another cluster.
             return NotGiven(f"The secret {of} cannot be found.")
         return value if value.strip() else EmptyValue(f"The command or secret {of} gives no text.")

@@ -92,8 +92,17 @@ def parse(raw: Raw) -> Settings:
             Problem(raw.place.strip(" :"), "may have more mistakes.", "Correct these first.")
         )
     if parser.problems or settings is None:
-        raise DispatchConfigError(parser.problems)
+        read, found = len(raw.problems), parser.problems
+        raise DispatchConfigError(
+            [*found[:read], *sorted(found[read:], key=lambda each: _position(each, raw.place))]
+        )
     return settings
+
+
+def _position(problem: Problem, place: str) -> tuple[int, int]:
+    """As in a file: backends, routes by their number, default; then what stands elsewhere."""
+    found = re.match(r"(backends|routes|default)\b(?:\[(\d+)\])?", problem.where.removeprefix(place))
+    return (ROUTING_KEYS.index(found[1]), int(found[2] or 0)) if found else (len(ROUTING_KEYS), 0)
 
 
 class _EnoughError(Exception):

@@ -159,6 +159,8 @@ def _found_and_remedy(
         return f"found {_KINDS[type(found)]}.", _JSON_AS_TEXT if is_json else _CONFIG_REMEDIES[len(steps)]
     counts_workers = steps == ["slots"] and "Celery" in str(value.get("executor"))
     cure = REMEDIES["slots of workers"] if counts_workers else _remedy(steps, key, names)
+    if isinstance(found, str) and found.isdecimal() and cure.startswith(("Give a whole", "Give seconds")):
+        cure = cure.replace(", e.g.", ", without quotes, e.g.", 1)
     return "is missing." if missing else f"found {show(found)}.", cure
 
 

@@ -138,7 +138,7 @@ VALUES = [
     celery("flag of YAML 1.1", '{"celery": {"ssl_active": "<>"}}', "off", "celery.ssl_active", "neither true nor false", "False", "Give True or False"),
     celery("no JSON", '{"celery": {"extra_celery_config": "<>"}}', "task_compression: gzip", "celery.extra_celery_config", "is not a JSON object", "$e"),
     celery("JSON that is no object", '{"celery": {"result_backend_sqlalchemy_engine_options": "<>"}}', "[1]", "celery.result_backend_sqlalchemy_engine_options", "is not a JSON object", "$e"),
-    celery("command that fails", '{"celery": {"broker_url_cmd": "<>"}}', "false", "celery.broker_url_cmd", "failed (CalledProcessError)", f"echo -n {URL}", "Correct the command"),
+    celery("command that fails", '{"celery": {"broker_url_cmd": "<>"}}', "false", "celery.broker_url_cmd", "ended with exit code 1", f"echo -n {URL}", "Correct the command"),
     celery("no broker", '{"celery": {"broker_url": "<>"}}', "", "celery.broker_url", "is empty", "$e"),
     celery("command that prints nothing", '{"celery": {"broker_url_cmd": "<>"}}', "true", "celery.broker_url_cmd", "is empty", f"echo {URL}", "Correct the command"),
     celery("command that is no command", '{"celery": {"broker_url_cmd": "<>"}}', "'", "celery.broker_url_cmd", "cannot be read", f"echo {URL}", "Correct the command"),
