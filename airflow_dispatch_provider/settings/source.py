@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
+from airflow_dispatch_provider.masking import masked
 from airflow_dispatch_provider.settings import last_good
 from airflow_dispatch_provider.settings.changes import needs_restart
 from airflow_dispatch_provider.settings.file import Stamp, UnreadableError, read_file, stamp_of
@@ -139,8 +140,8 @@ class SettingsSource:
         except UnreadableError as error:
             remedy = "Give the path of a YAML file that the scheduler may read."
             if self._given is not None and self._given.chosen:
-                return Problem(config_file, f"{error}.", remedy)
-            return Problem("[dispatch] config_file", f"found {config_file}, which {error}.", remedy)
+                return Problem(masked(config_file), f"{error}.", remedy)
+            return Problem("[dispatch] config_file", f"found {masked(config_file)}, which {error}.", remedy)
         self._stamp = version.stamp
         return version.text
 
@@ -151,7 +152,7 @@ def _settings(given: Given, text: str | Problem | None) -> Settings:
     """
     raw = Raw(dict(given.values), problems=list(given.problems), unreadable=set(given.unreadable))
     if given.config_file:
-        raw.place = f"{given.config_file}: "
+        raw.place = f"{masked(given.config_file)}: "
         is_reported = isinstance(text, Problem) and "config_file" in given.unreadable
         _add_file(given.config_file, None if is_reported else text, raw)
     if given.preset is not None:

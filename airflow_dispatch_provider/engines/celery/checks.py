@@ -47,6 +47,11 @@ _READ_OTHERWISE = ("azureservicebus", "azurestoragequeues", "sqla", "sqlalchemy"
 _OF_THE_URL = {"hostname", "password", "port", "transport", "userid", "virtual_host"}
 """Parts that kombu takes from a URL, and would take from its parameters once more."""
 
+_MODES = {"none", "optional", "required"}
+"""Of ``ssl_cert_reqs``."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+_NO_URL = ("is not a URL.", "Write scheme, host and port, e.g. redis://broker:6379/0.")
 _AMQP = ("amqp", "amqps", "pyamqp", "librabbitmq")
 _REDIS = ("redis", "rediss", "sentinel")
 _RESULT_EXAMPLE = "Name a database, e.g. db+postgresql+psycopg2://user:password@host/airflow."
@@ -137,16 +142,17 @@ def _url_problems(conf: Any) -> Iterator[Problem]:
     if result.startswith("db+"):
         found = _wrong_database(result.removeprefix("db+"))
     else:
-        found = _wrong_url(result.split(";")[0]) if "://" in result else None
+        found = _wrong_results(result.split(";")[0])
     if found:
         yield Problem(RESULTS, *found)
 
 
 def _wrong_url(url: str) -> tuple[str, str] | None:
     """The mistake in a URL that is read by RFC 3986, and a remedy."""
-    scheme, mark, rest = url.partition("://")
-    if not mark:
-        return "is not a URL.", "Write scheme, host and port, e.g. redis://broker:6379/0."
+    # What stands before a :// that belongs to no scheme may be a password.
+    if not _SCHEME.match(url):
+        return _NO_URL
+    scheme, _, rest = url.partition("://")
     if re.search(r"\s", url):
         return _BLANK
     if scheme.partition("+")[0] in _READ_OTHERWISE:
@@ -155,6 +161,14 @@ def _wrong_url(url: str) -> tuple[str, str] | None:
     if "@" in rest and "@" not in authority:
         return _ENDS_EARLY, _ESCAPES
     return None if _has_port(url) else _no_port(scheme)
+
+
+def _wrong_results(configured: str) -> tuple[str, str] | None:
+    """The same for a result backend, which may be a name alone, or an import path."""
+    if wrong := _wrong_url(configured) if "://" in configured else None:
+        return (wrong[0], _RESULT_EXAMPLE) if wrong is _NO_URL else wrong
+    is_name = "://" in configured or re.fullmatch(r"\w+(\+\w+)?|\w+(\.\w+)*[.:]\w+|", configured)
+    return None if is_name else ("is not a URL.", _RESULT_EXAMPLE)
 
 
 def _wrong_database(url: str) -> tuple[str, str] | None:
@@ -197,6 +211,9 @@ def _wrong_broker(url: str) -> tuple[str, str] | None:
     if doubled:
         remedy = f"Write user and password before the host, e.g. {scheme}://user:password@host."
         return f"has {doubled[0]} as a parameter, which kombu takes from the URL itself.", remedy
+    modes = [value for key, value in parse_qsl(parts.query) if key == "ssl_cert_reqs"]
+    if not {mode.removeprefix("CERT_").lower() for mode in modes} <= _MODES:
+        return "has an ssl_cert_reqs that does not exist.", "Write ssl_cert_reqs=CERT_REQUIRED."
     if scheme in _REDIS and not parts.path.strip("/").isdigit() and parts.path.strip("/"):
         return (
             "has a database that is not a number.",
@@ -284,14 +301,20 @@ def _is_object(conf: Any, section: str, option: str, value: Any) -> bool:
 def _transport_problems(app: Celery) -> Iterator[Problem]:
     url = app.conf.broker_write_url or app.conf.broker_url
     if not url:  # Celery would go to amqp://localhost
-        yield Problem(BROKER, "is empty.", "Write scheme, host and port, e.g. redis://broker:6379/0.")
+        yield Problem(BROKER, "is empty.", _NO_URL[1])
         return
-    name = str(url).partition("://")[0].partition("+")[0]
+    urls = url.rstrip().split(";") if isinstance(url, str) else list(url)
+    if wrong := [each for one in urls if (each := _wrong_broker(str(one)))]:
+        # That of the option itself has been looked at before the app was made.
+        found = f"is overridden in extra_celery_config or celery_config_options by one that {wrong[0][0]}"
+        yield Problem(BROKER, found, wrong[0][1])
+        return
+    name = str(urls[0]).partition("://")[0].partition("+")[0]
     try:
         connection = app.connection_for_write()
         connection.transport  # noqa: B018  imports the client library
     except Exception as error:
-        yield _no_transport(name, error)
+        yield _no_transport(str(urls[0]), error)
         return
     options = connection.transport_options
     if name == "sentinel" and not options.get("master_name"):
@@ -349,7 +372,15 @@ def _misspelt(section: str, options: Iterable[str], known: Set[str], by: str) ->
             yield Problem(f"[{section}] {option}", f"is unknown to {by}.", f'Did you mean "{close[0]}"?')
 
 
-def _no_transport(name: str, error: Exception) -> Problem:
+def _told(error: BaseException, url: str) -> str:
+    """The error in one line; its kind alone where its text may quote a part of the URL, as that of a KeyError does."""
+    values = {value for _, value in parse_qsl(url.partition("?")[2])}
+    quotes = isinstance(error, LookupError) or any(value in str(error) for value in values)
+    return f"{kind_of(error)}." if quotes else describe(error)
+
+
+def _no_transport(url: str, error: Exception) -> Problem:
+    name = url.partition("://")[0].partition("+")[0]
     # Where its library is missing, a transport of kombu raises ImportError, or trips over the names it lacks.
     if isinstance(error, ImportError | NameError) and name in TRANSPORT_ALIASES:
         needed = (isinstance(error, ImportError) and error.name) or "a client library"
@@ -359,7 +390,7 @@ def _no_transport(name: str, error: Exception) -> Problem:
     remedy = f'Did you mean "{close[0]}"?' if close else "Use redis, amqp, sqs or another transport of kombu."
     if name in TRANSPORT_ALIASES:
         return Problem(
-            BROKER, f"cannot be used: {describe(error)}", f"Install what kombu needs for {name}://."
+            BROKER, f"cannot be used: {_told(error, url)}", f"Install what kombu needs for {name}://."
         )
     return Problem(BROKER, f"has the scheme {name!r}, which is no transport.", remedy)
 
@@ -409,6 +440,11 @@ def _engine_problems(url: str, options: Any) -> Iterator[Problem]:
 def _no_result_backend(configured: str, error: Exception) -> Problem:
     cause = error.__cause__ or error
     name = configured.partition("://")[0].partition("+")[0]
+    if "://" not in configured and name not in BACKEND_ALIASES:
+        # A word alone may be a password.
+        return Problem(
+            RESULTS, "is neither a URL nor a result backend that can be imported.", _RESULT_EXAMPLE
+        )
     removed = isinstance(cause, ImportError) and str(cause.name).startswith("celery.")
     if isinstance(cause, ImportError) and name.isidentifier() and (removed or name not in BACKEND_ALIASES):
         close = get_close_matches(name, BACKEND_ALIASES.keys() - {name}, n=1)
@@ -422,5 +458,7 @@ def _no_result_backend(configured: str, error: Exception) -> Problem:
             RESULTS, f"needs {library[1] or library[2]}, which is not installed.", for_results(name)
         )
     if isinstance(error, ResultBackendError):
-        return Problem(RESULTS, f"cannot be used: {describe(error)}", _RESULT_EXAMPLE)
-    return Problem(RESULTS, f"cannot be used: {describe(error)}", "Correct it, or install what it needs.")
+        return Problem(RESULTS, f"cannot be used: {_told(error, configured)}", _RESULT_EXAMPLE)
+    return Problem(
+        RESULTS, f"cannot be used: {_told(error, configured)}", "Correct it, or install what it needs."
+    )

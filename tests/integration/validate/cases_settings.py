@@ -115,6 +115,16 @@ OPTIONS = [
         env={"<>": "json"},
     ),
     case(
+        "config_file with a URL",
+        "https://u:hunter2@h/d.yaml",
+        "[dispatch] config_file",
+        "found https://***@h/d.yaml, which cannot be read",
+        "{home}/d.yaml",
+        "Give the path of a YAML file",
+        cfg=airflow_cfg(backends="", routes=None, default=None, more="config_file = <>"),
+        files={"d.yaml": f"backends: {{a: {LOCAL}}}"},
+    ),
+    case(
         "config_file that is not there",
         "{home}/dd.yaml",
         "[dispatch] config_file",
@@ -394,6 +404,8 @@ EXECUTORS = [
     executor(
         "two aliases", f"x:y:{ROUTER}", "has the entry", f"x:{ROUTER}", remedy="separated by single commas"
     ),
+    executor("URL", "redis://:hunter2@h/0", "has the entry what can be no name", ROUTER, remedy="Give names"),
+    executor("word with an @", "hunter2@h", "lists what can be no name", "$1"),
     executor(
         "second executor misspelt",
         f"{ROUTER},CeleryExecuter",
