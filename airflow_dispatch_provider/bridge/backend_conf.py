@@ -23,6 +23,7 @@ from airflow_dispatch_provider.bridge.users_code import bounded
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.exceptions import DispatchError, Problem, TookTooLong
 from airflow_dispatch_provider.masking import kind_of
+from airflow_dispatch_provider.settings.given import misnamed
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.presets import Hybrid
@@ -63,17 +64,17 @@ def _parallelism() -> int:
 
 
 def _options_given() -> Collection[str]:
-    """Names of all options in ``[dispatch]``, by whatever source; of a variable with small letters, which Airflow does
-    not read, the name as it is. Runs no command."""
+    """Names of all options in ``[dispatch]``, by whatever source; of a variable that is meant for one, but is not read,
+    the name as it is. Runs no command."""
     if not AIRFLOW_V_3_2_PLUS:
         # Until then Airflow 3.1 does not know that ``backends`` may come from a command or a secret.
         manager: Any = ProvidersManager
         manager().initialize_providers_configuration()
     start = f"AIRFLOW__{SECTION.upper()}__"
     variables = [
-        name.removeprefix(start).lower() if name.isupper() else name
+        name.removeprefix(start).lower() if name.isupper() and name.startswith(start) else name
         for name in os.environ
-        if name.upper().startswith(start)
+        if name.upper().startswith(start) or misnamed(name)
     ]
     return [*(airflow_conf.options(SECTION) if airflow_conf.has_section(SECTION) else ()), *variables]
 

@@ -54,7 +54,7 @@ class OptionCheck:
         self._described = describe_options()
         self._settings = settings
         self._engines = {name: _engine(backend) for name, backend in settings.backends.items()}
-        names = _all_names(self._described)
+        self._names = names = _all_names(self._described)
         variables, self._nobodys = read_variables(os.environ, settings.backends, names)
         self._given: dict[str, dict[Address, Given]] = defaultdict(dict)
         for name, backend in settings.backends.items():
@@ -71,7 +71,7 @@ class OptionCheck:
 
     def doubts(self) -> Iterator[Problem]:
         """Options that are legal, but have no effect."""
-        yield from unread_variables(os.environ, self._settings.backends)
+        yield from unread_variables(os.environ, self._settings.backends, self._names)
         yield from (finding.problem for finding in self._findings() if not finding.is_mistake)
 
     def _findings(self) -> Iterator[Finding]:
@@ -129,7 +129,8 @@ def _engine(backend: BackendSettings) -> Engine | None:
 
 def _all_names(described: Described) -> dict[str, list[str]]:
     names: dict[str, list[str]] = defaultdict(list)
-    for options in (described.options, *(engine.reads for engine in ENGINES.values())):
+    # The first to have an option is the one that a variable without a section is taken for.
+    for options in (*(engine.reads for engine in ENGINES.values()), described.options):
         for section, known in options.items():
             names[section] += [option for option in known if option not in names[section] and option != "*"]
     return names

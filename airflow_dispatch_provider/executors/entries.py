@@ -14,7 +14,7 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.executor_constants import CORE_EXECUTOR_NAMES
 from airflow.executors.executor_loader import ExecutorLoader
 
-from airflow_dispatch_provider.bridge.users_code import import_users_module
+from airflow_dispatch_provider.bridge.users_code import import_users_object
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.exceptions import Problem, TookTooLong
 from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
@@ -146,9 +146,8 @@ def _why_not(path: str) -> str | None:
 
 
 def _imported(path: str) -> Any:
-    """The object at an import path, None where its module has nothing of that name. Raises what the module raises."""
-    module_name, _, name = path.rpartition(".")
-    return getattr(import_users_module(module_name), name, None) if module_name else None
+    """The object at an import path, None where there is none. Raises what the module raises."""
+    return import_users_object(path) if "." in path else None
 
 
 def _suggestion(path: str) -> str:

@@ -68,6 +68,27 @@ OPTIONS = [
         "$1 = 5",
         cfg=airflow_cfg(more="<>"),
     ),
+    *(
+        case(
+            f"variable {variable}",
+            variable,
+            variable,
+            "is not read: no option is set by this name.",
+            "$1",
+            cfg=airflow_cfg(**{**{"backends": "", "routes": None, "default": None}, **left}),
+            env={"<>": value},
+            files={"d.yaml": f"backends: {{a: {LOCAL}}}"},
+        )
+        for variable, value, left in (
+            ("AIRFLOW_DISPATCH__BACKENDS", f'{{"a": {LOCAL}}}', {}),
+            ("AIRFLOW_DISPATCH__BACKENDS_CMD", f"echo '{{\"a\": {LOCAL}}}'", {}),
+            ("AIRFLOW_DISPATCH__CONFIG_FILE", "{home}/d.yaml", {}),
+            ("AIRFLOW__DISPATCH_CONFIG_FILE", "{home}/d.yaml", {}),
+            ("AIRFLOW_DISPATCHER__CONFIG_FILE", "{home}/d.yaml", {}),
+            ("AIRFLOW_DISPATCH__MAX_HELD", "5", {"backends": f'{{"a": {LOCAL}}}'}),
+            ("AIRFLOW_DISPATCH__LOCAL_PRELOAD", "json", {"backends": f'{{"local": {LOCAL}}}'}),
+        )
+    ),
     case(
         "config_file and backends",
         "config_file = {home}/d.yaml",
