@@ -304,10 +304,12 @@ def _transport_problems(app: Celery) -> Iterator[Problem]:
         yield Problem(BROKER, "is empty.", _NO_URL[1])
         return
     urls = url.rstrip().split(";") if isinstance(url, str) else list(url)
-    if wrong := [each for one in urls if (each := _wrong_broker(str(one)))]:
+    wrong_urls = [each for one in urls if (each := _wrong_broker(str(one)))]
+    if wrong_urls:
         # That of the option itself has been looked at before the app was made.
-        found = f"is overridden in extra_celery_config or celery_config_options by one that {wrong[0][0]}"
-        yield Problem(BROKER, found, wrong[0][1])
+        found, remedy = wrong_urls[0]
+        found = f"is overridden in extra_celery_config or celery_config_options by one that {found}"
+        yield Problem(BROKER, found, remedy)
         return
     name = str(urls[0]).partition("://")[0].partition("+")[0]
     try:

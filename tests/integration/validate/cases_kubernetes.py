@@ -85,6 +85,19 @@ PODS = [
     in_file("template of another kind", "pod.yaml", POD_TEMPLATE.replace("kind: Pod", "kind: <>"), "Deployment", "pod_template_file", "the kind 'Deployment'", "Pod", "kind: Pod"),
     in_file("key of a template misspelt", "pod.yaml", POD_TEMPLATE.replace("restartPolicy", "<>"), "restartPolcy", "pod_template_file", "'restartPolcy', which is no key", "$1", "Did you mean", severity="warning"),
     in_file("key of a template in snake case", "pod.yaml", POD_TEMPLATE.replace("image: airflow", "image: airflow, <>: Always"), "image_pull_policy", "pod_template_file", "'image_pull_policy', which is no key", "$1", "Did you mean", severity="warning"),
+    in_file("spec of a template misspelt", "pod.yaml", POD_TEMPLATE.replace("spec:", "<>:"), "specs", "pod_template_file", "'specs', which is no key", "$1", "Did you mean"),
+    *(
+        in_file(f"{place} of another kind", "pod.yaml", POD_TEMPLATE.replace("restartPolicy: Never", "restartPolicy: Never, <>"), wrong, "pod_template_file", f": spec.{place} is {found}.", mended, "Correct it there")
+        for place, wrong, found, mended in (
+            ("hostNetwork", "hostNetwork: 'false'", "text, and not true or false", "hostNetwork: false"),
+            ("imagePullSecrets[0]", "imagePullSecrets: [reg]", "text, and not an object", "imagePullSecrets: [{name: reg}]"),
+            ("tolerations", "tolerations: {key: a}", "an object, and not a list", "tolerations: [{key: a}]"),
+            ("nodeSelector", "nodeSelector: [a]", "a list, and not an object", "nodeSelector: {a: b}"),
+            ("initContainers[0].command", "initContainers: [{name: i, command: sh -c ls}]", "text, and not a list", "initContainers: [{name: i, command: [sh]}]"),
+            ("initContainers[0].securityContext.privileged", "initContainers: [{name: i, securityContext: {privileged: 'false'}}]", "text, and not true or false", "initContainers: [{name: i, securityContext: {privileged: false, runAsUser: 0}}]"),
+            ("serviceAccountName", "serviceAccountName: [a]", "a list, and not text", "serviceAccountName: a"),
+        )
+    ),
     in_file("pods that start again", "pod.yaml", POD_TEMPLATE.replace("restartPolicy: Never", "<>"), "restartPolicy: Always", "pod_template_file", "the restartPolicy Always", "$e", severity="warning"),
     in_file("pods that start again by default", "pod.yaml", POD_TEMPLATE.replace("restartPolicy: Never", "<>"), "", "pod_template_file", "has no restartPolicy", "$e", severity="warning"),
     in_file("template without the container", "pod.yaml", POD_TEMPLATE.replace("name: base", "name: <>"), "main", "pod_template_file", "has no container 'base'", "base", "Call the container of the task base"),
