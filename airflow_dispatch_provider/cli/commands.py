@@ -103,7 +103,9 @@ def validate(args: Namespace) -> int:
     from airflow_dispatch_provider.cli import validation
 
     answer = validation.validate(_source(args), _conf(args), getattr(args, "team", None), args.file)
-    comparison = validation.compare(_source(args), answer.settings) if args.file and answer.settings else None
+    comparison = None
+    if args.file and answer.settings and not answer.mistakes:
+        comparison = validation.compare(_source(args), answer.settings)
     findings = [asdict(finding) for finding in answer.findings]
     if args.output in output.STRUCTURED and args.file:
         data = comparison.data if comparison else {"changes": None, "restart_for": []}

@@ -12,7 +12,7 @@ from airflow_dispatch_provider.cli.inspection import (
     inspect_backends,
     warnings,
 )
-from airflow_dispatch_provider.cli.option_findings import check_options
+from airflow_dispatch_provider.cli.option_findings import Findings, check_listed, check_options
 from airflow_dispatch_provider.cli.output import only_answers
 from airflow_dispatch_provider.cli.surroundings import (
     runs_alone,
@@ -22,6 +22,7 @@ from airflow_dispatch_provider.cli.surroundings import (
 )
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.executors.by_name import entry_problems
+from airflow_dispatch_provider.executors.entries import PLACE
 from airflow_dispatch_provider.settings.changes import Change, changes
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.parse import MOST_PROBLEMS
@@ -93,10 +94,11 @@ def validate(source: SettingsSource, conf: Any, team: str | None, config_file: s
     try:
         settings = source.load(config_file)
     except DispatchConfigError as error:
-        if _is_all_missing(error.problems) and (around or runs_alone()):
-            doubts = [] if around else surrounding_warnings()
-            return Answer((*_findings(MISTAKE, around), *_findings(WARNING, doubts)), None)
-        return Answer(_findings(MISTAKE, [*around, *error.problems]), None)
+        alone = bool(around) or runs_alone()
+        wrong = [*around, *(problem for problem in error.problems if not (alone and _is_missing(problem)))]
+        own, doubts = _beside(wrong, team)
+        doubts += surrounding_warnings() if alone and not around else ()
+        return Answer((*_findings(MISTAKE, [*wrong, *own]), *_findings(WARNING, doubts)), None)
     # Executors that are made for the checks below set some of Airflow's options, such as a secret.
     elsewhere = [] if around else [*surrounding_warnings(), *slots_fit(settings)]
     place = f"{source.config_file}: " if source.config_file else "[dispatch] "
@@ -104,7 +106,9 @@ def validate(source: SettingsSource, conf: Any, team: str | None, config_file: s
     named = [] if around else entry_problems(team, settings)
     options, doubtful = check_options(settings, conf, place)
     wrong = [*around, *named, *import_problems(statuses, place), *options]
-    doubts = [*warnings(settings, statuses, conf, place), *doubtful, *elsewhere]
+    beside, doubts = _beside(wrong, team)
+    doubts = [*warnings(settings, statuses, conf, place), *doubtful, *doubts, *elsewhere]
+    wrong += beside
     return Answer((*_findings(MISTAKE, wrong), *_bounded(_findings(WARNING, doubts), place)), settings)
 
 
@@ -135,9 +139,17 @@ def _bounded(findings: tuple[Finding, ...], place: str) -> tuple[Finding, ...]:
     return (*findings[:MOST_PROBLEMS], rest)
 
 
-def _is_all_missing(problems: Sequence[Problem]) -> bool:
-    """Nothing under ``[dispatch]``: a ready-made router and an executor that runs alone need nothing there, and which
-    one was meant is unknown as long as ``[core] executor`` is wrong."""
-    return [(problem.where, problem.found) for problem in problems] == [
-        ("[dispatch] backends", "is missing.")
-    ]
+def _beside(known: Sequence[Problem], team: str | None) -> Findings:
+    """Findings of the executors that ``[core] executor`` lists in place of a router, or beside it.
+
+    :param known: mistakes that are told anyway; what ``[core] executor`` lists is not asked where it is wrong itself
+    """
+    places = {problem.where for problem in known}
+    mistakes, doubts = ([], []) if PLACE in places else check_listed(team)
+    return [each for each in mistakes if each.where not in places], doubts
+
+
+def _is_missing(problem: Problem) -> bool:
+    """No backends: a ready-made router and an executor that runs alone need none, and which one was meant is unknown
+    as long as ``[core] executor`` is wrong."""
+    return (problem.where, problem.found) == ("[dispatch] backends", "is missing.")

@@ -10,6 +10,7 @@ from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, 
 from .harness import LOCAL, ROUTER, Case, airflow_cfg, case
 
 AB = f'{{"a": {LOCAL}, "b": {LOCAL}}}'
+RESULTS = "result_backend = db+sqlite:////tmp/r.db"
 BY_NAME = "airflow_dispatch_provider.executors.by_name"
 CELERY_KUBERNETES = "airflow_dispatch_provider.executors.celery_kubernetes_executor.CeleryKubernetesExecutor"
 AIRFLOW_LOCAL = "airflow.executors.local_executor.LocalExecutor"
@@ -339,6 +340,59 @@ BACKENDS = [
     ),
 ]
 
+CELERY = "airflow_dispatch_provider.executors.celery_executor.CeleryExecutor"
+
+
+def alone(name: str, wrong: str, where: str, found: str, mended: str = "$e", **more: Any) -> Case:
+    """An executor of ours that ``[core] executor`` itself lists."""
+    return case(name, wrong, where, found, mended, **more)
+
+
+ALONE = [
+    alone(
+        "broker of an executor that runs alone",
+        "nonsense",
+        "[celery] broker_url",
+        "is not a URL",
+        cfg=airflow_cfg(
+            backends="", routes=None, default=None, executor=CELERY, more=f"[celery]\nbroker_url = <>\n{RESULTS}"
+        ),
+    ),
+    alone(
+        "broker of an executor beside the router",
+        "nonsense",
+        "[celery] broker_url",
+        "is not a URL",
+        cfg=airflow_cfg(executor=f"{ROUTER},{CELERY}", more=f"[celery]\nbroker_url = <>\n{RESULTS}"),
+    ),
+    alone(
+        "number of an executor that runs alone",
+        "x",
+        "[celery] operation_timeout",
+        "not a number",
+        cfg=airflow_cfg(
+            backends="",
+            routes=None,
+            default=None,
+            executor=CELERY,
+            more=f"[celery]\noperation_timeout = <>\nbroker_url = redis://h:6379/0\n{RESULTS}",
+        ),
+    ),
+    alone(
+        "bound of an executor that runs alone",
+        "x",
+        "[dispatch] celery_max_unsent",
+        "found",
+        cfg=airflow_cfg(
+            backends="",
+            routes=None,
+            default=None,
+            executor=CELERY,
+            more=f"celery_max_unsent = <>\n[celery]\nbroker_url = redis://h:6379/0\n{RESULTS}",
+        ),
+    ),
+]  # fmt: skip
+
 EXECUTORS = [
     executor("router misspelt", "DispatchExecuter", "which is no executor of Airflow's"),
     executor("router by its short name", "DispatchExecutor", "which is no executor of Airflow's"),
@@ -535,7 +589,7 @@ AROUND = [
     ),
     case(
         "connection tests that nothing runs",
-        "airflow.executors.base_executor.BaseExecutor",
+        "tests.integration.validate.executors.TasksOnly",
         "[dispatch] backends",
         "no backend can run connection tests",
         "LocalExecutor",
@@ -548,4 +602,4 @@ AROUND = [
     ),
 ]
 
-CASES = [*OPTIONS, *BACKENDS, *EXECUTORS, *AROUND]
+CASES = [*ALONE, *OPTIONS, *BACKENDS, *EXECUTORS, *AROUND]

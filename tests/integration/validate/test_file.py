@@ -49,6 +49,15 @@ def test_what_needs_a_restart(run: Run) -> None:
     assert "s3cret" not in out
 
 
+def test_no_verdict_beside_mistakes(run: Run) -> None:
+    """An executor without workers cannot count them, which its class tells."""
+    code, out, _ = run(
+        configuration(IN_USE.replace('"slots": 4', '"slots": "workers"', 1)), "validate", "new.yaml"
+    )
+    assert (code, "cannot count its workers" in out) == (1, True)
+    assert "running scheduler" not in out
+
+
 def test_no_difference(run: Run) -> None:
     code, out, _ = run(configuration(f"# the same\n{IN_USE}"), "validate", "new.yaml")
     assert (code, out) == (
