@@ -40,15 +40,15 @@ def check_options(settings: Settings, conf: Any, place: str) -> Findings:
     }
     check = OptionCheck(settings, place)
     mistakes, doubts = [*check.mistakes()], [*check.doubts()]
-    unmade = set()
+    wrong_ones = check.backends_with_mistakes()
     for name, backend in backends.items():
         wrong = check.values(name, backend.conf)
         own, doubtful = ([], []) if wrong else _executors_own(backend)
-        unmade |= {name for problem in own if problem.where == "executor"}
+        wrong_ones |= {name} if wrong or own else set()
         mistakes += [*wrong, *(_placed(each, name, check, place) for each in own)]
         doubts += [_placed(each, name, check, place) for each in doubtful]
-    made = [backend for name, backend in backends.items() if name not in unmade]
-    mistakes += clashes(made, place)
+    # What one with a mistake uses is not what it is meant to use.
+    mistakes += clashes([backend for name, backend in backends.items() if name not in wrong_ones], place)
     doubts += [] if mistakes else _shared_queues(settings, backends, place)
     refused = {problem.where for problem in mistakes}
     # What stands in airflow.cfg itself is the same for all backends.

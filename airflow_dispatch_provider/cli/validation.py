@@ -109,7 +109,8 @@ def validate(source: SettingsSource, conf: Any, team: str | None, config_file: s
     beside, doubts = _beside(wrong, team)
     doubts = [*warnings(settings, statuses, conf, place), *doubtful, *doubts, *elsewhere]
     wrong += beside
-    return Answer((*_findings(MISTAKE, wrong), *_bounded(_findings(WARNING, doubts), place)), settings)
+    findings = (*_bounded(MISTAKE, wrong, place), *_bounded(WARNING, doubts, place))
+    return Answer(findings, settings)
 
 
 @only_answers()
@@ -130,12 +131,13 @@ def _findings(severity: str, problems: Iterable[Problem]) -> tuple[Finding, ...]
     return tuple(Finding(severity, problem.where, problem.found, problem.remedy) for problem in problems)
 
 
-def _bounded(findings: tuple[Finding, ...], place: str) -> tuple[Finding, ...]:
+def _bounded(severity: str, problems: Iterable[Problem], place: str) -> tuple[Finding, ...]:
     """As many as somebody may read."""
+    findings = _findings(severity, problems)
     more = len(findings) - MOST_PROBLEMS
     if more <= 0:
         return findings
-    rest = Finding(WARNING, place.strip(" :"), f"has {more} more warnings.", "Correct these first.")
+    rest = Finding(severity, place.strip(" :"), f"has {more} more {severity}s.", "Correct these first.")
     return (*findings[:MOST_PROBLEMS], rest)
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from inspect import isabstract
+from itertools import islice
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -275,19 +276,18 @@ class Backend:
 
 
 def clashes(backends: Iterable[Backend], place: str) -> Iterator[Problem]:
-    """One for each two backends that want what only one of them may use. Those that cannot say what they use are
-    passed over; their start will tell why.
+    """One for each backend that wants what an earlier one uses, and only one of them may use. Those that cannot say
+    what they use are passed over; their start will tell why.
 
     :param place: where ``backends`` stands: ``[dispatch] `` or the name of the file
     """
     known: list[tuple[str, Claim]] = []
     for backend in backends:
         claims = _claims(backend)
-        for claim in claims:
-            for name, other in known:
-                if claim.clashes(other):
-                    found = f"uses {claim}, as the backend {name!r} does: each would disturb the other."
-                    yield Problem(f"{place}backends.{backend.name}", found, "Give each its own.")
+        both = ((claim, name) for claim in claims for name, other in known if claim.clashes(other))
+        for claim, name in islice(both, 1):
+            found = f"uses {claim}, as the backend {name!r} does: each would disturb the other."
+            yield Problem(f"{place}backends.{backend.name}", found, "Give each its own.")
         known += [(backend.name, claim) for claim in claims]
 
 

@@ -67,20 +67,24 @@ class OptionCheck:
         # With several teams, a backend of another one may be called so.
         several = airflow_conf.getboolean("core", "multi_team", fallback=False)
         yield from (each for each in self._nobodys if not several)
-        yield from (finding.problem for finding in self._findings() if finding.is_mistake)
+        yield from (finding.problem for _, finding in self._findings() if finding.is_mistake)
+
+    def backends_with_mistakes(self) -> set[str]:
+        """Those with one in the name of an option."""
+        return {name for name, finding in self._findings() if finding.is_mistake}
 
     def doubts(self) -> Iterator[Problem]:
         """Options that are legal, but have no effect."""
         yield from unread_variables(os.environ, self._settings.backends, self._names)
-        yield from (finding.problem for finding in self._findings() if not finding.is_mistake)
+        yield from (finding.problem for _, finding in self._findings() if not finding.is_mistake)
 
-    def _findings(self) -> Iterator[Finding]:
+    def _findings(self) -> Iterator[tuple[str, Finding]]:
         for name, backend in self._settings.backends.items():
             engine, executor = self._engines[name], backend.class_path.rpartition(".")[2]
             for given in self._given[name].values():
                 finding = check_name(given, engine, executor, self._described)
                 if finding is not None:
-                    yield finding
+                    yield name, finding
 
     def values(self, name: str, conf: BackendConf) -> list[Problem]:
         """Values that its executor could not read, of a backend.

@@ -14,7 +14,7 @@ from airflow_dispatch_provider.settings.model import EngineOptions, Limits
 from airflow_dispatch_provider.settings.options import OPTIONS, SECTION
 from airflow_dispatch_provider.settings.parse import ROUTING_KEYS
 from airflow_dispatch_provider.settings.presets import DEFAULT_KUBERNETES_QUEUE, Hybrid, preset
-from airflow_dispatch_provider.settings.problems import remedy_for, show, suggest
+from airflow_dispatch_provider.settings.problems import closest, remedy_for, show, suggest
 from airflow_dispatch_provider.settings.reading import read_json
 
 OTHER_OPTIONS = (*Limits.__dataclass_fields__, *EngineOptions.__dataclass_fields__)
@@ -75,6 +75,7 @@ class OptionReader:
         unknown = [*_unknown_options({*options} - {*variables})]
         given.problems += [*unknown, *map(_not_read, variables)]
         given.unreadable.update(option for variable in variables for option in _set_by(variable))
+        given.unreadable.update(option for each in options for option in _misspelt(each))
         if hybrid is not None:
             queue = self._get("kubernetes_queue", hybrid.section, DEFAULT_KUBERNETES_QUEUE)
             given.preset = preset(hybrid, queue or "", parallelism())
@@ -177,6 +178,12 @@ def _set_by(variable: str) -> Collection[str]:
     """Options that are not missing, because somebody meant to set them by that variable."""
     option = (misnamed(variable) or variable.upper()).removeprefix(_VARIABLE).lower()
     return ROUTING_KEYS if option == "config_file" else (re.sub("_(cmd|secret)$", "", option),)
+
+
+def _misspelt(option: str) -> Collection[str]:
+    """Options that are not missing, because somebody has written another name for one."""
+    close = None if option.lower() in OPTIONS else closest(option.lower(), list(OPTIONS))
+    return ROUTING_KEYS if close == "config_file" else (close,) if close else ()
 
 
 def _unknown_options(given: Collection[str]) -> Iterator[Problem]:

@@ -180,6 +180,11 @@ class _Parser:
                 said = "is missing." if "backends" not in self.values else f"found {show(found)}."
                 self._report(["backends"], said, self._remedy("backends"))
             return {}, None
+        if isinstance(inner := found.get("backends"), dict) and "executor" not in inner:
+            self._report(
+                ["backends"], "has the key backends in it once more.", "Give what stands under that alone."
+            )
+            return {}, None
         self._check_names(list(found))
         right = {}
         for name, value in found.items():
@@ -280,6 +285,9 @@ class _Parser:
             return None
         if found == []:
             self._report(["default"], "found an empty list.", self._remedy("default"))
+            return None
+        if isinstance(found, dict) and "to" in found:
+            self._report(["default"], "has the key to, as a route has.", self._remedy("default"))
             return None
         if isinstance(found, list):
             targets = self._validate(_TARGETS, found, ["default"], TARGET_KEYS)

@@ -16,7 +16,7 @@ from airflow_dispatch_provider.settings.given import ConfReader, Given, OptionRe
 from airflow_dispatch_provider.settings.model import LAST_GOOD, Settings
 from airflow_dispatch_provider.settings.parse import ROUTING_KEYS, Raw, parse
 from airflow_dispatch_provider.settings.presets import Hybrid, completed, without_own_slots
-from airflow_dispatch_provider.settings.problems import path, show, suggest
+from airflow_dispatch_provider.settings.problems import closest, path, show, suggest
 from airflow_dispatch_provider.settings.reading import read_json, read_yaml
 
 
@@ -169,6 +169,11 @@ def _add_file(config_file: str, text: str | Problem | None, raw: Raw) -> None:
         raw.unreadable.update(ROUTING_KEYS)
         return
     unknown = [str(key) for key in value if key not in ROUTING_KEYS]
+    misspelt = {closest(key, ROUTING_KEYS) for key in unknown} - {None, *value}
+    if unknown and len(unknown) == len(value) and not misspelt:
+        raw.problems.append(_is_another_file(config_file, unknown))
+        raw.unreadable.update(ROUTING_KEYS)
+        return
     holders = [key for key in unknown if key.startswith(("x-", "."))]
     if holders:
         raw.problems.append(_holds_anchors(config_file, holders))
@@ -178,6 +183,14 @@ def _add_file(config_file: str, text: str | Problem | None, raw: Raw) -> None:
             raw.problems.append(Problem(path([key], raw.place), "is not a known key.", remedy))
     raw.values.update({key: value[key] for key in ROUTING_KEYS if key in value})
     raw.unreadable.difference_update(ROUTING_KEYS)
+    raw.unreadable.update(key for key in misspelt if key)
+
+
+def _is_another_file(config_file: str, keys: list[str]) -> Problem:
+    """Such as one whose keys stand under ``dispatch``, or the manifest of a ConfigMap that holds it."""
+    some = ", ".join(map(show, keys[:5])) + (", ..." if len(keys) > 5 else "")
+    found = f"has {some} at the top, and none of backends, routes and default."
+    return Problem(masked(config_file), found, "Write backends, routes and default at the top.")
 
 
 def _holds_anchors(config_file: str, keys: list[str]) -> Problem:

@@ -18,6 +18,29 @@ def file(name: str, wrong: str, where: str, found: str, mended: str = "$1", reme
 
 CASES = [
     file(
+        "file under dispatch",
+        "dispatch: {default: a}",
+        "",
+        'has "dispatch" at the top',
+        f"backends: {{a: {LOCAL}}}",
+        "Write backends",
+    ),
+    file(
+        "file that is a manifest",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: d}\ndata: {d.yaml: x}",
+        "",
+        "and none of backends, routes and default",
+        FILE + "default: a\nroutes: [{queue: q, to: [b]}]",
+        "Write backends",
+    ),
+    file(
+        "file backends misspelt",
+        f"backend: {{a: {LOCAL}}}",
+        ": backend",
+        "not a known key",
+        f"$1: {{a: {LOCAL}}}",
+    ),
+    file(
         "file default misspelt",
         f"{FILE}default: c\nroutes: [{{queue: q, to: [b]}}]\n",
         ": default",

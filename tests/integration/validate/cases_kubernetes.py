@@ -77,6 +77,13 @@ NAMESPACES = [
     case("namespace of another backend", "", "[dispatch] backends.d", "as the backend 'c' does", '"kubernetes_executor": {"namespace": "n"}', "Give each its own", cfg=airflow_cfg(f'{{"c": {KUBERNETES % "{}"}, "d": {KUBERNETES % "{<>}"}, "l": {LOCAL % "{}"}}}', '[{"queue": "l", "to": ["l"]}]', '["c", "d"]', more="[kubernetes_executor]\nin_cluster = False\nconfig_file = {home}/kubeconfig\npod_template_file = {home}/pod.yaml\n"), files=FILES),
 ]  # fmt: skip
 
+TWO = '{{"c": {}, "d": {}, "l": {}}}'.format(
+    KUBERNETES % "{}", KUBERNETES % '{"kubernetes_executor": {"<>": "n"}}', LOCAL % "{}"
+)
+NAMESPACES.append(
+    case("namespace misspelt beside another backend", "namespce", "[dispatch] backends.d.config.kubernetes_executor.namespce", "does not have", "$1", cfg=airflow_cfg(TWO, '[{"queue": "l", "to": ["l"]}]', '["c", "d"]', more="[kubernetes_executor]\nin_cluster = False\nconfig_file = {home}/kubeconfig\npod_template_file = {home}/pod.yaml\n"), files=FILES),
+)  # fmt: skip
+
 PODS = [
     option("template that is missing", '"pod_template_file": "<>"', "/no/such.yaml", "pod_template_file", "cannot be read", "{home}/pod.yaml", "Give the path"),
     option("template that is a folder", '"pod_template_file": "<>"', "{home}", "pod_template_file", "is a folder", "{home}/pod.yaml", "Give the path"),

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501  (in tables of short cases, a case is a line)
 """Mistakes in ``[dispatch]``, in the routing file, in ``[core] executor`` and in what Airflow itself needs."""
 
 from __future__ import annotations
@@ -348,6 +349,17 @@ def alone(name: str, wrong: str, where: str, found: str, mended: str = "$e", **m
     return case(name, wrong, where, found, mended, **more)
 
 
+MISSPELT = [
+    backend("executor of a backend", '"executr": "LocalExecutor", "slots": 1', ".executr", "not a known key", '"$1": "LocalExecutor", "slots": 1'),
+    backend("slots of a backend", '"executor": "LocalExecutor", "slot": 1', ".slot", "not a known key", '"executor": "LocalExecutor", "$1": 1'),
+    case("queue of a route", "que", "[dispatch] routes[0].que", "not a known key", "$1", cfg=airflow_cfg(routes='[{"<>": "q", "to": ["b"]}]')),
+    case("backends", "backend", "[dispatch] backend", "not a known option", "$1", cfg=airflow_cfg(backends="", routes=None, default=None, more=f'<> = {{"a": {LOCAL}}}').replace("backends = \n", "")),
+    case("variable of backends", "BACKEND", "[dispatch] backend", "not a known option", "BACKENDS", "Did you mean 'backends'", cfg=airflow_cfg(backends="", routes=None, default=None), env={"AIRFLOW__DISPATCH__<>": f'{{"a": {LOCAL}}}'}),
+    case("command of a file", "config_file_cmd = echo {home}/d.yaml", "[dispatch] config_file_cmd", "not a known option", "$1 = {home}/d.yaml", cfg=airflow_cfg(backends="", routes=None, default=None, more="<>"), files={"d.yaml": f"backends: {{a: {LOCAL}}}"}),
+    case("backends in backends", f'{{"backends": {AB}}}', "[dispatch] backends", "has the key backends in it once more", AB, "what stands under that", cfg=airflow_cfg(backends="<>")),
+    case("default like a route", '{"to": ["a"]}', "[dispatch] default", "has the key to", "$1", cfg=airflow_cfg(default="<>")),
+]  # fmt: skip
+
 ALONE = [
     alone(
         "broker of an executor that runs alone",
@@ -602,4 +614,4 @@ AROUND = [
     ),
 ]
 
-CASES = [*ALONE, *OPTIONS, *BACKENDS, *EXECUTORS, *AROUND]
+CASES = [*MISSPELT, *ALONE, *OPTIONS, *BACKENDS, *EXECUTORS, *AROUND]
