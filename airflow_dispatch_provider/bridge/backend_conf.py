@@ -59,8 +59,19 @@ def settings_source(conf: Any, hybrid: Hybrid | None = None) -> SettingsSource:
 
 
 def _parallelism() -> int:
-    """Of the scheduler, which all teams share."""
-    return airflow_conf.getint("core", "parallelism")
+    """Of the scheduler, which all teams share; 1 where it is no such number, with which no scheduler starts."""
+    try:
+        return max(1, airflow_conf.getint("core", "parallelism"))
+    except (AirflowConfigException, ValueError):
+        return 1
+
+
+def several_teams() -> bool:
+    """Whether executors belong to teams; False where that cannot be read, with which no scheduler starts."""
+    try:
+        return airflow_conf.getboolean("core", "multi_team", fallback=False)
+    except (AirflowConfigException, ValueError):
+        return False
 
 
 def _options_given() -> Collection[str]:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from math import inf
 from typing import Any
 
-from airflow.configuration import conf as airflow_conf
-
 from airflow_dispatch_provider.bridge.backend_conf import (
     BackendConf,
     EmptyValue,
@@ -18,6 +16,7 @@ from airflow_dispatch_provider.bridge.backend_conf import (
     environment_variable,
     plain_name,
     read_as,
+    several_teams,
 )
 from airflow_dispatch_provider.bridge.options.described import Described, describe_options
 from airflow_dispatch_provider.bridge.options.names import Finding, Given, check_name
@@ -65,8 +64,7 @@ class OptionCheck:
     def mistakes(self) -> Iterator[Problem]:
         """Names that no backend, no section or no option has. Whoever wrote them meant another one."""
         # With several teams, a backend of another one may be called so.
-        several = airflow_conf.getboolean("core", "multi_team", fallback=False)
-        yield from (each for each in self._nobodys if not several)
+        yield from (each for each in self._nobodys if not several_teams())
         yield from (finding.problem for _, finding in self._findings() if finding.is_mistake)
 
     def backends_with_mistakes(self) -> set[str]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubernetes_files import kubeconfig
+
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 
 from .harness import LOCAL, ROUTER, Case, airflow_cfg, case
@@ -539,6 +541,30 @@ EXECUTORS = [
 ]
 
 AROUND = [
+    case(
+        "parallelism in words",
+        "x",
+        "[core] parallelism",
+        "the scheduler does not start",
+        "$e",
+        cfg=airflow_cfg(
+            backends="",
+            routes=None,
+            default=None,
+            executor=CELERY_KUBERNETES,
+            more=f"[celery]\nbroker_url = redis://h:6379/0\n{RESULTS}\n[kubernetes_executor]\nin_cluster = False\nconfig_file = {{home}}/kubeconfig\nnamespace = n\nworker_container_repository = r\nworker_container_tag = 1",
+        ).replace("= 64", "= <>"),
+        files={"kubeconfig": kubeconfig()},
+    ),
+    case(
+        "teams in words",
+        "maybe",
+        "[core] multi_team",
+        "the scheduler does not start",
+        "$e",
+        cfg=airflow_cfg().replace("parallelism", "multi_team = <>\nparallelism"),
+        when=AIRFLOW_V_3_2_PLUS,
+    ),
     case(
         "parallelism zero",
         "0",
