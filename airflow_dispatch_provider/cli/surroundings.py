@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -152,6 +153,19 @@ def _router_is_first() -> Iterator[Problem]:
             f"has {first.path!r} before the router: it gets the tasks of every queue, and the router none."
         )
         yield Problem(PLACE, found, f"Put {ROUTERS[0]!r} first.")
+
+
+def file_is_found(config_file: str | None) -> Iterator[Problem]:
+    """
+    :param config_file: as configured
+    """
+    if config_file and not os.path.isabs(config_file):
+        found = (
+            f"found the relative path {show(config_file)}: each process looks for it where it was started."
+        )
+        yield Problem(
+            f"[{SECTION}] config_file", found, f"Write the whole path, e.g. {os.path.abspath(config_file)}."
+        )
 
 
 def slots_fit(settings: Settings) -> Iterator[Problem]:

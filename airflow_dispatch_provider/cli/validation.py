@@ -15,6 +15,7 @@ from airflow_dispatch_provider.cli.inspection import (
 from airflow_dispatch_provider.cli.option_findings import Findings, check_listed, check_options
 from airflow_dispatch_provider.cli.output import only_answers
 from airflow_dispatch_provider.cli.surroundings import (
+    file_is_found,
     runs_alone,
     slots_fit,
     surrounding_problems,
@@ -107,7 +108,8 @@ def validate(source: SettingsSource, conf: Any, team: str | None, config_file: s
     options, doubtful = check_options(settings, conf, place)
     wrong = [*around, *named, *import_problems(statuses, place), *options]
     beside, doubts = _beside(wrong, team)
-    doubts = [*warnings(settings, statuses, conf, place), *doubtful, *doubts, *elsewhere]
+    found = file_is_found(None if config_file else source.config_file)
+    doubts = [*found, *warnings(settings, statuses, conf, place), *doubtful, *doubts, *elsewhere]
     wrong += beside
     findings = (*_bounded(MISTAKE, wrong, place), *_bounded(WARNING, doubts, place))
     return Answer(findings, settings)

@@ -110,7 +110,11 @@ def _import_failed(settings: BackendSettings, module: str, error: Exception) -> 
         needs = f"It needs {', '.join(map(str, missing))}."
         return BackendUnavailable(f"{reason} {needs}", remedy_for(extra, missing))
     if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
-        return BackendUnavailable(reason, "Correct 'executor', or install the package that has this module.")
+        name = settings.class_path.rpartition(".")[2]
+        short = f" or give {name}," if name in EXECUTOR_ALIASES else ""
+        return BackendUnavailable(
+            reason, f"Correct 'executor',{short} or install the package that has this module."
+        )
     return BackendUnavailable(reason, f'See what fails: python -c "import {module}".')
 
 

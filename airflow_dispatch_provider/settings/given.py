@@ -141,7 +141,8 @@ class OptionReader:
             try:
                 self._given.values[option] = _NUMBERS.get(OPTIONS[option]["type"], str)(text)
             except ValueError:
-                self._report(option, f"found {show(text)}.", self._remedy(option))
+                remedy = "Give a comment a line of its own." if "#" in text else self._remedy(option)
+                self._report(option, f"found {show(text)}.", remedy)
 
 
 def misnamed(variable: str) -> str | None:

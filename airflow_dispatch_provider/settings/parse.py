@@ -51,6 +51,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(BackendName)
 MOST_PROBLEMS = 100
 """More in one answer nobody reads."""
 
+_GONE = {"SequentialExecutor": "Airflow 3 has none; give 'LocalExecutor', with 1 slot."}
 _ROUTERS = {"DispatchExecutor", "CeleryKubernetesExecutor", "LocalKubernetesExecutor"}
 
 
@@ -235,7 +236,8 @@ class _Parser:
             self._report(steps, "found a router.", "A backend is an executor that runs tasks.")
         elif len(parts) < 2 or not all(map(str.isidentifier, parts)):
             found = f"found {show(executor)}, which is no executor's name and no import path."
-            self._report(steps, found, suggest(executor, list(EXECUTOR_ALIASES)))
+            remedy = _GONE.get(executor) or suggest(executor, list(EXECUTOR_ALIASES))
+            self._report(steps, found, remedy)
 
     def _check_config(self, steps: Steps, backend: BackendSettings) -> None:
         seen = set()

@@ -14,6 +14,7 @@ from airflow_dispatch_provider.settings.changes import needs_restart
 from airflow_dispatch_provider.settings.file import Stamp, UnreadableError, read_file, stamp_of
 from airflow_dispatch_provider.settings.given import ConfReader, Given, OptionReader
 from airflow_dispatch_provider.settings.model import LAST_GOOD, Settings
+from airflow_dispatch_provider.settings.options import OPTIONS, SECTION
 from airflow_dispatch_provider.settings.parse import ROUTING_KEYS, Raw, parse
 from airflow_dispatch_provider.settings.presets import Hybrid, completed, without_own_slots
 from airflow_dispatch_provider.settings.problems import closest, path, show, suggest
@@ -179,7 +180,7 @@ def _add_file(config_file: str, text: str | Problem | None, raw: Raw) -> None:
         raw.problems.append(_holds_anchors(config_file, holders))
     for key in unknown:
         if key not in holders:
-            remedy = suggest(key, ROUTING_KEYS)
+            remedy = f"Set it in [{SECTION}]." if key in OPTIONS else suggest(key, ROUTING_KEYS)
             raw.problems.append(Problem(path([key], raw.place), "is not a known key.", remedy))
     raw.values.update({key: value[key] for key in ROUTING_KEYS if key in value})
     raw.unreadable.difference_update(ROUTING_KEYS)

@@ -51,6 +51,7 @@ _MODES = {"none", "optional", "required"}
 """Of ``ssl_cert_reqs``."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+_PLACEHOLDER = re.compile(r"\$\{\w+\}|\$[A-Z_][A-Z0-9_]{2,}\b|<[\w -]+>")
 _NO_URL = ("is not a URL.", "Write scheme, host and port, e.g. redis://broker:6379/0.")
 _AMQP = ("amqp", "amqps", "pyamqp", "librabbitmq")
 _REDIS = ("redis", "rediss", "sentinel")
@@ -155,6 +156,11 @@ def _wrong_url(url: str) -> tuple[str, str] | None:
     scheme, _, rest = url.partition("://")
     if re.search(r"\s", url):
         return _BLANK
+    if _PLACEHOLDER.search(url):
+        return (
+            "has a placeholder in it: a variable that is not set, or text to be replaced.",
+            "Write what belongs there.",
+        )
     if scheme.partition("+")[0] in _READ_OTHERWISE:
         return None
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
@@ -175,6 +181,11 @@ def _wrong_database(url: str) -> tuple[str, str] | None:
     """The same for SQLAlchemy, which takes all up to the first ``@`` for a password."""
     if re.search(r"\s", url):
         return _BLANK
+    if _PLACEHOLDER.search(url):
+        return (
+            "has a placeholder in it: a variable that is not set, or text to be replaced.",
+            "Write what belongs there.",
+        )
     try:
         host = make_url(url).host
     except ValueError:

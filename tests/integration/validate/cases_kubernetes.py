@@ -48,6 +48,8 @@ CLUSTERS = [
     option("in no cluster", '"in_cluster": <>', "true", "in_cluster", "this is no pod of a cluster", "false", "Set in_cluster to False", severity="warning"),
     option("kubeconfig that is a folder", '"config_file": "<>"', "{home}", "config_file", "a file that is a folder", "{home}/kubeconfig", "Give the path"),
     option("kubeconfig that is a device", '"config_file": "<>"', "/dev/zero", "config_file", "a file that is a device", "{home}/kubeconfig", "Give the path"),
+    in_file("plugin that is not installed", "kubeconfig", KUBECONFIG.replace("{token: t}", "{exec: {apiVersion: client.authentication.k8s.io/v1, command: <>}}"), "no-such-plugin", "config_file", "exec command cannot be found", "sh", "Correct it there"),
+    option("kubeconfig that cannot be looked at", '"config_file": "<>"', "{home}/" + "y" * 300, "config_file", "cannot be read (File name too long)", "{home}/kubeconfig", "Give the path"),
     in_file("cluster without a server", "kubeconfig", KUBECONFIG.replace('server:', '<>:'), "sever", "config_file", "its cluster 'k' has no server", "server", "Correct it there"),
     in_file("server without a scheme", "kubeconfig", KUBECONFIG.replace('https://', '<>'), "", "config_file", "is no https:// URL", "https://", "Correct it there"),
     in_file("key one level too high", "kubeconfig", KUBECONFIG.replace('user: {token: t}', '<>'), "client-key-data: hunter2", "config_file", "the user 'u' has no key 'user'", "user: {}", "Correct it there"),

@@ -352,6 +352,11 @@ def alone(name: str, wrong: str, where: str, found: str, mended: str = "$e", **m
 
 
 MISSPELT = [
+    option("max_held with a comment", "10 # so many", "found", "10", remedy="Give a comment a line of its own"),
+    case("file by a relative path", "d.yaml", "[dispatch] config_file", "the relative path", "$e", severity="warning", cfg=airflow_cfg(backends="", routes=None, default=None, more="config_file = <>"), files={"d.yaml": f"backends: {{a: {LOCAL}}}"}),
+    case("slots for want of workers", ', "fallback_slots": 3', "[dispatch] backends.a.fallback_slots", "is not used", "", "Leave it out", severity="warning", cfg=airflow_cfg(backends=f'{{"a": {LOCAL[:-1]}<>}}, "b": {LOCAL}}}')),
+    backend("executor that is gone", '"executor": "SequentialExecutor", "slots": 1', ".executor", "no executor's name", '"executor": "$1", "slots": 1'),
+    backend("executor of Airflow 2", '"executor": "airflow.executors.local_executors.LocalExecutor", "slots": 1', ".executor", "cannot be imported", '"executor": "LocalExecutor", "slots": 1', "or give LocalExecutor"),
     backend("executor of a backend", '"executr": "LocalExecutor", "slots": 1', ".executr", "not a known key", '"$1": "LocalExecutor", "slots": 1'),
     backend("slots of a backend", '"executor": "LocalExecutor", "slot": 1', ".slot", "not a known key", '"executor": "LocalExecutor", "$1": 1'),
     case("queue of a route", "que", "[dispatch] routes[0].que", "not a known key", "$1", cfg=airflow_cfg(routes='[{"<>": "q", "to": ["b"]}]')),
