@@ -48,14 +48,15 @@ class EmptyValue(NotGiven):
 def settings_source(conf: Any, hybrid: Hybrid | None = None) -> SettingsSource:
     """The settings of ``[dispatch]`` as ``conf`` (global, or a team's ExecutorConf) has them, for a router with or
     without a preset. Reads nothing yet."""
-    once = RunOnce(conf)
+    once, team = RunOnce(conf), getattr(conf, "team_name", None)
 
     def options_given() -> Collection[str]:
         once.forget_failures()  # each time that everything is read
-        return _options_given()
+        return _options_of(team) if team else _options_given()
 
     copies = Path(AIRFLOW_HOME, "dispatch-last-good")
-    return SettingsSource(once, options_given, hybrid, _parallelism, copies)
+    section = f"{team}={SECTION}" if team else SECTION
+    return SettingsSource(once, options_given, hybrid, _parallelism, copies, section)
 
 
 def _parallelism() -> int:
@@ -88,6 +89,13 @@ def _options_given() -> Collection[str]:
         if name.upper().startswith(start) or misnamed(name)
     ]
     return [*(airflow_conf.options(SECTION) if airflow_conf.has_section(SECTION) else ()), *variables]
+
+
+def _options_of(team: str) -> Collection[str]:
+    """Names of a team's own options of ``[dispatch]``: Airflow asks for no others."""
+    section, start = f"{team}={SECTION}", f"AIRFLOW__{team}___{SECTION}__".upper()
+    variables = [name.removeprefix(start).lower() for name in os.environ if name.startswith(start)]
+    return [*(airflow_conf.options(section) if airflow_conf.has_section(section) else ()), *variables]
 
 
 def unread_options(settings: Settings) -> Iterator[Problem]:

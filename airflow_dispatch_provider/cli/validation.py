@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from airflow.executors.base_executor import ExecutorConf
+
+from airflow_dispatch_provider.bridge.backend_conf import settings_source
 from airflow_dispatch_provider.cli.inspection import (
     import_problems,
     inspect_backends,
@@ -23,9 +26,11 @@ from airflow_dispatch_provider.cli.surroundings import (
 )
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.executors.by_name import entry_problems
+from airflow_dispatch_provider.executors.configured import router_classes
 from airflow_dispatch_provider.executors.entries import PLACE
 from airflow_dispatch_provider.settings.changes import Change, changes
 from airflow_dispatch_provider.settings.model import Settings
+from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.parse import MOST_PROBLEMS
 from airflow_dispatch_provider.settings.source import SettingsSource
 
@@ -92,27 +97,45 @@ def validate(source: SettingsSource, conf: Any, team: str | None, config_file: s
     :param config_file: checked in place of the configured one
     """
     around = list(surrounding_problems())
+    wrong, doubts, settings = _of_router(source, conf, team, config_file, around)
+    if team is None and config_file is None and not around:
+        for other, cls in router_classes().items():
+            if other is not None:
+                view = ExecutorConf(other)
+                theirs = _of_router(settings_source(view, cls.hybrid), view, other, None, around)
+                wrong, doubts = wrong + theirs[0], doubts + theirs[1]
+    beside, doubtful = _beside([*around, *wrong], team)
+    mistakes, warned = dict.fromkeys([*around, *wrong, *beside]), dict.fromkeys([*doubts, *doubtful])
+    findings = (*_bounded(MISTAKE, mistakes, source.place), *_bounded(WARNING, warned, source.place))
+    return Answer(findings, settings)
+
+
+def _of_router(
+    source: SettingsSource, conf: Any, team: str | None, config_file: str | None, around: Sequence[Problem]
+) -> tuple[list[Problem], list[Problem], Settings | None]:
+    """Mistakes, doubts and the settings of one router, everybody's or that of a team."""
     try:
         settings = source.load(config_file)
     except DispatchConfigError as error:
-        alone = bool(around) or runs_alone()
-        wrong = [*around, *(problem for problem in error.problems if not (alone and _is_missing(problem)))]
-        own, doubts = _beside(wrong, team)
-        doubts += surrounding_warnings() if alone and not around else ()
-        return Answer((*_findings(MISTAKE, [*wrong, *own]), *_findings(WARNING, doubts)), None)
+        alone = bool(around) or runs_alone() or _only_teams_route(team)
+        wrong = [problem for problem in error.problems if not (alone and _is_missing(problem))]
+        return wrong, [*surrounding_warnings()] if alone and not around else [], None
     # Executors that are made for the checks below set some of Airflow's options, such as a secret.
     elsewhere = [] if around else [*surrounding_warnings(), *slots_fit(settings)]
-    place = f"{source.config_file}: " if source.config_file else "[dispatch] "
-    statuses = inspect_backends(settings)
+    place, statuses = source.place, inspect_backends(settings)
     named = [] if around else entry_problems(team, settings)
     options, doubtful = check_options(settings, conf, place)
-    wrong = [*around, *named, *import_problems(statuses, place), *options]
-    beside, doubts = _beside(wrong, team)
     found = file_is_found(None if config_file else source.config_file)
-    doubts = [*found, *warnings(settings, statuses, conf, place), *doubtful, *doubts, *elsewhere]
-    wrong += beside
-    findings = (*_bounded(MISTAKE, wrong, place), *_bounded(WARNING, doubts, place))
-    return Answer(findings, settings)
+    return (
+        [*named, *import_problems(statuses, place), *options],
+        [*found, *warnings(settings, statuses, conf, place), *doubtful, *elsewhere],
+        settings,
+    )
+
+
+def _only_teams_route(team: str | None) -> bool:
+    routers = router_classes()
+    return team is None and bool(routers) and None not in routers
 
 
 @only_answers()
@@ -137,7 +160,7 @@ def _bounded(severity: str, problems: Iterable[Problem], place: str) -> tuple[Fi
     """As many as somebody may read."""
     findings = _findings(severity, problems)
     more = len(findings) - MOST_PROBLEMS
-    if more <= 0:
+    if more <= 1:  # the parser has its own last line
         return findings
     rest = Finding(severity, place.strip(" :"), f"has {more} more {severity}s.", "Correct these first.")
     return (*findings[:MOST_PROBLEMS], rest)
@@ -156,4 +179,4 @@ def _beside(known: Sequence[Problem], team: str | None) -> Findings:
 def _is_missing(problem: Problem) -> bool:
     """No backends: a ready-made router and an executor that runs alone need none, and which one was meant is unknown
     as long as ``[core] executor`` is wrong."""
-    return (problem.where, problem.found) == ("[dispatch] backends", "is missing.")
+    return problem.where.endswith(f"{SECTION}] backends") and problem.found == "is missing."

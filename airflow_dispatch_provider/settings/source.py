@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,14 @@ class SettingsSource:
         hybrid: Hybrid | None = None,
         parallelism: Callable[[], int] = int,
         copies: Path | None = None,
+        section: str = SECTION,
     ) -> None:
         """
         :param options: tells the names of all options found in ``[dispatch]``, to catch misspelt ones; called by
             ``load``
         :param hybrid: what the backends and routes are completed by
         :param parallelism: tells ``[core] parallelism``; called by ``load`` where there is a hybrid
+        :param section: as it is called in airflow.cfg, where a team has one of its own
         :param copies: folder for the last good version of the file; None: none is kept
         """
         self._reader = OptionReader(conf)
@@ -44,6 +47,7 @@ class SettingsSource:
         self._hybrid = hybrid
         self._parallelism = parallelism
         self._copies = copies
+        self._section = section
         self._given: Given | None = None
         self._stamp: Stamp | None = None
         self._text: str | None = None
@@ -55,6 +59,11 @@ class SettingsSource:
     def config_file(self) -> str | None:
         """Known once something was read."""
         return self._given.config_file if self._given else None
+
+    @property
+    def place(self) -> str:
+        """Prefix of the place of ``backends``, ``routes`` and ``default``, once something was read."""
+        return f"{masked(self.config_file)}: " if self.config_file else f"[{self._section}] "
 
     def load(self, config_file: str | None = None) -> Settings:
         """Read everything.
@@ -76,7 +85,7 @@ class SettingsSource:
                 raise
             self.refused = error
         try:
-            self._current = _settings(given, text)
+            self._current = self._checked(given, text)
         except DispatchConfigError:
             raise self.refused from None
         return self._current
@@ -130,10 +139,21 @@ class SettingsSource:
         if given.config_file:
             self._stamp = stamp_of(given.config_file)
             text = self._text_of(given.config_file)
-        self._current = _settings(given, text)
+        self._current = self._checked(given, text)
         self._text = text if isinstance(text, str) else None
         self.refused = None
         return self._current
+
+    def _checked(self, given: Given, text: str | Problem | None) -> Settings:
+        try:
+            return _settings(given, text)
+        except DispatchConfigError as error:
+            raise DispatchConfigError([self._placed(problem) for problem in error.problems]) from None
+
+    def _placed(self, problem: Problem) -> Problem:
+        if not problem.where.startswith(f"[{SECTION}]"):
+            return problem
+        return replace(problem, where=problem.where.replace(SECTION, self._section, 1))
 
     def _text_of(self, config_file: str) -> str | Problem:
         try:

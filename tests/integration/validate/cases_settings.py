@@ -367,6 +367,24 @@ MISSPELT = [
     case("default like a route", '{"to": ["a"]}', "[dispatch] default", "has the key to", "$1", cfg=airflow_cfg(default="<>")),
 ]  # fmt: skip
 
+
+def team(name: str, wrong: str, where: str, found: str, mended: str, remedy: str = "", **more: Any) -> Case:
+    """A hole in the section of a team that has a router of its own, beside everybody's."""
+    cfg = airflow_cfg(executor=f"{ROUTER};blue={ROUTER}", more="[blue=dispatch]\n<>").replace(
+        "parallelism", "multi_team = True\nparallelism"
+    )
+    return case(name, wrong, where, found, mended, remedy, cfg=cfg, when=AIRFLOW_V_3_2_PLUS, **more)
+
+
+ONE = f'{{"a": {LOCAL}}}'
+TEAMS = [
+    team("team's backends missing", "", "[blue=dispatch] backends", "is missing", f"backends = {ONE}", "Give an object"),
+    team("team's backends misspelt", f"backend = {ONE}", "[blue=dispatch] backend", "not a known option", f"$1 = {ONE}"),
+    team("team's default", f"backends = {ONE}\ndefault = b", "[blue=dispatch] default", "not configured", f"backends = {ONE}\ndefault = a", "Known: 'a'"),
+    team("team's executor", f"backends = {ONE.replace('LocalExecutor', 'json.JSONDecoder')}", "[blue=dispatch] backends.a.executor", "is not an executor", f"backends = {ONE}", "Correct"),
+    case("team's variable misspelt", "BACKEND", "[blue=dispatch] backend", "not a known option", "MAX_HELD", "Did you mean", cfg=airflow_cfg(executor=f"{ROUTER};blue={ROUTER}", more=f"[blue=dispatch]\nbackends = {ONE}").replace("parallelism", "multi_team = True\nparallelism"), env={"AIRFLOW__BLUE___DISPATCH__<>": "5"}, when=AIRFLOW_V_3_2_PLUS),
+]  # fmt: skip
+
 ALONE = [
     alone(
         "broker of an executor that runs alone",
@@ -645,4 +663,4 @@ AROUND = [
     ),
 ]
 
-CASES = [*MISSPELT, *ALONE, *OPTIONS, *BACKENDS, *EXECUTORS, *AROUND]
+CASES = [*TEAMS, *MISSPELT, *ALONE, *OPTIONS, *BACKENDS, *EXECUTORS, *AROUND]
