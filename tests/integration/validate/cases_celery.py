@@ -72,7 +72,7 @@ BROKERS = [
 
 RESULT_BACKENDS = [
     results("scheme misspelt", "reddis://h:6379/0", "which is no result backend", "redis://h:6379/0", 'Did you mean "redis"'),
-    results("variable that is not set", "db+postgresql://u:$PG_PASSWORD@h/db", "has a placeholder in it", "db+sqlite:////tmp/r.db", "Write what belongs there"),
+    results("variable that is not set", "db+postgresql://u:${PG_PASSWORD}@h/db", "has a placeholder in it", "db+sqlite:////tmp/r.db", "Write what belongs there"),
     results("scheme forgotten", "airflow:hunter2@db:5432/airflow", "is not a URL", "$e"),
     results("scheme of Redis forgotten", "redis:hunter2@h", "is not a URL", "$e"),
     results("scheme behind the password", "u:hunter2@db+postgresql://h/db", "is not a URL", "$e"),
