@@ -15,7 +15,7 @@ from airflow.exceptions import AirflowConfigException
 from airflow.executors.base_executor import ExecutorConf
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
-from airflow_dispatch_provider.bridge.backend_conf import settings_source
+from airflow_dispatch_provider.bridge.backend_conf import settings_source, several_teams
 from airflow_dispatch_provider.bridge.users_code import imported_once
 from airflow_dispatch_provider.cli import migrate as migrating
 from airflow_dispatch_provider.cli import output
@@ -72,7 +72,7 @@ def _conf(args: Namespace) -> Any:
     team = getattr(args, "team", None)
     if not team:
         return airflow_conf
-    if not airflow_conf.getboolean("core", "multi_team", fallback=False):
+    if not several_teams():
         raise _UsageError("--team needs [core] multi_team = True")
     teams = dict.fromkeys(entry.team for entry in entries(text_of("core", "executor")) if entry.team)
     if team not in teams:
@@ -103,7 +103,9 @@ def validate(args: Namespace) -> int:
     from airflow_dispatch_provider.cli import validation
 
     answer = validation.validate(_source(args), _conf(args), getattr(args, "team", None), args.file)
-    comparison = validation.compare(_source(args), answer.settings) if args.file and answer.settings else None
+    comparison = None
+    if args.file and answer.settings and not answer.mistakes:
+        comparison = validation.compare(_source(args), answer.settings)
     findings = [asdict(finding) for finding in answer.findings]
     if args.output in output.STRUCTURED and args.file:
         data = comparison.data if comparison else {"changes": None, "restart_for": []}

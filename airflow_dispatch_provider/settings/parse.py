@@ -51,6 +51,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(BackendName)
 MOST_PROBLEMS = 100
 """More in one answer nobody reads."""
 
+_GONE = {"SequentialExecutor": "Airflow 3 has none; give 'LocalExecutor', with 1 slot."}
 _ROUTERS = {"DispatchExecutor", "CeleryKubernetesExecutor", "LocalKubernetesExecutor"}
 
 
@@ -189,6 +190,11 @@ class _Parser:
                 said = "is missing." if "backends" not in self.values else f"found {show(found)}."
                 self._report(["backends"], said, self._remedy("backends"))
             return {}, None
+        if isinstance(inner := found.get("backends"), dict) and "executor" not in inner:
+            self._report(
+                ["backends"], "has the key backends in it once more.", "Give what stands under that alone."
+            )
+            return {}, None
         self._check_names(list(found))
         right = {}
         for name, value in found.items():
@@ -239,7 +245,8 @@ class _Parser:
             self._report(steps, "found a router.", "A backend is an executor that runs tasks.")
         elif len(parts) < 2 or not all(map(str.isidentifier, parts)):
             found = f"found {show(executor)}, which is no executor's name and no import path."
-            self._report(steps, found, suggest(executor, list(EXECUTOR_ALIASES)))
+            remedy = _GONE.get(executor) or suggest(executor, list(EXECUTOR_ALIASES))
+            self._report(steps, found, remedy)
 
     def _check_config(self, steps: Steps, backend: BackendSettings) -> None:
         seen = set()
@@ -289,6 +296,9 @@ class _Parser:
             return None
         if found == []:
             self._report(["default"], "found an empty list.", self._remedy("default"))
+            return None
+        if isinstance(found, dict) and "to" in found:
+            self._report(["default"], "has the key to, as a route has.", self._remedy("default"))
             return None
         if isinstance(found, list):
             targets = self._validate(_TARGETS, found, ["default"], TARGET_KEYS)

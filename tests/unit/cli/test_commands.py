@@ -84,7 +84,7 @@ class TestValidate:
             ("broker_url", "nothing-like-it://host", "nothing-like-it"),
             ("broker_url", "sqs://", "botocore"),
             ("result_backend", "nothing-like-it://host", "nothing-like-it"),
-            ("result_backend", "no_such.module:Backend", "no_such"),
+            ("result_backend", "no_such.module:Backend", "that can be imported"),
             ("result_backend", "disabled://", "no result backend"),
         ],
     )
@@ -196,7 +196,7 @@ class TestValidate:
     def test_workload_types_that_no_backend_runs_count_where_users_may_ask_for_them(
         self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        configure(backends={"a": {"executor": "airflow.executors.base_executor.BaseExecutor", "slots": 1}})
+        configure(backends={"a": {"executor": "tests.integration.validate.executors.TasksOnly", "slots": 1}})
         assert run("validate", "-o", "json").json == []
         monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "Enabled")
         (warning,) = run("validate", "-o", "json").json
