@@ -23,6 +23,7 @@ from airflow_dispatch_provider.bridge.users_code import bounded
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.exceptions import DispatchError, Problem, TookTooLong
 from airflow_dispatch_provider.masking import kind_of
+from airflow_dispatch_provider.settings.given import misnamed
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.presets import Hybrid
@@ -47,35 +48,54 @@ class EmptyValue(NotGiven):
 def settings_source(conf: Any, hybrid: Hybrid | None = None) -> SettingsSource:
     """The settings of ``[dispatch]`` as ``conf`` (global, or a team's ExecutorConf) has them, for a router with or
     without a preset. Reads nothing yet."""
-    once = RunOnce(conf)
+    once, team = RunOnce(conf), getattr(conf, "team_name", None)
 
     def options_given() -> Collection[str]:
         once.forget_failures()  # each time that everything is read
-        return _options_given()
+        return _options_of(team) if team else _options_given()
 
     copies = Path(AIRFLOW_HOME, "dispatch-last-good")
-    return SettingsSource(once, options_given, hybrid, _parallelism, copies)
+    section = f"{team}={SECTION}" if team else SECTION
+    return SettingsSource(once, options_given, hybrid, _parallelism, copies, section)
 
 
 def _parallelism() -> int:
-    """Of the scheduler, which all teams share."""
-    return airflow_conf.getint("core", "parallelism")
+    """Of the scheduler, which all teams share; 1 where it is no such number, with which no scheduler starts."""
+    try:
+        return max(1, airflow_conf.getint("core", "parallelism"))
+    except (AirflowConfigException, ValueError):
+        return 1
+
+
+def several_teams() -> bool:
+    """Whether executors belong to teams; False where that cannot be read, with which no scheduler starts."""
+    try:
+        return airflow_conf.getboolean("core", "multi_team", fallback=False)
+    except (AirflowConfigException, ValueError):
+        return False
 
 
 def _options_given() -> Collection[str]:
-    """Names of all options in ``[dispatch]``, by whatever source; of a variable with small letters, which Airflow does
-    not read, the name as it is. Runs no command."""
+    """Names of all options in ``[dispatch]``, by whatever source; of a variable that is meant for one, but is not read,
+    the name as it is. Runs no command."""
     if not AIRFLOW_V_3_2_PLUS:
         # Until then Airflow 3.1 does not know that ``backends`` may come from a command or a secret.
         manager: Any = ProvidersManager
         manager().initialize_providers_configuration()
     start = f"AIRFLOW__{SECTION.upper()}__"
     variables = [
-        name.removeprefix(start).lower() if name.isupper() else name
+        name.removeprefix(start).lower() if name.isupper() and name.startswith(start) else name
         for name in os.environ
-        if name.upper().startswith(start)
+        if name.upper().startswith(start) or misnamed(name)
     ]
     return [*(airflow_conf.options(SECTION) if airflow_conf.has_section(SECTION) else ()), *variables]
+
+
+def _options_of(team: str) -> Collection[str]:
+    """Names of a team's own options of ``[dispatch]``: Airflow asks for no others."""
+    section, start = f"{team}={SECTION}", f"AIRFLOW__{team}___{SECTION}__".upper()
+    variables = [name.removeprefix(start).lower() for name in os.environ if name.startswith(start)]
+    return [*(airflow_conf.options(section) if airflow_conf.has_section(section) else ()), *variables]
 
 
 def unread_options(settings: Settings) -> Iterator[Problem]:
@@ -181,7 +201,7 @@ class RunOnce:
         except Exception as error:
             if isinstance(error, TookTooLong) and before is not None:
                 _end({*Process().children()} - before)
-            what = error.found if isinstance(error, TookTooLong) else f"failed ({kind_of(error)})"
+            what = error.found if isinstance(error, TookTooLong) else _failure(error)
             return NotGiven(f"The command or secret for [{section}] {key} {what}.")
 
     def forget_failures(self) -> None:
@@ -193,6 +213,15 @@ def _end(processes: Collection[Process]) -> None:
     for process in processes:
         process.kill()
     wait_procs(processes, timeout=1.0)
+
+
+def _failure(error: Exception) -> str:
+    """How a command or a secrets backend failed, in words without the error's own, which may quote anything."""
+    of_airflow = re.search(r"Error code is: (-?\d+)", str(error))  # its text for a command that fails
+    code = error.returncode if isinstance(error, CalledProcessError) else of_airflow and of_airflow[1]
+    if code is not None:
+        return f"ended with exit code {code}"
+    return f"failed ({(isinstance(error, OSError) and error.strerror) or kind_of(error)})"
 
 
 def _may_be_command(section: str, key: str) -> bool:
@@ -321,7 +350,7 @@ class BackendConf:
         except TookTooLong as error:
             return NotGiven(f"The {kind} {of} {error.found}.")
         except Exception as error:
-            return NotGiven(f"The {kind} {of} failed ({kind_of(error)}).")
+            return NotGiven(f"The {kind} {of} {_failure(error)}.")
         if value is None:  # Airflow's own value would be another broker, or another cluster.
             return NotGiven(f"The secret {of} cannot be found.")
         return value if value.strip() else EmptyValue(f"The command or secret {of} gives no text.")

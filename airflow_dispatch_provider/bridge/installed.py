@@ -67,10 +67,21 @@ def remedy_for(extra: str, missing: Sequence[Unmet]) -> str:
     """The command to run. The provider is always named, so that pip keeps to what it allows; this package is not, since
     it may have come from a file."""
     providers = [each for each in _needed(extra) if each.name.startswith("apache-airflow-providers-")]
-    wanted = {
-        f'"{each.name}{each.specifier}"': None for each in (*providers, *(m.requirement for m in missing))
-    }
-    return f"Run: pip install {' '.join(wanted)}"
+    return f"Run: {pip_install(map(_bounded, (*providers, *(unmet.requirement for unmet in missing))))}"
+
+
+def requirements_of(extra: str) -> list[str]:
+    """All that the extra brings, with its bounds: without them, pip may take a version that does not work."""
+    return list(map(_bounded, _needed(extra)))
+
+
+def pip_install(requirements: Iterable[str]) -> str:
+    """The command that installs them, to be copied into a shell."""
+    return " ".join(["pip install", *dict.fromkeys(f'"{each}"' for each in requirements)])
+
+
+def _bounded(requirement: Requirement) -> str:
+    return f"{requirement.name}{requirement.specifier}"
 
 
 def _belongs_to(requirement: Requirement, extra: str) -> bool:

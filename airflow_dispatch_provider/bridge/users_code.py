@@ -152,6 +152,15 @@ def import_users_module(name: str) -> ModuleType:
         raise
 
 
+def import_users_object(path: str) -> Any:
+    """The object at an import path, None where its module has nothing of that name. Raises as ``import_users_module``:
+    a module may import what it has on demand."""
+    module_name, _, name = path.rpartition(".")
+    module = import_users_module(module_name)
+    with bounded(f"the import of {path}"):
+        return getattr(module, name, None)
+
+
 def is_for_the_process(error: BaseException) -> bool:
     """Whether it is meant to end the process: Ctrl-C, or what the handler of a signal raises. Any other SystemExit is a
     fault of the code that it comes from."""

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from configparser import RawConfigParser
+from pathlib import Path
 from pkgutil import resolve_name
 
+import airflow
 from airflow import __version__
 from airflow.cli.commands.config_command import CONFIGS_CHANGES, ConfigChange
 from airflow.configuration import conf, retrieve_configuration_description
@@ -17,23 +20,17 @@ from airflow_dispatch_provider.migration.findings import Target
 from airflow_dispatch_provider.migration.options import Key
 
 _UNDESCRIBED = frozenset(
-    {
-        ("api", "jwt_audience"),
-        ("celery", "broker_connection_retry_on_startup"),
-        ("core", "airflow_home"),
-        ("core", "dbapihook_resolve_target_fields"),
-        ("core", "mp_forkserver_preload"),
-        ("core", "mp_start_method"),
-        ("core", "multi_team"),
-        ("logging", "donot_modify_handlers"),
-        ("logging", "json_logs"),
-        ("logging", "task_logs_to_stdout"),
-        ("scheduler", "num_stuck_in_queued_retries"),
-        ("traces", "tags"),
-        ("workers", "api_retries"),
-        ("workers", "api_retry_wait_max"),
-        ("workers", "api_retry_wait_min"),
-    }
+    (section, name)
+    for section, names in {
+        "api": "jwt_audience",
+        "celery": "broker_connection_retry_on_startup",
+        "core": "airflow_home dbapihook_resolve_target_fields mp_forkserver_preload mp_start_method multi_team",
+        "logging": "donot_modify_handlers json_logs task_logs_to_stdout",
+        "scheduler": "num_stuck_in_queued_retries",
+        "traces": "tags",
+        "workers": "api_retries api_retry_wait_max api_retry_wait_min",
+    }.items()
+    for name in names.split()
 )
 """Options that Airflow 3.1 to 3.4 and its providers read without describing them."""
 
@@ -49,7 +46,7 @@ def installed_target() -> Target:
         for spelling in _spellings(name.lower(), option.get("sensitive", False))
     }
     moved = {_key(change): _destination(change) for change in CONFIGS_CHANGES if _moves(change)}
-    undescribed = _UNDESCRIBED | _still_read()
+    undescribed = _UNDESCRIBED | _still_read() | _written_by_airflow()
     return Target(__version__, options, moved, _outdated(), undescribed, not_used())
 
 
@@ -89,6 +86,13 @@ def _destination(change: ConfigChange) -> Key | None:
 def _still_read() -> frozenset[Key]:
     """Old names that Airflow reads with a warning."""
     return frozenset((section, name) for section, name, _ in conf.deprecated_options.values())
+
+
+def _written_by_airflow() -> frozenset[Key]:
+    """Options that Airflow puts into a new airflow.cfg for providers, which may not describe them any more."""
+    parser = RawConfigParser()
+    parser.read(Path(airflow.__file__).parent / "config_templates" / "provider_config_fallback_defaults.cfg")
+    return frozenset((section, name) for section in parser.sections() for name in parser.options(section))
 
 
 def _importable(path: str) -> bool:

@@ -15,7 +15,7 @@ from airflow.exceptions import AirflowConfigException
 from airflow.executors.base_executor import ExecutorConf
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
-from airflow_dispatch_provider.bridge.backend_conf import settings_source
+from airflow_dispatch_provider.bridge.backend_conf import settings_source, several_teams
 from airflow_dispatch_provider.bridge.users_code import imported_once
 from airflow_dispatch_provider.cli import migrate as migrating
 from airflow_dispatch_provider.cli import output
@@ -72,7 +72,7 @@ def _conf(args: Namespace) -> Any:
     team = getattr(args, "team", None)
     if not team:
         return airflow_conf
-    if not airflow_conf.getboolean("core", "multi_team", fallback=False):
+    if not several_teams():
         raise _UsageError("--team needs [core] multi_team = True")
     teams = dict.fromkeys(entry.team for entry in entries(text_of("core", "executor")) if entry.team)
     if team not in teams:
@@ -103,24 +103,32 @@ def validate(args: Namespace) -> int:
     from airflow_dispatch_provider.cli import validation
 
     answer = validation.validate(_source(args), _conf(args), getattr(args, "team", None), args.file)
-    comparison = validation.compare(_source(args), answer.settings) if args.file and answer.settings else None
+    comparison = None
+    if args.file and answer.settings and not answer.mistakes:
+        comparison = validation.compare(_source(args), answer.settings)
     findings = [asdict(finding) for finding in answer.findings]
     if args.output in output.STRUCTURED and args.file:
         data = comparison.data if comparison else {"changes": None, "restart_for": []}
         output.show_object({"findings": findings, **data}, args.output)
     elif findings or args.output in output.STRUCTURED:
         output.show_findings(findings, args.output)
-    elif answer.settings:
-        subject = args.file or "The [dispatch] configuration"
-        print(f"{subject} is right: {_size(answer.settings)}.")
-    else:
-        print("[dispatch] names no backends, and [core] executor no router: there is nothing more to check.")
+    if not answer.mistakes and (args.output == "table" or (args.output == "plain" and not findings)):
+        print(output.wrapped(_all_right(answer.settings, args.file, bool(findings))))
     if comparison and args.output not in output.STRUCTURED:
         print()
         for change in comparison.changes or ():
             print(output.wrapped(str(change), "", " " * 4))
-        print(output.wrapped(comparison.verdict))
+        # With a mistake, a scheduler may refuse the file or end, whatever has changed.
+        print(output.wrapped("Correct the mistakes first." if answer.mistakes else comparison.verdict))
     return EXIT_WRONG_CONFIG if answer.mistakes or (findings and args.strict) else 0
+
+
+def _all_right(settings: Settings | None, file: str | None, is_doubted: bool) -> str:
+    """The last sentence where there are no mistakes."""
+    if settings is None:
+        return "[dispatch] names no backends, and [core] executor no router: there is nothing more to check."
+    subject = file or "The [dispatch] configuration"
+    return f"{subject} is {'otherwise ' if is_doubted else ''}right: {_size(settings)}."
 
 
 def _size(settings: Settings) -> str:
@@ -198,12 +206,8 @@ def explain(args: Namespace) -> int:
     """``airflow dispatch explain``"""
     settings = _settings(args)
     seed = _seed(args)
-    if args.executor and args.executor not in settings.executors:
-        known = ", ".join(map(repr, settings.executors))
-        raise _UsageError(
-            f"--executor: no backend has an executor of the name {args.executor!r}. Known: {known}."
-        )
-    ref = TaskRef(queue=args.queue, dag_id=args.dag_id, seed=seed, executor=args.executor)
+    executor = _executor(args.executor, settings, getattr(args, "team", None)) if args.executor else None
+    ref = TaskRef(queue=args.queue, dag_id=args.dag_id, seed=seed, executor=executor)
     views = {status.name: status.view for status in inspect_backends(settings)}
     table = RouteTable(settings.routes, settings.default, settings.executors)
     found = explain_task(table, ref, views)
@@ -220,6 +224,49 @@ def explain(args: Namespace) -> int:
         row["used"] = row["used"] or ["never"]
     output.show_rows(rows, args.output)
     return 0
+
+
+@output.only_answers()
+def _executor(name: str, settings: Settings, team: str | None) -> str | None:
+    """The class that a backend must have for a task with this ``executor=``; None: its queue alone decides."""
+    from airflow_dispatch_provider.executors import by_name
+    from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
+
+    ours = {
+        cls.__name__: cls
+        for cls in (by_name.CeleryExecutor, by_name.KubernetesExecutor, by_name.LocalExecutor)
+    }
+    found = _listed_executor(name, team)
+    if found is not None and issubclass(found, DispatchExecutor):
+        return None
+    if found is not None and not issubclass(found, tuple(ours.values())):
+        path = f"{found.__module__}.{found.__name__}"
+        raise _UsageError(f"--executor: {name!r} is {path} to Airflow: its tasks do not come to the router.")
+    wanted = name if found is None else found.__name__
+    if wanted not in settings.executors:
+        known = ", ".join(map(repr, settings.executors))
+        raise _UsageError(f"--executor: no backend has an executor of the name {wanted!r}. Known: {known}.")
+    if found is None:
+        remedy = (
+            f"List {name}:{ours[name].__module__}.{name} after the router" if name in ours else "Use queue="
+        )
+        raise _UsageError(
+            f"--executor: [core] executor lists no {name!r}, and Airflow refuses a Dag that names it. {remedy}."
+        )
+    return wanted
+
+
+def _listed_executor(name: str, team: str | None) -> type[Any] | None:
+    """The class that Airflow takes for ``executor=name``: a team's own first, by alias, import path or class name."""
+    from airflow_dispatch_provider.executors.configured import configured_executors
+
+    found: dict[tuple[str | None, int], type[Any]] = {}
+    for each, cls in configured_executors():
+        for rank, known in enumerate((each.alias, each.module_path, each.module_path.rpartition(".")[2])):
+            if known == name:
+                found[each.team_name, rank] = cls
+    ranks = ((wanted, rank) for wanted in dict.fromkeys((team, None)) for rank in range(3))
+    return next((found[rank] for rank in ranks if rank in found), None)
 
 
 def _seed(args: Namespace) -> str:

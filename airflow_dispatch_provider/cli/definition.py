@@ -7,6 +7,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
 from importlib import import_module
+from textwrap import fill
 from typing import Any
 
 from airflow.cli.cli_config import (
@@ -18,14 +19,15 @@ from airflow.cli.cli_config import (
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
-_EXIT_CODES = (
-    "Exit codes: 0 all is well (there may be warnings), 1 the configuration has mistakes (validate --strict: or"
-    " warnings), 2 wrong usage."
-)
+_EXIT_CODES = "Exit codes: 0 all is well, 1 the configuration has mistakes, 2 wrong usage."
+
+_COLUMNS, _OPTION_COLUMNS = 80, 56
+"""Widths of a terminal, and of what argparse leaves of it for the help of an option: Airflow's formatter does not wrap
+texts."""
 
 
-def _arg(*flags: str, **options: Any) -> Arg:
-    return Arg(flags, **options)  # type: ignore[no-untyped-call]
+def _arg(*flags: str, help_: str, **options: Any) -> Arg:
+    return Arg(flags, help=fill(help_, _OPTION_COLUMNS), **options)  # type: ignore[no-untyped-call]
 
 
 def _some(text: str) -> str:
@@ -38,49 +40,49 @@ def _some(text: str) -> str:
 _ARG_OUTPUT = _arg(
     "-o",
     "--output",
-    help="Output format: table, plain, json or yaml (default: table)",
+    help_="Output format: table, plain, json or yaml (default: table)",
     metavar="FORMAT",
     choices=("table", "plain", "json", "yaml"),
     default="table",
 )
 _ARG_FILE = _arg(
     "file",
-    help="A routing file that is not in use yet: checked in place of config_file, and compared with what is in use",
+    help_="A routing file that is not in use yet: checked in place of config_file, and compared with what is in use",
     metavar="FILE",
     nargs="?",
     type=_some,
 )
-_ARG_TEAM = _arg("--team", help="Read the configuration of this team", type=_some)
-_ARG_STRICT = _arg("--strict", help="Exit with 1 if there are warnings, too", action="store_true")
-_ARG_QUEUE = _arg("-q", "--queue", help="The queue of the task", required=True, type=_some)
-_ARG_DAG_ID = _arg("-d", "--dag-id", help="The id of its Dag; routes may ask for it", default="")
-_ARG_EXECUTOR = _arg("-e", "--executor", help="The name that the task gives in executor=", type=_some)
+_ARG_TEAM = _arg("--team", help_="Read the configuration of this team", type=_some)
+_ARG_STRICT = _arg("--strict", help_="Exit with 1 if there are warnings, too", action="store_true")
+_ARG_QUEUE = _arg("-q", "--queue", help_="The queue of the task", required=True, type=_some)
+_ARG_DAG_ID = _arg("-d", "--dag-id", help_="The id of its Dag; routes may ask for it", default="")
+_ARG_EXECUTOR = _arg("-e", "--executor", help_="The name that the task gives in executor=", type=_some)
 _ARG_TASK_ID = _arg(
-    "-t", "--task-id", help="The id of the task; with Dag and run, picks among weighted targets"
+    "-t", "--task-id", help_="The id of the task; with Dag and run, picks among weighted targets"
 )
-_ARG_RUN_ID = _arg("-r", "--run-id", help="The id of the Dag run; with Dag and task, picks likewise")
+_ARG_RUN_ID = _arg("-r", "--run-id", help_="The id of the Dag run; with Dag and task, picks likewise")
 _ARG_MAP_INDEX = _arg(
     "--map-index",
-    help="The map index of a mapped task, with its Dag, task and run (default: not mapped)",
+    help_="The map index of a mapped task, with its Dag, task and run (default: not mapped)",
     type=int,
 )
 _ARG_CONFIG = _arg(
     "--config",
-    help="An airflow.cfg of Airflow 2 or 3 to read instead of the one in use",
+    help_="An airflow.cfg of Airflow 2 or 3 to read instead of the one in use",
     metavar="FILE",
     type=_some,
 )
 _ARG_IGNORE_ENVIRONMENT = _arg(
     "--ignore-environment",
-    help="Leave out what AIRFLOW__SECTION__OPTION variables say; they count otherwise, with --config, too",
+    help_="Leave out what AIRFLOW__SECTION__OPTION variables say; they count otherwise, with --config, too",
     action="store_true",
 )
 _ARG_CORE_EXECUTOR = _arg(
-    "--executor", help="Plan for this instead of the configured core executor", type=_some
+    "--executor", help_="Plan for this instead of the configured core executor", type=_some
 )
 _ARG_DAGS = _arg(
     "--dags",
-    help="Also look for queue= and executor= in the Python files of these folders, without importing them; without a"
+    help_="Also look for queue= and executor= in the Python files of these folders, without importing them; without a"
     " folder, in the serialized Dags of the metadata database",
     metavar="FOLDER",
     nargs="*",
@@ -112,7 +114,7 @@ def _command(
     return ActionCommand(
         name=name,
         help=help_,
-        description=f"{description} {exit_codes}",
+        description=f"{fill(description, _COLUMNS)}\n\n{fill(exit_codes, _COLUMNS)}",
         func=_load_when_called(name),
         args=(*args, _ARG_OUTPUT, ARG_VERBOSE),
     )
@@ -121,17 +123,19 @@ def _command(
 DISPATCH_COMMANDS = (
     _command(
         "validate",
-        "Check the configuration and name every mistake",
-        "Check the section dispatch of the configuration, and the file that it may name: every mistake at"
-        " once, each with its place, what was found there and what to do about it; whether the executor of"
-        " each backend can be imported and finds its own options usable; and warnings about what is allowed but"
-        " probably a mistake. With a FILE also what would change against the configuration in use, and whether a"
-        " running scheduler would take it over. Needs no database, and asks no server. Your own"
-        " code that it imports may take as long as dagbag_import_timeout in the section core allows, and a command that"
-        " gives an option 10 s.",
+        "Check the configuration and name its mistakes",
+        "Check the dispatch section of the configuration, and the file that it may name. Reports every mistake that"
+        " can be seen so far (one may hide others), each with its place, what was found there and what to do about"
+        " it; whether the executor of each backend can be imported and finds its own options usable; and warnings"
+        " about what is allowed but probably a mistake. With a FILE also what would change against the configuration"
+        " in use, and whether a running scheduler would take it over. Needs no database, and asks no server. Your"
+        " own code that it imports may take as long as dagbag_import_timeout in the core section allows, and a"
+        " command that gives an option 10 s.",
         _ARG_FILE,
         _ARG_STRICT,
         *_TEAM,
+        exit_codes="Exit codes: 0 all is well (there may be warnings), 1 the configuration has mistakes (with --strict:"
+        " or warnings), 2 wrong usage.",
     ),
     _command(
         "backends",

@@ -32,7 +32,7 @@ from airflow_dispatch_provider.routing.model import (
 )
 from airflow_dispatch_provider.routing.patterns import doubts, is_glob
 from airflow_dispatch_provider.routing.reasons import Reason
-from airflow_dispatch_provider.settings.model import BackendSettings, Settings
+from airflow_dispatch_provider.settings.model import WORKERS, BackendSettings, Settings
 from airflow_dispatch_provider.settings.problems import show
 
 OPTIONAL_KINDS: Mapping[str, str] = {
@@ -110,6 +110,7 @@ def warnings(
     yield from unread_options(settings)
     yield from _kinds_are_covered(statuses, place)
     yield from _backends_are_used(settings, place)
+    yield from _fallbacks_are_used(settings, place)
     yield from _routes_are_open(settings, place)
     yield from _patterns_are_meant(settings, place)
     yield from _preloads_exist(settings, conf)
@@ -157,6 +158,15 @@ def _backends_are_used(settings: Settings, place: str) -> Iterator[Problem]:
                 f"{place}backends.{name}",
                 "no route and no default names it.",
                 "Add a route to it, or remove it.",
+            )
+
+
+def _fallbacks_are_used(settings: Settings, place: str) -> Iterator[Problem]:
+    for name, backend in settings.backends.items():
+        if backend.slots != WORKERS and backend.fallback_slots != BackendSettings.fallback_slots:
+            found = "is not used: the slots are a number."
+            yield Problem(
+                f"{place}backends.{name}.fallback_slots", found, 'Leave it out, or set slots to "workers".'
             )
 
 

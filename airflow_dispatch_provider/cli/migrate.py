@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from airflow.configuration import AIRFLOW_CONFIG
-from rich.console import Console
-from rich.progress import track
 
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.airflow_options import installed_target, missing
@@ -22,6 +21,7 @@ from airflow_dispatch_provider.migration.old import read_old
 from airflow_dispatch_provider.migration.options import Key, Option, read_ini
 from airflow_dispatch_provider.migration.report import make_report
 from airflow_dispatch_provider.migration.uses import Scan, Unread, Use
+from airflow_dispatch_provider.settings.file import UnreadableError, read_bytes, read_file
 
 
 def run(args: Namespace) -> int:
@@ -33,7 +33,7 @@ def run(args: Namespace) -> int:
     scan = _scan(args.dags)
     report = make_report(old, scan, target, missing(class_paths(old.options)))
     if args.output in output.STRUCTURED:
-        output.show_object(report.data(), args.output)
+        output.show_object(asdict(report), args.output)
     else:
         print(_printable(render(report)))
     return int(scan is not None and any(unread.closed for unread in scan.unread))
@@ -57,12 +57,9 @@ def _options(config: str | None) -> tuple[dict[Key, Option], str | None]:
 
 def _text(name: str) -> str:
     try:
-        return Path(name).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not text in UTF-8"
-        raise MigrationError(
-            f"{name} cannot be read ({reason}). Give the path of an airflow.cfg with --config."
-        ) from None
+        return read_file(name).text
+    except UnreadableError as error:
+        raise MigrationError(f"{name} {error}. Give the path of an airflow.cfg with --config.") from None
 
 
 def _scan(dags: list[str] | None) -> Scan | None:
@@ -82,7 +79,7 @@ def _scan_folders(folders: list[Path]) -> Scan:
     uses: list[Use] = []
     unread: list[Unread] = []
     paths = [path for folder in folders for path in sorted(_files(folder, unread))]
-    for path in _progress(paths):
+    for path in paths:
         found, missed = _scan_file(path)
         uses += found
         unread += missed
@@ -91,24 +88,14 @@ def _scan_folders(folders: list[Path]) -> Scan:
     return Scan(f"{files} in {', '.join(map(str, folders))}", False, tuple(uses), tuple(unread))
 
 
-def _progress(paths: list[Path]) -> Iterable[Path]:
-    """Shows on a terminal how far it is; elsewhere nothing."""
-    console = Console(stderr=True)
-    return track(paths, "Reading Dags", console=console, transient=True, disable=not console.is_terminal)
-
-
 def _scan_file(path: Path) -> tuple[list[Use], list[Unread]]:
     if path.suffix == ".zip":
         return [], [Unread(str(path), "is an archive")]
     try:
-        source = path.read_bytes()
-    except OSError as error:
-        return [], [_closed(str(path), error)]
+        source, _ = read_bytes(str(path))
+    except UnreadableError as error:
+        return [], [Unread(str(path), str(error), closed=True)]
     return scan_source(source, str(path))
-
-
-def _closed(path: str, error: OSError) -> Unread:
-    return Unread(path, f"cannot be read ({error.strerror})", closed=True)
 
 
 def _files(folder: Path, unread: list[Unread]) -> Iterator[Path]:
@@ -124,7 +111,7 @@ def _files(folder: Path, unread: list[Unread]) -> Iterator[Path]:
     seen = set()
 
     def note(error: OSError) -> None:
-        unread.append(_closed(str(error.filename), error))
+        unread.append(Unread(str(error.filename), f"cannot be read ({error.strerror})", closed=True))
 
     for root, folders, files in os.walk(folder, onerror=note, followlinks=True):
         if (real := os.path.realpath(root)) in seen:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from airflow_dispatch_provider.cli.output import wrapped
+from airflow_dispatch_provider.bridge.installed import pip_install
+from airflow_dispatch_provider.cli.output import columns, wrapped
 from airflow_dispatch_provider.migration.destinations import Destination
 from airflow_dispatch_provider.migration.findings import Finding
 from airflow_dispatch_provider.migration.report import Report
@@ -52,16 +53,17 @@ def _read(report: Report) -> str:
 
 
 def _ready(report: Report) -> str:
-    nothing = "" if _has_lines(report) else ": nothing has to be put into airflow.cfg"
+    nothing = "" if _to_change(report) else ": nothing has to be put into airflow.cfg"
     return _paragraph(
         f"The router is configured already{nothing}. `airflow dispatch validate` checks it, and `airflow dispatch"
         " explain --queue QUEUE` says where a queue leads."
     )
 
 
-def _has_lines(report: Report) -> bool:
-    """Whether there is anything to write into airflow.cfg, or to change there."""
-    return bool(report.configuration or report.options)
+def _to_change(report: Report) -> str:
+    """The changes to be made in airflow.cfg, in words; empty where there is none."""
+    parts = ["put in the lines"] * bool(report.configuration) + ["change the options"] * bool(report.options)
+    return " and ".join(parts).capitalize()
 
 
 def _configuration(report: Report) -> Iterator[str]:
@@ -73,9 +75,9 @@ def _configuration(report: Report) -> Iterator[str]:
         )
     if report.variables:
         names = " and ".join(report.variables)
-        yield _paragraph(f"The environment stands over airflow.cfg: change {names} there, too.")
-    if report.one_line:
-        yield from _part("Or one class, without [dispatch]", iter([report.one_line]))
+        yield _paragraph(f"Variables take precedence over airflow.cfg: change {names}, too.")
+    if report.one_class:
+        yield from _part("Or the same with another class", iter([report.one_class]))
     if report.by_name:
         lines = f"[core]\nexecutor = {report.by_name}"
         yield from _part("As long as Dags say executor=, with [dispatch] as above", iter([lines]))
@@ -87,13 +89,11 @@ def _configuration(report: Report) -> Iterator[str]:
 
 
 def _options(found: Sequence[Finding]) -> Iterator[str]:
-    width = max((len(finding.option) for finding in found), default=0)
     for do in ("rename", "change", "remove"):
         some = [finding for finding in found if finding.do == do]
         if some:
             yield f"{do}:"
-        for finding in some:
-            yield f"  {finding.option:<{width}}  {_how(finding)}"
+            yield from columns((finding.option, _how(finding)) for finding in some)
 
 
 def _how(finding: Finding) -> str:
@@ -125,26 +125,27 @@ def _destination(found: Destination) -> str:
 
 
 def _steps(report: Report) -> Iterator[str]:
+    to_change = _to_change(report)
     steps = (
         _install(report) * (not report.ready),
-        "Put in the lines, and change the options, as said above." * _has_lines(report),
+        f"{to_change} as shown above." * bool(to_change),
         "With [dispatch]: `airflow dispatch validate`, and `airflow dispatch explain --queue QUEUE` for each queue."
         * (not report.ready),
         "`airflow config lint` names what is left: options with a new default, the executor among them. Do not run"
         " `airflow config update --fix`: it breaks values of several lines, and replaces the executor with"
-        " --all-recommendations." * _has_lines(report),
+        " --all-recommendations." * bool(to_change),
         "Restart the scheduler, the API server and the other components with the new configuration."
-        * _has_lines(report),
+        * bool(to_change),
     )
     return (_step(f"{number}. ", step) for number, step in enumerate(filter(None, steps), start=1))
 
 
 def _install(report: Report) -> str:
-    if not report.providers:
+    if not report.requirements:
         return "Install this package on every component."
     return (
-        "Install this package on every component, and the providers that its backends need:\n"
-        f"`pip install {' '.join(report.providers)}`"
+        "Install this package on every component, and what the backends and options need:\n"
+        f"{pip_install(report.requirements)}"
     )
 
 

@@ -8,14 +8,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from airflow_dispatch_provider.bridge.backend_conf import RunOnce
+from airflow.configuration import conf as airflow_conf
+from airflow.executors.base_executor import ExecutorConf
+
+from airflow_dispatch_provider.bridge.backend_conf import PREFIX, RunOnce
+from airflow_dispatch_provider.bridge.options.reads import engine_of
 from airflow_dispatch_provider.bridge.users_code import bounded_executor
 from airflow_dispatch_provider.dispatch.backend import Backend, clashes, import_executor_class
 from airflow_dispatch_provider.dispatch.option_check import OptionCheck
 from airflow_dispatch_provider.engines.protocols import ChecksConfig, DoubtsConfig
 from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem, TookTooLong
+from airflow_dispatch_provider.executors.configured import configured_executors
+from airflow_dispatch_provider.executors.entries import PLACE
 from airflow_dispatch_provider.masking import kind_of
-from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, Settings
+from airflow_dispatch_provider.routing.model import Route, Target
+from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, BackendSettings, Settings
 
 Findings = tuple[list[Problem], list[Problem]]
 """Mistakes; and doubts: what is allowed but probably a mistake."""
@@ -30,21 +37,47 @@ def check_options(settings: Settings, conf: Any, place: str) -> Findings:
     backends = {name: Backend(name, backend, conf, team) for name, backend in settings.backends.items()}
     check = OptionCheck(settings, place)
     mistakes, doubts = [*check.mistakes()], [*check.doubts()]
-    unmade = set()
+    wrong_ones = check.backends_with_mistakes()
     for name, backend in backends.items():
         wrong = check.values(name, backend.conf)
         own, doubtful = ([], []) if wrong else _executors_own(backend)
-        unmade |= {name for problem in own if problem.where == "executor"}
+        wrong_ones |= {name} if wrong or own else set()
         mistakes += [*wrong, *(_placed(each, name, check, place) for each in own)]
         doubts += [_placed(each, name, check, place) for each in doubtful]
-    made = [backend for name, backend in backends.items() if name not in unmade]
-    mistakes += clashes(made, place)
+    # What one with a mistake uses is not what it is meant to use.
+    mistakes += clashes([backend for name, backend in backends.items() if name not in wrong_ones], place)
     doubts += [] if mistakes else _shared_queues(settings, backends, place)
     refused = {problem.where for problem in mistakes}
     # What stands in airflow.cfg itself is the same for all backends.
     return list(dict.fromkeys(mistakes)), [
         each for each in dict.fromkeys(doubts) if each.where not in refused
     ]
+
+
+def check_listed(team: str | None) -> Findings:
+    """Of the executors that ``[core] executor`` itself lists, each with the options of all.
+
+    :param team: None: of every team
+    """
+    mistakes, doubts = dict[Problem, None](), dict[Problem, None]()
+    for name, cls in configured_executors():
+        if engine_of(cls) is None or (team is not None and name.team_name != team):
+            continue
+        backend = BackendSettings(f"{cls.__module__}.{cls.__qualname__}", 1)
+        settings = Settings({cls.__name__: backend}, (), Route(queue="*", to=(Target(backend=cls.__name__),)))
+        conf = ExecutorConf(name.team_name) if name.team_name else airflow_conf
+        for found, all_ in zip(check_options(settings, conf, f"{PLACE}: "), (mistakes, doubts), strict=True):
+            all_.update((_of_listed(each), None) for each in found if not each.where.startswith(PREFIX))
+    return list(mistakes), list(doubts)
+
+
+def _of_listed(problem: Problem) -> Problem:
+    is_the_executors = problem.where.startswith(f"{PLACE}: ")
+    return (
+        replace(problem, where=PLACE, found=f"lists one that {problem.found}")
+        if is_the_executors
+        else problem
+    )
 
 
 def _executors_own(backend: Backend) -> Findings:

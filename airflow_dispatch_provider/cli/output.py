@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from textwrap import TextWrapper
 from typing import Any
@@ -130,6 +130,17 @@ def wrapped(text: str, indent: str = "", further: str | None = None, stream: Any
     )
     wrapper.break_long_words = wrapper.break_on_hyphens = False
     return "\n".join(wrapper.wrap(text))
+
+
+def columns(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Two columns, indented; the second one stands below where the line would be wider than the terminal."""
+    pairs, most = list(pairs), width(sys.stdout)
+    first = max((len(name) for name, _ in pairs), default=0)
+    for name, text in pairs:
+        line = f"  {name:<{first}}  {text}"
+        if most is not None and len(line) > most:
+            line = f"  {name}\n{wrapped(text, ' ' * 6)}"
+        yield line
 
 
 def _counted(severities: Sequence[str]) -> str:

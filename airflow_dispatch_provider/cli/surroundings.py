@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ from airflow.configuration import conf as airflow_conf
 from airflow.exceptions import AirflowConfigException
 
 from airflow_dispatch_provider.bridge.airflow_api import executor_names
-from airflow_dispatch_provider.bridge.backend_conf import FORMS, RunOnce
+from airflow_dispatch_provider.bridge.backend_conf import FORMS, RunOnce, several_teams
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 from airflow_dispatch_provider.exceptions import Problem
 from airflow_dispatch_provider.executors.entries import (
@@ -34,7 +35,10 @@ _ROUTERS_OWN = ("backends", "config_file")
 
 def surrounding_problems() -> Iterator[Problem]:
     """Settings that end the scheduler at its start, or fail every task."""
-    yield from _executors_are_usable()
+    if AIRFLOW_V_3_2_PLUS and (wrong := _wrong_flag("core", "multi_team")):
+        yield wrong  # with which Airflow reads no list of executors
+    else:
+        yield from _executors_are_usable()
     yield from _parallelism_is_usable()
     yield from _execution_api_is_a_url()
 
@@ -82,6 +86,15 @@ def parallelism() -> int | None:
         return None
 
 
+def _wrong_flag(section: str, option: str) -> Problem | None:
+    try:
+        airflow_conf.getboolean(section, option, fallback=False)
+    except (AirflowConfigException, ValueError):
+        found = f"found {show(text_of(section, option))}: the scheduler does not start."
+        return Problem(f"[{section}] {option}", found, "Give True or False, e.g. True.")
+    return None
+
+
 def _executors_are_usable() -> Iterator[Problem]:
     problems = list(list_problems(text_of("core", "executor")))
     yield from problems
@@ -118,7 +131,7 @@ def _execution_api_is_a_url() -> Iterator[Problem]:
 
 def _teams_are_used() -> Iterator[Problem]:
     teams = dict.fromkeys(entry.team for entry in entries(text_of("core", "executor")) if entry.team)
-    if AIRFLOW_V_3_2_PLUS and teams and not airflow_conf.getboolean("core", "multi_team", fallback=False):
+    if AIRFLOW_V_3_2_PLUS and teams and not several_teams():
         found = f"lists executors of teams ({', '.join(teams)}), and Airflow passes over them."
         yield Problem(PLACE, found, "Set [core] multi_team to True, or leave them out.")
 
@@ -140,6 +153,19 @@ def _router_is_first() -> Iterator[Problem]:
             f"has {first.path!r} before the router: it gets the tasks of every queue, and the router none."
         )
         yield Problem(PLACE, found, f"Put {ROUTERS[0]!r} first.")
+
+
+def file_is_found(config_file: str | None) -> Iterator[Problem]:
+    """
+    :param config_file: as configured
+    """
+    if config_file and not os.path.isabs(config_file):
+        found = (
+            f"found the relative path {show(config_file)}: each process looks for it where it was started."
+        )
+        yield Problem(
+            f"[{SECTION}] config_file", found, f"Write the whole path, e.g. {os.path.abspath(config_file)}."
+        )
 
 
 def slots_fit(settings: Settings) -> Iterator[Problem]:

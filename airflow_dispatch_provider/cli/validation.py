@@ -7,14 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from airflow.executors.base_executor import ExecutorConf
+
+from airflow_dispatch_provider.bridge.backend_conf import settings_source
 from airflow_dispatch_provider.cli.inspection import (
     import_problems,
     inspect_backends,
     warnings,
 )
-from airflow_dispatch_provider.cli.option_findings import check_options
+from airflow_dispatch_provider.cli.option_findings import Findings, check_listed, check_options
 from airflow_dispatch_provider.cli.output import only_answers
 from airflow_dispatch_provider.cli.surroundings import (
+    file_is_found,
     runs_alone,
     slots_fit,
     surrounding_problems,
@@ -22,8 +26,11 @@ from airflow_dispatch_provider.cli.surroundings import (
 )
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.executors.by_name import entry_problems
+from airflow_dispatch_provider.executors.configured import router_classes
+from airflow_dispatch_provider.executors.entries import PLACE
 from airflow_dispatch_provider.settings.changes import Change, changes
 from airflow_dispatch_provider.settings.model import Settings
+from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.parse import MOST_PROBLEMS
 from airflow_dispatch_provider.settings.source import SettingsSource
 
@@ -90,22 +97,45 @@ def validate(source: SettingsSource, conf: Any, team: str | None, config_file: s
     :param config_file: checked in place of the configured one
     """
     around = list(surrounding_problems())
+    wrong, doubts, settings = _of_router(source, conf, team, config_file, around)
+    if team is None and config_file is None and not around:
+        for other, cls in router_classes().items():
+            if other is not None:
+                view = ExecutorConf(other)
+                theirs = _of_router(settings_source(view, cls.hybrid), view, other, None, around)
+                wrong, doubts = wrong + theirs[0], doubts + theirs[1]
+    beside, doubtful = _beside([*around, *wrong], team)
+    mistakes, warned = dict.fromkeys([*around, *wrong, *beside]), dict.fromkeys([*doubts, *doubtful])
+    findings = (*_bounded(MISTAKE, mistakes, source.place), *_bounded(WARNING, warned, source.place))
+    return Answer(findings, settings)
+
+
+def _of_router(
+    source: SettingsSource, conf: Any, team: str | None, config_file: str | None, around: Sequence[Problem]
+) -> tuple[list[Problem], list[Problem], Settings | None]:
+    """Mistakes, doubts and the settings of one router, everybody's or that of a team."""
     try:
         settings = source.load(config_file)
     except DispatchConfigError as error:
-        if _is_all_missing(error.problems) and (around or runs_alone()):
-            doubts = [] if around else surrounding_warnings()
-            return Answer((*_findings(MISTAKE, around), *_findings(WARNING, doubts)), None)
-        return Answer(_findings(MISTAKE, [*around, *error.problems]), None)
+        alone = bool(around) or runs_alone() or _only_teams_route(team)
+        wrong = [problem for problem in error.problems if not (alone and _is_missing(problem))]
+        return wrong, [*surrounding_warnings()] if alone and not around else [], None
     # Executors that are made for the checks below set some of Airflow's options, such as a secret.
     elsewhere = [] if around else [*surrounding_warnings(), *slots_fit(settings)]
-    place = f"{source.config_file}: " if source.config_file else "[dispatch] "
-    statuses = inspect_backends(settings)
+    place, statuses = source.place, inspect_backends(settings)
     named = [] if around else entry_problems(team, settings)
     options, doubtful = check_options(settings, conf, place)
-    wrong = [*around, *named, *import_problems(statuses, place), *options]
-    doubts = [*warnings(settings, statuses, conf, place), *doubtful, *elsewhere]
-    return Answer((*_findings(MISTAKE, wrong), *_bounded(_findings(WARNING, doubts), place)), settings)
+    found = file_is_found(None if config_file else source.config_file)
+    return (
+        [*named, *import_problems(statuses, place), *options],
+        [*found, *warnings(settings, statuses, conf, place), *doubtful, *elsewhere],
+        settings,
+    )
+
+
+def _only_teams_route(team: str | None) -> bool:
+    routers = router_classes()
+    return team is None and bool(routers) and None not in routers
 
 
 @only_answers()
@@ -126,18 +156,27 @@ def _findings(severity: str, problems: Iterable[Problem]) -> tuple[Finding, ...]
     return tuple(Finding(severity, problem.where, problem.found, problem.remedy) for problem in problems)
 
 
-def _bounded(findings: tuple[Finding, ...], place: str) -> tuple[Finding, ...]:
+def _bounded(severity: str, problems: Iterable[Problem], place: str) -> tuple[Finding, ...]:
     """As many as somebody may read."""
+    findings = _findings(severity, problems)
     more = len(findings) - MOST_PROBLEMS
-    if more <= 0:
+    if more <= 1:  # the parser has its own last line
         return findings
-    rest = Finding(WARNING, place.strip(" :"), f"has {more} more warnings.", "Correct these first.")
+    rest = Finding(severity, place.strip(" :"), f"has {more} more {severity}s.", "Correct these first.")
     return (*findings[:MOST_PROBLEMS], rest)
 
 
-def _is_all_missing(problems: Sequence[Problem]) -> bool:
-    """Nothing under ``[dispatch]``: a ready-made router and an executor that runs alone need nothing there, and which
-    one was meant is unknown as long as ``[core] executor`` is wrong."""
-    return [(problem.where, problem.found) for problem in problems] == [
-        ("[dispatch] backends", "is missing.")
-    ]
+def _beside(known: Sequence[Problem], team: str | None) -> Findings:
+    """Findings of the executors that ``[core] executor`` lists in place of a router, or beside it.
+
+    :param known: mistakes that are told anyway; what ``[core] executor`` lists is not asked where it is wrong itself
+    """
+    places = {problem.where for problem in known}
+    mistakes, doubts = ([], []) if PLACE in places else check_listed(team)
+    return [each for each in mistakes if each.where not in places], doubts
+
+
+def _is_missing(problem: Problem) -> bool:
+    """No backends: a ready-made router and an executor that runs alone need none, and which one was meant is unknown
+    as long as ``[core] executor`` is wrong."""
+    return problem.where.endswith(f"{SECTION}] backends") and problem.found == "is missing."

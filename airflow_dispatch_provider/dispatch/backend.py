@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from difflib import SequenceMatcher
 from inspect import isabstract
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +19,7 @@ from airflow_dispatch_provider.bridge.executor_classes import make_executor, wor
 from airflow_dispatch_provider.bridge.installed import extra_of, remedy_for, unmet
 from airflow_dispatch_provider.bridge.users_code import (
     bounded_executor,
-    import_users_module,
+    import_users_object,
 )
 from airflow_dispatch_provider.engines.foreign import ForeignEngine
 from airflow_dispatch_provider.engines.outage import Backoff
@@ -26,6 +28,12 @@ from airflow_dispatch_provider.exceptions import BackendUnavailable, DispatchCon
 from airflow_dispatch_provider.masking import kind_of
 from airflow_dispatch_provider.routing.model import EXECUTE_TASK
 from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, WORKERS, BackendSettings, Limits
+
+_ROUTERS = tuple(f"airflow_dispatch_provider.executors.{name}" for name in ("by_name", "dispatch_executor"))
+"""Modules of classes that hand over to backends, and are none."""
+
+_READ_ON_THE_CLASS = ("is_local", "serve_logs", "supports_ad_hoc_ti_run", "pre_assigns_external_executor_id")
+"""Attributes that Airflow, or the router, reads before there is an instance."""
 
 
 def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
@@ -37,31 +45,44 @@ def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
             f"{settings.executor} is no executor's name.", f"Take {known}, or an import path."
         )
     try:
-        module = import_users_module(module_name)
+        found = import_users_object(settings.class_path)
     except TookTooLong as error:
         reason = f"{settings.executor} cannot be imported: its module {error.found}."
         raise BackendUnavailable(reason, error.remedy) from None
     except Exception as error:
         # Without the cause: the log would quote it.
         raise _import_failed(settings, module_name, error) from None
-    found = getattr(module, class_name, None)
     if found is None:
-        raise BackendUnavailable(f"{module_name} has no {class_name}.", _correct(module, class_name))
+        reason = f"{module_name} has no {class_name}."
+        raise BackendUnavailable(reason, _correct(sys.modules[module_name], class_name))
     if not (isinstance(found, type) and issubclass(found, BaseExecutor)):
         raise BackendUnavailable(
             f"{settings.class_path} is not an executor (no subclass of BaseExecutor).",
-            _correct(module, class_name),
+            _correct(sys.modules[module_name], class_name),
         )
-    if isabstract(found):
-        raise BackendUnavailable(
-            f"{settings.class_path} is abstract: no executor can be made of it.",
-            "Give one of its subclasses.",
-        )
-    if settings.slots == WORKERS and not hasattr(found, "worker_slots"):
-        raise BackendUnavailable(
-            f"{settings.class_path} cannot count its workers.", "Give 'slots' as a number."
-        )
+    if wrong := _unfit(settings, found):
+        raise BackendUnavailable(*wrong)
     return found
+
+
+def _unfit(settings: BackendSettings, cls: type[BaseExecutor]) -> tuple[str, str] | None:
+    """Why no backend can be made of a class, and a remedy."""
+    path = settings.class_path
+    if any(
+        base.__module__ in _ROUTERS for base in cls.__mro__
+    ):  # before it is asked for what its backends have
+        return f"{path} is a router.", "A backend is an executor that runs tasks."
+    if isabstract(cls) or cls is BaseExecutor:
+        return f"{path} is abstract: no executor can be made of it.", "Give one of its subclasses."
+    try:
+        workload_kinds(cls)
+        for attribute in (*_READ_ON_THE_CLASS, "worker_slots"):
+            getattr(cls, attribute, None)
+    except Exception as error:
+        return f"{path} has a class attribute that cannot be read ({kind_of(error)}).", "Correct it there."
+    if settings.slots == WORKERS and not hasattr(cls, "worker_slots"):
+        return f"{path} cannot count its workers.", "Give 'slots' as a number."
+    return None
 
 
 def _import_failed(settings: BackendSettings, module: str, error: Exception) -> BackendUnavailable:
@@ -72,7 +93,11 @@ def _import_failed(settings: BackendSettings, module: str, error: Exception) -> 
         needs = f"It needs {', '.join(map(str, missing))}."
         return BackendUnavailable(f"{reason} {needs}", remedy_for(extra, missing))
     if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
-        return BackendUnavailable(reason, "Correct 'executor', or install the package that has this module.")
+        name = settings.class_path.rpartition(".")[2]
+        short = f" or give {name}," if name in EXECUTOR_ALIASES else ""
+        return BackendUnavailable(
+            reason, f"Correct 'executor',{short} or install the package that has this module."
+        )
     return BackendUnavailable(reason, f'See what fails: python -c "import {module}".')
 
 
@@ -153,19 +178,18 @@ class Backend:
 
 
 def clashes(backends: Iterable[Backend], place: str) -> Iterator[Problem]:
-    """One for each two backends that want what only one of them may use. Those that cannot say what they use are
-    passed over; their start will tell why.
+    """One for each backend that wants what an earlier one uses, and only one of them may use. Those that cannot say
+    what they use are passed over; their start will tell why.
 
     :param place: where ``backends`` stands: ``[dispatch] `` or the name of the file
     """
     known: list[tuple[str, Claim]] = []
     for backend in backends:
         claims = _claims(backend)
-        for claim in claims:
-            for name, other in known:
-                if claim.clashes(other):
-                    found = f"uses {claim}, as the backend {name!r} does: each would disturb the other."
-                    yield Problem(f"{place}backends.{backend.name}", found, "Give each its own.")
+        both = ((claim, name) for claim in claims for name, other in known if claim.clashes(other))
+        for claim, name in islice(both, 1):
+            found = f"uses {claim}, as the backend {name!r} does: each would disturb the other."
+            yield Problem(f"{place}backends.{backend.name}", found, "Give each its own.")
         known += [(backend.name, claim) for claim in claims]
 
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from math import inf
 from typing import Any
 
-from airflow.configuration import conf as airflow_conf
-
 from airflow_dispatch_provider.bridge.backend_conf import (
     BackendConf,
     EmptyValue,
@@ -18,6 +16,7 @@ from airflow_dispatch_provider.bridge.backend_conf import (
     environment_variable,
     plain_name,
     read_as,
+    several_teams,
 )
 from airflow_dispatch_provider.bridge.options.described import Described, describe_options
 from airflow_dispatch_provider.bridge.options.names import Finding, Given, check_name
@@ -54,7 +53,7 @@ class OptionCheck:
         self._described = describe_options()
         self._settings = settings
         self._engines = {name: _engine(backend) for name, backend in settings.backends.items()}
-        names = _all_names(self._described)
+        self._names = names = _all_names(self._described)
         variables, self._nobodys = read_variables(os.environ, settings.backends, names)
         self._given: dict[str, dict[Address, Given]] = defaultdict(dict)
         for name, backend in settings.backends.items():
@@ -65,22 +64,25 @@ class OptionCheck:
     def mistakes(self) -> Iterator[Problem]:
         """Names that no backend, no section or no option has. Whoever wrote them meant another one."""
         # With several teams, a backend of another one may be called so.
-        several = airflow_conf.getboolean("core", "multi_team", fallback=False)
-        yield from (each for each in self._nobodys if not several)
-        yield from (finding.problem for finding in self._findings() if finding.is_mistake)
+        yield from (each for each in self._nobodys if not several_teams())
+        yield from (finding.problem for _, finding in self._findings() if finding.is_mistake)
+
+    def backends_with_mistakes(self) -> set[str]:
+        """Those with one in the name of an option."""
+        return {name for name, finding in self._findings() if finding.is_mistake}
 
     def doubts(self) -> Iterator[Problem]:
         """Options that are legal, but have no effect."""
-        yield from unread_variables(os.environ, self._settings.backends)
-        yield from (finding.problem for finding in self._findings() if not finding.is_mistake)
+        yield from unread_variables(os.environ, self._settings.backends, self._names)
+        yield from (finding.problem for _, finding in self._findings() if not finding.is_mistake)
 
-    def _findings(self) -> Iterator[Finding]:
+    def _findings(self) -> Iterator[tuple[str, Finding]]:
         for name, backend in self._settings.backends.items():
             engine, executor = self._engines[name], backend.class_path.rpartition(".")[2]
             for given in self._given[name].values():
                 finding = check_name(given, engine, executor, self._described)
                 if finding is not None:
-                    yield finding
+                    yield name, finding
 
     def values(self, name: str, conf: BackendConf) -> list[Problem]:
         """Values that its executor could not read, of a backend.
@@ -129,7 +131,8 @@ def _engine(backend: BackendSettings) -> Engine | None:
 
 def _all_names(described: Described) -> dict[str, list[str]]:
     names: dict[str, list[str]] = defaultdict(list)
-    for options in (described.options, *(engine.reads for engine in ENGINES.values())):
+    # The first to have an option is the one that a variable without a section is taken for.
+    for options in (*(engine.reads for engine in ENGINES.values()), described.options):
         for section, known in options.items():
             names[section] += [option for option in known if option not in names[section] and option != "*"]
     return names

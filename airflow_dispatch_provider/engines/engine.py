@@ -36,7 +36,10 @@ class Job(NamedTuple):
     """The router's key; not the engine's where only one of the two speaks Airflow 3.4's keys."""
 
     workload: Any
-    """With a fresh token, and with the queue of its target."""
+    """With a fresh token, and with the queue of its target, unless that is given apart."""
+
+    queue: str | None = None
+    """The queue of its target, where the workload keeps the task's own."""
 
 
 class Found(NamedTuple):

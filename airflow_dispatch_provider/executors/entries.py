@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,11 +14,11 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.executor_constants import CORE_EXECUTOR_NAMES
 from airflow.executors.executor_loader import ExecutorLoader
 
-from airflow_dispatch_provider.bridge.users_code import import_users_module
+from airflow_dispatch_provider.bridge.users_code import import_users_object
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.exceptions import Problem, TookTooLong
 from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
-from airflow_dispatch_provider.masking import kind_of
+from airflow_dispatch_provider.masking import kind_of, may_be_secret
 
 PLACE = "[core] executor"
 
@@ -84,7 +85,7 @@ def _alone(entry: Entry) -> Problem | None:
     if not entry.path or entry.text.count(":") > 1:
         remedy = "Give names or import paths of executors, separated by single commas."
         return Problem(
-            PLACE, f"has the entry {entry.text!r}." if entry.text else "has an empty entry.", remedy
+            PLACE, f"has the entry {_shown(entry.text)}." if entry.text else "has an empty entry.", remedy
         )
     if entry.path in CORE_EXECUTOR_NAMES:
         if entry.alias and not AIRFLOW_V_3_2_PLUS:
@@ -93,8 +94,16 @@ def _alone(entry: Entry) -> Problem | None:
         return None
     found = _why_not(entry.path)
     return (
-        None if found is None else Problem(PLACE, f"lists {entry.path!r}, {found}.", _suggestion(entry.path))
+        None
+        if found is None
+        else Problem(PLACE, f"lists {_shown(entry.path)}, {found}.", _suggestion(entry.path))
     )
+
+
+def _shown(text: str) -> str:
+    """Quoted where it may be meant for names: anything else may be a URL with a password."""
+    is_names = re.fullmatch(r"[\w.: -]*", text) and not may_be_secret(text)
+    return repr(text) if is_names else "what can be no name"
 
 
 def _among(entry: Entry, earlier: Sequence[Entry]) -> Problem | None:
@@ -137,9 +146,8 @@ def _why_not(path: str) -> str | None:
 
 
 def _imported(path: str) -> Any:
-    """The object at an import path, None where its module has nothing of that name. Raises what the module raises."""
-    module_name, _, name = path.rpartition(".")
-    return getattr(import_users_module(module_name), name, None) if module_name else None
+    """The object at an import path, None where there is none. Raises what the module raises."""
+    return import_users_object(path) if "." in path else None
 
 
 def _suggestion(path: str) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import Enum
 
 from airflow_dispatch_provider.exceptions import MigrationError
@@ -13,9 +14,9 @@ from airflow_dispatch_provider.exceptions import MigrationError
 OURS = "airflow_dispatch_provider.executors"
 ROUTER = f"{OURS}.dispatch_executor.DispatchExecutor"
 
+_OF_AIRFLOW_ITSELF = ("airflow.executors.", "airflow.contrib.executors.")
 _OF_AIRFLOW = (
-    "airflow.executors.",
-    "airflow.contrib.executors.",
+    *_OF_AIRFLOW_ITSELF,
     "airflow.providers.celery.executors.",
     "airflow.providers.cncf.kubernetes.executors.",
 )
@@ -73,15 +74,12 @@ class Entry:
         return self.kind is Kind.ROUTER or (self.kind.hybrid and self.ours)
 
     @property
-    def own_class(self) -> bool:
-        """Whether it is a hybrid or a router of the user's, whose additions nobody knows."""
-        elsewhere = "." in self.path and not self.path.startswith((f"{OURS}.", *_OF_AIRFLOW))
-        return elsewhere and self.kind is not Kind.OTHER
-
-    @property
     def names(self) -> frozenset[str]:
         """Names by which ``executor=`` in a Dag may call it."""
-        return frozenset(name for name in (self.alias, self.path, self.class_name) if name)
+        # Airflow takes the import path of a short name, too.
+        module = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.class_name).lower()
+        paths = [] if "." in self.path else [f"{start}{module}.{self.class_name}" for start in _OF_AIRFLOW]
+        return frozenset(name for name in (self.alias, self.path, self.class_name, *paths) if name)
 
 
 def read_entries(text: str, multi_team: bool) -> tuple[Entry, ...]:
@@ -102,12 +100,6 @@ def read_entries(text: str, multi_team: bool) -> tuple[Entry, ...]:
     return tuple(found)
 
 
-def ignored_teams(text: str, multi_team: bool) -> tuple[str, ...]:
-    """Teams that have executors which Airflow does not use, because ``multi_team`` is off."""
-    parts = () if multi_team else text.split(";")
-    return tuple(part.partition("=")[0].strip() for part in parts if part.find("=") > 0)
-
-
 def _entries(text: str, team: str | None) -> Iterator[Entry]:
     for name in filter(None, map(str.strip, text.split(","))):
         alias, colon, path = name.rpartition(":")
@@ -121,10 +113,11 @@ def _kind(path: str) -> Kind:
     if dot and not all(map(str.isidentifier, path.split("."))):
         raise MigrationError(f"[core] executor: found {path!r}, which is no import path. Correct it.")
     known = _KINDS.get(class_name)
-    if known is None and not dot:
+    if known is None and (not dot or path.startswith(_OF_AIRFLOW_ITSELF)):
+        close = "".join(f" Did you mean {name!r}?" for name in get_close_matches(path, _KINDS, n=1))
         raise MigrationError(
-            f"[core] executor: found {path!r}, which Airflow 3 does not know and which is no import path. Give the"
-            " import path of its class, with --executor if the file is to stay as it is."
+            f"[core] executor: found {path!r}, which Airflow 3 does not have.{close} Give the import path of a class,"
+            " with --executor if the file is to stay as it is."
         )
     if known is None:
         return Kind.OTHER

@@ -40,12 +40,6 @@ class _Situation:
         """Of the backends, a hybrid's two parts included."""
         return frozenset(backend.kind for section in self.plan.sections for backend in section.backends)
 
-    @property
-    def renamed_queue(self) -> bool:
-        """Whether a queue leads to workers that listen on another one."""
-        routes = (route for section in self.plan.sections for route in section.routes)
-        return any(isinstance(target, dict) for route in routes for target in route["to"])
-
     def without_effect(self, section: str) -> str:
         keys = (today(option) for option in self.old.options.values())
         return ", ".join(dict.fromkeys(key[1] for key in keys if key[0] == section and key in self.not_used))
@@ -100,16 +94,11 @@ def _routing(now: _Situation) -> Rows:
     old, new = now.old.parallelism, now.plan.parallelism
     yield (
         any(kind.hybrid for kind in now.old.kinds),
-        "Kubernetes tasks have slots of their own: a full other side no longer holds them up.",
+        "Kubernetes tasks have slots of their own: they no longer wait while the other backend is full.",
     )
     yield (
         now.old.several,
         "Tasks go by their `queue=`; `executor=` counts only for names listed in [core] executor.",
-    )
-    yield (
-        now.renamed_queue,
-        "Tasks whose new queue leads to a backend of workers are still sent to the queue that its workers listen on:"
-        f" {now.old.default_queue!r}.",
     )
     yield old == 0, f"[core] parallelism is {new}: Airflow 3 refuses 0, which meant no bound in Airflow 2."
     yield (
@@ -117,7 +106,6 @@ def _routing(now: _Situation) -> Rows:
         f"[core] parallelism rises from {old} to {new}, the sum of all slots. If {old} bounded everything, divide it"
         " among the slots.",
     )
-    yield True, "Tasks wait in the router, by priority_weight; a full or failing backend holds up no other."
 
 
 def _backends(now: _Situation) -> Rows:
@@ -125,25 +113,15 @@ def _backends(now: _Situation) -> Rows:
         any(kind.one_at_a_time for kind in now.old.kinds),
         "Local tasks still run one at a time. With a database other than SQLite, raise the slots and parallelism.",
     )
-    yield (
-        Kind.CELERY in now.kinds,
-        "An unreachable broker fails no task: what could not be sent is sent again.",
-    )
-    yield Kind.KUBERNETES in now.kinds, "An unreachable or slow API server, or a full quota, fails no task."
     for kind, (section, bound) in _BOUNDS.items():
         names = now.without_effect(section)
         yield (
             names and kind in now.kinds,
             f"No effect any more: [{section}] {names}; see [dispatch] {bound}.",
         )
-    yield now.kinds & _LOCAL, "A local task that is taken back really ends, with all its processes."
     yield (
         now.paths(Kind.OTHER),
         f"Kept by its path, as it is: {now.paths(Kind.OTHER)}. It still blocks the scheduler while it waits.",
-    )
-    yield (
-        len(now.plan.main.backends) > 1 or len(now.plan.sections) > 1,
-        "Metrics end with the name of the backend: executor.open_slots.<backend>; without it, they count all.",
     )
     yield (
         True,
@@ -167,7 +145,7 @@ def _deployment(now: _Situation) -> Rows:
     yield (
         now.scan is not None and not now.scan.resolved,
         "Queues that are computed, or that a call takes from a dictionary (`**kwargs`): `airflow dispatch migrate"
-        " --dags` without a folder reads what they came to in the metadata database.",
+        " --dags` without a folder reads them from the metadata database, as Airflow parsed them.",
     )
     yield (
         Kind.CELERY in now.kinds,
@@ -181,25 +159,10 @@ def _deployment(now: _Situation) -> Rows:
 
 def _elsewhere(now: _Situation) -> Rows:
     celery_config = now.option("celery", "celery_config_options")
-    own = ", ".join(entry.path for entry in now.old.entries if entry.own_class)
     yield now.hidden, f"What these give, which were not run or looked up: {now.hidden}."
     yield now.option("secrets", "backend"), "What the secrets backend holds: it was not asked."
     yield (
         celery_config and not celery_config.startswith("airflow."),
         "Whether the module of [celery] celery_config_options imports airflow.config_templates.default_celery, which"
         " is airflow.providers.celery.executors.default_celery now.",
-    )
-    yield own, f"What {own} adds to the hybrid of Airflow that it is named after."
-    yield (
-        now.paths(Kind.OTHER),
-        f"Whether {now.paths(Kind.OTHER)} works with this Airflow: `airflow dispatch validate` tries the import.",
-    )
-    idle = ", ".join(now.old.idle_teams)
-    yield (
-        idle,
-        f"Whether these teams are to have executors: {idle}. [core] multi_team is off, so they were left out.",
-    )
-    yield (
-        len(now.plan.sections) > 1,
-        "Which Dags belong to which team: `airflow dispatch explain --team TEAM --queue QUEUE` shows a team's routes.",
     )

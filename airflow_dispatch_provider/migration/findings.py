@@ -6,16 +6,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from airflow_dispatch_provider.migration.options import Key, Option, Options, today
+from airflow_dispatch_provider.migration.options import Key, Option, Options, is_true, today
 
 TIMEOUT: Key = ("scheduler", "task_queued_timeout")
-"""Stands for three time-outs since Airflow 2.6; up to 2.11 the scheduler took the largest of all four."""
+"""Replaces three time-outs since Airflow 2.6; up to 2.11 the scheduler took the largest of all four."""
 
 POD_TEMPLATE = "belongs in the file of [kubernetes_executor] pod_template_file"
 
-_GONE_SECTIONS = frozenset({"dask", "debug", "mesos", "smart_sensor"})
+_GONE_SECTIONS = frozenset({"admin", "dask", "debug", "mesos", "smart_sensor", "webserver"})
+"""Sections of Airflow 1.10 and 2 of which nothing is left; some of their options went elsewhere."""
+
 _ANY_OPTION = re.compile(r"sentry|dispatch|.*(_transport_options|_configs)")
 """Sections whose options are passed on, whatever they are called."""
 
@@ -54,6 +56,20 @@ _PROVIDERS = {
     "fab": "apache-airflow-providers-fab",
 }
 """Which provider describes the options that Airflow once had in another section."""
+
+_PROVIDER_PATH = re.compile(
+    r"airflow\.providers\.((?:(?:apache|atlassian|cncf|common|dbt|microsoft)\.)?[a-z0-9_]+)\."
+)
+_LOG_PROVIDERS = {
+    "s3://": "amazon",
+    "cloudwatch://": "amazon",
+    "gs://": "google",
+    "stackdriver://": "google",
+    "wasb": "microsoft.azure",
+    "oss://": "alibaba",
+    "hdfs://": "apache.hdfs",
+}
+"""By the beginning of ``[logging] remote_base_log_folder``, as Airflow's ``airflow_local_settings`` imports them."""
 
 _OLDEST = {("celery", "celeryd_concurrency"): ("celery", "worker_concurrency")}
 """Names that Airflow 1.10 still read. Others of that age begin with the name of their section."""
@@ -120,7 +136,7 @@ def findings(options: Options, target: Target, missing: Set[str]) -> tuple[Findi
 
 
 def queued_timeout(options: Options, target: Target) -> str | None:
-    """The value of ``[scheduler] task_queued_timeout`` (s) that stands for the old time-outs; None: none was set, or
+    """The value of ``[scheduler] task_queued_timeout`` (s) that replaces the old time-outs; None: none was set, or
     all were 0, which meant off."""
     old = [_number(option) for option in options.values() if _is_timeout(option, target)]
     if not any(old):
@@ -136,9 +152,24 @@ def not_judged(options: Options, target: Target) -> Iterator[str]:
         names = [option.label for option in options.values() if _needs(option, section, target)]
         if names and section not in target.sections:
             yield (
-                f"What becomes of {', '.join(names)}: that takes {provider}, which is not installed here. Install it if"
+                f"What to do with {', '.join(names)}: only {provider} tells, which is not installed here. Install it if"
                 " it is used, and run this command again."
             )
+
+
+def named_providers(options: Options) -> tuple[str, ...]:
+    """The packages of Airflow without which it cannot load what values name: classes, and a place for logs."""
+    words = (
+        _NEW_PATHS.get(word, word)
+        for option in options.values()
+        for word in re.split(r"[\s,]+", option.value)
+    )
+    found = {match[1] for word in words if (match := _PROVIDER_PATH.search(word))}
+    said = {option.name: option.value.strip() for option in options.values()}
+    if is_true(said.get("remote_logging", "")):
+        folder = said.get("remote_base_log_folder", "")
+        found |= {name for start, name in _LOG_PROVIDERS.items() if folder.startswith(start)}
+    return tuple(f"apache-airflow-providers-{re.sub('[._]', '-', name)}" for name in sorted(found))
 
 
 def class_paths(options: Options) -> frozenset[str]:
@@ -159,24 +190,29 @@ def _is_timeout(option: Option, target: Target) -> bool:
 
 
 def _findings(option: Option, options: Options, target: Target, missing: Set[str]) -> Iterator[Finding]:
+    """None of an option that only a provider can judge which is not installed: see ``not_judged``."""
+    if any(section not in target.sections and _needs(option, section, target) for section in _PROVIDERS):
+        return
     name, value = _name(option, options, target), _value(option, target, missing)
-    if name is not None and not (value is not None and value.do == "remove"):
+    if value is not None and value.do == "remove":
+        yield value
+    elif name is not None:
         yield name
-    if value is not None and (name is None or name.do == "rename" or value.do == "remove"):
+        if value is not None and name.do == "rename":
+            yield replace(value, option=str(name.to))
+    elif value is not None:
         yield value
 
 
 def _name(option: Option, options: Options, target: Target) -> Finding | None:
     section = option.section
-    if section not in target.sections and (section in _GONE_SECTIONS or _describes_pods(section)):
-        why = POD_TEMPLATE if _describes_pods(section) else f"Airflow {target.version} reads nothing of it"
-        return Finding(f"[{section}]", "remove", None, why)
+    if section not in target.sections and _describes_pods(section):
+        return Finding(f"[{section}]", "remove", None, POD_TEMPLATE)
     key = today(option)
     if key in target.moves and key not in target.options:
         return _moved(option, options, target)
     if section == "kubernetes":
-        known = key[0] in target.sections
-        return _renamed(option, key if key in target.options else None, options, target) if known else None
+        return _renamed(option, key if key in target.options else None, options, target)
     return _renamed(option, _elsewhere(key, target), options, target) if _unknown(option, target) else None
 
 
@@ -189,7 +225,7 @@ def _moved(option: Option, options: Options, target: Target) -> Finding | None:
     if to == TIMEOUT:
         return _timeout(option, options, target)
     if to is not None and to not in target.options:
-        return None  # see ``not_judged``
+        return None  # its new section is a provider's that is not installed
     return _renamed(option, to, options, target)
 
 
@@ -200,7 +236,7 @@ def _timeout(option: Option, options: Options, target: Target) -> Finding:
         return Finding(
             option.label, "remove", None, f"0 meant off; Airflow 3 has no off, and takes {default:g} s"
         )
-    return Finding(option.label, "remove", None, f"[scheduler] task_queued_timeout = {value} stands for it")
+    return Finding(option.label, "remove", None, f"replaced by [scheduler] task_queued_timeout = {value}")
 
 
 def _needs(option: Option, section: str, target: Target) -> bool:
@@ -214,7 +250,8 @@ def _needs(option: Option, section: str, target: Target) -> bool:
 
 def _unknown(option: Option, target: Target) -> bool:
     """Whether Airflow describes the section, but no such option."""
-    judged = option.section in target.sections and not _ANY_OPTION.fullmatch(option.section)
+    section = option.section
+    judged = section in target.sections | _GONE_SECTIONS and not _ANY_OPTION.fullmatch(section)
     return judged and option.key not in target.options and option.key not in target.undescribed
 
 
@@ -284,7 +321,7 @@ def _gone(option: Option, gone: list[str], target: Target) -> Finding:
     """Of an option with paths that are gone."""
     default = target.options.get(option.key) or ""
     if default.rpartition(".")[2] == gone[0].rpartition(".")[2]:
-        why = f"its value is gone; the default of Airflow {target.version} stands for it"
+        why = f"its value is gone; the default of Airflow {target.version} replaces it"
         return Finding(option.label, "remove", None, why)
     left = [_NEW_PATHS.get(word, word) for word in _words(option) if _NEW_PATHS.get(word, word) not in gone]
     if not left:

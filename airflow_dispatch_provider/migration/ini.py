@@ -19,23 +19,38 @@ def core_lines(executor: str, parallelism: int) -> str:
     return f"[core]\nexecutor = {executor}\nparallelism = {parallelism}"
 
 
+def class_lines(plan: Plan) -> str | None:
+    """The same with a class of this package that stands for the old executor; None: there is none. Those that bring two
+    backends along give each as many slots as ``parallelism``."""
+    if plan.one_class is None:
+        return None
+    lines = core_lines(plan.one_class, plan.parallelism)
+    slots = {backend.name: {"slots": backend.slots} for backend in plan.main.backends}
+    return (
+        lines if len(slots) == 1 else "\n\n".join([lines, _lines("dispatch", {"backends": _object(slots)})])
+    )
+
+
 def timeout_lines(seconds: str) -> str:
     """``[scheduler]`` alone."""
     return f"[scheduler]\ntask_queued_timeout = {seconds}"
 
 
 def _section_lines(section: Section) -> str:
-    name = "dispatch" if section.team is None else f"{section.team}=dispatch"
     options = {
         "backends": _object({backend.name: backend.config() for backend in section.backends}),
         **({"routes": _list(section.routes)} if section.routes else {}),
         "default": section.default,
     }
+    return _lines("dispatch" if section.team is None else f"{section.team}=dispatch", options)
+
+
+def _lines(section: str, options: dict[str, str]) -> str:
     lines = (
         f"{option} = " + text.replace("\n", "\n" + " " * (len(option) + 3))
         for option, text in options.items()
     )
-    return "\n".join([f"[{name}]", *lines])
+    return "\n".join([f"[{section}]", *lines])
 
 
 def _object(items: dict[str, Any]) -> str:

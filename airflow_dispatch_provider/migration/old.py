@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from airflow_dispatch_provider.exceptions import MigrationError
-from airflow_dispatch_provider.migration.executors import Entry, Kind, ignored_teams, read_entries
-from airflow_dispatch_provider.migration.options import Option, Options, expand, from_environment
+from airflow_dispatch_provider.migration.executors import Entry, Kind, read_entries
+from airflow_dispatch_provider.migration.options import Option, Options, expand, from_environment, is_true
+from airflow_dispatch_provider.settings.presets import DEFAULT_KUBERNETES_QUEUE
 
 DEFAULT_EXECUTOR = "LocalExecutor"
 """Of Airflow 3; that of Airflow 2 was SequentialExecutor."""
@@ -26,8 +27,6 @@ KUBERNETES_QUEUE_SECTIONS = {
     Kind.CELERY_KUBERNETES: "celery_kubernetes_executor",
     Kind.LOCAL_KUBERNETES: "local_kubernetes_executor",
 }
-DEFAULT_KUBERNETES_QUEUE = "kubernetes"
-"""In both sections."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,6 @@ class OldConfig:
 
     queues: Mapping[Kind, str] = field(default_factory=dict)
     """``kubernetes_queue`` of each hybrid."""
-
-    idle_teams: tuple[str, ...] = ()
-    """Teams whose executors Airflow ignores."""
 
     @property
     def slots(self) -> int:
@@ -90,7 +86,7 @@ def read_old(
     queues = {kind: _kubernetes_queue(options, kind) for kind in KUBERNETES_QUEUE_SECTIONS}
     options = {key: option for key, option in options.items() if option.value.strip()}
     text = _get(options, ("core", "executor")) or DEFAULT_EXECUTOR
-    multi_team = (_get(options, ("core", "multi_team")) or "").lower() in ("true", "t", "1", "yes", "y", "on")
+    multi_team = is_true(_get(options, ("core", "multi_team")) or "")
     default_queue = _get(options, ("operators", "default_queue"), ("celery", "default_queue")) or "default"
     return OldConfig(
         source=source,
@@ -99,7 +95,6 @@ def read_old(
         default_queue=default_queue,
         options=options,
         queues=queues,
-        idle_teams=ignored_teams(text, multi_team),
     )
 
 

@@ -23,7 +23,8 @@ from airflow_dispatch_provider.exceptions import MigrationError
 Key = tuple[str, str]
 """Section and option, in lower case."""
 
-_VARIABLE = re.compile(r"AIRFLOW__(?P<section>.+?)__(?P<option>.+)")
+_VARIABLE = re.compile(r"AIRFLOW__(?P<section>[^a-z]+?)__(?P<option>[^a-z]+)")
+"""Airflow asks for capitals alone."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Option:
 
 
 Options = Mapping[Key, Option]
+
+
+def is_true(value: str) -> bool:
+    """As Airflow reads it."""
+    return value.strip().lower() in ("true", "t", "1", "yes", "y", "on")
 
 
 def today(option: Option) -> Key:

@@ -27,14 +27,14 @@ _HYBRID_PARTS = {
     Kind.LOCAL_KUBERNETES: (Kind.LOCAL, Kind.KUBERNETES),
 }
 
-_ONE_LINE = {
+_CLASSES = {
     Kind.LOCAL: f"{OURS}.local_executor.LocalExecutor",
     Kind.CELERY: f"{OURS}.celery_executor.CeleryExecutor",
     Kind.KUBERNETES: f"{OURS}.kubernetes_executor.KubernetesExecutor",
     Kind.CELERY_KUBERNETES: f"{OURS}.celery_kubernetes_executor.CeleryKubernetesExecutor",
     Kind.LOCAL_KUBERNETES: f"{OURS}.local_kubernetes_executor.LocalKubernetesExecutor",
 }
-"""The class of this package that stands in for an executor without any ``[dispatch]`` section."""
+"""The class of this package that stands in for an executor."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Plan:
     """Everybody's first."""
 
     parallelism: int
-    one_line: str | None
-    """The class that does the same as ``[core] executor`` alone; None: there is none."""
+    one_class: str | None
+    """The class that does the same as ``[core] executor``; None: there is none."""
 
     @property
     def main(self) -> Section:
@@ -106,8 +106,9 @@ def make_plan(old: OldConfig, uses: Sequence[Use] = ()) -> Plan:
     """
     teams = dict.fromkeys(entry.team for entry in old.entries)
     sections = tuple(_section(old, team, () if team else uses) for team in teams)
+    one_class = _CLASSES.get(old.entries[0].kind) if len(old.entries) == 1 else None
     total = sum(backend.slots for section in sections for backend in section.backends)
-    return Plan(sections, max(total, old.parallelism), _one_line(old.entries))
+    return Plan(sections, max(total, old.parallelism), one_class)
 
 
 def before(section: Section, old: OldConfig, use: Use) -> Backend | None:
@@ -119,10 +120,6 @@ def before(section: Section, old: OldConfig, use: Use) -> Backend | None:
     if first.kind.hybrid and queue == old.queues[first.kind]:
         return section.kubernetes
     return section.named(first.path)
-
-
-def _one_line(entries: Sequence[Entry]) -> str | None:
-    return _ONE_LINE.get(entries[0].kind) if len(entries) == 1 else None
 
 
 def _section(old: OldConfig, team: str | None, uses: Sequence[Use]) -> Section:

@@ -4,14 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from airflow_dispatch_provider.migration.destinations import (
-    Destination,
-    destinations,
-    names_to_keep,
-)
+from airflow_dispatch_provider.bridge.installed import requirements_of
+from airflow_dispatch_provider.migration.destinations import Destination, destinations, names_to_keep
 from airflow_dispatch_provider.migration.executors import Kind
 from airflow_dispatch_provider.migration.facts import changes, slots_words, unknowns
 from airflow_dispatch_provider.migration.findings import (
@@ -19,16 +15,18 @@ from airflow_dispatch_provider.migration.findings import (
     Finding,
     Target,
     findings,
+    named_providers,
     not_judged,
     queued_timeout,
 )
-from airflow_dispatch_provider.migration.ini import configuration, core_lines, timeout_lines
+from airflow_dispatch_provider.migration.ini import class_lines, configuration, timeout_lines
 from airflow_dispatch_provider.migration.old import (
     DEFAULT_EXECUTOR,
     DEFAULT_PARALLELISM,
     KUBERNETES_QUEUE_SECTIONS,
     OldConfig,
 )
+from airflow_dispatch_provider.migration.options import Options
 from airflow_dispatch_provider.migration.plan import Plan, make_plan
 from airflow_dispatch_provider.migration.uses import Scan, Unread
 
@@ -42,6 +40,8 @@ _SHOWN = (
     ("local_kubernetes_executor", "kubernetes_queue"),
 )
 """The options whose values are read and shown. None of them is a secret."""
+
+_EXTRAS = {Kind.CELERY: "celery", Kind.KUBERNETES: "cncf-kubernetes"}
 
 _DEFAULTS = {("core", "executor"): DEFAULT_EXECUTOR, ("core", "parallelism"): DEFAULT_PARALLELISM}
 
@@ -69,8 +69,8 @@ class Report:
     variables: tuple[str, ...]
     """Environment variables that stand over these lines."""
 
-    one_line: str | None
-    """The same by a class alone, as lines for airflow.cfg."""
+    one_class: str | None
+    """The same with a class in place of the router, as lines for airflow.cfg."""
 
     by_name: str | None
     """``[core] executor`` with which Dags may go on saying ``executor=``."""
@@ -88,12 +88,8 @@ class Report:
 
     dags: tuple[Destination, ...]
     unread: tuple[Unread, ...]
-    providers: tuple[str, ...]
-    """The packages of Airflow that the backends need."""
-
-    def data(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
+    requirements: tuple[str, ...]
+    """Packages, with their bounds, that the backends and the values of options need."""
 
 
 def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[str]) -> Report:
@@ -105,18 +101,17 @@ def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[
     ready = any(entry.is_router for entry in old.entries)
     plan = make_plan(old, uses)
     timeout = queued_timeout(old.options, target)
-    lines = [] if ready else [configuration(plan)]
-    if timeout is not None:
-        lines.append(timeout_lines(timeout))
+    more = () if timeout is None else (timeout_lines(timeout),)
+    by_class = None if ready else class_lines(plan)
     return Report(
         airflow=target.version,
         read=_read(old),
         source=old.source,
         ready=ready,
-        configuration="\n\n".join(lines) or None,
+        configuration="\n\n".join([*([] if ready else [configuration(plan)]), *more]) or None,
         slots=None if ready else slots_words(old),
-        variables=_variables(old, ready, timeout),
-        one_line=None if ready or plan.one_line is None else core_lines(plan.one_line, plan.parallelism),
+        variables=_variables(old, ready, plan.parallelism, timeout),
+        one_class=None if by_class is None else "\n\n".join([by_class, *more]),
         by_name=None if ready else _by_name(plan, scan),
         by_name_lacks=() if ready else _without_name(plan, scan),
         changes=() if ready else changes(old, plan, scan, target.not_used),
@@ -125,7 +120,7 @@ def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[
         scanned=None if scan is None else scan.source,
         dags=() if ready or scan is None else destinations(plan, old, scan.uses),
         unread=() if scan is None else scan.unread,
-        providers=_providers(plan),
+        requirements=_requirements(plan, old.options),
     )
 
 
@@ -142,12 +137,16 @@ def _read(old: OldConfig) -> dict[str, str]:
     return found
 
 
-def _variables(old: OldConfig, ready: bool, timeout: str | None) -> tuple[str, ...]:
-    put_in = [] if ready else [("core", "executor"), ("core", "parallelism")]
-    if timeout is not None:
-        put_in.append(TIMEOUT)
-    variables = (old.options[key].variable or "" for key in put_in if key in old.options)
-    return tuple(name for name in variables if name.startswith("AIRFLOW__"))
+def _variables(old: OldConfig, ready: bool, parallelism: int, timeout: str | None) -> tuple[str, ...]:
+    """Those whose value is another one than that of the lines to put in."""
+    put_in = {} if ready else {("core", "executor"): None, ("core", "parallelism"): f"{parallelism}"}
+    new = {**put_in, **({} if timeout is None else {TIMEOUT: timeout})}
+    options = (
+        old.options[key]
+        for key, value in new.items()
+        if key in old.options and old.options[key].value != value
+    )
+    return tuple(option.label for option in options if (option.variable or "").startswith("AIRFLOW__"))
 
 
 def _by_name(plan: Plan, scan: Scan | None) -> str | None:
@@ -166,7 +165,8 @@ def _without_name(plan: Plan, scan: Scan | None) -> tuple[str, ...]:
     return tuple(sorted(said - kept.keys())) if kept else ()
 
 
-def _providers(plan: Plan) -> tuple[str, ...]:
+def _requirements(plan: Plan, options: Options) -> tuple[str, ...]:
     kinds = {backend.kind for section in plan.sections for backend in section.backends}
-    needed = {Kind.CELERY: "celery", Kind.KUBERNETES: "cncf-kubernetes"}
-    return tuple(f"apache-airflow-providers-{name}" for kind, name in needed.items() if kind in kinds)
+    bounded = [text for kind, extra in _EXTRAS.items() if kind in kinds for text in requirements_of(extra)]
+    others = (name for name in named_providers(options) if not any(text.startswith(name) for text in bounded))
+    return (*dict.fromkeys(bounded), *others)

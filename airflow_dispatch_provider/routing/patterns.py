@@ -125,6 +125,8 @@ def _in_brackets(pattern: str, signs: str) -> str:
 def _blank_ends(pattern: str) -> Doubt | None:
     if pattern == pattern.strip():
         return None
+    if not pattern.strip():
+        return Doubt("which is nothing but blanks", 'Write a name or a glob, e.g. "gpu-*".')
     return Doubt("which begins or ends with a blank", f"Write {_quoted(pattern.strip())}.")
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from configparser import InterpolationError
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from airflow_dispatch_provider.settings.model import EngineOptions, Limits
 from airflow_dispatch_provider.settings.options import OPTIONS, SECTION
 from airflow_dispatch_provider.settings.parse import ROUTING_KEYS
 from airflow_dispatch_provider.settings.presets import DEFAULT_KUBERNETES_QUEUE, Hybrid, preset
-from airflow_dispatch_provider.settings.problems import remedy_for, show, suggest
+from airflow_dispatch_provider.settings.problems import closest, remedy_for, show, suggest
 from airflow_dispatch_provider.settings.reading import read_json
 
 OTHER_OPTIONS = (*Limits.__dataclass_fields__, *EngineOptions.__dataclass_fields__)
@@ -70,9 +71,11 @@ class OptionReader:
         :param config_file: to be used instead of the configured one, and of ``backends``, ``routes`` and ``default``
         """
         given = self._given = Given(config_file=config_file, chosen=config_file is not None)
-        variables = [option for option in options if option.upper().startswith(_VARIABLE)]
-        given.problems += [*_unknown_options({*options} - {*variables}), *map(_small_letters, variables)]
+        variables = [option for option in options if option.upper().startswith("AIRFLOW_")]
+        unknown = [*_unknown_options({*options} - {*variables})]
+        given.problems += [*unknown, *map(_not_read, variables)]
         given.unreadable.update(option for variable in variables for option in _set_by(variable))
+        given.unreadable.update(option for each in options for option in _misspelt(each))
         if hybrid is not None:
             queue = self._get("kubernetes_queue", hybrid.section, DEFAULT_KUBERNETES_QUEUE)
             given.preset = preset(hybrid, queue or "", parallelism())
@@ -138,18 +141,50 @@ class OptionReader:
             try:
                 self._given.values[option] = _NUMBERS.get(OPTIONS[option]["type"], str)(text)
             except ValueError:
-                self._report(option, f"found {show(text)}.", self._remedy(option))
+                remedy = "Give a comment a line of its own." if "#" in text else self._remedy(option)
+                self._report(option, f"found {show(text)}.", remedy)
 
 
-def _small_letters(variable: str) -> Problem:
-    found = "is not read: not all of its letters are capitals."
-    return Problem(variable, found, f'Call it "{variable.upper()}".')
+def misnamed(variable: str) -> str | None:
+    """The variable of an option of ``[dispatch]`` that is made of the same words, with other underscores; None: there
+    is none, or it is that one itself."""
+    words = _words(variable).replace("DISPATCHER", "DISPATCH")
+    meant = next((each for each in _VARIABLES if _words(each) == words), None)
+    return None if meant == variable else meant
+
+
+def _words(variable: str) -> str:
+    return re.sub("_+", "_", variable.upper())
+
+
+_FORMS = ("", "_cmd", "_secret")
+_VARIABLES = [
+    f"{_VARIABLE}{option}{form}".upper()
+    for option in OPTIONS
+    for form in (_FORMS if OPTIONS[option].get("sensitive") else ("",))
+]
+
+
+def _not_read(variable: str) -> Problem:
+    meant = misnamed(variable) or variable.upper()
+    why = (
+        "not all of its letters are capitals"
+        if meant == variable.upper()
+        else "no option is set by this name"
+    )
+    return Problem(variable, f"is not read: {why}.", f'Call it "{meant}".')
 
 
 def _set_by(variable: str) -> Collection[str]:
     """Options that are not missing, because somebody meant to set them by that variable."""
-    option = variable.upper().removeprefix(_VARIABLE).lower()
-    return ROUTING_KEYS if option == "config_file" else (option,)
+    option = (misnamed(variable) or variable.upper()).removeprefix(_VARIABLE).lower()
+    return ROUTING_KEYS if option == "config_file" else (re.sub("_(cmd|secret)$", "", option),)
+
+
+def _misspelt(option: str) -> Collection[str]:
+    """Options that are not missing, because somebody has written another name for one."""
+    close = None if option.lower() in OPTIONS else closest(option.lower(), list(OPTIONS))
+    return ROUTING_KEYS if close == "config_file" else (close,) if close else ()
 
 
 def _unknown_options(given: Collection[str]) -> Iterator[Problem]:
@@ -157,5 +192,9 @@ def _unknown_options(given: Collection[str]) -> Iterator[Problem]:
     known = list(OPTIONS)
     taken = {name + end for name in known if OPTIONS[name].get("sensitive") for end in ("_cmd", "_secret")}
     for option in sorted(given):
-        if option.lower() not in {*known, *taken}:
+        if option.count("__") == 2:
+            meant = f"AIRFLOW_{SECTION}__{option}".upper()
+            found = "sets no option of a backend under this name."
+            yield Problem(f"{_VARIABLE}{option.upper()}", found, f'Call it "{meant}".')
+        elif option.lower() not in {*known, *taken}:
             yield Problem(f"[{SECTION}] {option}", "is not a known option.", suggest(option, known))

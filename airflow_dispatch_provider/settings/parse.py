@@ -51,6 +51,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(BackendName)
 MOST_PROBLEMS = 100
 """More in one answer nobody reads."""
 
+_GONE = {"SequentialExecutor": "Airflow 3 has none; give 'LocalExecutor', with 1 slot."}
 _ROUTERS = {"DispatchExecutor", "CeleryKubernetesExecutor", "LocalKubernetesExecutor"}
 
 
@@ -92,8 +93,17 @@ def parse(raw: Raw) -> Settings:
             Problem(raw.place.strip(" :"), "may have more mistakes.", "Correct these first.")
         )
     if parser.problems or settings is None:
-        raise DispatchConfigError(parser.problems)
+        read, found = len(raw.problems), parser.problems
+        raise DispatchConfigError(
+            [*found[:read], *sorted(found[read:], key=lambda each: _position(each, raw.place))]
+        )
     return settings
+
+
+def _position(problem: Problem, place: str) -> tuple[int, int]:
+    """As in a file: backends, routes by their number, default; then what stands elsewhere."""
+    found = re.match(r"(backends|routes|default)\b(?:\[(\d+)\])?", problem.where.removeprefix(place))
+    return (ROUTING_KEYS.index(found[1]), int(found[2] or 0)) if found else (len(ROUTING_KEYS), 0)
 
 
 class _EnoughError(Exception):
@@ -180,6 +190,11 @@ class _Parser:
                 said = "is missing." if "backends" not in self.values else f"found {show(found)}."
                 self._report(["backends"], said, self._remedy("backends"))
             return {}, None
+        if isinstance(inner := found.get("backends"), dict) and "executor" not in inner:
+            self._report(
+                ["backends"], "has the key backends in it once more.", "Give what stands under that alone."
+            )
+            return {}, None
         self._check_names(list(found))
         right = {}
         for name, value in found.items():
@@ -230,7 +245,8 @@ class _Parser:
             self._report(steps, "found a router.", "A backend is an executor that runs tasks.")
         elif len(parts) < 2 or not all(map(str.isidentifier, parts)):
             found = f"found {show(executor)}, which is no executor's name and no import path."
-            self._report(steps, found, suggest(executor, list(EXECUTOR_ALIASES)))
+            remedy = _GONE.get(executor) or suggest(executor, list(EXECUTOR_ALIASES))
+            self._report(steps, found, remedy)
 
     def _check_config(self, steps: Steps, backend: BackendSettings) -> None:
         seen = set()
@@ -280,6 +296,9 @@ class _Parser:
             return None
         if found == []:
             self._report(["default"], "found an empty list.", self._remedy("default"))
+            return None
+        if isinstance(found, dict) and "to" in found:
+            self._report(["default"], "has the key to, as a route has.", self._remedy("default"))
             return None
         if isinstance(found, list):
             targets = self._validate(_TARGETS, found, ["default"], TARGET_KEYS)

@@ -87,11 +87,16 @@ def remedy_for(key: str, names: Sequence[str]) -> str:
     return text.replace("BACKEND", name) if name else text.partition(", e.g.")[0] + "."
 
 
+def closest(word: str, known: Sequence[str]) -> str | None:
+    """What a misspelt word is taken for."""
+    return next(iter(get_close_matches(word, known[:_MOST_COMPARED], n=1)), None)
+
+
 def suggest(word: str, known: Sequence[str]) -> str:
     """A closing sentence that offers what exists."""
-    close = get_close_matches(word, known[:_MOST_COMPARED], n=1)
-    if close:
-        return f"Did you mean {close[0]!r}?"
+    close = closest(word, known)
+    if close is not None:
+        return f"Did you mean {close!r}?"
     more = ", ..." if len(known) > _MOST_NAMES else ""
     return f"Known: {', '.join(map(repr, known[:_MOST_NAMES]))}{more}." if known else ""
 
@@ -135,6 +140,7 @@ def from_pydantic(
     :param names: of the backends
     """
     problems: dict[str, Problem] = {}
+    misspelt = set()
     for detail in error.errors(include_url=False):
         steps, rest = _walk(value, detail["loc"])
         if detail["type"] in _MISSING_TYPES | _UNKNOWN_TYPES and rest:
@@ -143,11 +149,12 @@ def from_pydantic(
         if detail["type"] in _UNKNOWN_TYPES:
             known = fields if len(steps) == 1 else TARGET_KEYS
             problem = Problem(where, "is not a known key.", suggest(str(steps[-1]), known))
+            misspelt.add(path([*steps[:-1], closest(str(steps[-1]), known) or ""], place))
         else:
             missing = detail["type"] in _MISSING_TYPES
             problem = Problem(where, *_found_and_remedy(missing, steps, value, key, names))
         problems.setdefault(where, problem)
-    return list(problems.values())
+    return [each for each in problems.values() if each.where not in misspelt or each.found != "is missing."]
 
 
 def _found_and_remedy(
@@ -159,6 +166,8 @@ def _found_and_remedy(
         return f"found {_KINDS[type(found)]}.", _JSON_AS_TEXT if is_json else _CONFIG_REMEDIES[len(steps)]
     counts_workers = steps == ["slots"] and "Celery" in str(value.get("executor"))
     cure = REMEDIES["slots of workers"] if counts_workers else _remedy(steps, key, names)
+    if isinstance(found, str) and found.isdecimal() and cure.startswith(("Give a whole", "Give seconds")):
+        cure = cure.replace(", e.g.", ", without quotes, e.g.", 1)
     return "is missing." if missing else f"found {show(found)}.", cure
 
 

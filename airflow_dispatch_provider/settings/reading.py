@@ -69,7 +69,8 @@ def read_yaml(text: str, place: str, report: Report) -> Any:
             report(Problem(place, _TOO_DEEP, _WRITE_OUT))
         else:
             report(Problem(place, f"is not YAML: {_yaml_mistake(error)}.", "Correct it there."))
-    except (ValueError, RecursionError):
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        # All that PyYAML's constructors raise: !!bool x is a KeyError, !!timestamp x an AttributeError.
         found = "is not YAML that can be read: an impossible date, too long a number, or too many brackets."
         report(Problem(place, found, "Put text in quotes."))
     return None

@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
+from airflow_dispatch_provider.masking import masked
 from airflow_dispatch_provider.settings import last_good
 from airflow_dispatch_provider.settings.changes import needs_restart
 from airflow_dispatch_provider.settings.file import Stamp, UnreadableError, read_file, stamp_of
 from airflow_dispatch_provider.settings.given import ConfReader, Given, OptionReader
 from airflow_dispatch_provider.settings.model import LAST_GOOD, Settings
+from airflow_dispatch_provider.settings.options import OPTIONS, SECTION
 from airflow_dispatch_provider.settings.parse import ROUTING_KEYS, Raw, parse
 from airflow_dispatch_provider.settings.presets import Hybrid, completed, without_own_slots
-from airflow_dispatch_provider.settings.problems import path, show, suggest
+from airflow_dispatch_provider.settings.problems import closest, path, show, suggest
 from airflow_dispatch_provider.settings.reading import read_json, read_yaml
 
 
@@ -29,12 +32,14 @@ class SettingsSource:
         hybrid: Hybrid | None = None,
         parallelism: Callable[[], int] = int,
         copies: Path | None = None,
+        section: str = SECTION,
     ) -> None:
         """
         :param options: tells the names of all options found in ``[dispatch]``, to catch misspelt ones; called by
             ``load``
         :param hybrid: what the backends and routes are completed by
         :param parallelism: tells ``[core] parallelism``; called by ``load`` where there is a hybrid
+        :param section: as it is called in airflow.cfg, where a team has one of its own
         :param copies: folder for the last good version of the file; None: none is kept
         """
         self._reader = OptionReader(conf)
@@ -42,6 +47,7 @@ class SettingsSource:
         self._hybrid = hybrid
         self._parallelism = parallelism
         self._copies = copies
+        self._section = section
         self._given: Given | None = None
         self._stamp: Stamp | None = None
         self._text: str | None = None
@@ -53,6 +59,11 @@ class SettingsSource:
     def config_file(self) -> str | None:
         """Known once something was read."""
         return self._given.config_file if self._given else None
+
+    @property
+    def place(self) -> str:
+        """Prefix of the place of ``backends``, ``routes`` and ``default``, once something was read."""
+        return f"{masked(self.config_file)}: " if self.config_file else f"[{self._section}] "
 
     def load(self, config_file: str | None = None) -> Settings:
         """Read everything.
@@ -74,7 +85,7 @@ class SettingsSource:
                 raise
             self.refused = error
         try:
-            self._current = _settings(given, text)
+            self._current = self._checked(given, text)
         except DispatchConfigError:
             raise self.refused from None
         return self._current
@@ -128,10 +139,21 @@ class SettingsSource:
         if given.config_file:
             self._stamp = stamp_of(given.config_file)
             text = self._text_of(given.config_file)
-        self._current = _settings(given, text)
+        self._current = self._checked(given, text)
         self._text = text if isinstance(text, str) else None
         self.refused = None
         return self._current
+
+    def _checked(self, given: Given, text: str | Problem | None) -> Settings:
+        try:
+            return _settings(given, text)
+        except DispatchConfigError as error:
+            raise DispatchConfigError([self._placed(problem) for problem in error.problems]) from None
+
+    def _placed(self, problem: Problem) -> Problem:
+        if not problem.where.startswith(f"[{SECTION}]"):
+            return problem
+        return replace(problem, where=problem.where.replace(SECTION, self._section, 1))
 
     def _text_of(self, config_file: str) -> str | Problem:
         try:
@@ -139,8 +161,8 @@ class SettingsSource:
         except UnreadableError as error:
             remedy = "Give the path of a YAML file that the scheduler may read."
             if self._given is not None and self._given.chosen:
-                return Problem(config_file, f"{error}.", remedy)
-            return Problem("[dispatch] config_file", f"found {config_file}, which {error}.", remedy)
+                return Problem(masked(config_file), f"{error}.", remedy)
+            return Problem("[dispatch] config_file", f"found {masked(config_file)}, which {error}.", remedy)
         self._stamp = version.stamp
         return version.text
 
@@ -151,7 +173,7 @@ def _settings(given: Given, text: str | Problem | None) -> Settings:
     """
     raw = Raw(dict(given.values), problems=list(given.problems), unreadable=set(given.unreadable))
     if given.config_file:
-        raw.place = f"{given.config_file}: "
+        raw.place = f"{masked(given.config_file)}: "
         is_reported = isinstance(text, Problem) and "config_file" in given.unreadable
         _add_file(given.config_file, None if is_reported else text, raw)
     if given.preset is not None:
@@ -168,15 +190,28 @@ def _add_file(config_file: str, text: str | Problem | None, raw: Raw) -> None:
         raw.unreadable.update(ROUTING_KEYS)
         return
     unknown = [str(key) for key in value if key not in ROUTING_KEYS]
+    misspelt = {closest(key, ROUTING_KEYS) for key in unknown} - {None, *value}
+    if unknown and len(unknown) == len(value) and not misspelt:
+        raw.problems.append(_is_another_file(config_file, unknown))
+        raw.unreadable.update(ROUTING_KEYS)
+        return
     holders = [key for key in unknown if key.startswith(("x-", "."))]
     if holders:
         raw.problems.append(_holds_anchors(config_file, holders))
     for key in unknown:
         if key not in holders:
-            remedy = suggest(key, ROUTING_KEYS)
+            remedy = f"Set it in [{SECTION}]." if key in OPTIONS else suggest(key, ROUTING_KEYS)
             raw.problems.append(Problem(path([key], raw.place), "is not a known key.", remedy))
     raw.values.update({key: value[key] for key in ROUTING_KEYS if key in value})
     raw.unreadable.difference_update(ROUTING_KEYS)
+    raw.unreadable.update(key for key in misspelt if key)
+
+
+def _is_another_file(config_file: str, keys: list[str]) -> Problem:
+    """Such as one whose keys stand under ``dispatch``, or the manifest of a ConfigMap that holds it."""
+    some = ", ".join(map(show, keys[:5])) + (", ..." if len(keys) > 5 else "")
+    found = f"has {some} at the top, and none of backends, routes and default."
+    return Problem(masked(config_file), found, "Write backends, routes and default at the top.")
 
 
 def _holds_anchors(config_file: str, keys: list[str]) -> Problem:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start a real Airflow with the DispatchExecutor over three backends, run a Dag whose tasks sit in several
-queues, show where each task ran and why, check it, and stop everything again."""
+"""Start a real Airflow with the DispatchExecutor over three backends, run a Dag
+whose tasks sit in several queues, show where each task ran and why, check it,
+and stop everything again."""
 
 from __future__ import annotations
 
@@ -10,17 +11,18 @@ import demo_needs
 import kube_build
 from environment import add_airflow_version, enter, interrupt_on_signals, is_inside, run
 
-_EPILOG = """It needs Python 3.11, 3.12 or 3.13 and a package index; no root, no Docker. What else it needs, and the
-routes that it shows, are printed when it starts.
+_EPILOG = """It needs Python 3.11, 3.12 or 3.13 and a package index; no root, no Docker. What
+else it needs, and the routes that it shows, are printed when it starts.
 Progress goes to stderr, the tables (or JSON) to stdout.
 
 examples:
   ./dev/demo                      three LocalExecutors behind the router
-  ./dev/demo --with celery        one LocalExecutor, two CeleryExecutors with a broker each
-  ./dev/demo --keep --port 8080   and then look around in Airflow's UI and with its commands
+  ./dev/demo --with celery        two CeleryExecutors, with a broker each
+  ./dev/demo --keep --port 8080   and then look around in UI and commands
 
-Exit code 0: every task succeeded, ran where the routes say, and no backend ever ran more tasks than it has slots;
-with Celery or Kubernetes also: on a host of its backend.
+Exit code 0: every task succeeded, ran where the routes say, and no backend ever
+ran more tasks than it has slots; with Celery or Kubernetes also: on a host of
+its backend.
 1: something of that did not hold; it is printed. 2: the demo could not be run."""
 
 FEWEST_TASKS = 5  # one for each queue

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -179,7 +180,7 @@ def _cells(row: TaskRow) -> tuple[str, ...]:
 
 def _backend_cells(name: str, rows: Sequence[TaskRow], layout: Layout) -> tuple[str, ...]:
     own = [row for row in rows if row.backend == name]
-    hosts = sorted({row.host for row in own if row.host})
+    hosts = sorted({row.host for row in own if row.host} - {socket.getfqdn(), socket.gethostname()})
     counts = (layout.slots[name], len(own), most_at_once(own))
     return (name, *map(str, counts), ", ".join(hosts) or "this machine")
 

@@ -37,11 +37,11 @@ def status(rows: Sequence[TaskRow], layout: Layout) -> str:
     """How far the run is, in one line."""
     done = sum(row.ended for row in rows)
     held = sum(row.state == "queued" and not row.backend for row in rows)
-    busy = [
-        f"{name} {sum(row.backend == name and not row.ended for row in rows)} of {slots}"
-        for name, slots in layout.slots.items()
-    ]
-    return f"{done}/{len(rows)} done, {held} held; busy: {', '.join(busy)}"
+    taken = {name: sum(row.backend == name and not row.ended for row in rows) for name in layout.slots}
+    if held and not any(taken.values()):
+        return f"{done}/{len(rows)} done, {held} held until the scheduler's next loop"
+    busy = ", ".join(f"{name} {taken[name]} of {slots}" for name, slots in layout.slots.items())
+    return f"{done}/{len(rows)} done, {held} held; busy: {busy}"
 
 
 def tour(url: str, home: Path, dag_id: str) -> str:

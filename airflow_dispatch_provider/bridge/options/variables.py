@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from airflow_dispatch_provider.bridge.backend_conf import (
+    FORMS,
     PREFIX,
     environment_variable,
     in_variables,
     plain_name,
 )
 from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.settings.given import misnamed
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,19 @@ def read_variables(
     variables: list[Variable] = []
     problems: list[Problem] = []
     for name in sorted(environ):
-        if not name.upper().startswith(PREFIX):
+        if not name.upper().startswith(PREFIX) or misnamed(name):  # whoever reads [dispatch] has told of that
             continue
         found = _readings(name.upper(), backends, options)
         if name != name.upper():
             remedy = f'Call it "{name.upper()}".'
             problems.append(Problem(name, "is not read: not all of its letters are capitals.", remedy))
         elif not found:
-            problems.append(_nobodys(name, backends))
+            problems.append(_nobodys(name, backends, options))
         elif len(found) > 1:
             words = " or ".join(f"[{each.section}] {each.option} of {each.backend!r}" for each in found)
             problems.append(Problem(name, f"can mean {words}.", "Give one of the backends another name."))
+        elif not found[0].option and found[0].section not in options:
+            problems.append(_incomplete(found[0], options))
         else:
             variables += found
     return variables, problems
@@ -78,17 +82,51 @@ def _known(name: str, backend: str, rest: str, options: Mapping[str, Collection[
                 yield Variable(name, backend, section, option)
 
 
-def unread_variables(environ: Iterable[str], backends: Collection[str]) -> Iterator[Problem]:
-    """Names with an underscore too few behind ``AIRFLOW_DISPATCH``. What Kubernetes sets for a service named
-    airflow-dispatch begins with no backend's name and two underscores."""
-    starts = tuple(f"{PREFIX.removesuffix('_')}{in_variables(backend)}__" for backend in backends)
+def _incomplete(variable: Variable, options: Mapping[str, Collection[str]]) -> Problem:
+    """A variable in which nothing stands between the backend and the option, or an underscore too few."""
+    start = f"{PREFIX}{in_variables(variable.backend)}__"
+    meant = _completed(variable.section, options)
+    remedy = (
+        f'Did you mean "{start}{meant}"?' if meant else f"Use three parts, e.g. {start}CELERY__BROKER_URL."
+    )
+    return Problem(variable.name, "does not name a backend, a section and an option.", remedy)
+
+
+def _completed(words: str, options: Mapping[str, Collection[str]]) -> str | None:
+    """``SECTION__OPTION`` for what has an underscore too few between the two, or no section."""
+    written = in_variables(words).replace("__", "_")
+    known = [
+        (in_variables(section), in_variables(option + form))
+        for section, names in options.items()
+        for option in names
+        for form in FORMS
+    ]
+    whole = (f"{section}__{option}" for section, option in known if f"{section}_{option}" == written)
+    alone = (f"{section}__{option}" for section, option in known if option == written)
+    return next(whole, None) or next(alone, None)
+
+
+def unread_variables(
+    environ: Iterable[str], backends: Collection[str], options: Mapping[str, Collection[str]]
+) -> Iterator[Problem]:
+    """Names of a backend, a section and an option that begin otherwise than with ``AIRFLOW_DISPATCH__``. What
+    Kubernetes sets for a service named airflow-dispatch begins with no backend's name and two underscores."""
+    starts = {
+        f"{start}{in_variables(backend)}__": backend
+        for backend in backends
+        for start in (PREFIX.removesuffix("_"), "AIRFLOW__", "AIRFLOW_DISPATCHER__", "AIRFLOW__DISPATCHER__")
+    }
     for name in sorted(environ):
-        if name.startswith(starts):
-            meant = PREFIX + name[len(PREFIX) - 1 :]
-            yield Problem(name, "is not read: an underscore is missing.", f'Call it "{meant}".')
+        start = next((each for each in starts if name.startswith(each)), None)
+        if start is None:
+            continue
+        rest = name[len(start) :]
+        if start.startswith(PREFIX.removesuffix("_")) or any(_known(name, starts[start], rest, options)):
+            meant = f"{PREFIX}{in_variables(starts[start])}__{rest}"
+            yield Problem(name, f"is not read: it does not begin with {PREFIX}.", f'Call it "{meant}".')
 
 
-def _nobodys(name: str, backends: Collection[str]) -> Problem:
+def _nobodys(name: str, backends: Collection[str], options: Mapping[str, Collection[str]]) -> Problem:
     """A variable that begins with no backend's name."""
     backend, _, rest = name[len(PREFIX) :].partition("__")
     known = {in_variables(each): each for each in backends}
@@ -96,7 +134,10 @@ def _nobodys(name: str, backends: Collection[str]) -> Problem:
     if not rest:
         example = environment_variable(next(iter(backends), "a"), "celery", "broker_url")
         return Problem(name, "names no backend, section and option.", f"Use three parts, e.g. {example}.")
-    if close:
-        return Problem(name, "begins with no backend's name.", f'Did you mean "{PREFIX}{close[0]}__{rest}"?')
+    # The section's name may stand where that of the backend belongs.
+    short = None if "__" in rest else _completed(f"{backend}_{rest}", options) or _completed(rest, options)
+    if close or short:
+        meant = f"{PREFIX}{close[0] if close else min(known)}__{short or rest}"
+        return Problem(name, "begins with no backend's name.", f'Did you mean "{meant}"?')
     starts = ", ".join(f"{PREFIX}{each}__" for each in sorted(known))
     return Problem(name, "begins with no backend's name.", f"Remove it, or begin it with {starts}.")

@@ -15,36 +15,16 @@ from typing import Any, Protocol
 import kombu
 from celery import Celery
 
-from airflow_dispatch_provider.engines.celery.message import Messages, Outgoing, Publication, Recorder
+from airflow_dispatch_provider.engines.celery._outgoing import Outgoing, Refusal, SendFailed, Why
+from airflow_dispatch_provider.engines.celery.message import Messages, Publication, Recorder
 from airflow_dispatch_provider.masking import describe
 
 log = logging.getLogger(__name__)
 
-Rejected = list[tuple[Outgoing, str]]
-"""Messages that could not be made, or may not be put where they belong, each with the reason."""
-
 Prepared = tuple[Outgoing, list[Publication]]
 """A workload with what is published for it."""
 
-_ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED = 403, 405, 406
-
-
-class SendFailed(Exception):
-    """A batch was not accepted as a whole. What is neither ``unsent`` nor ``unknown`` was accepted, or rejected."""
-
-    def __init__(
-        self,
-        cause: BaseException,
-        unsent: Sequence[Outgoing] = (),
-        unknown: Sequence[Outgoing] = (),
-        rejected: Rejected | None = None,
-    ) -> None:
-        """
-        :param unsent: certainly not with the broker
-        :param unknown: may be with the broker: the connection broke before it said so
-        """
-        super().__init__(describe(cause))
-        self.unsent, self.unknown, self.rejected = list(unsent), list(unknown), rejected or []
+_ACCESS_REFUSED, _RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 405, 406
 
 
 class Broker(Protocol):
@@ -57,8 +37,9 @@ class Broker(Protocol):
         """Open a new connection, after closing the old one; gives since when the broker has certainly lost nothing,
         in POSIX seconds, or None where it cannot tell."""
 
-    def send(self, batch: Sequence[Outgoing], receipt: str) -> Rejected:
-        """Hand a batch over, in its order; raises SendFailed."""
+    def send(self, batch: Sequence[Outgoing], receipt: str) -> list[Refusal]:
+        """Hand a batch over, in its order; raises SendFailed where the broker, or the connection to it, is in trouble.
+        Messages that cannot be sent for reasons of their own are no trouble, and keep no other one from being sent."""
 
     def missing(self, receipts: Sequence[str]) -> set[str] | None:
         """Which of these batches the broker does not have, for it never got them, or has lost them; None where
@@ -69,6 +50,9 @@ class Broker(Protocol):
 
     def check(self) -> None:
         """Find out whether the connection still works, while there is nothing to send."""
+
+    def probe(self) -> None:
+        """Find out whether the broker takes messages at all, by a request that has nothing to do with any job."""
 
     def close(self) -> None:
         """Close the connection; raises nothing."""
@@ -126,38 +110,87 @@ class ChannelBroker:
             self._channel.close()
         self._open_channel()
 
-    def send(self, batch: Sequence[Outgoing], receipt: str) -> Rejected:
-        ready, rejected = self._prepare(batch)
-        for place, (outgoing, publications) in enumerate(ready):
+    def send(self, batch: Sequence[Outgoing], receipt: str) -> list[Refusal]:
+        ready, refusals = self._prepare(batch)
+        groups = self._groups(ready)
+        for place, group in enumerate(groups):
             try:
-                self._publish(outgoing, publications)
-            except Exception as error:
-                unsent = [later for later, _ in ready[place + 1 :]]
-                raise SendFailed(error, unsent, [outgoing], rejected) from error
-        return rejected
+                if group := _without_refused(group, refusals):
+                    self._send_group(group, refusals)
+            except SendFailed as failed:
+                failed.unsent += [outgoing for later in groups[place + 1 :] for outgoing, _ in later]
+                failed.refusals = refusals
+                raise
+        return refusals
 
-    def _prepare(self, batch: Sequence[Outgoing]) -> tuple[list[Prepared], Rejected]:
+    def _groups(self, ready: Sequence[Prepared]) -> list[list[Prepared]]:
+        """Messages of which the fate becomes known together."""
+        return [[prepared] for prepared in ready]
+
+    def _send_group(self, group: Sequence[Prepared], refusals: list[Refusal]) -> None:
+        (outgoing, (task, *events)), *_ = group
+        try:
+            self._publish(outgoing, [task])
+        except Exception as error:
+            if self._concerns_connection(error):
+                raise SendFailed(error, unknown=[outgoing]) from error
+            refusals.append(Refusal(outgoing, describe(error)))
+            return
+        try:
+            self._publish(outgoing, events)
+        except Exception as error:
+            raise SendFailed(error) from error
+
+    def _prepare(self, batch: Sequence[Outgoing]) -> tuple[list[Prepared], list[Refusal]]:
         """Make messages and declare queues, before any is published: a queue that may not be declared costs the
         channel, and with it the confirms that are still to come."""
         ready: list[Prepared] = []
-        rejected: Rejected = []
+        refusals: list[Refusal] = []
+        strange: dict[str, Exception] = {}
         for place, outgoing in enumerate(batch):
             try:
                 publications = self._messages.publications(outgoing)
             except Exception as error:
-                rejected.append((outgoing, describe(error)))
+                refusals.append(Refusal(outgoing, describe(error)))
+                continue
+            if (known := strange.get(outgoing.queue)) is not None:
+                refusals.append(Refusal(outgoing, describe(known), Why.QUEUE))
                 continue
             try:
                 self._declare(outgoing.queue, publications)
             except Exception as error:
-                if not _concerns_one_queue(error):
-                    unsent = [*(earlier for earlier, _ in ready), *batch[place:]]
-                    raise SendFailed(error, unsent, rejected=rejected) from error
-                rejected.append((outgoing, describe(error)))
-                self._replace_channel()
+                self._keep_on(error, ready, batch[place:], refusals)
+                strange[outgoing.queue] = error
+                refusals.append(Refusal(outgoing, describe(error), Why.QUEUE))
                 continue
             ready.append((outgoing, publications))
-        return ready, rejected
+        if not ready and len(strange) > 1 and not all(map(_names_the_queue, strange.values())):
+            self._blame_the_broker(strange, refusals)
+        return ready, refusals
+
+    def _keep_on(
+        self,
+        error: Exception,
+        ready: Sequence[Prepared],
+        rest: Sequence[Outgoing],
+        refusals: list[Refusal],
+    ) -> None:
+        """After a queue could not be declared: with a channel that works, or not at all."""
+        try:
+            if self._concerns_connection(error):
+                raise error
+            self._replace_channel()
+        except Exception as cause:
+            raise SendFailed(cause, [*(earlier for earlier, _ in ready), *rest], refusals=refusals) from cause
+
+    def _blame_the_broker(self, strange: dict[str, Exception], refusals: Sequence[Refusal]) -> None:
+        """Different queues have met what none of them explains, and nothing else says that the broker works."""
+        unsent = [refusal.outgoing for refusal in refusals if refusal.why is Why.QUEUE]
+        own = [refusal for refusal in refusals if refusal.why is not Why.QUEUE]
+        raise SendFailed(list(strange.values())[-1], unsent, refusals=own)
+
+    def _concerns_connection(self, error: Exception) -> bool:
+        return isinstance(error, (OSError, *self._connection.connection_errors))
 
     def _declare(self, queue: str, publications: Sequence[Publication]) -> None:
         if queue in self._declared:
@@ -167,7 +200,7 @@ class ChannelBroker:
                 self._producer.maybe_declare(entity)
             except self._connection.channel_errors as error:
                 # The queue exists, with other arguments than ours: whoever made it knows better.
-                if getattr(error, "code", None) != _PRECONDITION_FAILED:
+                if getattr(error, "code", None) != PRECONDITION_FAILED:
                     raise
                 log.warning(
                     "The queue %r exists with other properties and is used as it is: %s", queue, error
@@ -199,6 +232,9 @@ class ChannelBroker:
     def check(self) -> None:
         """Transports other than redis and AMQP have nothing to ask."""
 
+    def probe(self) -> None:
+        self.check()
+
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -206,86 +242,16 @@ class ChannelBroker:
                 connection.collect(socket_timeout=1)
 
 
-class AmqpBroker(ChannelBroker):
-    """RabbitMQ: publisher confirms are awaited once a batch."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        configured = self._app.conf.broker_transport_options.get("confirm_publish")
-        self._confirms = configured is None or str(configured).lower() not in ("false", "0", "no", "")
-        self._unconfirmed: dict[int, Outgoing] = {}
-        self._refused: list[Outgoing] = []
-
-    def _timeouts(self) -> dict[str, Any]:
-        return {"read_timeout": self._timeout, "write_timeout": self._timeout}
-
-    def new_connection(self) -> Any:
-        connection = super().new_connection()
-        # py-amqp would wait for the confirm of each message.
-        connection.transport_options.pop("confirm_publish", None)
-        return connection
-
-    def _open_channel(self) -> None:
-        super()._open_channel()
-        self._published = 0
-        self._unconfirmed = {}
-        if self._confirms:
-            self._channel.confirm_select()
-            self._channel.events["basic_ack"].add(self._on_ack)
-            self._channel.events["basic_nack"].add(self._on_nack)
-
-    def send(self, batch: Sequence[Outgoing], receipt: str) -> Rejected:
-        self._refused = []
-        try:
-            self.check()  # what it said meanwhile, such as goodbye
-        except Exception as error:
-            raise SendFailed(error, unsent=batch) from error
-        try:
-            rejected = super().send(batch, receipt)
-        except SendFailed as failed:
-            failed.unsent = [*self._refused, *failed.unsent]
-            failed.unknown = list(dict.fromkeys([*self._unconfirmed.values(), *failed.unknown]))
-            raise
-        self._await_confirms(rejected)
-        return rejected
-
-    def _publish(self, outgoing: Outgoing, publications: Sequence[Publication]) -> None:
-        for publication in publications:
-            self._published += 1
-            if self._confirms:
-                self._unconfirmed[self._published] = outgoing
-            super()._publish(outgoing, [publication])
-
-    def _await_confirms(self, rejected: Rejected) -> None:
-        try:
-            while self._unconfirmed:
-                self._connection.drain_events(timeout=self._timeout)
-        except Exception as error:
-            unknown = list(dict.fromkeys(self._unconfirmed.values()))
-            raise SendFailed(error, self._refused, unknown, rejected) from error
-        if self._refused:
-            raise SendFailed(RuntimeError("the broker refused messages (nack)"), self._refused, (), rejected)
-
-    def _on_ack(self, delivery_tag: int, multiple: bool) -> None:
-        for tag in self._confirmed(delivery_tag, multiple):
-            self._unconfirmed.pop(tag, None)
-
-    def _on_nack(self, delivery_tag: int, multiple: bool) -> None:
-        for tag in self._confirmed(delivery_tag, multiple):
-            outgoing = self._unconfirmed.pop(tag, None)
-            if outgoing is not None:
-                self._refused.append(outgoing)
-
-    def _confirmed(self, delivery_tag: int, multiple: bool) -> list[int]:
-        return [tag for tag in self._unconfirmed if tag <= delivery_tag] if multiple else [delivery_tag]
-
-    def check(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            self._connection.drain_events(timeout=0)
-        self._connection.heartbeat_check()
+def _without_refused(group: Sequence[Prepared], refusals: list[Refusal]) -> list[Prepared]:
+    """Those whose queue has not been refused, or found full, by an earlier message of the same batch."""
+    known = {refusal.outgoing.queue: refusal for refusal in refusals if refusal.why is not Why.MESSAGE}
+    refusals += [
+        known[outgoing.queue]._replace(outgoing=outgoing) for outgoing, _ in group if outgoing.queue in known
+    ]
+    return [prepared for prepared in group if prepared[0].queue not in known]
 
 
-def _concerns_one_queue(error: Exception) -> bool:
+def _names_the_queue(error: Exception) -> bool:
     """Whether anybody who names such a queue is to blame: it is somebody else's, or its name too long for AMQP."""
     return isinstance(error, struct.error) or getattr(error, "code", 0) in (_ACCESS_REFUSED, _RESOURCE_LOCKED)
 
@@ -299,4 +265,8 @@ def broker_for(app: Celery, timeout: float, **options: Any) -> Broker:
         from airflow_dispatch_provider.engines.celery.redis_broker import RedisBroker
 
         return RedisBroker(app, timeout, **options)
-    return AmqpBroker(app, timeout, **options) if kind == "amqp" else ChannelBroker(app, timeout, **options)
+    if kind == "amqp":
+        from airflow_dispatch_provider.engines.celery.amqp_broker import AmqpBroker
+
+        return AmqpBroker(app, timeout, **options)
+    return ChannelBroker(app, timeout, **options)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Set
 from difflib import get_close_matches
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from airflow.configuration import conf as airflow_conf
 from celery import Celery
@@ -20,12 +20,12 @@ from celery.app.backends import BACKEND_ALIASES
 from celery.exceptions import ImproperlyConfigured
 from kombu.transport import TRANSPORT_ALIASES
 from sqlalchemy import create_engine
-from sqlalchemy.engine import make_url  # SQLAlchemy 1.4 has it nowhere else
 
 from airflow_dispatch_provider.bridge.users_code import import_users_module
 from airflow_dispatch_provider.engines.celery.libraries import for_driver, for_results, for_transport
 from airflow_dispatch_provider.engines.celery.result_sources import backend_class
 from airflow_dispatch_provider.engines.celery.results import ResultBackendError
+from airflow_dispatch_provider.engines.celery.urls import NO_URL, RESULT_EXAMPLE, wrong_broker, wrong_results
 from airflow_dispatch_provider.engines.certificates import belong_together, unreadable, wrong_authority
 from airflow_dispatch_provider.exceptions import Problem, TookTooLong
 from airflow_dispatch_provider.masking import describe, kind_of
@@ -35,21 +35,6 @@ TRANSPORT = "celery_broker_transport_options"
 RESULT_TRANSPORT = "celery_result_backend_transport_options"
 ENGINE_OPTIONS = "[celery] result_backend_sqlalchemy_engine_options"
 
-_ESCAPES = (
-    "Write a / in a user name or password as %2F, a # as %23, a ? as %3F and an @ as %40; in airflow.cfg, with %%"
-    " in place of %."
-)
-_ENDS_EARLY = "has a character in its user name or password that ends them there."
-_BLANK = ("has a blank or a line break in it.", "Remove it; a command has to print the URL alone.")
-_READ_OTHERWISE = ("azureservicebus", "azurestoragequeues", "sqla", "sqlalchemy")
-"""Transports that take a password as it is."""
-
-_OF_THE_URL = {"hostname", "password", "port", "transport", "userid", "virtual_host"}
-"""Parts that kombu takes from a URL, and would take from its parameters once more."""
-
-_AMQP = ("amqp", "amqps", "pyamqp", "librabbitmq")
-_REDIS = ("redis", "rediss", "sentinel")
-_RESULT_EXAMPLE = "Name a database, e.g. db+postgresql+psycopg2://user:password@host/airflow."
 _NUMBERS = {
     "health_check_interval",
     "max_connections",
@@ -131,81 +116,12 @@ def _url_problems(conf: Any) -> Iterator[Problem]:
     # Kombu drops a line break at the end, which many a command prints; SQLAlchemy does not.
     broker = (conf.get("celery", "broker_url", fallback=None) or "").rstrip()
     urls = broker.split(";") if broker else []
-    if wrong := [each for url in urls if (each := _wrong_broker(url))]:
+    if wrong := [each for url in urls if (each := wrong_broker(url))]:
         yield Problem(BROKER, *wrong[0])
     result = conf.get("celery", "result_backend", fallback=None) or ""
-    if result.startswith("db+"):
-        found = _wrong_database(result.removeprefix("db+"))
-    else:
-        found = _wrong_url(result.split(";")[0]) if "://" in result else None
+    found = wrong_results(result)
     if found:
         yield Problem(RESULTS, *found)
-
-
-def _wrong_url(url: str) -> tuple[str, str] | None:
-    """The mistake in a URL that is read by RFC 3986, and a remedy."""
-    scheme, mark, rest = url.partition("://")
-    if not mark:
-        return "is not a URL.", "Write scheme, host and port, e.g. redis://broker:6379/0."
-    if re.search(r"\s", url):
-        return _BLANK
-    if scheme.partition("+")[0] in _READ_OTHERWISE:
-        return None
-    authority = re.split("[/?#]", rest, maxsplit=1)[0]
-    if "@" in rest and "@" not in authority:
-        return _ENDS_EARLY, _ESCAPES
-    return None if _has_port(url) else _no_port(scheme)
-
-
-def _wrong_database(url: str) -> tuple[str, str] | None:
-    """The same for SQLAlchemy, which takes all up to the first ``@`` for a password."""
-    if re.search(r"\s", url):
-        return _BLANK
-    try:
-        host = make_url(url).host
-    except ValueError:
-        return _no_port(f"db+{url.partition('://')[0]}")
-    except Exception:
-        return "is not a URL of SQLAlchemy's.", _RESULT_EXAMPLE
-    return (_ENDS_EARLY, _ESCAPES) if "@" in (host or "") else None
-
-
-def _no_port(scheme: str) -> tuple[str, str]:
-    remedy = f"Write the port as a number, e.g. {scheme}://host:6379."
-    return "has a port that is not a number from 0 to 65535.", remedy
-
-
-def _has_port(url: str) -> bool:
-    """Whether its port, if any, is one. A list of hosts is read otherwise by those that take one."""
-    try:
-        parts = urlsplit(url)
-        return "," in parts.netloc or parts.port is None or parts.port >= 0
-    except ValueError:
-        return False
-
-
-def _wrong_broker(url: str) -> tuple[str, str] | None:
-    if wrong := _wrong_url(url):
-        return wrong
-    scheme, _, _ = url.partition("://")
-    parts = urlsplit(url)
-    if scheme in _AMQP and "," in parts.netloc.rpartition("@")[2]:
-        each = f"{scheme}://user:password@"
-        remedy = f"Write a whole URL for each, with ; between them, e.g. {each}a:5672//;{each}b:5672//."
-        return "has several hosts in one URL, which AMQP does not.", remedy
-    doubled = [] if "+" in scheme else sorted(_OF_THE_URL & dict(parse_qsl(parts.query)).keys())
-    if doubled:
-        remedy = f"Write user and password before the host, e.g. {scheme}://user:password@host."
-        return f"has {doubled[0]} as a parameter, which kombu takes from the URL itself.", remedy
-    if scheme in _REDIS and not parts.path.strip("/").isdigit() and parts.path.strip("/"):
-        return (
-            "has a database that is not a number.",
-            f"Write a number behind the host, e.g. {scheme}://host:6379/0.",
-        )
-    transport, plus, _ = scheme.partition("+")
-    if plus and transport in _REDIS and scheme != "redis+socket":
-        return f"has the scheme {scheme!r}, which is no transport.", 'Did you mean "redis+socket"?'
-    return None
 
 
 def _module_problems(conf: Any) -> Iterator[Problem]:
@@ -284,14 +200,22 @@ def _is_object(conf: Any, section: str, option: str, value: Any) -> bool:
 def _transport_problems(app: Celery) -> Iterator[Problem]:
     url = app.conf.broker_write_url or app.conf.broker_url
     if not url:  # Celery would go to amqp://localhost
-        yield Problem(BROKER, "is empty.", "Write scheme, host and port, e.g. redis://broker:6379/0.")
+        yield Problem(BROKER, "is empty.", NO_URL[1])
         return
-    name = str(url).partition("://")[0].partition("+")[0]
+    urls = url.rstrip().split(";") if isinstance(url, str) else list(url)
+    wrong_urls = [each for one in urls if (each := wrong_broker(str(one)))]
+    if wrong_urls:
+        # That of the option itself has been looked at before the app was made.
+        found, remedy = wrong_urls[0]
+        found = f"is overridden in extra_celery_config or celery_config_options by one that {found}"
+        yield Problem(BROKER, found, remedy)
+        return
+    name = str(urls[0]).partition("://")[0].partition("+")[0]
     try:
         connection = app.connection_for_write()
         connection.transport  # noqa: B018  imports the client library
     except Exception as error:
-        yield _no_transport(name, error)
+        yield _no_transport(str(urls[0]), error)
         return
     options = connection.transport_options
     if name == "sentinel" and not options.get("master_name"):
@@ -349,7 +273,15 @@ def _misspelt(section: str, options: Iterable[str], known: Set[str], by: str) ->
             yield Problem(f"[{section}] {option}", f"is unknown to {by}.", f'Did you mean "{close[0]}"?')
 
 
-def _no_transport(name: str, error: Exception) -> Problem:
+def _told(error: BaseException, url: str) -> str:
+    """The error in one line; its kind alone where its text may quote a part of the URL, as that of a KeyError does."""
+    values = {value for _, value in parse_qsl(url.partition("?")[2])}
+    quotes = isinstance(error, LookupError) or any(value in str(error) for value in values)
+    return f"{kind_of(error)}." if quotes else describe(error)
+
+
+def _no_transport(url: str, error: Exception) -> Problem:
+    name = url.partition("://")[0].partition("+")[0]
     # Where its library is missing, a transport of kombu raises ImportError, or trips over the names it lacks.
     if isinstance(error, ImportError | NameError) and name in TRANSPORT_ALIASES:
         needed = (isinstance(error, ImportError) and error.name) or "a client library"
@@ -359,7 +291,7 @@ def _no_transport(name: str, error: Exception) -> Problem:
     remedy = f'Did you mean "{close[0]}"?' if close else "Use redis, amqp, sqs or another transport of kombu."
     if name in TRANSPORT_ALIASES:
         return Problem(
-            BROKER, f"cannot be used: {describe(error)}", f"Install what kombu needs for {name}://."
+            BROKER, f"cannot be used: {_told(error, url)}", f"Install what kombu needs for {name}://."
         )
     return Problem(BROKER, f"has the scheme {name!r}, which is no transport.", remedy)
 
@@ -409,10 +341,13 @@ def _engine_problems(url: str, options: Any) -> Iterator[Problem]:
 def _no_result_backend(configured: str, error: Exception) -> Problem:
     cause = error.__cause__ or error
     name = configured.partition("://")[0].partition("+")[0]
+    if "://" not in configured and name not in BACKEND_ALIASES:
+        # A word alone may be a password.
+        return Problem(RESULTS, "is neither a URL nor a result backend that can be imported.", RESULT_EXAMPLE)
     removed = isinstance(cause, ImportError) and str(cause.name).startswith("celery.")
     if isinstance(cause, ImportError) and name.isidentifier() and (removed or name not in BACKEND_ALIASES):
         close = get_close_matches(name, BACKEND_ALIASES.keys() - {name}, n=1)
-        remedy = f'Did you mean "{close[0]}"?' if close else _RESULT_EXAMPLE
+        remedy = f'Did you mean "{close[0]}"?' if close else RESULT_EXAMPLE
         return Problem(RESULTS, f"has the scheme {name!r}, which is no result backend.", remedy)
     if isinstance(cause, ModuleNotFoundError) and cause.name:
         remedy = for_driver(configured) if name == "db" else for_results(name)
@@ -422,5 +357,7 @@ def _no_result_backend(configured: str, error: Exception) -> Problem:
             RESULTS, f"needs {library[1] or library[2]}, which is not installed.", for_results(name)
         )
     if isinstance(error, ResultBackendError):
-        return Problem(RESULTS, f"cannot be used: {describe(error)}", _RESULT_EXAMPLE)
-    return Problem(RESULTS, f"cannot be used: {describe(error)}", "Correct it, or install what it needs.")
+        return Problem(RESULTS, f"cannot be used: {_told(error, configured)}", RESULT_EXAMPLE)
+    return Problem(
+        RESULTS, f"cannot be used: {_told(error, configured)}", "Correct it, or install what it needs."
+    )

@@ -7,7 +7,7 @@ import base64
 import json
 import re
 import uuid
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,30 +15,14 @@ from typing import Any
 from celery import Celery, signals
 from celery.utils.text import truncate
 
+from airflow_dispatch_provider.engines.celery._outgoing import Outgoing as Outgoing
+
 TASK_NAME = "execute_workload"
 """The task that ``airflow celery worker`` registers."""
 
 _ID, _REPR, _BODY = (f"dispatch-hole-{uuid.uuid4()}" for _ in range(3))
 _JSON = {"content_type": "application/json", "content_encoding": "utf-8"}
 """Content type and encoding that kombu's ``json`` serializer gives."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Outgoing:
-    """One workload on its way to the broker."""
-
-    celery_id: str
-    """Celery's task id, which Airflow keeps as ``external_executor_id``."""
-
-    key: Hashable
-    """Airflow's key."""
-
-    workload: Any
-    queue: str
-
-    def payload(self) -> str:
-        """The only argument of the task, as Airflow's workers read it."""
-        return str(self.workload.model_dump_json())
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from airflow_dispatch_provider.engines.celery.brokers import Broker, SendFailed
-from airflow_dispatch_provider.engines.celery.message import Outgoing
+from airflow_dispatch_provider.engines.celery._outgoing import Outgoing, SendFailed, Why
+from airflow_dispatch_provider.engines.celery.brokers import Broker
 from airflow_dispatch_provider.masking import describe
 from airflow_dispatch_provider.routing.circuit import growing_delay
 
@@ -248,23 +248,27 @@ class Publisher:
     def _send(self, batch: Sequence[Outgoing]) -> None:
         receipt = uuid.uuid4().hex
         try:
-            rejected = self._broker.send(batch, receipt)
+            refusals = self._broker.send(batch, receipt)
         except SendFailed as failed:
             self._note_batch(batch, receipt, failed)
             raise
         except BaseException as error:
             self._note_batch(batch, receipt, SendFailed(error, unknown=batch))
             raise
-        self._note_batch(batch, receipt, SendFailed(Exception(), rejected=rejected))
+        self._note_batch(batch, receipt, SendFailed(Exception(), refusals=refusals))
+        if full := [refusal.reason for refusal in refusals if refusal.why is Why.FULL]:
+            raise SendFailed(RuntimeError(full[0]))
 
     def _note_batch(self, batch: Sequence[Outgoing], receipt: str, outcome: SendFailed) -> None:
-        rejected = {outgoing.celery_id for outgoing, _ in outcome.rejected}
+        failed = [refusal for refusal in outcome.refusals if refusal.why is not Why.FULL]
+        full = [refusal.outgoing for refusal in outcome.refusals if refusal.why is Why.FULL]
+        rejected = {refusal.outgoing.celery_id for refusal in failed}
         with self._changed:
             # Without what was settled meanwhile.
-            unsent = _still(self._sending, outcome.unsent)
+            unsent = _still(self._sending, [*full, *outcome.unsent])
             unknown = _still(self._sending, outcome.unknown)
             sent = _still(self._sending, (o for o in batch if o.celery_id not in rejected | unsent.keys()))
-            self._reports.extend(Failed(outgoing, reason) for outgoing, reason in outcome.rejected)
+            self._reports.extend(Failed(refusal.outgoing, refusal.reason) for refusal in failed)
             self._reports.extend(Sent(outgoing) for key, outgoing in sent.items() if key not in unknown)
             if sent:
                 self._receipts[receipt] = sent

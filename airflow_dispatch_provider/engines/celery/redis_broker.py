@@ -15,14 +15,16 @@ from typing import Any
 
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from airflow_dispatch_provider.engines.celery.brokers import ChannelBroker, Rejected, SendFailed
-from airflow_dispatch_provider.engines.celery.message import Outgoing, Publication, Template
+from airflow_dispatch_provider.engines.celery._outgoing import Outgoing, Refusal, SendFailed, Why
+from airflow_dispatch_provider.engines.celery.brokers import ChannelBroker
+from airflow_dispatch_provider.engines.celery.message import Publication, Template
 from airflow_dispatch_provider.masking import describe
 
 log = logging.getLogger(__name__)
 
-RECEIPT_KEY = "_airflow_dispatch.receipt.{}"
-SINCE_KEY = "_airflow_dispatch.since"
+OWN_KEYS = "_airflow_dispatch."
+RECEIPT_KEY = OWN_KEYS + "receipt.{}"
+SINCE_KEY = OWN_KEYS + "since"
 """A hash whose field ``since`` says when the broker was first seen without it, in POSIX seconds: what was sent later is
 still there. Kombu adds a global key prefix to HSET and HGET, as to no GET."""
 
@@ -49,6 +51,10 @@ class _Batch:
     def push(self, key: str, text: str, outgoing: Outgoing) -> None:
         self.pushes.setdefault(key, []).append(text)
         self.senders.setdefault(key, []).append(outgoing)
+
+    def by_key(self) -> list[_Batch]:
+        """One batch for each key that is pushed to; the other commands are harmless when repeated."""
+        return [_Batch({key: self.pushes[key]}, {key: self.senders[key]}, self.others) for key in self.pushes]
 
     @property
     def outgoing(self) -> list[Outgoing]:
@@ -85,11 +91,16 @@ class RedisBroker(ChannelBroker):
 
     def _kept_since(self) -> float:
         """As all schedulers see it that use this broker."""
-        known = self._client.hget(SINCE_KEY, "since")
-        if known and not (self._last and self.missing([self._last])):
-            return float(known)
         now = time.time()
-        self._client.hset(SINCE_KEY, "since", now)
+        try:
+            known = self._client.hget(SINCE_KEY, "since")
+            if known and not (self._last and self.missing([self._last])):
+                return float(known)
+            self._client.hset(SINCE_KEY, "since", now)
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            log.warning("The key %r of the broker is not a hash: %s", SINCE_KEY, describe(error))
         return now
 
     def _timeouts(self) -> dict[str, Any]:
@@ -101,30 +112,53 @@ class RedisBroker(ChannelBroker):
         connection.transport_options["retry_on_timeout"] = False
         return connection
 
-    def send(self, batch: Sequence[Outgoing], receipt: str) -> Rejected:
+    def send(self, batch: Sequence[Outgoing], receipt: str) -> list[Refusal]:
         commands = _Batch()
-        rejected: Rejected = []
+        refusals: list[Refusal] = []
         for outgoing in batch:
             try:
                 self._add(outgoing, commands)
             except Exception as error:
                 if isinstance(error, (RedisError, OSError)) and not _ONE_KEY.search(str(error)):
                     raise SendFailed(error, unsent=batch) from error
-                rejected.append((outgoing, describe(error)))
+                why = Why.QUEUE if isinstance(error, (RedisError, LookupError)) else Why.MESSAGE
+                refusals.append(Refusal(outgoing, describe(error), why))
         if commands.pushes:
-            self._execute(commands, receipt, rejected)
-        return rejected
+            try:
+                self._client.ping()  # else all of it would be in doubt where the connection broke long ago
+            except Exception as error:
+                raise SendFailed(error, unsent=commands.outgoing, refusals=refusals) from error
+            self._execute(commands, receipt, refusals)
+        return refusals
 
-    def _execute(self, commands: _Batch, receipt: str, rejected: Rejected) -> None:
+    def _execute(self, commands: _Batch, receipt: str, refusals: list[Refusal]) -> None:
         try:
             results = self._transaction(commands, receipt)
         except ResponseError as error:  # the transaction was refused as a whole: full, read-only, loading
-            raise SendFailed(error, unsent=commands.outgoing, rejected=rejected) from error
+            if not _ONE_KEY.search(str(error)):
+                raise SendFailed(error, unsent=commands.outgoing, refusals=refusals) from error
+            self._execute_by_key(error, commands, receipt, refusals)
+            return
         except Exception as error:
-            raise SendFailed(error, unknown=commands.outgoing, rejected=rejected) from error
+            raise SendFailed(error, unknown=commands.outgoing, refusals=refusals) from error
         if results[-1]:  # otherwise the next check finds out what else is lost
             self._last = receipt
-        _check(commands, results, rejected)
+        _check(commands, results, refusals)
+
+    def _execute_by_key(
+        self, error: Exception, commands: _Batch, receipt: str, refusals: list[Refusal]
+    ) -> None:
+        """Nothing was done because of a key that is somebody else's: each goes alone."""
+        if len(commands.pushes) == 1:
+            refusals += [Refusal(outgoing, describe(error), Why.QUEUE) for outgoing in commands.outgoing]
+            return
+        parts = commands.by_key()
+        for place, part in enumerate(parts):
+            try:
+                self._execute(part, receipt, refusals)
+            except SendFailed as failed:
+                failed.unsent += [outgoing for later in parts[place + 1 :] for outgoing in later.outgoing]
+                raise
 
     def _transaction(self, commands: _Batch, receipt: str) -> list[Any]:
         with self._client.pipeline(transaction=True) as pipe:
@@ -160,6 +194,8 @@ class RedisBroker(ChannelBroker):
     # Making the commands
 
     def _add(self, outgoing: Outgoing, commands: _Batch) -> None:
+        if self._is_taken(outgoing.queue):
+            raise LookupError(f"the broker keeps something else under the key {outgoing.queue!r}")
         template = self._template(outgoing.queue)
         if template is not None:
             key, text = template
@@ -176,6 +212,13 @@ class RedisBroker(ChannelBroker):
                 commands.push(command[1], command[2], outgoing)
             else:
                 commands.others[command] = None
+
+    def _is_taken(self, queue: str) -> bool:
+        """Anybody who writes a Dag can name any queue: what kombu and this package keep is not to be overwritten."""
+        channel = self._channel
+        keys = (channel.unacked_key, channel.unacked_index_key, channel.unacked_mutex_key)
+        bindings = channel.keyprefix_queue.partition("%s")[0]
+        return queue in keys or queue.startswith((OWN_KEYS, bindings))
 
     def _template(self, queue: str) -> tuple[str, Template] | None:
         """Key and template of a queue's messages; None where each has to be made by kombu."""
@@ -204,18 +247,18 @@ class RedisBroker(ChannelBroker):
         return commands
 
 
-def _check(commands: _Batch, results: Sequence[Any], rejected: Rejected) -> None:
+def _check(commands: _Batch, results: Sequence[Any], refusals: list[Refusal]) -> None:
     """Redis goes on with a transaction after a command that fails, such as a push to what is no list."""
     unsent: list[Outgoing] = []
     cause: Exception | None = None
     for senders, result in zip(commands.senders.values(), results, strict=False):
         if isinstance(result, Exception) and _ONE_KEY.search(str(result)):
-            rejected += [(outgoing, f"{type(result).__name__}: {result}") for outgoing in senders]
+            refusals += [Refusal(outgoing, describe(result), Why.QUEUE) for outgoing in senders]
         elif isinstance(result, Exception):
             unsent += senders
             cause = result
     if cause:
-        raise SendFailed(cause, unsent=unsent, rejected=rejected)
+        raise SendFailed(cause, unsent=unsent, refusals=refusals)
 
 
 class _Recorder:

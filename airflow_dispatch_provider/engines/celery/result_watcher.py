@@ -11,7 +11,7 @@ from contextlib import suppress
 from threading import Event, Lock, Thread
 from typing import Protocol
 
-from celery import Celery
+from celery import Celery, states
 from kombu import Queue
 
 from airflow_dispatch_provider.engines.celery import result_sources
@@ -47,6 +47,7 @@ class Watchlist:
         self._lock = Lock()
         self._watched: dict[str, bool] = {}
         self._new: set[str] = set()
+        self._looked_for: set[str] = set()
         self._early: dict[str, Result] = {}
         self._results: list[Result] = []
 
@@ -55,8 +56,13 @@ class Watchlist:
         """Whether a watched id is known to have started. To look things up in, not to iterate over."""
         return self._watched
 
-    def add(self, celery_id: str) -> None:
+    def add(self, celery_id: str, look: bool = False) -> None:
+        """
+        :param look: say so, too, if the backend knows nothing of it
+        """
         with self._lock:
+            if look:
+                self._looked_for.add(celery_id)
             if celery_id not in self._watched:
                 self._watched[celery_id] = False
                 self._new.add(celery_id)
@@ -67,6 +73,7 @@ class Watchlist:
         with self._lock:
             self._watched.pop(celery_id, None)
             self._new.discard(celery_id)
+            self._looked_for.discard(celery_id)
 
     def take_new(self) -> Collection[str]:
         """Ids that were added since the last call."""
@@ -94,7 +101,15 @@ class Watchlist:
             while len(self._early) > _MAX_EARLY:
                 del self._early[next(iter(self._early))]
 
+    def found_nothing(self, asked: Collection[str]) -> None:
+        """The backend has answered for all of these, and what it knows of them is delivered."""
+        with self._lock:
+            unknown = self._looked_for.intersection(asked)
+            self._looked_for -= unknown
+            self._results += [Result(celery_id, states.PENDING) for celery_id in unknown]
+
     def _note(self, result: Result) -> None:
+        self._looked_for.discard(result.celery_id)
         if result.final:
             del self._watched[result.celery_id]
             self._new.discard(result.celery_id)
@@ -143,9 +158,10 @@ class ResultWatcher:
         self.reply_queue: Queue | None = None
         """The queue for results, where these are messages: whoever publishes a task can declare it."""
 
-    def start(self) -> None:
-        """Start the thread. Waits a moment for ``reply_to``, but for no server.
+    def start(self, wait: bool = True) -> None:
+        """Start the thread.
 
+        :param wait: a moment for ``reply_to``, but for no server
         :raises ResultBackendError: this app's result backend cannot give results, whatever happens
         """
         result_sources.backend_class(self._app)
@@ -153,7 +169,13 @@ class ResultWatcher:
         self._moved = self._clock()
         self._thread = Thread(target=self._run, name="dispatch-celery-results", daemon=True)
         self._thread.start()
+        if wait:
+            self._announced.wait(_ANNOUNCEMENT)
+
+    def await_reply_queue(self) -> Queue | None:
+        """See ``reply_queue``. For threads that may wait until it is known."""
         self._announced.wait(_ANNOUNCEMENT)
+        return self.reply_queue
 
     def stop(self, timeout: float = 1.0) -> None:
         """End the thread. Waits so many seconds for it; one that hangs in a call ends when that returns."""
@@ -184,6 +206,10 @@ class ResultWatcher:
     def watch(self, celery_id: str) -> None:
         """Report what becomes of this Celery task, also what has become of it already."""
         self._list.add(celery_id)
+
+    def look(self, celery_id: str) -> None:
+        """The same, and report PENDING once the backend has answered that it knows nothing of it."""
+        self._list.add(celery_id, look=True)
 
     def forget(self, celery_id: str) -> None:
         """Report nothing more of it, except what waits in ``drain`` already."""
@@ -242,6 +268,7 @@ class ResultWatcher:
             self._list.deliver(results, source.once)
             if self._stopping.is_set():
                 return
+        self._list.found_nothing(ids)
 
     def _fail(self, error: Exception) -> None:
         self._failures += 1

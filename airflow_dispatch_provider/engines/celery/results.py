@@ -37,7 +37,7 @@ class Result:
     celery_id: str
 
     state: str
-    """Celery's STARTED, SUCCESS, FAILURE or REVOKED."""
+    """Celery's STARTED, SUCCESS, FAILURE or REVOKED; PENDING where the backend was asked, and knows nothing."""
 
     info: Any = None
     """The exception, the return value, or what Celery says of the worker."""

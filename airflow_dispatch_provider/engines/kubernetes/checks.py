@@ -129,11 +129,13 @@ def _wrong_template(path: str) -> tuple[str, str] | None:
     try:
         pod = Templates().get(path).pod
     except TemplateError as error:
-        return f"{error}.", "Give the path of a YAML file with a pod."
+        return f"{error}.", error.remedy
     if pod.kind not in (None, "Pod"):
         return f"names a file with the kind {pod.kind!r}.", "Give the path of a YAML file with kind: Pod."
     names = [container.name for container in (pod.spec.containers if pod.spec else None) or ()]
     if BASE not in names:
+        for key, close in _misspelt(yaml.safe_load(read_file(path).text), "V1Pod"):
+            return _no_key(key, close)
         return f"has no container {BASE!r}.", f"Call the container of the task {BASE}."
     return None
 
@@ -144,8 +146,7 @@ def _field_problems(path: str) -> Iterator[Problem]:
         return
     misspelt = [*_misspelt(yaml.safe_load(read_file(path).text), "V1Pod")]
     for key, close in misspelt:
-        found = f"has {key!r}, which is no key of a pod there."
-        yield _problem("pod_template_file", found, f'Did you mean "{close}"?')
+        yield _problem("pod_template_file", *_no_key(key, close))
     policy = Templates().get(path).pod.spec.restart_policy
     if not misspelt and policy in (None, "Always"):
         found = (
@@ -155,6 +156,10 @@ def _field_problems(path: str) -> Iterator[Problem]:
         )
         remedy = "Set it in the spec, e.g. restartPolicy: Never"
         yield _problem("pod_template_file", found, f"{remedy}.")
+
+
+def _no_key(key: str, close: str) -> tuple[str, str]:
+    return f"has {key!r}, which is no key of a pod there.", f'Did you mean "{close}"?'
 
 
 def _misspelt(value: Any, kind: str) -> Iterator[tuple[str, str]]:

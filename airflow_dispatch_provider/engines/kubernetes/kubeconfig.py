@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from base64 import standard_b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ class Kubeconfig:
         :raises KubeconfigError: there is no such file, or it is no kubeconfig
         """
         paths = [os.path.expanduser(path) for path in _paths(config_file)]
-        files = {path: _document(path) for path in paths if os.path.exists(path)}
+        files = {path: _document(path) for path in paths if not _is_absent(path)}
         if not files:
             raise KubeconfigError("does not exist")
         current = [each["current-context"] for each in files.values() if "current-context" in each]
@@ -72,6 +73,7 @@ class Kubeconfig:
         fields, folder = parts.get("user", ({}, ""))
         if "auth-provider" not in fields and "token" not in fields:
             yield from _wrong_file(fields, "tokenFile", folder)
+        yield from _wrong_plugin(fields.get("exec"), folder)
 
     def _cluster(self) -> tuple[Mapping[str, Any], str]:
         return self._part("cluster", self._named("cluster"))
@@ -140,6 +142,17 @@ def _paths(config_file: str | None) -> Sequence[str]:
     return [path for path in (config_file or KUBE_CONFIG_DEFAULT_LOCATION).split(os.pathsep) if path]
 
 
+def _is_absent(path: str) -> bool:
+    """Of several files some may be; one that cannot be looked at is none of these."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
 def _document(path: str) -> Mapping[str, Any]:
     try:
         found = yaml.load(read_file(path).text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -181,6 +194,14 @@ def _is_pem(data: Any) -> bool:
         return b"-----BEGIN " in standard_b64decode(data)
     except (TypeError, ValueError):
         return False
+
+
+def _wrong_plugin(plugin: Any, folder: str) -> Iterator[str]:
+    """A command that gives credentials: a name is looked for in PATH, a path from the kubeconfig's folder on."""
+    command = plugin.get("command") if isinstance(plugin, dict) else None
+    path = os.path.join(folder, command) if isinstance(command, str) and os.sep in command else command
+    if isinstance(path, str) and shutil.which(path) is None:
+        yield "user whose exec command cannot be found"
 
 
 def _wrong_file(fields: Mapping[str, Any], key: str, folder: str) -> Iterator[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.utils import yaml
+from kubernetes.client import models
 
 from airflow_dispatch_provider.engines.kubernetes.models import Model, copy_model
 from airflow_dispatch_provider.exceptions import DispatchError
@@ -21,6 +22,14 @@ MAX_TEMPLATES = 256
 
 class TemplateError(DispatchError):
     """A template cannot be used; what is wrong with it, as the end of a sentence. Quotes none of its values."""
+
+    remedy = "Give the path of a YAML file with a pod."
+
+
+class MisshapenError(TemplateError):
+    """A value is of another kind than Kubernetes has there."""
+
+    remedy = "Correct it there: the client would make another value of it without a word."
 
 
 class Template:
@@ -68,6 +77,8 @@ def _read(name: str) -> Model:
         fields = yaml.safe_load(read_file(name).text)
         if not isinstance(fields, dict):
             raise TemplateError(f"is not valid ({name}): a pod is a mapping, and not {type(fields).__name__}")
+        for place, wrong in misshapen(fields, "V1Pod"):
+            raise MisshapenError(f"is not valid ({name}): {place} {wrong}")
         return copy_model(PodGenerator.deserialize_model_dict(fields))
     except UnreadableError as error:
         raise TemplateError(f"{error}: {name}") from None
@@ -75,6 +86,39 @@ def _read(name: str) -> Model:
         raise
     except Exception as error:
         raise TemplateError(f"is not valid ({name}): {_place(error)}") from None
+
+
+def misshapen(value: Any, kind: str, place: str = "") -> Iterator[tuple[str, str]]:
+    """The places of values that the client would turn into others, and what is wrong with each. It takes any text for
+    true, a text for the list of its characters, and for an object what has none of its keys.
+
+    :param kind: the client's type, e.g. ``V1Pod``, ``list[V1Container]`` or ``dict(str, str)``
+    """
+    model, (of_list, of_dict) = getattr(models, kind, None), (_LIST.fullmatch(kind), _DICT.fullmatch(kind))
+    wanted = list if of_list else dict if of_dict or model else {"bool": bool}.get(kind)
+    if value is None:
+        return
+    if (wanted and not isinstance(value, wanted)) or (kind == "str" and isinstance(value, list | dict)):
+        yield place or "the pod", f"is {_kind_of(value)}, and not {_WORDS[wanted or str]}"
+    elif of_list:
+        for index, each in enumerate(value):
+            yield from misshapen(each, of_list[1], f"{place}[{index}]")
+    elif of_dict:
+        for key, each in value.items():
+            yield from misshapen(each, of_dict[1], f"{place}.{key}")
+    elif model:
+        for name, key in model.attribute_map.items():
+            inner = f"{place}.{key}" if place else key
+            yield from misshapen(value.get(key), model.openapi_types[name], inner)
+
+
+def _kind_of(value: Any) -> str:
+    return next((words for kind, words in _WORDS.items() if isinstance(value, kind)), "a number")
+
+
+_LIST = re.compile(r"list\[(.+)\]")
+_DICT = re.compile(r"dict[(\[]str, (.+)[)\]]")
+_WORDS: Mapping[type, str] = {bool: "true or false", dict: "an object", list: "a list", str: "text"}
 
 
 def _place(error: Exception) -> str:

@@ -327,7 +327,8 @@ class TestOutages:
         with pytest.raises(SendFailed) as failed:
             broker.send(batch, "receipt")
         broker.close()
-        assert failed.value.unsent == [batch[1], batch[2], batch[4]]
+        assert failed.value.unsent == [batch[4]]
+        assert [refusal.outgoing for refusal in failed.value.refusals] == batch[1:3]
         assert failed.value.unknown == [batch[3]]
         assert ids_of(stored(channel, queue)) == ids(batch[:1])
 

@@ -315,7 +315,7 @@ class TestOutages:
         proxy.mode = "refuse"
         with pytest.raises(SendFailed) as failed:
             broker.send(batch, "second")
-        assert (failed.value.unsent, failed.value.unknown, failed.value.rejected) == (batch, [], [])
+        assert (failed.value.unsent, failed.value.unknown, failed.value.refusals) == (batch, [], [])
         proxy.mode = "forward"
         broker.connect()
         assert broker.send(batch, "second") == []

@@ -127,7 +127,8 @@ def test_nothing_is_left_for_the_linter(
     if (case / "airflow.cfg").exists():
         parser.read_string((case / "airflow.cfg").read_text(encoding="utf-8-sig"))
         drop_empty(parser)
-    for finding in sorted(found["options"], key=lambda finding: finding["do"]):
+    order = ("rename", "change", "remove")
+    for finding in sorted(found["options"], key=lambda finding: order.index(finding["do"])):
         if finding["option"].startswith("["):
             change(parser, finding)
     put_in(parser, found["configuration"])
@@ -152,7 +153,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("form", ["configuration", "one_line", "by_name"])
+@pytest.mark.parametrize("form", ["configuration", "one_class", "by_name"])
 def test_validate_accepts_what_is_printed(
     form: str, case: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,10 +172,10 @@ def test_validate_accepts_what_is_printed(
 
 def lines_of(found: dict[str, Any], form: str) -> ConfigParser | None:
     """None: not printed, or no router, or something in it is not here."""
-    text = found["one_line" if form == "one_line" else "configuration"] or ""
+    text = found["one_class" if form == "one_class" else "configuration"] or ""
     if found[form] is None or re.search("=dispatch|AwsEcs|example", text) or found["ready"]:
         return None
-    if form == "one_line" and not re.search("(Celery|Local)KubernetesExecutor", text):
+    if form == "one_class" and not re.search("(Celery|Local)KubernetesExecutor", text):
         return None
     lines = ConfigParser(interpolation=None)
     lines.read_string(text)

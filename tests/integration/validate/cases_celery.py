@@ -43,6 +43,11 @@ def tls(name: str, wrong: str, where: str, found: str, mended: str, remedy: str 
 
 BROKERS = [
     broker("no URL", "localhost", "is not a URL", "$e"),
+    broker("no URL, though there is a mark in it", "u:hunter2@redis://h:6379/0", "is not a URL", "$e"),
+    broker("mode of TLS that does not exist", "rediss://h:6379/0?ssl_cert_reqs=hunter2", "an ssl_cert_reqs that does not exist", "rediss://h:6379/0?ssl_cert_reqs=CERT_REQUIRED", "Write ssl_cert_reqs=CERT_REQUIRED"),
+    case("overridden by what is no URL", r'\"broker_url\": \"hunter2\"', "[celery] broker_url", "overridden in extra_celery_config or celery_config_options by one that is not a URL", r'\"broker_url\": \"$e\"', cfg=of(CELERY, '{"celery": {"extra_celery_config": "{<>}"}}'), files=FILES),
+    broker("variable that is not set", "redis://:${REDIS_PW_NOPE}@broker/0", "has a placeholder in it", "redis://broker/0", "Write what belongs there"),
+    broker("text to be replaced", "redis://:<password>@broker/0", "has a placeholder in it", "redis://broker/0", "Write what belongs there"),
     broker("slash in the password", "redis://:hunter2/x@h:6379/0", "ends them there", "redis://:hunter2%%2Fx@h:6379/0", **ESCAPED),
     broker("hash in the password", "redis://:hunter2#x@h:6379/0", "ends them there", "redis://:hunter2%%23x@h:6379/0", **ESCAPED),
     broker("question mark in the password", "amqp://u:hunter2?x@h//", "ends them there", "amqp://u:hunter2%%3Fx@h//", **ESCAPED),
@@ -67,6 +72,11 @@ BROKERS = [
 
 RESULT_BACKENDS = [
     results("scheme misspelt", "reddis://h:6379/0", "which is no result backend", "redis://h:6379/0", 'Did you mean "redis"'),
+    results("variable that is not set", "db+postgresql://u:${PG_PASSWORD}@h/db", "has a placeholder in it", "db+sqlite:////tmp/r.db", "Write what belongs there"),
+    results("scheme forgotten", "airflow:hunter2@db:5432/airflow", "is not a URL", "$e"),
+    results("scheme of Redis forgotten", "redis:hunter2@h", "is not a URL", "$e"),
+    results("scheme behind the password", "u:hunter2@db+postgresql://h/db", "is not a URL", "$e"),
+    results("word alone", "hunter2", "is neither a URL nor a result backend that can be imported", "$e"),
     results("dialect misspelt", "db+postgresqll://u:p@h/db", "cannot be used", "db+sqlite:////tmp/r.db", "Correct it"),
     results("driver that is not installed", "db+mysql://u:p@h/db", "needs MySQLdb, which is not installed", "db+sqlite:////tmp/r.db", 'pip install "sqlalchemy[mysql]"'),
     celery("engine option misspelt", '{"celery": {"result_backend_sqlalchemy_engine_options": "{<>: 1800}"}}', r'\"pool_recicle\"', "celery.result_backend_sqlalchemy_engine_options", "'pool_recicle', which is no option of create_engine", r'\"$1\"'),

@@ -17,6 +17,47 @@ def file(name: str, wrong: str, where: str, found: str, mended: str = "$1", reme
 
 
 CASES = [
+    *(
+        file(
+            f"file {wrong}",
+            f"{FILE}default: a\nroutes: [{{queue: {wrong}, to: [b]}}]",
+            "",
+            "is not YAML that can be read",
+            f"{FILE}default: a\nroutes: [{{queue: 'x', to: [b]}}]",
+            "Put text in quotes",
+        )
+        for wrong in ("!!bool x", "!!timestamp foo", "!!int x", "!!float x", '!!int ""')
+    ),
+    file(
+        "file queue of blanks",
+        f"{FILE}default: a\nroutes: [{{queue: ' ', to: [b]}}]",
+        ": routes[0].queue",
+        "nothing but blanks",
+        f"{FILE}default: a\nroutes: [{{queue: '$1', to: [b]}}]",
+    ),
+    file(
+        "file under dispatch",
+        "dispatch: {default: a}",
+        "",
+        'has "dispatch" at the top',
+        f"backends: {{a: {LOCAL}}}",
+        "Write backends",
+    ),
+    file(
+        "file that is a manifest",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: d}\ndata: {d.yaml: x}",
+        "",
+        "and none of backends, routes and default",
+        FILE + "default: a\nroutes: [{queue: q, to: [b]}]",
+        "Write backends",
+    ),
+    file(
+        "file backends misspelt",
+        f"backend: {{a: {LOCAL}}}",
+        ": backend",
+        "not a known key",
+        f"$1: {{a: {LOCAL}}}",
+    ),
     file(
         "file default misspelt",
         f"{FILE}default: c\nroutes: [{{queue: q, to: [b]}}]\n",

@@ -48,6 +48,8 @@ CLUSTERS = [
     option("in no cluster", '"in_cluster": <>', "true", "in_cluster", "this is no pod of a cluster", "false", "Set in_cluster to False", severity="warning"),
     option("kubeconfig that is a folder", '"config_file": "<>"', "{home}", "config_file", "a file that is a folder", "{home}/kubeconfig", "Give the path"),
     option("kubeconfig that is a device", '"config_file": "<>"', "/dev/zero", "config_file", "a file that is a device", "{home}/kubeconfig", "Give the path"),
+    in_file("plugin that is not installed", "kubeconfig", KUBECONFIG.replace("{token: t}", "{exec: {apiVersion: client.authentication.k8s.io/v1, command: <>}}"), "no-such-plugin", "config_file", "exec command cannot be found", "sh", "Correct it there"),
+    option("kubeconfig that cannot be looked at", '"config_file": "<>"', "{home}/" + "y" * 300, "config_file", "cannot be read (File name too long)", "{home}/kubeconfig", "Give the path"),
     in_file("cluster without a server", "kubeconfig", KUBECONFIG.replace('server:', '<>:'), "sever", "config_file", "its cluster 'k' has no server", "server", "Correct it there"),
     in_file("server without a scheme", "kubeconfig", KUBECONFIG.replace('https://', '<>'), "", "config_file", "is no https:// URL", "https://", "Correct it there"),
     in_file("key one level too high", "kubeconfig", KUBECONFIG.replace('user: {token: t}', '<>'), "client-key-data: hunter2", "config_file", "the user 'u' has no key 'user'", "user: {}", "Correct it there"),
@@ -77,6 +79,13 @@ NAMESPACES = [
     case("namespace of another backend", "", "[dispatch] backends.d", "as the backend 'c' does", '"kubernetes_executor": {"namespace": "n"}', "Give each its own", cfg=airflow_cfg(f'{{"c": {KUBERNETES % "{}"}, "d": {KUBERNETES % "{<>}"}, "l": {LOCAL % "{}"}}}', '[{"queue": "l", "to": ["l"]}]', '["c", "d"]', more="[kubernetes_executor]\nin_cluster = False\nconfig_file = {home}/kubeconfig\npod_template_file = {home}/pod.yaml\n"), files=FILES),
 ]  # fmt: skip
 
+TWO = '{{"c": {}, "d": {}, "l": {}}}'.format(
+    KUBERNETES % "{}", KUBERNETES % '{"kubernetes_executor": {"<>": "n"}}', LOCAL % "{}"
+)
+NAMESPACES.append(
+    case("namespace misspelt beside another backend", "namespce", "[dispatch] backends.d.config.kubernetes_executor.namespce", "does not have", "$1", cfg=airflow_cfg(TWO, '[{"queue": "l", "to": ["l"]}]', '["c", "d"]', more="[kubernetes_executor]\nin_cluster = False\nconfig_file = {home}/kubeconfig\npod_template_file = {home}/pod.yaml\n"), files=FILES),
+)  # fmt: skip
+
 PODS = [
     option("template that is missing", '"pod_template_file": "<>"', "/no/such.yaml", "pod_template_file", "cannot be read", "{home}/pod.yaml", "Give the path"),
     option("template that is a folder", '"pod_template_file": "<>"', "{home}", "pod_template_file", "is a folder", "{home}/pod.yaml", "Give the path"),
@@ -85,6 +94,19 @@ PODS = [
     in_file("template of another kind", "pod.yaml", POD_TEMPLATE.replace("kind: Pod", "kind: <>"), "Deployment", "pod_template_file", "the kind 'Deployment'", "Pod", "kind: Pod"),
     in_file("key of a template misspelt", "pod.yaml", POD_TEMPLATE.replace("restartPolicy", "<>"), "restartPolcy", "pod_template_file", "'restartPolcy', which is no key", "$1", "Did you mean", severity="warning"),
     in_file("key of a template in snake case", "pod.yaml", POD_TEMPLATE.replace("image: airflow", "image: airflow, <>: Always"), "image_pull_policy", "pod_template_file", "'image_pull_policy', which is no key", "$1", "Did you mean", severity="warning"),
+    in_file("spec of a template misspelt", "pod.yaml", POD_TEMPLATE.replace("spec:", "<>:"), "specs", "pod_template_file", "'specs', which is no key", "$1", "Did you mean"),
+    *(
+        in_file(f"{place} of another kind", "pod.yaml", POD_TEMPLATE.replace("restartPolicy: Never", "restartPolicy: Never, <>"), wrong, "pod_template_file", f": spec.{place} is {found}.", mended, "Correct it there")
+        for place, wrong, found, mended in (
+            ("hostNetwork", "hostNetwork: 'false'", "text, and not true or false", "hostNetwork: false"),
+            ("imagePullSecrets[0]", "imagePullSecrets: [reg]", "text, and not an object", "imagePullSecrets: [{name: reg}]"),
+            ("tolerations", "tolerations: {key: a}", "an object, and not a list", "tolerations: [{key: a}]"),
+            ("nodeSelector", "nodeSelector: [a]", "a list, and not an object", "nodeSelector: {a: b}"),
+            ("initContainers[0].command", "initContainers: [{name: i, command: sh -c ls}]", "text, and not a list", "initContainers: [{name: i, command: [sh]}]"),
+            ("initContainers[0].securityContext.privileged", "initContainers: [{name: i, securityContext: {privileged: 'false'}}]", "text, and not true or false", "initContainers: [{name: i, securityContext: {privileged: false, runAsUser: 0}}]"),
+            ("serviceAccountName", "serviceAccountName: [a]", "a list, and not text", "serviceAccountName: a"),
+        )
+    ),
     in_file("pods that start again", "pod.yaml", POD_TEMPLATE.replace("restartPolicy: Never", "<>"), "restartPolicy: Always", "pod_template_file", "the restartPolicy Always", "$e", severity="warning"),
     in_file("pods that start again by default", "pod.yaml", POD_TEMPLATE.replace("restartPolicy: Never", "<>"), "", "pod_template_file", "has no restartPolicy", "$e", severity="warning"),
     in_file("template without the container", "pod.yaml", POD_TEMPLATE.replace("name: base", "name: <>"), "main", "pod_template_file", "has no container 'base'", "base", "Call the container of the task base"),

@@ -123,8 +123,24 @@ VARIABLES = [
     variable("option misspelt", CELERY, "", "AIRFLOW_DISPATCH__C__CELERY__BROKR_URL", URL, "option that [celery] does not have", "$1"),
     variable("no option", CELERY, "AIRFLOW_DISPATCH__C__", "CELERY", URL, "option that [celery] does not have", "CELERY__BROKER_URL", "lists what exists"),
     variable("small letters", CELERY, "", "airflow_dispatch__c__celery__broker_url", URL, "not all of its letters are capitals", "$1"),
-    variable("underscore too few", CELERY, "AIRFLOW_DISPATCH__C__", "CELERY_BROKER_URL", URL, "section that does not exist", "CELERY__BROKER_URL", "lists what exists"),
-    variable("underscore too few at the start", CELERY, "", "AIRFLOW_DISPATCH_C__CELERY__BROKER_URL", URL, "an underscore is missing", "$1", "Call it", severity="warning"),
+    variable("underscore too few", CELERY, "AIRFLOW_DISPATCH__C__", "CELERY_BROKER_URL", URL, "does not name a backend, a section and an option", "CELERY__BROKER_URL", 'Did you mean "AIRFLOW_DISPATCH__C__CELERY__BROKER_URL"'),
+    variable("section left out", KUBERNETES, "", "AIRFLOW_DISPATCH__C__NAMESPACE", "n", "does not name a backend, a section and an option", "$1"),
+    variable("section left out of a command", CELERY, "", "AIRFLOW_DISPATCH__C__BROKER_URL_CMD", f"echo {URL}", "does not name a backend, a section and an option", "$1"),
+    variable("backend left out", CELERY, "", "AIRFLOW_DISPATCH__CELERY__BROKER_URL", URL, "begins with no backend's name", "$1"),
+    variable("prefix of an option of Airflow's own", CELERY, "", "AIRFLOW__DISPATCH__C__CELERY__BROKER_URL", URL, "sets no option of a backend", "$1"),
+    *(
+        variable(f"prefix {start}", CELERY, "", f"{start}C__CELERY__BROKER_URL", URL, "does not begin with AIRFLOW_DISPATCH__", "$1", "Call it", severity="warning")
+        for start in ("AIRFLOW_DISPATCH_", "AIRFLOW__", "AIRFLOW_DISPATCHER__", "AIRFLOW__DISPATCHER__")
+    ),
+    *(
+        case(f"{wrong} with a backend {name}", wrong, wrong, found, "$1", cfg=of(CELERY, "{}").replace('"c"', f'"{name}"').replace("default = c", f"default = {name}"), env={"<>": URL}, files=FILES)
+        for name, wrong, found in (
+            ("celery", "AIRFLOW_DISPATCH__CELERY__BROKER_URL", "does not name a backend, a section and an option"),
+            ("celery-eu", "AIRFLOW_DISPATCH__CELERY__BROKER_URL", "begins with no backend's name"),
+            ("celery-eu", "AIRFLOW_DISPATCH__CELERY_EU__CELERY_BROKER_URL", "does not name a backend"),
+            ("celery-eu", "AIRFLOW_DISPATCH__CELRY_EU__BROKER_URL", "begins with no backend's name"),
+        )
+    ),
     variable("the router's parallelism", CELERY, "AIRFLOW_DISPATCH__C__", "CORE__PARALLELISM", "9", "is set by the router", "CELERY__OPERATION_TIMEOUT", "Leave it out"),
     variable("a worker's option", CELERY, "AIRFLOW_DISPATCH__C__CELERY__", "WORKER_CONCURRENCY", "9", "read by Celery's workers", "OPERATION_TIMEOUT", "leave it out here", severity="warning"),
     variable("another engine's option", KUBERNETES, "AIRFLOW_DISPATCH__C__", "CELERY__BROKER_URL", "n", "is not read by the KubernetesExecutor", "KUBERNETES_EXECUTOR__NAMESPACE", "Leave it out", severity="warning"),
@@ -138,7 +154,7 @@ VALUES = [
     celery("flag of YAML 1.1", '{"celery": {"ssl_active": "<>"}}', "off", "celery.ssl_active", "neither true nor false", "False", "Give True or False"),
     celery("no JSON", '{"celery": {"extra_celery_config": "<>"}}', "task_compression: gzip", "celery.extra_celery_config", "is not a JSON object", "$e"),
     celery("JSON that is no object", '{"celery": {"result_backend_sqlalchemy_engine_options": "<>"}}', "[1]", "celery.result_backend_sqlalchemy_engine_options", "is not a JSON object", "$e"),
-    celery("command that fails", '{"celery": {"broker_url_cmd": "<>"}}', "false", "celery.broker_url_cmd", "failed (CalledProcessError)", f"echo -n {URL}", "Correct the command"),
+    celery("command that fails", '{"celery": {"broker_url_cmd": "<>"}}', "false", "celery.broker_url_cmd", "ended with exit code 1", f"echo -n {URL}", "Correct the command"),
     celery("no broker", '{"celery": {"broker_url": "<>"}}', "", "celery.broker_url", "is empty", "$e"),
     celery("command that prints nothing", '{"celery": {"broker_url_cmd": "<>"}}', "true", "celery.broker_url_cmd", "is empty", f"echo {URL}", "Correct the command"),
     celery("command that is no command", '{"celery": {"broker_url_cmd": "<>"}}', "'", "celery.broker_url_cmd", "cannot be read", f"echo {URL}", "Correct the command"),

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501  (in tables of short cases, a case is a line)
 """Mistakes in ``[dispatch]``, in the routing file, in ``[core] executor`` and in what Airflow itself needs."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from kubernetes_files import kubeconfig
+
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 
 from .harness import LOCAL, ROUTER, Case, airflow_cfg, case
 
 AB = f'{{"a": {LOCAL}, "b": {LOCAL}}}'
+RESULTS = "result_backend = db+sqlite:////tmp/r.db"
 BY_NAME = "airflow_dispatch_provider.executors.by_name"
 CELERY_KUBERNETES = "airflow_dispatch_provider.executors.celery_kubernetes_executor.CeleryKubernetesExecutor"
 AIRFLOW_LOCAL = "airflow.executors.local_executor.LocalExecutor"
@@ -68,6 +72,27 @@ OPTIONS = [
         "$1 = 5",
         cfg=airflow_cfg(more="<>"),
     ),
+    *(
+        case(
+            f"variable {variable}",
+            variable,
+            variable,
+            "is not read: no option is set by this name.",
+            "$1",
+            cfg=airflow_cfg(**{**{"backends": "", "routes": None, "default": None}, **left}),
+            env={"<>": value},
+            files={"d.yaml": f"backends: {{a: {LOCAL}}}"},
+        )
+        for variable, value, left in (
+            ("AIRFLOW_DISPATCH__BACKENDS", f'{{"a": {LOCAL}}}', {}),
+            ("AIRFLOW_DISPATCH__BACKENDS_CMD", f"echo '{{\"a\": {LOCAL}}}'", {}),
+            ("AIRFLOW_DISPATCH__CONFIG_FILE", "{home}/d.yaml", {}),
+            ("AIRFLOW__DISPATCH_CONFIG_FILE", "{home}/d.yaml", {}),
+            ("AIRFLOW_DISPATCHER__CONFIG_FILE", "{home}/d.yaml", {}),
+            ("AIRFLOW_DISPATCH__MAX_HELD", "5", {"backends": f'{{"a": {LOCAL}}}'}),
+            ("AIRFLOW_DISPATCH__LOCAL_PRELOAD", "json", {"backends": f'{{"local": {LOCAL}}}'}),
+        )
+    ),
     case(
         "config_file and backends",
         "config_file = {home}/d.yaml",
@@ -113,6 +138,16 @@ OPTIONS = [
         "not all of its letters are capitals",
         "$1",
         env={"<>": "json"},
+    ),
+    case(
+        "config_file with a URL",
+        "https://u:hunter2@h/d.yaml",
+        "[dispatch] config_file",
+        "found https://***@h/d.yaml, which cannot be read",
+        "{home}/d.yaml",
+        "Give the path of a YAML file",
+        cfg=airflow_cfg(backends="", routes=None, default=None, more="config_file = <>"),
+        files={"d.yaml": f"backends: {{a: {LOCAL}}}"},
     ),
     case(
         "config_file that is not there",
@@ -308,6 +343,93 @@ BACKENDS = [
     ),
 ]
 
+CELERY = "airflow_dispatch_provider.executors.celery_executor.CeleryExecutor"
+
+
+def alone(name: str, wrong: str, where: str, found: str, mended: str = "$e", **more: Any) -> Case:
+    """An executor of ours that ``[core] executor`` itself lists."""
+    return case(name, wrong, where, found, mended, **more)
+
+
+MISSPELT = [
+    option("max_held with a comment", "10 # so many", "found", "10", remedy="Give a comment a line of its own"),
+    case("file by a relative path", "d.yaml", "[dispatch] config_file", "the relative path", "$e", severity="warning", cfg=airflow_cfg(backends="", routes=None, default=None, more="config_file = <>"), files={"d.yaml": f"backends: {{a: {LOCAL}}}"}),
+    case("slots for want of workers", ', "fallback_slots": 3', "[dispatch] backends.a.fallback_slots", "is not used", "", "Leave it out", severity="warning", cfg=airflow_cfg(backends=f'{{"a": {LOCAL[:-1]}<>}}, "b": {LOCAL}}}')),
+    backend("executor that is gone", '"executor": "SequentialExecutor", "slots": 1', ".executor", "no executor's name", '"executor": "$1", "slots": 1'),
+    backend("executor of Airflow 2", '"executor": "airflow.executors.local_executors.LocalExecutor", "slots": 1', ".executor", "cannot be imported", '"executor": "LocalExecutor", "slots": 1', "or give LocalExecutor"),
+    backend("executor of a backend", '"executr": "LocalExecutor", "slots": 1', ".executr", "not a known key", '"$1": "LocalExecutor", "slots": 1'),
+    backend("slots of a backend", '"executor": "LocalExecutor", "slot": 1', ".slot", "not a known key", '"executor": "LocalExecutor", "$1": 1'),
+    case("queue of a route", "que", "[dispatch] routes[0].que", "not a known key", "$1", cfg=airflow_cfg(routes='[{"<>": "q", "to": ["b"]}]')),
+    case("backends", "backend", "[dispatch] backend", "not a known option", "$1", cfg=airflow_cfg(backends="", routes=None, default=None, more=f'<> = {{"a": {LOCAL}}}').replace("backends = \n", "")),
+    case("variable of backends", "BACKEND", "[dispatch] backend", "not a known option", "BACKENDS", "Did you mean 'backends'", cfg=airflow_cfg(backends="", routes=None, default=None), env={"AIRFLOW__DISPATCH__<>": f'{{"a": {LOCAL}}}'}),
+    case("command of a file", "config_file_cmd = echo {home}/d.yaml", "[dispatch] config_file_cmd", "not a known option", "$1 = {home}/d.yaml", cfg=airflow_cfg(backends="", routes=None, default=None, more="<>"), files={"d.yaml": f"backends: {{a: {LOCAL}}}"}),
+    case("backends in backends", f'{{"backends": {AB}}}', "[dispatch] backends", "has the key backends in it once more", AB, "what stands under that", cfg=airflow_cfg(backends="<>")),
+    case("default like a route", '{"to": ["a"]}', "[dispatch] default", "has the key to", "$1", cfg=airflow_cfg(default="<>")),
+]  # fmt: skip
+
+
+def team(name: str, wrong: str, where: str, found: str, mended: str, remedy: str = "", **more: Any) -> Case:
+    """A hole in the section of a team that has a router of its own, beside everybody's."""
+    cfg = airflow_cfg(executor=f"{ROUTER};blue={ROUTER}", more="[blue=dispatch]\n<>").replace(
+        "parallelism", "multi_team = True\nparallelism"
+    )
+    return case(name, wrong, where, found, mended, remedy, cfg=cfg, when=AIRFLOW_V_3_2_PLUS, **more)
+
+
+ONE = f'{{"a": {LOCAL}}}'
+TEAMS = [
+    team("team's backends missing", "", "[blue=dispatch] backends", "is missing", f"backends = {ONE}", "Give an object"),
+    team("team's backends misspelt", f"backend = {ONE}", "[blue=dispatch] backend", "not a known option", f"$1 = {ONE}"),
+    team("team's default", f"backends = {ONE}\ndefault = b", "[blue=dispatch] default", "not configured", f"backends = {ONE}\ndefault = a", "Known: 'a'"),
+    team("team's executor", f"backends = {ONE.replace('LocalExecutor', 'json.JSONDecoder')}", "[blue=dispatch] backends.a.executor", "is not an executor", f"backends = {ONE}", "Correct"),
+    case("team's variable misspelt", "BACKEND", "[blue=dispatch] backend", "not a known option", "MAX_HELD", "Did you mean", cfg=airflow_cfg(executor=f"{ROUTER};blue={ROUTER}", more=f"[blue=dispatch]\nbackends = {ONE}").replace("parallelism", "multi_team = True\nparallelism"), env={"AIRFLOW__BLUE___DISPATCH__<>": "5"}, when=AIRFLOW_V_3_2_PLUS),
+]  # fmt: skip
+
+ALONE = [
+    alone(
+        "broker of an executor that runs alone",
+        "nonsense",
+        "[celery] broker_url",
+        "is not a URL",
+        cfg=airflow_cfg(
+            backends="", routes=None, default=None, executor=CELERY, more=f"[celery]\nbroker_url = <>\n{RESULTS}"
+        ),
+    ),
+    alone(
+        "broker of an executor beside the router",
+        "nonsense",
+        "[celery] broker_url",
+        "is not a URL",
+        cfg=airflow_cfg(executor=f"{ROUTER},{CELERY}", more=f"[celery]\nbroker_url = <>\n{RESULTS}"),
+    ),
+    alone(
+        "number of an executor that runs alone",
+        "x",
+        "[celery] operation_timeout",
+        "not a number",
+        cfg=airflow_cfg(
+            backends="",
+            routes=None,
+            default=None,
+            executor=CELERY,
+            more=f"[celery]\noperation_timeout = <>\nbroker_url = redis://h:6379/0\n{RESULTS}",
+        ),
+    ),
+    alone(
+        "bound of an executor that runs alone",
+        "x",
+        "[dispatch] celery_max_unsent",
+        "found",
+        cfg=airflow_cfg(
+            backends="",
+            routes=None,
+            default=None,
+            executor=CELERY,
+            more=f"celery_max_unsent = <>\n[celery]\nbroker_url = redis://h:6379/0\n{RESULTS}",
+        ),
+    ),
+]  # fmt: skip
+
 EXECUTORS = [
     executor("router misspelt", "DispatchExecuter", "which is no executor of Airflow's"),
     executor("router by its short name", "DispatchExecutor", "which is no executor of Airflow's"),
@@ -394,6 +516,8 @@ EXECUTORS = [
     executor(
         "two aliases", f"x:y:{ROUTER}", "has the entry", f"x:{ROUTER}", remedy="separated by single commas"
     ),
+    executor("URL", "redis://:hunter2@h/0", "has the entry what can be no name", ROUTER, remedy="Give names"),
+    executor("word with an @", "hunter2@h", "lists what can be no name", "$1"),
     executor(
         "second executor misspelt",
         f"{ROUTER},CeleryExecuter",
@@ -440,6 +564,30 @@ EXECUTORS = [
 ]
 
 AROUND = [
+    case(
+        "parallelism in words",
+        "x",
+        "[core] parallelism",
+        "the scheduler does not start",
+        "$e",
+        cfg=airflow_cfg(
+            backends="",
+            routes=None,
+            default=None,
+            executor=CELERY_KUBERNETES,
+            more=f"[celery]\nbroker_url = redis://h:6379/0\n{RESULTS}\n[kubernetes_executor]\nin_cluster = False\nconfig_file = {{home}}/kubeconfig\nnamespace = n\nworker_container_repository = r\nworker_container_tag = 1",
+        ).replace("= 64", "= <>"),
+        files={"kubeconfig": kubeconfig()},
+    ),
+    case(
+        "teams in words",
+        "maybe",
+        "[core] multi_team",
+        "the scheduler does not start",
+        "$e",
+        cfg=airflow_cfg().replace("parallelism", "multi_team = <>\nparallelism"),
+        when=AIRFLOW_V_3_2_PLUS,
+    ),
     case(
         "parallelism zero",
         "0",
@@ -502,7 +650,7 @@ AROUND = [
     ),
     case(
         "connection tests that nothing runs",
-        "airflow.executors.base_executor.BaseExecutor",
+        "tests.integration.validate.executors.TasksOnly",
         "[dispatch] backends",
         "no backend can run connection tests",
         "LocalExecutor",
@@ -515,4 +663,4 @@ AROUND = [
     ),
 ]
 
-CASES = [*OPTIONS, *BACKENDS, *EXECUTORS, *AROUND]
+CASES = [*TEAMS, *MISSPELT, *ALONE, *OPTIONS, *BACKENDS, *EXECUTORS, *AROUND]

@@ -133,6 +133,7 @@ def check(case: Case, validate: Validate, home: str) -> None:
         (case.severity, case.where.replace("{home}", home))
     ], answer.findings
     (finding,) = answer.findings
+    assert "hunter2" not in str(finding), "a secret is quoted"
     assert answer.code == (1 if case.severity == "mistake" else 0)
     assert case.found in finding["found"], finding
     assert case.remedy in finding["remedy"], finding

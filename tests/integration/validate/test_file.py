@@ -49,6 +49,21 @@ def test_what_needs_a_restart(run: Run) -> None:
     assert "s3cret" not in out
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("}, b:", ', "config": {"celery": {"broker_ur": "redis://h"}}}, b:'),
+        ('"slots": 4', '"slots": "workers"'),
+    ],
+    ids=["needs a restart", "does not"],
+)
+def test_nothing_is_promised_of_a_file_with_mistakes(run: Run, change: tuple[str, str]) -> None:
+    """Neither that a restart helps, nor that a running scheduler takes it over."""
+    new = IN_USE.replace(*change, 1)
+    code, out, _ = run(configuration(new), "validate", "new.yaml")
+    assert (code, "would" in out) == (1, False)
+
+
 def test_no_difference(run: Run) -> None:
     code, out, _ = run(configuration(f"# the same\n{IN_USE}"), "validate", "new.yaml")
     assert (code, out) == (

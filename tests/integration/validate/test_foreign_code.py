@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from airflow.configuration import conf
+
+from airflow_dispatch_provider.dispatch.backend import Backend, clashes, in_start_order
+from airflow_dispatch_provider.settings.model import BackendSettings, Limits
 
 from .cases_options import CELERY, FILES, of
 from .conftest import Run
@@ -83,6 +87,49 @@ def test_what_users_code_prints_goes_to_stderr(command: str, module: str, run: R
     )
     assert (code, err) == (0, "hello\n")
     answer(code, out)
+
+
+UNFIT = {
+    "imports on demand": ("def __getattr__(name): raise ImportError('no hunter2')", "cannot be imported (ImportError)"),
+    "ends the process on demand": ("def __getattr__(name): raise SystemExit('hunter2')", "(SystemExit)"),
+    "has an attribute that raises": (
+        "from airflow.executors.base_executor import BaseExecutor\n"
+        "class Raises:\n"
+        "    def __get__(self, instance, owner): raise RuntimeError('hunter2')\n"
+        "class E(BaseExecutor): is_local = Raises()",
+        "has a class attribute that cannot be read (RuntimeError)",
+    ),
+    "is a router": (f"from {ROUTER.rpartition('.')[0]} import *\nclass E(DispatchExecutor): ...", "is a router"),
+    "is a name of the router": (
+        "from airflow_dispatch_provider.executors import by_name\nclass E(by_name.LocalExecutor): ...",
+        "is a router",
+    ),
+    "is the base class": ("from airflow.executors.base_executor import BaseExecutor as E", "is abstract"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_class_that_can_be_no_backend(what: str, module: str, run: Run, home: str) -> None:
+    """It is the mistake of one backend, and stops neither the answer nor the start of the others."""
+    code, found = UNFIT[what]
+    backends = f'{{"a": {{"executor": "{module}.E", "slots": 1}}, "b": {LOCAL}}}'
+    status, out, err = run(
+        Configuration(airflow_cfg(backends=backends), files={f"{module}.py": code}),
+        "validate",
+        "--output",
+        "json",
+    )
+    (finding,) = answer(status, out).findings
+    assert (status, finding["where"]) == (1, "[dispatch] backends.a.executor")
+    assert found in finding["found"]
+    assert "hunter2" not in out + err
+    started = [
+        Backend(name, BackendSettings(path, 1), Limits(), conf, None)
+        for name, path in (("a", f"{module}.E"), ("b", "LocalExecutor"))
+    ]
+    assert list(clashes(started, "")) == []
+    assert [backend.name for backend in in_start_order(started)] == ["b", "a"]
+    assert not started[0].start(0.0, lambda executor: None)
 
 
 def test_users_code_that_ends_the_process_ends_it_with_an_error(module: str, run: Run) -> None:

@@ -45,6 +45,18 @@ def test_no_more_mistakes_than_somebody_reads(validate: Validate) -> None:
     assert findings[-1]["found"] == "may have more mistakes."
 
 
+def test_one_mistake_for_each_backend_that_is_like_another(validate: Validate, home: str) -> None:
+    """And not for each two of them; and of these no more than somebody reads."""
+    backends = ", ".join(f'"b{n}": {{"executor": "KubernetesExecutor", "slots": 1}}' for n in range(130))
+    cfg = airflow_cfg(
+        backends=f"{{{backends}}}", routes=None, default="b0", more=ONE_KIND["KubernetesExecutor"]
+    )
+    findings = validate(Configuration(cfg, files={"kubeconfig": kubeconfig()})).findings
+    mistakes = [each for each in findings if each["severity"] == "mistake"]
+    assert len(mistakes) == 101
+    assert mistakes[-1]["found"] == "has 29 more mistakes."
+
+
 def test_patterns_that_would_take_minutes_to_compare(validate: Validate) -> None:
     """After a bounded number of steps, no more routes are looked for that are never used."""
     never_used = ["z*", "za*"]

@@ -15,6 +15,9 @@ from tests.unit.cli.conftest import LOCAL, OURS, Configure, Outcome
 
 Run = Callable[..., Outcome]
 
+BY_NAME = "airflow_dispatch_provider.executors.by_name"
+ELSEWHERE = "airflow.executors.base_executor.BaseExecutor"
+
 GOOD: dict[str, Any] = {
     "backends": {
         "small": {**LOCAL, "config": {"core": {"execution_api_server_url": "http://:hunter2@api"}}},
@@ -81,7 +84,7 @@ class TestValidate:
             ("broker_url", "nothing-like-it://host", "nothing-like-it"),
             ("broker_url", "sqs://", "botocore"),
             ("result_backend", "nothing-like-it://host", "nothing-like-it"),
-            ("result_backend", "no_such.module:Backend", "no_such"),
+            ("result_backend", "no_such.module:Backend", "that can be imported"),
             ("result_backend", "disabled://", "no result backend"),
         ],
     )
@@ -187,12 +190,13 @@ class TestValidate:
             [("warning", where)],
         )
         assert run("validate", "--strict").code == 1
+        assert "1 warning.\nThe [dispatch] configuration is otherwise right:" in run("validate").out
 
     @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="executors run connection tests since Airflow 3.3")
     def test_workload_types_that_no_backend_runs_count_where_users_may_ask_for_them(
         self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        configure(backends={"a": {"executor": "airflow.executors.base_executor.BaseExecutor", "slots": 1}})
+        configure(backends={"a": {"executor": "tests.integration.validate.executors.TasksOnly", "slots": 1}})
         assert run("validate", "-o", "json").json == []
         monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "Enabled")
         (warning,) = run("validate", "-o", "json").json
@@ -371,6 +375,45 @@ class TestExplain:
         done = run("explain", "-q", "q", "-e", "KubernetesExecutor")
         assert (done.code, done.out) == (2, "")
         assert "'KubernetesExecutor'. Known: 'LocalExecutor'." in done.err
+
+    @pytest.mark.parametrize("name", ["LocalExecutor", "own", f"{BY_NAME}.LocalExecutor"])
+    def test_executor_by_any_name_that_a_dag_may_give(
+        self, name: str, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", f"{OURS},own:{BY_NAME}.LocalExecutor")
+        configure(backends={"a": {"executor": ELSEWHERE, "slots": 1}, "b": LOCAL}, default="a")
+        assert run("explain", "-q", "q", "-e", name, "-o", "json").json["choice"]["backend"] == "b"
+
+    def test_executor_that_is_the_router_goes_by_queue(
+        self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", f"LocalExecutor:{OURS}" if AIRFLOW_V_3_2_PLUS else OURS)
+        configure(backends={"a": {"executor": ELSEWHERE, "slots": 1}, "b": LOCAL}, default="a")
+        name = "LocalExecutor" if AIRFLOW_V_3_2_PLUS else "DispatchExecutor"
+        assert run("explain", "-q", "q", "-e", name, "-o", "json").json["choice"]["backend"] == "a"
+
+    @pytest.mark.parametrize(
+        ("listed", "name", "said"),
+        [
+            ("", "LocalExecutor", f"List LocalExecutor:{BY_NAME}.LocalExecutor after the router."),
+            ("", "BaseExecutor", "and Airflow refuses a Dag that names it. Use queue=."),
+            (",LocalExecutor", "LocalExecutor", "its tasks do not come to the router"),
+        ],
+    )
+    def test_executor_by_which_no_task_comes_to_the_router(
+        self,
+        listed: str,
+        name: str,
+        said: str,
+        run: Run,
+        configure: Configure,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", f"{OURS}{listed}")
+        configure(backends={"a": {"executor": ELSEWHERE, "slots": 1}, "b": LOCAL}, default="a")
+        done = run("explain", "-q", "q", "-e", name)
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err
 
     @pytest.mark.parametrize(
         "arguments", [["-t", "t"], ["-d", "d", "-r", "r"], ["--map-index", "3"], ["-t", "t", "-r", "r"]]

@@ -89,8 +89,12 @@ def test_one_among_several_executors(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert len(run("backends", "-o", "json").json) == 2
 
 
-def test_explain_a_task_that_asks_for_an_executor(run: Run) -> None:
+def test_explain_a_task_that_asks_for_an_executor(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the name that its Dag gives."""
+    monkeypatch.setenv(
+        "AIRFLOW__CORE__EXECUTOR",
+        f"{CELERY_KUBERNETES},KubernetesExecutor:{EXECUTORS}.by_name.KubernetesExecutor",
+    )
     found = run("explain", "--queue", "default", "--executor", "KubernetesExecutor", "-o", "json").json
     assert (found["route"], found["choice"]["backend"]) == ("default, KubernetesExecutor", "kubernetes")
     assert found["why"].endswith(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -212,6 +213,18 @@ def test_the_status_names_busy_slots_and_what_is_held() -> None:
     assert status([LOCAL_ROW, running, held], LOCAL) == (
         "1/3 done, 1 held; busy: small 1 of 2, large 0 of 8, batch 0 of 4"
     )
+
+
+def test_the_status_says_why_nothing_is_busy_though_tasks_are_held() -> None:
+    held = replace(LOCAL_ROW, state="queued", backend=None, start=None, end=None)
+    assert status([LOCAL_ROW, held], LOCAL) == "1/2 done, 1 held until the scheduler's next loop"
+
+
+def test_this_machine_is_not_called_by_its_name() -> None:
+    """Airflow records it for local tasks, and a worker's own name for the others."""
+    rows = [replace(LOCAL_ROW, host=socket.getfqdn())]
+    assert "this machine" in as_table(Outcome(rows), LOCAL)
+    assert socket.getfqdn() not in as_table(Outcome(rows), LOCAL)
 
 
 def test_the_activation_gives_a_shell_the_settings_and_programs_of_the_demo(tmp_path: Path) -> None:

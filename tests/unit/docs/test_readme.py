@@ -39,8 +39,9 @@ def test_every_link_is_absolute_and_leads_to_a_file_of_the_checkout(link: str) -
 
 def test_what_is_cloned_is_the_project() -> None:
     for page in ("README.md", "docs/quickstart.md"):
-        cloned = re.findall(r"git clone (\S+)", (ROOT / page).read_text())
-        assert cloned == [PROJECT_URL]
+        cloned = re.findall(r"git clone (.+)", (ROOT / page).read_text())
+        # The folder is named: without that, a path in place of the address would name another one.
+        assert cloned == [f"{PROJECT_URL} airflow-dispatch-provider"]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])

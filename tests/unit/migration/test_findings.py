@@ -33,6 +33,7 @@ TARGET = Target(
         ("core", "executor"): "LocalExecutor",
         ("core", "xcom_backend"): "airflow.new.BaseXCom",
         ("core", "auth_manager"): None,
+        ("core", "secrets_backend"): None,
         ("sentry", "dsn"): None,
         ("api", "url"): None,
     },
@@ -73,7 +74,7 @@ def test_options_of_kubernetes_are_not_judged_without_its_provider() -> None:
     bare = replace(TARGET, options={("core", "executor"): "LocalExecutor"})
     options = file_of("kubernetes", "dags_in_image")
     (said_of_it,) = not_judged(options, bare)
-    assert "[kubernetes] dags_in_image: that takes apache-airflow-providers-cncf-kubernetes" in said_of_it
+    assert "[kubernetes] dags_in_image: only apache-airflow-providers-cncf-kubernetes" in said_of_it
     assert findings(options, bare, frozenset()) == ()
     assert [*not_judged(options, TARGET)] == []
 
@@ -95,7 +96,7 @@ def test_what_needs_the_fab_provider_is_named_where_it_is_not_installed(
     options = from_environment({label: value}) if variable else file_of(section, name, value)
     (told,) = not_judged(options, TARGET)
     assert told.startswith(
-        f"What becomes of {label}: that takes apache-airflow-providers-fab, which is not installed"
+        f"What to do with {label}: only apache-airflow-providers-fab tells, which is not installed"
     )
     there = replace(TARGET, options={**TARGET.options, ("fab", "cookie"): None})
     assert [*not_judged(options, there)] == []
@@ -117,6 +118,7 @@ NO_SUCH = "Airflow 3.9 describes no such option"
         # The rules of `config lint` say so.
         ("webserver", "base_url", [("rename", "[api] url")]),
         ("webserver", "gone", [("remove", NO_SUCH)]),
+        ("webserver", "rbac", [("remove", NO_SUCH)]),
         # They name what nobody reads, or what they would move once more.
         ("webserver", "to_nothing", [("remove", NO_SUCH)]),
         ("webserver", "twice", [("rename", "[api] url")]),
@@ -125,7 +127,7 @@ NO_SUCH = "Airflow 3.9 describes no such option"
         ("kubernetes", "git_repo", [("remove", POD_TEMPLATE)]),
         ("kubernetes", "worker_pods_queued_check_interval", [("remove", NO_SUCH)]),
         ("kubernetes_labels", "team", [("remove", POD_TEMPLATE)]),
-        ("dask", "cluster_address", [("remove", "Airflow 3.9 reads nothing of it")]),
+        ("dask", "cluster_address", [("remove", NO_SUCH)]),
         ("core", "base_log_folder", [("rename", "[logging] base_log_folder")]),
         ("core", "both_have", [("remove", NO_SUCH)]),
         ("celery", "celery_broker_url", [("rename", "[celery] broker_url")]),
@@ -191,9 +193,11 @@ GONE = frozenset(
         "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager",
         "airflow.api.auth.backend.session",
         "airflow.api.auth.backend.deny_all",
+        "airflow.contrib.secrets.hashicorp_vault.VaultBackend",
     }
 )
-FAB = "airflow.providers.fab.auth_manager"
+CONTRIB = "airflow.contrib.secrets"
+VAULT = "airflow.providers.hashicorp.secrets.vault.VaultBackend"
 
 
 @pytest.mark.parametrize(
@@ -202,23 +206,16 @@ FAB = "airflow.providers.fab.auth_manager"
         (
             "xcom_backend",
             "airflow.models.xcom.BaseXCom",
-            ("remove", "its value is gone; the default of Airflow 3.9 stands for it"),
+            ("remove", "its value is gone; the default of Airflow 3.9 replaces it"),
         ),
-        (
-            "auth_manager",
-            "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager",
-            ("change", f"{FAB}.fab_auth_manager.FabAuthManager"),
-        ),
+        ("secrets_backend", f"{CONTRIB}.hashicorp_vault.VaultBackend", ("change", VAULT)),
+        ("auth_manager", "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager", None),
         (
             "auth_manager",
             "airflow.old.CONFIG",
             ("remove", "airflow.old.CONFIG is gone, and nothing took its place"),
         ),
-        (
-            "auth_manager",
-            "airflow.api.auth.backend.deny_all, airflow.api.auth.backend.session",
-            ("change", f"{FAB}.api.auth.backend.session"),
-        ),
+        ("auth_manager", "airflow.api.auth.backend.deny_all, airflow.api.auth.backend.session", None),
         ("xcom_backend", "airflow.still.There", None),
         ("xcom_backend", "our.own.XCom", None),
     ],
@@ -226,6 +223,22 @@ FAB = "airflow.providers.fab.auth_manager"
 def test_path_in_a_value(name: str, value: str, expected: tuple[str, str] | None) -> None:
     """The default where that stands for it, else the new path, else nothing."""
     assert said(file_of("core", name, value), GONE) == ([] if expected is None else [expected])
+
+
+def test_a_value_that_goes_to_a_provider_with_its_option() -> None:
+    """Where the provider is installed, the new value is for the new name; where it is not, both are left open."""
+    options = file_of(
+        "api", "auth_backends", "airflow.api.auth.backend.deny_all, airflow.api.auth.backend.session"
+    )
+    moves = {**TARGET.moves, ("api", "auth_backends"): ("fab", "auth_backends")}
+    bare = replace(TARGET, moves=moves)
+    assert findings(options, bare, GONE) == ()
+    assert len([*not_judged(options, bare)]) == 1
+    there = replace(bare, options={**TARGET.options, ("fab", "auth_backends"): None})
+    assert [(each.option, each.to) for each in findings(options, there, GONE)] == [
+        ("[api] auth_backends", "[fab] auth_backends"),
+        ("[fab] auth_backends", "airflow.providers.fab.auth_manager.api.auth.backend.session"),
+    ]
 
 
 def test_values_that_only_look_like_paths() -> None:
@@ -261,3 +274,4 @@ def test_new_name_for_a_class_that_has_another_name_too() -> None:
         ("rename", "[core] asset_manager_class"),
         ("change", "airflow.assets.manager.AssetManager"),
     ]
+    assert found[1].option == "[core] asset_manager_class"

@@ -23,6 +23,7 @@ from airflow_dispatch_provider.migration.plan import Plan, make_plan
 from airflow_dispatch_provider.migration.report import make_report
 from airflow_dispatch_provider.migration.uses import Scan, Use
 
+K8S = "airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor"
 ECS = "airflow.providers.amazon.aws.executors.ecs.AwsEcsExecutor"
 
 NOTHING_KNOWN = Target("3.9", {}, {}, {}, {})
@@ -75,9 +76,9 @@ class TestBackends:
             (ECS, None),
         ],
     )
-    def test_one_line(self, executor: str, line: str | None) -> None:
-        """One executor that has a class of its own here can be replaced by that alone."""
-        assert make_plan(old(executor)).one_line == line
+    def test_one_class(self, executor: str, line: str | None) -> None:
+        """One executor that has a class of its own here can be replaced by that."""
+        assert make_plan(old(executor)).one_class == line
 
     def test_teams_have_sections_of_their_own(self) -> None:
         """Each with a router, and ``[core] executor`` naming it for each."""
@@ -185,6 +186,7 @@ class TestDestinations:
             (Use("f:1", "a", "KubernetesExecutor"), "kubernetes", "kubernetes", "its queue leads there"),
             (Use("f:1", "default", "KubernetesExecutor"), "kubernetes", "celery", 'instead of executor="Kub'),
             (Use("f:1", None, "NoExecutor"), None, "celery", "has none of that name"),
+            (Use("f:1", None, K8S), "kubernetes", "celery", 'write queue="kubernetes-executor" instead'),
             (Use("f:1", None, "spare"), "spare", "celery", 'write queue="spare-executor" instead'),
             (Use("f:1", None, ECS), "spare", "celery", 'write queue="spare-executor" instead'),
             (Use("f:1", None, "AwsEcsExecutor"), "spare", "celery", 'write queue="spare-executor" instead'),

@@ -108,7 +108,6 @@ class TestExecutors:
         text = "LocalExecutor;blue=CeleryExecutor,KubernetesExecutor"
         assert [entry.team for entry in read_entries(text, multi_team=True)] == [None, "blue", "blue"]
         assert [entry.team for entry in read_entries(text, multi_team=False)] == [None]
-        assert old(f"[core]\nexecutor = {text}\n").idle_teams == ("blue",)
 
     @pytest.mark.parametrize(
         "text",
@@ -118,11 +117,6 @@ class TestExecutors:
         """The message names the value and the option."""
         with pytest.raises(MigrationError, match=r"\[core\] executor"):
             read_entries(text, multi_team=True)
-
-    def test_own_subclasses_of_a_hybrid_are_known_as_such(self) -> None:
-        """Their additions are unknown, unlike those of Airflow's class or this package's."""
-        paths = ("my.CeleryKubernetesExecutor", "airflow.executors.x.CeleryKubernetesExecutor")
-        assert [Entry(Kind.CELERY_KUBERNETES, path).own_class for path in paths] == [True, False]
 
     @pytest.mark.parametrize(
         ("entry", "name"),

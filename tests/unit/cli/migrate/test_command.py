@@ -5,16 +5,29 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shlex
 from collections.abc import Callable
+from configparser import ConfigParser
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from airflow.configuration import conf
+from literal.printed import is_printed
+from packaging.requirements import Requirement
 
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.cli import migrate
 from airflow_dispatch_provider.migration.executors import ROUTER
+from airflow_dispatch_provider.settings.model import Settings
+from airflow_dispatch_provider.settings.presets import CELERY_KUBERNETES, LOCAL_KUBERNETES, Hybrid
+from airflow_dispatch_provider.settings.source import SettingsSource
 from tests.unit.cli.conftest import Outcome
+from tests.unit.docs.pages import DOCS
+from tests.unit.settings.fakes import FakeConf
 
 Run = Callable[..., Outcome]
 
@@ -40,7 +53,7 @@ class TestFile:
                 None,
                 "cannot be read (No such file or directory). Give the path of an airflow.cfg",
             ),
-            ("", None, "cannot be read (Is a directory)"),
+            ("", None, "is a folder. Give the path of an airflow.cfg"),
             ("bytes.cfg", b"[core]\nx = \xff\n", "cannot be read (not text in UTF-8)"),
             (
                 "values.yaml",
@@ -48,6 +61,16 @@ class TestFile:
                 "is no airflow.cfg: line 1 is neither a [section]",
             ),
             ("bad.cfg", b"[core]\nparallelism = many\n", "[core] parallelism is not a whole number"),
+            (
+                "misspelt.cfg",
+                b"[core]\nexecutor = CeleryKubernetesExecuter\n",
+                "Did you mean 'CeleryKubernetesExecutor'?",
+            ),
+            (
+                "gone.cfg",
+                b"[core]\nexecutor = airflow.executors.dask_executor.DaskExecutor\n",
+                "which Airflow 3 does not have",
+            ),
         ],
     )
     def test_that_is_none(
@@ -61,6 +84,15 @@ class TestFile:
         assert (done.code, done.out) == (1, "")
         assert done.err.startswith("error: ")
         assert said in " ".join(done.err.split())
+
+    def test_a_pipe_without_a_writer_is_refused(
+        self, tmp_path: Path, config: Callable[[str], str], run: Run
+    ) -> None:
+        """As a configuration, and as a Dag file: it would never end."""
+        os.mkfifo(tmp_path / "pipe.py")
+        assert "is a named pipe" in run("migrate", "--config", str(tmp_path / "pipe.py")).err
+        done = run("migrate", "--config", config(""), "--dags", str(tmp_path), "-o", "json")
+        assert (done.code, done.json["unread"][0]["what"]) == (1, "is a named pipe")
 
     def test_with_a_byte_order_mark(self, tmp_path: Path, run: Run) -> None:
         """Editors of Windows put one there."""
@@ -111,6 +143,14 @@ class TestEnvironment:
         found = run("migrate", "--config", path, *arguments, "-o", "json").json
         assert found["read"] == {**executor, "[core] parallelism": "4"}
         assert found["variables"] == [name for name in executor if name.startswith("AIRFLOW__")]
+
+    def test_a_variable_in_small_letters_is_none(
+        self, config: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Airflow does not ask for it."""
+        monkeypatch.setenv("AIRFLOW__core__executor", "LocalExecutor")
+        found = run("migrate", "--config", config("[core]\nexecutor = CeleryExecutor\n"), "-o", "json").json
+        assert found["read"]["[core] executor"] == "CeleryExecutor"
 
     def test_a_router_that_only_lets_the_command_exist(
         self, config: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
@@ -221,6 +261,88 @@ def test_a_router_that_is_there_leaves_nothing_to_put_in(config: Callable[[str],
     assert [word for word in ("Put in", "pip install", "config update", "Restart") if word in text] == []
 
 
+def test_steps_speak_of_what_there_is(config: Callable[[str], str], run: Run) -> None:
+    """Old options beside a router: they change, and no lines are put in."""
+    path = config(f"[core]\nexecutor = {ROUTER}\n[webserver]\nbase_url = http://a\n")
+    text = run("migrate", "--config", path).out
+    assert "1. Change the options as shown above." in text
+    assert "ut in the lines" not in text
+
+
+def test_what_is_to_be_installed_has_the_bounds_of_the_extras(config: Callable[[str], str], run: Run) -> None:
+    """Without them, pip takes a Celery that the provider cannot be imported with."""
+    path = config("[core]\nexecutor = CeleryKubernetesExecutor\n")
+    wanted = {
+        f"{each.name}{each.specifier}"
+        for each in map(Requirement, metadata.requires("airflow-dispatch-provider") or ())
+        if re.search("celery|cncf-kubernetes", str(each.marker))
+    }
+    assert {*run("migrate", "--config", path, "-o", "json").json["requirements"]} == wanted
+    command = shlex.split(re.findall("pip install.*", run("migrate", "--config", path).out)[0])
+    assert {*command} == {"pip", "install", *wanted}
+    assert any("<" in requirement for requirement in command)
+
+
+@pytest.mark.parametrize(
+    ("lines", "provider"),
+    [
+        ("[logging]\nremote_logging = True\nremote_base_log_folder = s3://logs", "amazon"),
+        ("[core]\nremote_logging = True\nremote_base_log_folder = wasb-logs", "microsoft-azure"),
+        ("[logging]\nremote_logging = False\nremote_base_log_folder = gs://logs", None),
+        ("[secrets]\nbackend = airflow.contrib.secrets.hashicorp_vault.VaultBackend", "hashicorp"),
+        ("[core]\nexecutor = ecs:airflow.providers.amazon.aws.executors.ecs.AwsEcsExecutor", "amazon"),
+        (
+            "[core]\nxcom_backend = airflow.providers.common.io.xcom.backend.XComObjectStorageBackend",
+            "common-io",
+        ),
+    ],
+)
+def test_providers_that_values_name_are_to_be_installed(
+    lines: str, provider: str | None, config: Callable[[str], str], run: Run
+) -> None:
+    """Without them every command of Airflow ends with an ImportError."""
+    found = run("migrate", "--config", config(f"{lines}\n"), "-o", "json").json["requirements"]
+    assert found == ([] if provider is None else [f"apache-airflow-providers-{provider}"])
+
+
+def test_a_file_that_airflow_wrote_has_nothing_to_change(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even what it writes for versions of providers that are not installed."""
+    path = tmp_path / "airflow.cfg"
+    with path.open("w") as file:
+        conf.write(file, include_sources=False, include_env_vars=False, only_defaults=True)
+    assert "worker_precheck" in path.read_text() or AIRFLOW_V_3_4_PLUS
+    assert run("migrate", "--config", str(path), "-o", "json").json["options"] == []
+
+
+@pytest.mark.parametrize(("parallelism", "named"), [("16", True), ("20", False)])
+def test_a_variable_is_named_where_its_value_changes(
+    parallelism: str, named: bool, config: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``[core] parallelism`` does not where it is large enough for the slots that there are."""
+    monkeypatch.setenv("AIRFLOW__CORE__PARALLELISM", parallelism)
+    executor = "SequentialExecutor" if not named else "CeleryKubernetesExecutor"
+    path = config(f"[core]\nexecutor = {executor}\n")
+    found = run("migrate", "--config", path, "-o", "json").json["variables"]
+    assert found == (["AIRFLOW__CORE__PARALLELISM"] if named else [])
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_options_to_change_fit_the_terminal(
+    columns: int, config: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new name that finds no room beside the old one stands below it."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    path = config(
+        "[kubernetes]\nworker_pods_creation_batch_size = 3\ngit_repo = x\n[webserver]\nworkers = 4\n"
+    )
+    text = run("migrate", "--config", path).out
+    options = text.partition("Options to change")[2].partition("Then\n")[0].splitlines()
+    assert max(map(len, options)) <= columns
+    assert ("      -> [kubernetes_executor] worker_pods_creation_batch_size" in options) == (columns == 80)
+
+
 @pytest.mark.parametrize("columns", [60, 80])
 def test_sentences_are_as_wide_as_the_terminal(
     columns: int, config: Callable[[str], str], run: Run, monkeypatch: pytest.MonkeyPatch
@@ -251,11 +373,11 @@ def test_names_in_json_stay(config: Callable[[str], str], run: Run) -> None:
         "changes",
         "configuration",
         "dags",
-        "one_line",
+        "one_class",
         "options",
-        "providers",
         "read",
         "ready",
+        "requirements",
         "scanned",
         "slots",
         "source",
@@ -286,15 +408,37 @@ def test_empty_argument(argument: str, run: Run) -> None:
     assert "is empty" in done.err
 
 
-def test_progress_on_a_terminal_alone(
-    config: Callable[[str], str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("hybrid", [CELERY_KUBERNETES, LOCAL_KUBERNETES])
+def test_the_class_is_the_same_configuration_as_the_lines(
+    hybrid: Hybrid, config: Callable[[str], str], run: Run
 ) -> None:
-    """On stderr, so that stdout is the same with it."""
-    (tmp_path / "a.py").write_text("O(queue='q')\n")
-    arguments = ["migrate", "--config", config(""), "--dags", str(tmp_path)]
-    quiet = run(*arguments)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    shown = run(*arguments)
-    assert (quiet.err, shown.out) == ("", quiet.out)
-    assert "Reading Dags" in shown.err
+    """Neither side of a hybrid may take the other's slots."""
+    executor = hybrid.executor.replace("Executor", "KubernetesExecutor")
+    path = config(
+        f"[core]\nexecutor = {executor}\nparallelism = 48\n[{hybrid.section}]\nkubernetes_queue = pods\n"
+    )
+    found = run("migrate", "--config", path, "-o", "json").json
+    queue = {f"{hybrid.section}.kubernetes_queue": "pods"}
+    lines = _settings(found["configuration"], None, {})
+    assert _settings(found["one_class"], hybrid, queue) == lines
+    assert [backend.slots for backend in lines.backends.values()] == [48, 48]
+
+
+def _settings(text: str, hybrid: Hybrid | None, more: dict[str, str]) -> Settings:
+    """The settings that the router of the printed lines reads."""
+    parser = ConfigParser()
+    parser.read_string(text)
+    options = {**parser["dispatch"], **more}
+    parallelism = parser.getint("core", "parallelism")
+    return SettingsSource(FakeConf(options), lambda: parser["dispatch"], hybrid, lambda: parallelism).load()
+
+
+@pytest.mark.once
+def test_the_page_shows_what_is_printed(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Line by line, where nothing is left out."""
+    page = (DOCS / "migration.md").read_text()
+    (config_,) = re.findall(r"<!-- migrate: old.cfg -->\n```ini\n(.*?)```", page, re.DOTALL)
+    (shown,) = re.findall(r"<!-- printed -->\n```text\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "old.cfg").write_text(config_)
+    monkeypatch.chdir(tmp_path)
+    assert is_printed(shown, run("migrate", "--config", "old.cfg").out)

@@ -9,7 +9,7 @@ from typing import Any
 
 from support import wait_until
 
-from airflow_dispatch_provider.engines.celery.brokers import Rejected, SendFailed
+from airflow_dispatch_provider.engines.celery.brokers import Refusal, SendFailed
 from airflow_dispatch_provider.engines.celery.message import Outgoing
 from airflow_dispatch_provider.engines.celery.publisher import Failed, Publisher, Sent
 
@@ -61,16 +61,16 @@ class FakeBroker:
     def connect(self) -> None:
         self._enter("connect")
 
-    def send(self, batch: Sequence[Outgoing], receipt: str) -> Rejected:
+    def send(self, batch: Sequence[Outgoing], receipt: str) -> list[Refusal]:
         self._enter("send")
         outcome = self.outcomes.pop(0)(batch) if self.outcomes else SendFailed(DOWN)
-        rejected = [outgoing for outgoing, _ in outcome.rejected]
+        rejected = [refusal.outgoing for refusal in outcome.refusals]
         gone = {*outcome.unsent, *outcome.unknown, *rejected}
         if kept := [outgoing.celery_id for outgoing in batch if outgoing not in gone]:
             self.batches[receipt] = kept
         if outcome.unsent or outcome.unknown:
             raise outcome
-        return outcome.rejected
+        return outcome.refusals
 
     def missing(self, receipts: Sequence[str]) -> set[str] | None:
         self._enter("missing")
@@ -83,6 +83,9 @@ class FakeBroker:
 
     def check(self) -> None:
         self._enter("check")
+
+    def probe(self) -> None:
+        self._enter("probe")
 
     def close(self) -> None:
         self.calls.append("close")
@@ -105,7 +108,7 @@ def outcome(rejected: slice = slice(0), **parts: slice) -> Callable[[Sequence[Ou
     first two."""
     return lambda batch: SendFailed(
         DOWN,
-        rejected=[(outgoing, "no good") for outgoing in batch[rejected]],
+        refusals=[Refusal(outgoing, "no good") for outgoing in batch[rejected]],
         **{name: batch[part] for name, part in parts.items()},
     )
 

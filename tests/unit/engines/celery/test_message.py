@@ -272,7 +272,7 @@ def test_a_message_that_cannot_be_made_is_rejected(make_app):
     broker = ChannelBroker(app, timeout=5)
     broker.connect()
     rejected = broker.send(batch, "receipt")
-    assert [outgoing for outgoing, _ in rejected] == [batch[1], batch[2]]
+    assert [refusal.outgoing for refusal in rejected] == [batch[1], batch[2]]
     assert "surrogates not allowed" in rejected[0][1]
     assert "Queue 'unknown' missing from task_queues" in rejected[1][1]
     assert [raw["headers"]["id"] for raw in stored("q")] == [batch[0].celery_id, batch[3].celery_id]

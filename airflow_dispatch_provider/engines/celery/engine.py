@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Celery workers behind the engine protocol.
+
+Two threads talk to servers: the ``Driver`` to the broker, the ``ResultWatcher`` to the result backend. The scheduler's
+thread only exchanges lists with them. What a result backend loses, or what its outage delays, keeps no slot for ever:
+the life cycle asks the database, and then has the engine forget the dispatch.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.engines.celery._driver import Driver
+from airflow_dispatch_provider.engines.celery._flights import Flight, Flights
+from airflow_dispatch_provider.engines.celery._outbox import Outbox
+from airflow_dispatch_provider.engines.celery._outgoing import Outgoing
+from airflow_dispatch_provider.engines.celery._receipts import Receipts
+from airflow_dispatch_provider.engines.celery.results import Result
+from airflow_dispatch_provider.engines.celery.servers import CeleryOptions, Census, Servers, Watcher
+from airflow_dispatch_provider.engines.engine import Event, Found, Job
+from airflow_dispatch_provider.engines.outage import Backoff, OutageLog
+from airflow_dispatch_provider.lifecycle.events import (
+    Broken,
+    Ended,
+    Recovered,
+    Rejected,
+    Returned,
+    Room,
+    Sent,
+    Unknown,
+)
+from airflow_dispatch_provider.lifecycle.states import Outcome
+from airflow_dispatch_provider.masking import describe, one_line, traceback_of
+from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK
+
+log = logging.getLogger(__name__)
+
+LAST_RESULTS = 1.0
+"""Seconds that ``stop`` gives the result backend at most."""
+
+
+class _Parts(NamedTuple):
+    """Everything that talks to the servers; there is none before the engine could be started."""
+
+    driver: Driver
+    watcher: Watcher
+    census: Census | None
+
+
+class CeleryEngine:
+    """See ``engine.Engine``. Two dispatches of one task have different Celery ids."""
+
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], Servers],
+        slots: int,
+        options: CeleryOptions,
+        kinds: Collection[str] = (EXECUTE_TASK, EXECUTE_CALLBACK),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        :param connect: see ``servers.servers_of``; called again after each failure to start
+        :param slots: where ``connect`` has the workers counted, only for as long as none is known
+        :param kinds: workload types that its workers can run
+        """
+        self.slots = slots
+        self._name, self._connect = name, connect
+        self._options, self._kinds, self._clock = options, frozenset(kinds), clock
+        self._flights = Flights(lambda: str(uuid4()))
+        self._parts: _Parts | None = None
+        self._events: list[Event] = []
+        self._backoff = Backoff()
+        self._outage = OutageLog(log, f"Backend {name!r}")
+        self._stopped = False
+
+    def __repr__(self) -> str:
+        if self._parts is None:
+            return f"CeleryEngine({self._name!r}, {self._outage.reason or 'not started'})"
+        with self._parts.driver.outbox() as outbox:
+            state = repr(outbox)
+        problem = f", {self._parts.watcher.problem}" if self._parts.watcher.problem else ""
+        return f"CeleryEngine({self._name!r}, out {len(self._flights)}, {state}{problem})"
+
+    def start(self, scheduler_id: str) -> None:
+        """A broker or result backend that cannot be reached is waited for."""
+        self._start()
+
+    def _start(self) -> None:
+        try:
+            broker, broker_name, watcher, census = self._connect()
+            watcher.start(wait=False)
+        except Exception as error:
+            self._backoff = self._backoff.failed(self._clock(), random.random())
+            self._outage.failed(f"it cannot be started: {describe(error)}", traceback_of(error))
+            return
+        receipts = Receipts(uuid4().hex, self._options.queued_timeout)
+        outbox = Outbox(self._name, broker_name, self._options.max_unsent, receipts)
+        self._parts = _Parts(Driver(outbox, broker, self._name, self._clock), watcher, census)
+        self._parts.driver.start()
+        if census:
+            census.start()
+        self._outage.over()
+
+    def room(self) -> Room:
+        if self._parts is None:
+            return Room(0, unavailable=self._outage.reason or "not started", kinds=self._kinds)
+        driver, _, census = self._parts
+        counted = census.slots if census else None
+        now = self._clock()
+        with driver.outbox() as outbox:
+            return Room(
+                slots=self.slots if counted is None else counted,
+                takes=outbox.takes(),
+                closed=outbox.closed(now),
+                unavailable="its thread has died" if driver.is_dead else outbox.unavailable(now),
+                kinds=self._kinds,
+            )
+
+    # Giving
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        if self._parts is None or self._stopped:
+            self._events += [Returned(job.dispatch, self._outage.reason or "not started") for job in jobs]
+            return
+        batch = [self._outgoing(job) for job in jobs]
+        with self._parts.driver.outbox(wake=True) as outbox:
+            outbox.submit(batch)
+
+    def _outgoing(self, job: Job) -> Outgoing:
+        ti = job.workload.ti if airflow_api.is_task(job.workload) else None
+        celery_id = self._flights.id_for(getattr(ti, "external_executor_id", None))
+        self._flights.enter(job.dispatch, celery_id, ti is not None)
+        return Outgoing(celery_id, job.dispatch, job.workload, job.queue or self._queue_of(job.workload))
+
+    def _queue_of(self, workload: Any) -> str:
+        if airflow_api.is_task(workload):
+            return str(workload.ti.queue)
+        callback = getattr(workload, "callback", None)
+        named = getattr(workload, "queue", None)
+        if callback is not None and isinstance(callback.data, dict):
+            named = callback.data.get("queue")
+        return str(named or self._options.default_queue)
+
+    # Taking back
+
+    def withdraw(self, dispatches: Collection[int]) -> set[int]:
+        if self._parts is None:
+            return set()
+        flights = [flight for number in dispatches if (flight := self._flights.of(number))]
+        with self._parts.driver.outbox() as outbox:
+            taken = [flight for flight in flights if outbox.withdraw(flight.celery_id)]
+        for flight in taken:
+            self._flights.leave(flight)
+        return {flight.dispatch for flight in taken}
+
+    def revoke(self, dispatch: int, over: bool = False) -> None:
+        """Workers are told to drop the message. A process that runs is not killed: whether it may go on, the execution
+        API tells it, and it may be that of a task that has begun meanwhile."""
+        flight = self._flights.of(dispatch)
+        if flight is None or self._parts is None:
+            return
+        self._forget(self._parts, flight)
+        with self._parts.driver.outbox(wake=True) as outbox:
+            unsent = outbox.withdraw(flight.celery_id)
+            if unsent or (over and flight.taken):
+                outbox.settled(flight.celery_id)
+            else:
+                outbox.tell(flight.celery_id)
+        if not over:
+            ended: Event = Returned(dispatch) if unsent else Ended(dispatch, Outcome.FAILED, None, "revoked")
+            self._events.append(ended)
+
+    def _forget(self, parts: _Parts, flight: Flight) -> None:
+        self._flights.leave(flight)
+        parts.watcher.forget(flight.celery_id)
+
+    # Adopting
+
+    def adopt(self, found: Sequence[Found]) -> None:
+        """The result backend is asked, and knows of a task that a worker has begun with. One that waits in a queue
+        cannot be found there, nor can anything where results are messages to the dead scheduler."""
+        for each in found:
+            celery_id = getattr(each.ti, "external_executor_id", None)
+            if self._parts is None or self._flights.of(each.dispatch):
+                continue
+            if not celery_id:
+                self._events.append(Unknown(each.dispatch))
+                continue
+            self._flights.enter(each.dispatch, str(celery_id), True, asked=True)
+            self._parts.watcher.look(str(celery_id))
+
+    # News
+
+    def poll(self) -> list[Event]:
+        if self._parts is None and not self._stopped and self._backoff.due(self._clock()):
+            self._start()
+        events, self._events = self._events, []
+        return events if self._parts is None else [*events, *self._news(self._parts)]
+
+    def _news(self, parts: _Parts) -> Iterator[Event]:
+        results = parts.watcher.drain()
+        with parts.driver.outbox() as outbox:
+            said = outbox.take_events()
+            for result in results:  # a worker has the message, or had it
+                outbox.settled(result.celery_id)
+        for event in said:
+            yield from self._pass_on(parts, event)
+        for result in results:
+            yield from self._take(parts, result)
+
+    def _pass_on(self, parts: _Parts, event: Event) -> list[Event]:
+        """News of the broker, unless nobody waits for it any more."""
+        if isinstance(event, Broken | Recovered):
+            return [event]
+        flight = self._flights.of(event.dispatch)
+        if flight is None:
+            return []
+        if isinstance(event, Sent):
+            self._flights.note_sent(flight)
+            parts.watcher.watch(flight.celery_id)
+            return [event if flight.is_task else Sent(event.dispatch)]
+        if isinstance(event, Returned | Rejected | Ended):
+            self._forget(parts, flight)
+        return [event]
+
+    def _take(self, parts: _Parts, result: Result) -> list[Event]:
+        """News of the result backend."""
+        flight = self._flights.of_id(result.celery_id)
+        if flight is None:
+            return []
+        events = self._flights.take(flight, result.state, result.info, _words(result.info))
+        if self._flights.of(flight.dispatch) is None:
+            parts.watcher.forget(flight.celery_id)
+        return events
+
+    def stop(self, deadline: float) -> set[int]:
+        self._stopped = True
+        if self._parts is None:
+            return set()
+        driver, watcher, census = self._parts
+        unsent = set(driver.stop(deadline))
+        watcher.stop(max(0.0, min(LAST_RESULTS, deadline - self._clock())))
+        if census:
+            census.stop()
+        for dispatch in unsent:
+            if flight := self._flights.of(dispatch):
+                self._flights.leave(flight)
+        return unsent
+
+
+def _words(info: Any) -> str:
+    if isinstance(info, BaseException):
+        return describe(info)
+    return one_line(str(info)) if info else ""
