@@ -39,7 +39,7 @@ _KNOWN = {
 
 
 class Api(Enum):
-    """What an error says of the Execution API, in one digit."""
+    """The state of the Execution API, as an error tells it, in one digit."""
 
     NOTHING = "0"
     AWAY = "1"

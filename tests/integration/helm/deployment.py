@@ -66,7 +66,7 @@ class Deployment:
 
     @cached_property
     def answers(self) -> Answers:
-        """What ``airflow dispatch`` says there. One process asks for both, since it takes long to load Airflow."""
+        """Answers of ``airflow dispatch`` there. One process asks for both, since it takes long to load Airflow."""
         command = [sys.executable, "-c", _ASK]
         done = subprocess.run(command, env=self._environ(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

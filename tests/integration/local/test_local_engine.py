@@ -204,7 +204,7 @@ class TestKilledTasks:
 
 class TestTemplate:
     def test_killed_beside_what_has_begun_and_what_has_not(self, x) -> None:
-        """What runs goes on; its end is seen from outside, and what had not begun is the database's to judge."""
+        """A task that runs goes on; its end is seen from outside, and one that had not begun is the database's to judge."""
         pid = x.begun(1)
         x.submit([Job(2, 2, make_task("hold"))])
         x.wait_for(Sent(2))
@@ -216,7 +216,7 @@ class TestTemplate:
         assert told(x.end_of(2)) == told(Ended(2, FAILED, None, UNSEEN))
 
     def test_killed_before_it_had_forked(self, x) -> None:
-        """What it had been given is returned, and the next one runs it."""
+        """Its work is returned, and the next one runs it."""
         os.kill(x.template, signal.SIGSTOP)
         x.submit([Job(1, "k", make_task("begin_and_end"))])
         os.kill(x.template, signal.SIGKILL)
@@ -251,7 +251,7 @@ class TestTemplate:
         x.terminate()
 
     def test_at_the_limit_of_open_files(self, make_engine) -> None:
-        """What cannot be forked is returned; the others run, and the template process lives."""
+        """Whatever cannot be forked is returned; the others run, and the template process lives."""
         x = make_engine(30, "exec").wait_ready()
         template = x.template
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -334,7 +334,7 @@ SCHEDULER = """
 
 
 def test_a_second_engine_adopts_what_a_dead_one_has_started(make_engine) -> None:
-    """What runs, and what has a process that has not begun yet; both are watched to their ends."""
+    """Tasks that run, and tasks whose process has not begun yet; both are watched to their ends."""
     dead = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SCHEDULER)], start_new_session=True)
     x = make_engine().wait_ready()
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What news of processes mean for dispatches: truth tables."""
+"""News of processes, and their meaning for dispatches: truth tables."""
 
 from __future__ import annotations
 
