@@ -28,7 +28,7 @@ _HEAD = """# Configuration
 Every option can stand in `airflow.cfg` under `[dispatch]`, or in an environment variable
 `AIRFLOW__DISPATCH__<OPTION>`. `backends` can also come from a command (`backends_cmd`) or a secrets backend
 (`backends_secret`), as sensitive options can everywhere in Airflow. `airflow dispatch validate` checks all of it
-and names every mistake at once.
+and names every mistake that can be seen so far: one may hide others.
 """
 
 _FILE = """## The routing file

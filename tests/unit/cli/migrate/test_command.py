@@ -13,13 +13,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import airflow
 import pytest
 import yaml
-from airflow.configuration import conf
 from literal.printed import is_printed
 from packaging.requirements import Requirement
 
-from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.cli import migrate
 from airflow_dispatch_provider.migration.executors import ROUTER
 from airflow_dispatch_provider.settings.model import Settings
@@ -305,15 +305,12 @@ def test_providers_that_values_name_are_to_be_installed(
     assert found == ([] if provider is None else [f"apache-airflow-providers-{provider}"])
 
 
-def test_a_file_that_airflow_wrote_has_nothing_to_change(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not even what it writes for versions of providers that are not installed."""
-    path = tmp_path / "airflow.cfg"
-    with path.open("w") as file:
-        conf.write(file, include_sources=False, include_env_vars=False, only_defaults=True)
-    assert "worker_precheck" in path.read_text() or AIRFLOW_V_3_4_PLUS
-    assert run("migrate", "--config", str(path), "-o", "json").json["options"] == []
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="Airflow 3.1 keeps a path there that is gone")
+def test_a_file_that_airflow_wrote_has_nothing_to_change(config: Callable[[str], str], run: Run) -> None:
+    """Into a new airflow.cfg, Airflow also puts options of providers that may not describe them any more."""
+    source = Path(airflow.__file__).parent / "config_templates" / "provider_config_fallback_defaults.cfg"
+    path = config(source.read_text())
+    assert run("migrate", "--config", path, "-o", "json").json["options"] == []
 
 
 @pytest.mark.parametrize(("parallelism", "named"), [("16", True), ("20", False)])
