@@ -195,7 +195,6 @@ class RunOnce:
         try:
             with bounded(f"the command or secret for [{section}] {key}", COMMAND_TIMEOUT):
                 found: str | None = self._base.get(section, key, fallback=None)
-                return found
         except InterpolationError:
             raise
         except Exception as error:
@@ -203,6 +202,10 @@ class RunOnce:
                 _end({*Process().children()} - before)
             what = error.found if isinstance(error, TookTooLong) else _failure(error)
             return NotGiven(f"The command or secret for [{section}] {key} {what}.")
+        # Airflow would go on as if neither were there.
+        if not (found or "").strip() and (command or self._base.get(section, f"{key}_secret", fallback=None)):
+            return NotGiven(f"The command or secret for [{section}] {key} gives no text.")
+        return found
 
     def forget_failures(self) -> None:
         """Run commands, and ask the secrets backend, once more for what they have not given yet."""

@@ -68,9 +68,8 @@ def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
 def _unfit(settings: BackendSettings, cls: type[BaseExecutor]) -> tuple[str, str] | None:
     """Why no backend can be made of a class, and a remedy."""
     path = settings.class_path
-    if any(
-        base.__module__ in _ROUTERS for base in cls.__mro__
-    ):  # before it is asked for what its backends have
+    # Before it is asked for an attribute that its backends have.
+    if any(base.__module__ in _ROUTERS for base in cls.__mro__):
         return f"{path} is a router.", "A backend is an executor that runs tasks."
     if isabstract(cls) or cls is BaseExecutor:
         return f"{path} is abstract: no executor can be made of it.", "Give one of its subclasses."

@@ -75,7 +75,7 @@ class OptionReader:
         unknown = [*_unknown_options({*options} - {*variables})]
         given.problems += [*unknown, *map(_not_read, variables)]
         given.unreadable.update(option for variable in variables for option in _set_by(variable))
-        given.unreadable.update(option for each in options for option in _misspelt(each))
+        given.unreadable.update(option for each in {*options} - {*variables} for option in _misspelt(each))
         if hybrid is not None:
             queue = self._get("kubernetes_queue", hybrid.section, DEFAULT_KUBERNETES_QUEUE)
             given.preset = preset(hybrid, queue or "", parallelism())
@@ -157,12 +157,14 @@ def _words(variable: str) -> str:
     return re.sub("_+", "_", variable.upper())
 
 
-_FORMS = ("", "_cmd", "_secret")
-_VARIABLES = [
-    f"{_VARIABLE}{option}{form}".upper()
+_KNOWN = [
+    option + form
     for option in OPTIONS
-    for form in (_FORMS if OPTIONS[option].get("sensitive") else ("",))
+    for form in (("", "_cmd", "_secret") if OPTIONS[option].get("sensitive") else ("",))
 ]
+"""Airflow takes commands and secrets for sensitive options only."""
+
+_VARIABLES = [f"{_VARIABLE}{option}".upper() for option in _KNOWN]
 
 
 def _not_read(variable: str) -> Problem:
@@ -183,18 +185,16 @@ def _set_by(variable: str) -> Collection[str]:
 
 def _misspelt(option: str) -> Collection[str]:
     """Options that are not missing, because somebody has written another name for one."""
-    close = None if option.lower() in OPTIONS else closest(option.lower(), list(OPTIONS))
+    close = None if option.lower() in _KNOWN else closest(option.lower(), list(OPTIONS))
     return ROUTING_KEYS if close == "config_file" else (close,) if close else ()
 
 
 def _unknown_options(given: Collection[str]) -> Iterator[Problem]:
-    """Options of ``[dispatch]`` that do not exist. Airflow takes commands and secrets for sensitive ones only."""
-    known = list(OPTIONS)
-    taken = {name + end for name in known if OPTIONS[name].get("sensitive") for end in ("_cmd", "_secret")}
+    """Options of ``[dispatch]`` that do not exist."""
     for option in sorted(given):
         if option.count("__") == 2:
             meant = f"AIRFLOW_{SECTION}__{option}".upper()
             found = "sets no option of a backend under this name."
             yield Problem(f"{_VARIABLE}{option.upper()}", found, f'Call it "{meant}".')
-        elif option.lower() not in {*known, *taken}:
-            yield Problem(f"[{SECTION}] {option}", "is not a known option.", suggest(option, known))
+        elif option.lower() not in _KNOWN:
+            yield Problem(f"[{SECTION}] {option}", "is not a known option.", suggest(option, list(OPTIONS)))

@@ -88,7 +88,7 @@ def remedy_for(key: str, names: Sequence[str]) -> str:
 
 
 def closest(word: str, known: Sequence[str]) -> str | None:
-    """What a misspelt word is taken for."""
+    """The known word that a misspelt one is taken for."""
     return next(iter(get_close_matches(word, known[:_MOST_COMPARED], n=1)), None)
 
 

@@ -148,7 +148,8 @@ class SettingsSource:
         try:
             return _settings(given, text)
         except DispatchConfigError as error:
-            raise DispatchConfigError([self._placed(problem) for problem in error.problems]) from None
+            problems = [self._placed(problem) for problem in error.problems]
+        raise DispatchConfigError(problems)  # without the context of the one that was caught
 
     def _placed(self, problem: Problem) -> Problem:
         if not problem.where.startswith(f"[{SECTION}]"):

@@ -14,6 +14,7 @@ from .harness import LOCAL, ROUTER, Case, airflow_cfg, case
 
 AB = f'{{"a": {LOCAL}, "b": {LOCAL}}}'
 RESULTS = "result_backend = db+sqlite:////tmp/r.db"
+ONE_BACKEND = f'{{"a": {LOCAL}}}'
 BY_NAME = "airflow_dispatch_provider.executors.by_name"
 CELERY_KUBERNETES = "airflow_dispatch_provider.executors.celery_kubernetes_executor.CeleryKubernetesExecutor"
 AIRFLOW_LOCAL = "airflow.executors.local_executor.LocalExecutor"
@@ -352,6 +353,10 @@ def alone(name: str, wrong: str, where: str, found: str, mended: str = "$e", **m
 
 
 MISSPELT = [
+    *(
+        case(f"backends of {form} that gives nothing", value, "[dispatch] backends", "gives no text", f"echo '{ONE_BACKEND}'", "airflow config get-value", cfg=airflow_cfg(backends="", routes=None, default=None).replace("backends = \n", ""), env={f"AIRFLOW__DISPATCH__BACKENDS_{form}": "<>"}, also_mended=((f"BACKENDS_{form}", "BACKENDS_CMD"),))
+        for form, value in (("CMD", "true"), ("SECRET", "no-such"))
+    ),
     option("max_held with a comment", "10 # so many", "found", "10", remedy="Give a comment a line of its own"),
     case("file by a relative path", "d.yaml", "[dispatch] config_file", "the relative path", "$e", severity="warning", cfg=airflow_cfg(backends="", routes=None, default=None, more="config_file = <>"), files={"d.yaml": f"backends: {{a: {LOCAL}}}"}),
     case("slots for want of workers", ', "fallback_slots": 3', "[dispatch] backends.a.fallback_slots", "is not used", "", "Leave it out", severity="warning", cfg=airflow_cfg(backends=f'{{"a": {LOCAL[:-1]}<>}}, "b": {LOCAL}}}')),
