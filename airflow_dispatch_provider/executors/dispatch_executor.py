@@ -44,7 +44,6 @@ from airflow_dispatch_provider.executors.class_attributes import (
 from airflow_dispatch_provider.executors.surface import AnsweredFor, ExecutorSurface
 from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK
-from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.presets import Hybrid
 
 if TYPE_CHECKING:
@@ -134,8 +133,8 @@ class DispatchExecutor(BaseExecutor):
             name: Backend(name, backend, own_conf, self.team_name)
             for name, backend in settings.backends.items()
         }
-        self._options = OptionCheck(settings, self._place())
-        if problems := [*self._options.mistakes(), *clashes(backends.values(), self._place())]:
+        self._options = OptionCheck(settings, self._source.place)
+        if problems := [*self._options.mistakes(), *clashes(backends.values(), self._source.place)]:
             raise DispatchConfigError(problems)
         self._settings, self._backends = settings, backends
         self._kinds = kinds_of(backends.values())
@@ -162,10 +161,6 @@ class DispatchExecutor(BaseExecutor):
 
     def _check(self, backend: Backend) -> Sequence[Problem]:
         return self._options.values(backend.name, backend.conf) or backend.conf_problems()
-
-    def _place(self) -> str:
-        config_file = self.conf.get(SECTION, "config_file", fallback=None)
-        return f"{config_file}: " if config_file else f"[{SECTION}] "
 
     def _prepare(self, executor: BaseExecutor) -> None:
         """Give a backend's executor what the scheduler gave to this one."""

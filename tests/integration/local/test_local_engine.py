@@ -204,7 +204,7 @@ class TestKilledTasks:
 
 class TestTemplate:
     def test_killed_beside_what_has_begun_and_what_has_not(self, x) -> None:
-        """A task that runs goes on; its end is seen from outside, and one that had not begun is the database's to judge."""
+        """One that runs goes on, and its end is seen from outside; one that had not begun is judged by the database."""
         pid = x.begun(1)
         x.submit([Job(2, 2, make_task("hold"))])
         x.wait_for(Sent(2))

@@ -16,7 +16,7 @@ from tests.unit.cli.conftest import LOCAL, OURS, Configure, Outcome
 Run = Callable[..., Outcome]
 
 BY_NAME = "airflow_dispatch_provider.executors.by_name"
-ELSEWHERE = "airflow.executors.base_executor.BaseExecutor"
+ELSEWHERE = "airflow_dispatch_provider.testing.in_memory.InMemoryExecutor"
 
 GOOD: dict[str, Any] = {
     "backends": {
@@ -396,7 +396,7 @@ class TestExplain:
         ("listed", "name", "said"),
         [
             ("", "LocalExecutor", f"List LocalExecutor:{BY_NAME}.LocalExecutor after the router."),
-            ("", "BaseExecutor", "and Airflow refuses a Dag that names it. Use queue=."),
+            ("", "InMemoryExecutor", "and Airflow refuses a Dag that names it. Use queue=."),
             (",LocalExecutor", "LocalExecutor", "its tasks do not come to the router"),
         ],
     )

@@ -174,7 +174,7 @@ class World:
             if state == "Q" and by == s and scheduler.alive_as != NOBODY:
                 if self._may("stuck"):
                     yield True, "stuck", (s, j)
-                elif "loss" in self.budget and all(copy.job != j for copy in self.copies):
+                if "loss" in self.budget and all(copy.job != j for copy in self.copies):
                     yield False, "lost", (s, j)
             if state == "R" and by == s and "die" in self.budget and not self._runs(j):
                 yield False, "purge", (s, j)
