@@ -32,6 +32,8 @@ _LAST_QUESTIONS = 5.0
 class ClerkLike(Protocol):
     """See ``clerk.Clerk``."""
 
+    def start(self) -> None: ...
+
     def look_up(self, asked: int, ids: Mapping[Hashable, Any]) -> None: ...
 
     def put_back(self, asked: int, ids: Mapping[Hashable, Any]) -> None: ...
@@ -92,8 +94,10 @@ class Loop:
         }
 
     def start(self, scheduler_id: str, now: float) -> None:
+        """The clerk comes last: a local engine forks, as long as no thread runs."""
         for engine in self.engines.values():
             engine.start(scheduler_id)
+        self._clerk.start()
         self.tell(now, Tick(self._rooms()))
 
     # From Airflow

@@ -155,9 +155,7 @@ class DispatchExecutor(BaseExecutor):
         return Loop(machine, engines, self._make_clerk(), ExecutorSurface(self, self._backends))
 
     def _make_clerk(self) -> ClerkLike:
-        clerk = Clerk(AirflowDatabase(self.job_id, self._limits.silence))
-        clerk.start()
-        return clerk
+        return Clerk(AirflowDatabase(self.job_id, self._limits.silence))
 
     def _check(self, backend: Backend) -> Sequence[Problem]:
         return self._options.values(backend.name, backend.conf) or backend.conf_problems()

@@ -23,6 +23,9 @@ class InMemoryClerk:
 
         self._answers: list[Rows] = []
 
+    def start(self) -> None:
+        """Nothing is needed."""
+
     def look_up(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
         found = {key: self.rows[key] for key in ids if key in self.rows}
         if found:

@@ -51,7 +51,7 @@ class House:
             self.clerk,
             Surface(),
         )
-        self.loop.start("1")
+        self.loop.start("1", time.monotonic())
 
     def queue(self, count: int, queue: str) -> list[Any]:
         """Their keys."""
@@ -169,9 +169,9 @@ def test_the_tasks_of_a_dead_scheduler(house, own_valkey: ValkeyServer):
         ref = task_ref(make_task())
         own.loop.offer(Offered(key, ref, runs, evidence="celery", subject=ti), time.monotonic())
     own.until(["begun"], State.RUNNING)
-    wait_until(lambda: own.beat() and own.clerk.put_back_keys)
+    wait_until(lambda: own.beat() and own.clerk.returned)
     own.until(["waiting", "elsewhere"], State.ENDED)
-    assert own.clerk.put_back_keys == ["waiting"]
+    assert own.clerk.returned == ["waiting"]
     assert own.loop.machine.slots_used["celery"] == 1
     store(own_valkey, "begun", "SUCCESS")
     own.until(["begun"], State.ENDED)
