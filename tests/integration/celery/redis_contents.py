@@ -65,5 +65,5 @@ def calls_of(client: redis.Redis, command: str) -> int:
 
 
 def replies_before_exec(commands: int) -> int:
-    """How many bytes a server answers to a transaction before it executes it."""
-    return len("+OK\r\n") + commands * len("+QUEUED\r\n")
+    """How many bytes a server answers before it executes a transaction: to the PING before it, and to its commands."""
+    return len("+PONG\r\n") + len("+OK\r\n") + commands * len("+QUEUED\r\n")
