@@ -159,8 +159,8 @@ def test_what_an_empty_broker_has_lost_is_launched_again(house, own_valkey):
 
 @needs_redis
 def test_the_tasks_of_a_dead_scheduler(house, own_valkey: ValkeyServer):
-    """Running ones are adopted; one that waits for a worker cannot be found, and is set back: the same try. One that runs
-    elsewhere is left alone."""
+    """Running ones are adopted; one that waits for a worker cannot be found, and is set back: the same try. One that
+    runs elsewhere is left alone."""
     store(own_valkey, "begun", "STARTED")
     own = house(app_of(own_valkey.url(), own_valkey.url(1)), route("*", "celery"))
     wait_until(lambda: own.beat() and own.celery.room().unavailable is None)
