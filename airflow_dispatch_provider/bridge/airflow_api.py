@@ -148,7 +148,7 @@ def event_state(kind: str, name: str) -> WorkloadState:
 
     :param name: ``queued``, ``running``, ``success`` or ``failed``
     """
-    if kind == TEST_CONNECTION:
+    if kind == TEST_CONNECTION and AIRFLOW_V_3_3_PLUS:
         from airflow.models import connection_test
 
         return vars(connection_test)["ConnectionTestState"](name)
