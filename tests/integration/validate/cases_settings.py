@@ -449,9 +449,7 @@ EXECUTORS = [
         ROUTER.replace("dispatch_provider", "dispatch_providers"),
         "cannot be imported",
     ),
-    executor(
-        "another class of ours", "airflow_dispatch_provider.dispatch.router.Router", "which is no executor"
-    ),
+    executor("another class of ours", "airflow_dispatch_provider.dispatch.loop.Loop", "which is no executor"),
     executor("function of ours", "airflow_dispatch_provider.bridge.metrics.stats", "which is no executor"),
     executor("module of somebody else", "my_company.executors.Mine", "cannot be imported", "$1"),
     executor(

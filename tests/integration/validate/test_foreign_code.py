@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -124,12 +125,14 @@ def test_class_that_can_be_no_backend(what: str, module: str, run: Run, home: st
     assert found in finding["found"]
     assert "hunter2" not in out + err
     started = [
-        Backend(name, BackendSettings(path, 1), Limits(), conf, None)
+        Backend(name, BackendSettings(path, 1), conf, None)
         for name, path in (("a", f"{module}.E"), ("b", "LocalExecutor"))
     ]
     assert list(clashes(started, "")) == []
     assert [backend.name for backend in in_start_order(started)] == ["b", "a"]
-    assert not started[0].start(0.0, lambda executor: None)
+    engine = started[0].engine(Limits(), lambda executor: None, tuple, time.monotonic)
+    engine.start("1")
+    assert engine.room().unavailable
 
 
 def test_users_code_that_ends_the_process_ends_it_with_an_error(module: str, run: Run) -> None:
