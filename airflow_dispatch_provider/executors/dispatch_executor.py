@@ -95,7 +95,8 @@ class DispatchExecutor(BaseExecutor):
         self._backends: dict[str, Backend] = {}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._loop.machine if self._loop is not None else 'not started'!r})"
+        state = self._loop.machine.in_short() if self._loop is not None else "not started"
+        return f"{type(self).__name__}({state})"
 
     # What the base class keeps, and the router keeps instead
 

@@ -269,10 +269,13 @@ class Machine:
         return len(self._ledger.jobs)
 
     def __repr__(self) -> str:
-        backends = ", ".join(
-            f"{name} {backend.out}/{backend.room.slots}" for name, backend in self._ledger.backends.items()
-        )
-        return f"Machine({backends}, held {self.held})"
+        return f"Machine({self.in_short()})"
+
+    def in_short(self) -> str:
+        """Slots in use and slots there are, by backend, and how many jobs wait: ``a 2/2, b 0/16, held 1``."""
+        backends = self._ledger.backends.items()
+        loads = [f"{name} {backend.out}/{backend.room.slots}" for name, backend in backends]
+        return ", ".join([*loads, f"held {self.held}"])
 
     def snapshot(self) -> Snapshot:
         """The snapshot that a decision would see."""

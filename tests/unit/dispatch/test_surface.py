@@ -42,6 +42,15 @@ def test_class_attributes_survive_a_wrong_configuration(dispatch_config):
     assert DispatchExecutor.is_local is False
 
 
+def test_it_says_in_short_what_it_has(make_router):
+    """Slots in use and slots there are, by backend in the order of the configuration, and how many tasks wait."""
+    router = make_router({"b": 1, "a": 16})
+    queue(router, *(make_task("b") for _ in range(3)))
+    assert repr(DispatchExecutor()) == "DispatchExecutor(not started)"
+    router.heartbeat()
+    assert repr(router) == "DispatchExecutor(b 1/1, a 0/16, held 2)"
+
+
 def test_free_slots_are_those_that_a_new_task_could_get(make_router):
     """Slots of usable backends, less what already waits for them."""
     router = make_router({"a": 3, "b": 2}, routes=[{"queue": "b", "to": ["b"]}])
