@@ -13,6 +13,8 @@ from pathlib import Path
 # As `python -m airflow` from here on: a fork ends, and buffers its output, as every Python process does.
 _SERVER = """
 import json, os, runpy, sys
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # Airflow 3.2 logs to standard output while it is imported
 import airflow.executors.executor_loader, airflow.models.taskinstance, airflow.providers_manager, airflow.settings
 import argcomplete, libcst, rich.console
 
@@ -37,7 +39,7 @@ for line in sys.stdin:
         sys.argv = ["airflow", *arguments]
         runpy.run_module("airflow", run_name="__main__", alter_sys=True)
         sys.exit()
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
 """
 
 
