@@ -91,6 +91,11 @@ def queues_itself(executor: BaseExecutor) -> bool:
     return _has_own(type(executor), "queue_workload")
 
 
+def may_have_events(executor: Any) -> bool:
+    """False where the base class's method would return nothing: that of Airflow 3.4 walks over all running tasks."""
+    return bool(executor.event_buffer) or _has_own(type(executor), "get_event_buffer")
+
+
 def can_revoke(cls: type[BaseExecutor]) -> bool:
     """The base class's own method says that it cannot."""
     return _has_own(cls, "revoke_task")

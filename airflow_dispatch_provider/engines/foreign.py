@@ -322,7 +322,10 @@ class ForeignEngine:
 
     def _take_events(self, executor: Any) -> None:
         nothing: dict[Any, Any] = {}
-        for child_key, value in self._call("get_event_buffer", executor.get_event_buffer, nothing).items():
+        found = nothing
+        if self._ask(lambda: executor_classes.may_have_events(executor), True):
+            found = self._call("get_event_buffer", executor.get_event_buffer, nothing)
+        for child_key, value in found.items():
             for out in self._known(child_key)[:1]:
                 self._take_event(out, value)
         for out in list(self._unsent.values()):
