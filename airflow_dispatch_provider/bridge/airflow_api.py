@@ -124,6 +124,11 @@ def workload_name(workload: Workload) -> str:
     return str(workload.ti.id if is_task(workload) else workload.callback.id)
 
 
+def kind_of(workload: Workload) -> str:
+    """``ExecuteTask``, ``ExecuteCallback`` or ``TestConnection``: a string up to Airflow 3.3, an enum later."""
+    return str(getattr(workload.type, "value", workload.type))
+
+
 def workload_states(workload: Workload) -> tuple[WorkloadState | None, WorkloadState, WorkloadState]:
     """
     ``(running, success, failure)``, each as the scheduler expects it in an event.
@@ -131,15 +136,9 @@ def workload_states(workload: Workload) -> tuple[WorkloadState | None, WorkloadS
     ``running`` is None where no such event may be sent: one without information erases a task's
     ``external_executor_id``.
     """
-    from airflow.utils.state import TaskInstanceState
-
-    if AIRFLOW_V_3_3_PLUS:
-        return workload.running_state, workload.success_state, workload.failure_state
-    if is_task(workload) or not AIRFLOW_V_3_2_PLUS:
-        return None, TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
-    from airflow.utils.state import CallbackState
-
-    return CallbackState.RUNNING, CallbackState.SUCCESS, CallbackState.FAILED
+    kind = kind_of(workload)
+    running = None if is_task(workload) else event_state(kind, "running")
+    return running, event_state(kind, "success"), event_state(kind, "failed")
 
 
 @cache

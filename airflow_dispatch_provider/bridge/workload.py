@@ -12,15 +12,10 @@ from typing import Any
 
 from airflow.configuration import conf
 
-from airflow_dispatch_provider.bridge.airflow_api import is_task
+from airflow_dispatch_provider.bridge.airflow_api import is_task, kind_of
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK, TaskRef
 from airflow_dispatch_provider.routing.routes import task_seed
-
-
-def kind_of(workload: Any) -> str:
-    """``ExecuteTask``, ``ExecuteCallback`` or ``TestConnection``: a string up to Airflow 3.3, an enum later."""
-    return str(getattr(workload.type, "value", workload.type))
 
 
 def task_ref(workload: Any) -> TaskRef:

@@ -250,8 +250,9 @@ class ForeignEngine:
         """Tasks that run are looked for where the executor can; others are taken over as Airflow does it."""
         executor: Any = self._executor
         found, self._to_adopt = self._to_adopt, []
-        searched = [each for each in found if each.runs and isinstance(executor, AdoptsIfFound)]
-        others = [each for each in found if not (each.runs and isinstance(executor, AdoptsIfFound))]
+        can_search = isinstance(executor, AdoptsIfFound)
+        searched = [each for each in found if each.runs and can_search]
+        others = [each for each in found if not (each.runs and can_search)]
         if searched:
             self._adopt_by(executor.adopt_if_found, searched)
         if others:
@@ -321,16 +322,18 @@ class ForeignEngine:
             self._adopt()
 
     def _take_events(self, executor: Any) -> None:
-        nothing: dict[Any, Any] = {}
-        found = nothing
-        if self._ask(lambda: executor_classes.may_have_events(executor), True):
-            found = self._call("get_event_buffer", executor.get_event_buffer, nothing)
-        for child_key, value in found.items():
+        for child_key, value in self._new_events(executor).items():
             for out in self._known(child_key)[:1]:
                 self._take_event(out, value)
         for out in list(self._unsent.values()):
             if not self._is_queued(out):
                 self._note_sent(out, None)
+
+    def _new_events(self, executor: Any) -> dict[Any, Any]:
+        nothing: dict[Any, Any] = {}
+        if not self._ask(lambda: executor_classes.may_have_events(executor), True):
+            return nothing
+        return self._call("get_event_buffer", executor.get_event_buffer, nothing)
 
     def _is_queued(self, out: _Out) -> bool:
         return self._ask(lambda: airflow_api.has_queued(self._executor, out.child_key), True)

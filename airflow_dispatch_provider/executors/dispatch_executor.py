@@ -25,7 +25,7 @@ from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_4_PLUS,
     warn_if_untested,
 )
-from airflow_dispatch_provider.bridge.workload import kind_of, priority_of, task_ref
+from airflow_dispatch_provider.bridge.workload import priority_of, task_ref
 from airflow_dispatch_provider.dispatch import adoption
 from airflow_dispatch_provider.dispatch.backend import Backend, clashes, in_start_order, is_local, kinds_of
 from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase, Clerk
@@ -225,7 +225,7 @@ class DispatchExecutor(BaseExecutor):
         :param executor: name of the executor that it asks for, where that is one of ``by_name``
         """
         assert self._loop is not None, "queue_workload was called before start"
-        key, kind = airflow_api.workload_key(self, workload), kind_of(workload)
+        key, kind = airflow_api.workload_key(self, workload), airflow_api.kind_of(workload)
         if kind in self._kinds:
             ref = task_ref(workload)._replace(executor=executor)
             self._loop.queue(key, workload, ref, priority_of(workload), _now())

@@ -29,11 +29,11 @@ from airflow_dispatch_provider.bridge.workload import with_new_token
 from airflow_dispatch_provider.engines.beginnings import ApiOutage, Relaunches
 from airflow_dispatch_provider.engines.holding_back import HoldsBack
 from airflow_dispatch_provider.engines.local import adoption
+from airflow_dispatch_provider.engines.local._options import PRELOAD, local_options
 from airflow_dispatch_provider.engines.local.launch import Mode, obstacle_to_fork
 from airflow_dispatch_provider.engines.local.messages import Ended, Runner, Started, Work
 from airflow_dispatch_provider.engines.local.outcome import outcome_of
 from airflow_dispatch_provider.engines.local.pool import Event, Gone, NotStarted, Pool
-from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.masking import describe
 
 KILL_GRACE = 5.0
@@ -44,18 +44,6 @@ WAITED = "waiting for template process"
 
 PROGRESS_INTERVAL = 10.0
 """Seconds between two lines of ``end`` about what it waits for."""
-
-PRELOAD = (
-    "airflow.sdk.execution_time.supervisor",
-    "airflow.sdk.execution_time.task_runner",
-    "airflow.sdk.definitions.connection",
-    "airflow.sdk.definitions.decorators",
-    "airflow.dag_processing.bundles.local",
-    "airflow.providers.standard.decorators.python",
-    "airflow.providers.standard.operators.python",
-    "airflow.providers.standard.operators.bash",
-    "airflow.providers.standard.operators.empty",
-)
 
 
 @dataclass(frozen=True)
@@ -128,23 +116,15 @@ class LocalExecutor(HoldsBack, BaseExecutor):
         cls = type(self)
         title = f"airflow dispatch local{team}"
         self._relaunches.retries = int(str(self.conf.get("dispatch", "launch_retries", fallback=10)))
-        work = Work(cls.runner, self.conf, self._modules(), cls.warm_up, title)
-        self._pool = Pool(work, self._mode())
+        options = local_options(self.conf, self.preload)
+        work = Work(cls.runner, self.conf, options.preload, cls.warm_up, title)
+        self._pool = Pool(work, self._mode(options.template))
 
-    def _mode(self) -> Mode:
-        wanted = str(self.conf.get("dispatch", "local_template", fallback="fork")).strip()
-        if wanted not in ("fork", "exec"):
-            raise DispatchConfigError(
-                [Problem("[dispatch] local_template", f"{wanted!r} is unknown.", "Use fork or exec.")]
-            )
+    def _mode(self, wanted: Mode) -> Mode:
         obstacle = obstacle_to_fork() if wanted == "fork" else None
         if obstacle:
             self.log.info("The template process is a fresh interpreter and not a fork: %s", obstacle)
-        return "exec" if wanted == "exec" or obstacle else "fork"
-
-    def _modules(self) -> tuple[str, ...]:
-        extra = str(self.conf.get("dispatch", "local_preload", fallback="") or "")
-        return (*self.preload, *(name.strip() for name in extra.split(",") if name.strip()))
+        return "exec" if obstacle else wanted
 
     def sync(self) -> None:
         """Take note of what has started and ended; called by every heartbeat."""

@@ -194,8 +194,6 @@ class RedisBroker(ChannelBroker):
     # Making the commands
 
     def _add(self, outgoing: Outgoing, commands: _Batch) -> None:
-        if self._is_taken(outgoing.queue):
-            raise LookupError(f"the broker keeps something else under the key {outgoing.queue!r}")
         template = self._template(outgoing.queue)
         if template is not None:
             key, text = template
@@ -221,8 +219,13 @@ class RedisBroker(ChannelBroker):
         return queue in keys or queue.startswith((OWN_KEYS, bindings))
 
     def _template(self, queue: str) -> tuple[str, Template] | None:
-        """Key and template of a queue's messages; None where each has to be made by kombu."""
+        """Key and template of a queue's messages; None where each has to be made by kombu.
+
+        :raises LookupError: the key of the queue is not free
+        """
         if queue not in self._templates:
+            if self._is_taken(queue):
+                raise LookupError(f"the broker keeps something else under the key {queue!r}")
             self._templates[queue] = self._make_template(queue)
         return self._templates[queue]
 

@@ -36,9 +36,10 @@ class LocalOptions:
     """Modules that the template process imports: ``PRELOAD``, and those of ``[dispatch] local_preload``."""
 
 
-def local_options(conf: Any) -> LocalOptions:
+def local_options(conf: Any, preload: tuple[str, ...] = PRELOAD) -> LocalOptions:
     """
     :param conf: Airflow's configuration, or a backend's overlay of it
+    :param preload: modules that the template process imports in any case
     :raises DispatchConfigError: an option makes no sense
     """
     wanted = str(conf.get("dispatch", "local_template", fallback="fork")).strip()
@@ -48,4 +49,4 @@ def local_options(conf: Any) -> LocalOptions:
         )
     extra = str(conf.get("dispatch", "local_preload", fallback="") or "")
     names = tuple(name.strip() for name in extra.split(",") if name.strip())
-    return LocalOptions(_MODES[wanted], (*PRELOAD, *names))
+    return LocalOptions(_MODES[wanted], (*preload, *names))
