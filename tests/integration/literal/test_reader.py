@@ -120,7 +120,7 @@ def test_waiting_repeats_a_command_until_it_succeeds(follow):
     follow("""
         <!-- run -->
         ```
-        (sleep 2; touch there) &
+        (sleep 2; touch there) & disown
         ```
         <!-- wait: test -e there -->
         <!-- run -->
