@@ -203,13 +203,12 @@ def launch_later(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def submit(ledger: Ledger, job: Job, event: Any) -> None:
-    decision = event.decision
-    target = decision.target
+    target = event.target
     ledger.occupy(job, target.backend)
     ledger.backends[target.backend].submitted += 1
     job.over = job.began = job.runs = False
     dispatch = actions.Dispatch(
-        job.dispatch, job.key, job.workload, target, decision.route, decision.reason, job.kind
+        job.dispatch, job.key, job.workload, target, event.route, event.reason, job.kind
     )
     ledger.batch(actions.Submit, target.backend, dispatch)
 

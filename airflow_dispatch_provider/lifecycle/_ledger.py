@@ -120,6 +120,8 @@ class Ledger:
     def _out_of_care(self, job: Job) -> None:
         if self.jobs.get(job.key) is job:
             del self.jobs[job.key]
+            self.looks.discard(job)
+            self.refreshes.discard(job)
         if job.state is State.REVOKING:
             self.let_go[job.key].add(job.dispatch)
         else:
@@ -149,7 +151,6 @@ class Ledger:
     def care_for(self, job: Job) -> None:
         """Enter a new job. The database is asked about it, and its row refreshed, from time to time."""
         self.jobs[job.key] = job
-        job.born = job.sequence
         self.look_after(job)
 
     def look_after(self, job: Job) -> None:

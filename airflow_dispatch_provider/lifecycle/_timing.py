@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from math import inf
 
@@ -40,22 +40,27 @@ _SLICE = 500
 
 
 class Round:
-    """Visits every job in our care at a steady interval. Costs what is due, not what there is, and keeps no job alive
-    that has ended."""
+    """Visits every job in our care at a steady interval. Costs what is due, not what there is."""
 
     def __init__(self) -> None:
-        self._entries: deque[tuple[float, Hashable, int]] = deque()
+        self._due: OrderedDict[Job, float] = OrderedDict()
+        """The moments rise."""
+
+    def __iter__(self) -> Iterator[tuple[Job, float]]:
+        """Jobs and when they are due, the next one first."""
+        return iter(self._due.items())
 
     def add(self, job: Job, due: float) -> None:
         """Enter a job; whoever enters them gives rising times."""
-        self._entries.append((due, job.key, job.born))
+        self._due[job] = due
 
-    def pop(self, now: float, jobs: Mapping[Hashable, Job]) -> Iterator[Job]:
-        """Those that are due now and are still among the jobs; whoever takes one enters it again."""
-        for _ in range(min(_SLICE, len(self._entries))):
-            if self._entries[0][0] > now:
+    def discard(self, job: Job) -> None:
+        """It is no longer in our care."""
+        self._due.pop(job, None)
+
+    def pop(self, now: float) -> Iterator[Job]:
+        """Those that are due now; whoever takes one enters it again."""
+        for _ in range(min(_SLICE, len(self._due))):
+            if next(iter(self._due.values())) > now:
                 return
-            _, key, born = self._entries.popleft()
-            job = jobs.get(key)
-            if job is not None and job.born == born:
-                yield job
+            yield self._due.popitem(last=False)[0]

@@ -36,17 +36,9 @@ class Waits(str, Enum):
 _NO_TASK = TaskRef(None)
 
 
-@dataclass(slots=True, eq=False)
-class Job(Held):
-    """One workload in our care. Only the transitions change it."""
-
-    ref: TaskRef = _NO_TASK
-    lanes: Mapping[str, str] = field(default_factory=dict)
-    subject: Any = None
-    """Opaque; see ``Machine.subject``."""
-
-    born: int = 0
-    """Arrival number, as ``sequence`` was at first."""
+class _Life:
+    """Everything that changes in the life of a job. Attributes of the class until then: a new job costs what it is
+    given."""
 
     state: State = State.NEW
     moment: int = 0
@@ -100,6 +92,16 @@ class Job(Held):
 
     candidates: tuple[str, ...] = ()
     """ADOPTING: the backends to be asked after this one."""
+
+
+@dataclass(eq=False)
+class Job(_Life, Held):
+    """One workload in our care. Only the transitions change it."""
+
+    ref: TaskRef = _NO_TASK
+    lanes: Mapping[str, str] = field(default_factory=dict)
+    subject: Any = None
+    """Opaque; see ``Machine.subject``."""
 
     story: Story = field(default_factory=list)
 

@@ -17,8 +17,8 @@ from airflow_dispatch_provider.lifecycle.actions import Action
 from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Command
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import State
-from airflow_dispatch_provider.lifecycle.story import Step
-from airflow_dispatch_provider.lifecycle.transitions import Back, Decided, Down, Due, apply
+from airflow_dispatch_provider.lifecycle.story import Step, steps
+from airflow_dispatch_provider.lifecycle.transitions import Back, Down, Due, apply
 from airflow_dispatch_provider.routing.circuit import CircuitState
 from airflow_dispatch_provider.routing.decide import choose, decide
 from airflow_dispatch_provider.routing.hold import Lane
@@ -80,8 +80,8 @@ class Machine:
             ref.executor,
             ref,
             event.lanes,
+            event.subject,
         )
-        job.subject = event.subject
         ledger.care_for(job)
         apply(ledger, job, event)
 
@@ -219,7 +219,7 @@ class Machine:
         """Reconcile with the database: what is over there is released here."""
         ledger = self._ledger
         due = ledger.now + ledger.limits.look_every
-        for job in ledger.looks.pop(ledger.now, ledger.jobs):
+        for job in ledger.looks.pop(ledger.now):
             ledger.looks.add(job, due)
             if job.state in _LOOK_FOR:
                 ledger.ask(actions.LookUp, job.key)
@@ -229,7 +229,7 @@ class Machine:
         ledger = self._ledger
         due = ledger.now + ledger.limits.refresh_every
         keys = []
-        for job in ledger.refreshes.pop(ledger.now, ledger.jobs):
+        for job in ledger.refreshes.pop(ledger.now):
             ledger.refreshes.add(job, due)
             if job.state in _UNSENT or (job.state is State.SENT and not self._revokes(job)):
                 keys.append(job.key)
@@ -246,7 +246,7 @@ class Machine:
         for decision in decide(snapshot, ledger.holding.lanes):
             job = decision.held
             assert isinstance(job, Job)
-            apply(ledger, job, Decided(decision))
+            apply(ledger, job, decision)
         ledger.stirred = False
         self._nothing_before = self._next_change()
 
@@ -364,7 +364,7 @@ class Machine:
     def story(self, key: Hashable) -> Sequence[Step]:
         """Tell what happened to a job and why, in order; also for a while after it has ended."""
         job = self._ledger.jobs.get(key)
-        return tuple(self._ledger.past.get(key) if job is None else job.story)
+        return steps(self._ledger.past.get(key) if job is None else job.story)
 
 
 def _overflow_at(lane: Lane, now: float) -> float:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any, NamedTuple, Protocol
 
 from airflow_dispatch_provider.lifecycle.states import State
 
@@ -35,28 +35,46 @@ class Step(NamedTuple):
         return f"{self.at:.1f} {self.state}{where}: {self.words}{detail}"
 
 
-Story = list[Step]
+class Case(Protocol):
+    """A row of the table of transitions, as far as a story needs it."""
+
+    @property
+    def then(self) -> State: ...
+
+    @property
+    def words(self) -> str: ...
 
 
-def tell(story: Story, step: Step) -> None:
+Story = list[Any]
+"""Flat, four entries for each step: when, the ``Case``, the backend, the detail. An object for each step would be the
+greater part of what the garbage collector has to go through."""
+
+_WIDTH = 4
+
+
+def tell(story: Story, at: float, case: Case, backend: str | None, detail: str) -> None:
     """Add a step; of a long story the beginning and the end are kept."""
-    story.append(step)
-    if len(story) > _BEGINNING + _END:
-        del story[_BEGINNING]
+    story += (at, case, backend, detail)
+    if len(story) > (_BEGINNING + _END) * _WIDTH:
+        del story[_BEGINNING * _WIDTH : (_BEGINNING + 1) * _WIDTH]
+
+
+def steps(story: Story) -> tuple[Step, ...]:
+    rows = zip(*[iter(story)] * _WIDTH, strict=True)
+    return tuple(Step(at, case.then, case.words, backend, detail) for at, case, backend, detail in rows)
 
 
 class Past:
     """The stories of the jobs that ended last."""
 
     def __init__(self) -> None:
-        self._stories: dict[Hashable, Story] = {}
-        self._order: deque[Hashable] = deque()
+        self._stories: OrderedDict[Hashable, Story] = OrderedDict()
 
     def add(self, key: Hashable, story: Story) -> None:
         self._stories[key] = story
-        self._order.append(key)
-        if len(self._order) > REMEMBERED:
-            self._stories.pop(self._order.popleft(), None)
+        if len(self._stories) > REMEMBERED:
+            self._stories.popitem(last=False)
 
-    def get(self, key: Hashable) -> Sequence[Step]:
-        return self._stories.get(key, ())
+    def get(self, key: Hashable) -> Story:
+        """Empty where none is remembered."""
+        return self._stories.get(key, [])

@@ -34,14 +34,8 @@ from airflow_dispatch_provider.lifecycle.events import (
 from airflow_dispatch_provider.lifecycle.job import Job
 from airflow_dispatch_provider.lifecycle.states import Row, State
 from airflow_dispatch_provider.lifecycle.states import State as S
-from airflow_dispatch_provider.lifecycle.story import Step, tell
+from airflow_dispatch_provider.lifecycle.story import tell
 from airflow_dispatch_provider.routing.decide import Decision
-
-
-class Decided(NamedTuple):
-    """A backend has room for it now."""
-
-    decision: Decision
 
 
 class Due(NamedTuple):
@@ -104,7 +98,7 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="queued again, after it deferred or was set back: this dispatch is let go"),
 
     # Sent
-    _in(S.HELD, Decided, None, S.SUBMITTED, do.submit,
+    _in(S.HELD, Decision, None, S.SUBMITTED, do.submit,
         why="dispatched"),
     _in(S.HELD, Due, None, None, do.hold,
         why="may be launched now"),
@@ -275,7 +269,7 @@ for _case in TABLE:
 def apply(ledger: Ledger, job: Job, event: Any) -> Case | None:
     """Let an event happen to a job; returns the row of the table, or None where none fits."""
     for case in _CASES[type(event)].get(job.state, ()):
-        state, kind, when, then, effects, words = case
+        state, kind, when, then, effects, _ = case
         if when is None or when(ledger, job, event):
             if then is not state:
                 ledger.move(job, then)
@@ -283,7 +277,7 @@ def apply(ledger: Ledger, job: Job, event: Any) -> Case | None:
                 effect(ledger, job, event)
             if effects or then is not state:
                 detail = event.reason if kind in _WITH_REASON else ""
-                tell(job.story, Step(ledger.now, then, words, job.backend, detail))
+                tell(job.story, ledger.now, case, job.backend, detail)
             return case
     return None
 

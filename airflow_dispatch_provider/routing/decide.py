@@ -15,10 +15,10 @@ A backend is full, too, for what would use a lane of it that is closed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappushpop
 from itertools import zip_longest
 from math import inf
+from typing import NamedTuple
 
 from airflow_dispatch_provider.routing.hold import Lane, Places
 from airflow_dispatch_provider.routing.model import BackendView, Held, Snapshot, Target
@@ -27,8 +27,7 @@ from airflow_dispatch_provider.routing.reasons import Reason
 _GONE = BackendView(free=0, blocked=Reason.UNKNOWN_BACKEND)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Give ``held`` to ``target`` now."""
 
     held: Held

@@ -67,6 +67,9 @@ Places = tuple[str | None, ...]
 """For each target, the lane of its backend that the workload would use there; None, or no entry: it has none."""
 
 
+LaneKey = tuple[Hashable, ...]
+
+
 @dataclass(eq=False)
 class Lane:
     """Held workloads that have the same targets in the same order, best first.
@@ -79,6 +82,7 @@ class Lane:
     targets: tuple[Target, ...]
     kind: str
     places: Places = ()
+    key: LaneKey = ()
     entries: Entries = field(default_factory=Entries)
     overflow_after: float = field(init=False)
     """Seconds; infinite for ``never``."""
@@ -89,9 +93,6 @@ class Lane:
     def __post_init__(self) -> None:
         after = self.match.route.overflow_after
         self.overflow_after = inf if after == "never" else after
-
-
-LaneKey = tuple[Match, tuple[Target, ...], str, Places]
 
 
 class HoldQueue:
@@ -128,10 +129,12 @@ class HoldQueue:
         """A key that is held already is replaced: the newer workload is the one that counts."""
         if held.key in self._where:
             self.remove(held.key)
-        lane_key = (match, targets, held.kind, places)
+        # To hash the targets for every workload would cost more than all the rest.
+        order = None if targets is match.route.to else targets
+        lane_key = (match, order, held.kind, places)
         lane = self._lanes.get(lane_key)
         if lane is None:
-            lane = self._lanes[lane_key] = Lane(match, targets, held.kind, places)
+            lane = self._lanes[lane_key] = Lane(match, targets, held.kind, places, lane_key)
         lane.entries.add(held)
         if held.since < lane.since:
             lane.since = held.since
@@ -146,7 +149,7 @@ class HoldQueue:
         lane.entries.remove(held)
         self._first_choice[lane.targets[0].backend] -= 1
         if not lane.entries:
-            del self._lanes[(lane.match, lane.targets, lane.kind, lane.places)]
+            del self._lanes[lane.key]
         return held
 
     def lane_of(self, key: Hashable) -> Lane | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -69,7 +70,7 @@ class Route:
         """How logs, ``explain`` and the event log call this route."""
         return self.queue if self.dag_id is None else f"{self.queue} of {self.dag_id}"
 
-    @property
+    @cached_property
     def weighted(self) -> bool:
         return any(target.weight is not None for target in self.to)
 
@@ -97,7 +98,7 @@ class TaskRef(NamedTuple):
 Order = tuple[int, int, int]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Held:
     """One workload in the hold queue."""
 

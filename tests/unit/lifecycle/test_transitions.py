@@ -26,7 +26,7 @@ from airflow_dispatch_provider.lifecycle.events import (
 )
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import OUT, Outcome, Row, RowState, State
-from airflow_dispatch_provider.lifecycle.transitions import TABLE, Back, Decided, Down, Due, apply
+from airflow_dispatch_provider.lifecycle.transitions import TABLE, Back, Down, Due, apply
 from airflow_dispatch_provider.routing.decide import Decision
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK, Target, TaskRef
 from airflow_dispatch_provider.routing.reasons import Reason
@@ -37,7 +37,7 @@ SUCCESS, FAILED = Outcome.SUCCESS, Outcome.FAILED
 QUEUED, OVER = Row(RowState.QUEUED), Row(RowState.OVER)
 ANOTHERS = Row(RowState.QUEUED, mine=False)
 ALIVE, DEAD = Row(RowState.RUNNING, silent=1.0), Row(RowState.RUNNING, silent=500.0)
-DECIDED = Decided(Decision(Job("x", 1, 0.0, 1), Target(backend="a"), "q", Reason.FIRST_CHOICE))
+DECISION = Decision(Job("x", 1, 0.0, 1), Target(backend="a"), "q", Reason.FIRST_CHOICE)
 ONCE_MORE = Queued("x", REF)
 FOUND_QUEUED, FOUND_RUNNING = Offered("x", REF, False), Offered("x", REF, True)
 
@@ -68,7 +68,7 @@ ROWS = [
     ("submitted",                  {},                        ONCE_MORE,                     "revoking",  "Withdraw"),
     ("out-submitted",              {},                        ONCE_MORE,                     "revoking",  ""),
     # Sent
-    ("held",                       {},                        DECIDED,                       "submitted", "Submit"),
+    ("held",                       {},                        DECISION,                       "submitted", "Submit"),
     ("held",                       WAITS,                     Due(),                         "held",      ""),
     ("submitted",                  {},                        Sent(0),                       "sent",      ""),
     ("submitted",                  {},                        Sent(0, "id"),                 "sent",      "EmitId"),

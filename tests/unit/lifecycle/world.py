@@ -582,11 +582,7 @@ def _machine_key(machine, now, ranks, jobs, names):
         tuple(_backend_key(backend, now, names) for backend in ledger.backends.values()),
         ledger.stirred or now >= machine._nothing_before,
         ledger.api_trouble is None,
-        tuple(
-            (names[key], now >= due)
-            for due, key, born in ledger.looks._entries
-            if due < FOREVER / 2 and key in ledger.jobs and ledger.jobs[key].born == born
-        ),
+        tuple((names[job.key], now >= due) for job, due in ledger.looks if due < FOREVER / 2),
     )
 
 
