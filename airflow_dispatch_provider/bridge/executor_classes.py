@@ -113,12 +113,16 @@ def session_for(executor: BaseExecutor) -> AbstractContextManager[Any]:
 
 def state_of_event(value: Any) -> tuple[str, Any]:
     """The state and the information of an event: its values are opaque but for their first two parts."""
-    state, *rest = value if isinstance(value, tuple) else (value,)
-    return str(getattr(state, "value", state)), rest[0] if rest else None
+    state, info = (*value, None, None)[:2] if isinstance(value, tuple) else (value, None)
+    return str(getattr(state, "value", state)), info
 
 
 def is_terminal(value: Any) -> bool:
-    return state_of_event(value)[0] not in _NOT_TERMINAL
+    return is_terminal_state(state_of_event(value)[0])
+
+
+def is_terminal_state(state: str) -> bool:
+    return state not in _NOT_TERMINAL
 
 
 class TaskOf:

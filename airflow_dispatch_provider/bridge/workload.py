@@ -88,10 +88,10 @@ def for_backend(workload: Any, executor: Any, queue: str | None) -> Any:
     """The workload as its backend should see it: its queue there, its Sentry integration, and an id for the
     outside world only where that executor uses such ids."""
     changes: dict[str, Any] = {}
-    if hasattr(workload, "sentry_integration"):
-        integration = getattr(executor, "sentry_integration", "")
-        if workload.sentry_integration != integration:
-            changes["sentry_integration"] = integration
+    has = getattr(workload, "sentry_integration", None)
+    wants = getattr(executor, "sentry_integration", "")
+    if has is not None and has != wants:
+        changes["sentry_integration"] = wants
     if is_task(workload):
         ti_changes = _ti_changes(workload.ti, executor, queue)
         if ti_changes:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from airflow_dispatch_provider.bridge import airflow_api, executor_classes
@@ -58,21 +57,24 @@ _MISSED = 2
 """Looks in a row at which the executor must not know a key any more that it had."""
 
 
-@dataclass(slots=True, eq=False)
+_ABILITIES = (AdoptsIfFound, CountsWorkers, JudgesFailures, ReportsHealth, ReportsNoRoom, ReturnsWork)
+
+
 class _Out:
     """One dispatch that the executor has."""
 
-    dispatch: int
-    child_key: Hashable
-    ti: Any
-    workload: Any = None
-    """None where it was adopted."""
-
-    sent: bool = False
-    ran: bool = False
+    sent = False
+    ran = False
     """Its key was among the executor's running ones."""
 
-    missed: int = 0
+    missed = 0
+
+    def __init__(self, dispatch: int, child_key: Hashable, workload: Any, ti: Any = None) -> None:
+        """
+        :param workload: None where it was adopted
+        :param ti: the task instance that was adopted
+        """
+        self.dispatch, self.child_key, self.workload, self.ti = dispatch, child_key, workload, ti
 
 
 class ForeignEngine:
@@ -95,6 +97,9 @@ class ForeignEngine:
         self.counts_workers = counts_workers
         self._counted: int | None = None
         self._kinds: frozenset[str] = frozenset()
+        self._able: Collection[type] = ()
+        """Those of ``_ABILITIES`` that the executor has: to find out takes longer than to use them."""
+
         self._make, self._clock = make, clock
         self._executor: Any = None
         self._job_id = ""
@@ -102,7 +107,7 @@ class ForeignEngine:
         self._name = name
         self._trouble: str | None = None
         self._out: dict[int, _Out] = {}
-        self._by_key: defaultdict[Hashable, deque[_Out]] = defaultdict(deque)
+        self._by_key: defaultdict[Hashable, list[_Out]] = defaultdict(list)
         self._unsent: dict[int, _Out] = {}
         self._to_adopt: list[Found] = []
         self._events: list[Event] = []
@@ -124,6 +129,7 @@ class ForeignEngine:
         if self._call("start", lambda: (executor.start(), True)[1], False):
             self._executor = executor
             self._kinds = self._ask(lambda: executor_classes.workload_kinds(executor), frozenset())
+            self._able = self._ask(lambda: [each for each in _ABILITIES if isinstance(executor, each)], ())
             self._works()
 
     @property
@@ -134,7 +140,7 @@ class ForeignEngine:
         executor = self._executor
         if executor is None:
             return Room(0, unavailable=self._trouble or "not started")
-        no_room = isinstance(executor, ReportsNoRoom) and self._ask(executor.no_room, None)
+        no_room = ReportsNoRoom in self._able and self._ask(executor.no_room, None)
         return Room(
             slots=self._slots_now,
             takes=0 if no_room else 1_000_000,
@@ -171,16 +177,8 @@ class ForeignEngine:
             self._rejected = True
             self._events.append(Rejected(job.dispatch, _words(error)))
             return
-        ti = (
-            executor_classes.TaskOf(job.workload, self._job_id) if airflow_api.is_task(job.workload) else None
-        )
-        out = _Out(job.dispatch, child_key, ti, job.workload)
+        out = self._unsent[job.dispatch] = _Out(job.dispatch, child_key, job.workload)
         self._enter(out)
-        if executor_classes.queues_itself(executor) and not airflow_api.has_queued(executor, child_key):
-            self._events.append(Sent(job.dispatch))
-            out.sent = True
-        else:
-            self._unsent[job.dispatch] = out
 
     def _enter(self, out: _Out) -> None:
         self._out[out.dispatch] = out
@@ -237,8 +235,8 @@ class ForeignEngine:
             self._events.append(Ended(dispatch, Outcome.FAILED, None, "revoked"))
 
     def _stop(self, out: _Out) -> None:
-        if out.ti is not None:
-            self._executor.revoke_task(ti=out.ti)
+        if out.ti is not None or airflow_api.is_task(out.workload):
+            self._executor.revoke_task(ti=out.ti or executor_classes.TaskOf(out.workload, self._job_id))
         elif hasattr(self._executor, "fail_connection_test"):
             self._executor.fail_connection_test(out.child_key)
 
@@ -250,7 +248,7 @@ class ForeignEngine:
         """Tasks that run are looked for where the executor can; others are taken over as Airflow does it."""
         executor: Any = self._executor
         found, self._to_adopt = self._to_adopt, []
-        can_search = isinstance(executor, AdoptsIfFound)
+        can_search = AdoptsIfFound in self._able
         searched = [each for each in found if each.runs and can_search]
         others = [each for each in found if not (each.runs and can_search)]
         if searched:
@@ -270,7 +268,9 @@ class ForeignEngine:
             if id(each.ti) in gone:
                 self._events.append(Unknown(each.dispatch))
                 continue
-            self._enter(_Out(each.dispatch, airflow_api.task_key(executor, each.ti), each.ti, sent=True))
+            out = _Out(each.dispatch, airflow_api.task_key(executor, each.ti), None, each.ti)
+            out.sent = True
+            self._enter(out)
             self._events.append(Adopted(each.dispatch))
 
     # Working
@@ -293,15 +293,15 @@ class ForeignEngine:
         return events
 
     def _beat(self, executor: Any) -> None:
-        if isinstance(executor, CountsWorkers):
+        if CountsWorkers in self._able:
             self._count_workers(executor)
         executor.parallelism = executor_classes.parallelism_for(executor, self._slots_now)
         self._call("heartbeat", executor.heartbeat, None)
-        if isinstance(executor, ReturnsWork):
+        if ReturnsWork in self._able:
             nothing: Sequence[Any] = ()
             for workload in self._call("take_returned", executor.take_returned, nothing):
                 self._take_back(executor, workload)
-        if isinstance(executor, ReportsHealth) and (problem := self._call("health", executor.health, None)):
+        if ReportsHealth in self._able and (problem := self._call("health", executor.health, None)):
             self._note("health", masked(str(problem)))
 
     def _count_workers(self, executor: CountsWorkers) -> None:
@@ -309,7 +309,7 @@ class ForeignEngine:
         self._counted = None if counted is None else int(counted)
 
     def _take_back(self, executor: Any, workload: Any) -> None:
-        for out in self._known(airflow_api.workload_key(executor, workload)):
+        for out in list(self._by_key.get(airflow_api.workload_key(executor, workload), ())):
             self._forget(out)
             self._events.append(Returned(out.dispatch))
 
@@ -323,10 +323,19 @@ class ForeignEngine:
 
     def _take_events(self, executor: Any) -> None:
         for child_key, value in self._new_events(executor).items():
-            for out in self._known(child_key)[:1]:
-                self._take_event(out, value)
+            known = self._by_key.get(child_key)
+            if known:
+                self._take_event(known[0], value)
+        if self._unsent:
+            self._note_what_was_sent(executor)
+
+    def _note_what_was_sent(self, executor: Any) -> None:
+        """Whatever has left the base class's queues."""
+        queues = self._ask(lambda: [queue for queue in airflow_api.queues(executor) if queue], None)
+        if queues is None:
+            return
         for out in list(self._unsent.values()):
-            if not self._is_queued(out):
+            if not any(out.child_key in queue for queue in queues):
                 self._note_sent(out, None)
 
     def _new_events(self, executor: Any) -> dict[Any, Any]:
@@ -335,22 +344,15 @@ class ForeignEngine:
             return nothing
         return self._call("get_event_buffer", executor.get_event_buffer, nothing)
 
-    def _is_queued(self, out: _Out) -> bool:
-        return self._ask(lambda: airflow_api.has_queued(self._executor, out.child_key), True)
-
     @property
     def _began(self) -> bool | None:
         """Whether a task that it says has ended had begun, as far as it can know."""
-        executor = self._executor
-        return True if isinstance(executor, JudgesFailures) and executor.judges_failures else None
-
-    def _known(self, child_key: Hashable) -> list[_Out]:
-        return list(self._by_key.get(child_key, ()))
+        return True if JudgesFailures in self._able and self._executor.judges_failures else None
 
     def _take_event(self, out: _Out, value: Any) -> None:
         """Of two dispatches of one key, the older one's; the scheduler's own events are not among them."""
         state, info = executor_classes.state_of_event(value)
-        if executor_classes.is_terminal(value):
+        if executor_classes.is_terminal_state(state):
             self._forget(out)
             how = Outcome.FAILED if state == "failed" else Outcome.SUCCESS
             self._events.append(Ended(out.dispatch, how, self._began, str(info) if info else "", value))

@@ -16,8 +16,8 @@ class InMemoryExecutor(BaseExecutor):
     """Accepts every type of workload and runs none of them.
 
     A test reads ``given`` and ``running``, ends workloads with ``finish``, and makes the executor misbehave by
-    ``failing`` (methods that raise), ``refusing`` (what it is given comes back unsent) and ``problem`` (what
-    ``health`` says).
+    ``failing`` (methods that raise), ``refusing`` (what it is given comes back unsent), ``full`` (what ``no_room``
+    says) and ``problem`` (what ``health`` says).
     """
 
     supports_multi_team = True
@@ -46,6 +46,9 @@ class InMemoryExecutor(BaseExecutor):
         """True: whatever it is told to send comes back through ``take_returned``."""
 
         self.problem: str | None = None
+        self.full: str | None = None
+        """The answer of ``no_room``."""
+
         self.counted_slots: int | None = None
         """The answer of ``worker_slots``."""
 
@@ -98,6 +101,9 @@ class InMemoryExecutor(BaseExecutor):
     def take_returned(self) -> Sequence[Any]:
         returned, self._returned = self._returned, []
         return returned
+
+    def no_room(self) -> str | None:
+        return self.full
 
     def health(self) -> str | None:
         return self.problem

@@ -123,11 +123,11 @@ def test_what_a_backend_hands_back_is_held_again_and_goes_elsewhere(make_router)
 def test_a_backend_without_room_is_full_and_not_broken(make_router):
     """Whatever its slots say: the task waits for it, and its circuit stays closed."""
     router = make_router({"a": 1, "b": 1}, routes=A_THEN_B)
-    child(router, "a").no_room = lambda: "the quota is used up"
+    child(router, "a").full = "the quota is used up"
     queue(router, make_task("q", task_id="waits"))
     router.heartbeat()
     assert (given(router, "a"), given(router, "b")) == ([], [])
-    child(router, "a").no_room = lambda: None
+    child(router, "a").full = None
     router.heartbeat()
     assert given(router, "a") == ["waits"]
 

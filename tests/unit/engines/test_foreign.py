@@ -83,6 +83,10 @@ class Picky(Plain):
         self.running.add(airflow_api.workload_key(self, workload))
 
 
+class Judging(Plain):
+    judges_failures = True
+
+
 class Clock:
     now = 1000.0
 
@@ -135,8 +139,7 @@ def test_running_event_and_external_id():
 
 def test_one_that_judges_failures_itself_is_believed():
     """A failure that it reports is final; the database need not be asked."""
-    x, executor = engine()
-    executor.judges_failures = True
+    x, executor = engine(Judging)
     one = job(1)
     x.submit([one])
     x.poll()
@@ -160,7 +163,7 @@ def test_one_that_it_does_not_take_keeps_none_from_it(caplog):
     """The other jobs of the batch are sent; its trouble is its own as long as the executor works."""
     x, _ = engine(Picky)
     x.submit([job(1), job(2, make_task("poison")), job(3)])
-    assert x.poll() == [Sent(1), Rejected(2, "ValueError: not this one"), Sent(3), Recovered("x")]
+    assert x.poll() == [Rejected(2, "ValueError: not this one"), Sent(1), Sent(3), Recovered("x")]
     assert x.room().unavailable is None
 
 
