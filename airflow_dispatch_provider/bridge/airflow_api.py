@@ -112,6 +112,12 @@ def workload_key(executor: Any, workload: Workload) -> WorkloadKey:
     return workload.ti.key if is_task(workload) else workload.callback.id
 
 
+def key_elsewhere(executor: Any, key: WorkloadKey, workload: Workload) -> WorkloadKey:
+    """``workload_key`` where another executor's key is known: up to Airflow 3.3 it is the same, and need not be made
+    again."""
+    return executor.get_workload_key(workload) if AIRFLOW_V_3_4_PLUS else key
+
+
 def is_task(workload: Workload) -> bool:
     """Whether the workload is a task instance, and not a callback or a connection test."""
     return getattr(workload, "ti", None) is not None

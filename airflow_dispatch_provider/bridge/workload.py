@@ -18,18 +18,21 @@ from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TA
 from airflow_dispatch_provider.routing.routes import task_seed
 
 
-def task_ref(workload: Any) -> TaskRef:
-    """The workload as routing sees it."""
+def task_ref(workload: Any, executor: str | None = None) -> TaskRef:
+    """The workload as routing sees it.
+
+    :param executor: name of the executor that it asks for
+    """
     kind = kind_of(workload)
     if kind == EXECUTE_TASK:
         ti = workload.ti
         index = getattr(ti, "map_index", None)
         seed = task_seed(ti.dag_id, ti.run_id, ti.task_id, -1 if index is None else index)
-        return TaskRef(ti.queue, ti.dag_id, seed, kind)
+        return TaskRef(ti.queue, ti.dag_id, seed, kind, executor)
     if kind == EXECUTE_CALLBACK:
         data = workload.callback.data
-        return TaskRef(data.get("queue"), data.get("dag_id") or "", str(workload.callback.id), kind)
-    return TaskRef(workload.queue, "", str(workload.connection_test_id), kind)
+        return TaskRef(data.get("queue"), data.get("dag_id") or "", str(workload.callback.id), kind, executor)
+    return TaskRef(workload.queue, "", str(workload.connection_test_id), kind, executor)
 
 
 def task_ref_of(ti: Any) -> TaskRef:

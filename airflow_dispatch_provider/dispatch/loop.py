@@ -137,8 +137,10 @@ class Loop:
     def tell(self, now: float, *happened: Any) -> None:
         """Let the machine handle events, do what it wants, and tell it what came of that, until nothing does."""
         while happened:
-            wanted = self.machine.handle(now, *happened)
-            happened = tuple(event for action in wanted for event in self._do[type(action)](action) or ())
+            news: list[Any] = []
+            for action in self.machine.handle(now, *happened):
+                news += self._do[type(action)](action) or ()
+            happened = tuple(news)
 
     def emit_metrics(self) -> None:
         """The gauges of every backend."""
@@ -171,8 +173,8 @@ class Loop:
     def _submit(self, action: actions.Submit) -> list[Any]:
         """Recorded before it is sent: a dispatch without evidence could not be adopted."""
         self._surface.dispatched(action.backend, action.dispatches)
-        for reason, number in Counter(each.reason.value for each in action.dispatches).items():
-            metrics.count_dispatches(action.backend, reason, number)
+        for reason, number in Counter(each.reason for each in action.dispatches).items():
+            metrics.count_dispatches(action.backend, reason.value, number)
         jobs, failed = [], []
         for each in action.dispatches:
             try:

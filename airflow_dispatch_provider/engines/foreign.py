@@ -168,7 +168,7 @@ class ForeignEngine:
 
     def _submit(self, executor: Any, job: Job, session: Any) -> None:
         try:
-            child_key = airflow_api.workload_key(executor, job.workload)
+            child_key = airflow_api.key_elsewhere(executor, job.key, job.workload)
             executor.queue_workload(job.workload, session)
         except BaseException as error:
             if is_for_the_process(error):

@@ -227,8 +227,7 @@ class DispatchExecutor(BaseExecutor):
         assert self._loop is not None, "queue_workload was called before start"
         key, kind = airflow_api.workload_key(self, workload), airflow_api.kind_of(workload)
         if kind in self._kinds:
-            ref = task_ref(workload)._replace(executor=executor)
-            self._loop.queue(key, workload, ref, priority_of(workload), _now())
+            self._loop.queue(key, workload, task_ref(workload, executor), priority_of(workload), _now())
         else:
             info = f"No backend under [dispatch] can run {kind} workloads."
             self.event_buffer[key] = airflow_api.event_state(kind, "failed"), info

@@ -51,7 +51,8 @@ class Backend:
         self.circuit = Circuit(rules.min_delay, rules.max_delay)
         self._seed = seed
         self._stage = Stage.SEND
-        self._suspects: dict[Stage, Hashable] = {}
+        self.suspects: dict[Stage, Hashable] = {}
+        """The first job that has come to nothing since the last success, by stage."""
 
     def use(self, rules: BackendRules) -> None:
         self.rules, self.gone = rules, False
@@ -60,11 +61,6 @@ class Backend:
     @property
     def cordoned(self) -> bool:
         return self.rules.cordoned or self.ordered
-
-    @property
-    def suspected(self) -> bool:
-        """Some job has come to nothing since the last success."""
-        return bool(self._suspects)
 
     @property
     def free(self) -> int:
@@ -91,7 +87,7 @@ class Backend:
     def met(self, key: Hashable, stage: Stage, now: float, reason: str) -> bool:
         """A job came to nothing. Its trouble is its own until a different job meets the same, with no success in
         between; returns whether that has opened the circuit."""
-        known = self._suspects.setdefault(stage, key)
+        known = self.suspects.setdefault(stage, key)
         if known == key:
             return False
         self._stage = stage
@@ -106,9 +102,9 @@ class Backend:
 
     def worked(self, stage: Stage, now: float) -> bool:
         """A job, or a neutral request, has come through this stage; returns whether that has closed the circuit."""
-        self._suspects.pop(Stage.SEND, None)
+        self.suspects.pop(Stage.SEND, None)
         if stage is Stage.START:
-            self._suspects.pop(Stage.START, None)
+            self.suspects.pop(Stage.START, None)
         if self.circuit.retry_at is None or (self._stage is Stage.START and stage is Stage.SEND):
             return False
         self.circuit = self.circuit.succeeded(now)

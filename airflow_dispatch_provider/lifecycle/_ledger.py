@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from typing import Any
 
 from airflow_dispatch_provider.lifecycle import actions
@@ -167,12 +167,10 @@ class Ledger:
             named = {target.backend for target in targets}
             targets = (*targets, *(Target(backend=name) for name in self.backends if name not in named))
         job.waits, self.stirred = None, True
-        self.holding.add(job, match, targets, self._places(job, targets))
-
-    def _places(self, job: Job, targets: Iterable[Target]) -> Places:
-        if not (self._by_queue or job.lanes):
-            return ()
-        return tuple(self.lane(job, target) for target in targets)
+        places: Places = ()
+        if self._by_queue or job.lanes:
+            places = tuple(self.lane(job, target) for target in targets)
+        self.holding.add(job, match, targets, places)
 
     def lane(self, job: Job, target: Target) -> str | None:
         """The lane that a job would use at a target."""
@@ -197,7 +195,7 @@ class Ledger:
 
     def worked(self, job: Job, stage: Stage) -> None:
         backend = self.backends[job.backend or ""]
-        if backend.circuit.retry_at is not None or backend.suspected:
+        if backend.suspects or backend.circuit.retry_at is not None:
             self.recovered(backend, stage)
 
     def recovered(self, backend: Backend, stage: Stage) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Hashable
 from typing import Any, NamedTuple, Protocol
 
@@ -68,13 +68,11 @@ class Past:
     """The stories of the jobs that ended last."""
 
     def __init__(self) -> None:
-        self._stories: OrderedDict[Hashable, Story] = OrderedDict()
+        self._stories: deque[tuple[Hashable, Story]] = deque(maxlen=REMEMBERED)
 
     def add(self, key: Hashable, story: Story) -> None:
-        self._stories[key] = story
-        if len(self._stories) > REMEMBERED:
-            self._stories.popitem(last=False)
+        self._stories.append((key, story))
 
     def get(self, key: Hashable) -> Story:
-        """Empty where none is remembered."""
-        return self._stories.get(key, [])
+        """The last one of that key; empty where none is remembered. Asked by people alone."""
+        return next((story for ended, story in reversed(self._stories) if ended == key), [])

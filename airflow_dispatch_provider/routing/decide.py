@@ -145,6 +145,9 @@ class _Cursor:
         self._lane, self._snapshot, self._free = lane, snapshot, free
         self._entries: Iterator[Held] = iter(lane.entries)
         self._overflowing = False
+        self._settled: tuple[Target, Reason] | None = None
+        """The choice for the last one, if it was none for the time that it had waited."""
+
         self.current: Held | None = next(self._entries, None)
 
     def decide(self) -> Decision | None:
@@ -165,9 +168,16 @@ class _Cursor:
         return None
 
     def _choose(self, waited: float) -> tuple[Target | None, Reason]:
-        lane = self._lane
-        backends, free = self._snapshot.backends, self._free
-        return choose(lane.targets, lane.kind, waited, lane.overflow_after, backends, free, lane.places)
+        settled, lane, free = self._settled, self._lane, self._free
+        if settled is not None and settled[0].backend in free:
+            return settled
+        choice = choose(
+            lane.targets, lane.kind, waited, lane.overflow_after, self._snapshot.backends, free, lane.places
+        )
+        target, reason = choice
+        if target is not None:
+            self._settled = None if reason is Reason.OVERFLOW else (target, reason)
+        return choice
 
     def _may_overflow(self, held: Held | Lane) -> bool:
         return self._snapshot.now - held.since >= self._lane.overflow_after

@@ -56,7 +56,7 @@ class Entries:
     def remove(self, held: Held) -> None:
         index = bisect_left(self._lasts, held.order)
         piece = self._pieces[index]
-        del piece[bisect_left(piece, held.order, key=_ORDER)]
+        del piece[0 if piece[0] is held else bisect_left(piece, held.order, key=_ORDER)]
         if piece:
             self._lasts[index] = piece[-1].order
         else:

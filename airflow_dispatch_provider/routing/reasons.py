@@ -35,3 +35,4 @@ class Reason(str, Enum):
     UNKNOWN_BACKEND = "unknown_backend", "the backend is not configured"
 
     __str__ = str.__str__
+    __hash__ = str.__hash__

@@ -102,7 +102,8 @@ def engine(cls: Any = Plain, slots: int = 4, clock: Any = None, **failing: Any) 
 
 
 def job(number: int, workload: Any = None) -> Job:
-    return Job(number, f"key {number}", workload or make_task())
+    workload = workload or make_task()
+    return Job(number, airflow_api.workload_key(Plain, workload), workload)
 
 
 def finish(executor: Any, workload: Any, state: Any = SUCCESS, info: Any = None) -> None:

@@ -618,7 +618,7 @@ def _backend_key(backend, now, names):
         backend.submitted,
         retry,
         failures,
-        tuple((stage.value, names[j]) for stage, j in backend._suspects.items()),
+        tuple((stage.value, names[j]) for stage, j in backend.suspects.items()),
     )
 
 
