@@ -132,7 +132,8 @@ def workload_name(workload: Workload) -> str:
 
 def kind_of(workload: Workload) -> str:
     """``ExecuteTask``, ``ExecuteCallback`` or ``TestConnection``: a string up to Airflow 3.3, an enum later."""
-    return str(getattr(workload.type, "value", workload.type))
+    kind = workload.type
+    return str(getattr(kind, "value", kind))
 
 
 def workload_states(workload: Workload) -> tuple[WorkloadState | None, WorkloadState, WorkloadState]:

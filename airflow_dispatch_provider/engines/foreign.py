@@ -11,13 +11,13 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from airflow_dispatch_provider.bridge import airflow_api, executor_classes
 from airflow_dispatch_provider.bridge.metrics import count_failure
 from airflow_dispatch_provider.bridge.users_code import is_for_the_process
+from airflow_dispatch_provider.engines._outstanding import Out, Outstanding
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.engines.protocols import (
@@ -60,23 +60,6 @@ _MISSED = 2
 _ABILITIES = (AdoptsIfFound, CountsWorkers, JudgesFailures, ReportsHealth, ReportsNoRoom, ReturnsWork)
 
 
-class _Out:
-    """One dispatch that the executor has."""
-
-    sent = False
-    ran = False
-    """Its key was among the executor's running ones."""
-
-    missed = 0
-
-    def __init__(self, dispatch: int, child_key: Hashable, workload: Any, ti: Any = None) -> None:
-        """
-        :param workload: None where it was adopted
-        :param ti: the task instance that was adopted
-        """
-        self.dispatch, self.child_key, self.workload, self.ti = dispatch, child_key, workload, ti
-
-
 class ForeignEngine:
     """An executor behind the protocol of ``engine.Engine``."""
 
@@ -106,9 +89,7 @@ class ForeignEngine:
         self._backoff = backoff or Backoff()
         self._name = name
         self._trouble: str | None = None
-        self._out: dict[int, _Out] = {}
-        self._by_key: defaultdict[Hashable, list[_Out]] = defaultdict(list)
-        self._unsent: dict[int, _Out] = {}
+        self._out = Outstanding()
         self._to_adopt: list[Found] = []
         self._events: list[Event] = []
         self._in_turn: Iterator[int] = iter(())
@@ -116,7 +97,8 @@ class ForeignEngine:
         self._rejected = self._troubled = self._stopped = False
 
     def __repr__(self) -> str:
-        return f"ForeignEngine({self._name!r}, {self._executor!r}, out {len(self._out)}, unsent {len(self._unsent)})"
+        out, unsent = len(self._out), len(self._out.unsent)
+        return f"ForeignEngine({self._name!r}, {self._executor!r}, out {out}, unsent {unsent})"
 
     def start(self, scheduler_id: str) -> None:
         self._job_id = scheduler_id
@@ -163,7 +145,9 @@ class ForeignEngine:
         except Exception as error:
             self._failed("queue_workload", error)
             self._events += [
-                Returned(job.dispatch, str(error)) for job in jobs if job.dispatch not in self._out
+                Returned(job.dispatch, str(error))
+                for job in jobs
+                if job.dispatch not in self._out.by_dispatch
             ]
 
     def _submit(self, executor: Any, job: Job, session: Any) -> None:
@@ -177,20 +161,7 @@ class ForeignEngine:
             self._rejected = True
             self._events.append(Rejected(job.dispatch, _words(error)))
             return
-        out = self._unsent[job.dispatch] = _Out(job.dispatch, child_key, job.workload)
-        self._enter(out)
-
-    def _enter(self, out: _Out) -> None:
-        self._out[out.dispatch] = out
-        self._by_key[out.child_key].append(out)
-
-    def _forget(self, out: _Out) -> None:
-        self._out.pop(out.dispatch, None)
-        self._unsent.pop(out.dispatch, None)
-        known = self._by_key[out.child_key]
-        known.remove(out)
-        if not known:
-            del self._by_key[out.child_key]
+        self._out.enter(Out(job.dispatch, child_key, job.workload))
 
     # Taking back
 
@@ -199,25 +170,25 @@ class ForeignEngine:
         return {dispatch for dispatch in dispatches if self._withdraw(dispatch)}
 
     def _withdraw(self, dispatch: int) -> bool:
-        out = self._unsent.get(dispatch)
+        out = self._out.unsent.get(dispatch)
         if out is None:
             return False
         if not self._call(
             "withdrawal", lambda: airflow_api.forget_queued_key(self._executor, out.child_key), False
         ):
             return False
-        self._forget(out)
+        self._out.forget(out)
         return True
 
     def revoke(self, dispatch: int, over: bool = False) -> None:
         """The contract of ``revoke_task``: when it returns, the executor has forgotten the task. What is over is left
         to the executor, which may still be fetching its log."""
         self._to_adopt = [each for each in self._to_adopt if each.dispatch != dispatch]
-        out = self._out.get(dispatch)
+        out = self._out.by_dispatch.get(dispatch)
         if out is None or self._executor is None:
             return
         if over:
-            self._forget(out)
+            self._out.forget(out)
             return
         if self._withdraw(dispatch):
             self._events.append(Returned(dispatch))
@@ -231,10 +202,10 @@ class ForeignEngine:
                 raise
             self._failed("revoke_task", error)
         else:
-            self._forget(out)
+            self._out.forget(out)
             self._events.append(Ended(dispatch, Outcome.FAILED, None, "revoked"))
 
-    def _stop(self, out: _Out) -> None:
+    def _stop(self, out: Out) -> None:
         if out.ti is not None or airflow_api.is_task(out.workload):
             self._executor.revoke_task(ti=out.ti or executor_classes.TaskOf(out.workload, self._job_id))
         elif hasattr(self._executor, "fail_connection_test"):
@@ -268,9 +239,9 @@ class ForeignEngine:
             if id(each.ti) in gone:
                 self._events.append(Unknown(each.dispatch))
                 continue
-            out = _Out(each.dispatch, airflow_api.task_key(executor, each.ti), None, each.ti)
+            out = Out(each.dispatch, airflow_api.task_key(executor, each.ti), None, each.ti)
             out.sent = True
-            self._enter(out)
+            self._out.enter(out)
             self._events.append(Adopted(each.dispatch))
 
     # Working
@@ -309,8 +280,9 @@ class ForeignEngine:
         self._counted = None if counted is None else int(counted)
 
     def _take_back(self, executor: Any, workload: Any) -> None:
-        for out in list(self._by_key.get(airflow_api.workload_key(executor, workload), ())):
-            self._forget(out)
+        key = airflow_api.workload_key(executor, workload)
+        while (out := self._out.oldest(key)) is not None:
+            self._out.forget(out)
             self._events.append(Returned(out.dispatch))
 
     def _after_success(self) -> None:
@@ -323,10 +295,10 @@ class ForeignEngine:
 
     def _take_events(self, executor: Any) -> None:
         for child_key, value in self._new_events(executor).items():
-            known = self._by_key.get(child_key)
-            if known:
-                self._take_event(known[0], value)
-        if self._unsent:
+            out = self._out.oldest(child_key)
+            if out is not None:
+                self._take_event(out, value)
+        if self._out.unsent:
             self._note_what_was_sent(executor)
 
     def _note_what_was_sent(self, executor: Any) -> None:
@@ -334,7 +306,7 @@ class ForeignEngine:
         queues = self._ask(lambda: [queue for queue in airflow_api.queues(executor) if queue], None)
         if queues is None:
             return
-        for out in list(self._unsent.values()):
+        for out in list(self._out.unsent.values()):
             if not any(out.child_key in queue for queue in queues):
                 self._note_sent(out, None)
 
@@ -349,11 +321,11 @@ class ForeignEngine:
         """Whether a task that it says has ended had begun, as far as it can know."""
         return True if JudgesFailures in self._able and self._executor.judges_failures else None
 
-    def _take_event(self, out: _Out, value: Any) -> None:
+    def _take_event(self, out: Out, value: Any) -> None:
         """Of two dispatches of one key, the older one's; the scheduler's own events are not among them."""
         state, info = executor_classes.state_of_event(value)
         if executor_classes.is_terminal_state(state):
-            self._forget(out)
+            self._out.forget(out)
             how = Outcome.FAILED if state == "failed" else Outcome.SUCCESS
             self._events.append(Ended(out.dispatch, how, self._began, str(info) if info else "", value))
         elif state == "running":
@@ -362,8 +334,8 @@ class ForeignEngine:
         else:
             self._note_sent(out, info)
 
-    def _note_sent(self, out: _Out, info: Any) -> None:
-        self._unsent.pop(out.dispatch, None)
+    def _note_sent(self, out: Out, info: Any) -> None:
+        self._out.unsent.pop(out.dispatch, None)
         if not out.sent or info is not None:
             out.sent = True
             self._events.append(Sent(out.dispatch, info))
@@ -377,19 +349,19 @@ class ForeignEngine:
         for _ in range(min(_LOOKED_AT, len(self._out))):
             dispatch = next(self._in_turn, None)
             if dispatch is None:
-                self._in_turn = iter(list(self._out))
+                self._in_turn = iter(list(self._out.by_dispatch))
                 return
-            if dispatch in self._out:
-                self._look_at(self._out[dispatch])
+            if dispatch in self._out.by_dispatch:
+                self._look_at(self._out.by_dispatch[dispatch])
 
-    def _look_at(self, out: _Out) -> None:
+    def _look_at(self, out: Out) -> None:
         known = self._ask(lambda: airflow_api.has_key(self._executor, out.child_key), True)
         if known:
             out.ran, out.missed = out.ran or out.sent, 0
         elif out.ran:
             out.missed += 1
         if out.missed >= _MISSED:
-            self._forget(out)
+            self._out.forget(out)
             self._events.append(
                 Ended(out.dispatch, Outcome.FAILED, None, "the executor does not know it any more")
             )
@@ -400,7 +372,7 @@ class ForeignEngine:
         self._stopped = True
         if self._executor is None:
             return set()
-        unsent = self.withdraw(list(self._unsent))
+        unsent = self.withdraw(list(self._out.unsent))
         if deadline > self._clock():
             self._call("end", lambda: self._executor.end(), None)
         else:

@@ -32,9 +32,11 @@ class ExecutorSurface:
         """Seconds for which a token is taken as new: making one costs more than all the rest."""
 
     def prepare(self, workload: Any, backend: str, target: Target) -> Any:
-        child = self._backends[backend].executor
-        prepared = for_backend(workload, child, target.queue)
-        return with_fresh_token(prepared, lambda: self._executor.jwt_generator, self._fresh)
+        prepared = for_backend(workload, self._backends[backend].executor, target.queue)
+        return with_fresh_token(prepared, self._generator, self._fresh)
+
+    def _generator(self) -> Any:
+        return self._executor.jwt_generator
 
     def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
         """Rows for the user to see, and for an adopting scheduler to go by."""

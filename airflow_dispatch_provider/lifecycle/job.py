@@ -36,24 +36,12 @@ class Waits(str, Enum):
 _NO_TASK = TaskRef(None)
 
 
-class _Life:
-    """Everything that changes in the life of a job. Attributes of the class until then: a new job costs what it is
-    given."""
-
-    state: State = State.NEW
-    moment: int = 0
-    """When it came into this state, as a number of ``handle``."""
-
-    backend: str | None = None
-    """Where it is out, or was last."""
-
-    dispatch: int = 0
-    """The number under which it is out, or was last; 0: it never was."""
+class _Trouble:
+    """What few jobs ever have: attributes of the class until then, so that a job costs less."""
 
     failures: int = 0
     """How often it came to nothing before it began, for reasons of its own."""
 
-    waits: Waits | None = None
     due: float = inf
     """Monotonic seconds of the next ``Due``."""
 
@@ -72,15 +60,6 @@ class _Life:
     value: Any = None
     """UNCLEAR: its engine's own event value."""
 
-    over: bool = False
-    """The database has called it over once."""
-
-    began: bool = False
-    """Its engine has seen it begin."""
-
-    runs: bool = False
-    """The database had it as RUNNING when it was offered, or since."""
-
     offered: bool = False
     """Airflow offered it while it was out."""
 
@@ -95,7 +74,7 @@ class _Life:
 
 
 @dataclass(eq=False)
-class Job(_Life, Held):
+class Job(_Trouble, Held):
     """One workload in our care. Only the transitions change it."""
 
     ref: TaskRef = _NO_TASK
@@ -104,6 +83,25 @@ class Job(_Life, Held):
     """Opaque; see ``Machine.subject``."""
 
     story: Story = field(default_factory=list)
+    state: State = State.NEW
+    moment: int = 0
+    """When it came into this state, as a number of ``handle``."""
+
+    backend: str | None = None
+    """Where it is out, or was last."""
+
+    dispatch: int = 0
+    """The number under which it is out, or was last; 0: it never was."""
+
+    waits: Waits | None = None
+    over: bool = False
+    """The database has called it over once."""
+
+    began: bool = False
+    """Its engine has seen it begin."""
+
+    runs: bool = False
+    """The database had it as RUNNING when it was offered, or since."""
 
     @property
     def is_task(self) -> bool:

@@ -261,25 +261,26 @@ _TABLE: tuple[Iterable[Case], ...] = (
 
 TABLE: tuple[Case, ...] = tuple(case for rows in _TABLE for case in rows)
 
-_CASES: dict[type[Any], dict[State, list[Case]]] = {case.event: {} for case in TABLE}
+_WITH_REASON = (Ended, Rejected, Returned)
+
+_CASES: dict[type[Any], dict[State, list[tuple[Case, bool, bool]]]] = {case.event: {} for case in TABLE}
+"""Rows by event and state; whether each leads to another state, and whether its event has a reason."""
+
 for _case in TABLE:
-    _CASES[_case.event].setdefault(_case.state, []).append(_case)
+    _row = _case, _case.then is not _case.state, _case.event in _WITH_REASON
+    _CASES[_case.event].setdefault(_case.state, []).append(_row)
 
 
 def apply(ledger: Ledger, job: Job, event: Any) -> Case | None:
     """Let an event happen to a job; returns the row of the table, or None where none fits."""
-    for case in _CASES[type(event)].get(job.state, ()):
-        state, kind, when, then, effects, _ = case
+    for case, moves, has_reason in _CASES[type(event)].get(job.state, ()):
+        _, _, when, then, effects, _ = case
         if when is None or when(ledger, job, event):
-            if then is not state:
+            if moves:
                 ledger.move(job, then)
             for effect in effects:
                 effect(ledger, job, event)
-            if effects or then is not state:
-                detail = event.reason if kind in _WITH_REASON else ""
-                tell(job.story, ledger.now, case, job.backend, detail)
+            if moves or effects:
+                tell(job.story, ledger.now, case, job.backend, event.reason if has_reason else "")
             return case
     return None
-
-
-_WITH_REASON = (Ended, Rejected, Returned)

@@ -100,17 +100,17 @@ class HoldQueue:
 
     def __init__(self) -> None:
         self._lanes: dict[LaneKey, Lane] = {}
-        self._where: dict[Hashable, tuple[Lane, Held]] = {}
+        self._held: dict[Hashable, Held] = {}
         self._first_choice: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._where)
+        return len(self._held)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._where
+        return key in self._held
 
     def __iter__(self) -> Iterator[Hashable]:
-        return iter(self._where)
+        return iter(self._held)
 
     @property
     def lanes(self) -> Iterable[Lane]:
@@ -118,7 +118,7 @@ class HoldQueue:
 
     @property
     def held(self) -> Iterator[Held]:
-        return (held for _, held in self._where.values())
+        return iter(self._held.values())
 
     @property
     def by_first_choice(self) -> Mapping[str, int]:
@@ -127,7 +127,7 @@ class HoldQueue:
 
     def add(self, held: Held, match: Match, targets: tuple[Target, ...], places: Places = ()) -> None:
         """A key that is held already is replaced: the newer workload is the one that counts."""
-        if held.key in self._where:
+        if held.key in self._held:
             self.remove(held.key)
         # To hash the targets for every workload would cost more than all the rest.
         order = None if targets is match.route.to else targets
@@ -138,14 +138,15 @@ class HoldQueue:
         lane.entries.add(held)
         if held.since < lane.since:
             lane.since = held.since
-        self._where[held.key] = (lane, held)
+        self._held[held.key], held.lane = held, lane
         self._first_choice[targets[0].backend] += 1
 
     def remove(self, key: Hashable) -> Held | None:
         """Take one out wherever it stands; None if it is not held."""
-        lane, held = self._where.pop(key, (None, None))
-        if lane is None or held is None:
+        held = self._held.pop(key, None)
+        if held is None:
             return None
+        lane: Lane = held.lane
         lane.entries.remove(held)
         self._first_choice[lane.targets[0].backend] -= 1
         if not lane.entries:
@@ -154,12 +155,13 @@ class HoldQueue:
 
     def lane_of(self, key: Hashable) -> Lane | None:
         """Where a workload stands; None if it is not held."""
-        return self._where.get(key, (None, None))[0]
+        held = self._held.get(key)
+        return None if held is None else held.lane
 
     def clear(self) -> list[Held]:
         """Empty the queue, e.g. to route everything anew; returns what was in it, best first."""
         everything = sorted(self.held, key=_ORDER)
         self._lanes.clear()
-        self._where.clear()
+        self._held.clear()
         self._first_choice.clear()
         return everything

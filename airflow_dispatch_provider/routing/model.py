@@ -120,7 +120,11 @@ class Held:
     order: Order = field(init=False, repr=False)
     """Ascending: workload type, then priority_weight from high to low, then age."""
 
+    lane: Any = field(init=False, repr=False)
+    """Where it stands in the hold queue; of use to that alone."""
+
     def __post_init__(self) -> None:
+        self.lane = None
         self.order = (KIND_RANK.get(self.kind, len(KIND_RANK)), -self.priority, self.sequence)
 
 

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dispatches that an executor has, for an engine whose executor speaks of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+
+class Out:
+    """One dispatch that the executor has."""
+
+    ran = False
+    """Its key was among the executor's running ones."""
+
+    missed = 0
+    """Looks in a row at which the executor did not know its key."""
+
+    def __init__(self, dispatch: int, child_key: Hashable, workload: Any, ti: Any = None) -> None:
+        """
+        :param workload: None where it was adopted
+        :param ti: the task instance that was adopted
+        """
+        self.dispatch, self.child_key, self.workload, self.ti = dispatch, child_key, workload, ti
+        self.sent = False
+
+
+class Outstanding:
+    """All of them, by dispatch and by key. Two dispatches of one key are told apart by their order alone."""
+
+    def __init__(self) -> None:
+        self.by_dispatch: dict[int, Out] = {}
+        self.unsent: dict[int, Out] = {}
+        """Those that may still be in the executor's own queues."""
+
+        self._oldest: dict[Hashable, Out] = {}
+        self._behind: list[Out] = []
+        """Later dispatches of a key, as long as its oldest one is out: there are few."""
+
+    def __len__(self) -> int:
+        return len(self.by_dispatch)
+
+    def enter(self, out: Out) -> None:
+        self.by_dispatch[out.dispatch] = out
+        if not out.sent:
+            self.unsent[out.dispatch] = out
+        if self._oldest.setdefault(out.child_key, out) is not out:
+            self._behind.append(out)
+
+    def forget(self, out: Out) -> None:
+        del self.by_dispatch[out.dispatch]
+        self.unsent.pop(out.dispatch, None)
+        if self._oldest[out.child_key] is not out:
+            self._behind.remove(out)
+            return
+        del self._oldest[out.child_key]
+        later = next((each for each in self._behind if each.child_key == out.child_key), None)
+        if later is not None:
+            self._behind.remove(later)
+            self._oldest[later.child_key] = later
+
+    def oldest(self, child_key: Hashable) -> Out | None:
+        """The dispatch of a key that was given first; None if there is none."""
+        return self._oldest.get(child_key)
