@@ -95,10 +95,11 @@ def for_backend(workload: Any, executor: Any, queue: str | None) -> Any:
     wants = getattr(executor, "sentry_integration", "")
     if has is not None and has != wants:
         changes["sentry_integration"] = wants
-    if is_task(workload):
-        ti_changes = _ti_changes(workload.ti, executor, queue)
+    ti = getattr(workload, "ti", None)
+    if ti is not None:
+        ti_changes = _ti_changes(ti, executor, queue)
         if ti_changes:
-            changes["ti"] = workload.ti.model_copy(update=ti_changes)
+            changes["ti"] = ti.model_copy(update=ti_changes)
     elif queue is not None:
         changes.update(_queue_change(workload, queue))
     return workload.model_copy(update=changes) if changes else workload
@@ -108,8 +109,8 @@ def _ti_changes(ti: Any, executor: Any, queue: str | None) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if queue is not None and ti.queue != queue:
         changes["queue"] = queue
-    wants_id = getattr(executor, "pre_assigns_external_executor_id", False)
-    if getattr(ti, "external_executor_id", None) is not None and not wants_id:
+    has_id = getattr(ti, "external_executor_id", None) is not None
+    if has_id and not getattr(executor, "pre_assigns_external_executor_id", False):
         changes["external_executor_id"] = None
     return changes
 

@@ -76,7 +76,7 @@ class Loop:
         self.machine = machine
         self.engines = dict(engines)
         self._clerk, self._surface = clerk, surface
-        self._untold: list[tuple[Hashable, Any]] = []
+        self._untold: list[actions.Emit | actions.EmitId] = []
         self._do: dict[type[Any], Callable[[Any], list[Any] | None]] = {
             actions.Submit: self._submit,
             actions.Withdraw: self._withdraw,
@@ -153,11 +153,12 @@ class Loop:
     def _fill(self, buffer: dict[Any, Any]) -> None:
         """An event that would replace a terminal one waits until Airflow has taken that one."""
         later = []
-        for key, value in self._untold:
+        for action in self._untold:
+            key = action.key
             if key in buffer and is_terminal(buffer[key]):
-                later.append((key, value))
+                later.append(action)
             else:
-                buffer[key] = value
+                buffer[key] = self._surface.value_of(action)
         self._untold = later
 
     def stop(self, deadline: float, now: float, buffer: dict[Any, Any]) -> None:
@@ -200,7 +201,7 @@ class Loop:
         self.engines[action.backend].adopt(found)
 
     def _emit(self, action: actions.Emit | actions.EmitId) -> None:
-        self._untold.append((action.key, self._surface.value_of(action)))
+        self._untold.append(action)
 
     def _record(self, action: actions.Record) -> None:
         self._surface.record(action.key, action.word, action.detail)

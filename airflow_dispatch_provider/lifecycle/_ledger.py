@@ -238,6 +238,7 @@ class Ledger:
         items.append(key)
 
     def take_actions(self) -> list[Action]:
-        taken, self._actions = self._actions, []
-        self._batches.clear()
+        taken = self._actions
+        if taken:
+            self._actions, self._batches = [], {}
         return taken

@@ -50,13 +50,12 @@ Story = list[Any]
 greater part of what the garbage collector has to go through."""
 
 _WIDTH = 4
+LONGEST = (_BEGINNING + _END) * _WIDTH
 
 
-def tell(story: Story, at: float, case: Case, backend: str | None, detail: str) -> None:
-    """Add a step; of a long story the beginning and the end are kept."""
-    story += (at, case, backend, detail)
-    if len(story) > (_BEGINNING + _END) * _WIDTH:
-        del story[_BEGINNING * _WIDTH : (_BEGINNING + 1) * _WIDTH]
+def shorten(story: Story) -> None:
+    """Of a story longer than ``LONGEST`` the beginning and the end are kept."""
+    del story[_BEGINNING * _WIDTH : (_BEGINNING + 1) * _WIDTH]
 
 
 def steps(story: Story) -> tuple[Step, ...]:

@@ -34,7 +34,7 @@ from airflow_dispatch_provider.lifecycle.events import (
 from airflow_dispatch_provider.lifecycle.job import Job
 from airflow_dispatch_provider.lifecycle.states import Row, State
 from airflow_dispatch_provider.lifecycle.states import State as S
-from airflow_dispatch_provider.lifecycle.story import tell
+from airflow_dispatch_provider.lifecycle.story import LONGEST, shorten
 from airflow_dispatch_provider.routing.decide import Decision
 
 
@@ -281,6 +281,9 @@ def apply(ledger: Ledger, job: Job, event: Any) -> Case | None:
             for effect in effects:
                 effect(ledger, job, event)
             if moves or effects:
-                tell(job.story, ledger.now, case, job.backend, event.reason if has_reason else "")
+                story = job.story
+                story += (ledger.now, case, job.backend, event.reason if has_reason else "")
+                if len(story) > LONGEST:
+                    shorten(story)
             return case
     return None
