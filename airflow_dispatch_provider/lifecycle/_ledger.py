@@ -16,7 +16,7 @@ from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import OUT, State
 from airflow_dispatch_provider.lifecycle.story import Past
 from airflow_dispatch_provider.routing.hold import HoldQueue, Places
-from airflow_dispatch_provider.routing.model import EXECUTE_TASK, Target
+from airflow_dispatch_provider.routing.model import Target
 from airflow_dispatch_provider.routing.routes import RouteTable, ordered_targets
 
 
@@ -126,7 +126,6 @@ class Ledger:
             self.let_go[job.key].add(job.dispatch)
         else:
             job.workload = None
-            self.past.add(job.key, job.story)
 
     def _no_longer_let_go(self, job: Job) -> None:
         dispatches = self.let_go[job.key]
@@ -160,10 +159,9 @@ class Ledger:
 
     def hold(self, job: Job) -> None:
         """Enter a job into the hold queue, where its priority and its age put it."""
-        ref = job.ref
-        match = self.routes.match(ref)
-        targets = ordered_targets(match.route, ref.seed)
-        if ref.kind != EXECUTE_TASK:
+        match = self.routes.match(job)
+        targets = ordered_targets(match.route, job.seed)
+        if not job.is_task:
             named = {target.backend for target in targets}
             targets = (*targets, *(Target(backend=name) for name in self.backends if name not in named))
         job.waits, self.stirred = None, True
@@ -177,7 +175,7 @@ class Ledger:
         backend = self.backends.get(target.backend)
         if target.backend in job.lanes:
             return job.lanes[target.backend]
-        return (target.queue or job.ref.queue) if backend is not None and backend.rules.by_queue else None
+        return (target.queue or job.queue) if backend is not None and backend.rules.by_queue else None
 
     # Backends
 

@@ -33,9 +33,6 @@ class Waits(str, Enum):
     __str__ = str.__str__
 
 
-_NO_TASK = TaskRef(None)
-
-
 class _Trouble:
     """What few jobs ever have: attributes of the class until then, so that a job costs less."""
 
@@ -77,12 +74,16 @@ class _Trouble:
 class Job(_Trouble, Held):
     """One workload in our care. Only the transitions change it."""
 
-    ref: TaskRef = _NO_TASK
+    queue: str | None = None
+    dag_id: str = ""
+    seed: str = ""
+    """See ``TaskRef``; a value of its own for these would be one more for the garbage collector to go through."""
+
     lanes: Mapping[str, str] = field(default_factory=dict)
     subject: Any = None
     """Opaque; see ``Machine.subject``."""
 
-    story: Story = field(default_factory=list)
+    story: Story = ()
     state: State = State.NEW
     moment: int = 0
     """When it came into this state, as a number of ``handle``."""
@@ -104,9 +105,14 @@ class Job(_Trouble, Held):
     """The database had it as RUNNING when it was offered, or since."""
 
     @property
+    def ref(self) -> TaskRef:
+        """As routing sees it."""
+        return TaskRef(self.queue, self.dag_id, self.seed, self.kind, self.executor)
+
+    @property
     def is_task(self) -> bool:
         """Whether it has a row in the database; callbacks and connection tests have none of this kind."""
-        return self.ref.kind == EXECUTE_TASK
+        return self.kind == EXECUTE_TASK
 
     def to_the_back(self, sequence: int) -> None:
         """Let its equals go first."""

@@ -18,7 +18,7 @@ from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Command
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import State
 from airflow_dispatch_provider.lifecycle.story import Step, steps
-from airflow_dispatch_provider.lifecycle.transitions import Back, Down, Due, apply
+from airflow_dispatch_provider.lifecycle.transitions import TABLE, Back, Down, Due, apply
 from airflow_dispatch_provider.routing.circuit import CircuitState
 from airflow_dispatch_provider.routing.decide import choose, decide
 from airflow_dispatch_provider.routing.hold import Lane
@@ -78,7 +78,9 @@ class Machine:
             event.workload,
             ref.kind,
             ref.executor,
-            ref,
+            ref.queue,
+            ref.dag_id,
+            ref.seed,
             event.lanes,
             event.subject,
         )
@@ -90,7 +92,10 @@ class Machine:
         if event.key in ledger.jobs:
             self._about_key(event)
             return
-        job = Job(event.key, 0, ledger.now, ledger.next_sequence(), kind=event.ref.kind, ref=event.ref)
+        number, ref = ledger.next_sequence(), event.ref
+        job = Job(
+            event.key, 0, ledger.now, number, None, ref.kind, ref.executor, ref.queue, ref.dag_id, ref.seed
+        )
         job.runs, job.subject = event.runs, event.subject
         if event.evidence is not None:
             job.candidates, job.backend = (event.evidence,), event.evidence
@@ -364,7 +369,7 @@ class Machine:
     def story(self, key: Hashable) -> Sequence[Step]:
         """Tell what happened to a job and why, in order; also for a while after it has ended."""
         job = self._ledger.jobs.get(key)
-        return steps(self._ledger.past.get(key) if job is None else job.story)
+        return steps(self._ledger.past.get(key) if job is None else job.story, TABLE)
 
 
 def _overflow_at(lane: Lane, now: float) -> float:

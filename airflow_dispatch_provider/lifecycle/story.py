@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from airflow_dispatch_provider.lifecycle.states import State
@@ -45,33 +45,38 @@ class Case(Protocol):
     def words(self) -> str: ...
 
 
-Story = list[Any]
-"""Flat, four entries for each step: when, the ``Case``, the backend, the detail. An object for each step would be the
-greater part of what the garbage collector has to go through."""
+Story = tuple[Any, ...]
+"""Flat, four entries for each step: when, the number of the row in the table, the backend, the detail. The garbage
+collector need not go through a tuple of such values, and that would cost more than to tell the story."""
 
 _WIDTH = 4
 LONGEST = (_BEGINNING + _END) * _WIDTH
 
 
-def shorten(story: Story) -> None:
+def shorten(story: Story) -> Story:
     """Of a story longer than ``LONGEST`` the beginning and the end are kept."""
-    del story[_BEGINNING * _WIDTH : (_BEGINNING + 1) * _WIDTH]
+    return story[: _BEGINNING * _WIDTH] + story[(_BEGINNING + 1) * _WIDTH :]
 
 
-def steps(story: Story) -> tuple[Step, ...]:
+def steps(story: Story, table: Sequence[Case]) -> tuple[Step, ...]:
     rows = zip(*[iter(story)] * _WIDTH, strict=True)
-    return tuple(Step(at, case.then, case.words, backend, detail) for at, case, backend, detail in rows)
+    return tuple(
+        Step(at, table[row].then, table[row].words, backend, detail) for at, row, backend, detail in rows
+    )
 
 
 class Past:
     """The stories of the jobs that ended last."""
 
     def __init__(self) -> None:
-        self._stories: deque[tuple[Hashable, Story]] = deque(maxlen=REMEMBERED)
+        self._keys: deque[Hashable] = deque(maxlen=REMEMBERED)
+        self._stories: deque[Story] = deque(maxlen=REMEMBERED)
 
     def add(self, key: Hashable, story: Story) -> None:
-        self._stories.append((key, story))
+        self._keys.append(key)
+        self._stories.append(story)
 
     def get(self, key: Hashable) -> Story:
         """The last one of that key; empty where none is remembered. Asked by people alone."""
-        return next((story for ended, story in reversed(self._stories) if ended == key), [])
+        ended = zip(reversed(self._keys), reversed(self._stories), strict=True)
+        return next((story for other, story in ended if other == key), ())

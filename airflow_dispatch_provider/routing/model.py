@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
@@ -77,6 +77,19 @@ class Route:
 
 DEFAULT_ROUTE = "default"
 """Name under which a workload is reported whose queue matches no route."""
+
+
+class Routable(Protocol):
+    """By this a workload finds its route: see ``TaskRef``."""
+
+    @property
+    def queue(self) -> str | None: ...
+
+    @property
+    def dag_id(self) -> str: ...
+
+    @property
+    def executor(self) -> str | None: ...
 
 
 class TaskRef(NamedTuple):

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from hashlib import blake2b
 
-from airflow_dispatch_provider.routing.model import DEFAULT_ROUTE, Route, Target, TaskRef
+from airflow_dispatch_provider.routing.model import DEFAULT_ROUTE, Routable, Route, Target
 from airflow_dispatch_provider.routing.patterns import is_glob
 
 MEMO_SIZE = 16_384
@@ -49,7 +49,7 @@ class RouteTable:
         self._memo = lru_cache(MEMO_SIZE)(self._find)
         self._narrowed = lru_cache(MEMO_SIZE)(self._narrow)
 
-    def match(self, ref: TaskRef) -> Match:
+    def match(self, ref: Routable) -> Match:
         """Never fails: what matches no route gets the default one."""
         match = self.default
         if ref.queue is not None:

@@ -197,7 +197,7 @@ def ledger_with(state, given):
     if given.pop("earlier", False):
         ledger.let_go["x"].add(99)
     kind = given.pop("kind", EXECUTE_TASK)
-    job = Job("x", 1, NOW - 100, 1, "workload", kind, ref=REF._replace(kind=kind))
+    job = Job("x", 1, NOW - 100, 1, "workload", kind, None, REF.queue, REF.dag_id, REF.seed)
     again = given.pop("again", False)
     if state is State.NEW:
         job.workload = None
@@ -205,7 +205,7 @@ def ledger_with(state, given):
     for name, value in given.items():
         setattr(job, name, value)
     if again:
-        ledger.care_for(Job("x", 1, NOW, 2, "workload", ref=REF))
+        ledger.care_for(Job("x", 1, NOW, 2, "workload", REF.kind, None, REF.queue, REF.dag_id, REF.seed))
     ledger.take_actions()
     return ledger, job
 

@@ -671,7 +671,7 @@ def freeze(machine, now):
             raise Wrong(f"slots of {name} are counted wrong: {used}")
     ledger.past = Past()
     for job in jobs:
-        job.story.clear()
+        job.story = ()
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
     pickler.dispatch_table = _DISPATCH
