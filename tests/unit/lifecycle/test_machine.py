@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from support import lines_executed
 from unit.lifecycle.builders import asked, dispatches, machine, of, queued, rooms, route, settings, tick
 
 from airflow_dispatch_provider.lifecycle import actions
@@ -320,6 +321,16 @@ def test_what_waits_is_refreshed_and_what_runs_is_not():
     assert of(m.handle(149, tick(a=1, c=1)), actions.Refresh) == []
     assert of(m.handle(151, tick(a=1, c=1)), actions.Refresh) == [actions.Refresh([2, "kept"])]
     assert of(m.handle(302, tick(a=1, c=1)), actions.Refresh) == [actions.Refresh([2, "kept"])]
+
+
+def test_what_has_ended_costs_nothing_later():
+    """When its row would have been looked up or refreshed, nothing walks over it."""
+    lines = []
+    for size in (20, 400):
+        m = machine()
+        m.handle(0, *map(queued, range(size)), *map(Revoke, range(size)))
+        lines.append(lines_executed(lambda ended=m: ended.handle(200, tick(a=1))))
+    assert lines[0] == lines[1]
 
 
 def test_what_cannot_be_revoked_is_not_given_up():
