@@ -100,6 +100,12 @@ def test_old_work_of_low_priority_overflows_past_new_work():
     assert waiting.decide(now=100, a=1, b=9)[0] == ("new", "a", "first_choice")
 
 
+def test_new_work_does_not_overflow_behind_old_work():
+    """That what is better has waited long enough says nothing of the next in its lane."""
+    waiting = Waiting().add("old", A_THEN_B, priority=9, since=0).add("new", A_THEN_B, since=99)
+    assert waiting.decide(now=100, a=0, b=9) == [("old", "b", "overflow")]
+
+
 def test_overflowing_work_keeps_its_place_among_the_others():
     """Work that overflows from deep in its lane does not pass better work of another lane."""
     waiting = Waiting().add("new", A_THEN_B, 9, since=99).add("old", A_THEN_B, 1).add("own", B, 5)
