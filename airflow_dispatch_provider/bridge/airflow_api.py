@@ -133,7 +133,7 @@ def workload_name(workload: Workload) -> str:
 def kind_of(workload: Workload) -> str:
     """``ExecuteTask``, ``ExecuteCallback`` or ``TestConnection``: a string up to Airflow 3.3, an enum later."""
     kind = workload.type
-    return str(getattr(kind, "value", kind))
+    return kind if type(kind) is str else str(getattr(kind, "value", kind))
 
 
 def workload_states(workload: Workload) -> tuple[WorkloadState | None, WorkloadState, WorkloadState]:

@@ -114,7 +114,8 @@ def session_for(executor: BaseExecutor) -> AbstractContextManager[Any]:
 def state_of_event(value: Any) -> tuple[str, Any]:
     """The state and the information of an event: its values are opaque but for their first two parts."""
     state, info = (*value, None, None)[:2] if isinstance(value, tuple) else (value, None)
-    return str(getattr(state, "value", state)), info
+    # Airflow's states are strings; to ask an enumeration for a value takes longer.
+    return str.__str__(state) if isinstance(state, str) else str(getattr(state, "value", state)), info
 
 
 def is_terminal(value: Any) -> bool:

@@ -43,7 +43,8 @@ def task_ref_of(ti: Any) -> TaskRef:
 
 def priority_of(workload: Any) -> int:
     """``priority_weight`` of a task; callbacks and connection tests have none."""
-    return int(workload.ti.priority_weight) if is_task(workload) else 0
+    ti = getattr(workload, "ti", None)
+    return int(ti.priority_weight) if ti is not None else 0
 
 
 def token_lifetime() -> float:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import chain
+from operator import attrgetter
 from typing import Any, Protocol
 
 from airflow_dispatch_provider.bridge import metrics
@@ -25,6 +27,7 @@ from airflow_dispatch_provider.routing.model import Target, TaskRef
 log = logging.getLogger(__name__)
 
 
+_REASON = attrgetter("reason")
 _LAST_QUESTIONS = 5.0
 """Seconds for what the database was still asked at the end."""
 
@@ -128,7 +131,7 @@ class Loop:
         :param buffer: the event buffer, which Airflow empties; one event for a key at a time
         """
         self.tell(now, *self._clerk.answers(), Tick(self._rooms()))
-        self.tell(now, *(event for engine in self.engines.values() for event in engine.poll()))
+        self.tell(now, *chain.from_iterable(engine.poll() for engine in self.engines.values()))
         self._fill(buffer)
 
     def _rooms(self) -> dict[str, events.Room]:
@@ -174,7 +177,7 @@ class Loop:
     def _submit(self, action: actions.Submit) -> list[Any]:
         """Recorded before it is sent: a dispatch without evidence could not be adopted."""
         self._surface.dispatched(action.backend, action.dispatches)
-        for reason, number in Counter(each.reason for each in action.dispatches).items():
+        for reason, number in Counter(map(_REASON, action.dispatches)).items():
             metrics.count_dispatches(action.backend, reason.value, number)
         jobs, failed = [], []
         for each in action.dispatches:

@@ -306,9 +306,11 @@ class ForeignEngine:
         queues = self._ask(lambda: [queue for queue in airflow_api.queues(executor) if queue], None)
         if queues is None:
             return
-        for out in list(self._out.unsent.values()):
-            if not any(out.child_key in queue for queue in queues):
-                self._note_sent(out, None)
+        unsent = list(self._out.unsent.values())
+        if queues:
+            unsent = [out for out in unsent if not any(out.child_key in queue for queue in queues)]
+        for out in unsent:
+            self._note_sent(out, None)
 
     def _new_events(self, executor: Any) -> dict[Any, Any]:
         nothing: dict[Any, Any] = {}

@@ -263,28 +263,30 @@ TABLE: tuple[Case, ...] = tuple(case for rows in _TABLE for case in rows)
 
 _WITH_REASON = (Ended, Rejected, Returned)
 
-_CASES: dict[type[Any], dict[State, list[tuple[int, Case, bool, bool]]]] = {case.event: {} for case in TABLE}
-"""Rows by event and state: number, row, whether it leads to another state, whether its event has a reason."""
+_CASES: dict[type[Any], dict[State, list[tuple[int, Case, Guard | None, bool, bool]]]] = {
+    case.event: {} for case in TABLE
+}
+"""Rows by event and state: the number, the row, its guard, whether it leads to another state, whether its event has a
+reason."""
 
 for _number, _case in enumerate(TABLE):
-    _row = _number, _case, _case.then is not _case.state, _case.event in _WITH_REASON
+    _row = _number, _case, _case.when, _case.then is not _case.state, _case.event in _WITH_REASON
     _CASES[_case.event].setdefault(_case.state, []).append(_row)
 
 
 def apply(ledger: Ledger, job: Job, event: Any) -> Case | None:
     """Let an event happen to a job; returns the row of the table, or None where none fits."""
-    for number, case, moves, has_reason in _CASES[type(event)].get(job.state, ()):
-        _, _, when, then, effects, _ = case
+    for number, case, when, moves, has_reason in _CASES[type(event)].get(job.state, ()):
         if when is None or when(ledger, job, event):
             if moves:
-                ledger.move(job, then)
-            for effect in effects:
+                ledger.move(job, case.then)
+            for effect in case.do:
                 effect(ledger, job, event)
-            if moves or effects:
-                job.story += (ledger.now, number, job.backend, event.reason if has_reason else "")
-                if len(job.story) > LONGEST:
-                    job.story = shorten(job.story)
-                if then is State.ENDED:
-                    ledger.past.add(job.key, job.story)
+            if moves or case.do:
+                story = job.story
+                story += (ledger.now, number, job.backend, event.reason if has_reason else "")
+                job.story = story if len(story) <= LONGEST else shorten(story)
+            if job.state is State.ENDED:
+                ledger.past.add(job.key, job.story)
             return case
     return None
