@@ -184,11 +184,6 @@ def has_key(executor: Any, key: WorkloadKey) -> bool:
     return key in executor.running or any(key in queue for queue in queues(executor))
 
 
-def has_queued(executor: Any, key: WorkloadKey) -> bool:
-    """Whether the workload of that key waits in the executor's own queues."""
-    return any(key in queue for queue in queues(executor))
-
-
 def forget_queued_key(executor: Any, key: WorkloadKey) -> bool:
     """Take the workload of that key out of whichever queue holds it; False when none does."""
     return any(queue.pop(key, None) is not None for queue in queues(executor))

@@ -81,7 +81,8 @@ class ForeignEngine:
         self._counted: int | None = None
         self._kinds: frozenset[str] = frozenset()
         self._able: Collection[type] = ()
-        """Those of ``_ABILITIES`` that the executor has: to find out takes longer than to use them."""
+        """Those of ``_ABILITIES`` that the executor has, as seen when it had started: to ask takes longer than to use
+        them."""
 
         self._make, self._clock = make, clock
         self._executor: Any = None
@@ -299,18 +300,17 @@ class ForeignEngine:
             if out is not None:
                 self._take_event(out, value)
         if self._out.unsent:
-            self._note_what_was_sent(executor)
+            nothing: list[Out] = []
+            for out in self._ask(lambda: self._sent(executor), nothing):
+                self._note_sent(out, None)
 
-    def _note_what_was_sent(self, executor: Any) -> None:
-        """Whatever has left the base class's queues."""
-        queues = self._ask(lambda: [queue for queue in airflow_api.queues(executor) if queue], None)
-        if queues is None:
-            return
+    def _sent(self, executor: Any) -> list[Out]:
+        """Those that have left the base class's queues."""
+        queues = [queue for queue in airflow_api.queues(executor) if queue]
         unsent = list(self._out.unsent.values())
         if queues:
-            unsent = [out for out in unsent if not any(out.child_key in queue for queue in queues)]
-        for out in unsent:
-            self._note_sent(out, None)
+            return [out for out in unsent if not any(out.child_key in queue for queue in queues)]
+        return unsent
 
     def _new_events(self, executor: Any) -> dict[Any, Any]:
         nothing: dict[Any, Any] = {}

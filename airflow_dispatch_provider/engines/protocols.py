@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Methods that an executor may offer to the router beyond Airflow's interface; each is optional."""
+"""Methods that an executor may offer to the router beyond Airflow's interface; each is optional. They are looked for
+once, when it has started."""
 
 from __future__ import annotations
 

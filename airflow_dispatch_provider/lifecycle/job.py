@@ -33,8 +33,8 @@ class Waits(str, Enum):
     __str__ = str.__str__
 
 
-class _Trouble:
-    """What few jobs ever have: attributes of the class until then, so that a job costs less."""
+class _Rare:
+    """Values that few jobs ever have: attributes of the class until then, so that the others cost less."""
 
     failures: int = 0
     """How often it came to nothing before it began, for reasons of its own."""
@@ -71,13 +71,13 @@ class _Trouble:
 
 
 @dataclass(eq=False)
-class Job(_Trouble, Held):
+class Job(_Rare, Held):
     """One workload in our care. Only the transitions change it."""
 
     queue: str | None = None
     dag_id: str = ""
     seed: str = ""
-    """See ``TaskRef``; a value of its own for these would be one more for the garbage collector to go through."""
+    """See ``TaskRef``. Such an object in every job would be one more for the garbage collector to go through."""
 
     lanes: Mapping[str, str] = field(default_factory=dict)
     subject: Any = None

@@ -129,7 +129,7 @@ class HoldQueue:
         """A key that is held already is replaced: the newer workload is the one that counts."""
         if held.key in self._held:
             self.remove(held.key)
-        # To hash the targets for every workload would cost more than all the rest.
+        # Hashing the targets of every workload takes longer than the rest of this.
         order = None if targets is match.route.to else targets
         lane_key = (match, order, held.kind, places)
         lane = self._lanes.get(lane_key)
