@@ -16,7 +16,8 @@ from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types impor
 
 from airflow_dispatch_provider.bridge.airflow_api import WorkloadKey
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
-from airflow_dispatch_provider.engines.kubernetes.model import End, Ended, PodName, Report, Searched
+from airflow_dispatch_provider.engines.kubernetes._seen import PodName
+from airflow_dispatch_provider.engines.kubernetes.model import End, Ended, Report, Searched
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Json, PodApi
 from airflow_dispatch_provider.engines.kubernetes.status import identity
 from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker

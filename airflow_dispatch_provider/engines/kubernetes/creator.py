@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from airflow_dispatch_provider.bridge.airflow_api import Workload, WorkloadKey
 from airflow_dispatch_provider.engines.kubernetes import witness
-from airflow_dispatch_provider.engines.kubernetes.answers import Answer, Scope, Verdict
+from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
 from airflow_dispatch_provider.engines.kubernetes.judgement import counts, scope_of
 from airflow_dispatch_provider.engines.kubernetes.lanes import Lanes
 from airflow_dispatch_provider.engines.kubernetes.manifest import InvalidTask

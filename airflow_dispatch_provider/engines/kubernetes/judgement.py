@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from airflow_dispatch_provider.engines.kubernetes.answers import Answer, Scope, Verdict
+from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
 
 _WAITS = (Verdict.FULL, Verdict.TROUBLE, Verdict.THROTTLED)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types impor
 )
 
 from airflow_dispatch_provider.bridge.airflow_api import WorkloadKey, task_instance_uuid
+from airflow_dispatch_provider.engines.kubernetes._seen import Kind, Observation
 from airflow_dispatch_provider.masking import one_line
 
 Pod = Mapping[str, Any]
@@ -24,48 +24,6 @@ Pod = Mapping[str, Any]
 
 BASE = "base"
 """The container that runs the task, as Airflow calls it."""
-
-
-class Kind(str, Enum):
-    """The state of a pod, as far as the executor has to act on it."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-
-    FAILED = "failed"
-    """It has failed, or waits for something that the user has declared fatal."""
-
-    DELETED = "deleted"
-    """Somebody else has deleted it before it ended; ``Observation.started`` says whether the task had begun."""
-
-    RELEASED = "released"
-    """It has left the watch's label selector, but exists: another scheduler has adopted it, or it is marked done."""
-
-    REVOKED = "revoked"
-    """The executor itself took it back: nothing that happens to it counts."""
-
-
-@dataclass(frozen=True)
-class Observation:
-    """One event, understood."""
-
-    kind: Kind
-
-    reason: str | None
-    """Why, in one line for the task's event log, e.g. ``OOMKilled: container base, exit code 137``. None where
-    there is nothing to explain."""
-
-    started: bool
-    """Whether the task's own container is known to have started. False is no proof that it has not: a node
-    that is lost reports nothing any more."""
-
-    container_reason: str | None = None
-    """Of a failure: what Kubernetes says of the task's own container, or of an init container, as in Airflow's
-    ``FailureDetails``; compared with ``[kubernetes_executor] pod_launch_failure_excluded_container_reasons``."""
-
-    lives_on: bool = False
-    """The task is over, and other containers of its pod still run."""
 
 
 def observe(event_type: str, pod: Pod, fatal_waiting_reasons: Collection[str]) -> Observation:

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any
 
 from airflow_dispatch_provider.engines.kubernetes import answers
-from airflow_dispatch_provider.engines.kubernetes.model import PodName
+from airflow_dispatch_provider.engines.kubernetes._seen import PodName
 from airflow_dispatch_provider.engines.kubernetes.pod_api import ApiRefused, Json, NotConnected, PodApi
 from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker
 from airflow_dispatch_provider.engines.kubernetes.trouble import Trouble

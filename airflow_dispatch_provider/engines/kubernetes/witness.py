@@ -10,7 +10,7 @@ from dataclasses import replace
 from http import HTTPStatus
 
 from airflow_dispatch_provider.engines.kubernetes import answers
-from airflow_dispatch_provider.engines.kubernetes.answers import Answer, Scope, Verdict
+from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
 from airflow_dispatch_provider.engines.kubernetes.judgement import best
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Json, NotConnected, PodApi
 
