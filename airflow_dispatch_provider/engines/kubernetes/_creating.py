@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Verdi
 from airflow_dispatch_provider.engines.kubernetes.creator import FRESH, Factory
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Json, PodApi
 from airflow_dispatch_provider.engines.kubernetes.status import MARK
+from airflow_dispatch_provider.engines.kubernetes.watcher import reason_of
 from airflow_dispatch_provider.engines.kubernetes.witness import Doubt
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -80,7 +84,8 @@ class Maker:
         request.doubtful = True
         try:
             is_ours = await self._look(request)
-        except Exception:
+        except Exception as error:
+            log.debug("Whether there is a pod %s cannot be found out: %s", request.pod, reason_of(error))
             return answer
         if is_ours is None:
             request.doubtful = doubt is Doubt.LOST

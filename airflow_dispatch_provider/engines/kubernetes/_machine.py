@@ -236,8 +236,8 @@ class Machine:
     def _next_due(self, now: float) -> float:
         waiting = [job for job in self._unsent.values() if not job.asking]
         due = (job.backoff.until for job in waiting if job.backoff.until > now)
-        look = now + LOOK if waiting else math.inf
-        return min(look, self.pods.next_end, self.lanes.next_due(), *due)
+        look, lane = now + LOOK, self.lanes.next_due()
+        return min(self.pods.next_end, lane if lane > now else look, look if waiting else math.inf, *due)
 
     def built(self, dispatch: int, name: PodName, mark: str | None, now: float) -> bool:
         """Its pod is known, and whether that may be asked for now."""
@@ -320,7 +320,7 @@ class Machine:
             self._failed(neutral, now)
             self.lanes.release(lane, now)
         elif scope is Scope.LANE or (neutral.verdict is Verdict.FULL and not known):
-            self._close(lane, neutral if neutral.verdict in WAITS else answer, now)
+            self._close(lane, neutral if neutral.verdict in WAITS else answer, now, job)
         elif neutral.verdict is Verdict.DONE:
             self._works()
             self.lanes.open(lane)
@@ -395,10 +395,12 @@ class Machine:
         if self.trouble is None and not self.lanes.problem:
             self._say(Recovered(self._name))
 
-    def _close(self, namespace: str, answer: Answer, now: float) -> None:
+    def _close(self, namespace: str, answer: Answer, now: float, tried: _Unsent) -> None:
+        """The others there are returned, too, unless they came when it was closed."""
         self.lanes.close(namespace, answer, now)
+        since = self.lanes.closed_since(namespace)
         for job in list(self._unsent.values()):
-            if job.lane == namespace and job.is_certain and job.since < self.lanes.closed_since(namespace):
+            if job is not tried and job.lane == namespace and job.is_certain and job.since < since:
                 self._return(job, answer.reason)
 
     def _works(self) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pod for every task, behind the engine protocol.
 
-One thread makes all API calls; the scheduler's thread only exchanges lists with it. A pod does not tell whether its task
-has begun: once the container has started, only the database knows whether the execution API let the task start.
+One thread makes all API calls; the scheduler's thread only exchanges lists with it. A pod does not tell whether its
+task has begun: once the container has started, only the database knows whether the execution API let the task start.
 """
 
 from __future__ import annotations
