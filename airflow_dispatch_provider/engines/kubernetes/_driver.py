@@ -326,9 +326,8 @@ class Driver:
             self._maker.build(request, self._clock())
         except BaseException as error:
             with self._lock:
-                self._machine.invalid(
-                    dispatch, str(error) if isinstance(error, InvalidTask) else describe(error)
-                )
+                reason = str(error) if isinstance(error, InvalidTask) else describe(error)
+                self._machine.invalid(dispatch, reason, self._clock())
             if not isinstance(error, Exception):
                 raise
         else:

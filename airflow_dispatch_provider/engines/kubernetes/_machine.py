@@ -85,6 +85,9 @@ class _Unsent:
     doubtful: bool = False
     """The server may have created it: an answer was lost."""
 
+    claimed: bool = False
+    """It is the one that is tried in a namespace that may be closed."""
+
     revoked: bool = False
 
     @property
@@ -224,6 +227,7 @@ class Machine:
         job = next((job for job in self._unsent.values() if self._may_ask(job, now)), None)
         if job is not None:
             job.asking = True
+            job.claimed = job.lane is not None and self.lanes.claim(job.lane, now)
             return Create(job.dispatch)
         for namespace in self.lanes.due(now):
             if self.lanes.claim(namespace, now):
@@ -244,14 +248,13 @@ class Machine:
         job = self._unsent[dispatch]
         job.lane = name.namespace
         if job.revoked:
-            self._asked(job)
+            self._unasked(job, now)
             self._settle_revoked(job)
-        elif not self.lanes.claim(name.namespace, now):
+        elif not (job.claimed or self.lanes.claim(name.namespace, now)):
             self._asked(job)
             self._meet_closed(job)
         elif not self.pods.expect(dispatch, name, mark):
-            self._asked(job)
-            self.lanes.release(name.namespace, now)
+            self._unasked(job, now)
             self._reject(job, _TAKEN)
         else:
             return True
@@ -264,10 +267,10 @@ class Machine:
         else:
             self._return(job, self.lanes.reasons().get(job.lane or "", ""))
 
-    def invalid(self, dispatch: int, reason: str) -> None:
+    def invalid(self, dispatch: int, reason: str, now: float) -> None:
         """No pod can be made of it."""
         job = self._unsent[dispatch]
-        self._asked(job)
+        self._unasked(job, now)
         if job.revoked:
             self._settle_revoked(job)
         else:
@@ -368,9 +371,14 @@ class Machine:
         else:
             self._failed(trouble, now)
 
+    def _unasked(self, job: _Unsent, now: float) -> None:
+        """The server was not asked, and has told nothing of the namespace."""
+        self._asked(job)
+        self.lanes.release(job.lane or "", now)
+
     def _asked(self, job: _Unsent) -> None:
         self._asking -= 1
-        job.asking = False
+        job.asking = job.claimed = False
 
     # What becomes of jobs
 
