@@ -7,18 +7,28 @@ import logging
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from airflow_dispatch_provider.engines.kubernetes import witness
 from airflow_dispatch_provider.engines.kubernetes._seen import PodName
 from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Verdict
-from airflow_dispatch_provider.engines.kubernetes.creator import FRESH, Factory
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Json, PodApi
 from airflow_dispatch_provider.engines.kubernetes.status import MARK
 from airflow_dispatch_provider.engines.kubernetes.watcher import reason_of
 from airflow_dispatch_provider.engines.kubernetes.witness import Doubt
 
 log = logging.getLogger(__name__)
+
+FRESH = 30.0
+"""Seconds after which a token is made anew for another request."""
+
+
+class Factory(Protocol):
+    """See ``manifest.PodFactory``."""
+
+    def build(self, workload: Any, key: Any) -> dict[str, Any]: ...
+
+    def plain(self, namespace: str) -> Json | None: ...
 
 
 @dataclass(slots=True, eq=False)

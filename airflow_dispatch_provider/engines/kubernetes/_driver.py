@@ -16,8 +16,8 @@ from typing import Any
 from uuid import uuid4
 
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
-from airflow_dispatch_provider.engines.kubernetes import adoption, status
-from airflow_dispatch_provider.engines.kubernetes._creating import Maker, Request
+from airflow_dispatch_provider.engines.kubernetes import status
+from airflow_dispatch_provider.engines.kubernetes._creating import Factory, Maker, Request
 from airflow_dispatch_provider.engines.kubernetes._lanes import Lanes
 from airflow_dispatch_provider.engines.kubernetes._machine import (
     AskNamespace,
@@ -29,11 +29,9 @@ from airflow_dispatch_provider.engines.kubernetes._machine import (
 )
 from airflow_dispatch_provider.engines.kubernetes._options import KubernetesOptions
 from airflow_dispatch_provider.engines.kubernetes._pods import Finish, Pods
-from airflow_dispatch_provider.engines.kubernetes._search import Owned, Search
+from airflow_dispatch_provider.engines.kubernetes._search import NOT_DONE, Owned, Search, tidy
 from airflow_dispatch_provider.engines.kubernetes._seen import PodName
 from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
-from airflow_dispatch_provider.engines.kubernetes.adoption import NOT_DONE
-from airflow_dispatch_provider.engines.kubernetes.creator import Factory
 from airflow_dispatch_provider.engines.kubernetes.finisher import Finisher
 from airflow_dispatch_provider.engines.kubernetes.judgement import WAITS
 from airflow_dispatch_provider.engines.kubernetes.manifest import InvalidTask
@@ -182,7 +180,7 @@ class Driver:
 
         :param living: values of the label ``airflow-worker`` that are in use
         """
-        self._start(adoption.tidy(self._api, self._options.watched, living, self._finisher.finish))
+        self._start(tidy(self._api, self._options.watched, living, self._finisher.finish))
 
     def revive(self) -> None:
         """A thread that has died is replaced: its loop still has all that was under way."""

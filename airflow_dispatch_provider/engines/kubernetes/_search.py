@@ -10,20 +10,31 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import TASK_INSTANCE_ID_ANNOTATION
+from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import (
+    POD_EXECUTOR_DONE_KEY,
+    TASK_INSTANCE_ID_ANNOTATION,
+)
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 
 from airflow_dispatch_provider.bridge.airflow_api import WorkloadKey, task_instance_uuid
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.engines.engine import Found
 from airflow_dispatch_provider.engines.kubernetes._seen import PodName
-from airflow_dispatch_provider.engines.kubernetes.adoption import AT_ONCE, GRACE, OURS
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Json, PodApi
 from airflow_dispatch_provider.engines.kubernetes.status import identity, observe
 from airflow_dispatch_provider.engines.kubernetes.trouble import Trouble
 from airflow_dispatch_provider.engines.kubernetes.watcher import reason_of
 
 log = logging.getLogger(__name__)
+
+NOT_DONE = f"{POD_EXECUTOR_DONE_KEY}!=True"
+OURS = f"kubernetes_executor=True,{NOT_DONE}"
+AT_ONCE = 32
+"""Pods that are relabelled at a time."""
+
+GRACE = 5.0
+"""Seconds between two looks for a pod that is not there at the first one: the scheduler that died may have asked for
+it at its last moment, and the one that adopts has its own transaction to end."""
 
 
 class Owned(NamedTuple):
@@ -96,7 +107,7 @@ class Search:
         metadata: Json = {"labels": {"airflow-worker": self._label}}
         if AIRFLOW_V_3_4_PLUS:
             metadata["annotations"] = {TASK_INSTANCE_ID_ANNOTATION: str(found.ti.id)}
-        name = PodName(pod["metadata"]["namespace"], pod["metadata"]["name"])
+        name = _name(pod)
         try:
             async with self._at_once:
                 reply = await self._api.label_pod(name.namespace, name.name, metadata)
@@ -106,6 +117,24 @@ class Search:
         if reply.status == HTTPStatus.NOT_FOUND:
             return None
         return Owned(found, pod, None if reply.ok else metadata)
+
+
+async def tidy(
+    api: PodApi,
+    namespaces: Iterable[str | None],
+    living: Collection[str],
+    finish: Callable[[PodName, bool], None],
+) -> None:
+    """Finish pods that succeeded and whose scheduler is dead, in those namespaces that answer."""
+    labels = f"{OURS},airflow-worker,airflow-worker notin ({','.join(sorted(living))})"
+    for namespace in namespaces:
+        try:
+            pods, _ = await api.list_pods(namespace, labels=labels, fields="status.phase=Succeeded")
+        except Exception as error:
+            log.debug("Pods that succeeded under dead schedulers cannot be looked up: %s", error)
+            continue
+        for pod in pods:
+            finish(_name(pod), False)
 
 
 def _choose(pods: Collection[Json], wanted: Mapping[WorkloadKey, Any]) -> dict[WorkloadKey, Json]:
@@ -134,3 +163,7 @@ def _selector(found: Iterable[Found], label: str) -> str:
 def _key_of(ti: Any) -> WorkloadKey:
     """The key that its pod names; see ``status.identity``."""
     return task_instance_uuid(UUID(str(ti.id))) if AIRFLOW_V_3_4_PLUS else ti.key
+
+
+def _name(pod: Json) -> PodName:
+    return PodName(pod["metadata"]["namespace"], pod["metadata"]["name"])

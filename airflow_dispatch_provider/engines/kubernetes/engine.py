@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
+from airflow_dispatch_provider.engines.kubernetes._creating import Factory
 from airflow_dispatch_provider.engines.kubernetes._driver import Driver
 from airflow_dispatch_provider.engines.kubernetes._options import KubernetesOptions
-from airflow_dispatch_provider.engines.kubernetes.creator import Factory
 from airflow_dispatch_provider.engines.kubernetes.pod_api import PodApi, Timing
 from airflow_dispatch_provider.engines.outage import Backoff, OutageLog
 from airflow_dispatch_provider.lifecycle.events import Returned, Room
