@@ -19,18 +19,12 @@ from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.kubernetes import status
 from airflow_dispatch_provider.engines.kubernetes._creating import Factory, Maker, Request
 from airflow_dispatch_provider.engines.kubernetes._lanes import Lanes
-from airflow_dispatch_provider.engines.kubernetes._machine import (
-    AskNamespace,
-    AskServer,
-    Create,
-    Machine,
-    Step,
-    Wait,
-)
+from airflow_dispatch_provider.engines.kubernetes._machine import Machine
 from airflow_dispatch_provider.engines.kubernetes._options import KubernetesOptions
 from airflow_dispatch_provider.engines.kubernetes._pods import Finish, Pods
 from airflow_dispatch_provider.engines.kubernetes._search import NOT_DONE, Owned, Search, tidy
 from airflow_dispatch_provider.engines.kubernetes._seen import PodName
+from airflow_dispatch_provider.engines.kubernetes._steps import AskNamespace, AskServer, Create, Step, Wait
 from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
 from airflow_dispatch_provider.engines.kubernetes.finisher import Finisher
 from airflow_dispatch_provider.engines.kubernetes.judgement import WAITS

@@ -16,12 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from airflow_dispatch_provider.engines.engine import Event
 from airflow_dispatch_provider.engines.kubernetes._lanes import Lanes
 from airflow_dispatch_provider.engines.kubernetes._pods import Order, Pods, Seen
 from airflow_dispatch_provider.engines.kubernetes._seen import PodName
+from airflow_dispatch_provider.engines.kubernetes._steps import AskNamespace, AskServer, Create, Step, Wait
 from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
 from airflow_dispatch_provider.engines.kubernetes.judgement import WAITS, counts, scope_of
 from airflow_dispatch_provider.engines.outage import Backoff
@@ -41,31 +41,6 @@ LOOK = 5.0
 
 _TAKEN = "Another pod has this name"
 _WAITS_FOR_ROOM = Backoff(1.0, 60.0)
-
-
-class Create(NamedTuple):
-    """Make the pod of that dispatch; ``built`` before it is asked for, ``invalid`` or ``answered`` in the end."""
-
-    dispatch: int
-
-
-class AskNamespace(NamedTuple):
-    """Find out what neutral pods meet there; answered by ``namespace_answered``."""
-
-    namespace: str
-
-
-class AskServer(NamedTuple):
-    """Find out whether the server serves anybody; answered by ``server_answered``."""
-
-
-class Wait(NamedTuple):
-    """Nothing to do until then, or until something has changed."""
-
-    until: float
-
-
-Step = Create | AskNamespace | AskServer | Wait
 
 
 @dataclass(slots=True, eq=False)
@@ -136,14 +111,6 @@ class Machine:
     @property
     def unsent(self) -> int:
         return len(self._unsent)
-
-    @property
-    def busy(self) -> bool:
-        """Something is being asked for."""
-        return self._asking > 0
-
-    def is_unsent(self, dispatch: int) -> bool:
-        return dispatch in self._unsent
 
     def room(self, slots: int, trouble: str | None = None) -> Room:
         """
@@ -271,10 +238,7 @@ class Machine:
         """No pod can be made of it."""
         job = self._unsent[dispatch]
         self._unasked(job, now)
-        if job.revoked:
-            self._settle_revoked(job)
-        else:
-            self._reject(job, reason)
+        self._refuse(job, reason, now)
 
     def answered(
         self,
@@ -305,7 +269,16 @@ class Machine:
             self._judge(job, answer, neutral or answer, now)
         else:
             self.lanes.release(lane, now)
-            self._settle_revoked(job) if job.revoked else self._reject(job, answer.reason)
+            self._refuse(job, answer.reason, now)
+
+    def _refuse(self, job: _Unsent, reason: str, now: float) -> None:
+        """It can have no pod, unless an earlier request has created it."""
+        if job.revoked:
+            self._settle_revoked(job)
+        elif job.doubtful:
+            self._try_later(job, now)
+        else:
+            self._reject(job, reason)
 
     def _created(self, job: _Unsent) -> None:
         """There is its pod, or there was, as a watch has told."""
@@ -347,8 +320,7 @@ class Machine:
         elif scope is Scope.JOB and counted:
             self._reject(job, answer.reason)
         elif scope is Scope.JOB:
-            job.backoff = job.backoff.failed(now, self._chance())
-            self._to_the_back(job)
+            self._try_later(job, now)
         elif answer.verdict is not Verdict.THROTTLED:
             self._return(job, answer.reason)
 
@@ -391,6 +363,11 @@ class Machine:
 
     def _to_the_back(self, job: _Unsent) -> None:
         self._unsent[job.dispatch] = self._unsent.pop(job.dispatch)
+
+    def _try_later(self, job: _Unsent, now: float) -> None:
+        """After a delay that grows each time."""
+        job.backoff = job.backoff.failed(now, self._chance())
+        self._to_the_back(job)
 
     def _return(self, job: _Unsent, reason: str) -> None:
         self._leave(job)

@@ -9,16 +9,10 @@ from typing import Any
 import pytest
 
 from airflow_dispatch_provider.engines.kubernetes._lanes import Lanes
-from airflow_dispatch_provider.engines.kubernetes._machine import (
-    LOOK,
-    AskNamespace,
-    AskServer,
-    Create,
-    Machine,
-    Wait,
-)
+from airflow_dispatch_provider.engines.kubernetes._machine import LOOK, Machine
 from airflow_dispatch_provider.engines.kubernetes._pods import OVER_GRACE, Finish, Pods, Remove, Seen
 from airflow_dispatch_provider.engines.kubernetes._seen import Kind, Observation, PodName
+from airflow_dispatch_provider.engines.kubernetes._steps import AskNamespace, AskServer, Create, Wait
 from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
 from airflow_dispatch_provider.lifecycle.events import (
     Adopted,
@@ -112,7 +106,6 @@ def seen(
 def test_as_many_are_asked_for_at_a_time_as_there_may_be_requests():
     world = World(limit=2).submit(1, 2, 3)
     assert world.steps() == [Create(1), Create(2)]
-    assert world.machine.busy
     world.machine.built(1, pod(1), None, world.now)
     world.answer(1, DONE)
     assert world.step() == Create(3)
@@ -120,7 +113,7 @@ def test_as_many_are_asked_for_at_a_time_as_there_may_be_requests():
 
 def test_a_pod_that_was_created_is_sent_with_the_id_for_the_outside_world():
     world = World().with_pod()
-    assert not world.machine.is_unsent(1)
+    assert world.machine.unsent == 0
     assert world.step() == Wait(inf)
 
 
@@ -150,7 +143,7 @@ def test_what_becomes_of_a_job_that_was_not_created(answer, neutral, said, close
     world = World().submit(1)
     assert world.ask(1, answer, neutral=neutral) == said
     assert (world.room.closed, world.room.unavailable) == (closed, unavailable)
-    assert world.machine.is_unsent(1) is not bool(said)
+    assert world.machine.unsent == (0 if said else 1)
     assert world.machine.withdraw([1]) == (set() if said else {1})
 
 
@@ -194,6 +187,20 @@ def test_one_whose_answer_was_lost_is_asked_for_again_and_not_withdrawn():
     assert world.ask(1, DONE) == [Sent(1, "7")]
 
 
+def test_one_that_may_be_there_is_not_given_up_for_what_would_be_refused_now():
+    """Neither the server nor the template refuses what exists."""
+    world = World().submit(1)
+    world.ask(1, TROUBLE, doubtful=True, neutral=DONE)
+    assert world.ask(1, INVALID, doubtful=True) == []
+    assert world.step() == Wait(world.now + 1)
+    world.now += 1
+    assert world.step() == Create(1)
+    world.machine.invalid(1, "no template", world.now)
+    assert world.machine.take_events() == []
+    world.now += 2
+    assert world.ask(1, DONE) == [Sent(1, "7")]
+
+
 def test_a_watch_that_shows_it_spares_the_second_request():
     world = World().submit(1)
     world.ask(1, TROUBLE, doubtful=True, neutral=DONE)
@@ -207,7 +214,7 @@ def test_news_of_a_watch_may_come_before_the_answer_whatever_that_is(answer):
     world.build(1)
     assert world.see(1, Kind.PENDING) == [Sent(1, "7")]
     assert world.answer(1, answer, doubtful=answer is not DONE, neutral=answer) == []
-    assert not world.machine.is_unsent(1)
+    assert world.machine.unsent == 0
     assert world.see(1, Kind.SUCCEEDED) == [Ended(1, SUCCESS)]
 
 
