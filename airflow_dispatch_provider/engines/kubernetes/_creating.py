@@ -36,7 +36,7 @@ class Request:
     """A job that is to become a pod."""
 
     key: Any
-    """Under which the executor knows it."""
+    """As its pod names it; see ``status.identity``."""
 
     workload: Any
     mark: str

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
+from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.kubernetes import status
 from airflow_dispatch_provider.engines.kubernetes._creating import Factory, Maker, Request
@@ -22,7 +23,7 @@ from airflow_dispatch_provider.engines.kubernetes._lanes import Lanes
 from airflow_dispatch_provider.engines.kubernetes._machine import Machine
 from airflow_dispatch_provider.engines.kubernetes._options import KubernetesOptions
 from airflow_dispatch_provider.engines.kubernetes._pods import Finish, Pods
-from airflow_dispatch_provider.engines.kubernetes._search import NOT_DONE, Owned, Search, tidy
+from airflow_dispatch_provider.engines.kubernetes._search import NOT_DONE, Owned, Search, key_of, tidy
 from airflow_dispatch_provider.engines.kubernetes._seen import PodName
 from airflow_dispatch_provider.engines.kubernetes._steps import AskNamespace, AskServer, Create, Step, Wait
 from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
@@ -141,7 +142,8 @@ class Driver:
     def submit(self, jobs: Sequence[Job]) -> None:
         now = self._clock()
         for job in jobs:
-            self._requests[job.dispatch] = Request(job.key, job.workload, f"{self._nonce}-{job.dispatch}")
+            key = key_of(job.workload.ti) if airflow_api.is_task(job.workload) else job.key
+            self._requests[job.dispatch] = Request(key, job.workload, f"{self._nonce}-{job.dispatch}")
         with self.machine(wake=True) as machine:
             machine.submit([(job.dispatch, job.key) for job in jobs], now)
 
@@ -281,10 +283,11 @@ class Driver:
             self._work.clear()
             with self._lock:
                 step = self._machine.next(self._clock())
+                request = self._requests[step.dispatch] if isinstance(step, Create) else None
             if isinstance(step, Wait):
                 await self._wait(step.until)
             else:
-                task = asyncio.create_task(self._do(step))
+                task = asyncio.create_task(self._do(step, request))
                 self._asked[task] = self._clock()
                 task.add_done_callback(self._done)
 
@@ -300,10 +303,14 @@ class Driver:
             log.error("Backend %r: a step has failed: %s", self._name, describe(error))
         self._turn()
 
-    async def _do(self, step: Step) -> None:
+    async def _do(self, step: Step, request: Request | None) -> None:
+        """
+        :param request: of the dispatch to create a pod for; a watch may tell of that at any moment, after which it is
+            not kept any more
+        """
         match step:
-            case Create(dispatch):
-                await self._create(dispatch, self._requests[dispatch])
+            case Create(dispatch) if request is not None:
+                await self._create(dispatch, request)
             case AskNamespace(namespace):
                 answer = await self._witness.ask(namespace)
                 with self._lock:

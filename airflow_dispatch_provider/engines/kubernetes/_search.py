@@ -65,7 +65,7 @@ class Search:
 
         :param own: is told of each as soon as it is this scheduler's
         """
-        missing = {_key_of(each.ti): each for each in found}
+        missing = {key_of(each.ti): each for each in found}
         for wait in (0.0, GRACE):
             await asyncio.sleep(wait)
             if missing:
@@ -98,8 +98,8 @@ class Search:
         chosen = _choose(pods, missing)
         taken = await asyncio.gather(*(self._take(pod, missing[key]) for key, pod in chosen.items()))
         for each in taken:
-            if each is not None and _key_of(each.found.ti) in missing:
-                del missing[_key_of(each.found.ti)]
+            if each is not None and key_of(each.found.ti) in missing:
+                del missing[key_of(each.found.ti)]
                 own(each)
 
     async def _take(self, pod: Json, found: Found) -> Owned | None:
@@ -160,7 +160,7 @@ def _selector(found: Iterable[Found], label: str) -> str:
     return f"{OURS},airflow-worker in ({','.join(sorted(workers))})"
 
 
-def _key_of(ti: Any) -> WorkloadKey:
+def key_of(ti: Any) -> WorkloadKey:
     """The key that its pod names; see ``status.identity``."""
     return task_instance_uuid(UUID(str(ti.id))) if AIRFLOW_V_3_4_PLUS else ti.key
 
