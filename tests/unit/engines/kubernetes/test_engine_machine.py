@@ -285,6 +285,35 @@ def test_a_closed_namespace_for_which_nothing_waits_is_asked_about():
 
 
 @pytest.mark.parametrize(
+    ("answer", "neutral", "closed"),
+    [
+        # A neutral pod could be created.
+        (TROUBLE, DONE, {}),
+        # Neither tells anything of the namespace: it stays closed, and may be tried again.
+        (TROUBLE, INVALID, {"a": "quota"}),
+        (INVALID, None, {"a": "quota"}),
+    ],
+)
+def test_what_the_one_try_tells_of_a_closed_namespace(answer, neutral, closed):
+    world = World().submit(1)
+    world.ask(1, FULL, neutral=FULL)
+    world.now += 5
+    world.submit(2, 3).ask(2, answer, neutral=neutral)
+    assert world.room.closed == closed
+    assert world.ask(3, DONE)[-1] == Sent(3, "7")
+
+
+def test_a_try_that_a_watch_shows_first_leaves_the_namespace_to_the_next():
+    world = World().submit(1)
+    world.ask(1, FULL, neutral=FULL)
+    world.now += 5
+    world.submit(2, 3).build(2)
+    world.see(2, Kind.SUCCEEDED)
+    world.answer(2, TROUBLE, doubtful=True, neutral=TROUBLE)
+    assert world.ask(3, DONE) == [Sent(3, "7")]
+
+
+@pytest.mark.parametrize(
     ("a", "b", "takes", "unavailable"),
     [
         (FULL, None, 250, None),
@@ -328,6 +357,17 @@ def test_a_server_that_serves_nobody_is_asked_by_one_request_at_a_time():
     world.machine.server_answered(None, world.now)
     assert world.room.unavailable is None
     assert world.step() == Wait(inf)
+
+
+def test_a_server_that_goes_on_serving_nobody_is_asked_less_often():
+    world = World().submit(1)
+    world.ask(1, DOWN)
+    for delay in (0.5, 1.0, 2.0):
+        assert world.step() == Wait(world.now + delay)
+        world.now += delay
+        assert world.step() == AskServer()
+        world.machine.server_answered(DOWN, world.now)
+    assert world.room.unavailable == "is down"
 
 
 def test_a_throttling_server_is_left_alone_for_as_long_as_it_wants():
@@ -396,6 +436,22 @@ def test_revoked_while_it_is_asked_for_the_answer_decides(answer, doubtful, said
     assert world.revoke(1) == []
     assert world.answer(1, answer, doubtful=doubtful, neutral=answer) == said
     assert world.orders() == orders
+
+
+def test_revoked_while_it_is_asked_for_and_a_watch_has_told_of_it():
+    world = World().submit(1)
+    world.build(1)
+    world.see(1, Kind.PENDING)
+    world.revoke(1)
+    assert world.orders() == [Remove(pod(1))]
+    assert world.answer(1, DONE) == world.orders() == []
+
+
+def test_revoking_what_has_ended_changes_nothing():
+    world = World().with_pod()
+    world.see(1, Kind.SUCCEEDED)
+    world.orders()
+    assert world.revoke(1) == world.revoke(1, over=True) == world.orders() == []
 
 
 def test_revoked_with_its_answer_lost_it_is_removed_should_it_turn_up():
@@ -564,6 +620,16 @@ def test_revoked_while_it_is_looked_for_it_may_be_unknown():
     world.revoke(1)
     world.machine.absent([1])
     assert world.machine.take_events() == [Unknown(1)]
+
+
+def test_a_pod_that_is_known_is_followed_for_the_dispatch_that_asked_last():
+    world = World()
+    world.machine.seek([1, 2])
+    found(world, 1)
+    world.machine.found(2, seen(1, Kind.RUNNING), True, world.now)
+    assert world.machine.take_events() == [Adopted(2, True)]
+    assert world.machine.pods.name_of(1) is None
+    assert world.see(1, Kind.SUCCEEDED) == [Ended(2, SUCCESS)]
 
 
 def test_a_pod_that_is_being_removed_here_is_nobodys_to_adopt():
