@@ -187,6 +187,12 @@ def test_one_whose_answer_was_lost_is_asked_for_again_and_not_withdrawn():
     assert world.ask(1, DONE) == [Sent(1, "7")]
 
 
+def test_one_whose_answer_was_lost_lets_the_others_go_first():
+    world = World().submit(1, 2)
+    world.ask(1, TROUBLE, doubtful=True, neutral=DONE)
+    assert world.steps() == [Create(2), Create(1)]
+
+
 def test_one_that_may_be_there_is_not_given_up_for_what_would_be_refused_now():
     """Neither the server nor the template refuses what exists."""
     world = World().submit(1)
@@ -357,6 +363,25 @@ def test_a_server_that_serves_nobody_is_asked_by_one_request_at_a_time():
     world.machine.server_answered(None, world.now)
     assert world.room.unavailable is None
     assert world.step() == Wait(inf)
+
+
+def test_a_pod_that_could_be_created_ends_the_trouble_of_the_server():
+    world = World().submit(1, 2)
+    world.ask(1, DOWN)
+    world.now += 0.5
+    assert world.ask(2, DONE) == [Sent(2, "7")]
+    assert world.room.unavailable is None
+
+
+def test_a_server_that_fails_while_it_is_asked_about_a_namespace_leaves_that_to_be_tried():
+    world = World().submit(1)
+    world.ask(1, FULL, neutral=FULL)
+    world.now += 5
+    assert world.step() == AskNamespace("a")
+    world.machine.namespace_answered("a", DOWN, world.now)
+    assert world.room.unavailable == "is down"
+    world.now += 0.5
+    assert world.step() == AskNamespace("a")
 
 
 def test_a_server_that_goes_on_serving_nobody_is_asked_less_often():
