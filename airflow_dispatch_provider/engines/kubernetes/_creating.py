@@ -9,7 +9,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.engines.kubernetes import witness
+from airflow_dispatch_provider.engines.kubernetes._search import key_of
 from airflow_dispatch_provider.engines.kubernetes._seen import PodName
 from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Verdict
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Json, PodApi
@@ -36,7 +38,7 @@ class Request:
     """A job that is to become a pod."""
 
     key: Any
-    """As its pod names it; see ``status.identity``."""
+    """The key of its job; a pod names its task as ``_search.key_of`` does."""
 
     workload: Any
     mark: str
@@ -77,7 +79,9 @@ class Maker:
             return
         if is_stale:
             request.workload, request.minted = self._renew(request.workload), now
-        manifest = self._factory.build(request.workload, request.key)
+        workload = request.workload
+        key = key_of(workload.ti) if airflow_api.is_task(workload) else request.key
+        manifest = self._factory.build(workload, key)
         metadata = manifest["metadata"]
         metadata["annotations"] = {**(metadata.get("annotations") or {}), MARK: request.mark}
         if before is not None:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.kubernetes import status
 from airflow_dispatch_provider.engines.kubernetes._creating import Factory, Maker, Request
@@ -23,7 +22,7 @@ from airflow_dispatch_provider.engines.kubernetes._lanes import Lanes
 from airflow_dispatch_provider.engines.kubernetes._machine import Machine
 from airflow_dispatch_provider.engines.kubernetes._options import KubernetesOptions
 from airflow_dispatch_provider.engines.kubernetes._pods import Finish, Pods
-from airflow_dispatch_provider.engines.kubernetes._search import NOT_DONE, Owned, Search, key_of, tidy
+from airflow_dispatch_provider.engines.kubernetes._search import NOT_DONE, Owned, Search, tidy
 from airflow_dispatch_provider.engines.kubernetes._seen import PodName
 from airflow_dispatch_provider.engines.kubernetes._steps import AskNamespace, AskServer, Create, Step, Wait
 from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
@@ -142,8 +141,7 @@ class Driver:
     def submit(self, jobs: Sequence[Job]) -> None:
         now = self._clock()
         for job in jobs:
-            key = key_of(job.workload.ti) if airflow_api.is_task(job.workload) else job.key
-            self._requests[job.dispatch] = Request(key, job.workload, f"{self._nonce}-{job.dispatch}")
+            self._requests[job.dispatch] = Request(job.key, job.workload, f"{self._nonce}-{job.dispatch}")
         with self.machine(wake=True) as machine:
             machine.submit([(job.dispatch, job.key) for job in jobs], now)
 
