@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import (
-    POD_EXECUTOR_DONE_KEY,
     TASK_INSTANCE_ID_ANNOTATION,
 )
 
 from airflow_dispatch_provider.bridge.airflow_api import WorkloadKey
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
-from airflow_dispatch_provider.engines.kubernetes.model import End, Ended, PodName, Report, Searched
+from airflow_dispatch_provider.engines.kubernetes._search import AT_ONCE, GRACE, OURS
+from airflow_dispatch_provider.engines.kubernetes._seen import PodName
+from airflow_dispatch_provider.engines.kubernetes.model import End, Ended, Report, Searched
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Json, PodApi
 from airflow_dispatch_provider.engines.kubernetes.status import identity
 from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker
@@ -24,15 +25,6 @@ from airflow_dispatch_provider.engines.kubernetes.trouble import Trouble
 from airflow_dispatch_provider.engines.kubernetes.watcher import reason_of
 
 log = logging.getLogger(__name__)
-
-NOT_DONE = f"{POD_EXECUTOR_DONE_KEY}!=True"
-OURS = f"kubernetes_executor=True,{NOT_DONE}"
-AT_ONCE = 32
-"""Pods that are relabelled at a time."""
-
-GRACE = 5.0
-"""Seconds between two looks for a pod that is not there at the first one: the scheduler that died may have asked for
-it at its last moment, and the one that adopts has its own transaction to end."""
 
 NOT_SEEN = "Nobody has seen how the task's pod has ended."
 
@@ -174,24 +166,6 @@ class Adoption:
             log.info("Pod %s is adopted, and gets its label later: %s", name, reason_of(error))
             return False
         return None if reply.status == HTTPStatus.NOT_FOUND else reply.ok
-
-
-async def tidy(
-    api: PodApi,
-    namespaces: Iterable[str | None],
-    living: Collection[str],
-    finish: Callable[[PodName, bool], None],
-) -> None:
-    """Finish pods that succeeded and whose scheduler is dead, in those namespaces that answer."""
-    labels = f"{OURS},airflow-worker,airflow-worker notin ({','.join(sorted(living))})"
-    for namespace in namespaces:
-        try:
-            pods, _ = await api.list_pods(namespace, labels=labels, fields="status.phase=Succeeded")
-        except Exception as error:
-            log.debug("Pods that succeeded under dead schedulers cannot be looked up: %s", error)
-            continue
-        for pod in pods:
-            finish(_name(pod), False)
 
 
 def _key(pod: Json) -> WorkloadKey | None:

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from airflow_dispatch_provider.bridge.airflow_api import Workload, WorkloadKey
-from airflow_dispatch_provider.engines.kubernetes import adoption
-from airflow_dispatch_provider.engines.kubernetes.adoption import NOT_DONE, Adoption, Wanted
+from airflow_dispatch_provider.engines.kubernetes._search import NOT_DONE, tidy
+from airflow_dispatch_provider.engines.kubernetes._seen import PodName
+from airflow_dispatch_provider.engines.kubernetes.adoption import Adoption, Wanted
 from airflow_dispatch_provider.engines.kubernetes.creator import Creator, Factory
 from airflow_dispatch_provider.engines.kubernetes.ends import Database, Ends
 from airflow_dispatch_provider.engines.kubernetes.finisher import Finisher
 from airflow_dispatch_provider.engines.kubernetes.lanes import Lanes
-from airflow_dispatch_provider.engines.kubernetes.model import Ended, Job, PodName, Report
+from airflow_dispatch_provider.engines.kubernetes.model import Ended, Job, Report
 from airflow_dispatch_provider.engines.kubernetes.outbox import Outbox
 from airflow_dispatch_provider.engines.kubernetes.plugins import PluginLoop
 from airflow_dispatch_provider.engines.kubernetes.pod_api import PodApi
@@ -213,7 +214,7 @@ class Controller:
 
         :param living: values of the label ``airflow-worker`` that are in use
         """
-        self._start(adoption.tidy(self._api, self._policy.watched, living, self._finisher.finish))
+        self._start(tidy(self._api, self._policy.watched, living, self._finisher.finish))
 
     def adopt(self, wanted: Wanted) -> None:
         """Take over other schedulers' pods as soon as the server answers: each is reported as created, and a task

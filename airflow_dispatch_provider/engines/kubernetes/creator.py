@@ -9,17 +9,19 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from typing import Any
 
-from airflow_dispatch_provider.bridge.airflow_api import Workload, WorkloadKey
+from airflow_dispatch_provider.bridge.airflow_api import Workload
 from airflow_dispatch_provider.engines.kubernetes import witness
-from airflow_dispatch_provider.engines.kubernetes.answers import Answer, Scope, Verdict
+from airflow_dispatch_provider.engines.kubernetes._creating import FRESH as FRESH
+from airflow_dispatch_provider.engines.kubernetes._creating import Factory as Factory
+from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
 from airflow_dispatch_provider.engines.kubernetes.judgement import counts, scope_of
 from airflow_dispatch_provider.engines.kubernetes.lanes import Lanes
 from airflow_dispatch_provider.engines.kubernetes.manifest import InvalidTask
 from airflow_dispatch_provider.engines.kubernetes.model import Job, Rejected, Report, Stuck
 from airflow_dispatch_provider.engines.kubernetes.outbox import Outbox
-from airflow_dispatch_provider.engines.kubernetes.pod_api import Json, PodApi
+from airflow_dispatch_provider.engines.kubernetes.pod_api import PodApi
 from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker
 from airflow_dispatch_provider.engines.kubernetes.trouble import Trouble, delay
 from airflow_dispatch_provider.engines.kubernetes.witness import Witness
@@ -27,21 +29,10 @@ from airflow_dispatch_provider.masking import describe
 
 log = logging.getLogger(__name__)
 
-FRESH = 30.0
-"""Seconds after which a token is made anew for another request."""
-
 LOOK = 5.0
 """Seconds between two looks at jobs whose namespace cannot be watched now."""
 
 _WAITS = (Verdict.FULL, Verdict.TROUBLE, Verdict.THROTTLED)
-
-
-class Factory(Protocol):
-    """See ``manifest.PodFactory``."""
-
-    def build(self, workload: Workload, key: WorkloadKey) -> dict[str, Any]: ...
-
-    def plain(self, namespace: str) -> Json | None: ...
 
 
 class Creator:

@@ -19,8 +19,8 @@ from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types impor
 from kubernetes.client import V1DeleteOptions
 
 from airflow_dispatch_provider.engines.kubernetes import answers
-from airflow_dispatch_provider.engines.kubernetes.answers import Verdict
-from airflow_dispatch_provider.engines.kubernetes.model import PodName
+from airflow_dispatch_provider.engines.kubernetes._seen import PodName
+from airflow_dispatch_provider.engines.kubernetes._verdicts import Verdict
 from airflow_dispatch_provider.engines.kubernetes.pod_api import PodApi, Reply
 from airflow_dispatch_provider.engines.kubernetes.trouble import Trouble, delay
 from airflow_dispatch_provider.engines.kubernetes.watcher import reason_of

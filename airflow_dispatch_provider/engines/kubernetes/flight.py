@@ -12,8 +12,8 @@ from uuid import UUID
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 
 from airflow_dispatch_provider.bridge.airflow_api import Workload, WorkloadKey
+from airflow_dispatch_provider.engines.kubernetes._seen import PodName
 from airflow_dispatch_provider.engines.kubernetes.adoption import Wanted
-from airflow_dispatch_provider.engines.kubernetes.model import PodName
 
 
 @dataclass(slots=True)

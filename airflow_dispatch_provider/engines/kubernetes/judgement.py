@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from airflow_dispatch_provider.engines.kubernetes.answers import Answer, Scope, Verdict
+from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
 
-_WAITS = (Verdict.FULL, Verdict.TROUBLE, Verdict.THROTTLED)
+WAITS = (Verdict.FULL, Verdict.TROUBLE, Verdict.THROTTLED)
+"""Verdicts after which a job waits."""
 
 
 def scope_of(answer: Answer, witness: Answer, others: bool) -> Scope:
@@ -52,4 +53,4 @@ def best(witnesses: Iterable[Answer]) -> Answer:
 def _weight(answer: Answer) -> int:
     if answer.verdict is Verdict.DONE:
         return 0
-    return 1 if answer.verdict in _WAITS else 2
+    return 1 if answer.verdict in WAITS else 2

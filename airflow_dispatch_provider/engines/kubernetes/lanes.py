@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 
 from airflow_dispatch_provider.bridge.airflow_api import WorkloadKey
-from airflow_dispatch_provider.engines.kubernetes.answers import Answer, Verdict
+from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Verdict
 from airflow_dispatch_provider.engines.kubernetes.trouble import Trouble
 
 

@@ -6,20 +6,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 from airflow_dispatch_provider.bridge.airflow_api import Workload, WorkloadKey
 from airflow_dispatch_provider.bridge.task_instances import Stored
-
-
-class PodName(NamedTuple):
-    """One pod of a cluster."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
+from airflow_dispatch_provider.engines.kubernetes._seen import PodName
 
 
 @dataclass(slots=True, eq=False)

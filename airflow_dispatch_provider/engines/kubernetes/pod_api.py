@@ -133,7 +133,7 @@ class PodApi:
             if not reply.ok:
                 raise ApiRefused(reply)
             answer = json.loads(reply.body)
-            pods += answer["items"]
+            pods += answer["items"] or ()  # a list of metadata that is empty has null
             more = answer["metadata"].get("continue")
             if not more:
                 return pods, answer["metadata"]["resourceVersion"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -17,55 +16,18 @@ from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types impor
 )
 
 from airflow_dispatch_provider.bridge.airflow_api import WorkloadKey, task_instance_uuid
+from airflow_dispatch_provider.engines.kubernetes._pods import Seen
+from airflow_dispatch_provider.engines.kubernetes._seen import Kind, Observation, PodName
 from airflow_dispatch_provider.masking import one_line
 
 Pod = Mapping[str, Any]
 
 
+MARK = "airflow-dispatch/dispatch"
+"""Annotation of a pod: the mark of the dispatch that it was made for."""
+
 BASE = "base"
 """The container that runs the task, as Airflow calls it."""
-
-
-class Kind(str, Enum):
-    """The state of a pod, as far as the executor has to act on it."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-
-    FAILED = "failed"
-    """It has failed, or waits for something that the user has declared fatal."""
-
-    DELETED = "deleted"
-    """Somebody else has deleted it before it ended; ``Observation.started`` says whether the task had begun."""
-
-    RELEASED = "released"
-    """It has left the watch's label selector, but exists: another scheduler has adopted it, or it is marked done."""
-
-    REVOKED = "revoked"
-    """The executor itself took it back: nothing that happens to it counts."""
-
-
-@dataclass(frozen=True)
-class Observation:
-    """One event, understood."""
-
-    kind: Kind
-
-    reason: str | None
-    """Why, in one line for the task's event log, e.g. ``OOMKilled: container base, exit code 137``. None where
-    there is nothing to explain."""
-
-    started: bool
-    """Whether the task's own container is known to have started. False is no proof that it has not: a node
-    that is lost reports nothing any more."""
-
-    container_reason: str | None = None
-    """Of a failure: what Kubernetes says of the task's own container, or of an init container, as in Airflow's
-    ``FailureDetails``; compared with ``[kubernetes_executor] pod_launch_failure_excluded_container_reasons``."""
-
-    lives_on: bool = False
-    """The task is over, and other containers of its pod still run."""
 
 
 def observe(event_type: str, pod: Pod, fatal_waiting_reasons: Collection[str]) -> Observation:
@@ -97,6 +59,50 @@ def observe(event_type: str, pod: Pod, fatal_waiting_reasons: Collection[str]) -
     if phase in (None, "Pending"):
         return _pending(pod, fatal_waiting_reasons, started)
     return Observation(Kind.RUNNING, "being deleted" if metadata.get("deletionTimestamp") else None, started)
+
+
+def see(event_type: str, pod: Pod, fatal_waiting_reasons: Collection[str]) -> Seen:
+    """The same, with all else that the engine keeps of a pod; for parameters see ``observe``."""
+    metadata = pod["metadata"]
+    return Seen(
+        PodName(metadata["namespace"], metadata["name"]),
+        observe(event_type, pod, fatal_waiting_reasons),
+        _mapping(metadata, "annotations").get(MARK),
+        metadata.get("resourceVersion"),
+        event_type == "DELETED",
+        never_started(pod),
+        launch_problem(pod),
+    )
+
+
+def never_started(pod: Pod) -> bool:
+    """Whether it is certain, should this be the pod's last state, that the task's container has not run and will not:
+    it has no node, or its node has said so. A node that is lost says nothing any more."""
+    if _started(pod) or _is_lost(pod):
+        return False
+    phase = _mapping(pod, "status").get("phase")
+    return phase == "Failed" or not _mapping(pod, "spec").get("nodeName") or _waits_in_vain(pod)
+
+
+def _is_lost(pod: Pod) -> bool:
+    status, task = _mapping(pod, "status"), _task_container(pod) or {}
+    reasons = {
+        each.get("reason")
+        for each in status.get("conditions") or ()
+        if each.get("type") == "DisruptionTarget"
+    }
+    ended = _mapping(_mapping(task, "state"), "terminated").get("reason")
+    return status.get("reason") == "NodeLost" or bool(reasons & _LOST) or ended == "ContainerStatusUnknown"
+
+
+_LOST = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
+"""Reasons of Kubernetes for taking away a pod whose node may not answer."""
+
+
+def _waits_in_vain(pod: Pod) -> bool:
+    """Its image cannot be had, or its container not be made: the kubelet tries again later, and not at this moment."""
+    waiting = _mapping(_mapping(_task_container(pod) or {}, "state"), "waiting").get("reason")
+    return waiting is not None and waiting not in _HARMLESS
 
 
 def launch_problem(pod: Pod) -> str | None:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_dispatch_provider.bridge.airflow_api import WorkloadKey
+from airflow_dispatch_provider.engines.kubernetes._seen import Kind, Observation, PodName
 from airflow_dispatch_provider.engines.kubernetes.model import (
     Created,
     End,
     Ended,
-    PodName,
     Released,
     Report,
     Stuck,
 )
-from airflow_dispatch_provider.engines.kubernetes.status import Kind, Observation, launch_problem, observe
+from airflow_dispatch_provider.engines.kubernetes.status import launch_problem, observe
 
 ENDS = {Kind.SUCCEEDED: End.SUCCEEDED, Kind.FAILED: End.FAILED, Kind.DELETED: End.DELETED}
 

@@ -7,14 +7,13 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 from airflow_dispatch_provider.engines.kubernetes import answers
-from airflow_dispatch_provider.engines.kubernetes.model import PodName
+from airflow_dispatch_provider.engines.kubernetes._seen import PodName
 from airflow_dispatch_provider.engines.kubernetes.pod_api import ApiRefused, Json, NotConnected, PodApi
-from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker
 from airflow_dispatch_provider.engines.kubernetes.trouble import Trouble
 
 log = logging.getLogger(__name__)
@@ -47,6 +46,26 @@ def has_gone_back(version: str, seen: str | None) -> bool:
     return seen is not None and version.isdecimal() and seen.isdecimal() and int(version) < int(seen)
 
 
+class Informed(Protocol):
+    """Whoever is told of pods, and knows some."""
+
+    def sure_pods(self, namespace: str | None) -> Collection[PodName]:
+        """Those that a list which is asked for now will have, if they still exist."""
+        ...
+
+    def versions(self, namespace: str | None) -> Versions:
+        """The same, with the resource version that was seen last; None: a watch has not told of it yet."""
+        ...
+
+    def see(self, event_type: str, manifest: Mapping[str, Any]) -> None:
+        """A pod of a list, or of an event of a watch."""
+        ...
+
+    def missing(self, pods: Iterable[PodName]) -> None:
+        """Those are not in the cluster any more."""
+        ...
+
+
 class _Expired(Exception):
     """The resource version is too old: what happened since then can only be seen in a new list."""
 
@@ -55,7 +74,7 @@ class Watcher:
     """Loses no news: a watch that ends is taken up where it ended, and where that is too long ago, a list shows what
     is there, and what is not there any more. Small lists now and then find out whether the watch tells all."""
 
-    def __init__(self, api: PodApi, tracker: Tracker, namespace: str | None, labels: str) -> None:
+    def __init__(self, api: PodApi, tracker: Informed, namespace: str | None, labels: str) -> None:
         """
         :param namespace: None: all of them
         :param labels: selects the pods
@@ -105,7 +124,7 @@ class Watcher:
             await asyncio.sleep(delay)
 
     async def _list(self) -> None:
-        known = self._tracker.sure_pods(self._namespace)
+        known = set(self._tracker.sure_pods(self._namespace))
         pods, version = await self._api.list_pods(self._namespace, labels=self._labels)
         listed = set()
         for pod in pods:

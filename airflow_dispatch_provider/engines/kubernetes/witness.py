@@ -7,10 +7,11 @@ import asyncio
 import secrets
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from enum import Enum
 from http import HTTPStatus
 
 from airflow_dispatch_provider.engines.kubernetes import answers
-from airflow_dispatch_provider.engines.kubernetes.answers import Answer, Scope, Verdict
+from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
 from airflow_dispatch_provider.engines.kubernetes.judgement import best
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Json, NotConnected, PodApi
 
@@ -20,6 +21,17 @@ SERVER_ERROR = 500
 _NONE = Answer(Verdict.INVALID, "There is no neutral pod to ask with.")
 
 
+class Doubt(Enum):
+    """Whether the answer to a create leaves open what has become of it."""
+
+    NONE = 0
+    FAILED = 1
+    """The server has failed in the middle of it."""
+
+    LOST = 2
+    """There was no answer: it may even be carried out later."""
+
+
 async def create(
     api: PodApi, manifest: Json, own: Collection[str | None], *, sent_before: bool, dry_run: bool = False
 ) -> tuple[Answer, bool]:
@@ -27,14 +39,22 @@ async def create(
     :param own: namespaces that the backend is configured for
     :return: the answer, and whether it leaves open what has become of the request
     """
+    answer, doubt = await attempt(api, manifest, own, sent_before=sent_before, dry_run=dry_run)
+    return answer, doubt is not Doubt.NONE
+
+
+async def attempt(
+    api: PodApi, manifest: Json, own: Collection[str | None], *, sent_before: bool, dry_run: bool = False
+) -> tuple[Answer, Doubt]:
+    """See ``create``."""
     namespace = manifest["metadata"]["namespace"]
     try:
         reply = await api.create_pod(namespace, manifest, dry_run=dry_run)
     except NotConnected as error:
-        return Answer(Verdict.TROUBLE, str(error), scope=Scope.SERVER), False
+        return Answer(Verdict.TROUBLE, str(error), scope=Scope.SERVER), Doubt.NONE
     except Exception as error:
         answer, certainly_not_sent = answers.of_exception(error)
-        return answer, not certainly_not_sent
+        return answer, Doubt.NONE if certainly_not_sent else Doubt.LOST
     answer = answers.of_create(
         reply.status,
         reply.headers,
@@ -43,7 +63,8 @@ async def create(
         namespace=namespace,
         own_namespace=namespace in own,
     )
-    return answer, reply.status >= SERVER_ERROR and answer.verdict is not Verdict.INVALID
+    failed = reply.status >= SERVER_ERROR and answer.verdict is not Verdict.INVALID
+    return answer, Doubt.FAILED if failed else Doubt.NONE
 
 
 class Witness:

@@ -80,6 +80,9 @@ class FakeApi:
     async def create_pod(self, namespace: str, manifest: dict[str, Any], dry_run: bool = False) -> Reply:
         return await self._answer("dry run" if dry_run else "create", manifest["metadata"]["name"], manifest)
 
+    async def close(self) -> None:
+        """There is no connection."""
+
     async def one_pod(self, namespace: str | None) -> Reply:
         return await self._answer("one", namespace or "")
 

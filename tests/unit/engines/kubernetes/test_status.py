@@ -21,6 +21,7 @@ from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.bridge.airflow_api import is_task_instance_uuid
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.engines.kubernetes import status
 from airflow_dispatch_provider.engines.kubernetes.status import (
     Kind,
     Observation,
@@ -428,3 +429,39 @@ def test_identity_by_id(seen, expected):
     key = identity(seen, uuid_keys=True)
     assert key is None if expected is None else is_task_instance_uuid(key)
     assert expected is None or UUID(str(key)) == expected
+
+
+@pytest.mark.parametrize(
+    ("shown", "node", "never"),
+    [
+        # It has no node, or its node says so.
+        (pod("Pending"), None, True),
+        (pod("Failed", reason="Evicted"), "n", True),
+        (pod("Pending", waiting("ImagePullBackOff")), "n", True),
+        (pod("Pending", waiting("CreateContainerConfigError")), "n", True),
+        (pod("Failed", terminated(128, "StartError")), "n", True),
+        # It may be starting at this moment.
+        (pod("Pending"), "n", False),
+        (pod("Pending", waiting("ContainerCreating")), "n", False),
+        # It has started.
+        (pod("Running", running()), "n", False),
+        (pod("Failed", terminated(1, "Error")), "n", False),
+        (pod("Succeeded"), None, False),
+        # Its node says nothing any more.
+        (pod("Failed", terminated(137, "ContainerStatusUnknown")), "n", False),
+        (pod("Failed", reason="NodeLost"), "n", False),
+        (pod("Failed", conditions=[condition("DisruptionTarget", "True", "DeletionByPodGC")]), "n", False),
+        (pod("Pending", conditions=[condition("DisruptionTarget", "True", "DeletionByTaintManager")]), "n", False),
+    ],
+)  # fmt: skip
+def test_whether_it_is_certain_that_the_task_never_started(shown, node, never):
+    spec = {**shown["spec"], **({"nodeName": node} if node else {})}
+    assert status.never_started({**shown, "spec": spec}) is never
+
+
+def test_what_the_engine_keeps_of_a_pod():
+    shown = pod("Pending", conditions=[condition("PodScheduled", "False", "Unschedulable", "no node")])
+    shown["metadata"]["annotations"] = {status.MARK: "m"}
+    seen = status.see("DELETED", shown, ())
+    assert (seen.pod, seen.mark, seen.version, seen.gone) == (("airflow", "a-pod"), "m", "7", True)
+    assert (seen.stuck, seen.never_started) == ("Unschedulable: no node", True)
