@@ -325,7 +325,7 @@ class Machine:
             self._return(job, answer.reason)
 
     def namespace_answered(self, namespace: str, answer: Answer, now: float) -> None:
-        """What neutral pods meet in a closed namespace."""
+        """Answers to neutral pods in a closed namespace."""
         self._asking -= 1
         if answer.scope is Scope.SERVER:
             self._failed(answer, now)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Pieces(NamedTuple):
-    """What the engine needs of Airflow and of the user's configuration."""
+    """Everything that the engine needs of Airflow and of the user's configuration."""
 
     connect: Callable[[], Awaitable[Any]]
     """Gives a client of ``kubernetes_asyncio``; see ``Cluster.connect``."""

@@ -75,7 +75,7 @@ def succeed(hand: Hand, numbers: list[int]) -> None:
 
 @pytest.mark.parametrize("mode", ["refuse", "reset", "hang"])
 def test_while_the_server_is_away_the_backend_is_unavailable_and_nothing_is_lost(hand, proxy, agent, mode):
-    """What was not sent can be withdrawn, or is returned; what may have been sent is not, and becomes one pod."""
+    """Unsent jobs can be withdrawn, or are returned; one that may have been sent is not, and becomes one pod."""
     succeed(hand, hand.submit(*tasks()))
     proxy.mode = mode
     numbers = hand.submit(*tasks(5))

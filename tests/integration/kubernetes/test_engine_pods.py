@@ -162,7 +162,7 @@ def test_a_job_in_trouble_alone_is_rejected_and_keeps_no_other(shared_kube, name
 
 
 def test_a_used_up_quota_closes_the_only_namespace_and_is_no_trouble(shared_kube, namespace, given):
-    """What met it is returned, and may take the next target; when there is room, more is taken."""
+    """The job that met it is returned, and may take the next target; when there is room, more is taken."""
     shared_kube.set_quota(namespace, pods=1, used=1)
     with running(given) as hand:
         numbers = hand.submit(*(make_task() for _ in range(40)))
@@ -283,7 +283,7 @@ def test_two_dispatches_of_one_task_are_told_apart(shared_kube, namespace, given
 
 
 def test_a_second_engine_adopts_what_runs_and_what_waits(shared_kube, namespace, given, node):
-    """What has no pod is unknown; pods of tasks that nobody asks for are left alone."""
+    """A task without a pod is unknown; pods of tasks that nobody asks for are left alone."""
     tasks = [make_task() for _ in range(3)]
     with running(given) as first:
         first.hears(Sent, first.submit(*tasks))
