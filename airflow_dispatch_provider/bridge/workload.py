@@ -100,7 +100,7 @@ def for_backend(workload: Any, executor: Any, queue: str | None) -> Any:
     if ti is not None:
         ti_changes = _ti_changes(ti, executor, queue)
         if ti_changes:
-            changes["ti"] = ti.model_copy(update=ti_changes)
+            changes["ti"] = workload.ti.model_copy(update=ti_changes)
     elif queue is not None:
         changes.update(_queue_change(workload, queue))
     return workload.model_copy(update=changes) if changes else workload
