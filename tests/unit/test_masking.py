@@ -54,7 +54,7 @@ def urls(draw: st.DrawFn) -> tuple[str, str]:
 
 @given(url=urls())
 def test_a_secret_anywhere_in_a_url_is_gone_and_the_host_is_left(url):
-    """Wherever it is written, and with whatever is not escaped in it; a URL that begins with a parameter has no host."""
+    """Wherever it is written, and with whatever is not escaped; one that begins with a parameter has no host."""
     text, host = url
     found = masked(text)
     assert SECRET not in found
