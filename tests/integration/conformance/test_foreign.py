@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow.executors.local_executor import LocalExecutor
 
+from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.engines.engine import Job
 from airflow_dispatch_provider.engines.foreign import ForeignEngine
 from airflow_dispatch_provider.lifecycle.events import Ended, Sent
@@ -33,7 +34,10 @@ def test_every_dispatch_has_one_end_and_nobody_knows_whether_it_began(executor: 
     """More jobs than processes: each is sent and ended once, under its number."""
     x = ForeignEngine("x", lambda: executor, 2)
     x.start("1")
-    x.submit([Job(number, f"key {number}", make_task()) for number in range(4)])
+    tasks = [make_task() for _ in range(4)]
+    x.submit(
+        [Job(number, airflow_api.workload_key(executor, task), task) for number, task in enumerate(tasks)]
+    )
     events: list[Any] = []
     deadline = time.monotonic() + 60
     while len([event for event in events if isinstance(event, Ended)]) < 4:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,7 @@ from sqlalchemy import delete, event, select, update
 
 from airflow_dispatch_provider.bridge.event_log import owners
 from airflow_dispatch_provider.bridge.task_instances import open_among, reschedule_queued
+from airflow_dispatch_provider.testing import InMemoryExecutor
 
 from ..database import TASKS, as_the_scheduler_offers_them, save_event_log, stored, workload_of
 
@@ -212,18 +213,26 @@ def test_a_backend_that_raises_when_asked_is_asked_again(router, make_router):
     assert {task: rows()[task][0] for task in ("t0", "t2")} == {"t0": "running", "t2": "running"}
 
 
+class Searching(InMemoryExecutor):
+    """Has none of the tasks that it is asked for, once its server answers."""
+
+    answers = False
+
+    def adopt_if_found(self, tis: Sequence[Any]) -> Sequence[Any] | None:
+        return list(tis) if self.answers else None
+
+
 @pytest.mark.usefixtures("clean")
 def test_without_evidence_a_backend_that_cannot_tell_yet_keeps_the_task(router, make_router):
     """Until it has answered; then the next is asked."""
-    successor = make_router({"a": 8, "b": 8}, routes=ROUTES)
-    answers: list[Any] = [None]
-    child(successor, "a").adopt_if_found = lambda tis: answers[-1] and list(tis)
+    searching = {"executor": f"{__name__}.Searching", "slots": 8}
+    successor = make_router({"a": searching, "b": 8}, routes=ROUTES)
     child(successor, "b").adoptable = ids()
     set_running()
     offer(successor, "t1")
     beat(successor)
     assert slots_used(successor) == {"a": 1, "b": 0}
-    answers.append(True)
+    child(successor, "a").answers = True
     beat(successor)
     assert slots_used(successor) == {"a": 0, "b": 1}
 
