@@ -31,7 +31,7 @@ from .engines import HEIR, JOB_ID, pieces, pods_of, row_of
 from .executors import options
 from .test_own_troubles import task_with
 
-pytestmark = pytest.mark.integration("kubernetes")
+pytestmark = [pytest.mark.integration("kubernetes"), pytest.mark.recent]
 
 
 class House:

@@ -31,7 +31,7 @@ from .engines import HEIR, JOB_ID, pods_of, running
 from .executors import options
 from .test_own_troubles import TROUBLES, break_webhook_for, cpu, set_quota, task_with
 
-pytestmark = pytest.mark.integration("kubernetes")
+pytestmark = [pytest.mark.integration("kubernetes"), pytest.mark.recent]
 
 
 @pytest.fixture
