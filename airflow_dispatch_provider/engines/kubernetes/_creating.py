@@ -53,8 +53,7 @@ class Request:
     def pod(self) -> PodName:
         """Once it has a manifest."""
         assert self.manifest is not None
-        metadata = self.manifest["metadata"]
-        return PodName(metadata["namespace"], metadata["name"])
+        return PodName.of(self.manifest)
 
 
 class Maker:

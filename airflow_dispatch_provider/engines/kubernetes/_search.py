@@ -37,6 +37,27 @@ GRACE = 5.0
 it at its last moment, and the one that adopts has its own transaction to end."""
 
 
+Look = Callable[[str | None], Awaitable[object]]
+"""Asks one namespace; None: all of them."""
+
+
+async def everywhere(namespaces: Iterable[str | None], look: Look) -> None:
+    """Ask until all have answered; one namespace that does not answer does not keep the others."""
+    await asyncio.gather(*(_until_answered(namespace, look) for namespace in namespaces))
+
+
+async def _until_answered(namespace: str | None, look: Look) -> None:
+    trouble = Trouble(f"Looking for pods of other schedulers in {namespace or 'all namespaces'}")
+    while True:
+        try:
+            await look(namespace)
+        except Exception as error:
+            await asyncio.sleep(trouble.failed(reason_of(error)))
+        else:
+            trouble.over()
+            return
+
+
 class Owned(NamedTuple):
     """A pod that was another scheduler's, and is this one's now."""
 
@@ -69,26 +90,9 @@ class Search:
         for wait in (0.0, GRACE):
             await asyncio.sleep(wait)
             if missing:
-                await self._everywhere(lambda namespace: self._find_in(namespace, missing, own))
+                await everywhere(self._namespaces, lambda namespace: self._find_in(namespace, missing, own))
         log.info("Adopted the pods of %d tasks of %d.", len(found) - len(missing), len(found))
         return list(missing.values())
-
-    async def _everywhere(self, look: Callable[[str | None], Awaitable[object]]) -> None:
-        """One namespace that does not answer does not keep the others."""
-        await asyncio.gather(*(self._until_answered(namespace, look) for namespace in self._namespaces))
-
-    async def _until_answered(
-        self, namespace: str | None, look: Callable[[str | None], Awaitable[object]]
-    ) -> None:
-        trouble = Trouble(f"Looking for pods of other schedulers in {namespace or 'all namespaces'}")
-        while True:
-            try:
-                await look(namespace)
-            except Exception as error:
-                await asyncio.sleep(trouble.failed(reason_of(error)))
-            else:
-                trouble.over()
-                return
 
     async def _find_in(
         self, namespace: str | None, missing: dict[WorkloadKey, Found], own: Callable[[Owned], None]

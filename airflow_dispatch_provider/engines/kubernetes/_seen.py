@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class PodName(NamedTuple):
@@ -13,6 +14,11 @@ class PodName(NamedTuple):
 
     namespace: str
     name: str
+
+    @classmethod
+    def of(cls, pod: Mapping[str, Any]) -> PodName:
+        """Of a pod, or of a manifest that names it, as JSON."""
+        return cls(pod["metadata"]["namespace"], pod["metadata"]["name"])
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -15,22 +15,17 @@ from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types impor
 
 from airflow_dispatch_provider.bridge.airflow_api import WorkloadKey
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
-from airflow_dispatch_provider.engines.kubernetes._search import AT_ONCE, GRACE, OURS
+from airflow_dispatch_provider.engines.kubernetes._search import AT_ONCE, GRACE, OURS, everywhere
 from airflow_dispatch_provider.engines.kubernetes._seen import PodName
 from airflow_dispatch_provider.engines.kubernetes.model import End, Ended, Report, Searched
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Json, PodApi
 from airflow_dispatch_provider.engines.kubernetes.status import identity
 from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker
-from airflow_dispatch_provider.engines.kubernetes.trouble import Trouble
 from airflow_dispatch_provider.engines.kubernetes.watcher import reason_of
 
 log = logging.getLogger(__name__)
 
 NOT_SEEN = "Nobody has seen how the task's pod has ended."
-
-
-Look = Callable[[str | None], Awaitable[object]]
-"""Asks one namespace; None: all of them."""
 
 
 @dataclass
@@ -72,7 +67,9 @@ class Adoption:
         for wait in (0.0, GRACE):
             await asyncio.sleep(wait)
             if missing:
-                await self.everywhere(lambda namespace: self._adopt_in(namespace, wanted.workers, missing))
+                await everywhere(
+                    self._namespaces, lambda namespace: self._adopt_in(namespace, wanted.workers, missing)
+                )
         log.info("Adopted the pods of %d tasks of %d.", len(wanted.ids) - len(missing), len(wanted.ids))
         for key in missing:
             self._report(Ended(key, None, End.VANISHED, NOT_SEEN))
@@ -93,7 +90,7 @@ class Adoption:
 
         while len(done) < len(self._sought):
             done = list(self._sought)
-            await self.everywhere(look)
+            await everywhere(self._namespaces, look)
         self._sought = []
         for each in done:
             self._report(Searched(frozenset(each.ids.keys() & found), frozenset(each.ids.keys() - found)))
@@ -106,23 +103,8 @@ class Adoption:
             pods, _ = await self._api.list_pods(namespace, labels=labels)
             found.extend(map(_name, pods))
 
-        await self.everywhere(look)
+        await everywhere(self._namespaces, look)
         return found
-
-    async def everywhere(self, look: Look) -> None:
-        """One namespace that does not answer does not keep the others."""
-        await asyncio.gather(*(self._until_answered(namespace, look) for namespace in self._namespaces))
-
-    async def _until_answered(self, namespace: str | None, look: Look) -> None:
-        trouble = Trouble(f"Looking for pods of other schedulers in {namespace or 'all namespaces'}")
-        while True:
-            try:
-                await look(namespace)
-            except Exception as error:
-                await asyncio.sleep(trouble.failed(reason_of(error)))
-            else:
-                trouble.over()
-                return
 
     async def _pods_of(self, namespace: str | None, workers: Collection[str]) -> list[Json]:
         labels = f"{OURS},airflow-worker in ({','.join(sorted(workers))})"

@@ -38,8 +38,7 @@ class Job:
     def pod(self) -> PodName:
         """Once it has a manifest."""
         assert self.manifest is not None
-        metadata = self.manifest["metadata"]
-        return PodName(metadata["namespace"], metadata["name"])
+        return PodName.of(self.manifest)
 
     @property
     def lane(self) -> str | None:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from faulty_proxy import FaultyProxy
 from kube_server import Cluster, ForeignCluster, KubeServer, kube_build
 from node_agent import NodeAgent
 from support import require
@@ -39,6 +40,13 @@ def own_kube() -> Iterator[KubeServer]:
     _require_kube()
     with KubeServer() as server:
         yield server
+
+
+@pytest.fixture
+def proxy(own_kube: KubeServer) -> Iterator[FaultyProxy]:
+    """Between a test and the server that it may kill."""
+    with FaultyProxy("127.0.0.1", own_kube.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -46,12 +46,6 @@ def agent(own_kube: KubeServer, namespace: str, agent_on: Callable[..., NodeAgen
 
 
 @pytest.fixture
-def proxy(own_kube: KubeServer) -> Iterator[FaultyProxy]:
-    with FaultyProxy("127.0.0.1", own_kube.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def given(own_kube: KubeServer, namespace: str, proxy: FaultyProxy, tmp_path: Path) -> dict[str, Any]:
     return options(own_kube.kubeconfig(url=proxy.url(own_kube.url())), namespace, tmp_path)
 

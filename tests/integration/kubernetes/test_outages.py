@@ -66,12 +66,6 @@ def agent(own_kube: KubeServer, namespace: str, agent_on: Callable[..., NodeAgen
 
 
 @pytest.fixture
-def proxy(own_kube: KubeServer) -> Iterator[FaultyProxy]:
-    with FaultyProxy("127.0.0.1", own_kube.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def executor(
     own_kube: KubeServer, namespace: str, proxy: FaultyProxy, tmp_path: Path
 ) -> Iterator[KubernetesExecutor]:
