@@ -22,6 +22,10 @@ from environment import AIRFLOW_VERSIONS, DEFAULT_AIRFLOW_VERSION, REPO, ensure,
 
 _one_report_at_a_time = threading.Lock()
 
+AGAIN = 3
+"""Up to so many failed tests of a run with all versions are run again by themselves, at its end. What passes then is no
+failure, and is named in the summary: whole deployments share two cores with other tests."""
+
 _EXAMPLES = """examples:
   ./dev/test                              unit, integration and acceptance tests on Airflow %(default)s
   ./dev/test tests/unit -k circuit        some of them
@@ -49,6 +53,9 @@ Work = tuple[str, Suite]
 class Result:
     """Outcome of one pytest run; all counts are 0 when it ended before it could report.
 
+    :ivar failed: how many failed, the second time too if there was one
+    :ivar failures: names of those
+    :ivar unsteady: names of tests that failed, and passed when they were run again
     :ivar skips: how many tests were skipped, by reason
     """
 
@@ -57,6 +64,8 @@ class Result:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    failures: tuple[str, ...] = ()
+    unsteady: tuple[str, ...] = ()
     skips: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     what: str = "tests"
@@ -150,16 +159,39 @@ def _measured(airflow_version: str, what: str, arguments: list[str]) -> Result:
     say(f"-- Airflow {airflow_version}, {what}: running ...")
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dispatch-test-") as folder:
-        report, output = Path(folder) / "report.xml", Path(folder) / "output.txt"
-        with output.open("wb") as file:
-            exit_code = _pytest(
-                airflow_version, ["--durations=10", *arguments, f"--junit-xml={report}"], file
+        cache = ["-o", f"cache_dir={folder}/cache"]
+        result = _reported(
+            Result(airflow_version, 0, what=what), Path(folder), ["--durations=10", *cache, *arguments]
+        )
+        if 0 < result.failed <= AGAIN:
+            only_failed = ["--last-failed", "--last-failed-no-failures=none", *cache]
+            second = _reported(
+                replace(result, what=f"{what}, what failed, again"), Path(folder), [*only_failed, *arguments]
             )
-        with _one_report_at_a_time:
-            print(f"\n===== Airflow {airflow_version}, {what} =====")
-            print(output.read_text(errors="replace"), flush=True)
-        result = Result(airflow_version, exit_code, seconds=time.monotonic() - began, what=what)
-        return counted(result, ElementTree.parse(report).getroot()) if report.exists() else result
+            result = judged(result, second)
+    return replace(result, seconds=time.monotonic() - began)
+
+
+def judged(first: Result, second: Result) -> Result:
+    """A run, after what failed in it was run again."""
+    if not second.ok or second.passed != len(set(first.failures)):
+        return first
+    unsteady = tuple(dict.fromkeys(first.failures))
+    passed = first.passed + len(unsteady)
+    return replace(first, exit_code=0, passed=passed, failed=0, failures=(), unsteady=unsteady)
+
+
+def _reported(run: Result, folder: Path, arguments: list[str]) -> Result:
+    """Run pytest and print what it says, in one piece."""
+    report, output = folder / "report.xml", folder / "output.txt"
+    report.unlink(missing_ok=True)
+    with output.open("wb") as file:
+        exit_code = _pytest(run.airflow_version, [*arguments, f"--junit-xml={report}"], file)
+    with _one_report_at_a_time:
+        print(f"\n===== Airflow {run.airflow_version}, {run.what} =====")
+        print(output.read_text(errors="replace"), flush=True)
+    result = replace(run, exit_code=exit_code)
+    return counted(result, ElementTree.parse(report).getroot()) if report.exists() else result
 
 
 def _pytest(airflow_version: str, arguments: list[str], output: BinaryIO | None = None) -> int:
@@ -191,8 +223,10 @@ def counted(result: Result, report: ElementTree.Element) -> Result:
     )
     failed = failures + errors
     passed = max(0, total - failed - skipped)
+    failures_of = (case for kind in ("failure", "error") for case in report.iterfind(f".//testcase[{kind}]"))
+    names = tuple(f"{case.get('classname')}.{case.get('name')}" for case in failures_of)
     skips = Counter(each.get("message", "") for each in report.iter("skipped"))
-    return replace(result, passed=passed, failed=failed, skipped=skipped, skips=skips)
+    return replace(result, passed=passed, failed=failed, failures=names, skipped=skipped, skips=skips)
 
 
 def skip_lines(results: Sequence[Result]) -> list[str]:
@@ -204,6 +238,11 @@ def skip_lines(results: Sequence[Result]) -> list[str]:
     ]
 
 
+def unsteady_lines(results: Sequence[Result]) -> list[str]:
+    """One for each test that did not pass at once; its output stands further up."""
+    return [f"  {name} ({result.airflow_version})" for result in results for name in result.unsteady]
+
+
 def _versions(results: Sequence[Result], reason: str) -> list[str]:
     return sorted({result.airflow_version for result in results if reason in result.skips})
 
@@ -213,6 +252,8 @@ def _print_summary(results: list[Result]) -> None:
     for result in results:
         counts = f"{result.passed:>8}{result.failed:>8}{result.skipped:>9}{result.seconds:>9.1f}"
         print(f"{result.airflow_version:<10}{result.what:<32}{counts}  {_verdict(result)}")
+    if lines := unsteady_lines(results):
+        print("\nTests that failed, and passed when they were run again by themselves:", *lines, sep="\n")
     if lines := skip_lines(results):
         print("\nTests skipped, by reason (and Airflow version):", *lines, sep="\n")
 

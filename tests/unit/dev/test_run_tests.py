@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -67,6 +69,66 @@ def test_skips_of_a_run_are_one_line_for_each_reason(tmp_path: Path) -> None:
         "    2  no broker",
         "    1  too old",
     ], done.stdout
+
+
+UNSTEADY = """
+import pathlib, pytest
+
+def test_steady(): pass
+
+@pytest.mark.parametrize("number", range({number}))
+def test_unsteady(number):
+    seen = pathlib.Path(__file__).with_name(f"seen-{{number}}")
+    first = not seen.exists()
+    seen.touch()
+    assert not first or {passes_first}
+
+def test_broken(): assert {is_whole}
+"""
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """Run tests that are written as said, as a run with all versions does."""
+
+    def pytest_here(version: str, arguments: list[str], output: BinaryIO) -> int:
+        command = [sys.executable, "-m", "pytest", "-q", *arguments]
+        return subprocess.run(command, cwd=tmp_path, stdout=output, check=False).returncode
+
+    def run(**said: object) -> Result:
+        text = UNSTEADY.format(**{"number": 1, "passes_first": False, "is_whole": True, **said})
+        (tmp_path / "test_it.py").write_text(text)
+        return run_tests._measured("3.3.2", "tests", [str(tmp_path)])
+
+    monkeypatch.setattr(run_tests, "_pytest", pytest_here)
+    return run
+
+
+def test_a_failure_that_does_not_come_again_is_named_and_fails_nothing(
+    measured: Callable[..., Result], capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = measured()
+    assert result.ok
+    assert (result.passed, result.failed) == (3, 0)
+    assert run_tests.unsteady_lines([result]) == ["  test_it.test_unsteady[0] (3.3.2)"]
+    assert "assert not first or False" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("said", [{"is_whole": False}, {"number": run_tests.AGAIN + 1}])
+def test_what_fails_again_and_what_are_too_many_fail_the_run(
+    measured: Callable[..., Result], said: dict[str, object]
+) -> None:
+    result = measured(**said)
+    assert not result.ok
+    assert result.failed > 0
+    assert result.unsteady == ()
+
+
+def test_where_everything_passes_nothing_is_run_again(
+    measured: Callable[..., Result], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert measured(passes_first=True).ok
+    assert "again" not in capsys.readouterr().out
 
 
 def test_deployments_run_one_by_one_beside_all_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:

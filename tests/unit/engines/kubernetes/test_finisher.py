@@ -117,7 +117,7 @@ def test_a_pod_that_cannot_be_finished_keeps_no_other(verb, limit):
         await until(lambda: len(api.names("delete")) >= 8 + (verb == "delete"))
         assert finisher.trouble.reason is None
         await until(lambda: len(api.names(verb)) - api.names(verb).count("bad") in (0, 8))
-        assert finisher.unfinished == 0
+        await until(lambda: finisher.unfinished == 0)
         api.rules.clear()
 
     running(test, limit=limit)
