@@ -190,10 +190,19 @@ class RunOnce:
         return found
 
     def _ask(self, section: str, key: str) -> str | NotGiven | None:
-        command = self._base.get(section, f"{key}_cmd", fallback=None)
-        before = {*Process().children()} if command else None
+        forms = {form: self._base.get(section, key + form, fallback=None) for form in FORMS[1:]}
+        of, options = f"for [{section}] {key}", {key + form: text for form, text in forms.items() if text}
+        team: str | None = getattr(self._base, "team_name", None)
+        if options and not _is_given(section, key, team):
+            # Airflow would go on with a default of its own where they give nothing.
+            return (
+                NotGiven(f"The command or secret {of} is not read for a team.")
+                if team
+                else _asked(of, key, options)
+            )
+        before = {*Process().children()} if options else None
         try:
-            with bounded(f"the command or secret for [{section}] {key}", COMMAND_TIMEOUT):
+            with bounded(f"the command or secret {of}", COMMAND_TIMEOUT):
                 found: str | None = self._base.get(section, key, fallback=None)
         except InterpolationError:
             raise
@@ -201,10 +210,9 @@ class RunOnce:
             if isinstance(error, TookTooLong) and before is not None:
                 _end({*Process().children()} - before)
             what = error.found if isinstance(error, TookTooLong) else _failure(error)
-            return NotGiven(f"The command or secret for [{section}] {key} {what}.")
-        # Airflow would go on as if neither were there.
-        if not (found or "").strip() and (command or self._base.get(section, f"{key}_secret", fallback=None)):
-            return NotGiven(f"The command or secret for [{section}] {key} gives no text.")
+            return NotGiven(f"The command or secret {of} {what}.")
+        if options and not (found or "").strip():
+            return NotGiven(f"The command or secret {of} gives no text.")
         return found
 
     def forget_failures(self) -> None:
@@ -336,33 +344,48 @@ class BackendConf:
 
     def _fetch(self, section: str, key: str, options: Mapping[str, str]) -> str:
         if (section, key) not in self._fetched:
-            self._fetched[section, key] = self._ask(section, key, options)
+            of = f"for [{section}] {key} of the backend {self._backend!r}"
+            self._fetched[section, key] = _asked(of, key, options)
         value = self._fetched[section, key]
         if isinstance(value, NotGiven):
             raise value.with_traceback(None)
         return value
-
-    def _ask(self, section: str, key: str, options: Mapping[str, str]) -> str | NotGiven:
-        """The value that the command or the secrets backend gives, or why it gives none."""
-        command, of = options.get(f"{key}_cmd"), f"for [{section}] {key} of the backend {self._backend!r}"
-        kind = "secret" if command is None else "command"
-        try:
-            # A command has a time-out of its own, on every thread.
-            with bounded(f"the {kind} {of}", COMMAND_TIMEOUT if command is None else 0):
-                value = _secret(options[f"{key}_secret"]) if command is None else _printed_by(command)
-        except TookTooLong as error:
-            return NotGiven(f"The {kind} {of} {error.found}.")
-        except Exception as error:
-            return NotGiven(f"The {kind} {of} {_failure(error)}.")
-        if value is None:  # Airflow's own value would be another broker, or another cluster.
-            return NotGiven(f"The secret {of} cannot be found.")
-        return value if value.strip() else EmptyValue(f"The command or secret {of} gives no text.")
 
     def forget_failures(self) -> None:
         """Ask commands and the secrets backend once more for what they have not given yet."""
         self._fetched = {key: value for key, value in self._fetched.items() if isinstance(value, str)}
         if isinstance(self._base, RunOnce):
             self._base.forget_failures()
+
+
+def _is_given(section: str, key: str, team: str | None) -> bool:
+    """Whether an option has a value by itself, which goes before commands and secrets in the file. Of teams Airflow
+    reads those in the environment, too, and none in the file."""
+    variable = f"AIRFLOW__{team}___{section}__{key}" if team else f"AIRFLOW__{section}__{key}"
+    if any((variable + form).upper() in os.environ for form in (FORMS if team else FORMS[:1])):
+        return True
+    name = f"{team}={section}" if team else section
+    return airflow_conf.has_section(name) and key in airflow_conf.options(name)
+
+
+def _asked(of: str, key: str, options: Mapping[str, str]) -> str | NotGiven:
+    """The value that a command or the secrets backend gives, or why it gives none.
+
+    :param of: the option, in words
+    """
+    command = options.get(f"{key}_cmd")
+    kind = "secret" if command is None else "command"
+    try:
+        # A command has a time-out of its own, on every thread.
+        with bounded(f"the {kind} {of}", COMMAND_TIMEOUT if command is None else 0):
+            value = _secret(options[f"{key}_secret"]) if command is None else _printed_by(command)
+    except TookTooLong as error:
+        return NotGiven(f"The {kind} {of} {error.found}.")
+    except Exception as error:
+        return NotGiven(f"The {kind} {of} {_failure(error)}.")
+    if value is None:  # Airflow's own value would be another broker, or another cluster.
+        return NotGiven(f"The secret {of} cannot be found.")
+    return value if value.strip() else EmptyValue(f"The command or secret {of} gives no text.")
 
 
 def _printed_by(command: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Set
 from difflib import get_close_matches
 from typing import Any
@@ -17,6 +18,7 @@ from urllib.parse import parse_qsl
 from airflow.configuration import conf as airflow_conf
 from celery import Celery
 from celery.app.backends import BACKEND_ALIASES
+from celery.app.defaults import DEFAULTS
 from celery.exceptions import ImproperlyConfigured
 from kombu.transport import TRANSPORT_ALIASES
 from sqlalchemy import create_engine
@@ -33,6 +35,7 @@ from airflow_dispatch_provider.masking import describe, kind_of
 BROKER, RESULTS = "[celery] broker_url", "[celery] result_backend"
 TRANSPORT = "celery_broker_transport_options"
 RESULT_TRANSPORT = "celery_result_backend_transport_options"
+EXTRA = "[celery] extra_celery_config"
 ENGINE_OPTIONS = "[celery] result_backend_sqlalchemy_engine_options"
 
 _NUMBERS = {
@@ -254,7 +257,8 @@ def _is_steps(value: Any) -> bool:
 
 
 def celery_doubts(app: Celery) -> Iterator[Problem]:
-    """Transport options that look misspelt. No transport lists all that it takes.
+    """Transport options that look misspelt, of which no transport lists all that it takes, and options of Celery itself
+    that look so, or have a name of Celery 3.
 
     :param app: one without problems
     """
@@ -264,6 +268,10 @@ def celery_doubts(app: Celery) -> Iterator[Problem]:
     yield from _misspelt(TRANSPORT, connection.transport_options, known, "the transport")
     results = app.conf.result_backend_transport_options or {}
     yield from _misspelt(RESULT_TRANSPORT, results, _OF_RESULTS | _NUMBERS | _OBJECTS, "result backends")
+    for option in sorted({*ChainMap(*app.conf.maps[:-1])} - DEFAULTS.keys()):
+        if meant := option_meant(option, DEFAULTS.keys()):
+            found = f"has {option!r}, which Celery does not read."
+            yield Problem(EXTRA, found, f'Did you mean "{meant}"?')
 
 
 def _misspelt(section: str, options: Iterable[str], known: Set[str], by: str) -> Iterator[Problem]:
@@ -271,6 +279,18 @@ def _misspelt(section: str, options: Iterable[str], known: Set[str], by: str) ->
         close = [] if option in known else get_close_matches(option, known, n=1, cutoff=0.85)
         if close:
             yield Problem(f"[{section}] {option}", f"is unknown to {by}.", f'Did you mean "{close[0]}"?')
+
+
+def option_meant(name: str, known: Set[str]) -> str | None:
+    """The option of Celery that a name which it does not know stands for: Celery 3 had them in capitals, and with other
+    prefixes, e.g. CELERYD_CONCURRENCY for worker_concurrency."""
+    lower = name.lower()
+    if name.isupper():
+        own = lower.partition("_")[2]
+        by_prefix = [each for each in known if each.partition("_")[2] == own]
+        found = [each for each in (lower, own) if each in known] or by_prefix
+        return found[0] if found and (len(found) == 1 or found is not by_prefix) else None
+    return next(iter(get_close_matches(name, known, n=1, cutoff=0.85)), None)
 
 
 def _told(error: BaseException, url: str) -> str:

@@ -116,6 +116,10 @@ TRANSPORTS = [
     transport("priorities as text", '<>', '"priority_steps": "0,3,6,9"', "priority_steps", "is not a list of whole numbers", "", "Leave it out"),
     transport("option misspelt", '"<>": 3600', "visibilty_timeout", "visibilty_timeout", "is unknown to the transport", "$1", severity="warning"),
     celery("option of results misspelt", '{"celery_result_backend_transport_options": {"<>": "x"}}', "global_key_prefix", "celery_result_backend_transport_options.global_key_prefix", "is unknown to result backends", "$1", severity="warning"),
+    *(
+        celery(name, '{"celery": {"extra_celery_config": "{\\"<>\\": 1}"}}', wrong, "celery.extra_celery_config", f"has '{wrong}', which Celery does not read", "$1", severity="warning")
+        for name, wrong in (("option of Celery 3", "CELERYD_PREFETCH_MULTIPLIER"), ("option of Celery misspelt", "task_ack_late"))
+    ),
     transport("queues that are no object", '"predefined_queues": "<>"', "default", "predefined_queues", "is not a JSON object", '{}', "Give a JSON object as text"),
     transport("sentinel's arguments", '"sentinel_kwargs": "<>"', "password=x", "sentinel_kwargs", "is not a JSON object", "{}", "Give a JSON object as text"),
     case("sentinel without a master", "", "[celery_broker_transport_options] master_name", "is missing for sentinel://", ', "celery_broker_transport_options": {"master_name": "m"}', "Give the name", cfg=of(CELERY, '{"celery": {"broker_url": "sentinel://h:26379"}<>}'), files=FILES),

@@ -354,8 +354,8 @@ def alone(name: str, wrong: str, where: str, found: str, mended: str = "$e", **m
 
 MISSPELT = [
     *(
-        case(f"backends of {form} that gives nothing", value, "[dispatch] backends", "gives no text", f"echo '{ONE_BACKEND}'", "airflow config get-value", cfg=airflow_cfg(backends="", routes=None, default=None).replace("backends = \n", ""), env={f"AIRFLOW__DISPATCH__BACKENDS_{form}": "<>"}, also_mended=((f"BACKENDS_{form}", "BACKENDS_CMD"),))
-        for form, value in (("CMD", "true"), ("SECRET", "no-such"))
+        case(f"backends of {form} that gives nothing", value, "[dispatch] backends", found, f"echo '{ONE_BACKEND}'", "airflow config get-value", cfg=airflow_cfg(backends="", routes=None, default=None).replace("backends = \n", ""), env={f"AIRFLOW__DISPATCH__BACKENDS_{form}": "<>"}, also_mended=((f"BACKENDS_{form}", "BACKENDS_CMD"),))
+        for form, value, found in (("CMD", "true", "gives no text"), ("SECRET", "no-such", "cannot be found"))
     ),
     option("max_held with a comment", "10 # so many", "found", "10", remedy="Give a comment a line of its own"),
     case("file by a relative path", "d.yaml", "[dispatch] config_file", "the relative path", "$e", severity="warning", cfg=airflow_cfg(backends="", routes=None, default=None, more="config_file = <>"), files={"d.yaml": f"backends: {{a: {LOCAL}}}"}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -238,9 +238,7 @@ def test_what_a_source_could_not_read_is_asked_for_again(monkeypatch, tmp_path):
     monkeypatch.setenv("AIRFLOW__DISPATCH__BACKENDS_CMD", command)
     monkeypatch.delenv("AIRFLOW__DISPATCH__BACKENDS", raising=False)
     source = settings_source(conf)
-    with pytest.raises(
-        DispatchConfigError, match=r"cannot be read. The command or secret for \[dispatch\] backends"
-    ):
+    with pytest.raises(DispatchConfigError, match=r"cannot be read. The command for \[dispatch\] backends"):
         source.load()
     ready.touch()
     assert list(source.load().backends) == ["a"]
@@ -263,3 +261,59 @@ def test_what_runs_once_answers_as_airflow_does(monkeypatch):
     with pytest.raises(AirflowConfigException):
         once.get("celery", "result_backend")
     assert pickle.loads(pickle.dumps(BackendConf("x", {}, once))).get("celery", "broker_url") == SECRET
+
+
+@pytest.fixture
+def celery_file(monkeypatch) -> Callable[[str], None]:
+    """Put lines into [celery] of Airflow's file."""
+    for form in ("", "_CMD", "_SECRET"):
+        monkeypatch.delenv(f"AIRFLOW__CELERY__BROKER_URL{form}", raising=False)
+    conf.get("celery", "broker_url")  # so that the providers' own defaults are there
+
+    def put(lines: str) -> None:
+        conf.read_string(f"[celery]\n{lines}\n")
+
+    yield put
+    for form in ("", "_cmd", "_secret"):
+        conf.remove_option("celery", f"broker_url{form}")
+
+
+@pytest.mark.parametrize(("form", "gives"), [("cmd", "true"), ("secret", "airflow/nothing")])
+def test_no_default_stands_in_for_everybodys_command_or_secret_that_gives_nothing(
+    celery_file, form, gives, monkeypatch
+):
+    """Airflow takes the provider's: another broker."""
+    monkeypatch.setattr("airflow_dispatch_provider.bridge.backend_conf._secret", lambda path: "")
+    celery_file(f"broker_url_{form} = {gives}")
+    with pytest.raises(AirflowConfigException, match="gives no text"):
+        RunOnce(conf).get("celery", "broker_url")
+
+
+def test_everybodys_command_gives_what_it_prints_even_if_that_is_the_default(celery_file):
+    """Unless the file has a value itself: Airflow's own order."""
+    default = conf.get("celery", "broker_url")
+    celery_file(f"broker_url_cmd = echo -n {default}")
+    assert RunOnce(conf).get("celery", "broker_url") == default
+    celery_file(f"broker_url = {SECRET}")
+    assert RunOnce(conf).get("celery", "broker_url") == conf.get("celery", "broker_url") == SECRET
+
+
+class _TeamConf:
+    """An ExecutorConf that has a command in the file."""
+
+    team_name = "blue"
+
+    def get(self, section: str, key: str, fallback: Any = None) -> Any:
+        return {"broker_url_cmd": "echo -n hunter2", "broker_url": "redis://default"}.get(key, fallback)
+
+
+def test_a_teams_command_in_the_file_is_refused_as_airflow_does_not_run_it(celery_file):
+    """It would take a default."""
+    with pytest.raises(AirflowConfigException, match="is not read for a team"):
+        RunOnce(_TeamConf()).get("celery", "broker_url")
+
+
+def test_a_teams_command_in_the_environment_is_airflows_to_run(celery_file, monkeypatch):
+    """There it does."""
+    monkeypatch.setenv("AIRFLOW__BLUE___CELERY__BROKER_URL_CMD", "echo -n hunter2")
+    assert RunOnce(_TeamConf()).get("celery", "broker_url") == "redis://default"

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.app.defaults import DEFAULTS
 
-from airflow_dispatch_provider.engines.celery.checks import app_problems, conf_problems
+from airflow_dispatch_provider.engines.celery.checks import app_problems, conf_problems, option_meant
 from airflow_dispatch_provider.engines.celery.libraries import for_driver, for_transport
 
 
@@ -74,3 +75,24 @@ def test_remedy_names_what_pip_installs(remedy: str, package: str) -> None:
 def test_remedy_for_what_has_no_extra_says_what_it_is_for() -> None:
     assert for_transport("etcd") == "Install what kombu needs for etcd://."
     assert for_driver("db+strange://h/d") == "Install the driver of strange."
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("BROKER_URL", "broker_url"),
+        ("CELERY_RESULT_BACKEND", "result_backend"),
+        ("CELERY_TASK_ACKS_LATE", "task_acks_late"),
+        ("CELERY_ACKS_LATE", "task_acks_late"),
+        ("CELERYD_CONCURRENCY", "worker_concurrency"),
+        ("task_ack_late", "task_acks_late"),
+        ("MY_OWN_OPTION", None),
+        ("my_own_option", None),
+        ("CELERY_URL", None),  # of a broker, or of something else
+    ],
+)
+def test_an_option_of_celery_3_or_misspelt_is_found_under_its_name_of_today(
+    name: str, meant: str | None
+) -> None:
+    """What users invent for their own code stands for nothing."""
+    assert option_meant(name, DEFAULTS.keys()) == meant
