@@ -94,5 +94,5 @@ def test_remedy_for_what_has_no_extra_says_what_it_is_for() -> None:
 def test_an_option_of_celery_3_or_misspelt_is_found_under_its_name_of_today(
     name: str, meant: str | None
 ) -> None:
-    """What users invent for their own code stands for nothing."""
+    """A name that users invented for their own code stands for nothing."""
     assert option_meant(name, DEFAULTS.keys()) == meant
