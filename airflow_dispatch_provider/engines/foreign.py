@@ -96,6 +96,9 @@ class ForeignEngine:
         self._in_turn: Iterator[int] = iter(())
         self._look_due = 0.0
         self._rejected = self._troubled = self._stopped = False
+        self._one_by_one = False
+        """It failed over something that it was given, nobody knows what: it is given one job at a time until one gets
+        through."""
 
     def __repr__(self) -> str:
         out, unsent = len(self._out), len(self._out.unsent)
@@ -126,10 +129,16 @@ class ForeignEngine:
         no_room = ReportsNoRoom in self._able and self._ask(executor.no_room, None)
         return Room(
             slots=self._slots_now,
-            takes=0 if no_room else 1_000_000,
+            takes=0 if no_room else self._takes,
             unavailable=self._trouble,
             kinds=self._kinds,
         )
+
+    @property
+    def _takes(self) -> int:
+        if self._one_by_one:
+            return max(0, 1 - len(self._out.unsent))
+        return 1_000_000
 
     # Giving
 
@@ -152,6 +161,7 @@ class ForeignEngine:
             ]
 
     def _submit(self, executor: Any, job: Job, session: Any) -> None:
+        child_key = job.key
         try:
             child_key = airflow_api.key_elsewhere(executor, job.key, job.workload)
             executor.queue_workload(job.workload, session)
@@ -160,6 +170,8 @@ class ForeignEngine:
                 raise
             log.debug("%s refused a workload.\n%s", self._name, traceback_of(error))
             self._rejected = True
+            if self._out.oldest(child_key) is None:
+                self._ask(lambda: airflow_api.forget_queued_key(executor, child_key), False)
             self._events.append(Rejected(job.dispatch, _words(error)))
             return
         self._out.enter(Out(job.dispatch, child_key, job.workload))
@@ -268,13 +280,37 @@ class ForeignEngine:
         if CountsWorkers in self._able:
             self._count_workers(executor)
         executor.parallelism = executor_classes.parallelism_for(executor, self._slots_now)
-        self._call("heartbeat", executor.heartbeat, None)
+        given = list(self._out.unsent.values())
+        if (error := self._error_of(executor.heartbeat)) is None:
+            self._one_by_one = self._one_by_one and not given
+        else:
+            self._find_the_culprit(executor, given, error)
         if ReturnsWork in self._able:
             nothing: Sequence[Any] = ()
             for workload in self._call("take_returned", executor.take_returned, nothing):
                 self._take_back(executor, workload)
         if ReportsHealth in self._able and (problem := self._call("health", executor.health, None)):
             self._note("health", masked(str(problem)))
+
+    def _find_the_culprit(self, executor: Any, given: list[Out], error: BaseException) -> None:
+        """Its heartbeat has failed with these. Without them it fails again, or they are the trouble: a single one is to
+        blame itself, of several each is tried alone."""
+        taken = [out for out in given if self._take_out(out)]
+        again = self._error_of(executor.heartbeat) if taken else error
+        alone = again is None and len(taken) == 1
+        for out in taken:
+            reason = _words(error)
+            self._events.append((Rejected if alone else Returned)(out.dispatch, reason))
+        if again is not None:
+            self._failed("heartbeat", again)
+            return
+        log.debug("%s failed over what it was given.\n%s", self._name, traceback_of(error))
+        self._one_by_one = self._rejected = True
+
+    def _take_out(self, out: Out) -> bool:
+        """Whether it was still in the base class's queues. What had left them may be lost: see ``_look``."""
+        out.ran = not self._withdraw(out.dispatch)
+        return not out.ran
 
     def _count_workers(self, executor: CountsWorkers) -> None:
         counted = self._call("worker_slots", executor.worker_slots, None) if self.counts_workers else None
@@ -382,6 +418,15 @@ class ForeignEngine:
         return unsent
 
     # Failing
+
+    def _error_of(self, action: Callable[[], object]) -> BaseException | None:
+        try:
+            action()
+        except BaseException as error:
+            if is_for_the_process(error):
+                raise
+            return error
+        return None
 
     def _call(self, what: str, action: Callable[[], T], otherwise: T) -> T:
         try:

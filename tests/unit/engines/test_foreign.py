@@ -83,6 +83,26 @@ class Picky(Plain):
         self.running.add(airflow_api.workload_key(self, workload))
 
 
+class Poisoned(Plain):
+    """Its heartbeat raises as long as it is to send a certain job."""
+
+    def _process_workloads(self, workload_items: Any) -> None:
+        if any(workload.ti.queue == "poison" for workload in workload_items):
+            raise ValueError("not this one")
+        super()._process_workloads(workload_items)
+
+
+class Loses(Plain):
+    """Its heartbeat raises over a certain job after it has taken it out of its queue."""
+
+    def _process_workloads(self, workload_items: Any) -> None:
+        for workload in workload_items:
+            airflow_api.forget_queued(self, workload)
+            if workload.ti.queue == "poison":
+                raise ValueError("not this one")
+            super()._process_workloads([workload])
+
+
 class Judging(Plain):
     judges_failures = True
 
@@ -175,6 +195,73 @@ def test_one_that_it_does_not_take_keeps_none_from_it(caplog):
     assert x.room().unavailable is None
 
 
+def test_one_job_over_which_its_heartbeat_fails_is_to_blame_itself():
+    """A heartbeat without it works: it is rejected with the reason, and the executor is not in trouble."""
+    x, executor = engine(Poisoned)
+    x.submit([job(1, make_task("poison"))])
+    assert typed(x.poll()) == typed([Rejected(1, "ValueError: not this one"), Recovered("x")])
+    assert x.room().unavailable is None
+
+
+def test_of_several_over_which_its_heartbeat_fails_each_is_tried_alone():
+    """All come back unsent; then it takes one at a time, until one has got through."""
+    x, executor = engine(Poisoned)
+    poison, good, another = make_task("poison"), make_task(), make_task()
+    x.submit([job(1, poison), job(2, good), job(3, another)])
+    reason = "ValueError: not this one"
+    assert {event for event in x.poll() if isinstance(event, Returned)} == {
+        Returned(number, reason) for number in (1, 2, 3)
+    }
+    assert (x.room().takes, x.room().unavailable) == (1, None)
+    x.submit([job(4, poison)])
+    assert x.room().takes == 0
+    assert Rejected(4, reason) in x.poll()
+    x.submit([job(5, good)])
+    assert Sent(5) in x.poll()
+    assert x.room().takes > 1
+    x.submit([job(6, another)])
+    assert x.poll() == [Sent(6)]
+
+
+def test_a_heartbeat_that_fails_without_what_it_was_given_is_the_executors_trouble():
+    """Its job comes back as it was, and is not to blame."""
+    x, executor = engine()
+    executor.failing = ("heartbeat",)
+    x.submit([job(1)])
+    assert typed(x.poll()) == typed([Returned(1, "OSError: no heartbeat")])
+    assert x.room().unavailable == "OSError: no heartbeat"
+
+
+def test_what_a_heartbeat_that_failed_has_lost_is_found():
+    """It has left the queue and does not run: the database is asked whether it began."""
+    clock = Clock()
+    x, executor = engine(Loses, clock=clock)
+    x.submit([job(1, make_task("poison"))])
+    events = []
+    for _ in range(9):
+        clock.now += 1
+        events += x.poll()
+    (end,) = [event for event in events if isinstance(event, Ended)]
+    assert (end.dispatch, end.how, end.began) == (1, Outcome.FAILED, None)
+    assert x.room().unavailable is None
+
+
+class HalfTaken(Plain):
+    """Raises after it has put the job into the base class's queue."""
+
+    def queue_workload(self, workload: Any, session: Any) -> None:
+        super().queue_workload(workload, session)
+        raise ValueError("not this one")
+
+
+def test_what_it_refused_it_does_not_send():
+    """Refused, it is given to another target, and must not stay behind in the queue."""
+    x, executor = engine(HalfTaken)
+    x.submit([job(1)])
+    assert Rejected(1, "ValueError: not this one") in x.poll()
+    assert executor.sent == []
+
+
 def test_two_dispatches_of_one_key_are_told_apart_by_their_order():
     """A task that deferred comes back before the end of its first half is seen: each has its own end."""
     x, executor = engine()
@@ -261,11 +348,8 @@ def test_what_lies_untouched_in_the_base_class_is_withdrawn():
     x, executor = engine()
     x.submit([job(1)])
     x.poll()
-    executor.failing = ("heartbeat",)
     x.submit([job(2)])
-    x.poll()
     assert x.withdraw([1, 2, 3]) == {2}
-    executor.failing = ()
     assert x.poll() == []
     assert len(executor.sent) == 1
 
