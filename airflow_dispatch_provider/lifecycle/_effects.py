@@ -17,6 +17,7 @@ from airflow_dispatch_provider.lifecycle.events import Ended
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import Outcome, RowState
 from airflow_dispatch_provider.routing.circuit import growing_delay
+from airflow_dispatch_provider.routing.reasons import Reason
 
 Guard = Callable[[Ledger, Job, Any], bool]
 Effect = Callable[[Ledger, Job, Any], None]
@@ -58,6 +59,10 @@ def exhausted(ledger: Ledger, job: Job, event: Any) -> bool:
 
 def exhausted_without_row(ledger: Ledger, job: Job, event: Any) -> bool:
     return exhausted(ledger, job, event) and not job.is_task
+
+
+def has_another_target(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.workload is not None and ledger.has_another_target(job)
 
 
 def has_no_workload(ledger: Ledger, job: Job, event: Any) -> bool:
@@ -190,9 +195,9 @@ def wait_for_earlier(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def launch_later(ledger: Ledger, job: Job, event: Any) -> None:
-    """Behind the others, after a delay that grows each time."""
-    limits = ledger.limits
-    delay = growing_delay(job.failures, limits.launch_delay, limits.launch_delay_max)
+    """Behind the others, after a delay that grows each time; then at any target."""
+    job.paused = ()
+    delay = _delay(ledger, job.failures)
     if ledger.api_trouble is None:
         job.failures += 1
     job.waits = Waits.LAUNCH
@@ -202,18 +207,51 @@ def launch_later(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.timers.set(job, ledger.now + delay)
 
 
+def hold_elsewhere(ledger: Ledger, job: Job, event: Any) -> None:
+    """For another target, at once; this one may have it again after a while."""
+    ledger.pause(job, lambda times: _delay(ledger, times), refused=True)
+    ledger.hold(job)
+
+
+def hold_again(ledger: Ledger, job: Job, event: Any) -> None:
+    """In its old place. A backend that gives it back again, unasked, is left alone with it for a while."""
+    if job.withdrawn != job.dispatch:
+        ledger.pause(job, lambda times: _delay(ledger, times - 1) if times else 0.0)
+    ledger.hold(job)
+    if job.waits is Waits.LAUNCH and job.is_task:
+        ledger.do(actions.Record(job.key, Waits.LAUNCH.value, job.trouble))
+
+
+def _delay(ledger: Ledger, failures: int) -> float:
+    return growing_delay(failures, ledger.limits.launch_delay, ledger.limits.launch_delay_max)
+
+
+def prefer_others(ledger: Ledger, job: Job, event: Any) -> None:
+    """When it is launched again, another target comes first, if there is one."""
+    if ledger.has_another_target(job):
+        ledger.pause(job, lambda times: 0.0, refused=True)
+
+
 def submit(ledger: Ledger, job: Job, event: Any) -> None:
-    target = event.target
+    target, reason = event.target, event.reason
+    if job.paused and reason is Reason.FIRST_CHOICE and _was_moved_on(ledger, job, target.backend):
+        reason = Reason.REFUSED
     ledger.occupy(job, target.backend)
     ledger.backends[target.backend].submitted += 1
     job.over = job.began = job.runs = False
-    dispatch = actions.Dispatch(
-        job.dispatch, job.key, job.workload, target, event.route, event.reason, job.kind
-    )
+    dispatch = actions.Dispatch(job.dispatch, job.key, job.workload, target, event.route, reason, job.kind)
     ledger.batch(actions.Submit, target.backend, dispatch)
 
 
+def _was_moved_on(ledger: Ledger, job: Job, backend: str) -> bool:
+    """Whether its backend has it because another one could not take it."""
+    moved = {each.backend for each in job.paused if each.refused or each.until > ledger.now}
+    return bool(moved) and backend not in moved
+
+
 def note_sent(ledger: Ledger, job: Job, event: Any) -> None:
+    if job.paused:
+        job.paused = ()
     ledger.worked(job, Stage.SEND)
     _emit_id(ledger, job, event)
 
@@ -307,6 +345,7 @@ def look_later(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def withdraw(ledger: Ledger, job: Job, event: Any) -> None:
+    job.withdrawn = job.dispatch
     ledger.batch(actions.Withdraw, job.backend or "", job.dispatch)
 
 

@@ -24,7 +24,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Sent,
     Unknown,
 )
-from airflow_dispatch_provider.lifecycle.job import Job, Waits
+from airflow_dispatch_provider.lifecycle.job import Job, Paused, Waits
 from airflow_dispatch_provider.lifecycle.states import OUT, Outcome, Row, RowState, State
 from airflow_dispatch_provider.lifecycle.transitions import TABLE, Back, Down, Due, apply
 from airflow_dispatch_provider.routing.decide import Decision
@@ -44,7 +44,11 @@ FOUND_QUEUED, FOUND_RUNNING = Offered("x", REF, False), Offered("x", REF, True)
 WAITS = {"waits": Waits.LAUNCH}
 CALLBACK = {"kind": EXECUTE_CALLBACK}
 ADOPTED = {"workload": None}
+B_REFUSED = {"paused": (Paused("b", 1, NOW + 9, True),)}
+ALL_REFUSED = {"backend": "b", "paused": (Paused("a", 1, NOW, True),)}
+RETURNED_BEFORE = {"paused": (Paused("a", 1, NOW), Paused("b", 3, NOW + 9))}
 TRIED = {"failures": Limits().launch_retries}
+TRIED_ALL = {**TRIED, **B_REFUSED}
 NO_API = {"api": "away"}
 IN_B = {"backend": "b", "dispatch": 7}
 MAYBE_B = {"candidates": ("b",)}
@@ -79,10 +83,14 @@ ROWS = [
     ("submitted sent",             {},                        Returned(0),                   "held",      ""),
     ("submitted sent",             ADOPTED,                   Returned(0),                   "unclear",   "LookUp"),
     ("running adopting orphaned",  {},                        Returned(0),                   "unclear",   "LookUp"),
-    ("submitted sent",             {},                        Rejected(0),                   "held",      "Record"),
-    ("submitted sent",             {**TRIED, **NO_API},       Rejected(0),                   "held",      "Record"),
-    ("submitted sent",             TRIED,                     Rejected(0),                   "unclear",   "LookUp"),
-    ("submitted sent",             {**TRIED, **CALLBACK},     Rejected(0),                   "ended",     "failed"),
+    ("submitted sent",             RETURNED_BEFORE,           Returned(0),                   "held",      "Record"),
+    ("submitted sent",             {},                        Rejected(0),                   "held",      ""),
+    ("submitted sent",             TRIED,                     Rejected(0),                   "held",      ""),
+    ("submitted sent",             B_REFUSED,                 Rejected(0),                   "held",      "Record"),
+    ("submitted sent",             ALL_REFUSED,               Rejected(0),                   "held",      "Record"),
+    ("submitted sent",             {**TRIED_ALL, **NO_API},   Rejected(0),                   "held",      "Record"),
+    ("submitted sent",             TRIED_ALL,                 Rejected(0),                   "unclear",   "LookUp"),
+    ("submitted sent",             {**TRIED_ALL, **CALLBACK}, Rejected(0),                   "ended",     "failed"),
     ("submitted sent",             ADOPTED,                   Rejected(0),                   "unclear",   "LookUp"),
     ("running adopting orphaned",  {},                        Rejected(0),                   "unclear",   "LookUp"),
     # Ended

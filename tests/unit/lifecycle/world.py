@@ -602,6 +602,8 @@ def _job_key(job, ranks, now):
         job.candidates,
         job.asked,
         job.offered,
+        tuple((each.backend, each.times, each.until > now, each.refused) for each in job.paused),
+        job.withdrawn == job.dispatch,
         job.orphan,
         job.workload is None,
     )
