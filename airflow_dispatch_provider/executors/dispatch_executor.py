@@ -153,7 +153,7 @@ class DispatchExecutor(BaseExecutor):
         }
         seed = f"{airflow_api.hostname()} {self.job_id}"
         machine = Machine(machine_settings(self._settings, self._limits), seed)
-        return Loop(machine, engines, self._make_clerk(), ExecutorSurface(self, self._backends))
+        return Loop(machine, engines, self._make_clerk(), ExecutorSurface(self, self._backends), _now)
 
     def _make_clerk(self) -> ClerkLike:
         return Clerk(AirflowDatabase(self.job_id, self._limits.silence))

@@ -180,7 +180,7 @@ class Ledger:
         return *targets, *(Target(backend=name) for name in self.backends if name not in named)
 
     def _as_paused(self, job: Job, targets: tuple[Target, ...]) -> tuple[Target, ...]:
-        """Those of them that may have a job now, what has refused it last; it is woken when the first of the others may,
+        """Those of them that may have a job now, with those that refused it last; it is woken when another one may,
         too."""
         until = {each.backend: each.until for each in job.paused if each.until > self.now}
         if until:

@@ -197,7 +197,7 @@ def test_one_that_it_does_not_take_keeps_none_from_it(caplog):
 
 def test_one_job_over_which_its_heartbeat_fails_is_to_blame_itself():
     """A heartbeat without it works: it is rejected with the reason, and the executor is not in trouble."""
-    x, executor = engine(Poisoned)
+    x, _ = engine(Poisoned)
     x.submit([job(1, make_task("poison"))])
     assert typed(x.poll()) == typed([Rejected(1, "ValueError: not this one"), Recovered("x")])
     assert x.room().unavailable is None
@@ -205,7 +205,7 @@ def test_one_job_over_which_its_heartbeat_fails_is_to_blame_itself():
 
 def test_of_several_over_which_its_heartbeat_fails_each_is_tried_alone():
     """All come back unsent; then it takes one at a time, until one has got through."""
-    x, executor = engine(Poisoned)
+    x, _ = engine(Poisoned)
     poison, good, another = make_task("poison"), make_task(), make_task()
     x.submit([job(1, poison), job(2, good), job(3, another)])
     reason = "ValueError: not this one"
@@ -235,7 +235,7 @@ def test_a_heartbeat_that_fails_without_what_it_was_given_is_the_executors_troub
 def test_what_a_heartbeat_that_failed_has_lost_is_found():
     """It has left the queue and does not run: the database is asked whether it began."""
     clock = Clock()
-    x, executor = engine(Loses, clock=clock)
+    x, _ = engine(Loses, clock=clock)
     x.submit([job(1, make_task("poison"))])
     events = []
     for _ in range(9):

@@ -464,6 +464,38 @@ def test_a_lost_question_after_a_pause_is_asked_again():
     assert launched(m, 112, Rows(question.asked, {1: QUEUED}), a=9) == {1: "a"}
 
 
+def test_loops_that_are_all_too_long_launch_all_the_same():
+    """The database is asked after each of them; an answer that comes with a heartbeat is as new as can be."""
+    m = machine(route("*", "a"), paused_after=25, look_every=1e9)
+    m.handle(0, queued(0), tick(a=0))
+    now, launches, answers = 0.0, 0, []
+    for key in range(1, 7):
+        now += 40
+        found = m.handle(now, *answers, tick(a=9))
+        launches += len(dispatches(found))
+        answers = [Rows(each.asked, dict.fromkeys(each.keys, QUEUED)) for each in of(found, actions.LookUp)]
+        m.handle(now + 1, queued(key))
+    assert launches >= 5
+
+
+def test_an_answer_that_takes_longer_than_a_loop_counts():
+    """Asked again meanwhile, the first answer lets the held jobs go."""
+    m = machine(route("*", "a"), paused_after=25, look_every=1e9)
+    m.handle(0, queued(1), tick(a=0))
+    first = asked(m.handle(40, tick(a=9)))
+    m.handle(80, tick(a=9))
+    assert launched(m, 120, Rows(first.asked, {1: QUEUED}), a=9) == {1: "a"}
+
+
+def test_any_news_ends_a_silence():
+    """A scheduler that hears of its engines in between has not been silent, however rarely it ticks."""
+    m = machine(route("*", "a"), paused_after=25, look_every=1e9)
+    m.handle(0, queued(1), tick(a=0))
+    m.handle(20)
+    m.handle(40)
+    assert launched(m, 60, a=9) == {1: "a"}
+
+
 # Adoption
 
 
