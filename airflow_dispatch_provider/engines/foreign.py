@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from airflow_dispatch_provider.bridge import airflow_api, executor_classes
 from airflow_dispatch_provider.bridge.metrics import count_failure
 from airflow_dispatch_provider.bridge.users_code import is_for_the_process
+from airflow_dispatch_provider.engines._adopting import Adopting
 from airflow_dispatch_provider.engines._outstanding import Out, Outstanding
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.outage import Backoff
@@ -91,7 +92,7 @@ class ForeignEngine:
         self._name = name
         self._trouble: str | None = None
         self._out = Outstanding()
-        self._to_adopt: list[Found] = []
+        self._adopting = Adopting(name)
         self._events: list[Event] = []
         self._in_turn: Iterator[int] = iter(())
         self._look_due = 0.0
@@ -196,7 +197,7 @@ class ForeignEngine:
     def revoke(self, dispatch: int, over: bool = False) -> None:
         """The contract of ``revoke_task``: when it returns, the executor has forgotten the task. What is over is left
         to the executor, which may still be fetching its log."""
-        self._to_adopt = [each for each in self._to_adopt if each.dispatch != dispatch]
+        self._adopting.forget(dispatch)
         out = self._out.by_dispatch.get(dispatch)
         if out is None or self._executor is None:
             return
@@ -226,36 +227,17 @@ class ForeignEngine:
 
     def adopt(self, found: Sequence[Found]) -> None:
         """At the next poll."""
-        self._to_adopt += found
+        self._adopting.add(found)
 
     def _adopt(self) -> None:
-        """Tasks that run are looked for where the executor can; others are taken over as Airflow does it."""
-        executor: Any = self._executor
-        found, self._to_adopt = self._to_adopt, []
-        can_search = AdoptsIfFound in self._able
-        searched = [each for each in found if each.runs and can_search]
-        others = [each for each in found if not (each.runs and can_search)]
-        if searched:
-            self._adopt_by(executor.adopt_if_found, searched)
-        if others:
-            self._adopt_by(executor.try_adopt_task_instances, others)
-
-    def _adopt_by(self, method: Callable[[Sequence[Any]], Sequence[Any] | None], found: list[Found]) -> None:
-        """Those about which it cannot say anything yet are asked for again."""
-        executor = self._executor
-        refused = self._call("adoption", lambda: method([each.ti for each in found]), None)
-        if refused is None:
-            self._to_adopt += found
-            return
-        gone = {id(ti) for ti in refused}
-        for each in found:
-            if id(each.ti) in gone:
-                self._events.append(Unknown(each.dispatch))
-                continue
-            out = Out(each.dispatch, airflow_api.task_key(executor, each.ti), None, each.ti)
-            out.sent = True
-            self._out.enter(out)
-            self._events.append(Adopted(each.dispatch))
+        for found, child_key, has in self._adopting.ask(
+            self._executor, AdoptsIfFound in self._able, self._clock()
+        ):
+            if has:
+                out = Out(found.dispatch, child_key, None, found.ti)
+                out.sent = True
+                self._out.enter(out)
+            self._events.append((Adopted if has else Unknown)(found.dispatch))
 
     # Working
 
@@ -327,7 +309,7 @@ class ForeignEngine:
         if self._rejected:
             self._rejected = False
             self._events.append(Recovered(self._name))
-        if self._to_adopt:
+        if self._adopting:
             self._adopt()
 
     def _take_events(self, executor: Any) -> None:

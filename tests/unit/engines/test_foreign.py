@@ -446,6 +446,49 @@ def test_adoption_that_raises_is_asked_again():
     assert typed([event for _ in range(3) for event in x.poll()]) == typed([Adopted(1)])
 
 
+def test_adoption_that_fails_for_one_task_costs_no_other(caplog):
+    """Each is asked about alone then; the executor goes on working, and in the end does not have that one."""
+    clock = Clock()
+    x, executor = engine(clock=clock)
+    tis = [SimpleNamespace(id=n, key=("dag", n)) for n in range(4)]
+
+    def adopt(asked: Any) -> Any:
+        if tis[2] in asked:
+            raise OSError("not this one")
+        return [ti for ti in asked if ti is tis[3]]
+
+    executor.try_adopt_task_instances, executor.get_task_key = adopt, lambda ti: ti.key
+    x.adopt([Found(n, n, ti, True) for n, ti in enumerate(tis)])
+    events: list[Any] = []
+    for number in range(9):
+        x.submit([job(10 + number)])
+        events += x.poll()
+        assert x.room().unavailable is None
+        clock.now += 20
+    assert [e for e in events if isinstance(e, Adopted)] == [Adopted(0), Adopted(1)]
+    assert [e for e in events if isinstance(e, Unknown)] == [Unknown(3), Unknown(2)]
+    assert len([r for r in caplog.records if r.levelname == "ERROR"]) == 1
+
+
+@pytest.mark.parametrize("answer", [7, None])
+def test_an_odd_answer_about_adoption_ends_nothing(answer):
+    """It is no list of tasks; the executor goes on working."""
+    x, executor = engine()
+    executor.try_adopt_task_instances, executor.get_task_key = lambda tis: answer, lambda ti: ti.key
+    x.adopt([Found(1, "k", SimpleNamespace(id=1, key=("dag", 1)), True)])
+    x.submit([job(2)])
+    assert Sent(2) in x.poll()
+
+
+def test_a_key_that_cannot_be_made_costs_no_other_its_adoption():
+    """The key is the executor's own affair, too."""
+    x, executor = engine()
+    tis = [SimpleNamespace(id=1), SimpleNamespace(id=2, key=("dag", 2))]
+    executor.try_adopt_task_instances, executor.get_task_key = lambda asked: [], lambda ti: ti.key
+    x.adopt([Found(n, n, ti, True) for n, ti in enumerate(tis)])
+    assert [event for _ in range(3) for event in x.poll()] == [Adopted(1)]
+
+
 # Failing
 
 
