@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from airflow_dispatch_provider.bridge import airflow_api, executor_classes
@@ -316,7 +317,7 @@ class ForeignEngine:
         for child_key, value in self._new_events(executor).items():
             out = self._out.oldest(child_key)
             if out is not None:
-                self._take_event(out, value)
+                self._ask(partial(self._take_event, out, value), None)
         if self._out.unsent:
             nothing: list[Out] = []
             for out in self._ask(lambda: self._sent(executor), nothing):
@@ -334,7 +335,7 @@ class ForeignEngine:
         nothing: dict[Any, Any] = {}
         if not self._ask(lambda: executor_classes.may_have_events(executor), True):
             return nothing
-        return self._call("get_event_buffer", executor.get_event_buffer, nothing)
+        return self._call("get_event_buffer", lambda: dict(executor.get_event_buffer()), nothing)
 
     @property
     def _began(self) -> bool | None:
@@ -342,16 +343,20 @@ class ForeignEngine:
         return True if JudgesFailures in self._able and self._executor.judges_failures else None
 
     def _take_event(self, out: Out, value: Any) -> None:
-        """Of two dispatches of one key, the older one's; the scheduler's own events are not among them."""
+        """Of two dispatches of one key, the older one's; the scheduler's own events are not among them. Whether a task that
+        runs has begun, its row says."""
         state, info = executor_classes.state_of_event(value)
         if executor_classes.is_terminal_state(state):
-            self._out.forget(out)
             how = Outcome.FAILED if state == "failed" else Outcome.SUCCESS
-            self._events.append(Ended(out.dispatch, how, self._began, str(info) if info else "", value))
-        elif state == "running":
+            reason = self._ask(lambda: str(info) if info else "", None)
+            kept = value if executor_classes.is_pair(value) and reason is not None else None
+            end = Ended(out.dispatch, how, self._began, reason or "", kept)
+            self._out.forget(out)
+            self._events.append(end)
+        elif state == "running" and out.ti is None and not airflow_api.is_task(out.workload):
             self._note_sent(out, None)
             self._events.append(Began(out.dispatch, info))
-        else:
+        elif state in ("queued", "running"):
             self._note_sent(out, info)
 
     def _note_sent(self, out: Out, info: Any) -> None:

@@ -12,7 +12,7 @@ from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.executor_classes import make_executor
-from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.engines.engine import Found, Job
 from airflow_dispatch_provider.engines.foreign import ForeignEngine
 from airflow_dispatch_provider.exceptions import BackendUnavailable
@@ -28,7 +28,8 @@ from airflow_dispatch_provider.lifecycle.events import (
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
-from airflow_dispatch_provider.testing.workloads import make_task
+from airflow_dispatch_provider.testing import InMemoryExecutor
+from airflow_dispatch_provider.testing.workloads import make_callback, make_task
 
 SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
 
@@ -150,7 +151,8 @@ def test_submitted_sent_ended():
 
 
 def test_running_event_and_external_id():
-    """An executor may say before the end that it began, or under which id it is known outside."""
+    """An executor may say before the end that it runs, or under which id it is known outside. Whether the task began,
+    the database knows: a process that the execution API has refused ran, too."""
     x, executor = engine()
     one, two = job(1), job(2)
     x.submit([one, two])
@@ -160,7 +162,58 @@ def test_running_event_and_external_id():
         TaskInstanceState.QUEUED,
         "arn:2",
     )
-    assert typed(x.poll()) == typed([Began(1, None), Sent(2, "arn:2")])
+    assert typed(x.poll()) == typed([Sent(2, "arn:2")])
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="callbacks came with Airflow 3.2")
+def test_a_callback_that_runs_has_begun():
+    """It has no row: nobody but its executor can know."""
+    x, executor = engine(InMemoryExecutor)
+    one = job(1, make_callback())
+    x.submit([one])
+    x.poll()
+    executor.event_buffer[one.key] = airflow_api.event_state("ExecuteCallback", "running"), None
+    assert typed(x.poll()) == typed([Began(1, None)])
+
+
+class Odd:
+    """Neither a text nor a truth value."""
+
+    def __str__(self) -> str:
+        raise ValueError("odd")
+
+    __bool__ = __str__  # type: ignore[assignment]
+
+
+def is_end(value: Any) -> bool:
+    return isinstance(value, tuple) and value[:1] in ((SUCCESS,), (FAILED,))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 7, (), ("success",), "deferred", ([], {}), ("up_for_retry", None), (Odd(), None), (FAILED, Odd())],
+)
+def test_an_odd_value_of_an_event_costs_no_other(value):
+    """Each event by itself. Only success and failed are ends; whatever else it says has no meaning."""
+    x, executor = engine()
+    odd, good = job(1), job(2)
+    x.submit([odd, good])
+    x.poll()
+    executor.event_buffer[odd.key] = value
+    finish(executor, good.workload)
+    ends = [event for event in x.poll() if isinstance(event, Ended)]
+    assert ends[-1] == Ended(2, Outcome.SUCCESS, None, "", (SUCCESS, None))
+    assert [end.value for end in ends[:-1]] == ([None] if is_end(value) else [])
+    assert x.room().unavailable is None
+
+
+@pytest.mark.parametrize("answer", [None, 7, [1]])
+def test_events_that_are_no_mapping_are_its_own_trouble(answer):
+    """It is left alone for a while; nothing is raised."""
+    x, executor = engine()
+    executor.get_event_buffer, executor.event_buffer["x"] = lambda: answer, (SUCCESS, None)
+    assert x.poll() == []
+    assert x.room().unavailable is not None
 
 
 def test_one_that_judges_failures_itself_is_believed():
