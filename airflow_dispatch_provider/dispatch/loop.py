@@ -153,7 +153,7 @@ class Loop:
         if not self.machine.can_revoke(key):
             return False
         self.tell(now, events.Revoke(key))
-        return True
+        return key not in self.machine
 
     def give_up(self, key: Hashable, now: float) -> None:
         """Airflow has found a workload dead, or too slow: stop it if that can be done, and forget it."""
@@ -258,9 +258,10 @@ class Loop:
         engine = self.engines.get(action.backend)
         return [Returned(number) for number in engine.withdraw(action.dispatches)] if engine else []
 
-    def _revoke(self, action: actions.Revoke) -> None:
-        if action.backend in self.engines:
-            self.engines[action.backend].revoke(action.dispatch, action.over)
+    def _revoke(self, action: actions.Revoke) -> list[Any]:
+        engine = self.engines.get(action.backend)
+        cannot = engine.revoke(action.dispatch, action.over) if engine is not None else None
+        return [] if cannot is None else [cannot]
 
     def _adopt(self, action: actions.Adopt) -> None:
         subject = self.machine.subject

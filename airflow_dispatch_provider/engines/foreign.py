@@ -195,30 +195,34 @@ class ForeignEngine:
         self._out.forget(out)
         return True
 
-    def revoke(self, dispatch: int, over: bool = False) -> None:
+    def revoke(self, dispatch: int, over: bool = False) -> CannotRevoke | None:
         """The contract of ``revoke_task``: when it returns, the executor has forgotten the task. What is over is left
         to the executor, which may still be fetching its log."""
         self._adopting.forget(dispatch)
         out = self._out.by_dispatch.get(dispatch)
-        if out is None or self._executor is None:
-            return
-        if over:
+        if over and out is not None:
             self._out.forget(out)
-            return
-        if self._withdraw(dispatch):
+        elif out is None and not over:
+            self._events.append(Unknown(dispatch))
+        elif out is not None and self._withdraw(dispatch):
             self._events.append(Returned(dispatch))
-            return
+        elif out is not None:
+            return self._revoke(out)
+        return None
+
+    def _revoke(self, out: Out) -> CannotRevoke | None:
         try:
             self._stop(out)
         except NotImplementedError:
-            self._events.append(CannotRevoke(dispatch))
+            return CannotRevoke(out.dispatch)
         except BaseException as error:
             if is_for_the_process(error):
                 raise
             self._failed("revoke_task", error)
         else:
             self._out.forget(out)
-            self._events.append(Ended(dispatch, Outcome.FAILED, None, "revoked"))
+            self._events.append(Ended(out.dispatch, Outcome.FAILED, None, "revoked"))
+        return None
 
     def _stop(self, out: Out) -> None:
         if out.ti is not None or airflow_api.is_task(out.workload):
@@ -343,8 +347,8 @@ class ForeignEngine:
         return True if JudgesFailures in self._able and self._executor.judges_failures else None
 
     def _take_event(self, out: Out, value: Any) -> None:
-        """Of two dispatches of one key, the older one's; the scheduler's own events are not among them. Whether a task that
-        runs has begun, its row says."""
+        """Of two dispatches of one key, the older one's; the scheduler's own events are not among them. Whether what runs
+        has begun, its row says."""
         state, info = executor_classes.state_of_event(value)
         if executor_classes.is_terminal_state(state):
             how = Outcome.FAILED if state == "failed" else Outcome.SUCCESS

@@ -43,6 +43,10 @@ def had_begun(ledger: Ledger, job: Job, event: Any) -> bool:
     return bool(job.began if event.began is None else event.began)
 
 
+def has_begun(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.began
+
+
 def has_no_row(ledger: Ledger, job: Job, event: Any) -> bool:
     """Callbacks and connection tests: nobody but the engine knows whether they began."""
     return not job.is_task
@@ -158,8 +162,17 @@ def cannot_revoke(ledger: Ledger, job: Job, event: Any) -> bool:
     return not ledger.backends[job.backend or ""].rules.revokes
 
 
-def not_queued_again(ledger: Ledger, job: Job, event: Any) -> bool:
-    return job.key not in ledger.jobs
+def still_wanted(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.key not in ledger.jobs and not job.dead
+
+
+def unanswered(ledger: Ledger, job: Job, event: Any) -> bool:
+    """Its engine was told to stop it, once, and has said nothing. What has been queued again since has the same key."""
+    return job.revoked == 1 and job.key not in ledger.jobs and job.backend in ledger.backends
+
+
+def is_dead(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.dead
 
 
 def began_there(ledger: Ledger, job: Job, event: Any) -> bool:
@@ -350,13 +363,26 @@ def withdraw(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def revoke(ledger: Ledger, job: Job, event: Any) -> None:
-    """Its slot is free when the engine answers, or after a while."""
+    """Its slot is free when the engine answers, or after a while, in the middle of which it is told again."""
+    job.revoked, job.dead = 1, event.dead
     ledger.do(actions.Revoke(job.backend or "", job.dispatch))
-    let_go(ledger, job, event)
+    ledger.timers.set(job, ledger.now + ledger.limits.let_go_after / 2)
+
+
+def revoke_again(ledger: Ledger, job: Job, event: Any) -> None:
+    job.revoked += 1
+    ledger.do(actions.Revoke(job.backend or "", job.dispatch))
+    ledger.timers.set(job, ledger.now + ledger.limits.let_go_after / 2)
 
 
 def let_go(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.timers.set(job, ledger.now + ledger.limits.let_go_after)
+
+
+def give_up(ledger: Ledger, job: Job, event: Any) -> None:
+    """What was to be stopped is the engine's affair no longer; what was only let go may still end in its own way."""
+    if job.revoked:
+        clean_up(ledger, job, event)
 
 
 def clean_up(ledger: Ledger, job: Job, event: Any) -> None:
@@ -366,6 +392,7 @@ def clean_up(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def back_in_care(ledger: Ledger, job: Job, event: Any) -> None:
+    job.revoked = 0
     ledger.jobs[job.key] = job
     ledger.look_after(job)
 

@@ -86,6 +86,12 @@ class _Rare:
     paused: tuple[Paused, ...] = ()
     """Backends that have given it back or refused it, with no success in between."""
 
+    revoked: int = 0
+    """REVOKING: how often its engine was told to stop it."""
+
+    dead: bool = False
+    """REVOKING: Airflow is done with it."""
+
     withdrawn: int = 0
     """The last dispatch that was asked back."""
 

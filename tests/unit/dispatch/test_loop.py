@@ -176,6 +176,24 @@ def test_what_cannot_be_revoked_is_left_waiting():
     assert house.key(one) in house.loop.machine
 
 
+@pytest.mark.parametrize("dead", [False, True])
+def test_an_executor_that_says_only_then_that_it_cannot_revoke(dead):
+    """Its class seemed able to: Airflow is told at once, and leaves the task alone; what it gave up is forgotten."""
+    house, one = House(route("*", "a")), make_task()
+
+    def cannot(ti: Any) -> None:
+        raise NotImplementedError
+
+    house.executors["a"].revoke_task = cannot  # type: ignore[method-assign]
+    house.queue(one).beat(2)
+    if dead:
+        house.loop.give_up(house.key(one), house.now)
+    else:
+        assert not house.loop.revoke(house.key(one), house.now)
+    assert (house.key(one) in house.loop.machine) is not dead
+    assert house.loop.machine.slots_used["a"] == (not dead)
+
+
 def test_adopted_or_put_back():
     """The backend by evidence has it, or the database gets it back as scheduled."""
     house, mine, nobodys = House(), make_task().ti, make_task().ti

@@ -442,6 +442,30 @@ def test_what_cannot_be_revoked_is_not_given_up():
     assert m.state(1) is State.SENT
 
 
+def test_an_engine_that_says_nothing_about_what_it_was_to_stop_is_told_again():
+    """Half a minute later; after a minute the slot is free, and the engine has to leave nothing behind."""
+    m = machine(route("*", "a"), look_every=1e9)
+    one = number(m, 0, 1)
+    told = {0: m.handle(0, Sent(one), Revoke(1))}
+    for now in range(1, 70):
+        told[now] = list(m.handle(now, tick(a=9)))
+        assert m.slots_used["a"] == (now < 60)
+    assert {now: of(found, actions.Revoke) for now, found in told.items() if found} == {
+        0: [actions.Revoke("a", one)],
+        30: [actions.Revoke("a", one)],
+        60: [actions.Revoke("a", one, over=True)],
+    }
+
+
+def test_what_was_queued_again_is_not_stopped_with_what_was_before():
+    """An engine may know both by the same key."""
+    m = machine(route("*", "a"), look_every=1e9)
+    one = number(m, 0, 1)
+    m.handle(0, Sent(one), Revoke(1), queued(1))
+    told = [each for now in range(1, 70) for each in of(m.handle(now, tick(a=9)), actions.Revoke)]
+    assert told == [actions.Revoke("a", one, over=True)]
+
+
 def test_after_a_pause_the_database_is_asked_first():
     """Another scheduler may have taken what is held here: nothing is launched before the answer."""
     m = machine(route("*", "a"), paused_after=25, look_every=1e9)

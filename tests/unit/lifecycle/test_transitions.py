@@ -42,6 +42,7 @@ ONCE_MORE = Queued("x", REF)
 FOUND_QUEUED, FOUND_RUNNING = Offered("x", REF, False), Offered("x", REF, True)
 
 WAITS = {"waits": Waits.LAUNCH}
+AGAIN_REVOKED = {"again": True, "revoked": 1}
 CALLBACK = {"kind": EXECUTE_CALLBACK}
 ADOPTED = {"workload": None}
 B_REFUSED = {"paused": (Paused("b", 1, NOW + 9, True),)}
@@ -93,6 +94,8 @@ ROWS = [
     ("submitted sent",             {**TRIED_ALL, **CALLBACK}, Rejected(0),                   "ended",     "failed"),
     ("submitted sent",             ADOPTED,                   Rejected(0),                   "unclear",   "LookUp"),
     ("running adopting orphaned",  {},                        Rejected(0),                   "unclear",   "LookUp"),
+    ("running",                    {"began": True},           Returned(0),                   "=",         ""),
+    ("running",                    {"began": True},           Rejected(0),                   "=",         ""),
     # Ended
     ("out",                        {},                        Ended(0, SUCCESS),             "ended",     "success"),
     ("out",                        {"offered": True},         Ended(0, SUCCESS),             "unclear",   "LookUp"),
@@ -140,12 +143,16 @@ ROWS = [
     ("submitted sent",             {},                        Recall("x"),                   "=",         "Withdraw"),
     ("running held",               {},                        Recall("x"),                   "=",         ""),
     ("revoking",                   {},                        CannotRevoke(0),               "sent",      ""),
+    ("revoking",                   {"dead": True},            CannotRevoke(0),               "ended",     "Revoke"),
     ("revoking",                   {"again": True},           CannotRevoke(0),               "revoking",  ""),
     ("revoking",                   {},                        Ended(0, SUCCESS),             "ended",     ""),
     ("revoking",                   {},                        Returned(0),                   "ended",     ""),
     ("revoking",                   {},                        Rejected(0),                   "ended",     ""),
     ("revoking",                   {},                        Unknown(0),                    "ended",     ""),
     ("revoking",                   {},                        Due(),                         "ended",     ""),
+    ("revoking",                   {"revoked": 1},            Due(),                         "revoking",  "Revoke"),
+    ("revoking",                   {"revoked": 2},            Due(),                         "ended",     "Revoke"),
+    ("revoking",                   AGAIN_REVOKED,             Due(),                         "ended",     "Revoke"),
     ("revoking",                   {},                        Sent(0, "id"),                 "revoking",  ""),
     ("revoking",                   {},                        Began(0),                      "revoking",  ""),
     ("revoking",                   {},                        Adopted(0),                    "revoking",  ""),

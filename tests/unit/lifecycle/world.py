@@ -605,6 +605,8 @@ def _job_key(job, ranks, now):
         tuple((each.backend, each.times, each.until > now, each.refused) for each in job.paused),
         job.withdrawn == job.dispatch,
         job.orphan,
+        job.revoked,
+        job.dead,
         job.workload is None,
     )
 
