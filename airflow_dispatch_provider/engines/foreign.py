@@ -347,8 +347,8 @@ class ForeignEngine:
         return True if JudgesFailures in self._able and self._executor.judges_failures else None
 
     def _take_event(self, out: Out, value: Any) -> None:
-        """Of two dispatches of one key, the older one's; the scheduler's own events are not among them. Whether what runs
-        has begun, its row says."""
+        """Of two dispatches of one key, the older one's; the scheduler's own events are not among them. Whether a task
+        that runs has begun, its row says."""
         state, info = executor_classes.state_of_event(value)
         if executor_classes.is_terminal_state(state):
             how = Outcome.FAILED if state == "failed" else Outcome.SUCCESS

@@ -404,6 +404,12 @@ def put_back(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.timers.set(job, ledger.now + ledger.limits.look_again)
 
 
+def put_back_later(ledger: Ledger, job: Job, event: Any) -> None:
+    """Its row is locked, or was queued again: it is asked for again after a while."""
+    job.asked = False
+    ledger.timers.set(job, ledger.now + ledger.limits.look_again)
+
+
 def restart(ledger: Ledger, job: Job, event: Any) -> None:
     job.asked = True
     ledger.ask(actions.Restart, job.key)

@@ -255,6 +255,8 @@ class Machine:
     def _decide(self) -> None:
         ledger = self._ledger
         ledger.stirred = False
+        # What the database was asked until now is not said of what is dispatched now.
+        ledger.moment += 1
         self._nothing_before = inf
         if ledger.api_trouble is not None or self._asking_since is not None:
             return

@@ -412,6 +412,30 @@ def test_an_answer_is_not_believed_about_what_has_changed_since():
     assert 1 in m
 
 
+def test_an_answer_about_a_held_job_is_not_believed_of_its_dispatch():
+    """Asked in the heartbeat in which it was dispatched, the database tells of what was before."""
+    m = machine(route("*", "a"), look_every=30)
+    m.handle(0, queued(1), tick(a=0))
+    found = m.handle(30, tick(a=9))
+    assert list(dispatches(found)) == [1]
+    m.handle(31, Rows(asked(found).asked, {1: GONE}))
+    m.handle(60, Rows(asked(m.handle(60, tick(a=9))).asked, {1: GONE}))
+    assert m.slots_used["a"] == 1
+
+
+def test_what_cannot_be_set_back_yet_is_not_asked_for_in_every_heartbeat():
+    """Its row may be locked for as long as another transaction likes."""
+    m = machine(look_again=10)
+    m.handle(0, Offered(1, TaskRef("q"), runs=False))
+    answers, asked_at = [], []
+    for now in range(1, 40):
+        found = m.handle(now, *answers, tick(a=9))
+        questions = of(found, actions.PutBack)
+        answers = [Rows(each.asked, {1: QUEUED}) for each in questions]
+        asked_at += [now for _ in questions]
+    assert asked_at == [1, 12, 23, 34]
+
+
 def test_what_waits_is_refreshed_and_what_runs_is_not():
     """Airflow takes a task for stuck that is queued for too long; one whose engine cannot revoke is kept, too."""
     m = machine(route("c", "c"), route("*", "a"), rules={"c": BackendRules(revokes=False)}, refresh_every=150)

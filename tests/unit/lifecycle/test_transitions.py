@@ -176,7 +176,7 @@ ROWS = [
     ("unclear",                    ORPHAN,                    ALIVE,                         "unclear",   ""),
     ("returning",                  {},                        Due(),                         "returning", "PutBack"),
     ("returning",                  {"asked": True},           Due(),                         "returning", "LookUp"),
-    ("returning",                  {},                        QUEUED,                        "returning", "PutBack"),
+    ("returning",                  {},                        QUEUED,                        "returning", ""),
     ("returning",                  IN_B,                      OVER,                          "ended",     "Revoke"),
     ("returning",                  {},                        ANOTHERS,                      "ended",     ""),
     ("returning",                  IN_B,                      ALIVE,                         "adopting",  "Adopt"),
