@@ -17,7 +17,9 @@ from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, 
 from airflow_dispatch_provider.exceptions import BackendUnavailable
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK, TEST_CONNECTION
 
-_NOT_TERMINAL = {TaskInstanceState.QUEUED.value, TaskInstanceState.RUNNING.value}
+_ENDS = {TaskInstanceState.SUCCESS.value, TaskInstanceState.FAILED.value}
+"""Of callbacks and connection tests, too. Every other state is news of no meaning, whoever invented it."""
+
 _OURS = "airflow_dispatch_provider."
 
 
@@ -123,7 +125,12 @@ def is_terminal(value: Any) -> bool:
 
 
 def is_terminal_state(state: str) -> bool:
-    return state not in _NOT_TERMINAL
+    return state in _ENDS
+
+
+def is_pair(value: Any) -> bool:
+    """Whether Airflow can take the value of an event apart; what follows the first two parts is opaque."""
+    return isinstance(value, tuple) and len(value) >= 2
 
 
 class TaskOf:

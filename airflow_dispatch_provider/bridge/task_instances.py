@@ -29,20 +29,28 @@ _BATCH = 900
 
 
 def update_queued(ids: Iterable[UUID], **values: Any) -> None:
-    """Set columns of those task instances that are still queued; raises what the database raises."""
+    """Set columns of those task instances that are still queued, but for rows that another transaction has locked;
+    raises what the database raises."""
     for batch in _batches(ids):
+        queued = TaskInstance.id.in_(batch), TaskInstance.state == TaskInstanceState.QUEUED
         with create_session() as session:
-            session.execute(
-                update(TaskInstance)
-                .where(TaskInstance.id.in_(batch), TaskInstance.state == TaskInstanceState.QUEUED)
-                .values(**values)
-                .execution_options(synchronize_session=False)
-            )
+            _update_free(session, queued, values)
+
+
+def _update_free(session: Session, conditions: Iterable[Any], values: dict[str, Any]) -> None:
+    """Change those rows that no other transaction has locked."""
+    free = select(TaskInstance.id).where(*conditions).with_for_update(skip_locked=True)
+    session.execute(
+        update(TaskInstance)
+        .where(TaskInstance.id.in_(list(session.scalars(free))))
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def reschedule_queued(ids: Iterable[UUID], before: float, queued_by: int | None = None) -> set[UUID]:
     """Have Airflow schedule those again that are queued since before this time (POSIX seconds), as it does itself
-    with tasks that are stuck in queued; returns their ids.
+    with tasks that are stuck in queued; returns their ids. Rows that another transaction has locked are left alone.
 
     The rows are asked for after the change, so that a task that a worker begins meanwhile is never among them.
 
@@ -55,18 +63,14 @@ def reschedule_queued(ids: Iterable[UUID], before: float, queued_by: int | None 
         late = TaskInstance.queued_dttm < datetime.fromtimestamp(before, UTC)
         owned = TaskInstance.queued_by_job_id == queued_by if queued_by is not None else true()
         with create_session() as session:
-            session.execute(
-                update(TaskInstance)
-                .where(among, queued, late, owned)
-                .values(
-                    state=TaskInstanceState.SCHEDULED,
-                    scheduled_dttm=datetime.now(UTC),
-                    queued_dttm=None,
-                    queued_by_job_id=None,
-                    external_executor_id=None,
-                )
-                .execution_options(synchronize_session=False)
-            )
+            scheduled = {
+                "state": TaskInstanceState.SCHEDULED,
+                "scheduled_dttm": datetime.now(UTC),
+                "queued_dttm": None,
+                "queued_by_job_id": None,
+                "external_executor_id": None,
+            }
+            _update_free(session, (among, queued, late, owned), scheduled)
             done = select(TaskInstance.id).where(
                 among,
                 TaskInstance.state == TaskInstanceState.SCHEDULED,
@@ -143,15 +147,7 @@ def refresh_queued(ids: Iterable[UUID], queued_by: int) -> None:
             TaskInstance.queued_by_job_id == queued_by,
         )
         with create_session(scoped=False) as session:
-            free = list(
-                session.scalars(select(TaskInstance.id).where(*mine).with_for_update(skip_locked=True))
-            )
-            session.execute(
-                update(TaskInstance)
-                .where(TaskInstance.id.in_(free))
-                .values(queued_dttm=datetime.now(UTC))
-                .execution_options(synchronize_session=False)
-            )
+            _update_free(session, mine, {"queued_dttm": datetime.now(UTC)})
 
 
 def is_running(ti: Any) -> bool:

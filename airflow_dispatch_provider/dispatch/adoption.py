@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from airflow_dispatch_provider.bridge.workload import task_ref_of
 from airflow_dispatch_provider.lifecycle.events import Offered
 from airflow_dispatch_provider.routing.model import TaskRef
 from airflow_dispatch_provider.routing.routes import RouteTable
+
+log = logging.getLogger(__name__)
 
 
 def offers(
@@ -28,10 +31,20 @@ def offers(
     """
     owners = event_log.owners_of(tis)
     for ti in tis:
-        ref, owner = task_ref_of(ti), owners.get(ti.id)
-        runs = task_instances.is_running(ti)
-        names = tuple(candidates(ref)) if runs and owner is None else ()
-        yield Offered(key_of(ti), ref, runs, owner, names, task_instances.detached(ti))
+        try:
+            yield _offer(ti, owners.get(ti.id), key_of, candidates)
+        except Exception:
+            log.exception(
+                "%s could not be offered to any backend; Airflow watches it, or schedules it again.", ti
+            )
+
+
+def _offer(
+    ti: Any, owner: str | None, key_of: Callable[[Any], Any], candidates: Callable[[TaskRef], Iterable[str]]
+) -> Offered:
+    ref, runs = task_ref_of(ti), task_instances.is_running(ti)
+    names = tuple(candidates(ref)) if runs and owner is None else ()
+    return Offered(key_of(ti), ref, runs, owner, names, task_instances.detached(ti))
 
 
 def candidates(table: RouteTable, is_local: Mapping[str, bool], ref: TaskRef) -> list[str]:

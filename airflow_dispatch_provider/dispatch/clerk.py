@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -86,8 +87,8 @@ class _Question(NamedTuple):
 
 
 class Clerk:
-    """Does one thing after another, in the order in which it is asked. What fails is dropped and said once: whoever
-    asked asks again."""
+    """Does what it is asked, in order. Questions that have waited are put as one, after what was to be changed. What
+    fails is dropped and said once: whoever asked asks again."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -129,19 +130,50 @@ class Clerk:
                 return answers
 
     def _run(self) -> None:
-        while (question := self._questions.get()) is not None:
-            try:
-                self._answer(question)
-                self._outage.over()
-            except Exception as error:
-                self._outage.failed(f"{question.kind} failed: {describe(error)}", traceback_of(error))
+        going = True
+        while going:
+            waiting, going = self._wait()
+            self._work(waiting)
 
-    def _answer(self, question: _Question) -> None:
-        if question.kind == "refresh":
-            self._database.refresh(question.ids)
-            return
-        if question.kind == "put_back":
-            self._database.put_back(question.ids, question.at)
-        elif question.kind == "restart":
-            self._database.restart(question.ids)
-        self._answers.put(Rows(question.asked, self._database.look_up(question.ids)))
+    def _wait(self) -> tuple[list[_Question], bool]:
+        """All that has been asked by now, and whether more may come."""
+        waiting: list[_Question] = []
+        question = self._questions.get()
+        while question is not None:
+            waiting.append(question)
+            try:
+                question = self._questions.get_nowait()
+            except Empty:
+                return waiting, True
+        return waiting, False
+
+    def _work(self, waiting: list[_Question]) -> None:
+        for each in waiting:
+            if each.kind == "put_back":
+                self._try(each.kind, partial(self._database.put_back, each.ids, each.at))
+            elif each.kind == "restart":
+                self._try(each.kind, partial(self._database.restart, each.ids))
+        refreshed = {
+            key: ti_id for each in waiting if each.kind == "refresh" for key, ti_id in each.ids.items()
+        }
+        if refreshed:
+            self._try("refresh", lambda: self._database.refresh(refreshed))
+        questions = [each for each in waiting if each.kind != "refresh"]
+        if questions:
+            self._try("look_up", lambda: self._look_up(questions))
+
+    def _look_up(self, questions: list[_Question]) -> None:
+        """One answer for each key, to the last question about it: an answer is a witness once."""
+        last = {key: each.asked for each in questions for key in each.ids}
+        found = self._database.look_up({key: ti_id for each in questions for key, ti_id in each.ids.items()})
+        for each in questions:
+            rows = {key: found[key] for key in each.ids if last[key] == each.asked and key in found}
+            self._answers.put(Rows(each.asked, rows))
+
+    def _try(self, what: str, call: Callable[[], None]) -> None:
+        """Whatever a driver or a hook raises, the thread lives on."""
+        try:
+            call()
+            self._outage.over()
+        except BaseException as error:
+            self._outage.failed(f"{what} failed: {describe(error)}", traceback_of(error))

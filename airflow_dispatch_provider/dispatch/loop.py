@@ -8,11 +8,12 @@ clerk's.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from itertools import chain
+from functools import partial
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from airflow_dispatch_provider.bridge import metrics
 from airflow_dispatch_provider.bridge.executor_classes import is_terminal
@@ -21,13 +22,16 @@ from airflow_dispatch_provider.lifecycle import actions, events
 from airflow_dispatch_provider.lifecycle.actions import Dispatch
 from airflow_dispatch_provider.lifecycle.events import Returned, Rows, Tick
 from airflow_dispatch_provider.lifecycle.machine import Machine
-from airflow_dispatch_provider.masking import describe
+from airflow_dispatch_provider.lifecycle.states import Outcome
+from airflow_dispatch_provider.masking import describe, traceback_of
 from airflow_dispatch_provider.routing.model import Target, TaskRef
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
 _REASON = attrgetter("reason")
+_NOT_TAKEN = "its backend could not take it over"
 _LAST_QUESTIONS = 5.0
 """Seconds for what the database was still asked at the end."""
 
@@ -70,15 +74,45 @@ class Surface(Protocol):
         ...
 
 
+def _no_room() -> events.Room:
+    return events.Room(0, unavailable="it cannot say what room it has")
+
+
+def _name_of(action: actions.Action) -> str:
+    name, backend = type(action).__name__, getattr(action, "backend", "")
+    return f"{name} of backend {backend!r}" if backend else name
+
+
+def _undone(action: actions.Action) -> list[Any]:
+    """What is to be said of an action that could not be done. Whether an engine has taken some of the jobs, nobody
+    knows: the database will tell."""
+    if isinstance(action, actions.Submit):
+        return [events.Ended(each.number, Outcome.FAILED, None, _NOT_TAKEN) for each in action.dispatches]
+    if isinstance(action, actions.Adopt):
+        return [events.Unknown(each.number) for each in action.found]
+    return []
+
+
 class Loop:
     """One machine, the engines of its backends, and a clerk."""
 
     def __init__(
-        self, machine: Machine, engines: Mapping[str, Engine], clerk: ClerkLike, surface: Surface
+        self,
+        machine: Machine,
+        engines: Mapping[str, Engine],
+        clerk: ClerkLike,
+        surface: Surface,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """
+        :param clock: monotonic seconds, asked again after whatever may take long
+        """
         self.machine = machine
         self.engines = dict(engines)
-        self._clerk, self._surface = clerk, surface
+        self._clerk, self._surface, self._clock = clerk, surface, clock
+        self._failing: set[str] = set()
+        """Things that could not be done the last time."""
+
         self._untold: list[actions.Emit | actions.EmitId] = []
         self._do: dict[type[Any], Callable[[Any], list[Any] | None]] = {
             actions.Submit: self._submit,
@@ -119,7 +153,7 @@ class Loop:
         if not self.machine.can_revoke(key):
             return False
         self.tell(now, events.Revoke(key))
-        return True
+        return key not in self.machine
 
     def give_up(self, key: Hashable, now: float) -> None:
         """Airflow has found a workload dead, or too slow: stop it if that can be done, and forget it."""
@@ -131,19 +165,45 @@ class Loop:
         :param buffer: the event buffer, which Airflow empties; one event for a key at a time
         """
         self.tell(now, *self._clerk.answers(), Tick(self._rooms()))
-        self.tell(now, *chain.from_iterable(engine.poll() for engine in self.engines.values()))
+        for name, engine in self.engines.items():
+            self._poll(name, engine)
         self._fill(buffer)
 
+    def _poll(self, name: str, engine: Engine) -> None:
+        """Its news count at once, however long the other engines take; that time passes is news, too."""
+        news: list[Any] = self._guarded(f"The poll of backend {name!r}", engine.poll, list)
+        self.tell(self._clock(), *news)
+
     def _rooms(self) -> dict[str, events.Room]:
-        return {name: engine.room() for name, engine in self.engines.items()}
+        return {
+            name: self._guarded(f"The question to backend {name!r} for its room", engine.room, _no_room)
+            for name, engine in self.engines.items()
+        }
 
     def tell(self, now: float, *happened: Any) -> None:
         """Let the machine handle events, do what it wants, and tell it what came of that, until nothing does."""
-        while happened:
+        while True:
             news: list[Any] = []
             for action in self.machine.handle(now, *happened):
-                news += self._do[type(action)](action) or ()
+                do = partial(self._do[type(action)], action)
+                came: list[Any] | None = self._guarded(_name_of(action), do, partial(_undone, action))
+                news += came or ()
+            if not news:
+                return
             happened = tuple(news)
+
+    def _guarded(self, what: str, call: Callable[[], T], otherwise: Callable[[], T]) -> T:
+        """One thing that cannot be done keeps no other from being done. Said once, until it can."""
+        try:
+            result = call()
+        except Exception as error:
+            level = logging.DEBUG if what in self._failing else logging.ERROR
+            log.log(level, "%s could not be done. %s", what, f"{describe(error)}\n{traceback_of(error)}")
+            self._failing.add(what)
+            return otherwise()
+        if self._failing:
+            self._failing.discard(what)
+        return result
 
     def emit_metrics(self) -> None:
         """The gauges of every backend."""
@@ -160,15 +220,19 @@ class Loop:
             key = action.key
             if key in buffer and is_terminal(buffer[key]):
                 later.append(action)
-            else:
-                buffer[key] = self._surface.value_of(action)
+            elif value := self._guarded(
+                "The event for Airflow", partial(self._surface.value_of, action), bool
+            ):
+                buffer[key] = value
         self._untold = later
 
     def stop(self, deadline: float, now: float, buffer: dict[Any, Any]) -> None:
         """End the engines, the last one first, and tell Airflow what they still said."""
-        for engine in reversed(self.engines.values()):
-            self.tell(now, *(Returned(dispatch) for dispatch in engine.stop(deadline)))
-            self.tell(now, *engine.poll())
+        for name, engine in reversed(self.engines.items()):
+            stop = partial(engine.stop, deadline)
+            unsent: set[int] = self._guarded(f"The stop of backend {name!r}", stop, set)
+            self.tell(self._clock(), *map(Returned, unsent))
+            self._poll(name, engine)
         self._fill(buffer)
         self._clerk.stop(_LAST_QUESTIONS)
 
@@ -194,9 +258,10 @@ class Loop:
         engine = self.engines.get(action.backend)
         return [Returned(number) for number in engine.withdraw(action.dispatches)] if engine else []
 
-    def _revoke(self, action: actions.Revoke) -> None:
-        if action.backend in self.engines:
-            self.engines[action.backend].revoke(action.dispatch, action.over)
+    def _revoke(self, action: actions.Revoke) -> list[Any]:
+        engine = self.engines.get(action.backend)
+        cannot = engine.revoke(action.dispatch, action.over) if engine is not None else None
+        return [] if cannot is None else [cannot]
 
     def _adopt(self, action: actions.Adopt) -> None:
         subject = self.machine.subject

@@ -77,8 +77,9 @@ class Engine(Protocol):
         """Those of them that are certainly not sent, and will not be."""
         ...
 
-    def revoke(self, dispatch: int, over: bool = False) -> None:
-        """Stop it wherever it is; answered by ``Ended``, ``Returned`` or ``CannotRevoke``.
+    def revoke(self, dispatch: int, over: bool = False) -> CannotRevoke | None:
+        """Stop it wherever it is; answered by ``Ended``, ``Returned``, ``Unknown`` or ``CannotRevoke``, which may also
+        be returned at once. Called again where no answer has come.
 
         :param over: Airflow is done with it, and nobody waits for an answer: let it finish what it may still be doing,
             and leave nothing behind

@@ -12,11 +12,13 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from airflow_dispatch_provider.bridge import airflow_api, executor_classes
 from airflow_dispatch_provider.bridge.metrics import count_failure
 from airflow_dispatch_provider.bridge.users_code import is_for_the_process
+from airflow_dispatch_provider.engines._adopting import Adopting
 from airflow_dispatch_provider.engines._outstanding import Out, Outstanding
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.outage import Backoff
@@ -91,11 +93,14 @@ class ForeignEngine:
         self._name = name
         self._trouble: str | None = None
         self._out = Outstanding()
-        self._to_adopt: list[Found] = []
+        self._adopting = Adopting(name)
         self._events: list[Event] = []
         self._in_turn: Iterator[int] = iter(())
         self._look_due = 0.0
         self._rejected = self._troubled = self._stopped = False
+        self._one_by_one = False
+        """It failed over something that it was given, nobody knows what: it is given one job at a time until one gets
+        through."""
 
     def __repr__(self) -> str:
         out, unsent = len(self._out), len(self._out.unsent)
@@ -126,10 +131,16 @@ class ForeignEngine:
         no_room = ReportsNoRoom in self._able and self._ask(executor.no_room, None)
         return Room(
             slots=self._slots_now,
-            takes=0 if no_room else 1_000_000,
+            takes=0 if no_room else self._takes,
             unavailable=self._trouble,
             kinds=self._kinds,
         )
+
+    @property
+    def _takes(self) -> int:
+        if self._one_by_one:
+            return max(0, 1 - len(self._out.unsent))
+        return 1_000_000
 
     # Giving
 
@@ -152,6 +163,7 @@ class ForeignEngine:
             ]
 
     def _submit(self, executor: Any, job: Job, session: Any) -> None:
+        child_key = job.key
         try:
             child_key = airflow_api.key_elsewhere(executor, job.key, job.workload)
             executor.queue_workload(job.workload, session)
@@ -160,6 +172,8 @@ class ForeignEngine:
                 raise
             log.debug("%s refused a workload.\n%s", self._name, traceback_of(error))
             self._rejected = True
+            if self._out.oldest(child_key) is None:
+                self._ask(lambda: airflow_api.forget_queued_key(executor, child_key), False)
             self._events.append(Rejected(job.dispatch, _words(error)))
             return
         self._out.enter(Out(job.dispatch, child_key, job.workload))
@@ -181,30 +195,34 @@ class ForeignEngine:
         self._out.forget(out)
         return True
 
-    def revoke(self, dispatch: int, over: bool = False) -> None:
+    def revoke(self, dispatch: int, over: bool = False) -> CannotRevoke | None:
         """The contract of ``revoke_task``: when it returns, the executor has forgotten the task. What is over is left
         to the executor, which may still be fetching its log."""
-        self._to_adopt = [each for each in self._to_adopt if each.dispatch != dispatch]
+        self._adopting.forget(dispatch)
         out = self._out.by_dispatch.get(dispatch)
-        if out is None or self._executor is None:
-            return
-        if over:
+        if over and out is not None:
             self._out.forget(out)
-            return
-        if self._withdraw(dispatch):
+        elif out is None and not over:
+            self._events.append(Unknown(dispatch))
+        elif out is not None and self._withdraw(dispatch):
             self._events.append(Returned(dispatch))
-            return
+        elif out is not None:
+            return self._revoke(out)
+        return None
+
+    def _revoke(self, out: Out) -> CannotRevoke | None:
         try:
             self._stop(out)
         except NotImplementedError:
-            self._events.append(CannotRevoke(dispatch))
+            return CannotRevoke(out.dispatch)
         except BaseException as error:
             if is_for_the_process(error):
                 raise
             self._failed("revoke_task", error)
         else:
             self._out.forget(out)
-            self._events.append(Ended(dispatch, Outcome.FAILED, None, "revoked"))
+            self._events.append(Ended(out.dispatch, Outcome.FAILED, None, "revoked"))
+        return None
 
     def _stop(self, out: Out) -> None:
         if out.ti is not None or airflow_api.is_task(out.workload):
@@ -214,36 +232,17 @@ class ForeignEngine:
 
     def adopt(self, found: Sequence[Found]) -> None:
         """At the next poll."""
-        self._to_adopt += found
+        self._adopting.add(found)
 
     def _adopt(self) -> None:
-        """Tasks that run are looked for where the executor can; others are taken over as Airflow does it."""
-        executor: Any = self._executor
-        found, self._to_adopt = self._to_adopt, []
-        can_search = AdoptsIfFound in self._able
-        searched = [each for each in found if each.runs and can_search]
-        others = [each for each in found if not (each.runs and can_search)]
-        if searched:
-            self._adopt_by(executor.adopt_if_found, searched)
-        if others:
-            self._adopt_by(executor.try_adopt_task_instances, others)
-
-    def _adopt_by(self, method: Callable[[Sequence[Any]], Sequence[Any] | None], found: list[Found]) -> None:
-        """Those about which it cannot say anything yet are asked for again."""
-        executor = self._executor
-        refused = self._call("adoption", lambda: method([each.ti for each in found]), None)
-        if refused is None:
-            self._to_adopt += found
-            return
-        gone = {id(ti) for ti in refused}
-        for each in found:
-            if id(each.ti) in gone:
-                self._events.append(Unknown(each.dispatch))
-                continue
-            out = Out(each.dispatch, airflow_api.task_key(executor, each.ti), None, each.ti)
-            out.sent = True
-            self._out.enter(out)
-            self._events.append(Adopted(each.dispatch))
+        for found, child_key, has in self._adopting.ask(
+            self._executor, AdoptsIfFound in self._able, self._clock()
+        ):
+            if has:
+                out = Out(found.dispatch, child_key, None, found.ti)
+                out.sent = True
+                self._out.enter(out)
+            self._events.append((Adopted if has else Unknown)(found.dispatch))
 
     # Working
 
@@ -268,13 +267,37 @@ class ForeignEngine:
         if CountsWorkers in self._able:
             self._count_workers(executor)
         executor.parallelism = executor_classes.parallelism_for(executor, self._slots_now)
-        self._call("heartbeat", executor.heartbeat, None)
+        given = list(self._out.unsent.values())
+        if (error := self._error_of(executor.heartbeat)) is None:
+            self._one_by_one = self._one_by_one and not given
+        else:
+            self._find_the_culprit(executor, given, error)
         if ReturnsWork in self._able:
             nothing: Sequence[Any] = ()
             for workload in self._call("take_returned", executor.take_returned, nothing):
                 self._take_back(executor, workload)
         if ReportsHealth in self._able and (problem := self._call("health", executor.health, None)):
             self._note("health", masked(str(problem)))
+
+    def _find_the_culprit(self, executor: Any, given: list[Out], error: BaseException) -> None:
+        """Its heartbeat has failed with these. Without them it fails again, or they are the trouble: a single one is to
+        blame itself, of several each is tried alone."""
+        taken = [out for out in given if self._take_out(out)]
+        again = self._error_of(executor.heartbeat) if taken else error
+        alone = again is None and len(taken) == 1
+        for out in taken:
+            reason = _words(error)
+            self._events.append((Rejected if alone else Returned)(out.dispatch, reason))
+        if again is not None:
+            self._failed("heartbeat", again)
+            return
+        log.debug("%s failed over what it was given.\n%s", self._name, traceback_of(error))
+        self._one_by_one = self._rejected = True
+
+    def _take_out(self, out: Out) -> bool:
+        """Whether it was still in the base class's queues. What had left them may be lost: see ``_look``."""
+        out.ran = not self._withdraw(out.dispatch)
+        return not out.ran
 
     def _count_workers(self, executor: CountsWorkers) -> None:
         counted = self._call("worker_slots", executor.worker_slots, None) if self.counts_workers else None
@@ -291,14 +314,14 @@ class ForeignEngine:
         if self._rejected:
             self._rejected = False
             self._events.append(Recovered(self._name))
-        if self._to_adopt:
+        if self._adopting:
             self._adopt()
 
     def _take_events(self, executor: Any) -> None:
         for child_key, value in self._new_events(executor).items():
             out = self._out.oldest(child_key)
             if out is not None:
-                self._take_event(out, value)
+                self._ask(partial(self._take_event, out, value), None)
         if self._out.unsent:
             nothing: list[Out] = []
             for out in self._ask(lambda: self._sent(executor), nothing):
@@ -316,7 +339,7 @@ class ForeignEngine:
         nothing: dict[Any, Any] = {}
         if not self._ask(lambda: executor_classes.may_have_events(executor), True):
             return nothing
-        return self._call("get_event_buffer", executor.get_event_buffer, nothing)
+        return self._call("get_event_buffer", lambda: dict(executor.get_event_buffer()), nothing)
 
     @property
     def _began(self) -> bool | None:
@@ -324,16 +347,20 @@ class ForeignEngine:
         return True if JudgesFailures in self._able and self._executor.judges_failures else None
 
     def _take_event(self, out: Out, value: Any) -> None:
-        """Of two dispatches of one key, the older one's; the scheduler's own events are not among them."""
+        """Of two dispatches of one key, the older one's; the scheduler's own events are not among them. Whether a task
+        that runs has begun, its row says."""
         state, info = executor_classes.state_of_event(value)
         if executor_classes.is_terminal_state(state):
-            self._out.forget(out)
             how = Outcome.FAILED if state == "failed" else Outcome.SUCCESS
-            self._events.append(Ended(out.dispatch, how, self._began, str(info) if info else "", value))
-        elif state == "running":
+            reason = self._ask(lambda: str(info) if info else "", None)
+            kept = value if executor_classes.is_pair(value) and reason is not None else None
+            end = Ended(out.dispatch, how, self._began, reason or "", kept)
+            self._out.forget(out)
+            self._events.append(end)
+        elif state == "running" and out.ti is None and not airflow_api.is_task(out.workload):
             self._note_sent(out, None)
             self._events.append(Began(out.dispatch, info))
-        else:
+        elif state in ("queued", "running"):
             self._note_sent(out, info)
 
     def _note_sent(self, out: Out, info: Any) -> None:
@@ -382,6 +409,15 @@ class ForeignEngine:
         return unsent
 
     # Failing
+
+    def _error_of(self, action: Callable[[], object]) -> BaseException | None:
+        try:
+            action()
+        except BaseException as error:
+            if is_for_the_process(error):
+                raise
+            return error
+        return None
 
     def _call(self, what: str, action: Callable[[], T], otherwise: T) -> T:
         try:

@@ -153,7 +153,7 @@ class DispatchExecutor(BaseExecutor):
         }
         seed = f"{airflow_api.hostname()} {self.job_id}"
         machine = Machine(machine_settings(self._settings, self._limits), seed)
-        return Loop(machine, engines, self._make_clerk(), ExecutorSurface(self, self._backends))
+        return Loop(machine, engines, self._make_clerk(), ExecutorSurface(self, self._backends), _now)
 
     def _make_clerk(self) -> ClerkLike:
         return Clerk(AirflowDatabase(self.job_id, self._limits.silence))
@@ -282,10 +282,9 @@ class DispatchExecutor(BaseExecutor):
             return tis
         try:
             self._offer(self._loop, tis)
-            return []
         except Exception:
             log.exception("Adoption failed: what is queued is scheduled again, what runs is left alone.")
-            return [ti for ti in tis if ti.state == TaskInstanceState.QUEUED and not self.has_task(ti)]
+        return [ti for ti in tis if ti.state == TaskInstanceState.QUEUED and not self.has_task(ti)]
 
     def _offer(self, loop: Loop, tis: Sequence[Any]) -> None:
         now, table = _now(), route_table(self._settings)

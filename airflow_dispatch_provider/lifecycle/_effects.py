@@ -17,6 +17,7 @@ from airflow_dispatch_provider.lifecycle.events import Ended
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import Outcome, RowState
 from airflow_dispatch_provider.routing.circuit import growing_delay
+from airflow_dispatch_provider.routing.reasons import Reason
 
 Guard = Callable[[Ledger, Job, Any], bool]
 Effect = Callable[[Ledger, Job, Any], None]
@@ -42,6 +43,10 @@ def had_begun(ledger: Ledger, job: Job, event: Any) -> bool:
     return bool(job.began if event.began is None else event.began)
 
 
+def has_begun(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.began
+
+
 def has_no_row(ledger: Ledger, job: Job, event: Any) -> bool:
     """Callbacks and connection tests: nobody but the engine knows whether they began."""
     return not job.is_task
@@ -58,6 +63,10 @@ def exhausted(ledger: Ledger, job: Job, event: Any) -> bool:
 
 def exhausted_without_row(ledger: Ledger, job: Job, event: Any) -> bool:
     return exhausted(ledger, job, event) and not job.is_task
+
+
+def has_another_target(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.workload is not None and ledger.has_another_target(job)
 
 
 def has_no_workload(ledger: Ledger, job: Job, event: Any) -> bool:
@@ -153,8 +162,17 @@ def cannot_revoke(ledger: Ledger, job: Job, event: Any) -> bool:
     return not ledger.backends[job.backend or ""].rules.revokes
 
 
-def not_queued_again(ledger: Ledger, job: Job, event: Any) -> bool:
-    return job.key not in ledger.jobs
+def still_wanted(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.key not in ledger.jobs and not job.dead
+
+
+def unanswered(ledger: Ledger, job: Job, event: Any) -> bool:
+    """Its engine was told to stop it, once, and has said nothing. What has been queued again since has the same key."""
+    return job.revoked == 1 and job.key not in ledger.jobs and job.backend in ledger.backends
+
+
+def is_dead(ledger: Ledger, job: Job, event: Any) -> bool:
+    return job.dead
 
 
 def began_there(ledger: Ledger, job: Job, event: Any) -> bool:
@@ -190,9 +208,9 @@ def wait_for_earlier(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def launch_later(ledger: Ledger, job: Job, event: Any) -> None:
-    """Behind the others, after a delay that grows each time."""
-    limits = ledger.limits
-    delay = growing_delay(job.failures, limits.launch_delay, limits.launch_delay_max)
+    """Behind the others, after a delay that grows each time; then at any target."""
+    job.paused = ()
+    delay = _delay(ledger, job.failures)
     if ledger.api_trouble is None:
         job.failures += 1
     job.waits = Waits.LAUNCH
@@ -202,18 +220,51 @@ def launch_later(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.timers.set(job, ledger.now + delay)
 
 
+def hold_elsewhere(ledger: Ledger, job: Job, event: Any) -> None:
+    """For another target, at once; this one may have it again after a while."""
+    ledger.pause(job, lambda times: _delay(ledger, times), refused=True)
+    ledger.hold(job)
+
+
+def hold_again(ledger: Ledger, job: Job, event: Any) -> None:
+    """In its old place. A backend that gives it back again, unasked, is left alone with it for a while."""
+    if job.withdrawn != job.dispatch:
+        ledger.pause(job, lambda times: _delay(ledger, times - 1) if times else 0.0)
+    ledger.hold(job)
+    if job.waits is Waits.LAUNCH and job.is_task:
+        ledger.do(actions.Record(job.key, Waits.LAUNCH.value, job.trouble))
+
+
+def _delay(ledger: Ledger, failures: int) -> float:
+    return growing_delay(failures, ledger.limits.launch_delay, ledger.limits.launch_delay_max)
+
+
+def prefer_others(ledger: Ledger, job: Job, event: Any) -> None:
+    """When it is launched again, another target comes first, if there is one."""
+    if ledger.has_another_target(job):
+        ledger.pause(job, lambda times: 0.0, refused=True)
+
+
 def submit(ledger: Ledger, job: Job, event: Any) -> None:
-    target = event.target
+    target, reason = event.target, event.reason
+    if job.paused and reason is Reason.FIRST_CHOICE and _was_moved_on(ledger, job, target.backend):
+        reason = Reason.REFUSED
     ledger.occupy(job, target.backend)
     ledger.backends[target.backend].submitted += 1
     job.over = job.began = job.runs = False
-    dispatch = actions.Dispatch(
-        job.dispatch, job.key, job.workload, target, event.route, event.reason, job.kind
-    )
+    dispatch = actions.Dispatch(job.dispatch, job.key, job.workload, target, event.route, reason, job.kind)
     ledger.batch(actions.Submit, target.backend, dispatch)
 
 
+def _was_moved_on(ledger: Ledger, job: Job, backend: str) -> bool:
+    """Whether its backend has it because another one could not take it."""
+    moved = {each.backend for each in job.paused if each.refused or each.until > ledger.now}
+    return bool(moved) and backend not in moved
+
+
 def note_sent(ledger: Ledger, job: Job, event: Any) -> None:
+    if job.paused:
+        job.paused = ()
     ledger.worked(job, Stage.SEND)
     _emit_id(ledger, job, event)
 
@@ -307,17 +358,31 @@ def look_later(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def withdraw(ledger: Ledger, job: Job, event: Any) -> None:
+    job.withdrawn = job.dispatch
     ledger.batch(actions.Withdraw, job.backend or "", job.dispatch)
 
 
 def revoke(ledger: Ledger, job: Job, event: Any) -> None:
-    """Its slot is free when the engine answers, or after a while."""
+    """Its slot is free when the engine answers, or after a while, in the middle of which it is told again."""
+    job.revoked, job.dead = 1, event.dead
     ledger.do(actions.Revoke(job.backend or "", job.dispatch))
-    let_go(ledger, job, event)
+    ledger.timers.set(job, ledger.now + ledger.limits.let_go_after / 2)
+
+
+def revoke_again(ledger: Ledger, job: Job, event: Any) -> None:
+    job.revoked += 1
+    ledger.do(actions.Revoke(job.backend or "", job.dispatch))
+    ledger.timers.set(job, ledger.now + ledger.limits.let_go_after / 2)
 
 
 def let_go(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.timers.set(job, ledger.now + ledger.limits.let_go_after)
+
+
+def give_up(ledger: Ledger, job: Job, event: Any) -> None:
+    """What was to be stopped is the engine's affair no longer; what was only let go may still end in its own way."""
+    if job.revoked:
+        clean_up(ledger, job, event)
 
 
 def clean_up(ledger: Ledger, job: Job, event: Any) -> None:
@@ -327,6 +392,7 @@ def clean_up(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def back_in_care(ledger: Ledger, job: Job, event: Any) -> None:
+    job.revoked = 0
     ledger.jobs[job.key] = job
     ledger.look_after(job)
 
@@ -335,6 +401,12 @@ def put_back(ledger: Ledger, job: Job, event: Any) -> None:
     """Never while an earlier such question may still be answered: by then the task may have been queued again."""
     job.asked = True
     ledger.ask(actions.PutBack, job.key)
+    ledger.timers.set(job, ledger.now + ledger.limits.look_again)
+
+
+def put_back_later(ledger: Ledger, job: Job, event: Any) -> None:
+    """Its row is locked, or was queued again: it is asked for again after a while."""
+    job.asked = False
     ledger.timers.set(job, ledger.now + ledger.limits.look_again)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from airflow_dispatch_provider.lifecycle import actions
@@ -12,11 +12,11 @@ from airflow_dispatch_provider.lifecycle._backend import Backend, Stage
 from airflow_dispatch_provider.lifecycle._timing import Round, Timers
 from airflow_dispatch_provider.lifecycle.actions import Action
 from airflow_dispatch_provider.lifecycle.events import BackendRules, Limits, Settings
-from airflow_dispatch_provider.lifecycle.job import Job, Waits
+from airflow_dispatch_provider.lifecycle.job import Job, Paused, Waits
 from airflow_dispatch_provider.lifecycle.states import OUT, State
 from airflow_dispatch_provider.lifecycle.story import Past
 from airflow_dispatch_provider.routing.hold import HoldQueue, Places
-from airflow_dispatch_provider.routing.model import Target
+from airflow_dispatch_provider.routing.model import Route, Target
 from airflow_dispatch_provider.routing.routes import RouteTable, ordered_targets
 
 
@@ -160,15 +160,56 @@ class Ledger:
     def hold(self, job: Job) -> None:
         """Enter a job into the hold queue, where its priority and its age put it."""
         match = self.routes.match(job)
-        targets = ordered_targets(match.route, job.seed)
-        if not job.is_task:
-            named = {target.backend for target in targets}
-            targets = (*targets, *(Target(backend=name) for name in self.backends if name not in named))
+        targets = self._targets(job, match.route)
         job.waits, self.stirred = None, True
+        if job.paused:
+            targets = self._as_paused(job, targets)
+            if not targets:
+                job.waits = Waits.LAUNCH
+                return
         places: Places = ()
         if self._by_queue or job.lanes:
             places = tuple(self.lane(job, target) for target in targets)
         self.holding.add(job, match, targets, places)
+
+    def _targets(self, job: Job, route: Route) -> tuple[Target, ...]:
+        targets = ordered_targets(route, job.seed)
+        if job.is_task:
+            return targets
+        named = {target.backend for target in targets}
+        return *targets, *(Target(backend=name) for name in self.backends if name not in named)
+
+    def _as_paused(self, job: Job, targets: tuple[Target, ...]) -> tuple[Target, ...]:
+        """Those of them that may have a job now, with those that refused it last; it is woken when another one may,
+        too."""
+        until = {each.backend: each.until for each in job.paused if each.until > self.now}
+        if until:
+            self.timers.set(job, min(until.values()))
+        refused = {each.backend for each in job.paused if each.refused}
+        left = [target for target in targets if target.backend not in until]
+        return tuple(sorted(left, key=lambda target: target.backend in refused))
+
+    def has_another_target(self, job: Job) -> bool:
+        """Whether a target is left that has not refused a job, be it usable now or not."""
+        tried = {each.backend for each in job.paused if each.refused} | {job.backend}
+        return any(
+            target.backend not in tried and self._could_run(job, target.backend)
+            for target in self._targets(job, self.routes.match(job).route)
+        )
+
+    def _could_run(self, job: Job, name: str) -> bool:
+        backend = self.backends.get(name)
+        return backend is not None and not backend.gone and job.kind in backend.room.kinds
+
+    def pause(self, job: Job, delay: Callable[[int], float], refused: bool = False) -> None:
+        """Keep a job from its backend for a while.
+
+        :param delay: seconds, by how often it has been paused there before
+        """
+        before = next((each for each in job.paused if each.backend == job.backend), None)
+        times = before.times if before is not None else 0
+        paused = Paused(job.backend or "", times + 1, self.now + delay(times), refused)
+        job.paused = (*(each for each in job.paused if each is not before), paused)
 
     def lane(self, job: Job, target: Target) -> str | None:
         """The lane that a job would use at a target."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_dispatch_provider.lifecycle.states import State
 from airflow_dispatch_provider.lifecycle.story import Story
@@ -31,6 +31,20 @@ class Waits(str, Enum):
     ROWS = "waits_rows", "this scheduler was silent for a while and asks the database what is still its own"
 
     __str__ = str.__str__
+
+
+class Paused(NamedTuple):
+    """A backend that is not to have a job for a while, though others may give it theirs."""
+
+    backend: str
+    times: int
+    """How often it has given the job back, or refused it, with no success in between."""
+
+    until: float
+    """Monotonic seconds."""
+
+    refused: bool = False
+    """It could not take the job, or the job came to nothing there: the other targets come first."""
 
 
 class _Rare:
@@ -68,6 +82,18 @@ class _Rare:
 
     candidates: tuple[str, ...] = ()
     """ADOPTING: the backends to be asked after this one."""
+
+    paused: tuple[Paused, ...] = ()
+    """Backends that have given it back or refused it, with no success in between."""
+
+    revoked: int = 0
+    """REVOKING: how often its engine was told to stop it."""
+
+    dead: bool = False
+    """REVOKING: Airflow is done with it."""
+
+    withdrawn: int = 0
+    """The last dispatch that was asked back."""
 
 
 @dataclass(eq=False)

@@ -42,10 +42,14 @@ class Machine:
         """
         self._ledger = Ledger(seed)
         self._ledger.use(settings)
-        self._ticked_at: float | None = None
+        self._silent_since: float | None = None
+        """The last moment before a silence since the last Tick in which nothing was seen here for too long."""
+
         self._nothing_before = -inf
         self._asking_since: int | None = None
         self._asked_at = 0.0
+        self._answered = 0
+        """The ``handle`` with the last answer about what was held in a silence."""
 
     def handle(self, now: float, *happened: Any) -> list[Action]:
         """Take in what happened, in this order; returns what is to be done, in this order.
@@ -54,6 +58,8 @@ class Machine:
         :param happened: values of ``events``
         """
         ledger = self._ledger
+        if now - ledger.now > ledger.limits.paused_after and ledger.moment and self._silent_since is None:
+            self._silent_since = ledger.now
         ledger.now = now
         ledger.moment += 1
         for event in happened:
@@ -119,7 +125,7 @@ class Machine:
         """Take an answer of the database; jobs that have changed since the question are not judged by it."""
         jobs = self._ledger.jobs
         if self._asking_since is not None and event.asked >= self._asking_since:
-            self._asking_since = None
+            self._asking_since, self._answered = None, self._ledger.moment
             self._ledger.stirred = True
         for key, row in event.rows.items():
             job = jobs.get(key)
@@ -203,19 +209,24 @@ class Machine:
             self._ledger.turned[backend.name] = backend.usable(self._ledger.now)
 
     def _mind_the_pause(self) -> None:
-        """After a long silence another scheduler may have what is held here: ask before anything is launched."""
-        ledger, before = self._ledger, self._ticked_at
-        self._ticked_at = ledger.now
-        paused = before is not None and ledger.now - before > ledger.limits.paused_after
-        unanswered = (
-            self._asking_since is not None and ledger.now - self._asked_at >= ledger.limits.look_again
-        )
-        if not (paused or unanswered):
+        """After a long silence another scheduler may have what is held here: ask before anything is launched. An answer
+        that comes with this Tick is as new as can be, however long every loop takes."""
+        if self._asking_since is not None:
+            if self._ledger.now - self._asked_at >= self._ledger.limits.look_again:
+                self._ask_about_held(inf)
             return
-        asked = [
-            job.key for job in self._held() if job.is_task and (unanswered or job.since <= (before or 0.0))
-        ]
-        self._asking_since = ledger.moment if asked else None
+        since, self._silent_since = self._silent_since, None
+        if since is not None and self._answered != self._ledger.moment:
+            self._ask_about_held(since)
+
+    def _ask_about_held(self, since: float) -> None:
+        """The first answer counts, also where the question has been repeated."""
+        ledger = self._ledger
+        asked = [job.key for job in self._held() if job.is_task and job.since <= since]
+        if not asked:
+            self._asking_since = None
+        elif self._asking_since is None:
+            self._asking_since = ledger.moment
         self._asked_at = ledger.now
         for key in asked:
             ledger.ask(actions.LookUp, key)
@@ -244,6 +255,8 @@ class Machine:
     def _decide(self) -> None:
         ledger = self._ledger
         ledger.stirred = False
+        # What the database was asked until now is not said of what is dispatched now.
+        ledger.moment += 1
         self._nothing_before = inf
         if ledger.api_trouble is not None or self._asking_since is not None:
             return

@@ -23,6 +23,7 @@ class Reason(str, Enum):
     FIRST_CHOICE = "first_choice", "the route's first target has a free slot"
     OVERFLOW = "overflow", "a target before it is full and the route lets tasks overflow"
     FAILOVER = "failover", "a target before it takes no work (circuit open or cordoned)"
+    REFUSED = "refused", "a target before it could not take this task, or it came to nothing there"
     CAPABLE = "capable", "a target before it cannot run this type of workload"
 
     WAITS_FULL = "waits_full", "every target that it may use is full"

@@ -24,12 +24,21 @@ class Database:
         self.calls: list[tuple[str, list[Any]]] = []
         self.free = threading.Event()
         self.free.set()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
+        self.busy, self.errors_end = threading.Event(), threading.Event()
+
+    def hold(self, clerk: Clerk) -> None:
+        """Keep the clerk busy until what is asked next has been asked."""
+        self.free.clear()
+        clerk.refresh({"nobody": uuid4()})
+        assert self.busy.wait(10)
 
     def _called(self, name: str, ids: Any) -> None:
+        self.busy.set()
         self.free.wait(10)
         self.calls.append((name, list(ids)))
         if self.error is not None:
+            self.errors_end.set()
             raise self.error
 
     def look_up(self, ids: Any) -> Any:
@@ -59,12 +68,41 @@ def clerk(database: Database) -> Any:
 
 def test_answers_in_the_order_of_the_questions(clerk, database):
     """A question about what an earlier one changed is put after that."""
-    clerk.put_back(3, {"x": uuid4()})
+    database.hold(clerk)
+    clerk.put_back(3, {"x": uuid4(), "y": uuid4()})
     clerk.look_up(4, {"x": uuid4()})
+    database.free.set()
     clerk.stop(10)
-    assert [name for name, _ in database.calls] == ["put_back", "look_up", "look_up"]
-    assert clerk.answers() == [Rows(3, {"x": QUEUED}), Rows(4, {"x": QUEUED})]
+    assert [name for name, _ in database.calls] == ["refresh", "put_back", "look_up"]
+    assert clerk.answers() == [Rows(3, {"y": QUEUED}), Rows(4, {"x": QUEUED})]
     assert clerk.answers() == []
+
+
+def test_questions_that_have_waited_are_put_as_one(clerk, database):
+    """However many have come meanwhile; about each key one answer comes, and it is the last question's."""
+    database.hold(clerk)
+    for asked in range(1, 6):
+        clerk.look_up(asked, {"x": uuid4(), asked: uuid4()})
+        clerk.refresh({asked: uuid4()})
+    database.free.set()
+    clerk.stop(10)
+    assert database.calls[1:] == [("refresh", [1, 2, 3, 4, 5]), ("look_up", ["x", 1, 2, 3, 4, 5])]
+    answers = clerk.answers()
+    assert [answer.asked for answer in answers if "x" in answer.rows] == [5]
+    assert [answer.asked for answer in answers if answer.asked in answer.rows] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), GeneratorExit(), MemoryError()], ids=repr)
+def test_whatever_is_raised_the_thread_lives_on(clerk, database, error):
+    """A driver or a hook of somebody's may raise anything."""
+    database.error = error
+    database.hold(clerk)
+    database.free.set()
+    assert database.errors_end.wait(10)
+    database.error = None
+    clerk.look_up(1, {"x": uuid4()})
+    clerk.stop(10)
+    assert clerk.answers() == [Rows(1, {"x": QUEUED})]
 
 
 def test_asking_never_waits(clerk, database):

@@ -65,7 +65,9 @@ class House:
             name: ForeignEngine(name, lambda made=made: made, 1, clock=lambda: self.now)
             for name, made in self.executors.items()
         }
-        self.loop = Loop(Machine(settings(*routes, **options)), engines, self.clerk, self.surface)
+        self.loop = Loop(
+            Machine(settings(*routes, **options)), engines, self.clerk, self.surface, lambda: self.now
+        )
         self.loop.start("1", self.now)
 
     def key(self, workload: Any) -> Any:
@@ -174,6 +176,24 @@ def test_what_cannot_be_revoked_is_left_waiting():
     assert house.key(one) in house.loop.machine
 
 
+@pytest.mark.parametrize("dead", [False, True])
+def test_an_executor_that_says_only_then_that_it_cannot_revoke(dead):
+    """Its class seemed able to: Airflow is told at once, and leaves the task alone; what it gave up is forgotten."""
+    house, one = House(route("*", "a")), make_task()
+
+    def cannot(ti: Any) -> None:
+        raise NotImplementedError
+
+    house.executors["a"].revoke_task = cannot  # type: ignore[method-assign]
+    house.queue(one).beat(2)
+    if dead:
+        house.loop.give_up(house.key(one), house.now)
+    else:
+        assert not house.loop.revoke(house.key(one), house.now)
+    assert (house.key(one) in house.loop.machine) is not dead
+    assert house.loop.machine.slots_used["a"] == (not dead)
+
+
 def test_adopted_or_put_back():
     """The backend by evidence has it, or the database gets it back as scheduled."""
     house, mine, nobodys = House(), make_task().ti, make_task().ti
@@ -210,6 +230,68 @@ def test_stop_tells_what_is_still_said():
     house.loop.stop(inf, house.now, house.buffer)
     assert house.told() == {house.key(one): "success"}
     assert house.executors["b"].calls[-1] == "end"
+
+
+def test_one_action_that_fails_loses_no_other(caplog):
+    """What comes after it is done all the same; it is said once, and what it was about is not lost."""
+    house, one, two = House(route("a", "a"), route("b", "b")), make_task("a"), make_task("b")
+
+    def fails(jobs: Any) -> None:
+        raise RuntimeError("no memory")
+
+    house.loop.engines["a"].submit = fails  # type: ignore[method-assign]
+    house.queue(one, two).beat(3)
+    assert house.given("b") == [two.ti.task_id]
+    assert house.key(one) in house.loop.machine
+    assert house.told() == {}
+    lines = [
+        record
+        for record in caplog.records
+        if "Submit of backend 'a' could not be done." in record.getMessage()
+    ]
+    assert [line.levelname for line in lines] == ["ERROR"]
+
+
+@pytest.mark.parametrize("method", ["poll", "room"])
+def test_an_engine_that_raises_costs_no_other_its_news(method):
+    """Ends of the others are told, and their slots are free, in the same heartbeat."""
+    house, one = House(route("*", "b")), make_task()
+    house.queue(one).beat()
+    house.executors["b"].finish(one)
+
+    def fails() -> Any:
+        raise RuntimeError("a bug")
+
+    setattr(house.loop.engines["a"], method, fails)
+    house.beat()
+    assert house.told() == {house.key(one): "success"}
+
+
+def test_an_event_that_cannot_be_made_costs_no_other():
+    """Airflow is told the rest."""
+    house, one, two = House(), make_task(priority=9), make_task()
+    house.queue(one, two).beat()
+    for executor in house.executors.values():
+        executor.finish_all()
+    value_of = house.surface.value_of
+    house.surface.value_of = lambda action: value_of(action) if action.key == house.key(two) else 1 / 0  # type: ignore[method-assign]
+    house.beat()
+    assert house.told() == {house.key(two): "success"}
+
+
+def test_slow_heartbeats_of_engines_are_no_silence():
+    """Three of them take longer than a scheduler may be silent for, and each is heard of: nothing has to be asked."""
+    house = House(route("*", "a"), paused_after=25)
+    house.clerk.rows = {}
+    for executor in house.executors.values():
+        executor.heartbeat = lambda beat=executor.heartbeat: (setattr(house, "now", house.now + 20), beat())  # type: ignore[method-assign]
+    one, two = make_task(priority=9), make_task()
+    house.queue(one, two).beat(2, passed=0.1)
+    house.executors["a"].finish(one)
+    house.beat(passed=0.1)
+    assert house.given("a") == [one.ti.task_id]
+    house.beat(passed=0.1)
+    assert house.given("a") == [one.ti.task_id, two.ti.task_id]
 
 
 def test_an_engine_never_sees_another_ones_numbers():

@@ -12,7 +12,7 @@ from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.executor_classes import make_executor
-from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.engines.engine import Found, Job
 from airflow_dispatch_provider.engines.foreign import ForeignEngine
 from airflow_dispatch_provider.exceptions import BackendUnavailable
@@ -28,7 +28,8 @@ from airflow_dispatch_provider.lifecycle.events import (
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
-from airflow_dispatch_provider.testing.workloads import make_task
+from airflow_dispatch_provider.testing import InMemoryExecutor
+from airflow_dispatch_provider.testing.workloads import make_callback, make_task
 
 SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
 
@@ -83,6 +84,26 @@ class Picky(Plain):
         self.running.add(airflow_api.workload_key(self, workload))
 
 
+class Poisoned(Plain):
+    """Its heartbeat raises as long as it is to send a certain job."""
+
+    def _process_workloads(self, workload_items: Any) -> None:
+        if any(workload.ti.queue == "poison" for workload in workload_items):
+            raise ValueError("not this one")
+        super()._process_workloads(workload_items)
+
+
+class Loses(Plain):
+    """Its heartbeat raises over a certain job after it has taken it out of its queue."""
+
+    def _process_workloads(self, workload_items: Any) -> None:
+        for workload in workload_items:
+            airflow_api.forget_queued(self, workload)
+            if workload.ti.queue == "poison":
+                raise ValueError("not this one")
+            super()._process_workloads([workload])
+
+
 class Judging(Plain):
     judges_failures = True
 
@@ -130,7 +151,8 @@ def test_submitted_sent_ended():
 
 
 def test_running_event_and_external_id():
-    """An executor may say before the end that it began, or under which id it is known outside."""
+    """An executor may say before the end that it runs, or under which id it is known outside. Whether the task began,
+    the database knows: a process that the execution API has refused ran, too."""
     x, executor = engine()
     one, two = job(1), job(2)
     x.submit([one, two])
@@ -140,7 +162,58 @@ def test_running_event_and_external_id():
         TaskInstanceState.QUEUED,
         "arn:2",
     )
-    assert typed(x.poll()) == typed([Began(1, None), Sent(2, "arn:2")])
+    assert typed(x.poll()) == typed([Sent(2, "arn:2")])
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="callbacks came with Airflow 3.2")
+def test_a_callback_that_runs_has_begun():
+    """It has no row: nobody but its executor can know."""
+    x, executor = engine(InMemoryExecutor)
+    one = job(1, make_callback())
+    x.submit([one])
+    x.poll()
+    executor.event_buffer[one.key] = airflow_api.event_state("ExecuteCallback", "running"), None
+    assert typed(x.poll()) == typed([Began(1, None)])
+
+
+class Odd:
+    """Neither a text nor a truth value."""
+
+    def __str__(self) -> str:
+        raise ValueError("odd")
+
+    __bool__ = __str__  # type: ignore[assignment]
+
+
+def is_end(value: Any) -> bool:
+    return isinstance(value, tuple) and value[:1] in ((SUCCESS,), (FAILED,))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 7, (), ("success",), "deferred", ([], {}), ("up_for_retry", None), (Odd(), None), (FAILED, Odd())],
+)
+def test_an_odd_value_of_an_event_costs_no_other(value):
+    """Each event by itself. Only success and failed are ends; whatever else it says has no meaning."""
+    x, executor = engine()
+    odd, good = job(1), job(2)
+    x.submit([odd, good])
+    x.poll()
+    executor.event_buffer[odd.key] = value
+    finish(executor, good.workload)
+    ends = [event for event in x.poll() if isinstance(event, Ended)]
+    assert ends[-1] == Ended(2, Outcome.SUCCESS, None, "", (SUCCESS, None))
+    assert [end.value for end in ends[:-1]] == ([None] if is_end(value) else [])
+    assert x.room().unavailable is None
+
+
+@pytest.mark.parametrize("answer", [None, 7, [1]])
+def test_events_that_are_no_mapping_are_its_own_trouble(answer):
+    """It is left alone for a while; nothing is raised."""
+    x, executor = engine()
+    executor.get_event_buffer, executor.event_buffer["x"] = lambda: answer, (SUCCESS, None)
+    assert x.poll() == []
+    assert x.room().unavailable is not None
 
 
 def test_one_that_judges_failures_itself_is_believed():
@@ -173,6 +246,73 @@ def test_one_that_it_does_not_take_keeps_none_from_it(caplog):
         [Rejected(2, "ValueError: not this one"), Sent(1), Sent(3), Recovered("x")]
     )
     assert x.room().unavailable is None
+
+
+def test_one_job_over_which_its_heartbeat_fails_is_to_blame_itself():
+    """A heartbeat without it works: it is rejected with the reason, and the executor is not in trouble."""
+    x, _ = engine(Poisoned)
+    x.submit([job(1, make_task("poison"))])
+    assert typed(x.poll()) == typed([Rejected(1, "ValueError: not this one"), Recovered("x")])
+    assert x.room().unavailable is None
+
+
+def test_of_several_over_which_its_heartbeat_fails_each_is_tried_alone():
+    """All come back unsent; then it takes one at a time, until one has got through."""
+    x, _ = engine(Poisoned)
+    poison, good, another = make_task("poison"), make_task(), make_task()
+    x.submit([job(1, poison), job(2, good), job(3, another)])
+    reason = "ValueError: not this one"
+    assert {event for event in x.poll() if isinstance(event, Returned)} == {
+        Returned(number, reason) for number in (1, 2, 3)
+    }
+    assert (x.room().takes, x.room().unavailable) == (1, None)
+    x.submit([job(4, poison)])
+    assert x.room().takes == 0
+    assert Rejected(4, reason) in x.poll()
+    x.submit([job(5, good)])
+    assert Sent(5) in x.poll()
+    assert x.room().takes > 1
+    x.submit([job(6, another)])
+    assert x.poll() == [Sent(6)]
+
+
+def test_a_heartbeat_that_fails_without_what_it_was_given_is_the_executors_trouble():
+    """Its job comes back as it was, and is not to blame."""
+    x, executor = engine()
+    executor.failing = ("heartbeat",)
+    x.submit([job(1)])
+    assert typed(x.poll()) == typed([Returned(1, "OSError: no heartbeat")])
+    assert x.room().unavailable == "OSError: no heartbeat"
+
+
+def test_what_a_heartbeat_that_failed_has_lost_is_found():
+    """It has left the queue and does not run: the database is asked whether it began."""
+    clock = Clock()
+    x, _ = engine(Loses, clock=clock)
+    x.submit([job(1, make_task("poison"))])
+    events = []
+    for _ in range(9):
+        clock.now += 1
+        events += x.poll()
+    (end,) = [event for event in events if isinstance(event, Ended)]
+    assert (end.dispatch, end.how, end.began) == (1, Outcome.FAILED, None)
+    assert x.room().unavailable is None
+
+
+class HalfTaken(Plain):
+    """Raises after it has put the job into the base class's queue."""
+
+    def queue_workload(self, workload: Any, session: Any) -> None:
+        super().queue_workload(workload, session)
+        raise ValueError("not this one")
+
+
+def test_what_it_refused_it_does_not_send():
+    """Refused, it is given to another target, and must not stay behind in the queue."""
+    x, executor = engine(HalfTaken)
+    x.submit([job(1)])
+    assert Rejected(1, "ValueError: not this one") in x.poll()
+    assert executor.sent == []
 
 
 def test_two_dispatches_of_one_key_are_told_apart_by_their_order():
@@ -261,11 +401,8 @@ def test_what_lies_untouched_in_the_base_class_is_withdrawn():
     x, executor = engine()
     x.submit([job(1)])
     x.poll()
-    executor.failing = ("heartbeat",)
     x.submit([job(2)])
-    x.poll()
     assert x.withdraw([1, 2, 3]) == {2}
-    executor.failing = ()
     assert x.poll() == []
     assert len(executor.sent) == 1
 
@@ -302,8 +439,8 @@ def test_one_that_cannot_revoke_says_so():
     one = job(1)
     x.submit([one])
     x.poll()
-    x.revoke(1)
-    assert typed(x.poll()) == typed([CannotRevoke(1)])
+    assert typed([x.revoke(1)]) == typed([CannotRevoke(1)])
+    assert x.poll() == []
     finish(executor, one.workload)
     assert [type(event) for event in x.poll()] == [Ended]
 
@@ -320,10 +457,10 @@ def test_what_is_over_is_not_killed():
 
 
 def test_unknown_numbers_are_no_error():
-    """A job that has ended meanwhile may still be revoked or withdrawn."""
+    """A job that has ended meanwhile may still be revoked or withdrawn; its slot need not wait for anything."""
     x, _ = engine()
-    x.revoke(9)
-    assert (x.withdraw([9]), x.poll()) == (set(), [])
+    assert (x.withdraw([9]), x.revoke(9), x.revoke(8, over=True)) == (set(), None, None)
+    assert typed(x.poll()) == typed([Unknown(9)])
 
 
 # Adoption
@@ -360,6 +497,49 @@ def test_adoption_that_raises_is_asked_again():
     executor.try_adopt_task_instances = lambda tis: []
     clock.now += 60
     assert typed([event for _ in range(3) for event in x.poll()]) == typed([Adopted(1)])
+
+
+def test_adoption_that_fails_for_one_task_costs_no_other(caplog):
+    """Each is asked about alone then; the executor goes on working, and in the end does not have that one."""
+    clock = Clock()
+    x, executor = engine(clock=clock)
+    tis = [SimpleNamespace(id=n, key=("dag", n)) for n in range(4)]
+
+    def adopt(asked: Any) -> Any:
+        if tis[2] in asked:
+            raise OSError("not this one")
+        return [ti for ti in asked if ti is tis[3]]
+
+    executor.try_adopt_task_instances, executor.get_task_key = adopt, lambda ti: ti.key
+    x.adopt([Found(n, n, ti, True) for n, ti in enumerate(tis)])
+    events: list[Any] = []
+    for number in range(9):
+        x.submit([job(10 + number)])
+        events += x.poll()
+        assert x.room().unavailable is None
+        clock.now += 20
+    assert [e for e in events if isinstance(e, Adopted)] == [Adopted(0), Adopted(1)]
+    assert [e for e in events if isinstance(e, Unknown)] == [Unknown(3), Unknown(2)]
+    assert len([r for r in caplog.records if r.levelname == "ERROR"]) == 1
+
+
+@pytest.mark.parametrize("answer", [7, None])
+def test_an_odd_answer_about_adoption_ends_nothing(answer):
+    """It is no list of tasks; the executor goes on working."""
+    x, executor = engine()
+    executor.try_adopt_task_instances, executor.get_task_key = lambda tis: answer, lambda ti: ti.key
+    x.adopt([Found(1, "k", SimpleNamespace(id=1, key=("dag", 1)), True)])
+    x.submit([job(2)])
+    assert Sent(2) in x.poll()
+
+
+def test_a_key_that_cannot_be_made_costs_no_other_its_adoption():
+    """The key is the executor's own affair, too."""
+    x, executor = engine()
+    tis = [SimpleNamespace(id=1), SimpleNamespace(id=2, key=("dag", 2))]
+    executor.try_adopt_task_instances, executor.get_task_key = lambda asked: [], lambda ti: ti.key
+    x.adopt([Found(n, n, ti, True) for n, ti in enumerate(tis)])
+    assert [event for _ in range(3) for event in x.poll()] == [Adopted(1)]
 
 
 # Failing

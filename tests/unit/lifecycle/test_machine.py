@@ -50,6 +50,12 @@ def number(m, now, key, **slots):
     return dispatches(m.handle(now, queued(key), tick(**(slots or {"a": 9}))))[key].number
 
 
+def launched_number(m, now):
+    """Of the one job that is queued again and again."""
+    happened = [] if 1 in m else [queued(1)]
+    return dispatches(m.handle(now, *happened, tick(a=9)))[1].number
+
+
 # Holding and sending
 
 
@@ -128,6 +134,85 @@ def test_one_jobs_trouble_is_its_own():
     assert m.circuit("a") is CircuitState.CLOSED
 
 
+def test_what_one_backend_rejects_the_next_target_has_at_once():
+    """However often the first one has done so: the job fails only when no target is left that could have it."""
+    m = machine(launch_retries=0)
+    m.handle(0, *map(queued, range(20)))
+    now, sent = 0.0, set()
+    while len(sent) < 20:
+        now += 1
+        for each in dispatches(m.handle(now, tick(a=20, b=20))).values():
+            assert each.reason is (Reason.FIRST_CHOICE if each.target.backend == "a" else Reason.REFUSED)
+            if each.target.backend == "a":
+                m.handle(now, Rejected(each.number, "no"), Recovered("a"))
+            else:
+                sent.add(each.key)
+                m.handle(now, Sent(each.number), Ended(each.number, Outcome.SUCCESS, True))
+        assert now < 10
+    assert len(m) == 0
+
+
+def test_what_every_target_rejects_fails_with_the_reason():
+    """Each has it once in a round; the rounds have growing delays, and an end."""
+    m = machine(launch_retries=2)
+    m.handle(0, queued(1))
+    now, tried, found = 0.0, [], []
+    while 1 in m:
+        now += 1
+        found = m.handle(now, tick(a=9, b=9))
+        for each in dispatches(found).values():
+            tried.append(each.target.backend)
+            found = m.handle(now, Rejected(each.number, "too large"))
+            if asks := of(found, actions.LookUp):
+                found = m.handle(now, Rows(asks[0].asked, {1: QUEUED}))
+    assert tried == ["a", "b"] * 3
+    assert of(found, actions.Emit) == [actions.Emit(1, Outcome.FAILED, "too large")]
+
+
+def test_what_was_rejected_may_be_tried_there_again_while_the_others_are_full():
+    """After a while that grows; it never fails as long as another target has not had it."""
+    m = machine(route("*", "a", "b"), launch_retries=0)
+    m.handle(0, queued(1))
+    delays, before = [], 0.0
+    for tenth in range(200):
+        for each in dispatches(m.handle(tenth / 10, tick(a=9, b=0))).values():
+            delays.append(tenth / 10 - before)
+            before = tenth / 10
+            m.handle(before, Rejected(each.number, "no"))
+    assert delays == [0, 1, 2, 4, 8]
+    assert launched(m, 20, a=9, b=9) == {1: "b"}
+
+
+def test_what_its_backend_gives_back_again_and_again_is_kept_from_it():
+    """That job alone, for longer each time: the others go on, and it may take another target."""
+    m = machine(route("q", "a"))
+    m.handle(0, queued("back"))
+    tries, others = [], 0
+    for tenth in range(100):
+        now = tenth / 10
+        for key, each in dispatches(m.handle(now, queued(tenth), tick(a=2))).items():
+            if key == "back":
+                tries.append(now)
+                m.handle(now, Returned(each.number, "not now"))
+            else:
+                others += 1
+                m.handle(now, Sent(each.number), Ended(each.number, Outcome.SUCCESS, True))
+    assert tries == [0, 0.1, 1.1, 3.1, 7.1]
+    assert (others, m.waits("back")) == (100, Waits.LAUNCH)
+    m.handle(10, settings(route("q", "a", "b")))
+    assert launched(m, 16, a=0, b=1) == {"back": "b"}
+
+
+def test_what_was_asked_back_may_go_there_again_at_once():
+    """A backend that was told to give it back has nothing against it."""
+    m = machine(route("*", "a"))
+    for now in range(5):
+        one = launched_number(m, now)
+        (asked_back,) = of(m.handle(now, Recall(1)), actions.Withdraw)
+        assert asked_back.dispatches == [one]
+        m.handle(now, Returned(one))
+
+
 def test_others_succeed_beside_a_rejected_job():
     """The job of highest priority is rejected again and again; the others all start."""
     m = machine(route("*", "a"))
@@ -148,7 +233,7 @@ def test_what_different_jobs_meet_is_the_backends_trouble():
     found = m.handle(0, Rejected(first, "no"), Rejected(second, "no"))
     assert m.circuit("a") is CircuitState.OPEN
     assert of(found, actions.Log)[0].arguments[0] == "a"
-    assert launched(m, 0.1, queued(3), a=9, b=9) == {3: "b"}
+    assert launched(m, 0.1, queued(3), a=9, b=9) == {1: "b", 2: "b", 3: "b"}
 
 
 def test_a_success_in_between_clears_it():
@@ -189,6 +274,21 @@ def test_a_backend_on_which_nothing_begins():
     assert m.circuit("a") is CircuitState.OPEN
     m.handle(2, Began(numbers[3]))
     assert m.circuit("a") is CircuitState.CLOSED
+
+
+def test_what_came_to_nothing_takes_another_target_first():
+    """A job that does not begin on one backend may on the next; each has its turn."""
+    m = machine(route("*", "a", "b"), launch_retries=9, look_every=1e9)
+    m.handle(0, queued(1))
+    now, tried = 0.0, []
+    while len(tried) < 4:
+        now += 0.5
+        for each in dispatches(m.handle(now, tick(a=9, b=9))).values():
+            tried.append(each.target.backend)
+            question = asked(m.handle(now, Ended(each.number, Outcome.FAILED, False, "crash")))
+            m.handle(now, Rows(question.asked, {1: QUEUED}))
+    assert tried == ["a", "b", "a", "b"]
+    assert now < 10
 
 
 def test_what_is_not_sent_is_withdrawn_from_a_broken_backend():
@@ -312,6 +412,30 @@ def test_an_answer_is_not_believed_about_what_has_changed_since():
     assert 1 in m
 
 
+def test_an_answer_about_a_held_job_is_not_believed_of_its_dispatch():
+    """Asked in the heartbeat in which it was dispatched, the database tells of what was before."""
+    m = machine(route("*", "a"), look_every=30)
+    m.handle(0, queued(1), tick(a=0))
+    found = m.handle(30, tick(a=9))
+    assert list(dispatches(found)) == [1]
+    m.handle(31, Rows(asked(found).asked, {1: GONE}))
+    m.handle(60, Rows(asked(m.handle(60, tick(a=9))).asked, {1: GONE}))
+    assert m.slots_used["a"] == 1
+
+
+def test_what_cannot_be_set_back_yet_is_not_asked_for_in_every_heartbeat():
+    """Its row may be locked for as long as another transaction likes."""
+    m = machine(look_again=10)
+    m.handle(0, Offered(1, TaskRef("q"), runs=False))
+    answers, asked_at = [], []
+    for now in range(1, 40):
+        found = m.handle(now, *answers, tick(a=9))
+        questions = of(found, actions.PutBack)
+        answers = [Rows(each.asked, {1: QUEUED}) for each in questions]
+        asked_at += [now for _ in questions]
+    assert asked_at == [1, 12, 23, 34]
+
+
 def test_what_waits_is_refreshed_and_what_runs_is_not():
     """Airflow takes a task for stuck that is queued for too long; one whose engine cannot revoke is kept, too."""
     m = machine(route("c", "c"), route("*", "a"), rules={"c": BackendRules(revokes=False)}, refresh_every=150)
@@ -342,6 +466,30 @@ def test_what_cannot_be_revoked_is_not_given_up():
     assert m.state(1) is State.SENT
 
 
+def test_an_engine_that_says_nothing_about_what_it_was_to_stop_is_told_again():
+    """Half a minute later; after a minute the slot is free, and the engine has to leave nothing behind."""
+    m = machine(route("*", "a"), look_every=1e9)
+    one = number(m, 0, 1)
+    told = {0: m.handle(0, Sent(one), Revoke(1))}
+    for now in range(1, 70):
+        told[now] = list(m.handle(now, tick(a=9)))
+        assert m.slots_used["a"] == (now < 60)
+    assert {now: of(found, actions.Revoke) for now, found in told.items() if found} == {
+        0: [actions.Revoke("a", one)],
+        30: [actions.Revoke("a", one)],
+        60: [actions.Revoke("a", one, over=True)],
+    }
+
+
+def test_what_was_queued_again_is_not_stopped_with_what_was_before():
+    """An engine may know both by the same key."""
+    m = machine(route("*", "a"), look_every=1e9)
+    one = number(m, 0, 1)
+    m.handle(0, Sent(one), Revoke(1), queued(1))
+    told = [each for now in range(1, 70) for each in of(m.handle(now, tick(a=9)), actions.Revoke)]
+    assert told == [actions.Revoke("a", one, over=True)]
+
+
 def test_after_a_pause_the_database_is_asked_first():
     """Another scheduler may have taken what is held here: nothing is launched before the answer."""
     m = machine(route("*", "a"), paused_after=25, look_every=1e9)
@@ -362,6 +510,38 @@ def test_a_lost_question_after_a_pause_is_asked_again():
     assert of(m.handle(105, tick(a=9)), actions.LookUp) == []
     question = asked(m.handle(111, tick(a=9)))
     assert launched(m, 112, Rows(question.asked, {1: QUEUED}), a=9) == {1: "a"}
+
+
+def test_loops_that_are_all_too_long_launch_all_the_same():
+    """The database is asked after each of them; an answer that comes with a heartbeat is as new as can be."""
+    m = machine(route("*", "a"), paused_after=25, look_every=1e9)
+    m.handle(0, queued(0), tick(a=0))
+    now, launches, answers = 0.0, 0, []
+    for key in range(1, 7):
+        now += 40
+        found = m.handle(now, *answers, tick(a=9))
+        launches += len(dispatches(found))
+        answers = [Rows(each.asked, dict.fromkeys(each.keys, QUEUED)) for each in of(found, actions.LookUp)]
+        m.handle(now + 1, queued(key))
+    assert launches >= 5
+
+
+def test_an_answer_that_takes_longer_than_a_loop_counts():
+    """Asked again meanwhile, the first answer lets the held jobs go."""
+    m = machine(route("*", "a"), paused_after=25, look_every=1e9)
+    m.handle(0, queued(1), tick(a=0))
+    first = asked(m.handle(40, tick(a=9)))
+    m.handle(80, tick(a=9))
+    assert launched(m, 120, Rows(first.asked, {1: QUEUED}), a=9) == {1: "a"}
+
+
+def test_any_news_ends_a_silence():
+    """A scheduler that hears of its engines in between has not been silent, however rarely it ticks."""
+    m = machine(route("*", "a"), paused_after=25, look_every=1e9)
+    m.handle(0, queued(1), tick(a=0))
+    m.handle(20)
+    m.handle(40)
+    assert launched(m, 60, a=9) == {1: "a"}
 
 
 # Adoption

@@ -24,7 +24,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Sent,
     Unknown,
 )
-from airflow_dispatch_provider.lifecycle.job import Job, Waits
+from airflow_dispatch_provider.lifecycle.job import Job, Paused, Waits
 from airflow_dispatch_provider.lifecycle.states import OUT, Outcome, Row, RowState, State
 from airflow_dispatch_provider.lifecycle.transitions import TABLE, Back, Down, Due, apply
 from airflow_dispatch_provider.routing.decide import Decision
@@ -42,9 +42,14 @@ ONCE_MORE = Queued("x", REF)
 FOUND_QUEUED, FOUND_RUNNING = Offered("x", REF, False), Offered("x", REF, True)
 
 WAITS = {"waits": Waits.LAUNCH}
+AGAIN_REVOKED = {"again": True, "revoked": 1}
 CALLBACK = {"kind": EXECUTE_CALLBACK}
 ADOPTED = {"workload": None}
+B_REFUSED = {"paused": (Paused("b", 1, NOW + 9, True),)}
+ALL_REFUSED = {"backend": "b", "paused": (Paused("a", 1, NOW, True),)}
+RETURNED_BEFORE = {"paused": (Paused("a", 1, NOW), Paused("b", 3, NOW + 9))}
 TRIED = {"failures": Limits().launch_retries}
+TRIED_ALL = {**TRIED, **B_REFUSED}
 NO_API = {"api": "away"}
 IN_B = {"backend": "b", "dispatch": 7}
 MAYBE_B = {"candidates": ("b",)}
@@ -79,12 +84,18 @@ ROWS = [
     ("submitted sent",             {},                        Returned(0),                   "held",      ""),
     ("submitted sent",             ADOPTED,                   Returned(0),                   "unclear",   "LookUp"),
     ("running adopting orphaned",  {},                        Returned(0),                   "unclear",   "LookUp"),
-    ("submitted sent",             {},                        Rejected(0),                   "held",      "Record"),
-    ("submitted sent",             {**TRIED, **NO_API},       Rejected(0),                   "held",      "Record"),
-    ("submitted sent",             TRIED,                     Rejected(0),                   "unclear",   "LookUp"),
-    ("submitted sent",             {**TRIED, **CALLBACK},     Rejected(0),                   "ended",     "failed"),
+    ("submitted sent",             RETURNED_BEFORE,           Returned(0),                   "held",      "Record"),
+    ("submitted sent",             {},                        Rejected(0),                   "held",      ""),
+    ("submitted sent",             TRIED,                     Rejected(0),                   "held",      ""),
+    ("submitted sent",             B_REFUSED,                 Rejected(0),                   "held",      "Record"),
+    ("submitted sent",             ALL_REFUSED,               Rejected(0),                   "held",      "Record"),
+    ("submitted sent",             {**TRIED_ALL, **NO_API},   Rejected(0),                   "held",      "Record"),
+    ("submitted sent",             TRIED_ALL,                 Rejected(0),                   "unclear",   "LookUp"),
+    ("submitted sent",             {**TRIED_ALL, **CALLBACK}, Rejected(0),                   "ended",     "failed"),
     ("submitted sent",             ADOPTED,                   Rejected(0),                   "unclear",   "LookUp"),
     ("running adopting orphaned",  {},                        Rejected(0),                   "unclear",   "LookUp"),
+    ("running",                    {"began": True},           Returned(0),                   "=",         ""),
+    ("running",                    {"began": True},           Rejected(0),                   "=",         ""),
     # Ended
     ("out",                        {},                        Ended(0, SUCCESS),             "ended",     "success"),
     ("out",                        {"offered": True},         Ended(0, SUCCESS),             "unclear",   "LookUp"),
@@ -132,12 +143,16 @@ ROWS = [
     ("submitted sent",             {},                        Recall("x"),                   "=",         "Withdraw"),
     ("running held",               {},                        Recall("x"),                   "=",         ""),
     ("revoking",                   {},                        CannotRevoke(0),               "sent",      ""),
+    ("revoking",                   {"dead": True},            CannotRevoke(0),               "ended",     "Revoke"),
     ("revoking",                   {"again": True},           CannotRevoke(0),               "revoking",  ""),
     ("revoking",                   {},                        Ended(0, SUCCESS),             "ended",     ""),
     ("revoking",                   {},                        Returned(0),                   "ended",     ""),
     ("revoking",                   {},                        Rejected(0),                   "ended",     ""),
     ("revoking",                   {},                        Unknown(0),                    "ended",     ""),
     ("revoking",                   {},                        Due(),                         "ended",     ""),
+    ("revoking",                   {"revoked": 1},            Due(),                         "revoking",  "Revoke"),
+    ("revoking",                   {"revoked": 2},            Due(),                         "ended",     "Revoke"),
+    ("revoking",                   AGAIN_REVOKED,             Due(),                         "ended",     "Revoke"),
     ("revoking",                   {},                        Sent(0, "id"),                 "revoking",  ""),
     ("revoking",                   {},                        Began(0),                      "revoking",  ""),
     ("revoking",                   {},                        Adopted(0),                    "revoking",  ""),
@@ -161,7 +176,7 @@ ROWS = [
     ("unclear",                    ORPHAN,                    ALIVE,                         "unclear",   ""),
     ("returning",                  {},                        Due(),                         "returning", "PutBack"),
     ("returning",                  {"asked": True},           Due(),                         "returning", "LookUp"),
-    ("returning",                  {},                        QUEUED,                        "returning", "PutBack"),
+    ("returning",                  {},                        QUEUED,                        "returning", ""),
     ("returning",                  IN_B,                      OVER,                          "ended",     "Revoke"),
     ("returning",                  {},                        ANOTHERS,                      "ended",     ""),
     ("returning",                  IN_B,                      ALIVE,                         "adopting",  "Adopt"),

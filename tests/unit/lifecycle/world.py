@@ -602,7 +602,11 @@ def _job_key(job, ranks, now):
         job.candidates,
         job.asked,
         job.offered,
+        tuple((each.backend, each.times, each.until > now, each.refused) for each in job.paused),
+        job.withdrawn == job.dispatch,
         job.orphan,
+        job.revoked,
+        job.dead,
         job.workload is None,
     )
 

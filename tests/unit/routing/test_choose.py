@@ -74,9 +74,9 @@ def test_truth_table(views, after, waited, taken, reason):
 
 
 def test_table_reaches_every_outcome():
-    """No outcome of ``choose`` is without a row."""
-    about_backends = {Reason.CORDONED, Reason.CIRCUIT_OPEN, Reason.UNKNOWN_BACKEND}
-    assert {row[-1] for row in TABLE} == set(Reason) - about_backends
+    """No outcome of ``choose`` is without a row; the others are about backends, or about what one job has met."""
+    others = {Reason.CORDONED, Reason.CIRCUIT_OPEN, Reason.UNKNOWN_BACKEND, Reason.REFUSED}
+    assert {row[-1] for row in TABLE} == set(Reason) - others
 
 
 def test_a_closed_lane_is_full_for_those_that_would_use_it():
@@ -107,6 +107,7 @@ WORDS = {
     "first_choice": "the route's first target has a free slot",
     "overflow": "a target before it is full and the route lets tasks overflow",
     "failover": "a target before it takes no work (circuit open or cordoned)",
+    "refused": "a target before it could not take this task, or it came to nothing there",
     "capable": "a target before it cannot run this type of workload",
     "waits_full": "every target that it may use is full",
     "waits_overflow": "its target is full and it has not waited long enough to overflow",

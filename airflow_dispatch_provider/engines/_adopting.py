@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks of dead schedulers that an executor of somebody else's may have: asked about together, and each by itself where
+that fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.users_code import is_for_the_process
+from airflow_dispatch_provider.engines.engine import Found
+from airflow_dispatch_provider.engines.outage import Backoff
+from airflow_dispatch_provider.masking import describe, traceback_of
+
+log = logging.getLogger(__name__)
+
+Method = Callable[[Sequence[Any]], Collection[Any] | None]
+"""Those of the task instances that the executor does not have are returned; None: it cannot say yet."""
+
+_TRIES = 5
+"""Questions about one task that may fail before the executor counts as not having it."""
+
+_AT_A_TIME = 10
+"""Tasks that are asked about one by one in a heartbeat: each question may take long."""
+
+
+class Answer(NamedTuple):
+    """About one task."""
+
+    found: Found
+    child_key: Hashable
+    has: bool
+    """Whether the executor has it."""
+
+
+class _Asked:
+    """A task about which nothing is known yet."""
+
+    def __init__(self, found: Found) -> None:
+        self.found = found
+        self.alone = False
+        """A question about it and others has failed."""
+
+        self.backoff = Backoff()
+
+
+class Adopting:
+    """Whatever an executor does with one of them, the others are asked about, and it goes on working."""
+
+    def __init__(self, name: str) -> None:
+        """
+        :param name: the backend's
+        """
+        self._name = name
+        self._asked: dict[int, _Asked] = {}
+        self._said = False
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    def add(self, found: Iterable[Found]) -> None:
+        self._asked |= {each.dispatch: _Asked(each) for each in found}
+
+    def forget(self, dispatch: int) -> bool:
+        """Whether it was among them."""
+        return self._asked.pop(dispatch, None) is not None
+
+    def ask(self, executor: Any, can_search: bool, now: float) -> Iterator[Answer]:
+        """Ask about those that are due; about the others it cannot be said anything yet.
+
+        :param can_search: it has ``adopt_if_found``, see ``protocols.AdoptsIfFound``
+        """
+        due = [each for each in self._asked.values() if each.backoff.due(now)]
+        together = [each for each in due if not each.alone]
+        searched = [each for each in together if can_search and each.found.runs]
+        others = [each for each in together if each not in searched]
+        alone = [[each] for each in due if each.alone][:_AT_A_TIME]
+        for group in (searched, others, *alone):
+            if group:
+                by_search = can_search and group[0].found.runs
+                yield from self._ask(executor, by_search, group, now)
+
+    def _ask(self, executor: Any, by_search: bool, group: list[_Asked], now: float) -> Iterator[Answer]:
+        try:
+            method: Method = executor.adopt_if_found if by_search else executor.try_adopt_task_instances
+            refused = method([each.found.ti for each in group])
+            if refused is None and by_search:
+                return
+            gone = {id(ti) for ti in refused}  # type: ignore[union-attr]  # whatever else it is raises
+            keys = [airflow_api.task_key(executor, each.found.ti) for each in group]
+        except BaseException as error:
+            if is_for_the_process(error):
+                raise
+            yield from self._failed(group, error, now)
+            return
+        for each, key in zip(group, keys, strict=True):
+            del self._asked[each.found.dispatch]
+            yield Answer(each.found, key, id(each.found.ti) not in gone)
+
+    def _failed(self, group: list[_Asked], error: BaseException, now: float) -> Iterator[Answer]:
+        level = logging.DEBUG if self._said else logging.ERROR
+        message = "Backend %r could not be asked about tasks of a dead scheduler; it goes on working. %s"
+        log.log(level, message, self._name, f"{describe(error)}\n{traceback_of(error)}")
+        self._said = True
+        for each in group:
+            if each.alone:
+                each.backoff = each.backoff.failed(now)
+            each.alone = True
+            if each.backoff.failures >= _TRIES:
+                del self._asked[each.found.dispatch]
+                yield Answer(each.found, None, has=False)
