@@ -184,7 +184,7 @@ class DispatchExecutor(Face):
         for backend in self._backends.values():
             log.info("%r", backend)
             executor: Any = backend.made
-            if executor is not None:
+            if executor is not None and not backend.has_engine:
                 executor.debug_dump()
 
     @classmethod

@@ -138,7 +138,7 @@ class Face(BaseExecutor):
     def terminate(self) -> None:
         """End the engines at once."""
         if self._loop is not None:
-            self._loop.stop(0.0, monotonic(), self.event_buffer)
+            self._loop.terminate(monotonic(), self.event_buffer)
 
     # Workloads
 
@@ -225,3 +225,5 @@ class Face(BaseExecutor):
     def debug_dump(self) -> None:
         """Called in a signal handler, so it takes no lock."""
         log.info("%r", self)
+        for engine in self._loop.engines.values() if self._loop is not None else ():
+            log.info("%r", engine)

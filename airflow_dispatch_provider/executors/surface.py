@@ -66,8 +66,10 @@ class RouterSurface(FaceSurface):
         self._backends = backends
 
     def prepare(self, workload: Any, backend: str, target: Target) -> Any:
-        prepared = for_backend(workload, self._backends[backend].executor, target.queue)
-        return super().prepare(prepared, backend, target)
+        """An engine of ours is told the queue of the target apart: the task keeps its own."""
+        to = self._backends[backend]
+        queue = None if to.has_engine else target.queue
+        return super().prepare(for_backend(workload, to.executor, queue), backend, target)
 
     def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
         """Rows for the user to see, and for an adopting scheduler to go by."""

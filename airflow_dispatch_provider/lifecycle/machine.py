@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any
 
-from airflow_dispatch_provider.lifecycle import actions, events
+from airflow_dispatch_provider.lifecycle import _waiting, actions, events
 from airflow_dispatch_provider.lifecycle._api import ExecutionApi
 from airflow_dispatch_provider.lifecycle._backend import Backend, Stage
 from airflow_dispatch_provider.lifecycle._ledger import Ledger
@@ -232,13 +232,16 @@ class Machine:
             ledger.ask(actions.LookUp, key)
 
     def _look(self) -> None:
-        """Reconcile with the database: what is over there is released here."""
+        """Reconcile with the database: what is over there is released here. Users are told what is broken."""
         ledger = self._ledger
         due = ledger.now + ledger.limits.look_every
+        is_anything_broken = _waiting.is_anything_broken(ledger)
         for job in ledger.looks.pop(ledger.now):
             ledger.looks.add(job, due)
             if job.state in _LOOK_FOR:
                 ledger.ask(actions.LookUp, job.key)
+            if is_anything_broken and job.state is State.HELD:
+                _waiting.tell(ledger, job, self.waits(job.key))
 
     def _refresh(self) -> None:
         """Keep Airflow from taking what waits for stuck."""

@@ -287,6 +287,27 @@ def test_one_that_waits_for_a_worker_does_not_keep_the_others_for_ever():
     assert len(launched(m, 61, a=9)) == 1
 
 
+def test_the_user_of_a_task_is_told_what_it_waits_for_once():
+    """After half a minute, and again when the reason is another one; nothing for what waits for its turn."""
+    m = machine(route("q", "a"), route("p", "b"), rules={"b": BackendRules(cordoned=True)})
+    m.handle(0, queued(1), queued(2, "p"), tick(a=Room(1, unavailable="no broker"), b=9))
+    away = tick(a=Room(1, unavailable="no broker"), b=9)
+    assert of(m.handle(29, away), actions.Record) == []
+    assert of(m.handle(30, away), actions.Record) == [
+        actions.Record(1, "waits_blocked", "a: no broker."),
+        actions.Record(2, "waits_blocked", "b: It is cordoned."),
+    ]
+    m.handle(59, Broken(EXECUTION_API, "refused"))
+    assert of(m.handle(60, tick(a=0, b=9)), actions.Record) == [
+        actions.Record(key, "waits_api", "The execution API answers nobody. refused") for key in (1, 2)
+    ]
+    m.handle(61, Recovered(EXECUTION_API))
+    assert of(m.handle(90, tick(a=0, b=9)), actions.Record) == [
+        actions.Record(2, "waits_blocked", "b: It is cordoned.")
+    ]
+    assert of(m.handle(120, tick(a=0, b=9)), actions.Record) == []
+
+
 def test_silent_while_the_execution_api_is_away_is_not_dead():
     """A process that cannot reach it sends no heartbeat; only silence since its return counts."""
     m = machine(route("*", "a"), look_every=1e9)
