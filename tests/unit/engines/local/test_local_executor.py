@@ -364,7 +364,8 @@ class TestAsAirflowSeesIt:
         executor.end()
         executor.terminate()
         executor.revoke_task(ti=make_task().ti)
-        assert executor.try_adopt_task_instances(tis) is tis
+        if not AIRFLOW_V_3_4_PLUS:  # the base class wraps adoption since then, and reads their ids
+            assert executor.try_adopt_task_instances(tis) is tis
         assert (executor.running, executor.get_event_buffer(), executor.slots_available) == (set(), {}, 0)
 
     def test_the_base_class_is_airflows(self):
