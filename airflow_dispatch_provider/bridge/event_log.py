@@ -15,7 +15,6 @@ from airflow.utils.session import create_session
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import object_session
 
-from airflow_dispatch_provider.bridge import task_instances
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.routing.model import Target
 from airflow_dispatch_provider.routing.reasons import Reason
@@ -81,12 +80,9 @@ def owners(session: Session, tis: Sequence[Any]) -> dict[Any, str]:
 
 
 def owners_of(tis: Sequence[Any]) -> dict[Any, str]:
-    """``owners`` in the session that the task instances come from; all their columns are loaded."""
+    """``owners`` in the session that the task instances come from."""
     session = object_session(tis[0])
-    if session is None:
-        return {}
-    task_instances.load(session, tis)
-    return owners(session, tis)
+    return owners(session, tis) if session is not None else {}
 
 
 def owner_of(ti: Any) -> str | None:

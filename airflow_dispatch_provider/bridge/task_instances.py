@@ -14,7 +14,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import inspect, select, true, update
-from sqlalchemy.orm import Session, lazyload
+from sqlalchemy.orm import Session, lazyload, object_session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
@@ -154,8 +154,12 @@ def is_running(ti: Any) -> bool:
     return ti.state in (TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
 
 
-def load(session: Session, tis: Sequence[Any]) -> None:
-    """Load all columns of all of them in one SELECT: the scheduler defers most, and each would be one query later."""
+def load(tis: Sequence[Any]) -> None:
+    """Load all columns of all of them in one SELECT, in the session that they come from: the scheduler defers most, and
+    each would be one query later."""
+    session = object_session(tis[0])
+    if session is None:
+        return
     ids = [ti.id for ti in tis]
     query = select(TaskInstance).options(lazyload(TaskInstance.dag_run)).where(TaskInstance.id.in_(ids))
     session.scalars(query.execution_options(populate_existing=True)).all()

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from importlib import import_module
@@ -159,6 +159,17 @@ def import_users_object(path: str) -> Any:
     module = import_users_module(module_name)
     with bounded(f"the import of {path}"):
         return getattr(module, name, None)
+
+
+def error_of(action: Callable[[], object]) -> BaseException | None:
+    """The error that an action raises, unless that is to end the process: then it is raised."""
+    try:
+        action()
+    except BaseException as error:
+        if is_for_the_process(error):
+            raise
+        return error
+    return None
 
 
 def is_for_the_process(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from airflow_dispatch_provider.bridge import event_log, task_instances
+from airflow_dispatch_provider.bridge import task_instances
 from airflow_dispatch_provider.bridge.workload import task_ref_of
 from airflow_dispatch_provider.lifecycle.events import Offered
 from airflow_dispatch_provider.routing.model import TaskRef
@@ -19,20 +19,23 @@ log = logging.getLogger(__name__)
 def offers(
     tis: Sequence[Any],
     key_of: Callable[[Any], Any],
+    owners: Callable[[Sequence[Any]], Mapping[Any, str]],
     candidates: Callable[[TaskRef], Iterable[str]],
 ) -> Iterator[Offered]:
-    """One for each task instance, with the backend that the event log names. One that runs was certainly dispatched:
-    where its row is missing (the scheduler died in the instant before it was written), any backend may have it.
+    """One for each task instance, with the backend that evidence names. One that runs was certainly dispatched:
+    where its evidence is missing (the scheduler died in the instant before it was written), any backend may have it.
 
-    Costs two queries, however many they are, in the session that they come from.
+    Costs one query for all of them, in the session that they come from, besides those of ``owners``.
 
     :param tis: as the scheduler offers them, within its session
+    :param owners: gives the backends to which they were dispatched, by task instance id; all their columns are loaded
     :param candidates: names of the backends that could have a task, the surest first
     """
-    owners = event_log.owners_of(tis)
+    task_instances.load(tis)
+    owner_of = owners(tis)
     for ti in tis:
         try:
-            yield _offer(ti, owners.get(ti.id), key_of, candidates)
+            yield _offer(ti, owner_of.get(ti.id), key_of, candidates)
         except Exception:
             log.exception(
                 "%s could not be offered to any backend; Airflow watches it, or schedules it again.", ti

@@ -21,7 +21,9 @@ from airflow_dispatch_provider.bridge.users_code import (
     bounded_executor,
     import_users_object,
 )
+from airflow_dispatch_provider.engines.engine import Engine
 from airflow_dispatch_provider.engines.foreign import ForeignEngine
+from airflow_dispatch_provider.engines.guarded import GuardedEngine
 from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.engines.protocols import Claim, Claims
 from airflow_dispatch_provider.exceptions import BackendUnavailable, DispatchConfigError, Problem, TookTooLong
@@ -121,6 +123,8 @@ class Backend:
         self.conf = BackendConf(name, {**settings.config, "core": _core_options(settings)}, base_conf)
         self._team_name = team_name
         self._executor: BaseExecutor | None = None
+        self.has_engine = False
+        """Whether its executor is only the face of an engine of ours, which was taken instead."""
 
     def __repr__(self) -> str:
         return f"Backend({self.name!r}, {self.settings.executor}, slots={self.settings.slots})"
@@ -150,8 +154,8 @@ class Backend:
         prepare: Callable[[BaseExecutor], None],
         check: Callable[[], Sequence[Problem]],
         clock: Callable[[], float],
-    ) -> ForeignEngine:
-        """The executor behind the protocol of engines.
+    ) -> Engine:
+        """The executor's own engine, or the executor behind the protocol of engines.
 
         :param prepare: gives an executor what it needs before its start
         :param check: tells what it could not read in its configuration; called before it is made
@@ -173,7 +177,23 @@ class Backend:
 
         backoff = Backoff(limits.retry_min_delay, limits.retry_max_delay)
         slots, counts_workers = self.settings.configured_slots, self.settings.slots == WORKERS
-        return ForeignEngine(self.name, make, slots, counts_workers, backoff, clock)
+        self.has_engine = self._has_engine()
+        if not self.has_engine:
+            return ForeignEngine(self.name, make, slots, counts_workers, backoff, clock)
+
+        def make_engine() -> Engine:
+            executor: Any = make()
+            made: Engine = executor.make_engine(self.name, slots, counts_workers=counts_workers)
+            return made
+
+        return GuardedEngine(self.name, make_engine, slots, backoff, clock)
+
+    def _has_engine(self) -> bool:
+        """As far as its class can be had now; a face serves as any executor does, too."""
+        try:
+            return hasattr(import_executor_class(self.settings), "make_engine")
+        except BackendUnavailable:
+            return False
 
 
 def clashes(backends: Iterable[Backend], place: str) -> Iterator[Problem]:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from airflow_dispatch_provider.bridge import metrics
 from airflow_dispatch_provider.bridge.executor_classes import is_terminal
-from airflow_dispatch_provider.engines.engine import Engine, Found, Job
+from airflow_dispatch_provider.engines.engine import Engine, Found, Job, Terminates
 from airflow_dispatch_provider.lifecycle import actions, events
 from airflow_dispatch_provider.lifecycle.actions import Dispatch
 from airflow_dispatch_provider.lifecycle.events import Returned, Rows, Tick
@@ -58,7 +58,7 @@ class Surface(Protocol):
     """The part of the executor that Airflow calls which the loop needs."""
 
     def prepare(self, workload: Any, backend: str, target: Target) -> Any:
-        """The workload as its backend should have it: its queue there, and a token that is valid from now on."""
+        """The workload as its backend should have it, with a token that is valid from now on."""
         ...
 
     def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
@@ -236,6 +236,13 @@ class Loop:
         self._fill(buffer)
         self._clerk.stop(_LAST_QUESTIONS)
 
+    def terminate(self, now: float, buffer: dict[Any, Any]) -> None:
+        """End the engines at once, and what runs in them."""
+        for name, engine in self.engines.items():
+            if isinstance(engine, Terminates):
+                self._guarded(f"The end of what runs in backend {name!r}", engine.terminate, bool)
+        self.stop(0.0, now, buffer)
+
     # What the machine wants done
 
     def _submit(self, action: actions.Submit) -> list[Any]:
@@ -250,7 +257,7 @@ class Loop:
             except Exception as error:
                 failed.append(events.Rejected(each.number, describe(error)))
             else:
-                jobs.append(Job(each.number, each.key, workload))
+                jobs.append(Job(each.number, each.key, workload, each.target.queue))
         self.engines[action.backend].submit(jobs)
         return failed
 

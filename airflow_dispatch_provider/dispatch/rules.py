@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from airflow_dispatch_provider.bridge.executor_classes import can_revoke
 from airflow_dispatch_provider.dispatch.backend import import_executor_class
 from airflow_dispatch_provider.exceptions import BackendUnavailable
@@ -24,17 +26,19 @@ def machine_settings(settings: Settings, limits: events.Limits) -> events.Settin
 
 
 def _rules(backend: BackendSettings, limits: Limits) -> events.BackendRules:
-    return events.BackendRules(
+    return replace(
+        _rules_of_class(backend),
         cordoned=backend.cordoned,
-        revokes=_revokes(backend),
         min_delay=limits.retry_min_delay,
         max_delay=limits.retry_max_delay,
     )
 
 
-def _revokes(backend: BackendSettings) -> bool:
-    """As far as the class tells."""
+def _rules_of_class(backend: BackendSettings) -> events.BackendRules:
+    """Those of an executor that has an engine of ours; of others as far as their class tells."""
     try:
-        return can_revoke(import_executor_class(backend))
+        cls = import_executor_class(backend)
     except BackendUnavailable:
-        return True
+        return events.BackendRules()
+    own = getattr(cls, "rules", None)
+    return own if isinstance(own, events.BackendRules) else events.BackendRules(revokes=can_revoke(cls))

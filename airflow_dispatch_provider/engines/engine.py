@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from airflow_dispatch_provider.lifecycle.events import (
     Adopted,
@@ -20,7 +20,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Unknown,
 )
 
-__all__ = ["Engine", "Event", "Found", "Job", "Room"]
+__all__ = ["Engine", "Event", "Found", "Job", "Room", "Terminates"]
 
 Event = Sent | Began | Ended | Returned | Rejected | Adopted | Unknown | CannotRevoke | Broken | Recovered
 """News from an engine; see ``lifecycle.events``."""
@@ -99,4 +99,13 @@ class Engine(Protocol):
 
         :param deadline: monotonic seconds
         """
+        ...
+
+
+@runtime_checkable
+class Terminates(Protocol):
+    """An engine whose jobs end with it, where there is no time to wait for them."""
+
+    def terminate(self) -> None:
+        """End everything at once. Nothing is said of it any more."""
         ...

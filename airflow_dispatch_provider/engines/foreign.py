@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from airflow_dispatch_provider.bridge import airflow_api, executor_classes
 from airflow_dispatch_provider.bridge.metrics import count_failure
-from airflow_dispatch_provider.bridge.users_code import is_for_the_process
+from airflow_dispatch_provider.bridge.users_code import error_of, is_for_the_process
 from airflow_dispatch_provider.engines._adopting import Adopting
 from airflow_dispatch_provider.engines._outstanding import Out, Outstanding
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
@@ -43,7 +43,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
-from airflow_dispatch_provider.masking import masked, traceback_of
+from airflow_dispatch_provider.masking import describe, masked, traceback_of
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ class ForeignEngine:
             self._rejected = True
             if self._out.oldest(child_key) is None:
                 self._ask(lambda: airflow_api.forget_queued_key(executor, child_key), False)
-            self._events.append(Rejected(job.dispatch, _words(error)))
+            self._events.append(Rejected(job.dispatch, describe(error)))
             return
         self._out.enter(Out(job.dispatch, child_key, job.workload))
 
@@ -268,7 +268,7 @@ class ForeignEngine:
             self._count_workers(executor)
         executor.parallelism = executor_classes.parallelism_for(executor, self._slots_now)
         given = list(self._out.unsent.values())
-        if (error := self._error_of(executor.heartbeat)) is None:
+        if (error := error_of(executor.heartbeat)) is None:
             self._one_by_one = self._one_by_one and not given
         else:
             self._find_the_culprit(executor, given, error)
@@ -283,10 +283,10 @@ class ForeignEngine:
         """Its heartbeat has failed with these. Without them it fails again, or they are the trouble: a single one is to
         blame itself, of several each is tried alone."""
         taken = [out for out in given if self._take_out(out)]
-        again = self._error_of(executor.heartbeat) if taken else error
+        again = error_of(executor.heartbeat) if taken else error
         alone = again is None and len(taken) == 1
         for out in taken:
-            reason = _words(error)
+            reason = describe(error)
             self._events.append((Rejected if alone else Returned)(out.dispatch, reason))
         if again is not None:
             self._failed("heartbeat", again)
@@ -410,15 +410,6 @@ class ForeignEngine:
 
     # Failing
 
-    def _error_of(self, action: Callable[[], object]) -> BaseException | None:
-        try:
-            action()
-        except BaseException as error:
-            if is_for_the_process(error):
-                raise
-            return error
-        return None
-
     def _call(self, what: str, action: Callable[[], T], otherwise: T) -> T:
         try:
             return action()
@@ -438,7 +429,7 @@ class ForeignEngine:
 
     def _failed(self, what: str, error: BaseException) -> None:
         self._backoff = self._backoff.failed(self._clock(), random.random())
-        self._note(what, _words(error), f"\n{traceback_of(error)}")
+        self._note(what, describe(error), f"\n{traceback_of(error)}")
 
     def _note(self, what: str, reason: str, details: str = "") -> None:
         """It cannot be used now. Said once; what repeats itself until it works is for debugging."""
@@ -455,7 +446,3 @@ class ForeignEngine:
         if self._trouble is not None:
             log.info("Backend %r works again.", self._name)
             self._trouble = None
-
-
-def _words(error: BaseException) -> str:
-    return masked(f"{type(error).__name__}: {error}")

@@ -8,7 +8,22 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from airflow_dispatch_provider.engines.engine import Engine
 from airflow_dispatch_provider.exceptions import Problem
+
+
+@runtime_checkable
+class HasEngine(Protocol):
+    """An executor that is nothing but Airflow's side of an engine. The router takes the engine, and never starts the
+    executor."""
+
+    def make_engine(self, name: str, slots: int, *, counts_workers: bool) -> Engine:
+        """A new engine, not started.
+
+        :param name: names it in the log
+        :param counts_workers: its slots are what its workers can run, and ``slots`` only as long as none is known
+        """
+        ...
 
 
 @runtime_checkable

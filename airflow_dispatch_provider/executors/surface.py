@@ -20,33 +20,25 @@ from airflow_dispatch_provider.routing.model import EXECUTE_TASK, Target
 log = logging.getLogger(__name__)
 
 
-class ExecutorSurface:
-    """The part of the executor that the loop needs: see ``dispatch.loop.Surface``."""
+class FaceSurface:
+    """The part of an executor that the loop needs, with one backend: see ``dispatch.loop.Surface``."""
 
-    def __init__(self, executor: Any, backends: Mapping[str, Backend]) -> None:
+    def __init__(self, executor: Any) -> None:
         """
         :param executor: a BaseExecutor
         """
-        self._executor, self._backends = executor, backends
+        self._executor = executor
         self._fresh = token_lifetime() / 20
         """Seconds for which a token is taken as new: making one costs more than all the rest."""
 
     def prepare(self, workload: Any, backend: str, target: Target) -> Any:
-        prepared = for_backend(workload, self._backends[backend].executor, target.queue)
-        return with_fresh_token(prepared, self._generator, self._fresh)
+        return with_fresh_token(workload, self._generator, self._fresh)
 
     def _generator(self) -> Any:
         return self._executor.jwt_generator
 
     def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
-        """Rows for the user to see, and for an adopting scheduler to go by."""
-        debug = log.isEnabledFor(logging.DEBUG)
-        for each in dispatches:
-            extra = dispatched_extra(each.target, each.route, each.reason)
-            self._write(DISPATCHED, extra, each.key, each.kind)
-            if debug:
-                message = "Dispatched %s to %s by route %r: %s."
-                log.debug(message, each.key, each.target, each.route, each.reason.words)
+        """No rows: there is nowhere else where a task of this executor could be."""
 
     def record(self, key: Hashable, word: str, detail: str) -> None:
         self._write(word, json.dumps({"detail": detail}), key, EXECUTE_TASK)
@@ -64,6 +56,30 @@ class ExecutorSurface:
         if isinstance(action, actions.EmitId):
             return event_state(action.kind, "running" if action.runs else "queued"), action.info
         return action.value or (event_state(action.kind, action.how.value), action.info)
+
+
+class RouterSurface(FaceSurface):
+    """The same with several backends."""
+
+    def __init__(self, executor: Any, backends: Mapping[str, Backend]) -> None:
+        super().__init__(executor)
+        self._backends = backends
+
+    def prepare(self, workload: Any, backend: str, target: Target) -> Any:
+        """An engine of ours is told the queue of the target apart: the task keeps its own."""
+        to = self._backends[backend]
+        queue = None if to.has_engine else target.queue
+        return super().prepare(for_backend(workload, to.executor, queue), backend, target)
+
+    def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
+        """Rows for the user to see, and for an adopting scheduler to go by."""
+        debug = log.isEnabledFor(logging.DEBUG)
+        for each in dispatches:
+            extra = dispatched_extra(each.target, each.route, each.reason)
+            self._write(DISPATCHED, extra, each.key, each.kind)
+            if debug:
+                message = "Dispatched %s to %s by route %r: %s."
+                log.debug(message, each.key, each.target, each.route, each.reason.words)
 
 
 class AnsweredFor(AbstractSet[Hashable]):

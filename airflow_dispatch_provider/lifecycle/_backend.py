@@ -72,6 +72,14 @@ class Backend:
         usable = self.room.unavailable is None and not self.gone
         return usable and self.circuit.state(now) is not CircuitState.OPEN
 
+    def trouble(self, now: float) -> str:
+        """Why it takes no work, in a sentence; empty: it does."""
+        if self.gone:
+            return "It is no longer configured."
+        if not self.usable(now):
+            return _sentence(self.room.unavailable or self.circuit.error or "It has failed")
+        return "It is cordoned." if self.cordoned else ""
+
     def view(self, now: float) -> BackendView:
         """The view of it that a decision has."""
         kinds, closed = self.room.kinds, self.room.closed
@@ -114,3 +122,7 @@ class Backend:
         """From 0 to 1, another at every failure; no random number, so that a story can be told again."""
         text = f"{self._seed}\0{self.name}\0{self.circuit.failures}".encode(errors="surrogatepass")
         return int.from_bytes(blake2b(text, digest_size=6).digest(), "big") / 2**48
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."

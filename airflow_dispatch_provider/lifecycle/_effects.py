@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Effects of transitions and conditions for them: the words of which the table in ``transitions`` is made.
+"""Effects of transitions: what the table in ``transitions`` has done.
 
-An effect is called after the job has come into its new state, as ``effect(ledger, job, event)``; a guard before, as
-``guard(ledger, job, event)``.
+Each is called after the job has come into its new state, as ``effect(ledger, job, event)``.
 """
 
 from __future__ import annotations
@@ -12,187 +11,15 @@ from typing import Any
 
 from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle._backend import Stage
+from airflow_dispatch_provider.lifecycle._guards import askable
 from airflow_dispatch_provider.lifecycle._ledger import Ledger
 from airflow_dispatch_provider.lifecycle.events import Ended
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
-from airflow_dispatch_provider.lifecycle.states import Outcome, RowState
+from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.routing.circuit import growing_delay
 from airflow_dispatch_provider.routing.reasons import Reason
 
-Guard = Callable[[Ledger, Job, Any], bool]
 Effect = Callable[[Ledger, Job, Any], None]
-
-# Guards
-
-
-def earlier_is_out(ledger: Ledger, job: Job, event: Any) -> bool:
-    return job.key in ledger.let_go
-
-
-def succeeded(ledger: Ledger, job: Job, event: Any) -> bool:
-    return bool(event.how is Outcome.SUCCESS)
-
-
-def succeeded_maybe_half(ledger: Ledger, job: Job, event: Any) -> bool:
-    """Another scheduler may have queued the rest of it, which Airflow would fail if told of this success."""
-    return job.offered and event.how is Outcome.SUCCESS
-
-
-def had_begun(ledger: Ledger, job: Job, event: Any) -> bool:
-    """The engine knows it now, or has seen it before."""
-    return bool(job.began if event.began is None else event.began)
-
-
-def has_begun(ledger: Ledger, job: Job, event: Any) -> bool:
-    return job.began
-
-
-def has_no_row(ledger: Ledger, job: Job, event: Any) -> bool:
-    """Callbacks and connection tests: nobody but the engine knows whether they began."""
-    return not job.is_task
-
-
-def has_no_row_nor_begun(ledger: Ledger, job: Job, event: Any) -> bool:
-    return not job.is_task and event.began is False and not exhausted(ledger, job, event)
-
-
-def exhausted(ledger: Ledger, job: Job, event: Any) -> bool:
-    """Nothing counts as long as the execution API answers nobody."""
-    return job.failures >= ledger.limits.launch_retries and ledger.api_trouble is None
-
-
-def exhausted_without_row(ledger: Ledger, job: Job, event: Any) -> bool:
-    return exhausted(ledger, job, event) and not job.is_task
-
-
-def has_another_target(ledger: Ledger, job: Job, event: Any) -> bool:
-    return job.workload is not None and ledger.has_another_target(job)
-
-
-def has_no_workload(ledger: Ledger, job: Job, event: Any) -> bool:
-    """It was adopted: only Airflow can make it anew."""
-    return job.workload is None
-
-
-def queued_no_workload(ledger: Ledger, job: Job, event: Any) -> bool:
-    return event.state is RowState.QUEUED and job.workload is None
-
-
-def queued_exhausted(ledger: Ledger, job: Job, event: Any) -> bool:
-    return event.state is RowState.QUEUED and exhausted(ledger, job, event)
-
-
-def queued(ledger: Ledger, job: Job, event: Any) -> bool:
-    return event.state is RowState.QUEUED
-
-
-def queued_and_mine(ledger: Ledger, job: Job, event: Any) -> bool:
-    return event.state is RowState.QUEUED and bool(event.mine)
-
-
-def never_asked(ledger: Ledger, job: Job, event: Any) -> bool:
-    return not job.asked
-
-
-def running(ledger: Ledger, job: Job, event: Any) -> bool:
-    return event.state is RowState.RUNNING
-
-
-def over(ledger: Ledger, job: Job, event: Any) -> bool:
-    return event.state is RowState.OVER
-
-
-def over_again(ledger: Ledger, job: Job, event: Any) -> bool:
-    return job.over and event.state is RowState.OVER
-
-
-def not_mine(ledger: Ledger, job: Job, event: Any) -> bool:
-    return not event.mine and event.state is not RowState.OVER
-
-
-def over_or_not_mine(ledger: Ledger, job: Job, event: Any) -> bool:
-    return event.state is RowState.OVER or not event.mine
-
-
-def runs_elsewhere(ledger: Ledger, job: Job, event: Any) -> bool:
-    """The row runs though the dispatch of this job certainly did not, or had ended before the last heartbeat."""
-    if event.state is not RowState.RUNNING:
-        return False
-    return not job.may_have_begun or job.looked_at - event.silent > job.ended_at + _SLACK
-
-
-_SLACK = 6.0
-"""Seconds between two heartbeats of a task, and between an end and the news of it."""
-
-
-def orphan_died(ledger: Ledger, job: Job, event: Any) -> bool:
-    return job.orphan and died_running(ledger, job, event)
-
-
-def orphan_lives(ledger: Ledger, job: Job, event: Any) -> bool:
-    return job.orphan and running(ledger, job, event)
-
-
-def died_running(ledger: Ledger, job: Job, event: Any) -> bool:
-    """It had begun and is dead. A process that cannot reach the execution API is silent, too."""
-    if ledger.api_trouble is not None or event.state is not RowState.RUNNING:
-        return False
-    since = max(job.ended_at, ledger.api_since)
-    return bool(event.silent >= ledger.limits.silence and ledger.now - since >= ledger.limits.silence)
-
-
-def can_be_asked(ledger: Ledger, job: Job, event: Any) -> bool:
-    """The backend by evidence, or some candidate, can be asked now."""
-    return _askable(ledger, job) is not None
-
-
-def runs_unasked(ledger: Ledger, job: Job, event: Any) -> bool:
-    return job.runs and any(name in ledger.backends for name in job.candidates)
-
-
-def runs(ledger: Ledger, job: Job, event: Any) -> bool:
-    return job.runs
-
-
-def dead_and_cannot_revoke(ledger: Ledger, job: Job, event: Any) -> bool:
-    return bool(event.dead) and cannot_revoke(ledger, job, event)
-
-
-def cannot_revoke(ledger: Ledger, job: Job, event: Any) -> bool:
-    return not ledger.backends[job.backend or ""].rules.revokes
-
-
-def still_wanted(ledger: Ledger, job: Job, event: Any) -> bool:
-    return job.key not in ledger.jobs and not job.dead
-
-
-def unanswered(ledger: Ledger, job: Job, event: Any) -> bool:
-    """Its engine was told to stop it, once, and has said nothing. What has been queued again since has the same key."""
-    return job.revoked == 1 and job.key not in ledger.jobs and job.backend in ledger.backends
-
-
-def is_dead(ledger: Ledger, job: Job, event: Any) -> bool:
-    return job.dead
-
-
-def began_there(ledger: Ledger, job: Job, event: Any) -> bool:
-    return event.state is RowState.RUNNING and job.backend in ledger.backends
-
-
-def began_there_askable(ledger: Ledger, job: Job, event: Any) -> bool:
-    return began_there(ledger, job, event) and ledger.backends[job.backend or ""].usable(ledger.now)
-
-
-def adopted_running(ledger: Ledger, job: Job, event: Any) -> bool:
-    return bool(event.began or job.runs)
-
-
-def _askable(ledger: Ledger, job: Job) -> str | None:
-    for name in job.candidates:
-        if name in ledger.backends and ledger.backends[name].usable(ledger.now):
-            return name
-    return None
-
 
 # Effects: holding and sending
 
@@ -454,7 +281,7 @@ def keep_slot_there(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def _choose(ledger: Ledger, job: Job) -> None:
-    name = _askable(ledger, job)
+    name = askable(ledger, job)
     assert name is not None
     job.candidates = tuple(other for other in job.candidates if other != name)
     ledger.occupy(job, name)

@@ -68,6 +68,9 @@ class _Rare:
     trouble: str = ""
     """The last trouble, for people."""
 
+    told: str = ""
+    """The last reason for waiting that its user was told."""
+
     value: Any = None
     """UNCLEAR: its engine's own event value."""
 

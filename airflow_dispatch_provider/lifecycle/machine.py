@@ -10,17 +10,18 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any
 
-from airflow_dispatch_provider.lifecycle import actions, events
+from airflow_dispatch_provider.lifecycle import _waiting, actions, events
+from airflow_dispatch_provider.lifecycle._api import ExecutionApi
 from airflow_dispatch_provider.lifecycle._backend import Backend, Stage
 from airflow_dispatch_provider.lifecycle._ledger import Ledger
 from airflow_dispatch_provider.lifecycle.actions import Action
 from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Command
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
-from airflow_dispatch_provider.lifecycle.states import State
+from airflow_dispatch_provider.lifecycle.states import Outcome, State
 from airflow_dispatch_provider.lifecycle.story import Step, steps
 from airflow_dispatch_provider.lifecycle.transitions import TABLE, Back, Down, Due, apply
 from airflow_dispatch_provider.routing.circuit import CircuitState
-from airflow_dispatch_provider.routing.decide import choose, decide
+from airflow_dispatch_provider.routing.decide import Decision, choose, decide
 from airflow_dispatch_provider.routing.hold import Lane
 from airflow_dispatch_provider.routing.model import BackendView, Snapshot
 from airflow_dispatch_provider.routing.reasons import Reason
@@ -50,6 +51,7 @@ class Machine:
         self._asked_at = 0.0
         self._answered = 0
         """The ``handle`` with the last answer about what was held in a silence."""
+        self._api = ExecutionApi()
 
     def handle(self, now: float, *happened: Any) -> list[Action]:
         """Take in what happened, in this order; returns what is to be done, in this order.
@@ -118,8 +120,11 @@ class Machine:
     def _about_dispatch(self, event: Any) -> None:
         """News of a dispatch that is no longer out is late, and changes nothing."""
         job = self._ledger.out.get(event.dispatch)
-        if job is not None:
-            apply(self._ledger, job, event)
+        if job is None:
+            return
+        apply(self._ledger, job, event)
+        if job.is_task and self._api.is_try(event.dispatch) and _shows_a_beginning(event):
+            self._recovered(events.Recovered(EXECUTION_API))
 
     def _rows(self, event: events.Rows) -> None:
         """Take an answer of the database; jobs that have changed since the question are not judged by it."""
@@ -131,13 +136,18 @@ class Machine:
             job = jobs.get(key)
             if job is not None and event.asked >= job.moment:
                 apply(self._ledger, job, row)
+                if self._api.runs(job):
+                    self._recovered(events.Recovered(EXECUTION_API))
 
     def _broken(self, event: events.Broken) -> None:
         ledger = self._ledger
         if event.backend != EXECUTION_API:
             if event.backend in ledger.backends:
                 ledger.broke(ledger.backends[event.backend], event.reason)
-        elif ledger.api_trouble is None:
+            return
+        self._api.broke(ledger.now, event.reason)
+        ledger.stirred = True
+        if ledger.api_trouble is None:
             ledger.api_trouble = event.reason
             ledger.do(
                 actions.Log(
@@ -152,6 +162,7 @@ class Machine:
             if event.backend in ledger.backends:
                 ledger.recovered(ledger.backends[event.backend], Stage.SEND)
         elif ledger.api_trouble is not None:
+            self._api.answered(ledger.now)
             ledger.api_trouble, ledger.api_since, ledger.stirred = None, ledger.now, True
             ledger.do(actions.Log(False, "The execution API answers again."))
 
@@ -232,13 +243,16 @@ class Machine:
             ledger.ask(actions.LookUp, key)
 
     def _look(self) -> None:
-        """Reconcile with the database: what is over there is released here."""
+        """Reconcile with the database: what is over there is released here. Users are told what is broken."""
         ledger = self._ledger
         due = ledger.now + ledger.limits.look_every
+        is_anything_broken = _waiting.is_anything_broken(ledger)
         for job in ledger.looks.pop(ledger.now):
             ledger.looks.add(job, due)
             if job.state in _LOOK_FOR:
                 ledger.ask(actions.LookUp, job.key)
+            if is_anything_broken and job.state is State.HELD:
+                _waiting.tell(ledger, job, self.waits(job.key))
 
     def _refresh(self) -> None:
         """Keep Airflow from taking what waits for stuck."""
@@ -258,19 +272,30 @@ class Machine:
         # What the database was asked until now is not said of what is dispatched now.
         ledger.moment += 1
         self._nothing_before = inf
-        if ledger.api_trouble is not None or self._asking_since is not None:
+        if self._asking_since is not None:
             return
-        snapshot = self.snapshot()
-        for decision in decide(snapshot, ledger.holding.lanes):
-            job = decision.held
-            assert isinstance(job, Job)
-            apply(ledger, job, decision)
+        if ledger.api_trouble is None:
+            self._launch(decide(self.snapshot(), ledger.holding.lanes))
+        elif self._api.may_try(ledger.now):
+            for job in self._launch(decide(self.snapshot(), ledger.holding.lanes)[:1]):
+                self._api.tries(job, ledger.now)
         ledger.stirred = False
         self._nothing_before = self._next_change()
+
+    def _launch(self, decisions: Sequence[Decision]) -> list[Job]:
+        jobs = []
+        for decision in decisions:
+            job = decision.held
+            assert isinstance(job, Job)
+            apply(self._ledger, job, decision)
+            jobs.append(job)
+        return jobs
 
     def _next_change(self) -> float:
         """When a decision may come out differently though nothing happens."""
         ledger = self._ledger
+        if ledger.api_trouble is not None and not self._api.may_try(ledger.now):
+            return self._api.may_try_at()
         overflows = [_overflow_at(lane, ledger.now) for lane in ledger.holding.lanes]
         retries = [at for backend in ledger.backends.values() if (at := backend.circuit.retry_at) is not None]
         return min((at if at > ledger.now else ledger.now for at in (*overflows, *retries)), default=inf)
@@ -383,6 +408,13 @@ class Machine:
         """Tell what happened to a job and why, in order; also for a while after it has ended."""
         job = self._ledger.jobs.get(key)
         return steps(self._ledger.past.get(key) if job is None else job.story, TABLE)
+
+
+def _shows_a_beginning(event: Any) -> bool:
+    """Whether the execution API has let a task start."""
+    if isinstance(event, events.Ended):
+        return event.how is Outcome.SUCCESS or bool(event.began)
+    return isinstance(event, events.Began)
 
 
 def _overflow_at(lane: Lane, now: float) -> float:

@@ -60,7 +60,7 @@ def make_router(
         executor = DispatchExecutor(parallelism=32)
         executor.job_id = 1
         # In place of a thread that asks a database.
-        executor._make_clerk = lambda: clerk or make_clerk()  # type: ignore[method-assign]
+        executor._make_clerk = lambda limits: clerk or make_clerk()  # type: ignore[method-assign]
         executor.start()
         made.append(executor)
         return executor

@@ -6,13 +6,13 @@ Pure: it knows no process, clock or thread. Times are monotonic seconds, and giv
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from airflow_dispatch_provider.engines.engine import Event
 from airflow_dispatch_provider.engines.local import messages
 from airflow_dispatch_provider.engines.local.messages import Gone, Kill, NotStarted, Started
-from airflow_dispatch_provider.engines.local.outcome import UNSEEN, describe_status
 from airflow_dispatch_provider.lifecycle.events import (
     EXECUTION_API,
     Began,
@@ -31,6 +31,8 @@ OVER_GRACE = 60.0
 """Seconds for which a process may go on whose task is over in Airflow: it may still be writing its log."""
 
 NOT_BEGUN = "Its process has ended, and the Execution API had not let the task start."
+
+UNSEEN = "The process ended after its template process had, so that its result was not seen."
 
 
 @dataclass(slots=True)
@@ -57,6 +59,10 @@ class Machine:
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._out)
+
+    def key(self, dispatch: int) -> Hashable:
+        """The job of a dispatch that is out."""
+        return self._out[dispatch].key
 
     def enter(self, dispatch: int, key: Hashable, *, is_task: bool, begun: bool = False) -> None:
         """It was handed to the template process, or its process was found.
@@ -134,6 +140,17 @@ def end_unseen(dispatch: int, *, is_task: bool, begun: bool) -> Ended:
     if is_task and begun:
         return Ended(dispatch, Outcome.SUCCESS, True, UNSEEN)
     return Ended(dispatch, Outcome.FAILED, True if begun else None, UNSEEN)
+
+
+def describe_status(status: int) -> str:
+    """An exit code, or minus a signal, in words."""
+    if status >= 0:
+        return f"The supervising process ended with exit code {status}."
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"The supervising process was ended by {name}."
 
 
 class _ApiWitness:

@@ -244,7 +244,7 @@ class LocalEngine:
 
     # For people
 
-    def pids(self) -> Mapping[int, int | None]:
-        """The process that supervises each dispatch; None where it has not started."""
-        pool = self._pool
-        return {dispatch: pool.pid(dispatch) if pool else None for dispatch in self._machine}
+    def pids(self) -> Mapping[str, int | None]:
+        """The process that supervises each job, by key, and of two of one job the later; None: it has not started."""
+        pool, machine = self._pool, self._machine
+        return {str(machine.key(dispatch)): pool.pid(dispatch) if pool else None for dispatch in machine}

@@ -13,14 +13,19 @@ from airflow_dispatch_provider.executors.local_executor import LocalExecutor
 from airflow_dispatch_provider.testing import InMemoryExecutor
 from airflow_dispatch_provider.testing.conformance import ExecutorContract
 from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
+from tests.integration.local import local_runners
+from tests.support import wait_until
 
 AIRFLOW_LOCAL = "airflow.executors.local_executor.LocalExecutor"
 
 
 @pytest.fixture(autouse=True)
 def no_api_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks fail at once: nobody listens where they look for the API server."""
+    """Tasks of Airflow's executor fail at once: nobody listens where they look for the API server. Ours would wait for
+    it, so that their tasks are let start, and do nothing."""
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", "http://127.0.0.1:1/execution/")
+    monkeypatch.setenv("AIRFLOW__WORKERS__EXECUTION_API_RETRIES", "1")
+    monkeypatch.setattr(LocalExecutor, "runner", staticmethod(local_runners.only_begin))
 
 
 @pytest.fixture
@@ -52,10 +57,16 @@ class TestInMemoryExecutor(ExecutorContract):
         executor.finish_all()
 
 
+def ready(executor: Any) -> Any:
+    """Once its template process is."""
+    wait_until(lambda: (executor.heartbeat(), executor.slots_available == 4)[1])
+    return executor
+
+
 class TestLocalExecutor(ExecutorContract):
     @pytest.fixture
     def executor(self) -> Iterator[Any]:
-        yield from started(LocalExecutor(parallelism=4))
+        yield from map(ready, started(LocalExecutor(parallelism=4)))
 
 
 class TestAirflowsLocalExecutor(ExecutorContract):
@@ -71,7 +82,7 @@ class TestDispatchOverOurs(ExecutorContract):
 
     @pytest.fixture
     def executor(self, make_router: Any) -> Any:
-        return make_router({name: {"executor": "LocalExecutor", "slots": 2} for name in ("a", "b")})
+        return ready(make_router({name: {"executor": "LocalExecutor", "slots": 2} for name in ("a", "b")}))
 
 
 class TestDispatchOverAirflows(ExecutorContract):

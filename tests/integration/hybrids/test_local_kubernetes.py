@@ -20,6 +20,7 @@ from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.executors.local_executor import LocalExecutor
 from airflow_dispatch_provider.executors.local_kubernetes_executor import LocalKubernetesExecutor
 from airflow_dispatch_provider.testing import make_callback
+from tests.integration.local import local_runners
 
 from ..database import TASKS, as_the_scheduler_offers_them, save_event_log, stored
 from ..kubernetes.executors import beat_until
@@ -39,8 +40,8 @@ SUCCESS = TaskInstanceState.SUCCESS
 
 @pytest.fixture(autouse=True)
 def no_execution_api(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes on this machine end at once: no server is there that would let a task begin."""
-    monkeypatch.setattr(LocalExecutor, "runner", staticmethod(print))
+    """Processes on this machine end at once: their tasks are let start, and do nothing."""
+    monkeypatch.setattr(LocalExecutor, "runner", staticmethod(local_runners.only_begin))
 
 
 @pytest.fixture

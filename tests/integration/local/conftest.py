@@ -10,8 +10,11 @@ from typing import Any
 import psutil
 import pytest
 
-from airflow_dispatch_provider.executors import local_executor
+from airflow_dispatch_provider.engines.local.engine import LocalEngine
+from airflow_dispatch_provider.engines.local.pool import Pool
 from airflow_dispatch_provider.executors.local_executor import LocalExecutor
+from airflow_dispatch_provider.lifecycle.states import Row, RowState
+from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 from tests.integration.local import local_runners
 from tests.support import wait_until
 
@@ -23,17 +26,43 @@ class TrialExecutor(LocalExecutor):
     preload = ()
     warm_up = staticmethod(str)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.clerk = InMemoryClerk()
+        self.events: dict[Any, Any] = {}
+
+    def _make_clerk(self, limits: Any) -> Any:
+        """Knows of no database: what a test says in ``clerk.rows`` stands there."""
+        return self.clerk
+
+    @property
+    def engine(self) -> LocalEngine:
+        assert self._loop is not None
+        (engine,) = self._loop.engines.values()
+        assert isinstance(engine, LocalEngine)
+        return engine
+
+    @property
+    def pool(self) -> Pool:
+        pool = self.engine._pool
+        assert pool is not None
+        return pool
+
+    def say(self, key: Any, state: RowState) -> None:
+        """Say what the database has of a task."""
+        self.clerk.rows[key] = Row(state)
+
     def seen(self) -> dict[Any, Any]:
         """All events so far: a heartbeat, and what it has found."""
         self.heartbeat()
-        self.events = {**getattr(self, "events", {}), **self.get_event_buffer()}
+        self.events.update(self.get_event_buffer())
         return self.events
 
     def wait_for_event(self, key: Any) -> tuple[Any, Any]:
         return wait_until(lambda: self.seen().get(key))
 
     def wait_ready(self) -> TrialExecutor:
-        wait_until(lambda: (self.heartbeat(), self._pool.ready)[1])
+        wait_until(lambda: (self.heartbeat(), self.slots_available)[1])
         return self
 
 
@@ -41,12 +70,6 @@ class TrialExecutor(LocalExecutor):
 def test_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LOCAL_TEST_DIR", str(tmp_path))
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def empty_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of these workloads has a row: whoever asks whether one had begun is told that it is not there."""
-    monkeypatch.setattr(local_executor, "stored", lambda ids: {})
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import signal
 from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.lifecycle.states import State
 from tests.integration.local.conftest import pid_of
 from tests.support import make_task, wait_until
 
@@ -24,17 +25,17 @@ def queue(executor, *workloads):
     return keys[0] if len(keys) == 1 else keys
 
 
-def running_task(executor, name="hold"):
-    """Start a task and wait until it runs: its key and its process."""
+def running_task(executor, name="begin"):
+    """Start a task and wait until it has begun: its key and its process."""
     key = queue(executor, make_task(name))
     executor.heartbeat()
     pid = pid_of(f"pid.{name}")
-    executor.heartbeat()
+    wait_until(lambda: (executor.seen(), executor._loop.machine.state(key) is State.RUNNING)[1])
     return key, pid
 
 
 def kill_template(executor):
-    pid = executor._pool.template_pid
+    pid = executor.pool.template_pid
     os.kill(pid, signal.SIGKILL)
     return pid
 
@@ -42,4 +43,4 @@ def kill_template(executor):
 def replace_template(executor):
     """Kill the template process and wait until its successor is ready."""
     old = kill_template(executor)
-    wait_until(lambda: (executor.heartbeat(), executor._pool.ready and executor._pool.template_pid != old)[1])
+    wait_until(lambda: (executor.heartbeat(), executor.pool.ready and executor.pool.template_pid != old)[1])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_3_PLUS,
 )
+from airflow_dispatch_provider.engines.local import engine as engine_module
 from tests.integration.local import local_runners
 from tests.integration.local.conftest import alive, pid_of
 from tests.support import make_connection_test, make_task, wait_until
@@ -35,13 +37,13 @@ class TestTakingBack:
         executor.revoke_task(ti=task.ti)
         assert executor.running == set()
         wait_until(lambda: not alive(pid))
-        wait_until(lambda: (executor.heartbeat(), executor._pool.live == 0)[1])
+        wait_until(lambda: (executor.heartbeat(), executor.slots_occupied == 0)[1])
         assert executor.get_event_buffer() == {}
 
     @pytest.mark.parametrize("name", ["parent", "detached_parent"])
     def test_a_tree_that_ignores_sigterm_is_killed(self, executor, monkeypatch, name):
         """After the grace, whoever ignores SIGTERM, the children and those in sessions of their own."""
-        monkeypatch.setattr("airflow_dispatch_provider.executors.local_executor.KILL_GRACE", 0.2)
+        monkeypatch.setattr("airflow_dispatch_provider.engines.local._machine.KILL_GRACE", 0.2)
         task = make_task(name)
         queue(executor, task)
         executor.heartbeat()
@@ -49,14 +51,15 @@ class TestTakingBack:
         executor.change_state(airflow_api.workload_key(executor, task), FAILED, remove_running=True)
         wait_until(lambda: not alive(pid) and not alive(child))
 
-    def test_a_queued_task_is_dropped(self, make_executor):
-        """A workload that was not handed over just leaves the queue."""
+    def test_a_held_task_is_dropped(self, make_executor):
+        """A workload that was not handed over is just forgotten."""
         executor = make_executor(slots=1).wait_ready()
         first, second = make_task("hold", priority=9), make_task("nothing")
         queue(executor, first, second)
         executor.heartbeat()
         executor.revoke_task(ti=second.ti)
-        assert [len(waiting) for waiting in airflow_api.queues(executor) if waiting] == []
+        assert executor.has_task(first.ti)
+        assert not executor.has_task(second.ti)
         assert local_runners.heard("done.nothing") is None
 
     def test_revoking_an_orphan_kills_it(self, executor):
@@ -67,9 +70,9 @@ class TestTakingBack:
         pid = pid_of("pid.hold")
         executor.heartbeat()
         kill_template(executor)
-        wait_until(lambda: (executor.sync(), executor._pool.template_pid)[1] is None)
+        wait_until(lambda: (executor.heartbeat(), executor.pool.template_pid)[1] is None)
         executor.revoke_task(ti=task.ti)
-        wait_until(lambda: (executor.sync(), not alive(pid))[1])
+        wait_until(lambda: (executor.heartbeat(), not alive(pid))[1])
 
     def test_a_template_that_dies_after_the_order_does_not_save_the_task(self, executor):
         """The order to kill was sent, and nobody was there to carry it out."""
@@ -78,11 +81,11 @@ class TestTakingBack:
         executor.heartbeat()
         pid = pid_of("pid.hold")
         executor.heartbeat()
-        os.kill(executor._pool.template_pid, signal.SIGSTOP)
+        os.kill(executor.pool.template_pid, signal.SIGSTOP)
         executor.revoke_task(ti=task.ti)
         assert alive(pid)
         kill_template(executor)
-        wait_until(lambda: (executor.sync(), not alive(pid))[1])
+        wait_until(lambda: (executor.heartbeat(), not alive(pid))[1])
 
     def test_a_state_from_outside_ends_the_zombie_and_is_reported_once(self, executor):
         """As the scheduler does for a task without heartbeats."""
@@ -90,7 +93,7 @@ class TestTakingBack:
         executor.change_state(key, FAILED, remove_running=True)
         assert executor.get_event_buffer() == {key: (FAILED, None)}
         wait_until(lambda: not alive(pid))
-        wait_until(lambda: (executor.heartbeat(), executor._pool.live == 0)[1])
+        wait_until(lambda: (executor.heartbeat(), executor.slots_occupied == 0)[1])
         assert executor.get_event_buffer() == {}
 
     @needs_connection_tests
@@ -99,7 +102,7 @@ class TestTakingBack:
         key = queue(executor, make_connection_test("hold-test"))
         executor.heartbeat()
         pid = pid_of("pid.hold-test")
-        executor.sync()
+        executor.heartbeat()
         executor.get_event_buffer()
         executor.fail_connection_test(key)
         wait_until(lambda: not alive(pid))
@@ -113,21 +116,22 @@ class TestEnd:
         executor = make_executor(slots=1).wait_ready()
         key, _ = running_task(executor)
         queue(executor, make_task("nothing"))
-        template = executor._pool.template_pid
+        executor.heartbeat()
+        template = executor.pool.template_pid
         threading.Timer(0.3, local_runners.say, ("go", "")).start()
         executor.end()
         assert executor.get_event_buffer() == {key: (SUCCESS, None)}
         assert local_runners.heard("done.nothing") is None
         assert not alive(template)
 
-    def test_it_says_what_it_waits_for(self, executor, monkeypatch):
+    def test_it_says_what_it_waits_for(self, executor, monkeypatch, caplog):
         """A line at the start, and one from time to time with the processes."""
-        monkeypatch.setattr("airflow_dispatch_provider.executors.local_executor.PROGRESS_INTERVAL", 0.1)
+        monkeypatch.setattr("airflow_dispatch_provider.engines.local.engine.PROGRESS_INTERVAL", 0.1)
         _, pid = running_task(executor)
-        lines = []
-        monkeypatch.setattr(type(executor), "log", property(lambda self: _Lines(lines)))
+        caplog.set_level(logging.INFO, logger=engine_module.__name__)
         threading.Timer(1, local_runners.say, ("go", "")).start()
         executor.end()
+        lines = [record.getMessage() for record in caplog.records if record.name == engine_module.__name__]
         assert lines[0].startswith("Waiting for 1 ")
         assert str(pid) in lines[1]
 
@@ -139,7 +143,7 @@ class TestEnd:
         def signalled(timeout):
             raise interrupt
 
-        monkeypatch.setattr(executor._pool, "wait", signalled)
+        monkeypatch.setattr(executor.pool, "wait", signalled)
         with pytest.raises(interrupt):
             executor.end()
         assert not alive(pid)
@@ -154,16 +158,17 @@ class TestEnd:
         kill_template(executor)
         threading.Timer(0.3, local_runners.say, ("go", "")).start()
         executor.end()
-        assert executor.get_event_buffer() == {key: (SUCCESS, None)}
+        ((ended, (state, _)),) = executor.get_event_buffer().items()
+        assert (ended, state) == (key, SUCCESS)
 
     def test_terminate_ends_every_tree(self, executor):
         """Handed over, with children, or orphaned: nobody is left, and nothing is reported."""
         queue(executor, make_task("hold-1"), make_task("parent"))
         executor.heartbeat()
         pids = [pid_of(name) for name in ("pid.hold-1", "pid.parent", "child.parent")]
-        template = executor._pool.template_pid
+        template = executor.pool.template_pid
         executor.terminate()
-        executor.sync()
+        executor.heartbeat()
         wait_until(lambda: not any(map(alive, [*pids, template])))
         assert executor.event_buffer == {}
 
@@ -174,7 +179,7 @@ class TestSeveral:
         first, second = make_executor().wait_ready(), make_executor().wait_ready()
         running_task(first)
         pid = kill_template(first)
-        wait_until(lambda: (first.sync(), first._pool.template_pid)[1] != pid)
+        wait_until(lambda: (first.heartbeat(), first.pool.template_pid)[1] != pid)
         assert queue(second, make_task("nothing"))
 
     def test_threads_force_a_fresh_interpreter(self, make_executor):
@@ -184,25 +189,14 @@ class TestSeveral:
         thread.start()
         try:
             executor = make_executor("fork")
-            assert executor._pool._link.popen is not None
+            assert executor.pool._link.popen is not None
         finally:
             stop.set()
             thread.join()
-        key = queue(executor, make_task("nothing"))
+        key = queue(executor, make_task("begin_and_end"))
         assert executor.wait_for_event(key) == (SUCCESS, None)
 
     def test_idle_executors_have_one_process_each(self, executor):
         """No worker waits for work: the template process is alone."""
-        template = psutil.Process(executor._pool.template_pid)
+        template = psutil.Process(executor.pool.template_pid)
         assert template.children(recursive=True) == []
-
-
-class _Lines:
-    def __init__(self, lines):
-        self._lines = lines
-
-    def info(self, message, *args):
-        self._lines.append(message % args)
-
-    def __getattr__(self, name):
-        return lambda *args: None

@@ -23,10 +23,9 @@ from airflow.configuration import conf
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 from airflow_dispatch_provider.engines.engine import Found, Job
-from airflow_dispatch_provider.engines.local._machine import NOT_BEGUN
+from airflow_dispatch_provider.engines.local._machine import NOT_BEGUN, UNSEEN
 from airflow_dispatch_provider.engines.local._options import LocalOptions
 from airflow_dispatch_provider.engines.local.engine import LocalEngine
-from airflow_dispatch_provider.engines.local.outcome import UNSEEN
 from airflow_dispatch_provider.engines.local.pool import HUNG_AFTER, KILLED_AFTER, Pool
 from airflow_dispatch_provider.lifecycle.events import (
     EXECUTION_API,

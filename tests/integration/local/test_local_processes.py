@@ -22,7 +22,7 @@ from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_3_PLUS,
 )
 from airflow_dispatch_provider.engines.local import pool as pool_module
-from airflow_dispatch_provider.engines.local.worker import MAX_ERROR
+from airflow_dispatch_provider.lifecycle.states import GONE, RowState
 from tests.integration.local import local_runners
 from tests.integration.local.conftest import alive, pid_of
 from tests.support import make_callback, make_connection_test, make_task, wait_until
@@ -37,37 +37,22 @@ needs_connection_tests = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="new 
 class TestRunning:
     def test_a_task_runs_and_succeeds(self, either):
         """A runner that returns is a success event without information, and frees the slot."""
-        key = queue(either, make_task("nothing"))
+        key = queue(either, make_task("begin_and_end"))
         assert either.wait_for_event(key) == (SUCCESS, None)
-        assert either.running == set()
+        assert (either.running, either.slots_occupied) == (set(), 0)
 
     def test_a_task_is_never_reported_as_running(self, executor):
         """A RUNNING event without information would erase the external_executor_id."""
         key, _ = running_task(executor)
-        executor.sync()
-        assert executor.event_buffer == {}
-        assert key in executor.running
+        assert (executor.seen(), key in executor.running) == ({}, True)
 
-    def test_an_exception_is_a_failure_with_its_text(self, either):
-        """The error that the runner raised is the information of the failure event."""
+    def test_one_that_fails_before_it_began_is_launched_again(self, either):
+        """The row still says queued: no user code has run."""
         key = queue(either, make_task("fail"))
-        assert either.wait_for_event(key) == (FAILED, "RuntimeError: no luck")
-
-    def test_a_long_error_is_cut(self, executor):
-        """An error text is at most 4 KB, and a long one delays nothing."""
-        key = queue(executor, make_task("fail_at_length"))
-        state, info = executor.wait_for_event(key)
-        assert (state, len(info)) == (FAILED, MAX_ERROR - 1)
-
-    @pytest.mark.parametrize("bad", [local_runners.Unpicklable, local_runners.Undecodable])
-    def test_a_workload_that_cannot_travel_fails_alone(self, executor, bad):
-        """One that cannot be pickled or decoded fails with the reason; the next one runs."""
-        broken, good = make_task("broken", executor_config={"x": bad()}), make_task("nothing")
-        broken_key, good_key = queue(executor, broken, good)
-        state, info = executor.wait_for_event(broken_key)
-        assert state == FAILED
-        assert "this one cannot" in info
-        assert executor.wait_for_event(good_key) == (SUCCESS, None)
+        either.say(key, RowState.QUEUED)
+        first = wait_until(lambda: (either.heartbeat(), local_runners.heard("pid.fail"))[1])
+        wait_until(lambda: (either.heartbeat(), local_runners.heard("pid.fail") != first)[1])
+        assert (either.seen(), key in either.running) == ({}, True)
 
     @needs_callbacks
     def test_a_callback_is_reported_running_then_final(self, executor):
@@ -90,15 +75,15 @@ class TestRunning:
         key = queue(executor, make_connection_test("nothing-test"))
         wait_until(lambda: executor.seen().get(key) == ("success", None))
 
-    def test_the_real_runner_reports_an_unreachable_server(self, make_executor, monkeypatch):
-        """Airflow's own supervisor runs in the process; that it reaches no server fails the task with a reason."""
+    def test_an_execution_api_that_cannot_be_reached_fails_no_task(self, make_executor, monkeypatch, caplog):
+        """Airflow's own supervisor runs in the process, and finds no server. The task waits for it."""
         monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", "http://127.0.0.1:1/execution/")
         monkeypatch.setenv("AIRFLOW__WORKERS__EXECUTION_API_RETRIES", "1")
         executor = make_executor(runner=airflow_api.run_workload).wait_ready()
         key = queue(executor, make_task("real"))
-        state, info = wait_until(lambda: executor.seen().get(key), timeout=90)
-        assert state == FAILED
-        assert "ConnectError" in info
+        executor.say(key, RowState.QUEUED)
+        wait_until(lambda: (executor.seen(), "execution API answers nobody" in caplog.text)[1], timeout=90)
+        assert (executor.events, key in executor.running) == ({}, True)
 
     def test_titles_name_template_and_workload(self, executor):
         """Who looks at the process list sees what each process is for."""
@@ -107,73 +92,53 @@ class TestRunning:
         executor.heartbeat()
         pid = pid_of("pid.hold")
         assert psutil.Process(pid).cmdline()[0] == f"airflow dispatch local: {task.ti.id}"
-        template = psutil.Process(executor._pool.template_pid)
+        template = psutil.Process(executor.pool.template_pid)
         assert template.cmdline()[0] == "airflow dispatch local: template"
 
 
 class TestSlots:
     def test_never_more_than_its_slots_run(self, make_executor):
-        """Twelve tasks, three slots: no task sees more than three, and all end well."""
+        """Twelve callbacks or tasks, three slots: none sees more than three, and all end."""
         executor = make_executor(slots=3).wait_ready()
         keys = queue(executor, *(make_task(f"count-{n}") for n in range(12)))
-        wait_until(lambda: set(keys) <= executor.seen().keys())
-        assert {executor.events[key][0] for key in keys} == {SUCCESS}
+        executor.clerk.rows.update(dict.fromkeys(keys, GONE))
+        wait_until(lambda: (executor.heartbeat(), not executor.running)[1])
         assert max(int(local_runners.heard(f"seen.count-{n}")) for n in range(12)) <= 3
 
-    def test_the_highest_priority_goes_first_and_the_rest_stays_queued(self, make_executor):
+    def test_the_highest_priority_goes_first_and_the_rest_is_held(self, make_executor):
         """A workload that is not handed over can still be overtaken."""
         executor = make_executor(slots=1).wait_ready()
-        low, high = queue(executor, make_task("hold-low", priority=1), make_task("hold-high", priority=9))
+        low, high = queue(executor, make_task("begin-low", priority=1), make_task("begin-high", priority=9))
         executor.heartbeat()
-        assert executor.running == {high}
-        assert any(low in waiting for waiting in airflow_api.queues(executor))
+        pid_of("pid.begin-high")
+        assert (executor.running, executor.slots_occupied) == ({low, high}, 1)
+        assert local_runners.heard("pid.begin-low") is None
 
     def test_nothing_is_handed_over_before_the_template_is_ready(self, make_executor):
         """A template process that has not said that it is ready gets nothing: the tasks stay revocable."""
         executor = make_executor("exec")
-        key = queue(executor, make_task("nothing"))
+        key = queue(executor, make_task("begin_and_end"))
         executor.heartbeat()
-        assert executor.running == set()
+        assert executor.slots_occupied == 0
         assert executor.wait_for_event(key) == (SUCCESS, None)
-
-    def test_a_key_that_comes_twice_stays_until_its_last_process_ends(self, executor):
-        """A resumed attempt has the key of the one that deferred, whose process may not have ended."""
-        first, second = make_task("hold"), make_task("hold")
-        second.ti.id = first.ti.id
-        key = queue(executor, first)
-        executor.heartbeat()
-        pid_of("pid.hold")
-        first_pid = pid_of("pid.hold")
-        queue(executor, second)
-        executor.heartbeat()
-        wait_until(lambda: pid_of("pid.hold") != first_pid)
-        executor.sync()
-        os.kill(first_pid, signal.SIGKILL)
-        assert executor.wait_for_event(key)[0] == FAILED
-        assert executor.running == {key}
-        executor.events.clear()
-        local_runners.say("go", "")
-        assert executor.wait_for_event(key) == (SUCCESS, None)
-        assert executor.running == set()
 
 
 class TestFailures:
-    def test_a_killed_supervisor_fails_the_task_and_leaves_nobody(self, either):
-        """The signal is named, and what else was in its session is killed."""
+    def test_a_killed_supervisor_leaves_nobody(self, either):
+        """Others in its session are killed, too."""
         key = queue(either, make_task("kill_supervisor"))
-        assert either.wait_for_event(key) == (FAILED, "The supervising process was ended by SIGKILL.")
+        either.clerk.rows[key] = GONE
+        wait_until(lambda: (either.heartbeat(), not either.running)[1])
         child = pid_of("child.kill_supervisor")
         wait_until(lambda: not alive(child))
 
-    def test_a_dead_template_leaves_running_tasks_alone(self, executor, caplog):
+    def test_a_dead_template_leaves_running_tasks_alone(self, executor):
         """Their end is seen from outside, and reported as the success that the scheduler checks."""
         key, pid = running_task(executor)
         replace_template(executor)
-        assert alive(pid)
-        assert key in executor.running
-        assert executor.get_event_buffer() == {}
+        assert (alive(pid), key in executor.running, executor.seen()) == (True, True, {})
         local_runners.say("go", "")
-        assert executor.wait_for_event(key) == (SUCCESS, None)
+        assert executor.wait_for_event(key)[0] == SUCCESS
         assert executor.running == set()
 
     def test_a_dead_template_is_logged_once_and_so_is_its_successor(self, executor, caplog):
@@ -186,72 +151,39 @@ class TestFailures:
         assert ["has ended" in lines[0], "is ready" in lines[1], len(lines)] == [True, True, 2]
 
     @needs_callbacks
-    def test_a_dead_template_fails_the_callback_whose_end_nobody_saw(self, executor):
-        """Nothing else knows how a callback ended, so that it cannot be called a success."""
-        key = queue(executor, make_callback("hold-callback"))
-        executor.heartbeat()
-        pid_of("pid.hold-callback")
-        executor.heartbeat()
-        kill_template(executor)
-        local_runners.say("go", "")
-        wait_until(lambda: executor.seen().get(key, (None,))[0] == "failed")
-        assert "not seen" in executor.events[key][1]
-
-    def test_a_task_that_a_dead_template_had_not_started_runs_later(self, executor):
-        """It goes back to the queue, and the next template process starts it once."""
-        os.kill(executor._pool.template_pid, signal.SIGSTOP)
-        key = queue(executor, make_task("nothing"))
-        executor.heartbeat()
-        assert key in executor.running
-        kill_template(executor)
-        wait_until(lambda: (executor.sync(), executor.running == set())[1])
-        assert any(key in waiting for waiting in airflow_api.queues(executor))
-        assert executor.wait_for_event(key) == (SUCCESS, None)
-
-    @needs_callbacks
-    def test_a_callback_that_a_dead_template_had_not_started_runs_later(self, executor):
-        """As a task does: nothing has run."""
-        os.kill(executor._pool.template_pid, signal.SIGSTOP)
-        key = queue(executor, make_callback("nothing-callback"))
+    def test_what_a_dead_template_had_not_started_runs_later(self, executor):
+        """Task and callback are held again, and the next template process starts each once."""
+        os.kill(executor.pool.template_pid, signal.SIGSTOP)
+        task, callback = queue(executor, make_task("begin_and_end"), make_callback("nothing-callback"))
         executor.heartbeat()
         kill_template(executor)
-        wait_until(lambda: executor.seen().get(key) == ("success", None))
+        wait_until(lambda: {task, callback} <= executor.seen().keys())
+        assert executor.events == {task: (SUCCESS, None), callback: ("success", None)}
 
     def test_a_template_at_the_limit_of_open_files_lives_on(self, make_executor):
         """Workloads that cannot be started wait, and run once others have ended."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         executor = make_executor("exec", slots=30).wait_ready()
-        template = executor._pool.template_pid
+        template = executor.pool.template_pid
         resource.prlimit(template, resource.RLIMIT_NOFILE, (24, hard))
-        keys = queue(executor, *(make_task(f"hold-{n}") for n in range(30)))
-        wait_until(lambda: (executor.heartbeat(), executor.health())[1])
-        assert "open files" in executor.health()
+        keys = queue(executor, *(make_task(f"begin-{n}") for n in range(30)))
+        wait_until(lambda: (executor.heartbeat(), executor.pool.trouble)[1])
+        assert "open files" in executor.pool.trouble
         (local_runners.folder() / "go").write_text("")
         wait_until(lambda: {executor.seen().get(key) for key in keys} == {(SUCCESS, None)})
-        assert executor._pool.template_pid == template
+        assert executor.pool.template_pid == template
 
     def test_a_stopped_template_does_not_stop_the_scheduler(self, make_executor):
         """More is sent than a socket holds, and no heartbeat waits for it; all of it runs afterwards."""
         executor = make_executor(slots=40).wait_ready()
-        os.kill(executor._pool.template_pid, signal.SIGSTOP)
+        os.kill(executor.pool.template_pid, signal.SIGSTOP)
         blob = {"blob": "x" * 100_000}
-        keys = queue(executor, *(make_task(f"nothing-{n}", executor_config=blob) for n in range(40)))
+        keys = queue(executor, *(make_task(f"begin_and_end-{n}", executor_config=blob) for n in range(40)))
         executor.heartbeat()
         executor.heartbeat()
-        assert executor._pool._link.channel.pending > 0
-        os.kill(executor._pool.template_pid, signal.SIGCONT)
+        assert executor.pool._link.channel.pending > 0
+        os.kill(executor.pool.template_pid, signal.SIGCONT)
         wait_until(lambda: set(keys) <= executor.seen().keys())
-
-    def test_an_orphan_that_dies_leaves_nobody(self, executor):
-        """A supervisor killed after its template: its children are killed too."""
-        key = queue(executor, make_task("parent"))
-        executor.heartbeat()
-        pid, child = pid_of("pid.parent"), pid_of("child.parent")
-        executor.heartbeat()
-        replace_template(executor)
-        os.kill(pid, signal.SIGKILL)
-        assert executor.wait_for_event(key) == (SUCCESS, None)
-        wait_until(lambda: not alive(child))
 
 
 SCHEDULER = """
@@ -270,7 +202,7 @@ SCHEDULER = """
     executor.queue_workload(make_task("hold"), None)
     while local_runners.heard("pid.hold") is None:
         executor.heartbeat()
-    local_runners.say("templates", " ".join(str(e._pool.template_pid) for e in executors))
+    local_runners.say("templates", " ".join(str(e.pool.template_pid) for e in executors))
     time.sleep(600)
 """
 

@@ -11,5 +11,5 @@ from .support import Clock
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A monotonic clock that stands still until the test moves it."""
     stopped = Clock()
-    monkeypatch.setattr("airflow_dispatch_provider.executors.dispatch_executor.time", stopped)
+    monkeypatch.setattr("airflow_dispatch_provider.executors.face.time", stopped)
     return stopped

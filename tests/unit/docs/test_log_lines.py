@@ -13,7 +13,8 @@ import pytest
 from airflow_dispatch_provider.bridge import event_log
 from airflow_dispatch_provider.bridge.backend_conf import unread_options
 from airflow_dispatch_provider.dispatch.clerk import DATABASE
-from airflow_dispatch_provider.executors import celery_executor, kubernetes_executor, local_executor
+from airflow_dispatch_provider.executors import celery_executor, kubernetes_executor
+from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.routing.reasons import Reason
 
 from .log_lines import LogLine, assigned, log_lines, told_by_the_life_cycle
@@ -32,7 +33,9 @@ PASSED_ON = {
 EVENTS = [
     event_log.DISPATCHED,
     celery_executor.WAITED,
-    local_executor.WAITED,
+    Reason.WAITS_BLOCKED.value,
+    Waits.API.value,
+    Waits.LAUNCH.value,
     kubernetes_executor.WAITED,
     kubernetes_executor.POD_AGAIN,
     kubernetes_executor.POD_FAILED,

@@ -335,11 +335,77 @@ def test_while_the_execution_api_is_away_nothing_is_launched_and_nothing_counts(
     m = machine(route("*", "a"), launch_retries=0)
     one = number(m, 0, 1)
     m.handle(0, Sent(one), Broken(EXECUTION_API, "refused"))
-    question = asked(m.handle(1, Ended(one, Outcome.FAILED, None, "cannot connect")))
-    m.handle(2, Rows(question.asked, {1: QUEUED}))
-    assert launched(m, 300, queued(2), a=9) == {}
+    question = asked(m.handle(0.1, Ended(one, Outcome.FAILED, None, "cannot connect")))
+    m.handle(0.2, Rows(question.asked, {1: QUEUED}))
+    assert launched(m, 0.9, queued(2), a=9) == {}
     assert (m.waits(1), m.waits(2)) == (Waits.API, Waits.API)
-    assert set(launched(m, 301, Recovered(EXECUTION_API), a=9)) == {1, 2}
+    assert set(launched(m, 2, Recovered(EXECUTION_API), a=9)) == {1, 2}
+
+
+def test_one_job_at_a_time_tries_the_execution_api_until_one_begins():
+    """After 1, 2, 4 ... 60 s; however often one of them fails, it costs nothing."""
+    m = machine(route("*", "a"), launch_retries=2, launch_delay_max=1.0)
+    m.handle(0, *(queued(k) for k in range(5)), Broken(EXECUTION_API, "refused"))
+    now = 0.0
+    for delay in (1, 2, 4, 8, 16, 32, 60, 60):
+        assert launched(m, now + delay - 0.1, a=9) == {}
+        now += delay
+        ((key, each),) = dispatches(m.handle(now, tick(a=9))).items()
+        assert launched(m, now, Sent(each.number), a=9) == {}
+        m.handle(now, Broken(EXECUTION_API, "refused"))
+        question = asked(m.handle(now, Ended(each.number, Outcome.FAILED, False, "cannot connect")))
+        assert of(m.handle(now, Rows(question.asked, {key: QUEUED})), actions.Emit) == []
+    ((_, each),) = dispatches(m.handle(now + 60, tick(a=9))).items()
+    assert len(launched(m, now + 60, Began(each.number), a=9)) == 4
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        lambda each, asked: Ended(each.number, Outcome.SUCCESS, True),
+        lambda each, asked: Ended(each.number, Outcome.FAILED, True, "its own fault"),
+        lambda each, asked: Rows(asked, {each.key: RUNNING}),
+    ],
+)
+def test_whatever_shows_that_the_one_has_begun_lets_the_others_go(news):
+    """An engine that sees no beginning may see the end; another knows by the row alone."""
+    m = machine(route("*", "a"), look_every=0.5)
+    m.handle(0, queued(1), queued(2), Broken(EXECUTION_API, "refused"))
+    found = m.handle(5, tick(a=9))
+    ((_, each),) = dispatches(found).items()
+    found = m.handle(6, Sent(each.number), tick(a=9))
+    m.handle(6, news(each, asked(found).asked))
+    assert m.waits(2) is None
+
+
+def test_one_that_waits_for_a_worker_does_not_keep_the_others_for_ever():
+    """Its backend may have a backlog of hours."""
+    m = machine(route("*", "a"))
+    m.handle(0, queued(1), queued(2), Broken(EXECUTION_API, "refused"))
+    ((_, each),) = dispatches(m.handle(1, tick(a=9))).items()
+    assert launched(m, 60.9, Sent(each.number), a=9) == {}
+    assert len(launched(m, 61, a=9)) == 1
+
+
+def test_the_user_of_a_task_is_told_what_it_waits_for_once():
+    """After half a minute, and again when the reason is another one; nothing for what waits for its turn."""
+    m = machine(route("q", "a"), route("p", "b"), rules={"b": BackendRules(cordoned=True)})
+    m.handle(0, queued(1), queued(2, "p"), tick(a=Room(1, unavailable="no broker"), b=9))
+    away = tick(a=Room(1, unavailable="no broker"), b=9)
+    assert of(m.handle(29, away), actions.Record) == []
+    assert of(m.handle(30, away), actions.Record) == [
+        actions.Record(1, "waits_blocked", "a: no broker."),
+        actions.Record(2, "waits_blocked", "b: It is cordoned."),
+    ]
+    m.handle(59, Broken(EXECUTION_API, "refused"))
+    assert of(m.handle(60, tick(a=0, b=9)), actions.Record) == [
+        actions.Record(key, "waits_api", "The execution API answers nobody. refused") for key in (1, 2)
+    ]
+    m.handle(61, Recovered(EXECUTION_API))
+    assert of(m.handle(90, tick(a=0, b=9)), actions.Record) == [
+        actions.Record(2, "waits_blocked", "b: It is cordoned.")
+    ]
+    assert of(m.handle(120, tick(a=0, b=9)), actions.Record) == []
 
 
 def test_silent_while_the_execution_api_is_away_is_not_dead():

@@ -351,7 +351,7 @@ class TestStopping:
         was.wait = wait
         x.stop(clock.now + 3)
         assert (was.ends, was.killed) == ("closed stopped", [])
-        assert "1 workloads run on without a scheduler: {1: 9001}" in caplog.text
+        assert "1 workloads run on without a scheduler: {'key 1': 9001}" in caplog.text
 
     @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
     def test_a_second_signal_ends_them(self, x, interrupt) -> None:

@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 
 from airflow_dispatch_provider.engines.local import messages
-from airflow_dispatch_provider.engines.local._machine import KILL_GRACE, NOT_BEGUN, OVER_GRACE, Machine
+from airflow_dispatch_provider.engines.local._machine import (
+    KILL_GRACE,
+    NOT_BEGUN,
+    OVER_GRACE,
+    UNSEEN,
+    Machine,
+)
 from airflow_dispatch_provider.engines.local.messages import Gone, Kill, NotStarted, Started
-from airflow_dispatch_provider.engines.local.outcome import UNSEEN
 from airflow_dispatch_provider.lifecycle.events import (
     EXECUTION_API,
     Began,

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An engine that cannot be made, or raises, stays its own trouble."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_dispatch_provider.engines.engine import Found, Job
+from airflow_dispatch_provider.engines.guarded import GuardedEngine
+from airflow_dispatch_provider.engines.outage import Backoff
+from airflow_dispatch_provider.lifecycle.events import Adopted, Returned, Room, Sent
+from tests.unit.engines.test_foreign import Clock
+
+JOB = Job(1, "key", "workload")
+FOUND = Found(2, "other key", "ti", True)
+
+
+class Engine:
+    """Does what it is told; ``failing`` has the methods that raise."""
+
+    slots = 0
+
+    def __init__(self) -> None:
+        self.failing: set[str] = set()
+        self.calls: list[Any] = []
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        self.calls.append((name, *arguments))
+        if name in self.failing:
+            raise ValueError(f"no {name}")
+
+    def start(self, scheduler_id: str) -> None:
+        self._call("start", scheduler_id)
+
+    def room(self) -> Room:
+        self._call("room")
+        return Room(self.slots)
+
+    def submit(self, jobs: Any) -> None:
+        self._call("submit", *jobs)
+
+    def withdraw(self, dispatches: Any) -> set[int]:
+        self._call("withdraw")
+        return set(dispatches)
+
+    def revoke(self, dispatch: int, over: bool = False) -> None:
+        self._call("revoke", dispatch, over)
+
+    def adopt(self, found: Any) -> None:
+        self._call("adopt", *found)
+
+    def poll(self) -> list[Any]:
+        self._call("poll")
+        return [Sent(7)]
+
+    def stop(self, deadline: float) -> set[int]:
+        self._call("stop", deadline)
+        return {1}
+
+    def terminate(self) -> None:
+        self._call("terminate")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+def x(engine: Engine, clock: Clock) -> GuardedEngine:
+    made = GuardedEngine("a", lambda: engine, 3, Backoff(4.0, 60.0), clock)
+    made.start("77")
+    return made
+
+
+def test_what_it_is_told_reaches_the_engine(x, engine) -> None:
+    x.submit([JOB])
+    x.revoke(1, True)
+    x.adopt([FOUND])
+    assert (x.room(), x.withdraw([1]), x.poll()) == (Room(3), {1}, [Sent(7)])
+    x.slots = 5
+    assert (x.room(), x.stop(9.0)) == (Room(5), {1})
+    x.terminate()
+    named = [call for call in engine.calls if call[0] not in ("room", "withdraw", "poll")]
+    assert named == [
+        ("start", "77"),
+        ("submit", JOB),
+        ("revoke", 1, True),
+        ("adopt", FOUND),
+        ("stop", 9.0),
+        ("terminate",),
+    ]
+
+
+def test_one_that_cannot_be_made_is_tried_again_later(engine, clock, caplog) -> None:
+    """Until then it takes nothing, and gives back what it is given all the same; said once."""
+    tries: list[float] = []
+
+    def make() -> Engine:
+        tries.append(clock())
+        if len(tries) < 3:
+            raise ImportError("no such module")
+        return engine
+
+    x = GuardedEngine("a", make, 3, Backoff(4.0, 60.0), clock)
+    x.start("77")
+    x.submit([JOB])
+    x.adopt([FOUND])
+    assert x.room().unavailable == "ImportError: no such module"
+    assert x.poll() == [Returned(1, "ImportError: no such module")]
+    for _ in range(12):
+        clock.now += 1
+        x.poll()
+    assert (len(tries), x.room()) == (3, Room(3))
+    assert ("adopt", FOUND) in engine.calls
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+
+
+@pytest.mark.parametrize(
+    "method", ["submit", "withdraw", "revoke", "adopt", "poll", "room", "stop", "terminate"]
+)
+def test_whatever_raises_is_left_alone_for_a_while(x, engine, clock, method) -> None:
+    """And is used again once that has passed and it works."""
+    engine.failing.add(method)
+
+    def use() -> list[Any]:
+        x.submit([JOB])
+        x.withdraw([1])
+        x.revoke(1)
+        x.adopt([FOUND])
+        x.room()
+        return x.poll()
+
+    events = use()
+    assert (Returned(1, "ValueError: no submit") in events) is (method == "submit")
+    if method == "stop":
+        x.stop(0.0)
+    if method == "terminate":
+        x.terminate()
+    assert x.room().unavailable == f"ValueError: no {method}"
+    engine.failing.clear()
+    clock.now += 60
+    use()
+    if method not in ("stop", "terminate"):
+        assert x.room() == Room(3)
+
+
+def test_what_could_not_be_looked_for_is_looked_for_again(x, engine) -> None:
+    """Unless it was taken back meanwhile."""
+    engine.failing.add("adopt")
+    x.adopt([FOUND, Found(3, "third", "ti", True)])
+    x.poll()
+    x.revoke(3)
+    engine.failing.clear()
+    engine.calls.clear()
+    x.poll()
+    assert ("adopt", FOUND) in engine.calls
+    assert Adopted(2) not in x.poll()
+
+
+def test_ctrl_c_ends_the_process(x, engine, monkeypatch) -> None:
+    def interrupted(deadline: float) -> set[int]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "stop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        x.stop(0.0)
