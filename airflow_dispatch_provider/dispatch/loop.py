@@ -110,6 +110,7 @@ class Loop:
         self.machine = machine
         self.engines = dict(engines)
         self._clerk, self._surface, self._clock = clerk, surface, clock
+        self._stopped = False
         self._failing: set[str] = set()
         """Things that could not be done the last time."""
 
@@ -164,9 +165,10 @@ class Loop:
 
         :param buffer: the event buffer, which Airflow empties; one event for a key at a time
         """
-        self.tell(now, *self._clerk.answers(), Tick(self._rooms()))
-        for name, engine in self.engines.items():
-            self._poll(name, engine)
+        if not self._stopped:
+            self.tell(now, *self._clerk.answers(), Tick(self._rooms()))
+            for name, engine in self.engines.items():
+                self._poll(name, engine)
         self._fill(buffer)
 
     def _poll(self, name: str, engine: Engine) -> None:
@@ -227,7 +229,8 @@ class Loop:
         self._untold = later
 
     def stop(self, deadline: float, now: float, buffer: dict[Any, Any]) -> None:
-        """End the engines, the last one first, and tell Airflow what they still said."""
+        """End the engines, the last one first, and tell Airflow what they still said. Nothing is submitted any more."""
+        self._stopped = True
         for name, engine in reversed(self.engines.items()):
             stop = partial(engine.stop, deadline)
             unsent: set[int] = self._guarded(f"The stop of backend {name!r}", stop, set)

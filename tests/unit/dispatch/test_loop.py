@@ -232,6 +232,17 @@ def test_stop_tells_what_is_still_said():
     assert house.executors["b"].calls[-1] == "end"
 
 
+def test_nothing_is_submitted_after_the_stop():
+    """Airflow may call once more; what is still to be told, it is told."""
+    house, one, two = House(route("*", "a")), make_task(priority=9), make_task()
+    house.queue(one, two).beat()
+    house.executors["a"].finish(one)
+    house.loop.stop(inf, house.now, house.buffer)
+    house.beat(3)
+    assert house.given("a") == [one.ti.task_id]
+    assert house.told() == {house.key(one): "success"}
+
+
 def test_one_action_that_fails_loses_no_other(caplog):
     """What comes after it is done all the same; it is said once, and what it was about is not lost."""
     house, one, two = House(route("a", "a"), route("b", "b")), make_task("a"), make_task("b")

@@ -52,7 +52,7 @@ class Trial(LocalExecutor):
 def clock(monkeypatch):
     """Seconds since the start of the test."""
     clock = types.SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(face, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(face, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
