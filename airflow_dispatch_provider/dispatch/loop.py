@@ -84,7 +84,7 @@ def _name_of(action: actions.Action) -> str:
 
 
 def _undone(action: actions.Action) -> list[Any]:
-    """What is to be said of an action that could not be done. Whether an engine has taken some of the jobs, nobody
+    """The news of an action that could not be done. Whether an engine has taken some of the jobs, nobody
     knows: the database will tell."""
     if isinstance(action, actions.Submit):
         return [events.Ended(each.number, Outcome.FAILED, None, _NOT_TAKEN) for each in action.dispatches]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
@@ -156,9 +156,9 @@ class DispatchExecutor(Face):
     def _owners(self, tis: Sequence[Any]) -> Mapping[Any, str]:
         return event_log.owners_of(tis)
 
-    def _candidates(self, ref: TaskRef) -> Iterable[str]:
+    def _candidates(self) -> Callable[[TaskRef], Iterable[str]]:
         local = {name: is_local(backend) for name, backend in self._backends.items()}
-        return adoption.candidates(route_table(self._settings), local, ref)
+        return partial(adoption.candidates, route_table(self._settings), local)
 
     # Logs and inspection
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +65,8 @@ class Face(BaseExecutor):
         """The backends to which tasks of a dead scheduler were dispatched, by task instance id."""
         raise NotImplementedError
 
-    def _candidates(self, ref: TaskRef) -> Iterable[str]:
-        """The backends that could have a task that runs and has no owner, the surest first."""
+    def _candidates(self) -> Callable[[TaskRef], Iterable[str]]:
+        """A function that gives the backends that could have a task that runs and has no owner, the surest first."""
         raise NotImplementedError
 
     def _before_heartbeat(self, loop: Loop, now: float) -> None:
@@ -216,7 +216,7 @@ class Face(BaseExecutor):
         def key_of(ti: Any) -> Any:
             return airflow_api.task_key(self, ti)
 
-        for offered in adoption.offers(tis, key_of, self._owners, self._candidates):
+        for offered in adoption.offers(tis, key_of, self._owners, self._candidates()):
             loop.offer(offered, now)
 
     # Inspection

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from airflow_dispatch_provider.bridge.executor_classes import workload_kinds
@@ -69,8 +69,8 @@ class Standalone(Face):
         """Airflow offers an executor none but its own tasks."""
         return {ti.id: self._backend for ti in tis}
 
-    def _candidates(self, ref: TaskRef) -> Iterable[str]:
-        return [self._backend]
+    def _candidates(self) -> Callable[[TaskRef], Iterable[str]]:
+        return lambda ref: [self._backend]
 
 
 def _all_to(name: str) -> RouteTable:

@@ -207,7 +207,7 @@ def let_go(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def give_up(ledger: Ledger, job: Job, event: Any) -> None:
-    """What was to be stopped is the engine's affair no longer; what was only let go may still end in its own way."""
+    """One that was to be stopped is the engine's affair no longer; what was only let go may end in its own way."""
     if job.revoked:
         clean_up(ledger, job, event)
 

@@ -125,9 +125,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "integer",
         "10",
         "3",
-        "How often a job is launched again that came to nothing before it began, whatever its backend: after 1, 2, 4 and"
-        " at most 60 seconds. Then it fails, with the reason. With the default that is after about five minutes. The"
-        " KubernetesExecutor also reads it in the `config` of its backend, for pods that alone cannot be created.\n",
+        "How often a job is launched again that came to nothing before it began, whatever its backend: after 1, 2, 4"
+        " and at most 60 seconds. Then it fails, with the reason. With the default that is after about five minutes."
+        " The KubernetesExecutor also reads it in the `config` of its backend, for pods that alone cannot be made.\n",
     ),
 }
 

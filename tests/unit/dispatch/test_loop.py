@@ -244,7 +244,7 @@ def test_nothing_is_submitted_after_the_stop():
 
 
 def test_one_action_that_fails_loses_no_other(caplog):
-    """What comes after it is done all the same; it is said once, and what it was about is not lost."""
+    """The next ones are done all the same; it is said once, and what it was about is not lost."""
     house, one, two = House(route("a", "a"), route("b", "b")), make_task("a"), make_task("b")
 
     def fails(jobs: Any) -> None:
