@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import lines_executed
 
-from airflow_dispatch_provider.routing.patterns import covers, doubts, shadowed
+from airflow_dispatch_provider.routing.patterns import Doubt, covers, doubts, shadowed
 
 PATTERNS = st.lists(st.sampled_from(["a", "b", "*", "?", "[ab]", "[!a]", "["]), max_size=5).map("".join)
 NAMES = st.text("abc[", max_size=5)
@@ -46,6 +46,71 @@ def test_rules_of_precedence_count():
 )
 def test_no_doubt(pattern):
     """Patterns that people write, and every sign in brackets."""
+    assert doubts(pattern) is None
+
+
+NO_GLOB, LITERAL = "which is a regular expression, not a glob", "whose alternatives are taken literally"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found", "remedy"),
+    [
+        (" gpu", "which begins or ends with a blank", 'Write "gpu".'),
+        ("gpu* ", "which begins or ends with a blank", 'Write "gpu*".'),
+        ("gpu[", "whose bracket is not closed", 'Write "gpu[[]" for the bracket itself, or leave it out.'),
+        ("a[b-", "whose bracket is not closed", 'Write "a[b-]", or "a[[]b-" for the bracket itself.'),
+        ("gpu[z-a]*", "whose range z-a is empty", 'Write "gpu[a-z]*".'),
+        ("x[9-0][z-a]", "whose range 9-0 is empty", 'Write "x[0-9][z-a]".'),
+        (
+            "gpu-{{ team }}",
+            "in which nothing is filled in",
+            'Write the name itself, or "gpu-[{][{] team }}" for the signs themselves.',
+        ),
+        ("gpu-{a,b}-x", LITERAL, 'Write "gpu-[ab]-x", or "gpu-[{]a[,]b}-x" for the sign itself.'),
+        (
+            "(gpu|cpu)*",
+            LITERAL,
+            'Write a route for each, "gpu*", "cpu*", or "[(]gpu|cpu)*" for the sign itself.',
+        ),
+        ("^gpu.*$", NO_GLOB, 'Write "gpu*", or "[^]gpu[.]*[$]" for the signs themselves.'),
+        ("^gpu$", NO_GLOB, 'Write "gpu", or "[^]gpu[$]" for the signs themselves.'),
+        (
+            r"gpu\.[0-9]+",
+            NO_GLOB,
+            r'Write "gpu.*", or "gpu[\\][.][0-9][+]" for the signs themselves.',
+        ),
+        ("^$", NO_GLOB, 'Write a glob with * and ?, or "[^][$]" for the signs themselves.'),
+        (
+            "a, b,",
+            "which is a list",
+            'Write a route for each, "a", "b", or "a[,] b[,]" for the comma itself.',
+        ),
+    ],
+)
+def test_a_pattern_that_cannot_mean_what_is_written_is_a_mistake_with_a_remedy(pattern, found, remedy):
+    """The remedy is text to copy."""
+    assert doubts(pattern) == Doubt(found, remedy, certain=True)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found", "remedy"),
+    [
+        ("gpu.+x", "whose dot is a dot", 'Write "gpu*x", or "gpu[.]+x" for the dot itself.'),
+        (".*gpu", "whose dot is a dot", 'Write "*gpu", or "[.]*gpu" for the dot itself.'),
+        ("gpu%", "whose % is a percent sign", 'Write "gpu*", or "gpu[%]" for the sign itself.'),
+        ("g***u", "whose ** is no more than *", 'Write "g*u".'),
+    ],
+)
+def test_a_pattern_that_may_mean_what_is_written_is_doubted(pattern, found, remedy):
+    """A queue may be called so."""
+    assert doubts(pattern) == Doubt(found, remedy, certain=False)
+
+
+@pytest.mark.parametrize(("pattern", "sign", "remedy"), [("a/b*", "/", "a?b*"), ("my dag", " ", "my?dag")])
+def test_a_dag_id_pattern_with_a_sign_that_none_has_is_a_mistake(pattern, sign, remedy):
+    """Queues may have it."""
+    found = f'and no dag_id has a "{sign}"'
+    assert doubts(pattern, dag_id=True) == Doubt(found, f'Write "{remedy}" or leave it out.', certain=True)
     assert doubts(pattern) is None
 
 
