@@ -19,12 +19,18 @@ MAX_LENGTH = 500
 """Characters of a text that somebody else has written."""
 
 _SCHEME = re.compile(r"(?<![\w:@/])[A-Za-z][A-Za-z0-9+.-]*://")
+_LISTED = re.compile(
+    r"(amqps?|azure\w+|confluentkafka|db\+[\w+]+|etcd|filesystem|gcpubsub|https?|kafka|memory|mongodb(\+srv)?|mysql[\w+]*"
+    r"|postgresql[\w+]*|py[a-z]+|rediss?|sentinel|sqla\+[\w+]+|sqs)://"
+)
+"""Schemes of URLs that follow another one without a blank, as in a list of brokers."""
+
 _HOST = r"(?:[\w.-]*|\[[0-9A-Fa-f:.%]*\])(?::\d*)?"
 _PLACE = re.compile(rf"{_HOST}(?:,{_HOST})*(?:/[^?#@]*)?")
 """Hosts, ports and path, as they stand behind an ``@``."""
 
 _QUERY = re.compile(r"[?#]")
-_PARAMETERS = re.compile(r"\?[\w.-]+=")
+_PARAMETERS = re.compile(r"\?(?:[A-Za-z][\w.-]*=|[\w.-]+=[^@]*$)")
 _CLOSING = re.compile(r"""["'`)>\].,:;]*$""")
 """Characters that follow a URL in a sentence, or separate it from the next one."""
 
@@ -45,7 +51,7 @@ def masked(text: str) -> str:
     """The text without passwords, user names and parameters of URLs, tokens, and values of ``password=`` and the like.
 
     Errs on the safe side: what may be part of a password is left out. Only a password with blanks *and* an ``@``
-    cannot be told from the sentence around it.
+    cannot be told from the sentence around it, nor one with ``?name=`` from a host and its parameters.
     """
     bounds = [*_starts(text), len(text)]
     urls = (_url(text[start:end]) for start, end in pairwise(bounds))
@@ -54,12 +60,14 @@ def masked(text: str) -> str:
 
 
 def _starts(text: str) -> list[int]:
-    """Where URLs begin, but not those that are a parameter of another one, which take part in that one's fate."""
+    """Where URLs begin, but not those that are a part of another one, which take part in that one's fate: parameters,
+    and what may be a password, as in ``redis://;pw://@broker``."""
     starts: list[int] = []
     for match in _SCHEME.finditer(text):
         start = match.start()
+        joined = bool(starts) and not re.search(r"\s", text[starts[-1] : start])
         is_parameter = start > 0 and text[start - 1] in "=&?#%"
-        if not (is_parameter and starts and not re.search(r"\s", text[starts[-1] : start])):
+        if not joined or (_LISTED.fullmatch(match[0]) and not is_parameter):
             starts.append(start)
     return starts
 
