@@ -103,7 +103,7 @@ def test_the_api_server_is_away_and_what_had_not_begun_uses_no_try(make_cluster)
     wait(lambda: sum(records.completions().values()) >= TASKS // 5, 300, cluster)
     killed = datetime.now(UTC)
     cluster.kill_component("api-server")
-    met = "The Execution API does not answer"
+    met = "The execution API answers nobody"
     wait(lambda: met in cluster.log("scheduler").read_text(errors="replace"), 120, cluster)
     cluster.start_component("api-server")
     cluster.wait_until_healthy()
