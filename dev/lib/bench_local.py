@@ -115,8 +115,7 @@ def wait_for(condition: Callable[[], Any], pause: float = 0.001) -> Any:
 
 def is_ready(executor: Any) -> bool:
     executor.heartbeat()
-    pool = getattr(executor, "_pool", None)
-    return pool is None or pool.ready
+    return bool(executor.slots_available > 0)
 
 
 def measure_start(executor: Any) -> dict[str, float]:
