@@ -187,25 +187,38 @@ class Loop:
         while True:
             news: list[Any] = []
             for action in self.machine.handle(now, *happened):
-                do = partial(self._do[type(action)], action)
-                came: list[Any] | None = self._guarded(_name_of(action), do, partial(_undone, action))
-                news += came or ()
+                news += self._perform(action)
             if not news:
                 return
             happened = tuple(news)
+
+    def _perform(self, action: actions.Action) -> Sequence[Any]:
+        """Do it, and return the news of it. As ``_guarded``, but its name is only made where it has failed: there are
+        several for each job."""
+        try:
+            came = self._do[type(action)](action)
+        except Exception as error:
+            self._note_failure(_name_of(action), error)
+            return _undone(action)
+        if self._failing:
+            self._failing.discard(_name_of(action))
+        return came or ()
 
     def _guarded(self, what: str, call: Callable[[], T], otherwise: Callable[[], T]) -> T:
         """One thing that cannot be done keeps no other from being done. Said once, until it can."""
         try:
             result = call()
         except Exception as error:
-            level = logging.DEBUG if what in self._failing else logging.ERROR
-            log.log(level, "%s could not be done. %s", what, f"{describe(error)}\n{traceback_of(error)}")
-            self._failing.add(what)
+            self._note_failure(what, error)
             return otherwise()
         if self._failing:
             self._failing.discard(what)
         return result
+
+    def _note_failure(self, what: str, error: Exception) -> None:
+        level = logging.DEBUG if what in self._failing else logging.ERROR
+        log.log(level, "%s could not be done. %s", what, f"{describe(error)}\n{traceback_of(error)}")
+        self._failing.add(what)
 
     def emit_metrics(self) -> None:
         """The gauges of every backend."""
