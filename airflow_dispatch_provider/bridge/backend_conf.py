@@ -190,16 +190,14 @@ class RunOnce:
         return found
 
     def _ask(self, section: str, key: str) -> str | NotGiven | None:
-        forms = {form: self._base.get(section, key + form, fallback=None) for form in FORMS[1:]}
-        of, options = f"for [{section}] {key}", {key + form: text for form, text in forms.items() if text}
+        of, names = f"for [{section}] {key}", (f"{key}_cmd", f"{key}_secret")
+        options = {name: text for name in names if (text := self._base.get(section, name, fallback=None))}
         team: str | None = getattr(self._base, "team_name", None)
         if options and not _is_given(section, key, team):
             # Airflow would go on with a default of its own where they give nothing.
-            return (
-                NotGiven(f"The command or secret {of} is not read for a team.")
-                if team
-                else _asked(of, key, options)
-            )
+            if team:
+                return NotGiven(f"The command or secret {of} is not read for a team.")
+            return _asked(of, key, options)
         before = {*Process().children()} if options else None
         try:
             with bounded(f"the command or secret {of}", COMMAND_TIMEOUT):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -211,11 +212,7 @@ class Face(BaseExecutor):
         return [ti for ti in tis if ti.state == TaskInstanceState.QUEUED and not self.has_task(ti)]
 
     def _offer(self, loop: Loop, tis: Sequence[Any]) -> None:
-        now = monotonic()
-
-        def key_of(ti: Any) -> Any:
-            return airflow_api.task_key(self, ti)
-
+        now, key_of = monotonic(), partial(airflow_api.task_key, self)
         for offered in adoption.offers(tis, key_of, self._owners, self._candidates()):
             loop.offer(offered, now)
 

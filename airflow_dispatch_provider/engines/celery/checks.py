@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections import ChainMap
 from collections.abc import Iterable, Iterator, Set
 from difflib import get_close_matches
 from typing import Any
@@ -268,7 +267,7 @@ def celery_doubts(app: Celery) -> Iterator[Problem]:
     yield from _misspelt(TRANSPORT, connection.transport_options, known, "the transport")
     results = app.conf.result_backend_transport_options or {}
     yield from _misspelt(RESULT_TRANSPORT, results, _OF_RESULTS | _NUMBERS | _OBJECTS, "result backends")
-    for option in sorted({*ChainMap(*app.conf.maps[:-1])} - DEFAULTS.keys()):
+    for option in sorted(set().union(*app.conf.maps[:-1]) - DEFAULTS.keys()):
         if meant := option_meant(option, DEFAULTS.keys()):
             found = f"has {option!r}, which Celery does not read."
             yield Problem(EXTRA, found, f'Did you mean "{meant}"?')
@@ -287,9 +286,11 @@ def option_meant(name: str, known: Set[str]) -> str | None:
     lower = name.lower()
     if name.isupper():
         own = lower.partition("_")[2]
-        by_prefix = [each for each in known if each.partition("_")[2] == own]
-        found = [each for each in (lower, own) if each in known] or by_prefix
-        return found[0] if found and (len(found) == 1 or found is not by_prefix) else None
+        for name_of_today in (lower, own):
+            if name_of_today in known:
+                return name_of_today
+        other_prefix = [each for each in known if each.partition("_")[2] == own]
+        return other_prefix[0] if len(other_prefix) == 1 else None
     return next(iter(get_close_matches(name, known, n=1, cutoff=0.85)), None)
 
 
