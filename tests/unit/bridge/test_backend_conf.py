@@ -265,17 +265,21 @@ def test_what_runs_once_answers_as_airflow_does(monkeypatch):
 
 @pytest.fixture
 def celery_file(monkeypatch) -> Callable[[str], None]:
-    """Put lines into [celery] of Airflow's file."""
+    """Put lines into [celery] of Airflow's file, where nothing else says what the broker is."""
     for form in ("", "_CMD", "_SECRET"):
         monkeypatch.delenv(f"AIRFLOW__CELERY__BROKER_URL{form}", raising=False)
     conf.get("celery", "broker_url")  # so that the providers' own defaults are there
 
+    def clear() -> None:
+        for form in ("", "_cmd", "_secret"):
+            conf.remove_option("celery", f"broker_url{form}")
+
     def put(lines: str) -> None:
         conf.read_string(f"[celery]\n{lines}\n")
 
+    clear()
     yield put
-    for form in ("", "_cmd", "_secret"):
-        conf.remove_option("celery", f"broker_url{form}")
+    clear()
 
 
 @pytest.mark.parametrize(("form", "gives"), [("cmd", "true"), ("secret", "airflow/nothing")])
