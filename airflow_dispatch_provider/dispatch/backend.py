@@ -37,6 +37,9 @@ _ROUTERS = tuple(f"airflow_dispatch_provider.executors.{name}" for name in ("by_
 _READ_ON_THE_CLASS = ("is_local", "serve_logs", "supports_ad_hoc_ti_run", "pre_assigns_external_executor_id")
 """Attributes that Airflow, or the router, reads before there is an instance."""
 
+_COUNTS_WORKERS = ("worker_slots", "counts_workers")
+"""Either makes ``slots: workers`` possible: see ``protocols.CountsWorkers`` and ``protocols.HasEngine``."""
+
 
 def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
     """The class that ``executor`` names; raises BackendUnavailable where it cannot be had."""
@@ -77,11 +80,11 @@ def _unfit(settings: BackendSettings, cls: type[BaseExecutor]) -> tuple[str, str
         return f"{path} is abstract: no executor can be made of it.", "Give one of its subclasses."
     try:
         workload_kinds(cls)
-        for attribute in (*_READ_ON_THE_CLASS, "worker_slots"):
+        for attribute in (*_READ_ON_THE_CLASS, *_COUNTS_WORKERS):
             getattr(cls, attribute, None)
     except Exception as error:
         return f"{path} has a class attribute that cannot be read ({kind_of(error)}).", "Correct it there."
-    if settings.slots == WORKERS and not hasattr(cls, "worker_slots"):
+    if settings.slots == WORKERS and not any(getattr(cls, name, False) for name in _COUNTS_WORKERS):
         return f"{path} cannot count its workers.", "Give 'slots' as a number."
     return None
 

@@ -36,6 +36,9 @@ class Standalone(Face):
     rules: ClassVar[BackendRules] = BackendRules()
     """Facts about the engine that the life cycle goes by."""
 
+    counts_workers: ClassVar[bool] = False
+    """Whether its engine can tell how many jobs its workers can run."""
+
     def make_engine(self, name: str, slots: int, *, counts_workers: bool) -> Engine:
         """See ``protocols.HasEngine``.
 

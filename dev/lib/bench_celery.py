@@ -6,8 +6,8 @@
   published          tasks a second, from the first heartbeat until the last is with the broker
   nothing changed    one heartbeat while all tasks run and no result comes
   bound              the same messages, made beforehand, through one connection: pipelined LPUSH, or one channel
-  made and sent      what this package's publisher does, without the scheduler's thread beside it in the interpreter
-  scheduler alone    what its scheduler's thread does for a task, without the publisher beside it
+  made and sent      what this package's broker thread does, without the scheduler's thread beside it in the interpreter
+  scheduler alone    what its scheduler's thread does for a task, without the broker thread beside it
 
 Redis is Valkey from a wheel; RabbitMQ is the one of $DISPATCH_TEST_RABBITMQ, or is started where it is installed.
 """
@@ -20,13 +20,14 @@ import json
 import os
 import statistics
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from bench_table import Figures, show, show_bound
 
@@ -46,6 +47,7 @@ ROWS = {
     "published": "published a second",
     "idle": "nothing changed, ms",
 }
+_MAX_UNSENT = "AIRFLOW__DISPATCH__CELERY_MAX_UNSENT"
 BATCH = 250
 """As many as the executor lets be on their way by default."""
 
@@ -61,17 +63,19 @@ def executor_of(subject: str) -> Iterator[Any]:
     module = __import__(SUBJECTS[subject], fromlist=["CeleryExecutor"])
     executor = module.CeleryExecutor(parallelism=1_000_000)
     executor.job_id = 1
+    without_database(executor)
     executor.start()
-    if subject == "dispatch":
-        from airflow_dispatch_provider.engines.celery.lost_results import LostResults
-
-        executor._lost = LostResults(
-            list
-        )  # no task is in a database here: it would take all of them for ended
     try:
         yield executor
     finally:
         executor.end()
+
+
+def without_database(executor: Any) -> None:
+    """No task is in one here: all of them would be taken for ended."""
+    from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
+
+    executor._make_clerk = lambda limits: InMemoryClerk()
 
 
 def measure(subject: str, tasks: list[Any], running: list[Any]) -> Figures:
@@ -145,7 +149,7 @@ def bound_amqp(url: str, number: int) -> float:
 
 
 def made_and_sent(tasks: list[Any]) -> float:
-    """Messages a second by the publisher's own way to the broker, in this thread, batch by batch."""
+    """Messages a second by the engine's own way to the broker, in this thread, batch by batch."""
     from airflow_dispatch_provider.engines.celery.brokers import broker_for
     from airflow_dispatch_provider.engines.celery.message import Outgoing
     from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
@@ -162,22 +166,24 @@ def made_and_sent(tasks: list[Any]) -> float:
 
 
 def scheduler_alone(tasks: list[Any]) -> float:
-    """Tasks a second that heartbeats can hand over where nothing is sent meanwhile."""
+    """Tasks a second that a heartbeat can hand over where nothing is sent meanwhile: its broker does not answer."""
+    from airflow_dispatch_provider.engines.celery.brokers import ChannelBroker
     from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
 
+    silence = threading.Event()
     executor = CeleryExecutor(parallelism=1_000_000)
     executor.job_id = 1
-    executor._max_unsent, executor._lost = len(tasks), None
-    handed: list[Any] = []
-    executor._publisher = SimpleNamespace(
-        unsent=0, submit=handed.extend, drain=list, problem=None, healthy=True, withdraw_all=list
-    )
-    for task in tasks:
-        executor.queue_workload(task, None)
-    began = time.perf_counter()
-    executor.trigger_tasks(len(tasks))
-    seconds = time.perf_counter() - began
-    assert len(handed) == len(tasks)
+    without_database(executor)
+    os.environ[_MAX_UNSENT] = str(len(tasks))
+    with patch.object(ChannelBroker, "connect", lambda self: silence.wait()):
+        executor.start()
+        for task in tasks:
+            executor.queue_workload(task, None)
+        seconds = timed(executor)
+        assert executor.slots_occupied == len(tasks)
+        silence.set()
+        executor.terminate()
+    del os.environ[_MAX_UNSENT]
     return len(tasks) / seconds
 
 

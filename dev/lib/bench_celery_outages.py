@@ -130,7 +130,7 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
     progress.until(lambda: not slots_taken(deployment), SETTLE)
     again, excused = completed_again(deployment)
     return {
-        **figures(deployment, DAG_ID, run_ids, "waiting for broker"),
+        **figures(deployment, DAG_ID, run_ids, "waits_blocked"),
         "started_again": sum(count > 1 for count in Counter(deployment.started()).values()),
         "completed_again": len(again),
         "excused": len(excused),

@@ -32,6 +32,9 @@ class Flight:
     asked: bool = False
     """Nothing is known yet but that a dead scheduler may have sent it."""
 
+    waits: bool = False
+    """A dead scheduler has sent it, and nobody had begun with it."""
+
     taken: bool = False
     """A worker has it, or had it."""
 
@@ -51,9 +54,18 @@ class Flights:
     def __len__(self) -> int:
         return len(self._by_dispatch)
 
-    def enter(self, dispatch: int, celery_id: str, is_task: bool, asked: bool = False) -> Flight:
-        flight = Flight(dispatch, celery_id, is_task, asked)
-        self._by_dispatch[dispatch] = self._by_id[celery_id] = flight
+    def enter(self, dispatch: int, celery_id: str, is_task: bool) -> Flight:
+        return self._enter(Flight(dispatch, celery_id, is_task))
+
+    def adopt(self, dispatch: int, celery_id: str, runs: bool) -> Flight:
+        """A task of a dead scheduler.
+
+        :param runs: the database has it as running
+        """
+        return self._enter(Flight(dispatch, celery_id, True, asked=True, waits=not runs))
+
+    def _enter(self, flight: Flight) -> Flight:
+        self._by_dispatch[flight.dispatch] = self._by_id[flight.celery_id] = flight
         return flight
 
     def of(self, dispatch: int) -> Flight | None:
@@ -102,7 +114,7 @@ class Flights:
         """A final result may be that of an earlier half of the task: the database knows better what has become of
         it."""
         if state == STARTED:
-            flight.asked, flight.taken = False, True
+            flight.asked, flight.waits, flight.taken = False, False, True
             return [Adopted(flight.dispatch)]
         self.leave(flight)
         return [Unknown(flight.dispatch)]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 
@@ -49,9 +49,9 @@ class Receipts:
     def to_ask_for(self, now: float) -> list[str]:
         return [receipt for receipt, batch in self._batches.items() if batch.sent_at >= now - self._kept_for]
 
-    def lost(self, missing: Iterable[str]) -> list[int]:
-        """Forget batches that the broker does not have; gives the dispatches in them."""
-        batches = [self._batches.pop(receipt) for receipt in missing if receipt in self._batches]
+    def lost(self, missing: Collection[str]) -> list[int]:
+        """Forget batches that the broker does not have; gives the dispatches in them, in the order of sending."""
+        batches = [self._batches.pop(receipt) for receipt in list(self._batches) if receipt in missing]
         for batch in batches:
             for celery_id in batch.dispatches:
                 del self._of[celery_id]

@@ -49,12 +49,11 @@ class AmqpBroker(ChannelBroker):
             self._channel.events["basic_ack"].add(self._on_ack)
             self._channel.events["basic_nack"].add(self._on_nack)
 
-    def connect(self) -> float | None:
+    def connect(self) -> None:
         self._proven.clear()
         self._blocked: str | None = None
         super().connect()
         self._connection.connection.on_blocked = self._on_blocked
-        return None
 
     def _on_blocked(self, reason: str) -> None:
         self._blocked = f"it blocks publishers: {reason}"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One kept connection to a broker, and how a batch of messages goes through it.
 
-Nothing here is thread-safe: a broker belongs to the publisher's thread.
+Nothing here is thread-safe: a broker belongs to the driver's thread.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ _ACCESS_REFUSED, _RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 405, 406
 
 
 class Broker(Protocol):
-    """The connection that the publisher's thread needs; every method may raise what the network raises."""
+    """The connection that the driver's thread needs; every method may raise what the network raises."""
 
     def new_connection(self) -> Any:
         """A kombu Connection of its own, for anybody, whose network calls are bounded; not yet connected."""
 
-    def connect(self) -> float | None:
-        """Open a new connection, after closing the old one; gives since when the broker has certainly lost nothing,
-        in POSIX seconds, or None where it cannot tell."""
+    def connect(self) -> None:
+        """Open a new connection, after closing the old one."""
 
     def send(self, batch: Sequence[Outgoing], receipt: str) -> list[Refusal]:
         """Hand a batch over, in its order; raises SendFailed where the broker, or the connection to it, is in trouble.
@@ -77,7 +76,7 @@ class ChannelBroker:
         self._queued_timeout = queued_timeout
         self._connection: Any = None
 
-    def connect(self) -> float | None:
+    def connect(self) -> None:
         self.close()
         self._connection = connection = self.new_connection()
         connection.ensure_connection(
@@ -89,7 +88,6 @@ class ChannelBroker:
         self._open_channel()
         if queue:
             queue(self._channel).declare()
-        return None
 
     def new_connection(self) -> Any:
         options = {**self._timeouts(), **self._app.conf.broker_transport_options}

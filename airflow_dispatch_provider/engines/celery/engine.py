@@ -41,6 +41,9 @@ from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TA
 
 log = logging.getLogger(__name__)
 
+FLUSH = 10.0
+"""Seconds that ``stop`` gives the broker at most to take what was accepted."""
+
 LAST_RESULTS = 1.0
 """Seconds that ``stop`` gives the result backend at most."""
 
@@ -185,7 +188,8 @@ class CeleryEngine:
 
     def adopt(self, found: Sequence[Found]) -> None:
         """The result backend is asked, and knows of a task that a worker has begun with. One that waits in a queue
-        cannot be found there, nor can anything where results are messages to the dead scheduler."""
+        cannot be found there, nor can anything where results are messages to the dead scheduler. It will be sent
+        anew: workers are told to drop the message that waits, lest each finds out by a refusal."""
         for each in found:
             celery_id = getattr(each.ti, "external_executor_id", None)
             if self._parts is None or self._flights.of(each.dispatch):
@@ -193,7 +197,7 @@ class CeleryEngine:
             if not celery_id:
                 self._events.append(Unknown(each.dispatch))
                 continue
-            self._flights.enter(each.dispatch, str(celery_id), True, asked=True)
+            self._flights.adopt(each.dispatch, str(celery_id), each.runs)
             self._parts.watcher.look(str(celery_id))
 
     # News
@@ -238,6 +242,9 @@ class CeleryEngine:
         events = self._flights.take(flight, result.state, result.info, _words(result.info))
         if self._flights.of(flight.dispatch) is None:
             parts.watcher.forget(flight.celery_id)
+            if flight.waits:
+                with parts.driver.outbox(wake=True) as outbox:
+                    outbox.tell(flight.celery_id)
         return events
 
     def stop(self, deadline: float) -> set[int]:
@@ -245,6 +252,7 @@ class CeleryEngine:
         if self._parts is None:
             return set()
         driver, watcher, census = self._parts
+        deadline = min(deadline, self._clock() + FLUSH)
         unsent = set(driver.stop(deadline))
         watcher.stop(max(0.0, min(LAST_RESULTS, deadline - self._clock())))
         if census:

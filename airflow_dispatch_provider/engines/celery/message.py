@@ -140,7 +140,7 @@ class Recorder:
         self.publications: list[Publication] = []
 
     def publish(self, body: Any, declare: Any = None, **options: Any) -> None:
-        """Time-outs and retries are the publisher's affair."""
+        """Time-outs and retries are the outbox's affair."""
         for name in ("retry", "retry_policy", "timeout", "confirm_timeout"):
             options.pop(name, None)
         self.publications.append(Publication(body, tuple(declare or ()), options))

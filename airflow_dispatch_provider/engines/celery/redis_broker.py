@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,9 +23,6 @@ log = logging.getLogger(__name__)
 
 OWN_KEYS = "_airflow_dispatch."
 RECEIPT_KEY = OWN_KEYS + "receipt.{}"
-SINCE_KEY = OWN_KEYS + "since"
-"""A hash whose field ``since`` says when the broker was first seen without it, in POSIX seconds: what was sent later is
-still there. Kombu adds a global key prefix to HSET and HGET, as to no GET."""
 
 RECEIPT_GRACE = 300.0
 """Seconds for which the broker keeps the receipt of a batch after Airflow has given up waiting for its tasks."""
@@ -72,36 +68,20 @@ class RedisBroker(ChannelBroker):
     _receipts = True
     _last = ""
 
-    def connect(self) -> float | None:
+    def connect(self) -> None:
         super().connect()
         self._templates: dict[str, tuple[str, Template] | None] = {}
         with self._channel.conn_or_acquire() as client:
             self._client = client
         try:
-            since = self._kept_since()
             self._last = uuid.uuid4().hex
             self._write_receipt(self._client, self._last)
         except NoPermissionError as error:
             if self._receipts:
                 log.info("The broker's user may not write receipts (%s): batches go without.", error)
             self._receipts = False
-            return None
-        self._receipts = True
-        return since
-
-    def _kept_since(self) -> float:
-        """As all schedulers see it that use this broker."""
-        now = time.time()
-        try:
-            known = self._client.hget(SINCE_KEY, "since")
-            if known and not (self._last and self.missing([self._last])):
-                return float(known)
-            self._client.hset(SINCE_KEY, "since", now)
-        except ResponseError as error:
-            if "WRONGTYPE" not in str(error):
-                raise
-            log.warning("The key %r of the broker is not a hash: %s", SINCE_KEY, describe(error))
-        return now
+        else:
+            self._receipts = True
 
     def _timeouts(self) -> dict[str, Any]:
         return {"socket_timeout": self._timeout, "socket_connect_timeout": self._timeout}

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 from airflow.utils.state import TaskInstanceState
+from support import wait_until
 
 from airflow_dispatch_provider.bridge import airflow_api
-from airflow_dispatch_provider.bridge.keepalive import Keepalive
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
-from airflow_dispatch_provider.executors import celery_executor
+from airflow_dispatch_provider.engines.celery import servers
 from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
 from airflow_dispatch_provider.testing import make_callback, make_task
 from airflow_dispatch_provider.testing.conformance import ExecutorContract
+from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
 from .workers import Worker
 
@@ -37,7 +38,8 @@ def with_worker(valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def executor(with_worker: None) -> Iterator[CeleryExecutor]:
+def executor(with_worker: None, they_run: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[CeleryExecutor]:
+    monkeypatch.setattr(CeleryExecutor, "_make_clerk", lambda *_: they_run())
     executor = CeleryExecutor(parallelism=4)
     executor.job_id = 1
     executor.start()
@@ -97,31 +99,6 @@ def test_a_revoked_task_never_runs(executor: CeleryExecutor, valkey: Any) -> Non
     assert not executor.has_task(task.ti)
 
 
-def test_another_executor_adopts_by_id(executor: CeleryExecutor) -> None:
-    """A scheduler's tasks are waited for by the next one, also those that have ended meanwhile."""
-    task = make_task()
-    executor.queue_workload(task, None)
-    (celery_id,) = {info for _, info in beat_until(executor, bool).values()}
-    heir = CeleryExecutor(parallelism=4)
-    heir.start()
-    ti = Orphan(task, celery_id)
-    assert list(heir.try_adopt_task_instances([ti])) == []
-    events = beat_until(heir, bool)
-    assert [value[0] for value in events.values()] == [TaskInstanceState.FAILED]
-    heir.end()
-
-
-class Orphan:
-    """A task instance of a dead scheduler, as far as adoption looks at it."""
-
-    def __init__(self, task: Any, celery_id: Any) -> None:
-        self.id, self.external_executor_id = task.ti.id, celery_id
-        self._ti = task.ti
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._ti, name)
-
-
 def test_two_brokers_at_once(
     own_valkey: Any, with_worker: None, make_router: Any, they_run: Any, tmp_path: Path
 ) -> None:
@@ -138,7 +115,8 @@ def test_two_brokers_at_once(
             default="here",
             clerk=they_run(),
         )
-        worker.wait_until_ready(router._backends["there"].executor.celery_app)
+        there_app: Any = router._backends["there"].executor
+        worker.wait_until_ready(there_app.celery_app)
         near, far = make_task(), make_task(queue="far")
         for task in (near, far):
             router.queue_workload(task, None)
@@ -166,14 +144,12 @@ def test_a_broker_that_is_gone_fails_nothing_and_comes_back(
     """Refused or hung: tasks wait, no event says otherwise, and all are sent when it is back."""
     monkeypatch.setenv("AIRFLOW__CELERY__BROKER_URL", own_valkey.url())
     monkeypatch.setenv("AIRFLOW__CELERY__RESULT_BACKEND", own_valkey.url(1))
-    monkeypatch.setattr("airflow_dispatch_provider.executors.celery_executor.LEAST_TIMEOUT", 1.0)
-    monkeypatch.setenv("AIRFLOW__CELERY__OPERATION_TIMEOUT", "1")
-    # There is no database: tasks that are certainly not sent are given back there.
-    monkeypatch.setattr(celery_executor, "update_queued", lambda ids, **values: None)
-    monkeypatch.setattr(Keepalive, "refresh", lambda self, now, held: None)
+    monkeypatch.setattr(servers, "LEAST_TIMEOUT", 1.0)
+    monkeypatch.setattr(CeleryExecutor, "_make_clerk", lambda *_: InMemoryClerk())
     executor = CeleryExecutor(parallelism=100)
     executor.job_id = 1
     executor.start()
+    engine = executor._loop.engines["CeleryExecutor"]
     first = make_task()
     executor.queue_workload(first, None)
     beat_until(executor, bool)
@@ -181,11 +157,7 @@ def test_a_broker_that_is_gone_fails_nothing_and_comes_back(
     tasks = [make_task() for _ in range(20)]
     for task in tasks:
         executor.queue_workload(task, None)
-    deadline = time.monotonic() + 30
-    while executor.health() is None:
-        executor.heartbeat()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: executor.heartbeat() or engine.room().unavailable)
     executor.heartbeat()
     assert executor.get_event_buffer() == {}
     assert all(executor.has_task(task.ti) for task in tasks)

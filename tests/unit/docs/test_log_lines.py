@@ -13,7 +13,7 @@ import pytest
 from airflow_dispatch_provider.bridge import event_log
 from airflow_dispatch_provider.bridge.backend_conf import unread_options
 from airflow_dispatch_provider.dispatch.clerk import DATABASE
-from airflow_dispatch_provider.executors import celery_executor, kubernetes_executor
+from airflow_dispatch_provider.executors import kubernetes_executor
 from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.routing.reasons import Reason
 
@@ -32,7 +32,6 @@ PASSED_ON = {
 
 EVENTS = [
     event_log.DISPATCHED,
-    celery_executor.WAITED,
     Reason.WAITS_BLOCKED.value,
     Waits.API.value,
     Waits.LAUNCH.value,

@@ -6,19 +6,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support import lines_executed
+from support import lines_executed, wait_until
 
 from airflow_dispatch_provider.bridge.keepalive import Keepalive
 from airflow_dispatch_provider.engines import foreign
-from airflow_dispatch_provider.engines.celery import lost_results
-from airflow_dispatch_provider.engines.celery.lost_messages import LostMessages
-from airflow_dispatch_provider.engines.celery.lost_results import LostResults
+from airflow_dispatch_provider.engines.celery.servers import Servers
 from airflow_dispatch_provider.engines.kubernetes.model import Created, PodName
+from airflow_dispatch_provider.executors import celery_executor
 from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
 from airflow_dispatch_provider.executors.kubernetes_executor import KubernetesExecutor
 from airflow_dispatch_provider.testing import make_task
+from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
-from .celery import fakes as celery
+from .celery.fakes import FakeBroker, FakeWatcher
 from .kubernetes import fake_controller as kubernetes
 
 FEW, MANY = 20, 400
@@ -27,7 +27,6 @@ FEW, MANY = 20, 400
 @pytest.fixture(autouse=True)
 def a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that is done every few seconds is due, however slow the machine is."""
-    monkeypatch.setattr(lost_results, "INTERVAL", 3600.0)
     monkeypatch.setattr(Keepalive, "refresh", lambda self, now, held: None)
     monkeypatch.setattr(foreign, "_LOOK_EVERY", 3600.0)
 
@@ -54,18 +53,35 @@ def test_of_the_router(make_router):
     assert lines[0] == lines[1]
 
 
-def test_of_celery():
+def test_of_celery(monkeypatch):
     """Results are for the thread to find."""
     lines = []
+    monkeypatch.setattr(
+        celery_executor, "servers_of", lambda *_: Servers(FakeBroker(), "memory://", FakeWatcher())
+    )
+    monkeypatch.setattr(CeleryExecutor, "_make_clerk", lambda *_: InMemoryClerk())
     for size in (FEW, MANY):
         executor = CeleryExecutor(parallelism=size)
-        executor._publisher, executor._watcher = celery.FakePublisher(), celery.FakeWatcher()
-        executor._max_unsent = size
-        executor._lost, executor._lost_messages = LostResults(lambda ids: ids), LostMessages(lambda *_: [])
-        celery.give(executor, *tasks(size))
-        celery.send_all(executor)
+        executor.job_id = 1
+        executor.start()
+        send(executor, tasks(size))
         lines.append(lines_of_a_quiet_heartbeat(executor, size))
+        executor.end()
     assert lines[0] == lines[1]
+
+
+def send(executor: CeleryExecutor, workloads: list[Any]) -> None:
+    """Have all of them sent."""
+    for each in workloads:
+        executor.queue_workload(each, None)
+    sent: dict[Any, Any] = {}
+
+    def all_sent() -> bool:
+        executor.heartbeat()
+        sent.update(executor.get_event_buffer())
+        return len(sent) == len(workloads)
+
+    wait_until(all_sent)
 
 
 def test_of_kubernetes():

@@ -1,67 +1,91 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The executor's two threads, as lists, and what tests do with an executor that has them."""
+"""A broker and a result backend that tests steer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from airflow.utils.state import TaskInstanceState
-
-from airflow_dispatch_provider.bridge import airflow_api
-from airflow_dispatch_provider.engines.celery.message import Outgoing
-from airflow_dispatch_provider.engines.celery.publisher import Sent
+from airflow_dispatch_provider.engines.celery._outgoing import Outgoing, Refusal, SendFailed
 from airflow_dispatch_provider.engines.celery.results import Result
-from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
 
-QUEUED, SUCCESS, FAILED = TaskInstanceState.QUEUED, TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
+DOWN = ConnectionError("is down")
 
 
-class FakePublisher:
-    """Sends nothing by itself: the test takes what waits, and says what became of it."""
-
-    name = "memory://"
+class FakeBroker:
+    """Keeps what it is sent, by receipt. ``errors`` are raised by the methods of these names, of which those in
+    ``breaks`` fail once; ``outcomes`` are those of the next sends; a closed gate holds a method until it is opened.
+    """
 
     def __init__(self) -> None:
-        self.submitted: list[Outgoing] = []
-        self.reports: list[Any] = []
+        self.calls: list[str] = []
+        self.batches: dict[str, list[str]] = {}
         self.revoked: list[str] = []
-        self.settled_ids: list[str] = []
-        self.problem: str | None = None
-        self.kept_since: float | None = None
-        self._waiting: dict[str, Outgoing] = {}
+        self.asked: list[list[str]] = []
+        self.errors: dict[str, BaseException] = {}
+        self.breaks: set[str] = set()
+        self.outcomes: list[Callable[[Sequence[Outgoing]], SendFailed]] = []
+        self.forgetful = False
+        self.threads: set[threading.Thread] = set()
+        self._gates: dict[str, threading.Event] = {}
+
+    def close_gate(self, name: str) -> None:
+        self._gates[name] = threading.Event()
+
+    def open_gates(self) -> None:
+        for gate in self._gates.values():
+            gate.set()
+
+    def count(self, name: str) -> int:
+        return self.calls.count(name)
 
     @property
-    def unsent(self) -> int:
-        return len(self._waiting)
+    def arrived(self) -> list[str]:
+        return [celery_id for batch in self.batches.values() for celery_id in batch]
 
-    def submit(self, batch: Iterable[Outgoing]) -> None:
-        for outgoing in batch:
-            self.submitted.append(outgoing)
-            self._waiting[outgoing.celery_id] = outgoing
+    def _enter(self, name: str) -> None:
+        self.threads.add(threading.current_thread())
+        self.calls.append(name)
+        if name in self._gates:
+            assert self._gates[name].wait(60)
+        if name in self.breaks:
+            self.breaks.remove(name)
+            raise DOWN
+        if error := self.errors.get(name):
+            raise error
 
-    def take(self) -> list[Outgoing]:
-        taken = list(self._waiting.values())
-        self._waiting.clear()
-        return taken
+    def connect(self) -> None:
+        self._enter("connect")
 
-    withdraw_all = take
+    def send(self, batch: Sequence[Outgoing], receipt: str) -> list[Refusal]:
+        self._enter("send")
+        outcome = self.outcomes.pop(0)(batch) if self.outcomes else SendFailed(DOWN)
+        rejected = [refusal.outgoing for refusal in outcome.refusals]
+        gone = {*outcome.unsent, *outcome.unknown, *rejected}
+        if kept := [outgoing.celery_id for outgoing in batch if outgoing not in gone]:
+            self.batches[receipt] = kept
+        if outcome.unsent or outcome.unknown:
+            raise outcome
+        return outcome.refusals
 
-    def withdraw(self, celery_id: str) -> bool:
-        return self._waiting.pop(celery_id, None) is not None
+    def missing(self, receipts: Sequence[str]) -> set[str] | None:
+        self._enter("missing")
+        self.asked.append(list(receipts))
+        return None if self.forgetful else {receipt for receipt in receipts if receipt not in self.batches}
 
-    def revoke(self, celery_id: str) -> None:
-        self.revoked.append(celery_id)
+    def revoke(self, celery_ids: Sequence[str]) -> None:
+        self._enter("revoke")
+        self.revoked += celery_ids
 
-    def settled(self, celery_id: str) -> None:
-        self.settled_ids.append(celery_id)
+    def check(self) -> None:
+        self._enter("check")
 
-    def drain(self) -> list[Any]:
-        reports, self.reports = self.reports, []
-        return reports
+    def probe(self) -> None:
+        self._enter("probe")
 
-    def stop(self, timeout: float) -> list[Outgoing]:
-        return self.take()
+    def close(self) -> None:
+        self.calls.append("close")
 
 
 class FakeWatcher:
@@ -70,9 +94,16 @@ class FakeWatcher:
     problem: str | None = None
 
     def __init__(self) -> None:
+        self.looked: list[str] = []
         self.watched: list[str] = []
         self.forgotten: list[str] = []
         self.results: list[Result] = []
+
+    def start(self, wait: bool = True) -> None:
+        """Nothing to start."""
+
+    def look(self, celery_id: str) -> None:
+        self.looked.append(celery_id)
 
     def watch(self, celery_id: str) -> None:
         self.watched.append(celery_id)
@@ -84,30 +115,21 @@ class FakeWatcher:
         results, self.results = self.results, []
         return results
 
-    def stop(self) -> None:
+    def stop(self, timeout: float) -> None:
         """Nothing to stop."""
 
 
-def key_of(executor: CeleryExecutor, workload: Any) -> Any:
-    return airflow_api.workload_key(executor, workload)
+def outcome(rejected: slice = slice(0), **parts: slice) -> Callable[[Sequence[Outgoing]], SendFailed]:
+    """Of a send: which of its batch are ``unsent``, ``unknown`` and ``rejected``; it fails if it has one of the
+    first two."""
+    return lambda batch: SendFailed(
+        DOWN,
+        refusals=[Refusal(outgoing, "no good") for outgoing in batch[rejected]],
+        **{name: batch[part] for name, part in parts.items()},
+    )
 
 
-def give(executor: CeleryExecutor, *tasks: Any) -> list[str]:
-    """Queue tasks and let the executor hand them over; returns the Celery ids."""
-    before = len(executor._publisher.submitted)
-    for task in tasks:
-        executor.queue_workload(task, None)
-    executor.heartbeat()
-    return [outgoing.celery_id for outgoing in executor._publisher.submitted[before:]]
-
-
-def send_all(executor: CeleryExecutor) -> None:
-    publisher = executor._publisher
-    publisher.reports += [Sent(outgoing) for outgoing in publisher.take()]
-    executor.heartbeat()
-
-
-def report(executor: CeleryExecutor, celery_id: str, state: str, info: Any = None) -> dict[Any, Any]:
-    executor._watcher.results.append(Result(celery_id, state, info))
-    executor.heartbeat()
-    return executor.get_event_buffer()
+def in_background(function: Callable[[], Any]) -> threading.Thread:
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    return thread

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 from support import wait_until
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.engines.celery import engine as engine_module
 from airflow_dispatch_provider.engines.celery.engine import CeleryEngine
 from airflow_dispatch_provider.engines.celery.results import Result
 from airflow_dispatch_provider.engines.celery.servers import CeleryOptions, Servers
@@ -30,14 +32,12 @@ from airflow_dispatch_provider.lifecycle.events import (
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.testing import make_callback, make_task
 
-from .fakes import FakeWatcher
-from .publishing import DOWN, FakeBroker, outcome
+from .fakes import DOWN, FakeBroker, FakeWatcher, outcome
 
 
 class Watcher(FakeWatcher):
     def __init__(self) -> None:
         super().__init__()
-        self.looked: list[str] = []
         self.errors: list[Exception] = []
         self.running = False
 
@@ -45,9 +45,6 @@ class Watcher(FakeWatcher):
         if self.errors:
             raise self.errors.pop()
         self.running = True
-
-    def look(self, celery_id: str) -> None:
-        self.looked.append(celery_id)
 
     def stop(self, timeout: float) -> None:
         self.running = False
@@ -340,6 +337,20 @@ def test_what_a_worker_has_begun_with_is_adopted(bench):
     assert bench.result("a", "SUCCESS") == [Ended(1, Outcome.SUCCESS)]
 
 
+@pytest.mark.parametrize(
+    ("runs", "state", "dropped"),
+    [(False, "PENDING", ["a"]), (False, "STARTED", []), (True, "PENDING", []), (True, "SUCCESS", [])],
+)
+def test_workers_are_told_to_drop_the_message_of_what_will_be_sent_anew(bench, runs, state, dropped):
+    """And that of nothing that has begun, or may have: what is told later is told after it."""
+    bench.engine.adopt([found(1, "a", runs)])
+    bench.result("a", state)
+    (other,) = bench.send(job(2))
+    bench.engine.revoke(2)
+    wait_until(lambda: other in bench.broker.revoked)
+    assert bench.broker.revoked == [*dropped, other]
+
+
 def test_what_has_no_id_is_unknown_at_once(bench):
     bench.engine.adopt([found(1, None)])
     assert bench.poll() == [Unknown(1)]
@@ -363,6 +374,16 @@ def test_stop_gives_back_what_was_not_sent(make_bench):
     bench.submit(job(1))
     assert bench.engine.stop(time.monotonic()) == {1}
     assert not bench.watcher.running
+
+
+def test_stop_waits_for_no_broker_for_ever(make_bench, monkeypatch):
+    """The scheduler gives it as long as it likes."""
+    monkeypatch.setattr(engine_module, "FLUSH", 0.01)
+    bench = make_bench()
+    bench.broker.close_gate("connect")
+    bench.start()
+    bench.submit(job(1))
+    assert bench.engine.stop(math.inf) == {1}
     bench.submit(job(2))
     assert [type(event) for event in bench.poll()] == [Returned]
 

@@ -18,7 +18,7 @@ from airflow_dispatch_provider.engines.celery._receipts import Receipts
 from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.lifecycle.events import Broken, Ended, Recovered, Returned, Sent
 
-from .publishing import DOWN, FakeBroker, in_background, outcome
+from .fakes import DOWN, FakeBroker, in_background, outcome
 
 
 class Hand:
@@ -48,6 +48,11 @@ class Hand:
             return events if len(events) >= count else None
 
         return wait_until(found)
+
+
+@pytest.fixture
+def broker() -> FakeBroker:
+    return FakeBroker()
 
 
 @pytest.fixture

@@ -68,13 +68,13 @@ def test_results(flights: Flights, is_task: bool, state: str, info: Any, expecte
     ],
 )
 def test_answers_to_adoption(flights: Flights, state: str, expected: Any) -> None:
-    flight = flights.enter(1, "a", True, asked=True)
+    flight = flights.adopt(1, "a", runs=True)
     assert flights.take(flight, state, None, "") == [expected]
     assert len(flights) == isinstance(expected, Adopted)
 
 
 def test_an_adopted_one_ends_like_any_other(flights: Flights) -> None:
-    flight = flights.enter(1, "a", True, asked=True)
+    flight = flights.adopt(1, "a", runs=True)
     flights.take(flight, "STARTED", None, "")
     assert flights.take(flight, "SUCCESS", None, "") == [Ended(1, Outcome.SUCCESS)]
 
@@ -105,7 +105,7 @@ def test_ids_are_not_remembered_for_ever(flights: Flights, monkeypatch: pytest.M
 
 def test_one_that_left_does_not_take_a_later_one_along(flights: Flights) -> None:
     """Adopted twice under one id."""
-    earlier = flights.enter(1, "a", True, asked=True)
-    later = flights.enter(2, "a", True, asked=True)
+    earlier = flights.adopt(1, "a", runs=True)
+    later = flights.adopt(2, "a", runs=True)
     flights.leave(earlier)
     assert flights.of_id("a") is later
