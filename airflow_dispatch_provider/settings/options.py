@@ -105,8 +105,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "integer",
         "250",
         "1000",
-        "How many workloads the CeleryExecutor has on their way to the broker at most. The others wait in its"
-        " own queue, where a task of higher priority overtakes them.\n",
+        "How many workloads the CeleryExecutor has on their way to the broker at most. The others are held,"
+        " where a task of higher priority overtakes them.\n",
     ),
     "kubernetes_max_unsent": _option(
         "integer",
