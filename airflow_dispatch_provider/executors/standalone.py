@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from airflow.configuration import conf as airflow_conf
+
 from airflow_dispatch_provider.bridge.executor_classes import workload_kinds
 from airflow_dispatch_provider.bridge.patience import limits
 from airflow_dispatch_provider.bridge.version_compat import warn_if_untested
@@ -38,6 +40,12 @@ class Standalone(Face):
 
     counts_workers: ClassVar[bool] = False
     """Whether its engine can tell how many jobs its workers can run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The provider's classes do the same: ExecutorConf of Airflow 3.1 knows no numbers, and no teams.
+        if not hasattr(self.conf, "getint"):
+            self.conf: Any = airflow_conf
 
     def make_engine(self, name: str, slots: int, *, counts_workers: bool) -> Engine:
         """See ``protocols.HasEngine``.
