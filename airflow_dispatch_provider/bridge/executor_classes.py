@@ -113,6 +113,11 @@ def session_for(executor: BaseExecutor) -> AbstractContextManager[Any]:
     return create_session() if queues_itself(executor) else nullcontext()
 
 
+def savepoint(session: Any) -> AbstractContextManager[Any]:
+    """Within it, one piece of work that fails takes back its own writes and no others."""
+    return nullcontext() if session is None else session.begin_nested()
+
+
 def state_of_event(value: Any) -> tuple[str, Any]:
     """The state and the information of an event: its values are opaque but for their first two parts."""
     state, info = (*value, None, None)[:2] if isinstance(value, tuple) else (value, None)

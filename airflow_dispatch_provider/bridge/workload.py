@@ -88,6 +88,12 @@ def _made(token: str) -> float | None:
         return None
 
 
+def copy_of(workload: Any) -> Any:
+    """A copy that code of others may change, down to its task instance."""
+    ti = getattr(workload, "ti", None)
+    return workload.model_copy(update={"ti": ti.model_copy()} if ti is not None else None)
+
+
 def for_backend(workload: Any, executor: Any, queue: str | None) -> Any:
     """The workload as its backend should see it: its queue there, its Sentry integration, and an id for the
     outside world only where that executor uses such ids."""

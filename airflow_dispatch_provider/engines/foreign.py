@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from airflow_dispatch_provider.bridge import airflow_api, executor_classes
 from airflow_dispatch_provider.bridge.metrics import count_failure
 from airflow_dispatch_provider.bridge.users_code import error_of, is_for_the_process
+from airflow_dispatch_provider.bridge.workload import copy_of
 from airflow_dispatch_provider.engines._adopting import Adopting
 from airflow_dispatch_provider.engines._outstanding import Out, Outstanding
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
@@ -120,17 +121,13 @@ class ForeignEngine:
             self._able = self._ask(lambda: [each for each in _ABILITIES if isinstance(executor, each)], ())
             self._works()
 
-    @property
-    def _slots_now(self) -> int:
-        return self.slots if self._counted is None else self._counted
-
     def room(self) -> Room:
         executor = self._executor
         if executor is None:
             return Room(0, unavailable=self._trouble or "not started")
         no_room = ReportsNoRoom in self._able and self._ask(executor.no_room, None)
         return Room(
-            slots=self._slots_now,
+            slots=self.slots if self._counted is None else self._counted,
             takes=0 if no_room else self._takes,
             unavailable=self._trouble,
             kinds=self._kinds,
@@ -145,7 +142,8 @@ class ForeignEngine:
     # Giving
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """One that it does not take keeps none of the others from it."""
+        """One that it does not take keeps none of the others from it. Where its writes cannot be committed, it has
+        none of them."""
         executor = self._executor
         if executor is None:
             self._events += [Returned(job.dispatch, "not started") for job in jobs]
@@ -156,17 +154,21 @@ class ForeignEngine:
                     self._submit(executor, job, session)
         except Exception as error:
             self._failed("queue_workload", error)
-            self._events += [
-                Returned(job.dispatch, str(error))
-                for job in jobs
-                if job.dispatch not in self._out.by_dispatch
-            ]
+            self._undo(jobs, describe(error))
+
+    def _undo(self, jobs: Sequence[Job], reason: str) -> None:
+        refused = {event.dispatch for event in self._events if isinstance(event, Rejected)}
+        for dispatch in (job.dispatch for job in jobs if job.dispatch not in refused):
+            if not self._withdraw(dispatch) and (out := self._out.by_dispatch.get(dispatch)):
+                self._out.forget(out)
+            self._events.append(Returned(dispatch, reason))
 
     def _submit(self, executor: Any, job: Job, session: Any) -> None:
-        child_key = job.key
+        child_key, workload = job.key, copy_of(job.workload)
         try:
-            child_key = airflow_api.key_elsewhere(executor, job.key, job.workload)
-            executor.queue_workload(job.workload, session)
+            child_key = airflow_api.key_elsewhere(executor, job.key, workload)
+            with executor_classes.savepoint(session):
+                executor.queue_workload(workload, session)
         except BaseException as error:
             if is_for_the_process(error):
                 raise
@@ -176,7 +178,7 @@ class ForeignEngine:
                 self._ask(lambda: airflow_api.forget_queued_key(executor, child_key), False)
             self._events.append(Rejected(job.dispatch, describe(error)))
             return
-        self._out.enter(Out(job.dispatch, child_key, job.workload))
+        self._out.enter(Out(job.dispatch, child_key, workload))
 
     # Taking back
 
@@ -266,7 +268,8 @@ class ForeignEngine:
     def _beat(self, executor: Any) -> None:
         if CountsWorkers in self._able:
             self._count_workers(executor)
-        executor.parallelism = executor_classes.parallelism_for(executor, self._slots_now)
+        slots = self.slots if self._counted is None else self._counted
+        executor.parallelism = executor_classes.parallelism_for(executor, slots)
         given = list(self._out.unsent.values())
         if (error := error_of(executor.heartbeat)) is None:
             self._one_by_one = self._one_by_one and not given
@@ -304,8 +307,7 @@ class ForeignEngine:
         self._counted = None if counted is None else int(counted)
 
     def _take_back(self, executor: Any, workload: Any) -> None:
-        key = airflow_api.workload_key(executor, workload)
-        while (out := self._out.oldest(key)) is not None:
+        if (out := self._out.oldest(airflow_api.workload_key(executor, workload))) is not None:
             self._out.forget(out)
             self._events.append(Returned(out.dispatch))
 

@@ -315,6 +315,24 @@ def test_what_it_refused_it_does_not_send():
     assert executor.sent == []
 
 
+class Changing(Plain):
+    """Takes what it is given for its own."""
+
+    def queue_workload(self, workload: Any, session: Any) -> None:
+        workload.ti.queue = "theirs"
+        super().queue_workload(workload, session)
+
+
+def test_it_may_change_what_it_is_given():
+    """What is taken back from it goes to another target as it was."""
+    x, executor = engine(Changing)
+    task = make_task("ours")
+    x.submit([job(1, task)])
+    x.poll()
+    assert [given.ti.queue for given in executor.sent] == ["theirs"]
+    assert task.ti.queue == "ours"
+
+
 def test_two_dispatches_of_one_key_are_told_apart_by_their_order():
     """A task that deferred comes back before the end of its first half is seen: each has its own end."""
     x, executor = engine()
