@@ -22,6 +22,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Rejected,
     Returned,
     Sent,
+    Stalled,
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
@@ -221,7 +222,7 @@ def test_revoked_while_it_waits_for_a_node_says_why_it_never_started(shared_kube
     node("unschedulable")
     with running(given) as hand:
         (number,) = hand.submit(make_task())
-        wait_until(lambda: hand.poll() is None or hand.engine.stuck(number))
+        hand.hears(Stalled, [number])
         hand.engine.revoke(number)
         (end,) = hand.hears(Ended, [number])
         assert (end.how, end.began) == (Outcome.FAILED, False)
