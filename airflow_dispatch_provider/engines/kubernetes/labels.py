@@ -8,6 +8,7 @@ values that begin and end with a letter or a digit (Kubernetes: Labels and Selec
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
@@ -50,7 +51,7 @@ def namespace_of(ti: Any, home: T) -> str | T:
     :param ti: has whatever its author has written there; None: it is no task
     :param home: of pods that name none
     """
-    config = getattr(ti, "executor_config", None)
-    override = config.get("pod_override") if isinstance(config, dict) else None
-    named = getattr(getattr(override, "metadata", None), "namespace", None)
+    named: Any = None
+    with suppress(Exception):
+        named = ti.executor_config["pod_override"].metadata.namespace
     return named if isinstance(named, str) and named else home

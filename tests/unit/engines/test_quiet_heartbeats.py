@@ -6,20 +6,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support import lines_executed
+from support import lines_executed, wait_until
 
 from airflow_dispatch_provider.bridge.keepalive import Keepalive
 from airflow_dispatch_provider.engines import foreign
 from airflow_dispatch_provider.engines.celery import lost_results
 from airflow_dispatch_provider.engines.celery.lost_messages import LostMessages
 from airflow_dispatch_provider.engines.celery.lost_results import LostResults
-from airflow_dispatch_provider.engines.kubernetes.model import Created, PodName
+from airflow_dispatch_provider.engines.kubernetes import engine as kubernetes_engine
 from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
-from airflow_dispatch_provider.executors.kubernetes_executor import KubernetesExecutor
 from airflow_dispatch_provider.testing import make_task
 
 from .celery import fakes as celery
-from .kubernetes import fake_controller as kubernetes
+from .kubernetes.fakes import FakeApi
+from .kubernetes.test_kubernetes_executor import Trial as KubernetesTrial
 
 FEW, MANY = 20, 400
 
@@ -68,20 +68,24 @@ def test_of_celery():
     assert lines[0] == lines[1]
 
 
-def test_of_kubernetes():
+def test_of_kubernetes(monkeypatch):
     """Pods are for the thread to watch."""
+    monkeypatch.setattr(kubernetes_engine, "PodApi", lambda *args: FakeApi())
     lines = []
     for size in (FEW, MANY):
-        executor = KubernetesExecutor()
-        executor.parallelism = size
-        executor._controller, executor._max_unsent = kubernetes.FakeController(), size
-        executor._tidied, executor._tidy_interval = float("inf"), 3600.0
-        kubernetes.give(executor, *tasks(size))
-        executor._controller.reports += [
-            Created(job.key, PodName("airflow", str(number)))
-            for number, job in enumerate(executor._controller.withdraw_all())
-        ]
+        executor = KubernetesTrial(parallelism=size)
+        executor.job_id = 7
+        executor.start()
+        for task in tasks(size):
+            executor.queue_workload(task, None)
+        events: dict[Any, Any] = {}
+        wait_until(
+            lambda executor=executor, events=events, size=size: (
+                executor.heartbeat() or events.update(executor.get_event_buffer()) or len(events) == size
+            )
+        )
         lines.append(lines_of_a_quiet_heartbeat(executor, size))
+        executor.end()
     assert lines[0] == lines[1]
 
 
