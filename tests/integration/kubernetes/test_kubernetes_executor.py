@@ -48,7 +48,7 @@ def agent(shared_kube: KubeServer, namespace: str, agent_on: Callable[..., NodeA
 
 @pytest.fixture
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What had not begun is launched once, and silence is taken for death at once."""
+    """A task that has not begun is launched once, and silence is taken for death at once."""
     monkeypatch.setenv("AIRFLOW__DISPATCH__LAUNCH_RETRIES", "0")
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0")
 

@@ -123,7 +123,7 @@ def test_an_engine_may_have_neither_lanes_nor_anything_to_tidy(clock) -> None:
 
 
 def test_a_workload_without_a_lane_to_be_found_is_no_trouble_of_the_backend(x, engine) -> None:
-    """What a user has written into it may be anything."""
+    """A user may have written anything into it."""
     engine.failing.add("lane")
     with pytest.raises(ValueError, match="no lane"):
         x.lane("job")
