@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 
 
 def coordinator_extra(queue: str | None) -> Mapping[str, Any] | None:
-    """The ``extra`` of that queue's coordinator, e.g. the image of its pods; None: it has none. A mistake in ``[sdk]`` is
-    the supervisors' affair, and costs no pod."""
+    """The ``extra`` of that queue's coordinator, e.g. the image of its pods; None: it has none. A mistake in ``[sdk]``
+    is the supervisors' affair, and costs no pod."""
     if not queue or not AIRFLOW_V_3_3_PLUS:
         return None
     from airflow.sdk.execution_time import coordinator
