@@ -125,11 +125,9 @@ class Loop:
         """Things that could not be done the last time."""
 
         self._tidying = Tidying(self.engines, clerk)
-        self._with_lanes = [
-            (name, f"The question to backend {name!r} for a lane", engine.lane)
-            for name, engine in self.engines.items()
-            if isinstance(engine, HasLanes)
-        ]
+        self._with_lanes = {
+            name: engine for name, engine in self.engines.items() if isinstance(engine, HasLanes)
+        }
         self._untold: list[actions.Emit | actions.EmitId] = []
         self._do: dict[type[Any], Callable[[Any], list[Any] | None]] = {
             actions.Submit: self._submit,
@@ -164,11 +162,14 @@ class Loop:
 
     def _lanes_of(self, workload: Any) -> Mapping[str, str]:
         """The lane of each backend that the workload would use there."""
-        lanes = {
-            name: self._guarded(what, partial(lane, workload), _no_lane)
-            for name, what, lane in self._with_lanes
-        }
-        return {name: lane for name, lane in lanes.items() if lane is not None}
+        lanes = {}
+        for name, engine in self._with_lanes.items():
+            if engine.has_lanes:
+                what, ask = f"The question to backend {name!r} for a lane", partial(engine.lane, workload)
+                lane = self._guarded(what, ask, _no_lane)
+                if lane is not None:
+                    lanes[name] = lane
+        return lanes
 
     def offer(self, offered: events.Offered, now: float) -> None:
         """A task of a scheduler that has died, with the task instance as its ``subject``."""

@@ -128,6 +128,9 @@ class Terminates(Protocol):
 class HasLanes(Protocol):
     """An engine whose lanes are not the queues of its jobs."""
 
+    has_lanes: bool
+    """False: it need not be asked, now."""
+
     def lane(self, workload: Any) -> str | None:
         """The lane that the workload would use, as far as that is known before it is submitted. Called for everything
         that is queued, also for what another backend gets."""

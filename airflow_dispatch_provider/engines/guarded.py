@@ -42,7 +42,7 @@ class GuardedEngine:
         self._backoff = backoff or Backoff()
         self._slots = slots
         self._engine: Engine | None = None
-        self._lane: Callable[[Any], str | None] | None = None
+        self.has_lanes = False
         self._scheduler_id = ""
         self._failing: dict[str, str] = {}
         """Reasons by the method that has failed last, until it succeeds."""
@@ -78,7 +78,7 @@ class GuardedEngine:
         engine = self._make()
         engine.slots = self._slots
         engine.start(self._scheduler_id)
-        self._lane = engine.lane if isinstance(engine, HasLanes) else None
+        self.has_lanes = isinstance(engine, HasLanes) and engine.has_lanes
         return engine
 
     def room(self) -> Room:
@@ -90,7 +90,8 @@ class GuardedEngine:
 
     def lane(self, workload: Any) -> str | None:
         """See ``HasLanes``. Raises what the engine raises: a workload of a user tells nothing of the backend."""
-        return self._lane(workload) if self._lane is not None else None
+        engine: Any = self._engine
+        return engine.lane(workload) if self.has_lanes else None
 
     @property
     def _trouble(self) -> str | None:

@@ -45,6 +45,9 @@ class Pieces(NamedTuple):
 class KubernetesEngine:
     """See ``engine.Engine``. Two dispatches of one task have different pods."""
 
+    has_lanes = True
+    """See ``engine.HasLanes``."""
+
     def __init__(
         self,
         name: str,

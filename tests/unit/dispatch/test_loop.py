@@ -339,6 +339,7 @@ def test_nothing_leaks(steps):
 class Laned(ForeignEngine):
     """Its lanes are namespaces, which tasks name as their ids; ``full`` are full."""
 
+    has_lanes = True
     full: tuple[str, ...] = ()
     tidied: Any = None
 
@@ -369,11 +370,18 @@ def test_a_full_lane_holds_its_own_jobs_only(laned):
     assert laned.given("a") == ["y-1", "x-1"]
 
 
+def test_an_engine_that_has_no_lanes_now_is_not_asked(laned, monkeypatch):
+    """For each job that would cost time, also where another backend gets it."""
+    engine = laned.loop.engines["a"]
+    monkeypatch.setattr(engine, "has_lanes", False)
+    monkeypatch.setattr(engine, "lane", lambda workload: pytest.fail("it was asked"))
+    laned.queue(make_task(task_id="x")).beat()
+    assert laned.given("a") == ["x"]
+
+
 def test_an_engine_that_cannot_tell_a_lane_keeps_nothing_from_being_queued(laned, monkeypatch, caplog):
     """It is said once, and the job goes without."""
     monkeypatch.setattr(laned.loop.engines["a"], "lane", lambda workload: 1 / 0)
-    own = Loop(laned.loop.machine, laned.loop.engines, laned.clerk, laned.surface, lambda: laned.now)
-    laned.loop = own
     laned.queue(make_task(task_id="x"), make_task(task_id="y")).beat()
     assert laned.given("a") == ["x"]
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1

@@ -20,7 +20,7 @@ FOUND = Found(2, "other key", "ti", True)
 class Engine:
     """Does what it is told; ``failing`` has the methods that raise."""
 
-    slots = 0
+    slots, has_lanes = 0, True
 
     def __init__(self) -> None:
         self.failing: set[str] = set()
@@ -116,10 +116,10 @@ def test_an_engine_may_have_neither_lanes_nor_anything_to_tidy(clock) -> None:
         lane = tidy = None  # type: ignore[assignment]
 
     x = GuardedEngine("a", Plain, 3, Backoff(4.0, 60.0), clock)
-    assert x.lane("job") is None
+    assert (x.has_lanes, x.lane("job")) == (False, None)
     x.start("77")
     x.tidy({"77"})
-    assert (x.lane("job"), x.room()) == (None, Room(3))
+    assert (x.has_lanes, x.lane("job"), x.room()) == (False, None, Room(3))
 
 
 def test_a_workload_without_a_lane_to_be_found_is_no_trouble_of_the_backend(x, engine) -> None:
