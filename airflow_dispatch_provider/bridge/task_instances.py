@@ -22,8 +22,6 @@ from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, 
 OPEN = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
 """A worker has the task instance, or may get it."""
 
-SUCCESS = TaskInstanceState.SUCCESS
-
 _BATCH = 900
 """Ids in one statement: older SQLite takes no more than 999 variables."""
 
@@ -89,24 +87,6 @@ def open_among(ids: Collection[UUID]) -> set[UUID]:
             TaskInstance.state.in_(OPEN),
         )
         return {UUID(str(ti_id)) for ti_id in session.scalars(query)}
-
-
-class Stored(NamedTuple):
-    """A task instance as the database has it."""
-
-    state: str | None
-    queued_by_job_id: int | None
-
-
-def stored(ids: Iterable[UUID]) -> dict[UUID, Stored]:
-    """Look task instances up by id; those that are not there are left out."""
-    found: dict[UUID, Stored] = {}
-    columns = (TaskInstance.id, TaskInstance.state, TaskInstance.queued_by_job_id)
-    for batch in _batches(ids):
-        with create_session(scoped=False) as session:
-            for ti_id, state, job_id in session.execute(select(*columns).where(TaskInstance.id.in_(batch))):
-                found[UUID(str(ti_id))] = Stored(state, job_id)
-    return found
 
 
 class RowFacts(NamedTuple):

@@ -6,13 +6,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from airflow_dispatch_provider.bridge import task_instances
+from airflow_dispatch_provider.bridge import schedulers, task_instances
 from airflow_dispatch_provider.engines.outage import OutageLog
 from airflow_dispatch_provider.lifecycle.events import Rows
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
@@ -33,6 +33,10 @@ _STATES = {
 }
 
 
+_NO_ROWS = ("refresh", "living")
+"""Questions that are not answered by rows."""
+
+
 class Database(Protocol):
     """Requests of the clerk to the database; each call raises what the database raises."""
 
@@ -47,6 +51,10 @@ class Database(Protocol):
     def restart(self, ids: Ids) -> None: ...
 
     def refresh(self, ids: Ids) -> None: ...
+
+    def living(self) -> Collection[str]:
+        """Ids of the schedulers that live, this one's among them."""
+        ...
 
 
 class AirflowDatabase:
@@ -78,6 +86,9 @@ class AirflowDatabase:
     def refresh(self, ids: Ids) -> None:
         task_instances.refresh_queued(ids.values(), self._job_id)
 
+    def living(self) -> set[str]:
+        return schedulers.living() | {str(self._job_id)}
+
 
 class _Question(NamedTuple):
     kind: str
@@ -94,6 +105,7 @@ class Clerk:
         self._database = database
         self._questions: SimpleQueue[_Question | None] = SimpleQueue()
         self._answers: SimpleQueue[Rows] = SimpleQueue()
+        self._living: SimpleQueue[Collection[str]] = SimpleQueue()
         self._outage = OutageLog(log, DATABASE)
         self._thread = threading.Thread(target=self._run, name="dispatch-clerk", daemon=True)
 
@@ -117,6 +129,10 @@ class Clerk:
     def refresh(self, ids: Ids) -> None:
         self._ask("refresh", 0, ids)
 
+    def ask_living(self) -> None:
+        """Ask which schedulers live."""
+        self._ask("living", 0, {})
+
     def _ask(self, kind: str, asked: int, ids: Ids) -> None:
         self._questions.put(_Question(kind, asked, ids, time.time()))
 
@@ -128,6 +144,10 @@ class Clerk:
                 answers.append(self._answers.get_nowait())
             except Empty:
                 return answers
+
+    def take_living(self) -> Collection[str] | None:
+        """The answer to ``ask_living``, once; None: it has not come."""
+        return None if self._living.empty() else self._living.get_nowait()
 
     def _run(self) -> None:
         going = True
@@ -158,9 +178,11 @@ class Clerk:
         }
         if refreshed:
             self._try("refresh", lambda: self._database.refresh(refreshed))
-        questions = [each for each in waiting if each.kind != "refresh"]
+        questions = [each for each in waiting if each.kind not in _NO_ROWS]
         if questions:
             self._try("look_up", lambda: self._look_up(questions))
+        if any(each.kind == "living" for each in waiting):
+            self._try("living", lambda: self._living.put(self._database.living()))
 
     def _look_up(self, questions: list[_Question]) -> None:
         """One answer for each key, to the last question about it: an answer is a witness once."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 from airflow_dispatch_provider.bridge import metrics
 from airflow_dispatch_provider.bridge.executor_classes import is_terminal
-from airflow_dispatch_provider.engines.engine import Engine, Found, Job, Terminates
+from airflow_dispatch_provider.dispatch.tidying import Tidying
+from airflow_dispatch_provider.engines.engine import Engine, Found, HasLanes, Job, Terminates
 from airflow_dispatch_provider.lifecycle import actions, events
 from airflow_dispatch_provider.lifecycle.actions import Dispatch
 from airflow_dispatch_provider.lifecycle.events import Returned, Rows, Tick
@@ -32,6 +33,7 @@ T = TypeVar("T")
 
 _REASON = attrgetter("reason")
 _NOT_TAKEN = "its backend could not take it over"
+_NO_LANES: Mapping[str, str] = {}
 _LAST_QUESTIONS = 5.0
 """Seconds for what the database was still asked at the end."""
 
@@ -50,6 +52,10 @@ class ClerkLike(Protocol):
     def refresh(self, ids: Mapping[Hashable, Any]) -> None: ...
 
     def answers(self) -> list[Rows]: ...
+
+    def ask_living(self) -> None: ...
+
+    def take_living(self) -> Collection[str] | None: ...
 
     def stop(self, timeout: float) -> None: ...
 
@@ -76,6 +82,10 @@ class Surface(Protocol):
 
 def _no_room() -> events.Room:
     return events.Room(0, unavailable="it cannot say what room it has")
+
+
+def _no_lane() -> None:
+    """As if it were not known."""
 
 
 def _name_of(action: actions.Action) -> str:
@@ -114,6 +124,10 @@ class Loop:
         self._failing: set[str] = set()
         """Things that could not be done the last time."""
 
+        self._tidying = Tidying(self.engines, clerk)
+        self._with_lanes = {
+            name: engine for name, engine in self.engines.items() if isinstance(engine, HasLanes)
+        }
         self._untold: list[actions.Emit | actions.EmitId] = []
         self._do: dict[type[Any], Callable[[Any], list[Any] | None]] = {
             actions.Submit: self._submit,
@@ -143,7 +157,19 @@ class Loop:
     def queue(self, key: Hashable, workload: Any, ref: TaskRef, priority: int, now: float) -> None:
         """Hold a workload; nothing is decided before the next heartbeat."""
         subject = getattr(workload, "ti", None)
-        self.tell(now, events.Queued(key, ref, priority, workload, subject=subject))
+        lanes = self._lanes_of(workload) if self._with_lanes else _NO_LANES
+        self.tell(now, events.Queued(key, ref, priority, workload, lanes, subject))
+
+    def _lanes_of(self, workload: Any) -> Mapping[str, str]:
+        """The lane of each backend that the workload would use there."""
+        lanes = {}
+        for name, engine in self._with_lanes.items():
+            if engine.has_lanes:
+                what, ask = f"The question to backend {name!r} for a lane", partial(engine.lane, workload)
+                lane = self._guarded(what, ask, _no_lane)
+                if lane is not None:
+                    lanes[name] = lane
+        return lanes
 
     def offer(self, offered: events.Offered, now: float) -> None:
         """A task of a scheduler that has died, with the task instance as its ``subject``."""
@@ -169,6 +195,7 @@ class Loop:
             self.tell(now, *self._clerk.answers(), Tick(self._rooms()))
             for name, engine in self.engines.items():
                 self._poll(name, engine)
+            self._guarded("The tidying up after dead schedulers", partial(self._tidying.beat, now), bool)
         self._fill(buffer)
 
     def _poll(self, name: str, engine: Engine) -> None:

@@ -17,12 +17,25 @@ from airflow_dispatch_provider.lifecycle.events import (
     Returned,
     Room,
     Sent,
+    Stalled,
     Unknown,
 )
 
-__all__ = ["Engine", "Event", "Found", "Job", "Room", "Terminates"]
+__all__ = ["Engine", "Event", "Found", "HasLanes", "Job", "Room", "Terminates", "Tidies"]
 
-Event = Sent | Began | Ended | Returned | Rejected | Adopted | Unknown | CannotRevoke | Broken | Recovered
+Event = (
+    Sent
+    | Stalled
+    | Began
+    | Ended
+    | Returned
+    | Rejected
+    | Adopted
+    | Unknown
+    | CannotRevoke
+    | Broken
+    | Recovered
+)
 """News from an engine; see ``lifecycle.events``."""
 
 
@@ -108,4 +121,29 @@ class Terminates(Protocol):
 
     def terminate(self) -> None:
         """End everything at once. Nothing is said of it any more."""
+        ...
+
+
+@runtime_checkable
+class HasLanes(Protocol):
+    """An engine whose lanes are not the queues of its jobs."""
+
+    has_lanes: bool
+    """False: it need not be asked, now."""
+
+    def lane(self, workload: Any) -> str | None:
+        """The lane that the workload would use, as far as that is known before it is submitted. Called for everything
+        that is queued, also for what another backend gets."""
+        ...
+
+
+@runtime_checkable
+class Tidies(Protocol):
+    """An engine with which something stays of schedulers that have died."""
+
+    def tidy(self, living: Collection[str]) -> None:
+        """Clean that up. Called now and then on the scheduler's thread; must not wait.
+
+        :param living: ids of the schedulers that live, this one's among them
+        """
         ...

@@ -8,11 +8,12 @@ import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from airflow_dispatch_provider.bridge.metrics import count_failure
 from airflow_dispatch_provider.bridge.users_code import is_for_the_process
-from airflow_dispatch_provider.engines.engine import Engine, Event, Found, Job, Terminates
+from airflow_dispatch_provider.engines.engine import Engine, Event, Found, HasLanes, Job, Terminates, Tidies
 from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.lifecycle.events import CannotRevoke, Returned, Room
 from airflow_dispatch_provider.masking import describe, traceback_of
@@ -41,6 +42,7 @@ class GuardedEngine:
         self._backoff = backoff or Backoff()
         self._slots = slots
         self._engine: Engine | None = None
+        self.has_lanes = False
         self._scheduler_id = ""
         self._failing: dict[str, str] = {}
         """Reasons by the method that has failed last, until it succeeds."""
@@ -76,6 +78,7 @@ class GuardedEngine:
         engine = self._make()
         engine.slots = self._slots
         engine.start(self._scheduler_id)
+        self.has_lanes = isinstance(engine, HasLanes) and engine.has_lanes
         return engine
 
     def room(self) -> Room:
@@ -84,6 +87,11 @@ class GuardedEngine:
         if self._engine is None or (self._failing and not self._backoff.due(self._clock())):
             return replace(room, unavailable=self._trouble or "not started")
         return room
+
+    def lane(self, workload: Any) -> str | None:
+        """See ``HasLanes``. Raises what the engine raises: a workload of a user tells nothing of the backend."""
+        engine: Any = self._engine
+        return engine.lane(workload) if self.has_lanes else None
 
     @property
     def _trouble(self) -> str | None:
@@ -133,6 +141,12 @@ class GuardedEngine:
         engine: object = self._engine
         if isinstance(engine, Terminates):
             self._try("terminate", engine.terminate)
+
+    def tidy(self, living: Collection[str]) -> None:
+        """See ``Tidies``."""
+        engine: object = self._engine
+        if isinstance(engine, Tidies):
+            self._try("tidy", partial(engine.tidy, living))
 
     def _try(self, what: str, action: Callable[[], None]) -> bool:
         """Whether it has worked."""

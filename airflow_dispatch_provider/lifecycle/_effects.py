@@ -13,7 +13,7 @@ from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle._backend import Stage
 from airflow_dispatch_provider.lifecycle._guards import askable
 from airflow_dispatch_provider.lifecycle._ledger import Ledger
-from airflow_dispatch_provider.lifecycle.events import Ended
+from airflow_dispatch_provider.lifecycle.events import WAITS_START, Ended
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.routing.circuit import growing_delay
@@ -94,6 +94,12 @@ def note_sent(ledger: Ledger, job: Job, event: Any) -> None:
         job.paused = ()
     ledger.worked(job, Stage.SEND)
     _emit_id(ledger, job, event)
+
+
+def tell_stalled(ledger: Ledger, job: Job, event: Any) -> None:
+    """Its user is told what is wrong while it can still be put right."""
+    if job.is_task:
+        ledger.do(actions.Record(job.key, WAITS_START, event.reason))
 
 
 def note_begun(ledger: Ledger, job: Job, event: Any) -> None:

@@ -16,6 +16,9 @@ EXECUTION_API = "execution api"
 """Stands for the name of a backend in ``Broken`` and ``Recovered``: the server that every task needs to begin.
 No backend can have this name."""
 
+WAITS_START = "waits_start"
+"""``log.event`` of a task that was sent, and does not start, as its engine says."""
+
 # From Airflow, about a key
 
 
@@ -74,6 +77,13 @@ class Sent(NamedTuple):
     dispatch: int
     info: Any = None
     """An id for the outside world, which Airflow keeps as ``external_executor_id``."""
+
+
+class Stalled(NamedTuple):
+    """It was sent, and its engine sees why it does not start."""
+
+    dispatch: int
+    reason: str
 
 
 class Began(NamedTuple):

@@ -31,6 +31,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Returned,
     Revoke,
     Sent,
+    Stalled,
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.job import Job
@@ -108,6 +109,8 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="sent"),
     _in((S.SENT, S.RUNNING), Sent, None, None, do.note_sent,
         why="the engine has given it another id"),
+    _in(S.SENT, Stalled, None, None, do.tell_stalled,
+        why="does not start"),
     _in(_OUT, Began, None, S.RUNNING, do.note_begun,
         why="began"),
 
@@ -273,7 +276,7 @@ _TABLE: tuple[Iterable[Case], ...] = (
 
 TABLE: tuple[Case, ...] = tuple(case for rows in _TABLE for case in rows)
 
-_WITH_REASON = (Ended, Rejected, Returned)
+_WITH_REASON = (Ended, Rejected, Returned, Stalled)
 
 _CASES: dict[type[Any], dict[State, list[tuple[int, Case, Guard | None, bool, bool]]]] = {
     case.event: {} for case in TABLE

@@ -112,8 +112,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "integer",
         "250",
         "1000",
-        "How many workloads the KubernetesExecutor has on their way to the API server at most. The others wait in"
-        " its own queue, where a task of higher priority overtakes them.\n",
+        "How many workloads the KubernetesExecutor has on their way to the API server at most. The others are held,"
+        " and a task of higher priority overtakes them.\n",
     ),
     "kubernetes_concurrency": _option(
         "integer",
@@ -126,8 +126,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "10",
         "3",
         "How often a job is launched again that came to nothing before it began, whatever its backend: after 1, 2, 4"
-        " and at most 60 seconds. Then it fails, with the reason. With the default that is after about five minutes."
-        " The KubernetesExecutor also reads it in the `config` of its backend, for pods that alone cannot be made.\n",
+        " and at most 60 seconds. Then it fails, with the reason. With the default that is after about five minutes.\n",
     ),
 }
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
 from airflow_dispatch_provider.lifecycle.events import Rows
@@ -21,7 +21,11 @@ class InMemoryClerk:
         self.returned: list[Hashable] = []
         """Keys of tasks that were given back to Airflow, in order."""
 
+        self.living: Collection[str] | None = None
+        """Ids of the schedulers that live, the executor's own among them; None: nothing is known of them."""
+
         self._answers: list[Rows] = []
+        self._asked_living = False
 
     def start(self) -> None:
         """Nothing is needed."""
@@ -47,3 +51,10 @@ class InMemoryClerk:
     def answers(self) -> list[Rows]:
         answers, self._answers = self._answers, []
         return answers
+
+    def ask_living(self) -> None:
+        self._asked_living = True
+
+    def take_living(self) -> Collection[str] | None:
+        asked, self._asked_living = self._asked_living, False
+        return self.living if asked else None

@@ -34,6 +34,7 @@ def measure(subject: str, pods: int) -> dict[str, float]:
     import airflow.jobs.scheduler_job_runner  # noqa: F401  what a scheduler has in memory
 
     from airflow_dispatch_provider.testing import make_task
+    from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
     module = __import__(MODULES[subject.split("-")[0]], fromlist=["KubernetesExecutor"])
     tasks = [make_task() for _ in range(pods + WARM_UP)]
@@ -41,6 +42,7 @@ def measure(subject: str, pods: int) -> dict[str, float]:
     executor = module.KubernetesExecutor()
     # Not a number: Airflow's executor then does not ask the database whether each task is still queued.
     executor.job_id = "bench"
+    executor._make_clerk = lambda limits: InMemoryClerk()
     executor.start()
     try:
         create(executor, tasks[:WARM_UP])
@@ -106,8 +108,12 @@ def beat(executor: Any, done: Callable[[], bool]) -> list[float]:
 
 def unsent(executor: Any) -> int:
     """Workloads without a pod that the executor has taken out of its queue."""
-    controller = getattr(executor, "_controller", None)
-    return int(controller.unsent if controller else executor.task_queue.qsize())
+    loop = getattr(executor, "_loop", None)
+    if loop is None:
+        return int(executor.task_queue.qsize())
+    (engine,) = loop.engines.values()
+    with engine._driver.machine() as machine:
+        return int(loop.machine.held + machine.unsent)
 
 
 def cpu_seconds() -> float:

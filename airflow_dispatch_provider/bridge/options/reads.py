@@ -121,7 +121,6 @@ _KUBERNETES = Engine(
         "dispatch": {
             "kubernetes_concurrency": "positive",
             "kubernetes_max_unsent": "positive",
-            "launch_retries": "count",
         },
         "kubernetes_executor": {
             "async_client_factory": "text",
@@ -136,8 +135,6 @@ _KUBERNETES = Engine(
             "multi_namespace_mode": "flag",
             "multi_namespace_mode_namespace_list": "text",
             "namespace": "text",
-            "pod_launch_failure_excluded_container_reasons": "text",
-            "pod_launch_failure_retries": "count",
             "pod_template_file": "text",
             "running_pod_log_lines": "positive",
             "ssl_ca_cert": "text",
@@ -145,10 +142,9 @@ _KUBERNETES = Engine(
             "worker_container_repository": "text",
             "worker_container_tag": "text",
             "worker_pod_pending_fatal_container_state_reasons": "text",
-            # Without effect, but the base class fails over what is no number or flag.
+            # Without effect, but the provider's reading fails over what is no number or flag.
             "async_pod_creation": "flag",
             "pod_creation_max_concurrency": "whole",
-            "task_publish_max_retries": "whole",
             "worker_pods_creation_batch_size": "whole",
         },
     },
@@ -159,6 +155,13 @@ _KUBERNETES = Engine(
                 "async_pod_creation",
                 "pod_creation_max_concurrency",
                 "worker_pods_creation_batch_size",
+            )
+        },
+        **{
+            ("kubernetes_executor", option): (_NOT_USED, "Leave it out; [dispatch] launch_retries bounds it.")
+            for option in (
+                "pod_launch_failure_excluded_container_reasons",
+                "pod_launch_failure_retries",
             )
         },
         **{

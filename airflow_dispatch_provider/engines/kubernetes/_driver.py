@@ -100,8 +100,13 @@ class Driver:
         self._thread = self._new_thread()
 
     def __repr__(self) -> str:
-        with self._lock:
+        """Asked in a signal handler, too, which may have interrupted whoever has the lock."""
+        if not self._lock.acquire(timeout=0.1):
+            return "busy"
+        try:
             return repr(self._machine)
+        finally:
+            self._lock.release()
 
     def start(self) -> None:
         self._thread.start()

@@ -61,10 +61,14 @@ def options_of(kube_config: Any, conf: Any) -> KubernetesOptions:
     )
 
 
+def namespaces(kube_config: Any) -> tuple[str | None, ...]:
+    """Those that the backend is configured for; None: all."""
+    if not kube_config.multi_namespace_mode:
+        return (kube_config.kube_namespace,)
+    return tuple(kube_config.multi_namespace_mode_namespace_list or (None,))
+
+
 def watched(kube_config: Any) -> tuple[str | None, ...]:
     """Pods that name no namespace are in that of the backend, which a list of several may leave out."""
-    home = kube_config.kube_namespace
-    if not kube_config.multi_namespace_mode:
-        return (home,)
-    listed = tuple(kube_config.multi_namespace_mode_namespace_list or (None,))
+    listed, home = namespaces(kube_config), kube_config.kube_namespace
     return listed if {None, home} & {*listed} else (*listed, home)

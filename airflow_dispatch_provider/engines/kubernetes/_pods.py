@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from airflow_dispatch_provider.engines.engine import Event
 from airflow_dispatch_provider.engines.kubernetes._seen import Kind, Observation, PodName
-from airflow_dispatch_provider.lifecycle.events import Ended, Sent
+from airflow_dispatch_provider.lifecycle.events import Ended, Sent, Stalled
 from airflow_dispatch_provider.lifecycle.states import Outcome
 
 OVER_GRACE = 600.0
@@ -23,6 +23,9 @@ storing the task's log."""
 
 _REMEMBERED = 10_000
 """Names of pods that are removed should they turn up."""
+
+_TOLD = 8
+"""Reasons for not starting that are remembered of a pod."""
 
 
 class Finish(NamedTuple):
@@ -73,6 +76,9 @@ class _Pod:
 
     started: bool = False
     stuck: str | None = None
+    told: tuple[str, ...] = ()
+    """All that it was ever stuck for: Kubernetes goes to and fro between two words for the same."""
+
     version: str | None = None
     labelled: bool = True
     """Whether lists and watches by this scheduler's label have it."""
@@ -108,11 +114,6 @@ class Pods:
         """Whether its pod is known to exist."""
         name = self._names.get(dispatch)
         return name is not None and self._pods[name].sure
-
-    def stuck(self, dispatch: int) -> str | None:
-        """Why its pod does not start."""
-        name = self._names.get(dispatch)
-        return self._pods[name].stuck if name is not None else None
 
     # Before there is one
 
@@ -217,7 +218,8 @@ class Pods:
         self.confirm(name)
         known.version, known.labelled = seen.version, True
         known.started = known.started or seen.observation.started
-        known.stuck = seen.stuck or known.stuck
+        if seen.stuck:
+            self._note_stuck(name, known, seen.stuck, seen.observation.kind is Kind.PENDING)
         self._note(name, known, seen)
         return known.dispatch
 
@@ -236,6 +238,12 @@ class Pods:
             for name, known in self._pods.items()
             if known.sure and known.labelled and namespace in (None, name.namespace)
         }
+
+    def _note_stuck(self, name: PodName, known: _Pod, reason: str, is_pending: bool) -> None:
+        known.stuck = reason
+        if is_pending and reason not in known.told and not known.revoked:
+            known.told = (*known.told, reason)[-_TOLD:]
+            self.events.append(Stalled(known.dispatch, f"Pod {name}: {reason}"))
 
     def _note(self, name: PodName, known: _Pod, seen: Seen) -> None:
         """The cases, in the order in which they are looked at:

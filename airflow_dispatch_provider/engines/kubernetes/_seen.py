@@ -58,9 +58,5 @@ class Observation:
     """Whether the task's own container is known to have started. False is no proof that it has not: a node
     that is lost reports nothing any more."""
 
-    container_reason: str | None = None
-    """Of a failure: what Kubernetes says of the task's own container, or of an init container, as in Airflow's
-    ``FailureDetails``; compared with ``[kubernetes_executor] pod_launch_failure_excluded_container_reasons``."""
-
     lives_on: bool = False
     """The task is over, and other containers of its pod still run."""

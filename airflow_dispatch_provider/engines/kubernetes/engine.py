@@ -19,6 +19,7 @@ from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.kubernetes._creating import Factory
 from airflow_dispatch_provider.engines.kubernetes._driver import Driver
 from airflow_dispatch_provider.engines.kubernetes._options import KubernetesOptions
+from airflow_dispatch_provider.engines.kubernetes.labels import namespace_of
 from airflow_dispatch_provider.engines.kubernetes.pod_api import PodApi, Timing
 from airflow_dispatch_provider.engines.outage import Backoff, OutageLog
 from airflow_dispatch_provider.lifecycle.events import Returned, Room
@@ -43,6 +44,9 @@ class Pieces(NamedTuple):
 
 class KubernetesEngine:
     """See ``engine.Engine``. Two dispatches of one task have different pods."""
+
+    has_lanes = True
+    """See ``engine.HasLanes``."""
 
     def __init__(
         self,
@@ -99,9 +103,7 @@ class KubernetesEngine:
 
     def lane(self, workload: Any) -> str | None:
         """The namespace of its pod, as far as its task says; a mutation hook may choose another one."""
-        override = (getattr(workload.ti, "executor_config", None) or {}).get("pod_override")
-        metadata = getattr(override, "metadata", None)
-        return getattr(metadata, "namespace", None) or self._home
+        return namespace_of(getattr(workload, "ti", None), self._home)
 
     # Giving and taking back
 
@@ -145,19 +147,7 @@ class KubernetesEngine:
         self._stopped = True
         return self._driver.stop(deadline)
 
-    # For the executor
-
-    def stuck(self, dispatch: int) -> str | None:
-        """Why its pod does not start; None where nothing is known to be wrong."""
-        if self._driver is None:
-            return None
-        with self._driver.machine() as machine:
-            return machine.pods.stuck(dispatch)
-
     def tidy(self, living: Collection[str]) -> None:
-        """Clean up the pods that succeeded under schedulers that are dead. Any thread may call it; it does not wait.
-
-        :param living: ids of the schedulers that live, this one's among them
-        """
+        """Clean up the pods that succeeded under schedulers that are dead."""
         if self._driver is not None and not self._stopped:
             self._driver.tidy({make_safe_label_value(each) for each in living})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The labels by which the executor finds its pods, where the provider's own would be refused.
+"""The labels and namespaces by which the executor finds its pods. The provider's own labels may be refused.
 
 The provider makes a label of an id without any ASCII letter or digit that begins with ``-``; the API server takes only
 values that begin and end with a letter or a digit (Kubernetes: Labels and Selectors, syntax and character set).
@@ -8,9 +8,12 @@ values that begin and end with a letter or a digit (Kubernetes: Labels and Selec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+
+T = TypeVar("T")
 
 _AT_THE_EDGE = "-_."
 
@@ -40,3 +43,15 @@ def selector(ti: Any, try_number: int, worker: Any, more: Mapping[str, str] | No
     terms = [f"{name}={value}" for name, value in sorted(wanted.items())]
     # Not to find pods of other making, where the owner is not known.
     return ",".join(terms if worker else [*terms, "airflow-worker"])
+
+
+def namespace_of(ti: Any, home: T) -> str | T:
+    """The namespace of a task's pod, as far as its ``executor_config`` says; a mutation hook may choose another one.
+
+    :param ti: has whatever its author has written there; None: it is no task
+    :param home: of pods that name none
+    """
+    named: Any = None
+    with suppress(Exception):
+        named = ti.executor_config["pod_override"].metadata.namespace
+    return named if isinstance(named, str) and named else home

@@ -115,17 +115,6 @@ def launch_problem(pod: Pod) -> str | None:
     return one_line("; ".join(filter(None, problems))) or None
 
 
-def failure_details(pod: Pod) -> dict[str, Any] | None:
-    """Of a failed pod what Airflow calls ``FailureDetails``; None for any other."""
-    status = _mapping(pod, "status")
-    if status.get("phase") != "Failed":
-        return None
-    details = {f"pod_{name}": status.get(name) for name in ("reason", "message")}
-    guilty = _guilty(_statuses(status, "initContainerStatuses"), "init")
-    guilty = guilty or _guilty(_statuses(status, "containerStatuses"), "main")
-    return {"pod_status": "Failed", **details, **(guilty or {})}
-
-
 def identity(pod: Pod, uuid_keys: bool) -> WorkloadKey | None:
     """
     The key under which Airflow knows the pod's task; None when the pod does not say.
@@ -175,7 +164,7 @@ def _failed(pod: Pod, started: bool) -> Observation:
     guilty = ended or _guilty(_statuses(status, "containerStatuses"), "main") or own
     parts = [_pod_line(status) or _disruption(pod), _container_line(guilty)]
     text = "; ".join(filter(None, parts)) or "Failed: the pod gives no reason"
-    return Observation(Kind.FAILED, one_line(text), started, own.get("container_reason"))
+    return Observation(Kind.FAILED, one_line(text), started)
 
 
 def _deleted(pod: Pod, started: bool) -> Observation:
@@ -193,7 +182,7 @@ def _pending(pod: Pod, fatal: Collection[str], started: bool) -> Observation:
         # The kubelet's own rate limit: it pulls later.
         throttled = reason == "ErrImagePull" and waiting.get("message") == "pull QPS exceeded"
         if reason in fatal and not throttled:
-            return Observation(Kind.FAILED, _waiting_line(container), started, reason)
+            return Observation(Kind.FAILED, _waiting_line(container), started)
     return Observation(Kind.PENDING, launch_problem(pod), started)
 
 

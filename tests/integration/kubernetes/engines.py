@@ -15,6 +15,7 @@ from support import wait_until
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.backend_conf import BackendConf
+from airflow_dispatch_provider.bridge.coordinators import coordinator_extra
 from airflow_dispatch_provider.engines.engine import Found, Job
 from airflow_dispatch_provider.engines.kubernetes._options import options_of, watched
 from airflow_dispatch_provider.engines.kubernetes.cluster import Cluster
@@ -42,7 +43,7 @@ def pieces(kubernetes: dict[str, Any]) -> Pieces:
     return Pieces(
         Cluster(view).connect,
         lambda scheduler_id: PodFactory(
-            executor.kube_config, scheduler_id, executor._coordinator_extra, watched(executor.kube_config)
+            executor.kube_config, scheduler_id, coordinator_extra, watched(executor.kube_config)
         ),
         options_of(executor.kube_config, view),
     )

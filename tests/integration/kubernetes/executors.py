@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from airflow.configuration import conf
+from airflow.models.taskinstance import TaskInstance
 from airflow.utils.state import TaskInstanceState
 from kube_server import executor_options
+from sqlalchemy import inspect
+from sqlalchemy.orm.attributes import set_committed_value
+from unit.dispatch.test_loop import Clerk
 
 from airflow_dispatch_provider.bridge.backend_conf import BackendConf
+from airflow_dispatch_provider.bridge.executor_classes import view_of
 from airflow_dispatch_provider.executors.kubernetes_executor import KubernetesExecutor
 
 JOB_ID = 41
@@ -27,34 +32,39 @@ def options(kubeconfig: Path, namespace: str, folder: Path, **more: Any) -> dict
     return executor_options(kubeconfig, folder, namespace, **{**image, **more})
 
 
-class Orphan:
-    """A task instance of a dead scheduler, as far as adoption looks at it."""
+def orphan(task: Any, state: TaskInstanceState) -> Any:
+    """A task instance of a dead scheduler, as it would come out of the database."""
+    mapper = inspect(TaskInstance)
+    ti = mapper.class_manager.new_instance()
+    values = {"queued_by_job_id": JOB_ID, "state": state, "executor_config": {}, "hostname": ""}
+    for column in mapper.column_attrs:
+        set_committed_value(ti, column.key, values.get(column.key, getattr(task.ti, column.key, None)))
+    return ti
 
-    def __init__(self, task: Any, state: TaskInstanceState) -> None:
-        ti = task.ti
-        self.__dict__.update({name: getattr(ti, name) for name in type(ti).model_fields})
-        self.state, self.queued_by_job_id, self.key = state, JOB_ID, ti.key
+
+class OfTests(KubernetesExecutor):
+    """With answers of the database that the test gives; what it says nothing about is queued."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.clerk = Clerk()
+
+    def _make_clerk(self, limits: Any) -> Clerk:
+        return self.clerk
 
 
 @contextmanager
 def started(
-    kubernetes: Mapping[str, Any], slots: int = 4, job_id: int = JOB_ID, **dispatch: Any
-) -> Iterator[KubernetesExecutor]:
+    kubernetes: Mapping[str, Any], slots: int = 4, job_id: int = JOB_ID, clerk: Clerk | None = None
+) -> Iterator[Any]:
     """An executor with those options, started; ended afterwards.
 
-    :param dispatch: options of ``[dispatch]``
+    :param clerk: gives the answers of the database
     """
-    config = {
-        "kubernetes_executor": kubernetes,
-        "core": {"parallelism": slots},
-        "dispatch": {name: str(value) for name, value in dispatch.items()},
-    }
-    view = BackendConf("tested", config, conf)
-    cls = type(
-        "Tested", (KubernetesExecutor,), {"conf": property(lambda self: view, lambda self, value: None)}
-    )
-    executor = cls(parallelism=slots)
-    executor.job_id = job_id
+    config = {"kubernetes_executor": kubernetes, "core": {"parallelism": slots}}
+    view: Any = BackendConf("tested", config, conf)
+    executor: Any = view_of(OfTests, view)(parallelism=slots)
+    executor.job_id, executor.clerk = job_id, clerk or executor.clerk
     executor.start()
     try:
         yield executor

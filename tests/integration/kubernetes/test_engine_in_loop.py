@@ -29,7 +29,7 @@ from airflow_dispatch_provider.testing import InMemoryExecutor, make_task
 
 from .engines import HEIR, JOB_ID, pieces, pods_of, row_of
 from .executors import options
-from .test_own_troubles import task_with
+from .troubles import task_with
 
 pytestmark = [pytest.mark.integration("kubernetes"), pytest.mark.recent]
 

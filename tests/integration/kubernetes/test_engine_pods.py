@@ -22,6 +22,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Rejected,
     Returned,
     Sent,
+    Stalled,
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
@@ -29,7 +30,7 @@ from airflow_dispatch_provider.testing import make_task
 
 from .engines import HEIR, JOB_ID, pods_of, running
 from .executors import options
-from .test_own_troubles import TROUBLES, break_webhook_for, cpu, set_quota, task_with
+from .troubles import TROUBLES, break_webhook_for, cpu, set_quota, task_with
 
 pytestmark = [pytest.mark.integration("kubernetes"), pytest.mark.recent]
 
@@ -221,7 +222,7 @@ def test_revoked_while_it_waits_for_a_node_says_why_it_never_started(shared_kube
     node("unschedulable")
     with running(given) as hand:
         (number,) = hand.submit(make_task())
-        wait_until(lambda: hand.poll() is None or hand.engine.stuck(number))
+        hand.hears(Stalled, [number])
         hand.engine.revoke(number)
         (end,) = hand.hears(Ended, [number])
         assert (end.how, end.began) == (Outcome.FAILED, False)
@@ -348,3 +349,34 @@ def test_five_hundred_at_once_take_no_time_of_the_schedulers_thread(shared_kube,
         while len(ended) < len(jobs):
             longest = max(longest, lines_executed(beat))
         assert longest < 30 * len(jobs)
+
+
+def test_ids_without_an_ascii_letter_or_digit_run(given, node):
+    """The provider's own labels of these would be refused."""
+    node(EXIT)
+    ids = [("レポート", "集計"), ("_", "_"), ("campaña", "año")]
+    with running(given) as hand:
+        numbers = hand.submit(*(make_task(dag_id=dag_id, task_id=task_id) for dag_id, task_id in ids))
+        assert {end.how for end in hand.hears(Ended, numbers)} == {Outcome.SUCCESS}
+
+
+def test_a_sidecar_that_outlives_the_task_keeps_nothing(shared_kube, namespace, given):
+    """The pod is deleted, though the options would keep one that has completed."""
+    with running({**given, "delete_worker_pods": "False"}) as hand:
+        (number,) = hand.submit(make_task())
+        hand.hears(Sent, [number])
+        path = f"/api/v1/namespaces/{namespace}/pods"
+        (pod,) = pods_of(shared_kube, namespace)
+        over = {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": "2026-01-01T00:00:00Z"}}
+        states = {"base": over, "a-proxy": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
+        common = {"image": "none", "imageID": "", "ready": False, "restartCount": 0}
+        statuses = [{"name": name, "state": state, **common} for name, state in states.items()]
+        status = {"phase": "Running", "containerStatuses": statuses}
+        shared_kube.request("PATCH", f"{path}/{pod['metadata']['name']}/status", {"status": status})
+        assert hand.hears(Ended, [number])[0].how is Outcome.SUCCESS
+
+        def is_going() -> bool:
+            left = pods_of(shared_kube, namespace)
+            return not left or bool(left[0]["metadata"].get("deletionTimestamp"))
+
+        wait_until(is_going)

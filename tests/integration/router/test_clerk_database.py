@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from airflow.jobs.job import Job
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from sqlalchemy import delete, select, update
@@ -137,3 +138,27 @@ def test_a_locked_row_is_left_for_the_next_time(ids):
     with create_session() as session:
         refreshed = {str(ti.id) for ti in stored(session) if ti.queued_dttm and ti.queued_dttm > LONG_AGO}
     assert {name for name, ti_id in ids.items() if str(ti_id) in refreshed} == {"again"}
+
+
+@pytest.mark.usefixtures("database")
+def test_schedulers_that_live():
+    """Those that have sent a heartbeat lately, and in any case this one."""
+    now = datetime.now(UTC)
+    kinds = {
+        "lives": ("SchedulerJob", "running", now),
+        "silent": ("SchedulerJob", "running", LONG_AGO),
+        "ended": ("SchedulerJob", "success", now),
+        "no scheduler": ("TriggererJob", "running", now),
+    }
+    with create_session() as session:
+        jobs = {name: Job() for name in kinds}
+        for name, (job_type, state, beat) in kinds.items():
+            jobs[name].job_type, jobs[name].state, jobs[name].latest_heartbeat = job_type, state, beat
+        session.add_all(jobs.values())
+        session.flush()
+        ids = {name: str(job.id) for name, job in jobs.items()}
+    found = OURS.living()
+    assert {ids["lives"], str(MINE)} <= found
+    assert not {ids["silent"], ids["ended"], ids["no scheduler"]} & found
+    with create_session() as session:
+        session.execute(delete(Job))

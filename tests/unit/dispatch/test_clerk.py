@@ -51,6 +51,10 @@ class Database:
     def refresh(self, ids: Any) -> None:
         self._called("refresh", ids)
 
+    def living(self) -> set[str]:
+        self._called("living", ())
+        return {"1", "2"}
+
 
 @pytest.fixture
 def database() -> Database:
@@ -129,3 +133,25 @@ def test_what_fails_is_dropped_and_said_once(clerk, database, caplog):
     clerk.stop(10)
     assert [answer.asked for answer in clerk.answers()][-1:] == [3]
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+
+
+def test_which_schedulers_live_is_told_once_for_each_time_it_is_asked(clerk, database):
+    """Beside other questions, and with no row of a task for an answer."""
+    database.hold(clerk)
+    clerk.ask_living()
+    clerk.look_up(1, {"x": uuid4()})
+    clerk.ask_living()
+    assert clerk.take_living() is None
+    database.free.set()
+    clerk.stop(10)
+    assert [name for name, _ in database.calls] == ["refresh", "look_up", "living"]
+    assert (clerk.take_living(), clerk.take_living()) == ({"1", "2"}, None)
+    assert clerk.answers() == [Rows(1, {"x": QUEUED})]
+
+
+def test_where_the_database_does_not_say_who_lives_nobody_is_taken_for_dead(clerk, database, caplog):
+    database.error = OSError("connection refused")
+    clerk.ask_living()
+    clerk.stop(10)
+    assert clerk.take_living() is None
+    assert "living failed: OSError: connection refused" in caplog.text

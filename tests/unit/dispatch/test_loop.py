@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -16,7 +17,7 @@ from airflow_dispatch_provider.dispatch.loop import Loop
 from airflow_dispatch_provider.engines.engine import Job
 from airflow_dispatch_provider.engines.foreign import ForeignEngine
 from airflow_dispatch_provider.lifecycle import actions
-from airflow_dispatch_provider.lifecycle.events import BackendRules, Offered, Rows
+from airflow_dispatch_provider.lifecycle.events import BackendRules, Offered, Room, Rows
 from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.lifecycle.states import GONE, Outcome, Row, RowState, State
 from airflow_dispatch_provider.testing import InMemoryExecutor, make_task
@@ -333,3 +334,69 @@ def test_nothing_leaks(steps):
         ended += house.told()
     assert len(ended) == len(set(ended)) == steps
     assert house.loop.machine.slots_used == {"a": 0, "b": 0}
+
+
+class Laned(ForeignEngine):
+    """Its lanes are namespaces, which tasks name as their ids; ``full`` are full."""
+
+    has_lanes = True
+    full: tuple[str, ...] = ()
+    tidied: Any = None
+
+    def lane(self, workload: Any) -> str | None:
+        return str(workload.ti.task_id.partition("-")[0])
+
+    def room(self) -> Room:
+        return replace(super().room(), closed=dict.fromkeys(self.full, "quota"))
+
+    def tidy(self, living: Any) -> None:
+        self.tidied = living
+
+
+@pytest.fixture
+def laned(monkeypatch) -> House:
+    monkeypatch.setattr(f"{__name__}.ForeignEngine", Laned)
+    return House(route("*", "a"))
+
+
+def test_a_full_lane_holds_its_own_jobs_only(laned):
+    """The engine is asked for the lane of a job when it is queued."""
+    laned.loop.engines["a"].full = ("x",)
+    laned.queue(make_task(task_id="x-1", priority=9), make_task(task_id="y-1")).beat()
+    assert laned.given("a") == ["y-1"]
+    laned.loop.engines["a"].full = ()
+    laned.executors["a"].finish_all()
+    laned.beat(2)
+    assert laned.given("a") == ["y-1", "x-1"]
+
+
+def test_an_engine_that_has_no_lanes_now_is_not_asked(laned, monkeypatch):
+    """For each job that would cost time, also where another backend gets it."""
+    engine = laned.loop.engines["a"]
+    monkeypatch.setattr(engine, "has_lanes", False)
+    monkeypatch.setattr(engine, "lane", lambda workload: pytest.fail("it was asked"))
+    laned.queue(make_task(task_id="x")).beat()
+    assert laned.given("a") == ["x"]
+
+
+def test_an_engine_that_cannot_tell_a_lane_keeps_nothing_from_being_queued(laned, monkeypatch, caplog):
+    """It is said once, and the job goes without."""
+    monkeypatch.setattr(laned.loop.engines["a"], "lane", lambda workload: 1 / 0)
+    laned.queue(make_task(task_id="x"), make_task(task_id="y")).beat()
+    assert laned.given("a") == ["x"]
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+
+
+def test_engines_tidy_up_when_it_is_known_which_schedulers_live(laned, monkeypatch):
+    """At the first heartbeat, whatever the clock says, and then now and then."""
+    engine = laned.loop.engines["a"]
+    laned.beat()
+    assert engine.tidied is None
+    laned.clerk.living = {"1", "2"}
+    laned.beat()
+    assert engine.tidied is None
+    laned.beat(passed=300.0)
+    assert engine.tidied == {"1", "2"}
+    engine.tidied = None
+    laned.beat(passed=299.0)
+    assert engine.tidied is None

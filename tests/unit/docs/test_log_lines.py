@@ -13,7 +13,7 @@ import pytest
 from airflow_dispatch_provider.bridge import event_log
 from airflow_dispatch_provider.bridge.backend_conf import unread_options
 from airflow_dispatch_provider.dispatch.clerk import DATABASE
-from airflow_dispatch_provider.executors import kubernetes_executor
+from airflow_dispatch_provider.lifecycle.events import WAITS_START
 from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.routing.reasons import Reason
 
@@ -35,10 +35,7 @@ EVENTS = [
     Reason.WAITS_BLOCKED.value,
     Waits.API.value,
     Waits.LAUNCH.value,
-    kubernetes_executor.WAITED,
-    kubernetes_executor.POD_AGAIN,
-    kubernetes_executor.POD_FAILED,
-    kubernetes_executor.POD_PENDING,
+    WAITS_START,
 ]
 
 

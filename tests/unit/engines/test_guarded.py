@@ -20,7 +20,7 @@ FOUND = Found(2, "other key", "ti", True)
 class Engine:
     """Does what it is told; ``failing`` has the methods that raise."""
 
-    slots = 0
+    slots, has_lanes = 0, True
 
     def __init__(self) -> None:
         self.failing: set[str] = set()
@@ -62,6 +62,13 @@ class Engine:
     def terminate(self) -> None:
         self._call("terminate")
 
+    def lane(self, workload: Any) -> str:
+        self._call("lane", workload)
+        return f"lane of {workload}"
+
+    def tidy(self, living: Any) -> None:
+        self._call("tidy", living)
+
 
 @pytest.fixture
 def clock() -> Clock:
@@ -86,7 +93,8 @@ def test_what_it_is_told_reaches_the_engine(x, engine) -> None:
     x.adopt([FOUND])
     assert (x.room(), x.withdraw([1]), x.poll()) == (Room(3), {1}, [Sent(7)])
     x.slots = 5
-    assert (x.room(), x.stop(9.0)) == (Room(5), {1})
+    assert (x.room(), x.lane("job"), x.stop(9.0)) == (Room(5), "lane of job", {1})
+    x.tidy({"77"})
     x.terminate()
     named = [call for call in engine.calls if call[0] not in ("room", "withdraw", "poll")]
     assert named == [
@@ -94,9 +102,32 @@ def test_what_it_is_told_reaches_the_engine(x, engine) -> None:
         ("submit", JOB),
         ("revoke", 1, True),
         ("adopt", FOUND),
+        ("lane", "job"),
         ("stop", 9.0),
+        ("tidy", {"77"}),
         ("terminate",),
     ]
+
+
+def test_an_engine_may_have_neither_lanes_nor_anything_to_tidy(clock) -> None:
+    """Nor is there one before it could be made."""
+
+    class Plain(Engine):
+        lane = tidy = None  # type: ignore[assignment]
+
+    x = GuardedEngine("a", Plain, 3, Backoff(4.0, 60.0), clock)
+    assert (x.has_lanes, x.lane("job")) == (False, None)
+    x.start("77")
+    x.tidy({"77"})
+    assert (x.has_lanes, x.lane("job"), x.room()) == (False, None, Room(3))
+
+
+def test_a_workload_without_a_lane_to_be_found_is_no_trouble_of_the_backend(x, engine) -> None:
+    """A user may have written anything into it."""
+    engine.failing.add("lane")
+    with pytest.raises(ValueError, match="no lane"):
+        x.lane("job")
+    assert x.room() == Room(3)
 
 
 def test_one_that_cannot_be_made_is_tried_again_later(engine, clock, caplog) -> None:
@@ -124,7 +155,7 @@ def test_one_that_cannot_be_made_is_tried_again_later(engine, clock, caplog) -> 
 
 
 @pytest.mark.parametrize(
-    "method", ["submit", "withdraw", "revoke", "adopt", "poll", "room", "stop", "terminate"]
+    "method", ["submit", "withdraw", "revoke", "adopt", "poll", "room", "stop", "terminate", "tidy"]
 )
 def test_whatever_raises_is_left_alone_for_a_while(x, engine, clock, method) -> None:
     """And is used again once that has passed and it works."""
@@ -144,11 +175,13 @@ def test_whatever_raises_is_left_alone_for_a_while(x, engine, clock, method) -> 
         x.stop(0.0)
     if method == "terminate":
         x.terminate()
+    if method == "tidy":
+        x.tidy({"77"})
     assert x.room().unavailable == f"ValueError: no {method}"
     engine.failing.clear()
     clock.now += 60
     use()
-    if method not in ("stop", "terminate"):
+    if method not in ("stop", "terminate", "tidy"):
         assert x.room() == Room(3)
 
 

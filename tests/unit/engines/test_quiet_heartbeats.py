@@ -8,18 +8,17 @@ from typing import Any
 import pytest
 from support import lines_executed, wait_until
 
-from airflow_dispatch_provider.bridge.keepalive import Keepalive
 from airflow_dispatch_provider.engines import foreign
 from airflow_dispatch_provider.engines.celery.servers import Servers
-from airflow_dispatch_provider.engines.kubernetes.model import Created, PodName
+from airflow_dispatch_provider.engines.kubernetes import engine as kubernetes_engine
 from airflow_dispatch_provider.executors import celery_executor
 from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
-from airflow_dispatch_provider.executors.kubernetes_executor import KubernetesExecutor
 from airflow_dispatch_provider.testing import make_task
 from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
 from .celery.fakes import FakeBroker, FakeWatcher
-from .kubernetes import fake_controller as kubernetes
+from .kubernetes.fakes import FakeApi
+from .kubernetes.test_kubernetes_executor import Trial as KubernetesTrial
 
 FEW, MANY = 20, 400
 
@@ -27,7 +26,6 @@ FEW, MANY = 20, 400
 @pytest.fixture(autouse=True)
 def a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that is done every few seconds is due, however slow the machine is."""
-    monkeypatch.setattr(Keepalive, "refresh", lambda self, now, held: None)
     monkeypatch.setattr(foreign, "_LOOK_EVERY", 3600.0)
 
 
@@ -70,7 +68,7 @@ def test_of_celery(monkeypatch):
     assert lines[0] == lines[1]
 
 
-def send(executor: CeleryExecutor, workloads: list[Any]) -> None:
+def send(executor: Any, workloads: list[Any]) -> None:
     """Have all of them sent."""
     for each in workloads:
         executor.queue_workload(each, None)
@@ -84,20 +82,17 @@ def send(executor: CeleryExecutor, workloads: list[Any]) -> None:
     wait_until(all_sent)
 
 
-def test_of_kubernetes():
+def test_of_kubernetes(monkeypatch):
     """Pods are for the thread to watch."""
+    monkeypatch.setattr(kubernetes_engine, "PodApi", lambda *args: FakeApi())
     lines = []
     for size in (FEW, MANY):
-        executor = KubernetesExecutor()
-        executor.parallelism = size
-        executor._controller, executor._max_unsent = kubernetes.FakeController(), size
-        executor._tidied, executor._tidy_interval = float("inf"), 3600.0
-        kubernetes.give(executor, *tasks(size))
-        executor._controller.reports += [
-            Created(job.key, PodName("airflow", str(number)))
-            for number, job in enumerate(executor._controller.withdraw_all())
-        ]
+        executor = KubernetesTrial(parallelism=size)
+        executor.job_id = 7
+        executor.start()
+        send(executor, tasks(size))
         lines.append(lines_of_a_quiet_heartbeat(executor, size))
+        executor.end()
     assert lines[0] == lines[1]
 
 

@@ -22,6 +22,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Revoke,
     Room,
     Sent,
+    Stalled,
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.job import Job, Paused, Waits
@@ -79,6 +80,9 @@ ROWS = [
     ("submitted",                  {},                        Sent(0, "id"),                 "sent",      "EmitId"),
     ("sent",                       {},                        Sent(0, "id"),                 "sent",      "EmitId"),
     ("running",                    {},                        Sent(0, "id"),                 "running",   "EmitId"),
+    ("sent",                       {},                        Stalled(0, "no image"),        "sent",      "Record"),
+    ("sent",                       CALLBACK,                  Stalled(0, "no image"),        "sent",      ""),
+    ("submitted running",          {},                        Stalled(0, "no image"),        "=",         ""),
     ("out",                        {},                        Began(0),                      "running",   ""),
     # Not sent
     ("submitted sent",             {},                        Returned(0),                   "held",      ""),

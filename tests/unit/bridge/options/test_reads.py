@@ -37,9 +37,10 @@ ASKED_OTHERWISE = {
     ("kubernetes_executor", "client_factory"),
     ("kubernetes_executor", "cluster_context"),
     ("kubernetes_executor", "config_file"),
+    ("kubernetes_executor", "running_pod_log_lines"),
     ("kubernetes_executor", "ssl_ca_cert"),
     ("kubernetes_executor", "verify_ssl"),
-    # By the base class of some versions only.
+    # By the provider's reading, or the base class, of some versions only.
     ("kubernetes_executor", "async_pod_creation"),
     ("kubernetes_executor", "pod_creation_max_concurrency"),
     ("celery", "broker_connection_retry_on_startup"),
@@ -104,6 +105,8 @@ def asked_for(executor: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> s
     if hasattr(made, "config_problems"):
         assert made.config_problems() == []
         made.config_doubts()
+    if hasattr(made, "make_engine"):
+        made.make_engine("x", 1, counts_workers=False)
     return asked
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from airflow_dispatch_provider.engines.kubernetes.model import PodName
+from airflow_dispatch_provider.engines.kubernetes._seen import PodName
 from airflow_dispatch_provider.engines.kubernetes.pod_api import ApiRefused, Reply
 
 NAMESPACE = "airflow"

@@ -21,6 +21,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Rejected,
     Returned,
     Sent,
+    Stalled,
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
@@ -593,11 +594,11 @@ def test_late_news_of_an_earlier_pod_of_the_same_name_changes_nothing():
     assert world.see(1, Kind.SUCCEEDED, mark="m2") == [Ended(2, SUCCESS)]
 
 
-def test_why_a_pod_does_not_start_is_known():
+def test_why_a_pod_does_not_start_is_told_once_for_each_reason():
+    """Kubernetes goes to and fro between two of them."""
     world = World().with_pod()
-    world.see(1, Kind.PENDING, stuck="no node")
-    assert world.machine.pods.stuck(1) == "no node"
-    assert world.machine.pods.stuck(2) is None
+    heard = [world.see(1, Kind.PENDING, stuck=reason) for reason in ("no image", "waits", "no image")]
+    assert heard == [[Stalled(1, "Pod a/pod-1: no image")], [Stalled(1, "Pod a/pod-1: waits")], []]
 
 
 def test_a_list_is_compared_with_pods_that_it_must_have():

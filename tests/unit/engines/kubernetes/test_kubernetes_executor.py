@@ -1,301 +1,267 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The executor between Airflow's calls and the thread of the API calls, which is replaced here by lists."""
+"""Airflow's side of pods: what Airflow and the router read of the executor, and what it gives its engine."""
 
 from __future__ import annotations
 
-import math
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
 import pytest
-from airflow.utils.state import TaskInstanceState
+from airflow.configuration import conf
+from airflow.executors.base_executor import BaseExecutor
+from airflow.providers.cncf.kubernetes.executors.kubernetes_executor import (
+    KubernetesExecutor as AirflowsKubernetesExecutor,
+)
+from kubernetes.client import models as k8s
 
-from airflow_dispatch_provider.bridge import workload
-from airflow_dispatch_provider.bridge.task_instances import Stored
-from airflow_dispatch_provider.engines.kubernetes.model import (
-    Created,
-    End,
-    Ended,
-    Over,
-    Rejected,
-    Released,
-    Stuck,
-)
-from airflow_dispatch_provider.engines.protocols import (
-    AdoptsIfFound,
-    ChecksConfig,
-    Claims,
-    ReportsHealth,
-    ReportsNoRoom,
-    ReturnsWork,
-)
-from airflow_dispatch_provider.executors.kubernetes_executor import (
-    POD_AGAIN,
-    POD_FAILED,
-    POD_PENDING,
-    WAITED,
-    KubernetesExecutor,
-)
+from airflow_dispatch_provider.bridge import coordinators, workload
+from airflow_dispatch_provider.bridge.backend_conf import BackendConf
+from airflow_dispatch_provider.bridge.executor_classes import make_executor, workload_kinds
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow_dispatch_provider.engines.engine import HasLanes, Tidies
+from airflow_dispatch_provider.engines.kubernetes import engine, pod_log
+from airflow_dispatch_provider.engines.kubernetes.engine import KubernetesEngine
+from airflow_dispatch_provider.engines.protocols import ChecksConfig, Claims, DoubtsConfig, HasEngine
+from airflow_dispatch_provider.exceptions import DispatchConfigError
+from airflow_dispatch_provider.executors import kubernetes_executor
+from airflow_dispatch_provider.executors.kubernetes_executor import KubernetesExecutor
 from airflow_dispatch_provider.testing import make_task
+from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
+from tests.support import make_callback, wait_until
 
-from .fake_controller import JOB_ID, events_of, give, pod, report, with_pod
+from .fakes import FakeApi, FakeFactory
 
-QUEUED, RUNNING = TaskInstanceState.QUEUED, TaskInstanceState.RUNNING
-SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
-
-
-def test_it_is_what_the_router_looks_for(executor):
-    """It can be asked for everything that a backend may offer."""
-    for offered in (ReturnsWork, AdoptsIfFound, ReportsHealth, ReportsNoRoom, ChecksConfig, Claims):
-        assert isinstance(executor, offered)
+KUBECONFIG = """
+current-context: c
+contexts: [{name: c, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "https://kube.example:6443"}}]
+users: [{name: u, user: {token: t}}]
+"""
 
 
-def test_a_pod_that_was_created_is_reported_with_the_scheduler_that_owns_it(executor):
-    """As Airflow's executor does, once there is one."""
-    (key,) = give(executor, make_task())
-    assert executor.get_event_buffer() == {}
-    assert report(executor, Created(key, pod())) == {key: (QUEUED, str(JOB_ID))}
-    assert executor.running == {key}
+@pytest.fixture
+def make(tmp_path) -> Any:
+    """Makes executors as the router does, with options of ``[kubernetes_executor]``."""
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(KUBECONFIG)
+
+    def make(**options: Any) -> Any:
+        given = {"in_cluster": "False", "config_file": str(kubeconfig), "namespace": "home", **options}
+        view: Any = BackendConf("k", {"kubernetes_executor": given, "core": {"parallelism": 3}}, conf)
+        return make_executor(KubernetesExecutor, view, "k", "a.KubernetesExecutor", 3, None)
+
+    return make
 
 
 @pytest.mark.parametrize(
-    ("stored", "expected"),
+    "name",
     [
-        (SUCCESS, SUCCESS),
-        # What the task told is not contradicted.
-        (FAILED, FAILED),
-        ("deferred", "deferred"),
-        ("up_for_reschedule", "up_for_reschedule"),
-        # It came back under the same key, or was lost: Airflow finds out which.
-        (QUEUED, SUCCESS),
-        (RUNNING, SUCCESS),
-        (None, SUCCESS),
+        "is_local",
+        "is_production",
+        "serve_logs",
+        "supports_ad_hoc_ti_run",
+        "supports_sentry",
+        "supports_multi_team",
+        "supports_task_instance_uuid",
+        "pre_assigns_external_executor_id",
+        "sentry_integration",
+        "RUNNING_POD_LOG_LINES",
     ],
 )
-def test_a_pod_that_succeeded_frees_its_slot_and_the_task_says_how_it_went(executor, rows, stored, expected):
-    task = make_task()
-    key = with_pod(executor, task)
-    rows[task.ti.id] = Stored(stored, JOB_ID)
-    events = report(executor, Ended(key, pod(), End.SUCCEEDED, started=True))
-    assert events[key][0] == expected
-    assert (executor.running, executor.has_task(task.ti)) == (set(), False)
+def test_what_airflow_reads_on_the_class_is_what_its_own_has(name):
+    missing = object()
+    assert getattr(KubernetesExecutor, name, missing) == getattr(AirflowsKubernetesExecutor, name, missing)
 
 
-class TestFailedPods:
-    """The task's outcome follows from what is known of the pod."""
+def test_it_runs_what_airflows_own_runs():
+    """A pod can run no callback."""
+    assert workload_kinds(KubernetesExecutor) == workload_kinds(AirflowsKubernetesExecutor)
 
-    @pytest.mark.parametrize("end", [End.FAILED, End.DELETED, End.VANISHED])
-    def test_a_task_that_had_begun_fails_with_the_reason(self, executor, rows, end):
-        task = make_task()
-        key = with_pod(executor, task)
-        rows[task.ti.id] = Stored(RUNNING, JOB_ID)
-        events = report(executor, Ended(key, pod(), end, "OOMKilled: container base", started=True))
-        assert events == {key: (FAILED, "Pod airflow/pod-1: OOMKilled: container base")}
-        assert events_of(executor) == [POD_FAILED]
 
-    @pytest.mark.parametrize("end", [End.FAILED, End.DELETED, End.VANISHED])
-    def test_one_that_had_not_gets_a_new_pod_without_losing_a_try(self, executor, rows, end):
-        """The event log tells what happened to the first one."""
-        task = make_task()
-        key = with_pod(executor, task)
-        rows[task.ti.id] = Stored(QUEUED, JOB_ID)
-        assert report(executor, Ended(key, pod(), end, "Evicted: no memory")) == {}
-        assert [job.key for job in executor._controller.submitted] == [key, key]
-        again = executor._controller.submitted[1]
-        assert (again.manifest, again.minted) == (None, -math.inf)  # made anew, with a new token
-        assert executor._controller.pauses[1] > 0
-        assert events_of(executor) == [POD_AGAIN]
-        assert executor.running == {key}
+def test_it_answers_all_that_airflows_own_does_beyond_the_base_class():
+    """But for what concerns its own queue and processes: see the section on subclasses in the documentation."""
+    public = {name for name in dir(AirflowsKubernetesExecutor) if not name.startswith("_")}
+    own = public - {*dir(BaseExecutor)} - {*dir(KubernetesExecutor)}
+    assert own <= {
+        "adopt_launched_task",
+        "execute_async",
+        "cleanup_stuck_queued_tasks",
+        "get_pod_combined_search_str_to_pod_map",
+    }
 
-    def test_but_not_for_ever(self, executor, rows):
-        """As often as `pod_launch_failure_retries` says."""
-        task = make_task()
-        key = with_pod(executor, task)
-        rows[task.ti.id] = Stored(QUEUED, JOB_ID)
-        report(executor, Ended(key, pod(), End.FAILED, "Evicted"), Created(key, pod(2)))
-        executor.get_event_buffer()
-        assert report(executor, Ended(key, pod(2), End.FAILED, "Evicted"))[key][0] == FAILED
 
-    def test_nor_where_the_container_itself_gave_up(self, executor, rows):
-        """`Error`: the next one would do the same."""
-        task = make_task()
-        key = with_pod(executor, task)
-        rows[task.ti.id] = Stored(QUEUED, JOB_ID)
-        ended = Ended(key, pod(), End.FAILED, "Error: container base, exit code 1", container_reason="Error")
-        assert report(executor, ended)[key][0] == FAILED
+def test_it_is_what_the_router_looks_for(make):
+    for offered in (HasEngine, ChecksConfig, DoubtsConfig, Claims):
+        assert isinstance(make(), offered)
 
-    def test_a_task_that_another_scheduler_has_by_now_is_left_to_it(self, executor, rows):
-        """Nothing is reported that could be taken for that scheduler's news."""
-        task = make_task()
-        key = with_pod(executor, task)
-        rows[task.ti.id] = Stored(RUNNING, JOB_ID + 1)
-        assert report(executor, Ended(key, pod(), End.VANISHED))[key][0] == SUCCESS
 
-    def test_the_end_of_an_earlier_pod_is_no_news(self, executor, rows):
-        """Kubernetes tells of it again and again."""
-        task = make_task()
-        key = with_pod(executor, task)
-        rows[task.ti.id] = Stored(QUEUED, JOB_ID)
-        report(executor, Ended(key, pod(), End.FAILED, "Evicted"), Created(key, pod(2)))
-        assert report(executor, Ended(key, pod(), End.FAILED, "Evicted")) in (
-            {},
-            {key: (QUEUED, str(JOB_ID))},
-        )
-        assert executor.running == {key}
+def test_the_command_group_is_there_where_only_executors_can_add_it():
+    """From Airflow 3.2 on it comes with the provider, and a second one would end every command."""
+    names = [group.name for group in KubernetesExecutor.get_cli_commands()]
+    assert names == ([] if AIRFLOW_V_3_2_PLUS else ["kubernetes"])
 
-    def test_a_task_that_can_never_have_a_pod_fails_alone(self, executor):
-        bad, good = give(executor, make_task(), make_task())
-        assert report(executor, Rejected(bad, "HTTP 422"))[bad] == (FAILED, "HTTP 422")
-        assert executor.running == {good}
-        assert events_of(executor) == [POD_FAILED]
+
+def test_making_one_reads_nothing(make, monkeypatch):
+    """Airflow makes one in every API server and for every command."""
+    made = make(config_file="/nowhere", delete_worker_pods="no flag", kube_client_request_args="[")
+    made.heartbeat()
+    made.end()
+    assert (made.slots_available, repr(made)) == (0, "KubernetesExecutor(not started)")
+
+
+def test_a_mistake_in_its_options_is_named_before_there_is_an_engine(make):
+    """The scheduler does not start, or the backend counts as unusable."""
+    made = make(multi_namespace_mode_namespace_list="a,No_Name", multi_namespace_mode="True")
+    with pytest.raises(DispatchConfigError, match="No_Name"):
+        made.make_engine("k", 3, counts_workers=False)
+    with pytest.raises(DispatchConfigError, match="No_Name"):
+        made.start()
+
+
+def test_an_option_that_only_the_provider_reads_is_a_mistake_at_once_too(make):
+    """And not an engine that tries to start for ever."""
+    with pytest.raises(Exception, match="worker_pods_creation_batch_size"):
+        make(worker_pods_creation_batch_size="many").make_engine("k", 3)
+
+
+def test_its_engine_has_the_router_s_name_and_slots(make):
+    made = make().make_engine("k", 7, counts_workers=False)
+    assert (made.slots, repr(made)) == (7, "KubernetesEngine('k', not started)")
+    assert isinstance(made, HasLanes)
+    assert isinstance(made, Tidies)
 
 
 @pytest.mark.parametrize(
-    ("state", "reported"), [("success", "success"), ("failed", "failed"), (None, "success")]
+    ("options", "parts"),
+    [
+        ({}, ["namespace home"]),
+        (
+            {"multi_namespace_mode": "True", "multi_namespace_mode_namespace_list": "a,b"},
+            ["namespace a", "namespace b"],
+        ),
+        ({"multi_namespace_mode": "True"}, [None]),
+    ],
 )
-def test_a_task_that_is_over_in_airflow_frees_its_slot_and_its_pod_is_deleted(executor, state, reported):
-    """Nobody has seen its pod end."""
-    key = with_pod(executor, make_task())
-    assert report(executor, Over(key, state))[key][0] == reported
-    assert executor._controller.revoked == [pod()]
-    assert executor.running == set()
+def test_it_claims_the_namespaces_that_it_watches(make, options, parts):
+    claims = make(**options).claims()
+    assert {claim.resource for claim in claims} == {"https://kube.example:6443"}
+    assert [claim.part for claim in claims] == parts
 
 
-def test_one_without_a_pod_yet_is_taken_back(executor):
-    (key,) = give(executor, make_task())
-    report(executor, Over(key, "failed"))
-    assert (executor._controller.waiting, executor.running) == ({}, set())
+def in_namespace(name: Any) -> Any:
+    return {"pod_override": k8s.V1Pod(metadata=k8s.V1ObjectMeta(namespace=name))}
 
 
-def test_an_expired_token_costs_no_try(executor, rows, monkeypatch):
-    """The pod waited for a node for too long: the Execution API refused it."""
-    task = make_task()
-    key = with_pod(executor, task)
-    executor.get_event_buffer()
-    rows[task.ti.id] = Stored(QUEUED, JOB_ID)
-    executor._flights[key].created -= 601
-    ended = Ended(key, pod(), End.FAILED, "Error: container base", True, "Error")
-    assert report(executor, ended) == {}
-    assert events_of(executor) == [POD_AGAIN]
+class Raising(dict):
+    def __getitem__(self, key: Any) -> Any:
+        raise ValueError(key)
 
 
-def test_why_a_pod_does_not_start_is_in_the_event_log(executor):
-    """Also when Airflow gives it up in the end."""
-    task = make_task()
-    key = with_pod(executor, task)
-    report(executor, Stuck(key, pod(), "ErrImagePull: no such image"))
-    executor.revoke_task(ti=task.ti)
-    assert events_of(executor) == [POD_PENDING, POD_FAILED]
-    assert "ErrImagePull: no such image" in executor._task_event_logs[1].extra
+@pytest.mark.parametrize(
+    ("config", "namespace"),
+    [
+        (None, "home"),
+        ({}, "home"),
+        ({"pod_override": k8s.V1Pod()}, "home"),
+        (in_namespace(None), "home"),
+        (in_namespace("other"), "other"),
+        (in_namespace(7), "home"),
+        ({"pod_override": "no pod"}, "home"),
+        ("no mapping", "home"),
+        (Raising(), "home"),
+    ],
+)
+def test_the_namespace_of_a_task_s_pod_is_known_from_its_configuration(make, monkeypatch, config, namespace):
+    """It is the lane of the task, and where its log is read; whatever its author has written there."""
+    made = make()
+    ti: Any = SimpleNamespace(executor_config=config)
+    assert made._get_pod_namespace(ti) == namespace
+    monkeypatch.setattr(engine, "PodApi", lambda *args: FakeApi())
+    started = made.make_engine("k", 3)
+    started.start("7")
+    try:
+        assert started.lane(SimpleNamespace(ti=ti)) == namespace
+        assert started.lane(SimpleNamespace()) == "home"
+        if AIRFLOW_V_3_2_PLUS:
+            assert started.lane(make_callback()) == "home"
+    finally:
+        started.stop(time.monotonic())
 
 
-def test_a_pod_that_was_taken_over_frees_its_slot(executor):
-    key = with_pod(executor, make_task())
-    assert report(executor, Released(key, pod()))[key][0] == SUCCESS
-    assert executor.running == set()
+@pytest.mark.parametrize(("options", "lines"), [({}, 100), ({"running_pod_log_lines": "7"}, 7)])
+def test_the_log_is_read_from_its_own_cluster_without_start(make, monkeypatch, options, lines):
+    asked: list[Any] = []
 
+    def read(cluster: Any, *rest: Any) -> Any:
+        asked.append((cluster.server(), *rest))
+        return ["said"], [iter(["one", "two"])]
 
-class TestTrouble:
-    """The cluster cannot be used, or has no room."""
-
-    @pytest.fixture(params=["problem", "full"])
-    def task(self, request: pytest.FixtureRequest, executor: KubernetesExecutor) -> Any:
-        task = make_task()
-        give(executor, task)
-        setattr(executor._controller, request.param, "it is so")
-        executor.heartbeat()
-        return task
-
-    def test_nothing_fails_and_the_task_waits(self, executor, task):
-        assert executor.get_event_buffer() == {}
-        assert executor.running == set()
-        assert executor.has_task(task.ti)
-        assert events_of(executor) == [WAITED]
-
-    def test_the_router_gets_it_back_once(self, executor, task):
-        assert list(executor.take_returned()) == [task]
-        assert list(executor.take_returned()) == []
-
-    def test_it_is_sent_when_that_is_over(self, executor, task):
-        executor._controller.problem = executor._controller.full = None
-        executor.heartbeat()
-        assert executor._controller.submitted[-1].workload.ti.id == task.ti.id
-
-    def test_what_may_be_with_the_server_stays(self, executor):
-        """Only what is certainly not there can go elsewhere."""
-        key = with_pod(executor, make_task())
-        executor._controller.problem = "down"
-        executor.heartbeat()
-        assert list(executor.take_returned()) == []
-        assert executor.running == {key}
-
-
-def test_a_full_namespace_is_no_failure_of_the_backend(executor):
-    """The router counts it as full, and its circuit stays closed."""
-    executor._controller.full = "quota"
-    assert (executor.health(), executor.no_room()) == (None, "quota")
-
-
-def test_the_database_is_asked_for_tasks_that_are_still_waited_for(executor, rows):
-    """One that was revoked meanwhile has no end any more."""
-    kept, revoked = make_task(), make_task()
-    keys = give(executor, kept, revoked)
-    rows.update({task.ti.id: Stored(RUNNING, JOB_ID) for task in (kept, revoked)})
-    executor.revoke_task(ti=revoked.ti)
-    assert executor._stored(keys) == {keys[0]: Stored(RUNNING, JOB_ID)}
-
-
-@pytest.mark.parametrize("uptime", [1.0, 1_000_000.0])
-def test_pods_of_dead_schedulers_are_tidied_up_and_never_those_of_living_ones(executor, uptime, monkeypatch):
-    """At the first heartbeat, also on a host that has just booted, whose monotonic clock is near 0."""
-    monkeypatch.setattr(f"{KubernetesExecutor.__module__}.time.monotonic", lambda: uptime)
-    executor.heartbeat()
-    executor.heartbeat()
-    assert executor._controller.tidied == [{"7", "8"}]
-
-
-def test_no_more_is_on_its_way_than_allowed_and_the_best_first(make_executor):
-    executor = make_executor(max_unsent=2)
-    low, high, middle = (make_task(priority=priority) for priority in (1, 9, 5))
-    give(executor, low, high, middle)
-    assert [job.workload for job in executor._controller.submitted] == [high, middle]
-
-
-def test_never_more_than_its_slots(make_executor):
-    executor = make_executor(slots=2)
-    give(executor, *(make_task() for _ in range(3)))
-    assert len(executor._controller.submitted) == 2
-
-
-def test_the_last_news_are_noted_at_the_end(executor, rows):
-    """A pod that ended meanwhile is reported; a second call finds nothing to do."""
-    task = make_task()
-    key = with_pod(executor, task)
-    executor.get_event_buffer()
-    executor._controller.reports.append(Ended(key, pod(), End.SUCCEEDED))
-    executor.end()
-    assert executor.get_event_buffer()[key][0] == SUCCESS
-    executor.end()
-
-
-def test_an_executor_that_was_not_started_says_so_quietly(make_executor):
-    """The API server makes one to read logs."""
-    executor = make_executor()
-    executor._controller = None
-    assert executor.health() is executor.no_room() is None
-    executor.heartbeat()
-    executor.end()
+    monkeypatch.setattr(pod_log, "read", read)
+    ti = SimpleNamespace(executor_config=None)
+    assert make(**options).get_task_log(ti, 2) == (["said"], ["one\ntwo"])
+    assert asked == [("https://kube.example:6443", "home", ti, 2, lines)]
 
 
 @pytest.mark.parametrize(
     ("made", "renewed"), [(0.0, False), (20.0, False), (60.0, True), (-600.0, True), (None, True)]
 )
-def test_a_pod_gets_a_token_that_is_good_for_as_long_as_airflow_waits(executor, monkeypatch, made, renewed):
+def test_a_pod_gets_a_token_that_is_good_for_as_long_as_airflow_waits(make, monkeypatch, made, renewed):
     """However long the task was on its way: its token itself says when it was made."""
     claims = {} if made is None else {"iat": time.time() - made}
     token = jwt.encode(claims, "s" * 64, algorithm="HS512")
-    monkeypatch.setattr(type(executor), "jwt_generator", None)
+    executor = make()
+    monkeypatch.setattr(KubernetesExecutor, "jwt_generator", None)
     monkeypatch.setattr(workload, "with_new_token", lambda task, generator: "renewed")
-    task = make_task().model_copy(update={"token": token})
-    assert (executor._renewed(task) == "renewed") is renewed
+    given: list[Any] = []
+    monkeypatch.setattr(kubernetes_executor, "KubernetesEngine", lambda *args: given.extend(args))
+    executor.make_engine("k", 3)
+    renew = given[2]().renew
+    assert (renew(make_task().model_copy(update={"token": token})) == "renewed") is renewed
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="there are no coordinators before Airflow 3.3")
+def test_what_is_said_of_a_queue_s_coordinator_cannot_keep_its_pods(monkeypatch, caplog):
+    """It is said once for each queue."""
+    from airflow.sdk.execution_time import coordinator
+
+    extras = {"java": {"worker_container_tag": "jvm"}}
+    monkeypatch.setattr(
+        coordinator, "get_coordinator_manager", lambda: SimpleNamespace(extra_for_queue=extras.get)
+    )
+    assert coordinators.coordinator_extra("java") == {"worker_container_tag": "jvm"}
+    assert coordinators.coordinator_extra("python") is coordinators.coordinator_extra(None) is None
+    monkeypatch.setattr(coordinator, "get_coordinator_manager", lambda: 1 / 0)
+    assert [coordinators.coordinator_extra("broken") for _ in range(2)] == [None, None]
+    assert len([record for record in caplog.records if "queue broken" in record.getMessage()]) == 1
+
+
+class Trial(KubernetesExecutor):
+    """Its API server is in memory."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.clerk = InMemoryClerk()
+
+    def _make_clerk(self, limits: Any) -> InMemoryClerk:
+        return self.clerk
+
+    def make_engine(self, name: str, slots: int, *, counts_workers: bool = False) -> KubernetesEngine:
+        options = engine.KubernetesOptions("airflow", ("airflow",))
+        pieces = engine.Pieces(FakeApi, lambda scheduler_id: FakeFactory(), options)  # type: ignore[arg-type]
+        return KubernetesEngine(name, slots, lambda: pieces)
+
+
+def test_a_team_has_the_parallelism_of_its_own_configuration(monkeypatch):
+    """Airflow's base class reads the number of no team."""
+    monkeypatch.setattr(engine, "PodApi", lambda *args: FakeApi())
+    made = Trial()
+    made.team_name = "science"
+    made.conf = SimpleNamespace(getint=lambda *names: 5)  # type: ignore[assignment]
+    made.start()
+    try:
+        wait_until(lambda: made.heartbeat() or made.slots_available)
+        assert made.slots_available == 5
+    finally:
+        made.end()

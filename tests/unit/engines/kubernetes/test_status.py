@@ -14,7 +14,6 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import ADOPTED, POD_REVOKED_KEY
 from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_utils import (
     KubernetesJobWatcher,
-    collect_pod_failure_details,
 )
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.utils.state import TaskInstanceState
@@ -25,7 +24,6 @@ from airflow_dispatch_provider.engines.kubernetes import status
 from airflow_dispatch_provider.engines.kubernetes.status import (
     Kind,
     Observation,
-    failure_details,
     identity,
     launch_problem,
     observe,
@@ -71,12 +69,12 @@ EVENTS = {
     "fatal": (
         MODIFIED,
         pod("Pending", waiting("ErrImagePull", MANIFEST)),
-        (FAILED, "ErrImagePull: container base: manifest unknown", False, "ErrImagePull"),
+        (FAILED, "ErrImagePull: container base: manifest unknown", False),
     ),
     "fatal in init": (
         MODIFIED,
         pod("Pending", waiting("PodInitializing"), init=[container(waiting("InvalidImageName"), "git")]),
-        (FAILED, "InvalidImageName: container git", False, "InvalidImageName"),
+        (FAILED, "InvalidImageName: container git", False),
     ),
     "kubelet pulls later": (
         MODIFIED,
@@ -101,7 +99,7 @@ EVENTS = {
             container(waiting("ErrImagePull"), "job"),
             containers=("job", "a-sidecar"),
         ),
-        (FAILED, "ErrImagePull: container job", False, "ErrImagePull"),
+        (FAILED, "ErrImagePull: container job", False),
     ),
     # At work.
     "runs": (MODIFIED, pod("Running", running()), (RUNNING, None, True)),
@@ -128,22 +126,22 @@ EVENTS = {
     "out of memory": (
         MODIFIED,
         pod("Failed", terminated(137, "OOMKilled")),
-        (FAILED, "OOMKilled: container base, exit code 137", True, "OOMKilled"),
+        (FAILED, "OOMKilled: container base, exit code 137", True),
     ),
     "failed with a message": (
         MODIFIED,
         pod("Failed", terminated(1, "Error", "boom\nand more")),
-        (FAILED, "Error: container base, exit code 1: boom and more", True, "Error"),
+        (FAILED, "Error: container base, exit code 1: boom and more", True),
     ),
     "evicted": (
         MODIFIED,
         pod("Failed", reason="Evicted", message="The node was low on resource: memory"),
-        (FAILED, "Evicted: The node was low on resource: memory", False, None),
+        (FAILED, "Evicted: The node was low on resource: memory", False),
     ),
     "evicted while it ran": (
         MODIFIED,
         pod("Failed", terminated(137, "Error"), reason="Evicted", message="low on memory"),
-        (FAILED, "Evicted: low on memory; Error: container base, exit code 137", True, "Error"),
+        (FAILED, "Evicted: low on memory; Error: container base, exit code 137", True),
     ),
     "preempted": (
         MODIFIED,
@@ -152,33 +150,32 @@ EVENTS = {
             FAILED,
             "PreemptionByScheduler: a more important pod came; Error: container base, exit code 143",
             True,
-            "Error",
         ),
     ),
     "cannot be started": (
         MODIFIED,
         pod("Failed", UNSTARTABLE),
-        (FAILED, "StartError: container base, exit code 128: exec: no such file", False, "StartError"),
+        (FAILED, "StartError: container base, exit code 128: exec: no such file", False),
     ),
     "kubelet does not know": (
         MODIFIED,
         pod("Failed", terminated(137, "ContainerStatusUnknown", started=None)),
-        (FAILED, "ContainerStatusUnknown: container base, exit code 137", False, "ContainerStatusUnknown"),
+        (FAILED, "ContainerStatusUnknown: container base, exit code 137", False),
     ),
     "init container failed": (
         MODIFIED,
         pod("Failed", waiting("PodInitializing"), init=[container(terminated(2, "Error"), "git")]),
-        (FAILED, "Error: init container git, exit code 2", False, "Error"),
+        (FAILED, "Error: init container git, exit code 2", False),
     ),
     "failed without a word": (
         MODIFIED,
         pod("Failed"),
-        (FAILED, "Failed: the pod gives no reason", False, None),
+        (FAILED, "Failed: the pod gives no reason", False),
     ),
     "virtual kubelet": (
         MODIFIED,
         pod("Pending", reason="ProviderFailed", message="no capacity"),
-        (FAILED, "ProviderFailed: no capacity", False, None),
+        (FAILED, "ProviderFailed: no capacity", False),
     ),
     # Taken away by somebody else.
     "deleted while it ran": (
@@ -210,7 +207,7 @@ EVENTS = {
     "deleted after failure": (
         GONE,
         pod("Failed", terminated(1, "Error"), deleting=True),
-        (FAILED, "Error: container base, exit code 1", True, "Error"),
+        (FAILED, "Error: container base, exit code 1", True),
     ),
     # It has left the selector.
     "adopted": (GONE, pod("Running", running()), (RELEASED, None, True)),
@@ -237,7 +234,6 @@ def test_a_bare_pod(event, seen):
     """Nothing that the API may leave out is missed."""
     assert observe(event, seen, FATAL).kind is (RELEASED if event == GONE else PENDING)
     assert launch_problem(seen) is None
-    assert failure_details(seen) is None
     assert identity(seen, uuid_keys=True) is None
     assert identity(seen, uuid_keys=False) is None
 
@@ -290,7 +286,7 @@ DIFFERENT = {"fatal in a sidecar only", "the first container has another name"}
 @pytest.mark.parametrize("name", sorted(EVENTS.keys() - DIFFERENT))
 def test_airflow_agrees(name):
     """The same task ends in the same state as with Airflow's watcher."""
-    event, seen, (kind, _, started, *container_reason) = EVENTS[name]
+    event, seen, (kind, _, started) = EVENTS[name]
     reported = airflow_event(event, seen, list(FATAL))
     if kind is DELETED:
         # Airflow says nothing of a pod that was deleted while it was pending: its task stays queued.
@@ -298,46 +294,7 @@ def test_airflow_agrees(name):
     elif STATES[kind] is None:
         assert reported is None
     else:
-        state, details = reported
-        assert (state or "succeeded") == STATES[kind]
-        if details:
-            assert [details.get("container_reason")] == container_reason
-
-
-DETAILS = [
-    pod("Failed"),
-    pod("Failed", reason="Evicted", message="low on memory"),
-    pod("Failed", terminated(137, "OOMKilled")),
-    pod("Failed", terminated(1, "Error", "boom")),
-    pod("Failed", terminated(0, "Completed")),
-    # Exit code 0 with another reason, and "Completed" with another exit code, are no failures.
-    pod("Failed", terminated(0, "Error")),
-    pod("Failed", terminated(1, "Completed")),
-    pod("Failed", terminated(1)),
-    pod("Failed", waiting()),
-    pod("Failed", waiting("CreateContainerError", "no such volume")),
-    pod("Failed", running()),
-    pod("Failed", {}),
-    # Terminated before waiting, the first of the one and the last of the other.
-    pod("Failed", container(waiting("A"), "a"), container(terminated(1, "B"), "b"), terminated(2, "C")),
-    pod("Failed", container(waiting("A"), "a"), container(waiting("B"), "b"), terminated(0, "Completed")),
-    # Init containers first, even those that only wait.
-    pod("Failed", terminated(1, "Error"), init=[container(terminated(2, "Error"), "git")]),
-    pod("Failed", terminated(1, "Error"), init=[container(waiting("ErrImagePull"), "git")]),
-    pod("Failed", terminated(1, "Error"), init=[container(terminated(0, "Completed"), "git")]),
-    pod("Failed", terminated(1, "Error"), init=[]),
-    # Not failed.
-    pod("Running", terminated(1, "Error")),
-    pod("Pending", waiting("ErrImagePull")),
-    pod("Succeeded", terminated(1, "Error")),
-]
-
-
-@pytest.mark.parametrize("seen", DETAILS, ids=range(len(DETAILS)))
-def test_failure_details(seen):
-    """The same as Airflow collects."""
-    model = PodGenerator.deserialize_model_dict(seen)
-    assert failure_details(seen) == collect_pod_failure_details(model, logging.getLogger("details"))
+        assert (reported[0] or "succeeded") == STATES[kind]
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,20 @@ from typing import Any
 
 import pytest
 
+from airflow_dispatch_provider.engines.kubernetes import status as pod_status
 from airflow_dispatch_provider.engines.kubernetes import watcher
-from airflow_dispatch_provider.engines.kubernetes.model import End, Ended
+from airflow_dispatch_provider.engines.kubernetes._pods import Pods
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Reply
-from airflow_dispatch_provider.engines.kubernetes.tracker import Tracker
 from airflow_dispatch_provider.engines.kubernetes.watcher import Watcher, has_gone_back, is_deaf
+from airflow_dispatch_provider.lifecycle.events import Ended
+from airflow_dispatch_provider.lifecycle.states import Outcome
 
 from .fakes import NAMESPACE, FakeApi, named, pod, status, until
 
+SUCCEEDED, VANISHED = (
+    (Outcome.SUCCESS, ""),
+    (Outcome.FAILED, "Pod airflow/p is gone, and nobody saw how it ended."),
+)
 GONE = {"type": "ERROR", "object": {"code": 410, "message": "too old resource version"}}
 
 
@@ -24,20 +30,31 @@ pytestmark = pytest.mark.usefixtures("little_waiting")
 
 
 class Setting:
-    """A watcher of one pod, which has been created."""
+    """A watcher of one pod, which has been created, and what it tells."""
 
     def __init__(self) -> None:
-        self.api = FakeApi()
-        self.reports: list[Any] = []
-        self.tracker = Tracker(self.reports.append, lambda *_: None, lambda *_: None, ())
-        self.tracker.expect(named("p"), "task")
-        self.tracker.confirm(named("p"))
+        self.api: Any = FakeApi()
+        self.pods = Pods()
+        self.pods.expect(1, named("p"), None)
+        self.pods.confirm(named("p"))
         self.api.pods = [pod("p", "Running")]
-        self.watcher = Watcher(self.api, self.tracker, NAMESPACE, "airflow-worker=1")
+        self.watcher = Watcher(self.api, self, NAMESPACE, "airflow-worker=1")
+
+    def sure_pods(self, namespace: str | None) -> Any:
+        return set(self.versions(namespace))
+
+    def versions(self, namespace: str | None) -> Any:
+        return self.pods.versions(namespace)
+
+    def see(self, event_type: str, manifest: Any) -> None:
+        self.pods.see(pod_status.see(event_type, manifest, ()))
+
+    def missing(self, pods: Any) -> None:
+        self.pods.missing(pods)
 
     @property
-    def ends(self) -> list[End]:
-        return [report.end for report in self.reports if isinstance(report, Ended)]
+    def ends(self) -> list[tuple[Outcome, str]]:
+        return [(event.how, event.reason) for event in self.pods.events if isinstance(event, Ended)]
 
 
 def running(test: Callable[[Setting], Awaitable[None]]) -> Setting:
@@ -65,7 +82,7 @@ def test_a_list_shows_what_is_there_and_a_watch_goes_on_from_it():
         await until(lambda: setting.ends)
 
     setting = running(test)
-    assert setting.ends == [End.SUCCEEDED]
+    assert setting.ends == [SUCCEEDED]
     assert setting.api.watched_from == ["100"]
 
 
@@ -104,7 +121,7 @@ def test_a_place_that_is_too_old_is_found_again_by_a_list(how):
         await until(lambda: setting.ends)
 
     setting = running(test)
-    assert setting.ends == [End.VANISHED]
+    assert setting.ends == [VANISHED]
     assert len(setting.api.names("list")) == 2
 
 
@@ -178,7 +195,7 @@ def test_a_cluster_that_was_rebuilt_at_the_same_address_is_found_out(how, monkey
         looks.cancel()
 
     setting = running(test)
-    assert setting.ends == [End.VANISHED]
+    assert setting.ends == [VANISHED]
     assert setting.api.watched_from[0] == "100"
 
 
