@@ -15,7 +15,6 @@ from airflow.executors.executor_loader import ExecutorLoader
 from airflow.utils import net
 
 from airflow_dispatch_provider.bridge.version_compat import (
-    AIRFLOW_LOWEST_PRIORITY_FIRST,
     AIRFLOW_V_3_2_PLUS,
     AIRFLOW_V_3_3_PLUS,
     AIRFLOW_V_3_4_PLUS,
@@ -52,17 +51,6 @@ WORKLOAD_TYPES: frozenset[Any] = (
     else frozenset()
 )
 """Every workload type that ``run_workload`` runs; empty before Airflow 3.4, which has no such names."""
-
-
-class HighestPriorityFirst:
-    """Mixin for executors that use the base class's queue: its order, where the base class has it wrong."""
-
-    if AIRFLOW_LOWEST_PRIORITY_FIRST:
-        queued_tasks: dict[WorkloadKey, Workload]
-
-        def order_queued_tasks_by_priority(self) -> list[tuple[Any, Any]]:
-            """The queued tasks, highest ``priority_weight`` first."""
-            return sorted(self.queued_tasks.items(), key=lambda item: -item[1].ti.priority_weight)
 
 
 def executor_names() -> list[Any]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from math import inf
@@ -19,20 +19,8 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 
-OPEN = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
-"""A worker has the task instance, or may get it."""
-
 _BATCH = 900
 """Ids in one statement: older SQLite takes no more than 999 variables."""
-
-
-def update_queued(ids: Iterable[UUID], **values: Any) -> None:
-    """Set columns of those task instances that are still queued, but for rows that another transaction has locked;
-    raises what the database raises."""
-    for batch in _batches(ids):
-        queued = TaskInstance.id.in_(batch), TaskInstance.state == TaskInstanceState.QUEUED
-        with create_session() as session:
-            _update_free(session, queued, values)
 
 
 def _update_free(session: Session, conditions: Iterable[Any], values: dict[str, Any]) -> None:
@@ -46,15 +34,12 @@ def _update_free(session: Session, conditions: Iterable[Any], values: dict[str, 
     )
 
 
-def reschedule_queued(ids: Iterable[UUID], before: float, queued_by: int | None = None) -> set[UUID]:
+def reschedule_queued(ids: Iterable[UUID], before: float, queued_by: int | None = None) -> None:
     """Have Airflow schedule those again that are queued since before this time (POSIX seconds), as it does itself
-    with tasks that are stuck in queued; returns their ids. Rows that another transaction has locked are left alone.
-
-    The rows are asked for after the change, so that a task that a worker begins meanwhile is never among them.
+    with tasks that are stuck in queued. Rows that another transaction has locked are left alone.
 
     :param queued_by: only those of this scheduler's job; None: whoever has them
     """
-    rescheduled: set[UUID] = set()
     for batch in _batches(ids):
         among = TaskInstance.id.in_(batch)
         queued = TaskInstance.state == TaskInstanceState.QUEUED
@@ -69,24 +54,6 @@ def reschedule_queued(ids: Iterable[UUID], before: float, queued_by: int | None 
                 "external_executor_id": None,
             }
             _update_free(session, (among, queued, late, owned), scheduled)
-            done = select(TaskInstance.id).where(
-                among,
-                TaskInstance.state == TaskInstanceState.SCHEDULED,
-                TaskInstance.queued_by_job_id.is_(None),
-                TaskInstance.external_executor_id.is_(None),
-            )
-            rescheduled.update(UUID(str(ti_id)) for ti_id in session.scalars(done))
-    return rescheduled
-
-
-def open_among(ids: Collection[UUID]) -> set[UUID]:
-    """Of these at most 900 task instances, those that a worker has, or may get."""
-    with create_session() as session:
-        query = select(TaskInstance.id).where(
-            TaskInstance.id.in_([_stored_id(ti_id) for ti_id in ids]),
-            TaskInstance.state.in_(OPEN),
-        )
-        return {UUID(str(ti_id)) for ti_id in session.scalars(query)}
 
 
 class RowFacts(NamedTuple):
@@ -176,12 +143,6 @@ def _restart(ti: Any, session: Session) -> None:
     ti = successor if AIRFLOW_V_3_4_PLUS else ti
     ti.state = ti.queued_by_job_id = ti.external_executor_id = None
     ti.clear_next_method_args()
-
-
-def state_of(ti_id: UUID) -> str | None:
-    """The state that Airflow has for a task instance."""
-    with create_session() as session:
-        return session.scalar(select(TaskInstance.state).where(TaskInstance.id == _stored_id(ti_id)))
 
 
 def _batches(ids: Iterable[UUID]) -> Iterator[list[Any]]:

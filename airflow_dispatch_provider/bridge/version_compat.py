@@ -23,11 +23,6 @@ UNTESTED_REMEDY = (
     "Look for a newer version of airflow-dispatch-provider, or try it where nothing depends on it."
 )
 
-# 3.2 alone sorts its queue ascending by priority_weight.
-AIRFLOW_LOWEST_PRIORITY_FIRST: bool = AIRFLOW_V_3_2_PLUS and not AIRFLOW_V_3_3_PLUS
-# 3.3 alone counts waiting connection tests against the slots that they wait for.
-AIRFLOW_CONNECTION_TESTS_BLOCK_THEMSELVES: bool = AIRFLOW_V_3_3_PLUS and not AIRFLOW_V_3_4_PLUS
-
 
 def untested(version: str = airflow_version) -> str | None:
     """A warning about an Airflow version that is newer than those that this package has been tested with, in one
