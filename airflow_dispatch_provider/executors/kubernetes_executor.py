@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from airflow.configuration import conf as airflow_conf
 from airflow.providers.cncf.kubernetes.kube_config import KubeConfig
 
 from airflow_dispatch_provider.bridge.coordinators import coordinator_extra
@@ -38,13 +37,6 @@ class KubernetesExecutor(Standalone):
 
     RUNNING_POD_LOG_LINES = 100
     """Lines of the log of a running task that are shown, where ``running_pod_log_lines`` says nothing."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if not AIRFLOW_V_3_2_PLUS:
-            # Its own reader has no numbers; there are no teams yet.
-            executor: Any = self
-            executor.conf = airflow_conf
 
     def start(self) -> None:
         """Start the engine. A cluster that cannot be reached is waited for.

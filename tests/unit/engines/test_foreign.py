@@ -324,7 +324,7 @@ class Changing(Plain):
 
 
 def test_it_may_change_what_it_is_given():
-    """What is taken back from it goes to another target as it was."""
+    """Taken back from it, a workload goes to another target as it was."""
     x, executor = engine(Changing)
     task = make_task("ours")
     x.submit([job(1, task)])
