@@ -10,6 +10,7 @@ from math import inf
 from typing import Any
 
 from airflow_dispatch_provider.bridge.backend_conf import (
+    FORMS,
     BackendConf,
     EmptyValue,
     NotGiven,
@@ -144,8 +145,9 @@ def _in_config(
     for section, options in backend.config.items():
         for option in options:
             where = path(["backends", name, "config", section, option], place)
-            address = section.lower(), _plain(option.lower(), names.get(section.lower(), ()))
-            yield address, Given(where, *address, _spelling(section.lower()))
+            plain = _plain(option.lower(), names.get(section.lower(), ()))
+            spell = _spelling(section.lower(), form=option.lower().removeprefix(plain))
+            yield (section.lower(), plain), Given(where, section.lower(), plain, spell)
 
 
 def _plain(option: str, known: Collection[str]) -> str:
@@ -153,14 +155,20 @@ def _plain(option: str, known: Collection[str]) -> str:
     return option if option in known else plain_name(option)
 
 
-def _spelling(section: str) -> Callable[[str, str], str]:
-    """Of a name that stands in a section of a ``config``: what of it would have to be changed."""
-    return lambda other, option: option if other == section else other
+def _spelling(section: str, form: str) -> Callable[[str, str], str]:
+    """Of a name that stands in a section of a ``config``: what of it would have to be changed.
+
+    :param form: its end, where it is that of a command or a secret
+    """
+    return lambda other, option: option + form if other == section else other
 
 
 def _in_environment(variable: Variable) -> Given:
+    ends = (form.upper() for form in FORMS if form and not variable.option.endswith(form))
+    form = next(filter(variable.name.endswith, ends), "")
+
     def spell(section: str, option: str) -> str:
-        return environment_variable(variable.backend, section, option)
+        return environment_variable(variable.backend, section, option) + form
 
     return Given(variable.name, variable.section, variable.option, spell)
 

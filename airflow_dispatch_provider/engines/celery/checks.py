@@ -21,12 +21,20 @@ from celery.app.defaults import DEFAULTS
 from celery.exceptions import ImproperlyConfigured
 from kombu.transport import TRANSPORT_ALIASES
 from sqlalchemy import create_engine
+from sqlalchemy.exc import NoSuchModuleError
 
 from airflow_dispatch_provider.bridge.users_code import import_users_module
 from airflow_dispatch_provider.engines.celery.libraries import for_driver, for_results, for_transport
 from airflow_dispatch_provider.engines.celery.result_sources import backend_class
 from airflow_dispatch_provider.engines.celery.results import ResultBackendError
-from airflow_dispatch_provider.engines.celery.urls import NO_URL, RESULT_EXAMPLE, wrong_broker, wrong_results
+from airflow_dispatch_provider.engines.celery.urls import (
+    DATABASES,
+    NO_URL,
+    RESULT_EXAMPLE,
+    meant_by,
+    wrong_broker,
+    wrong_results,
+)
 from airflow_dispatch_provider.engines.certificates import belong_together, unreadable, wrong_authority
 from airflow_dispatch_provider.exceptions import Problem, TookTooLong
 from airflow_dispatch_provider.masking import describe, kind_of
@@ -308,8 +316,8 @@ def _no_transport(url: str, error: Exception) -> Problem:
         needed = (isinstance(error, ImportError) and error.name) or "a client library"
         found = f"needs {needed} for {name}://, which is not installed."
         return Problem(BROKER, found, for_transport(name))
-    close = get_close_matches(name, TRANSPORT_ALIASES, n=1)
-    remedy = f'Did you mean "{close[0]}"?' if close else "Use redis, amqp, sqs or another transport of kombu."
+    meant = meant_by(name, TRANSPORT_ALIASES)
+    remedy = f'Did you mean "{meant}"?' if meant else "Use redis, amqp, sqs or another transport of kombu."
     if name in TRANSPORT_ALIASES:
         return Problem(
             BROKER, f"cannot be used: {_told(error, url)}", f"Install what kombu needs for {name}://."
@@ -367,9 +375,14 @@ def _no_result_backend(configured: str, error: Exception) -> Problem:
         return Problem(RESULTS, "is neither a URL nor a result backend that can be imported.", RESULT_EXAMPLE)
     removed = isinstance(cause, ImportError) and str(cause.name).startswith("celery.")
     if isinstance(cause, ImportError) and name.isidentifier() and (removed or name not in BACKEND_ALIASES):
-        close = get_close_matches(name, BACKEND_ALIASES.keys() - {name}, n=1)
-        remedy = f'Did you mean "{close[0]}"?' if close else RESULT_EXAMPLE
+        meant = meant_by(name, BACKEND_ALIASES.keys() - {name})
+        remedy = f'Did you mean "{meant}"?' if meant else RESULT_EXAMPLE
         return Problem(RESULTS, f"has the scheme {name!r}, which is no result backend.", remedy)
+    if isinstance(error, NoSuchModuleError):
+        dialect = configured.removeprefix("db+").partition("://")[0].partition("+")[0]
+        meant = meant_by(f"db+{dialect}", DATABASES)
+        remedy = f'Did you mean "{meant}"?' if meant else RESULT_EXAMPLE
+        return Problem(RESULTS, f"names {dialect!r}, which is no database that SQLAlchemy knows.", remedy)
     if isinstance(cause, ModuleNotFoundError) and cause.name:
         remedy = for_driver(configured) if name == "db" else for_results(name)
         return Problem(RESULTS, f"needs {cause.name}, which is not installed.", remedy)

@@ -7,6 +7,8 @@ Each is what was found and a remedy. Texts that may hold a password are never qu
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from urllib.parse import parse_qsl, urlsplit
 
 from sqlalchemy.engine import make_url  # SQLAlchemy 1.4 has it nowhere else
@@ -118,7 +120,42 @@ def wrong_broker(url: str) -> tuple[str, str] | None:
             "has a database that is not a number.",
             f"Write a number behind the host, e.g. {scheme}://host:6379/0.",
         )
-    transport, plus, _ = scheme.partition("+")
-    if plus and transport in _REDIS and scheme != "redis+socket":
-        return f"has the scheme {scheme!r}, which is no transport.", 'Did you mean "redis+socket"?'
-    return None
+    return _wrong_variant(scheme, parts.netloc)
+
+
+def _wrong_variant(scheme: str, host: str) -> tuple[str, str] | None:
+    """Of Redis: kombu knows one with a +, for a socket file."""
+    transport, plus, variant = scheme.partition("+")
+    if not plus or transport not in _REDIS:
+        return None
+    if scheme == "redis+socket":
+        found = "has a host, where redis+socket takes the path of a socket file."
+        return (found, "Write redis+socket:///path, or redis://host:6379/0.") if host else None
+    meant = "redis+socket" if "so" in variant else "rediss" if transport != "sentinel" else "sentinel"
+    return f"has the scheme {scheme!r}, which is no transport.", f'Did you mean "{meant}"?'
+
+
+DATABASES = ("db+mssql", "db+mysql", "db+oracle", "db+postgresql", "db+sqlite")
+"""Result backends of SQLAlchemy's own dialects."""
+
+_ALSO_CALLED = {
+    "mysql": "db+mysql",
+    "postgres": "db+postgresql",
+    "postgresql": "db+postgresql",
+    "rabbitmq": "amqp",
+    "rabbitmqs": "amqps",
+    "valkey": "redis",
+    "valkeys": "rediss",
+}
+
+
+def meant_by(scheme: str, known: Iterable[str]) -> str | None:
+    """The scheme that somebody meant who wrote one that does not exist.
+
+    :param known: schemes that there are; others may be made with a +
+    """
+    meant = _ALSO_CALLED.get(scheme, "")
+    names = list(known)
+    return (
+        meant if meant.partition("+")[0] in names else next(iter(get_close_matches(scheme, names, n=1)), None)
+    )

@@ -84,7 +84,7 @@ NAMES = [
     celery("section of its own option", f'{{"<>": {{"broker_url": "{URL}"}}}}', "broker", "broker.broker_url", "section that does not exist", "$1"),
     celery("section of Airflow 2", '{"<>": {"default_queue": "q"}}', "celery", "celery.default_queue", "is called [operators] default_queue by now", "operators", "Set [operators] default_queue"),
     celery("option misspelt", f'{{"celery": {{"<>": "{URL}"}}}}', "brokr_url", "celery.brokr_url", "option that [celery] does not have", "$1"),
-    celery("command misspelt", f'{{"celery": {{"<>": "echo {URL}"}}}}', "brokr_url_cmd", "celery.brokr_url_cmd", "option that [celery] does not have", "broker_url_cmd", 'Did you mean "broker_url"'),
+    celery("command misspelt", f'{{"celery": {{"<>": "echo {URL}"}}}}', "brokr_url_cmd", "celery.brokr_url_cmd", "option that [celery] does not have", "$1", 'Did you mean "broker_url_cmd"'),
     celery("option of another section", '{"<>": {"default_queue": "q"}}', "operator", "operator.default_queue", "section that does not exist", "$1"),
     celery("option that never was", '{"celery": {<>}}', '"colour": "red"', "celery.colour", "option that [celery] does not have", **LEAVE_OUT),
     celery("option that is gone", '{"celery": {<>}}', '"stalled_task_timeout": "9"', "celery.stalled_task_timeout", "[scheduler] task_queued_timeout by now", '"operation_timeout": 3', "Set [scheduler] task_queued_timeout"),
