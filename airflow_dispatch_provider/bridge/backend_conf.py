@@ -103,7 +103,7 @@ def unread_options(settings: Settings) -> Iterator[Problem]:
     set_in_environment = any(name.startswith("AIRFLOW__KUBERNETES__") for name in os.environ)
     there = set_in_environment or airflow_conf.has_section("kubernetes")
     if there and "KubernetesExecutor" in settings.executors:
-        remedy = "Call the section [kubernetes_executor], as Airflow does since 2.5."
+        remedy = "Move its options to [kubernetes_executor], where Airflow reads them since 2.5."
         yield Problem("[kubernetes]", "Airflow 3 reads nothing of this section.", remedy)
 
 

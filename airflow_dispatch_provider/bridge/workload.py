@@ -90,8 +90,7 @@ def _made(token: str) -> float | None:
 
 def copy_of(workload: Any) -> Any:
     """A copy that code of others may change, down to its task instance."""
-    ti = getattr(workload, "ti", None)
-    return workload.model_copy(update={"ti": ti.model_copy()} if ti is not None else None)
+    return workload.model_copy(update={"ti": workload.ti.model_copy()} if is_task(workload) else None)
 
 
 def for_backend(workload: Any, executor: Any, queue: str | None) -> Any:

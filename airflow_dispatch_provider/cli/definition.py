@@ -19,7 +19,10 @@ from airflow.cli.cli_config import (
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
-_EXIT_CODES = "Exit codes: 0 all is well, 1 the configuration has mistakes, 2 wrong usage."
+_EXIT_CODES = (
+    "Exit codes: 0 all is well, 1 routes or backends have mistakes (only validate looks at the options of backends,"
+    " too), 2 wrong usage."
+)
 
 _COLUMNS, _OPTION_COLUMNS = 80, 56
 """Widths of a terminal, and of what argparse leaves of it for the help of an option: Airflow's formatter does not wrap
@@ -130,7 +133,8 @@ DISPATCH_COMMANDS = (
         " about what is allowed but probably a mistake. With a FILE also what would change against the configuration"
         " in use, and whether a running scheduler would take it over. Needs no database, and asks no server. Your"
         " own code that it imports may take as long as dagbag_import_timeout in the core section allows, and a"
-        " command that gives an option 10 s.",
+        " command that gives an option 10 s. With --output json it prints a list of findings (severity, where, found,"
+        " remedy); with a FILE an object of findings, changes and restart_for.",
         _ARG_FILE,
         _ARG_STRICT,
         *_TEAM,
@@ -148,8 +152,8 @@ DISPATCH_COMMANDS = (
     _command(
         "routes",
         "List the routes in the order in which they win",
-        "List the routes in the order in which they win: exact queue names before globs, globs as written,"
-        " of equal ones those with a dag_id first, the default last. Needs no database.",
+        "List the routes in the order in which they win: exact queue names before globs, of each kind"
+        " those with a dag_id first, otherwise as written, the default last. Needs no database.",
         *_TEAM,
     ),
     _command(

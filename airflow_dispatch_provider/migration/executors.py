@@ -114,7 +114,9 @@ def _kind(path: str) -> Kind:
         raise MigrationError(f"[core] executor: found {path!r}, which is no import path. Correct it.")
     known = _KINDS.get(class_name)
     if known is None and (not dot or path.startswith(_OF_AIRFLOW_ITSELF)):
-        close = "".join(f" Did you mean {name!r}?" for name in get_close_matches(path, _KINDS, n=1))
+        close = "".join(
+            f" Did you mean {name!r}?" for name in get_close_matches(path, _KINDS, n=1, cutoff=0.85)
+        )
         raise MigrationError(
             f"[core] executor: found {path!r}, which Airflow 3 does not have.{close} Give the import path of a class,"
             " with --executor if the file is to stay as it is."

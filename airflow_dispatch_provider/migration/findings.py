@@ -5,7 +5,7 @@ and those that they do not know."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from airflow_dispatch_provider.migration.options import Key, Option, Options, is_true, today
@@ -126,13 +126,21 @@ class Finding:
     why: str
 
 
-def findings(options: Options, target: Target, missing: Set[str]) -> tuple[Finding, ...]:
+def findings(
+    options: Options, target: Target, missing: Set[str], overridden: Iterable[Option] = ()
+) -> tuple[Finding, ...]:
     """Changes to be made by hand, in the order in which the options are set.
 
     :param missing: those of ``class_paths`` that the target cannot import
+    :param overridden: options of the file that stand in ``options`` as a variable sets them
     """
     found = (each for option in options.values() for each in _findings(option, options, target, missing))
-    return tuple(dict.fromkeys(found))
+    left = (
+        Finding(option.label, "remove", None, f"{options[option.key].label} is set, too")
+        for option in overridden
+        if option.key in options and _name(option, options, target) is not None
+    )
+    return tuple(dict.fromkeys([*found, *left]))
 
 
 def queued_timeout(options: Options, target: Target) -> str | None:
@@ -158,7 +166,8 @@ def not_judged(options: Options, target: Target) -> Iterator[str]:
 
 
 def named_providers(options: Options) -> tuple[str, ...]:
-    """The packages of Airflow without which it cannot load what values name: classes, and a place for logs."""
+    """The packages of Airflow without which it cannot load what values name: classes, a place for logs, the drivers of
+    databases."""
     words = (
         _NEW_PATHS.get(word, word)
         for option in options.values()
@@ -169,6 +178,7 @@ def named_providers(options: Options) -> tuple[str, ...]:
     if is_true(said.get("remote_logging", "")):
         folder = said.get("remote_base_log_folder", "")
         found |= {name for start, name in _LOG_PROVIDERS.items() if folder.startswith(start)}
+    found |= {match[1] for name in _URLS if (match := _DATABASE.match(said.get(name, "")))}
     return tuple(f"apache-airflow-providers-{re.sub('[._]', '-', name)}" for name in sorted(found))
 
 
@@ -176,6 +186,11 @@ def class_paths(options: Options) -> frozenset[str]:
     """The import paths in values that begin with ``airflow.``, with a dot before the last part. Those of providers are
     left out: the provider may be installed elsewhere."""
     return frozenset(path for option in options.values() for path in _paths(option))
+
+
+_URLS = ("sql_alchemy_conn", "result_backend")
+_DATABASE = re.compile(r"(?:db\+)?(postgres|mysql)\w*(?:\+\w+)?://")
+"""The scheme of a database whose driver a provider of Airflow brings along, named as that provider."""
 
 
 def _number(option: Option) -> float:

@@ -47,6 +47,9 @@ class OldConfig:
     """Everything that is set to something. Only names of it may be shown, except for the options that are fields
     here."""
 
+    overridden: tuple[Option, ...] = field(default=(), repr=False)
+    """Options of the file that stand in ``options`` as a variable sets them."""
+
     queues: Mapping[Kind, str] = field(default_factory=dict)
     """``kubernetes_queue`` of each hybrid."""
 
@@ -79,7 +82,9 @@ def read_old(
     :param environ: sets options on top, and is what ``$NAME`` in a value stands for; empty: only the file counts
     :param executor: to be used in place of ``[core] executor``
     """
-    options = {**options, **from_environment(environ)}
+    variables = from_environment(environ)
+    overridden = tuple(option for key, option in options.items() if key in variables)
+    options = {**options, **variables}
     if executor is not None:
         options["core", "executor"] = Option("core", "executor", executor, "--executor")
     options = {key: replace(option, value=expand(option.value, environ)) for key, option in options.items()}
@@ -94,6 +99,7 @@ def read_old(
         parallelism=_parallelism(options.get(("core", "parallelism"))),
         default_queue=default_queue,
         options=options,
+        overridden=overridden,
         queues=queues,
     )
 

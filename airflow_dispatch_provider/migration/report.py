@@ -116,7 +116,7 @@ def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[
         by_name_lacks=() if ready else _without_name(plan, scan),
         changes=() if ready else changes(old, plan, scan, target.not_used),
         unknown=(*(() if ready else unknowns(old, plan, scan)), *not_judged(old.options, target)),
-        options=findings(old.options, target, missing),
+        options=findings(old.options, target, missing, old.overridden),
         scanned=None if scan is None else scan.source,
         dags=() if ready or scan is None else destinations(plan, old, scan.uses),
         unread=() if scan is None else scan.unread,

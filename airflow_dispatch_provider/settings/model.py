@@ -74,8 +74,8 @@ class RoutingFile:
     """The executors to choose among, by name."""
 
     routes: tuple[Route, ...] = ()
-    """Which queue goes to which backends. An exact queue name wins over a glob, an earlier glob over a later
-    one, a route with a dag_id over one without."""
+    """Which queue goes to which backends. An exact queue name wins over a glob, then a route with a dag_id over
+    one without, then an earlier route over a later one."""
 
     default: AnyTarget | tuple[AnyTarget, ...] | None = None
     """The target or targets of every task whose queue matches no route. May be left out where there is only

@@ -106,7 +106,7 @@ def test_options_that_airflow_2_still_took_are_warned_of(dispatch_config, monkey
     executor.start()
     executor.end()
     assert (
-        "[kubernetes]: Airflow 3 reads nothing of this section. Call the section [kubernetes_executor]"
+        "[kubernetes]: Airflow 3 reads nothing of this section. Move its options to [kubernetes_executor]"
         in caplog.text
     )
 

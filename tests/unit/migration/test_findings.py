@@ -12,9 +12,11 @@ from airflow_dispatch_provider.migration.findings import (
     Target,
     class_paths,
     findings,
+    named_providers,
     not_judged,
     queued_timeout,
 )
+from airflow_dispatch_provider.migration.old import read_old
 from airflow_dispatch_provider.migration.options import Key, Option, from_environment, read_ini
 
 TIMEOUT = ("scheduler", "task_queued_timeout")
@@ -67,6 +69,30 @@ def test_a_variable_with_an_old_name_counts_before_the_file() -> None:
     assert said({**in_file, **variable}) == [("rename", "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE")]
     both = {**variable, **from_environment({"AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE": "prod"})}
     assert [do for do, _ in said(both)] == ["remove"]
+
+
+def test_a_line_of_the_file_under_a_variable_is_named_too() -> None:
+    """Left there, it would be in force under its old name, or stand in a section that nobody reads."""
+    file = {**file_of("kubernetes", "namespace"), **file_of("scheduler", "interval", "4")}
+    variables = {"AIRFLOW__KUBERNETES__NAMESPACE": "prod", "AIRFLOW__SCHEDULER__INTERVAL": "8"}
+    old = read_old(file, variables, "airflow.cfg")
+    found = [(each.option, each.do) for each in findings(old.options, TARGET, frozenset(), old.overridden)]
+    assert found == [("AIRFLOW__KUBERNETES__NAMESPACE", "rename"), ("[kubernetes] namespace", "remove")]
+
+
+@pytest.mark.parametrize(
+    ("url", "provider"),
+    [
+        ("postgresql+psycopg2://u:p@h/db", "postgres"),
+        ("db+postgresql://u:p@h/db", "postgres"),
+        ("mysql+mysqldb://u:p@h/db", "mysql"),
+        ("sqlite:////tmp/a.db", None),
+    ],
+)
+def test_the_driver_of_a_database_comes_with_its_provider(url: str, provider: str | None) -> None:
+    options = file_of("celery", "result_backend", url)
+    expected = (f"apache-airflow-providers-{provider}",) if provider else ()
+    assert named_providers(options) == expected
 
 
 def test_options_of_kubernetes_are_not_judged_without_its_provider() -> None:
