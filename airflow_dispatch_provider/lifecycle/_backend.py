@@ -39,8 +39,8 @@ class Backend:
         self.out = 0
         """Dispatches that are out, each with a slot."""
 
-        self.submitted = 0
-        """Those of them whose engine has not answered yet."""
+        self.trying: int | None = None
+        """The dispatch with which it is tried after a failure, as long as its engine has not answered."""
 
         self.ordered = False
         """An operator has cordoned it."""
@@ -51,6 +51,7 @@ class Backend:
         self.circuit = Circuit(rules.min_delay, rules.max_delay)
         self._seed = seed
         self._stage = Stage.SEND
+        self._try_over = 0.0
         self.suspects: dict[Stage, Hashable] = {}
         """The first job that has come to nothing since the last success, by stage."""
 
@@ -89,8 +90,19 @@ class Backend:
             return BackendView(0, Reason.CORDONED, kinds, closed)
         free = self.free
         if self.circuit.state(now) is CircuitState.HALF_OPEN:
-            free = min(free, 0 if self.submitted else 1)
+            free = min(free, 0 if self.trying is not None and now < self._try_over else 1)
         return BackendView(free, None, kinds, closed)
+
+    def launched(self, dispatch: int, now: float) -> None:
+        """A job was submitted. After a failure it is the try; one that its engine does not answer, since there is no
+        room for its pod, say, keeps the next one waiting no longer than the longest delay."""
+        if self.circuit.state(now) is CircuitState.HALF_OPEN:
+            self.trying, self._try_over = dispatch, now + self.circuit.max_delay
+
+    def answered(self, dispatch: int) -> None:
+        """Its engine has said something of a job that was submitted."""
+        if dispatch == self.trying:
+            self.trying = None
 
     def met(self, key: Hashable, stage: Stage, now: float, reason: str) -> bool:
         """A job came to nothing. Its trouble is its own until a different job meets the same, with no success in

@@ -77,7 +77,7 @@ def submit(ledger: Ledger, job: Job, event: Any) -> None:
     if job.paused and reason is Reason.FIRST_CHOICE and _was_moved_on(ledger, job, target.backend):
         reason = Reason.REFUSED
     ledger.occupy(job, target.backend)
-    ledger.backends[target.backend].submitted += 1
+    ledger.backends[target.backend].launched(job.dispatch, ledger.now)
     job.over = job.began = job.runs = False
     dispatch = actions.Dispatch(job.dispatch, job.key, job.workload, target, event.route, reason, job.kind)
     ledger.batch(actions.Submit, target.backend, dispatch)

@@ -108,7 +108,7 @@ class Ledger:
             self.held -= 1
             self.holding.remove(job.key)
         elif before is State.SUBMITTED:
-            self.backends[job.backend or ""].submitted -= 1
+            self.backends[job.backend or ""].answered(job.dispatch)
         elif before is State.REVOKING:
             self._no_longer_let_go(job)
         if before in OUT and state not in OUT:
@@ -223,14 +223,15 @@ class Ledger:
     def met(self, job: Job, stage: Stage) -> None:
         """A job came to nothing at its backend."""
         backend = self.backends[job.backend or ""]
+        news = backend.circuit.error is None
         if backend.met(job.key, stage, self.now, job.trouble):
-            self._opened(backend)
+            self._opened(backend, news)
 
     def broke(self, backend: Backend, reason: str) -> None:
         news = backend.circuit.error is None
         backend.broke(self.now, reason, Stage.SEND)
         if news:
-            self._opened(backend)
+            self._opened(backend, news)
 
     def worked(self, job: Job, stage: Stage) -> None:
         backend = self.backends[job.backend or ""]
@@ -245,9 +246,14 @@ class Ledger:
                 actions.Log(False, "Backend %r has recovered after %d failures.", (backend.name, failures))
             )
 
-    def _opened(self, backend: Backend) -> None:
+    def _opened(self, backend: Backend, news: bool) -> None:
+        """
+        :param news: it was in use; what is said of it until it has recovered belongs to the same outage
+        """
         self.stirred = True
         self.turned[backend.name] = False
+        if not news:
+            return
         delay = (backend.circuit.retry_at or self.now) - self.now
         message = "Backend %r gets no new work until it recovers; next try in %.1f s. %s"
         self.do(actions.Log(True, message, (backend.name, delay, backend.circuit.error)))

@@ -263,6 +263,30 @@ def test_half_open_lets_one_job_try():
     assert len(launched(m, 2.3, a=9)) == 4
 
 
+def test_an_engine_that_does_not_answer_keeps_no_later_try_waiting():
+    """What was submitted before the failure may wait for long, for a quota, say; so may the try itself."""
+    m = machine(route("*", "a"))
+    number(m, 0, "before")
+    lost = [number(m, 0, key) for key in (1, 2)]
+    question = asked(m.handle(1, *(Ended(each, Outcome.FAILED, False, "lost") for each in lost)))
+    m.handle(2, Rows(question.asked, {1: QUEUED, 2: QUEUED}))
+    assert m.state("before") is State.SUBMITTED
+    assert len(launched(m, 20, a=9)) == 1
+    assert launched(m, 21, a=9) == {}
+    assert len(launched(m, 20 + 61, a=9)) == 1
+    assert m.circuit("a") is CircuitState.HALF_OPEN
+
+
+def test_one_outage_is_logged_once():
+    """However many jobs come to nothing in it."""
+    m = machine(route("*", "a"))
+    numbers = {key: number(m, 0, key) for key in range(6)}
+    question = asked(m.handle(1, *(Ended(each, Outcome.FAILED, False, "lost") for each in numbers.values())))
+    done = m.handle(2, Rows(question.asked, dict.fromkeys(numbers, QUEUED)))
+    done += m.handle(9, tick(a=9))
+    assert len([each for each in of(done, actions.Log) if each.error]) == 1
+
+
 def test_a_backend_on_which_nothing_begins():
     """Two jobs that were sent and came to nothing open the circuit; that a third was sent says nothing."""
     m = machine()

@@ -233,7 +233,6 @@ def _place(ledger, job, state, backend, given):
     ledger.care_for(job)
     if state in OUT:
         ledger.occupy(job, backend)
-        ledger.backends[backend].submitted += state is State.SUBMITTED
     elif "dispatch" in given:
         job.backend = backend
     if state is State.HELD:

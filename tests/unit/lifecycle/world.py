@@ -619,7 +619,7 @@ def _backend_key(backend, now, names):
     return (
         backend.room.slots,
         backend.out,
-        backend.submitted,
+        backend.trying is not None,
         retry,
         failures,
         tuple((stage.value, names[j]) for stage, j in backend.suspects.items()),
