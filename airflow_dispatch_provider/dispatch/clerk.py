@@ -113,9 +113,10 @@ class Clerk:
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Finish what was asked, for so many seconds at most. Harmless when called again."""
+        """Finish what was asked, for so many seconds at most. Harmless when called again, or before the start."""
         self._questions.put(None)
-        self._thread.join(timeout)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
 
     def look_up(self, asked: int, ids: Ids) -> None:
         self._ask("look_up", asked, ids)

@@ -163,7 +163,7 @@ def suspect_sending(ledger: Ledger, job: Job, event: Any) -> None:
 
 def suspect_start(ledger: Ledger, job: Job, event: Any) -> None:
     """It came to nothing before it began, as the database confirms."""
-    if ledger.api_trouble is None and job.backend in ledger.backends:
+    if ledger.api_trouble is None and job.backend in ledger.backends and not job.mishap:
         ledger.met(job, Stage.START)
 
 
@@ -172,6 +172,7 @@ def doubt(ledger: Ledger, job: Job, event: Any) -> None:
     job.ended_at = ledger.now
     ended_badly = isinstance(event, Ended) and event.how is Outcome.FAILED
     job.may_have_begun = ended_badly and event.began is None
+    job.mishap = getattr(event, "mishap", False)
     job.trouble = getattr(event, "reason", "") or job.trouble
     job.value = getattr(event, "value", None)
     look_up(ledger, job, event)

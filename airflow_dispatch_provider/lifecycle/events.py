@@ -108,6 +108,9 @@ class Ended(NamedTuple):
     value: Any = None
     """A foreign engine's own event value, which is passed on as it is."""
 
+    mishap: bool = False
+    """Its backend has lost it, which says nothing of how the next one will fare."""
+
 
 class Returned(NamedTuple):
     """It was certainly not sent, and that is not its own fault: withdrawn, or its server cannot be used."""

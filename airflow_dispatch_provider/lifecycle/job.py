@@ -65,6 +65,9 @@ class _Rare:
     may_have_begun: bool = False
     """UNCLEAR: its engine could not tell."""
 
+    mishap: bool = False
+    """UNCLEAR: its backend has lost it, and is no suspect for that."""
+
     trouble: str = ""
     """The last trouble, for people."""
 

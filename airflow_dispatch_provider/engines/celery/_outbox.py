@@ -289,7 +289,7 @@ class Outbox:
     def _account(self, missing: Collection[str] | None) -> None:
         """After a new connection: which batches the broker never got, or has lost."""
         lost = self._receipts.lost(missing or ())
-        self._events += [Ended(dispatch, Outcome.FAILED, None, LOST) for dispatch in lost]
+        self._events += [Ended(dispatch, Outcome.FAILED, None, LOST, mishap=True) for dispatch in lost]
         if lost:
             self.notes.append(Lost(len(lost)))
         if missing is None and self._doubted:

@@ -232,6 +232,8 @@ class CeleryEngine:
             return [event if flight.is_task else Sent(event.dispatch)]
         if isinstance(event, Returned | Rejected | Ended):
             self._forget(parts, flight)
+        if isinstance(event, Ended) and not flight.is_task and not flight.taken:
+            return [event._replace(began=False)]  # there is no row to ask
         return [event]
 
     def _take(self, parts: _Parts, result: Result) -> list[Event]:

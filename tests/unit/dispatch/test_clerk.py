@@ -109,6 +109,11 @@ def test_whatever_is_raised_the_thread_lives_on(clerk, database, error):
     assert clerk.answers() == [Rows(1, {"x": QUEUED})]
 
 
+def test_it_can_be_stopped_before_its_start(database):
+    """The scheduler was told to end while it started."""
+    Clerk(database).stop(60)
+
+
 def test_asking_never_waits(clerk, database):
     """However long the database takes."""
     database.free.clear()

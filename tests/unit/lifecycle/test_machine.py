@@ -264,7 +264,7 @@ def test_half_open_lets_one_job_try():
 
 
 def test_an_engine_that_does_not_answer_keeps_no_later_try_waiting():
-    """What was submitted before the failure may wait for long, for a quota, say; so may the try itself."""
+    """A job that was submitted before the failure may wait for long, for a quota, say; so may the try itself."""
     m = machine(route("*", "a"))
     number(m, 0, "before")
     lost = [number(m, 0, key) for key in (1, 2)]
@@ -275,6 +275,17 @@ def test_an_engine_that_does_not_answer_keeps_no_later_try_waiting():
     assert launched(m, 21, a=9) == {}
     assert len(launched(m, 20 + 61, a=9)) == 1
     assert m.circuit("a") is CircuitState.HALF_OPEN
+
+
+def test_what_a_backend_has_lost_makes_it_no_suspect():
+    """A broker that came back empty works: what it has lost is launched again, and the others are not held up."""
+    m = machine(route("*", "a"))
+    lost = [number(m, 0, key) for key in range(3)]
+    ends = (Ended(each, Outcome.FAILED, None, "lost", mishap=True) for each in lost)
+    question = asked(m.handle(1, *ends))
+    m.handle(2, Rows(question.asked, dict.fromkeys(range(3), QUEUED)))
+    assert m.circuit("a") is CircuitState.CLOSED
+    assert len(launched(m, 30, a=9)) == 3
 
 
 def test_one_outage_is_logged_once():

@@ -190,6 +190,18 @@ def test_callbacks_have_no_id_in_the_database_and_begin_when_a_worker_does(bench
     assert bench.result(celery_id, "STARTED") == [Began(1)]
 
 
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="callbacks came with Airflow 3.2")
+def test_a_callback_that_the_broker_has_lost_had_not_begun(bench):
+    """No row tells. Of a task, the row does."""
+    bench.send(job(1, make_callback()), job(2))
+    bench.broker.batches.clear()
+    bench.broker.breaks.add("revoke")
+    with bench.engine._parts.driver.outbox(wake=True) as outbox:
+        outbox.tell("nobody")
+    ends = {end.dispatch: (end.began, end.mishap) for end in bench.hears(Ended, 2)}
+    assert ends == {1: (False, True), 2: (None, True)}
+
+
 def test_the_queue_of_a_target_may_be_given_apart(bench):
     """The workload then keeps the task's own, by which Airflow chooses what runs it."""
     bench.send(job(1, make_task(queue="java"), queue="workers"), job(2, make_task(queue="plain")))

@@ -318,8 +318,8 @@ def test_a_batch_that_the_broker_does_not_have_has_ended(world):
     step = world.step()
     assert step == Connect([first.receipt, second.receipt])
     assert world.done(step, Answer(missing={first.receipt})) == [
-        Ended(1, Outcome.FAILED, None, LOST),
-        Ended(2, Outcome.FAILED, None, LOST),
+        Ended(1, Outcome.FAILED, None, LOST, mishap=True),
+        Ended(2, Outcome.FAILED, None, LOST, mishap=True),
     ]
     assert world.outbox.notes == [Lost(2)]
     world.do(Probe)
