@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from airflow_dispatch_provider.routing.model import Route
-from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, WORKERS, BackendSettings, Settings
+from airflow_dispatch_provider.settings.model import WORKERS, BackendSettings, Settings
 
 ADDED, REMOVED, CHANGED, MOVED = "added", "removed", "changed", "moved"
 
@@ -43,7 +43,7 @@ def changes(old: Settings, new: Settings) -> tuple[Change, ...]:
 
 def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
     """Names of backends that ``new`` adds, drops, or defines otherwise than ``old`` in more than slots and cordon;
-    and those that are to count their workers, and may not be able to."""
+    and those that are to count their workers, or no longer."""
     found = _backends(old.backends, new.backends)
     return tuple(change.what.removeprefix("backends.") for change in found if change.needs_restart)
 
@@ -56,7 +56,7 @@ def _backends(old: Mapping[str, BackendSettings], new: Mapping[str, BackendSetti
         elif name not in old:
             yield Change(what, ADDED, f"{new[name].executor}, slots {new[name].slots}", needs_restart=True)
         elif details := [*_on_the_fly(old[name], new[name]), *_at_start(old[name], new[name])]:
-            restart = any(_at_start(old[name], new[name])) or _may_not_count(old[name], new[name])
+            restart = any(_at_start(old[name], new[name])) or _counts_otherwise(old[name], new[name])
             yield Change(what, CHANGED, ", ".join(details), needs_restart=restart)
 
 
@@ -67,11 +67,9 @@ def _on_the_fly(old: BackendSettings, new: BackendSettings) -> Iterator[str]:
             yield f"{key} {before} -> {after}" if key != "cordoned" else "cordoned" if after else "uncordoned"
 
 
-def _may_not_count(old: BackendSettings, new: BackendSettings) -> bool:
-    """Whether slots are to be counted from now on by an executor that need not have workers: its class tells, which is
-    looked at before a start."""
-    counts_now = new.slots == WORKERS and old.slots != WORKERS
-    return counts_now and new.class_path != EXECUTOR_ALIASES["CeleryExecutor"]
+def _counts_otherwise(old: BackendSettings, new: BackendSettings) -> bool:
+    """Whether its workers are to be counted from now on, or no longer: an engine is made for the one or the other."""
+    return (old.slots == WORKERS) != (new.slots == WORKERS)
 
 
 def _at_start(old: BackendSettings, new: BackendSettings) -> Iterator[str]:

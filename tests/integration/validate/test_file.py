@@ -53,7 +53,7 @@ def test_what_needs_a_restart(run: Run) -> None:
     "change",
     [
         ("}, b:", ', "config": {"celery": {"broker_ur": "redis://h"}}}, b:'),
-        ('"slots": 4', '"slots": "workers"'),
+        ('"slots": 4', '"slots": "four"'),
     ],
     ids=["needs a restart", "does not"],
 )

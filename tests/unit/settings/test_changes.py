@@ -29,12 +29,7 @@ def with_b(**more):
 CASES = [
     ("nothing", OLD, []),
     ("slots", with_b(slots=9), ["backends.b changed: slots 8 -> 9"]),
-    ("slots of the workers", with_b(slots="workers"), ["backends.b changed: slots 8 -> workers"]),
-    (
-        "slots of workers that it need not have",
-        {**OLD, "backends": {"a": {**A, "slots": "workers"}, "b": B}},
-        ["backends.a changed: slots 4 -> workers (restart)"],
-    ),
+    ("slots of the workers", with_b(slots="workers"), ["backends.b changed: slots 8 -> workers (restart)"]),
     ("cordoned", with_b(cordoned=True), ["backends.b changed: cordoned"]),
     (
         "another executor",
