@@ -174,12 +174,12 @@ class RunOnce:
     def get_mandatory_value(self, section: str, key: str, **kwargs: Any) -> str:
         if _may_be_command(section, key) and (text := self._text(section.lower(), key.lower())) is not None:
             return text
-        return str(self._base.get_mandatory_value(section, key, **kwargs))
+        return str(_getter(self._base, "get_mandatory_value")(section, key, **kwargs))
 
     def has_option(self, section: str, option: str, **kwargs: Any) -> bool:
         if _may_be_command(section, option):
             return self._text(section.lower(), option.lower()) is not None
-        return bool(self._base.has_option(section, option, **kwargs))
+        return bool(_getter(self._base, "has_option")(section, option, **kwargs))
 
     def _text(self, section: str, key: str) -> str | None:
         if (section, key) not in self._found:
@@ -235,6 +235,11 @@ def _failure(error: Exception) -> str:
 
 def _may_be_command(section: str, key: str) -> bool:
     return (section.lower(), key.lower()) in airflow_conf.sensitive_config_values
+
+
+def _getter(base: Any, name: str) -> Any:
+    """ExecutorConf of Airflow 3.1 knows only ``get`` and ``getboolean``."""
+    return getattr(base, name, None) or getattr(airflow_conf, name)
 
 
 class BackendConf:
@@ -317,8 +322,7 @@ class BackendConf:
             raise AirflowConfigException(message + "cannot read. Correct it in its 'config'.") from None
 
     def _delegate(self, getter: str) -> Any:
-        """ExecutorConf of Airflow 3.1 knows only ``get`` and ``getboolean``."""
-        return getattr(self._base, getter, None) or getattr(airflow_conf, getter)
+        return _getter(self._base, getter)
 
     def _own_keys(self, section: str) -> list[str]:
         """Names of the options overlaid in a section."""

@@ -293,6 +293,19 @@ def test_no_default_stands_in_for_everybodys_command_or_secret_that_gives_nothin
         RunOnce(conf).get("celery", "broker_url")
 
 
+def test_what_the_reader_of_airflow_3_1_does_not_know_airflows_own_does():
+    """It has but two getters, and is what a router there has to ask."""
+    bare = SimpleNamespace(get=conf.get, getboolean=conf.getboolean)
+    for reader in (RunOnce(bare), BackendConf("x", {}, RunOnce(bare))):
+        assert reader.get_mandatory_value("operators", "default_queue") == "default"
+        assert reader.get_mandatory_value("celery", "broker_url") == conf.get("celery", "broker_url")
+        assert reader.has_option("operators", "default_queue")
+        assert not reader.has_option("operators", "nothing_like_it")
+    assert BackendConf("x", {}, RunOnce(bare)).getint("core", "parallelism") == conf.getint(
+        "core", "parallelism"
+    )
+
+
 def test_everybodys_command_gives_what_it_prints_even_if_that_is_the_default(celery_file):
     """Unless the file has a value itself: Airflow's own order."""
     default = conf.get("celery", "broker_url")
