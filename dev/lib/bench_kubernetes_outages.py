@@ -110,7 +110,7 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
     run_ids, seconds = carry_out(deployment, DAG_ID, steps, progress, rng, options.timeout, watch)
     progress.say("waiting until all pods are gone")
     progress.until(lambda: not deployment.left(), SETTLE)
-    found = figures(deployment, DAG_ID, run_ids, "waiting for cluster")
+    found = figures(deployment, DAG_ID, run_ids, "waits_blocked")
     started = deployment.started()
     return {
         **found,
