@@ -301,10 +301,10 @@ class BackendConf:
     def has_option(self, section: str, option: str, **kwargs: Any) -> bool:
         if self._own(section, option) is not None:
             return True
-        return bool(self._delegate("has_option")(section, option, **kwargs))
+        return bool(_getter(self._base, "has_option")(section, option, **kwargs))
 
     def getsection(self, section: str, **kwargs: Any) -> dict[str, Any] | None:
-        base: dict[str, Any] | None = self._delegate("getsection")(section, **kwargs)
+        base: dict[str, Any] | None = _getter(self._base, "getsection")(section, **kwargs)
         texts = {key: self._own(section, key) for key in self._own_keys(section)}
         own = {key: automatic(text) for key, text in texts.items() if text is not None}
         return {**(base or {}), **own} if own else base
@@ -312,7 +312,7 @@ class BackendConf:
     def _typed(self, getter: str, section: str, key: str, kwargs: dict[str, Any]) -> Any:
         own = self._own(section, key)
         if own is None:
-            return self._delegate(getter)(section, key, **kwargs)
+            return _getter(self._base, getter)(section, key, **kwargs)
         try:
             return read_as(getter, own, **kwargs)
         except ValueError:
@@ -320,9 +320,6 @@ class BackendConf:
                 f"The option [{section}] {key} of the backend {self._backend!r} has a value that {getter} "
             )
             raise AirflowConfigException(message + "cannot read. Correct it in its 'config'.") from None
-
-    def _delegate(self, getter: str) -> Any:
-        return _getter(self._base, getter)
 
     def _own_keys(self, section: str) -> list[str]:
         """Names of the options overlaid in a section."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 from airflow_dispatch_provider.bridge import metrics
 from airflow_dispatch_provider.bridge.executor_classes import is_terminal
-from airflow_dispatch_provider.dispatch.tidying import Tidying
+from airflow_dispatch_provider.dispatch.tidying import Living, Tidying
 from airflow_dispatch_provider.engines.engine import Engine, Found, HasLanes, Job, Terminates
 from airflow_dispatch_provider.lifecycle import actions, events
 from airflow_dispatch_provider.lifecycle.actions import Dispatch
@@ -38,7 +38,7 @@ _LAST_QUESTIONS = 5.0
 """Seconds for what the database was still asked at the end."""
 
 
-class ClerkLike(Protocol):
+class ClerkLike(Living, Protocol):
     """See ``clerk.Clerk``."""
 
     def start(self) -> None: ...
@@ -52,10 +52,6 @@ class ClerkLike(Protocol):
     def refresh(self, ids: Mapping[Hashable, Any]) -> None: ...
 
     def answers(self) -> list[Rows]: ...
-
-    def ask_living(self) -> None: ...
-
-    def take_living(self) -> Collection[str] | None: ...
 
     def stop(self, timeout: float) -> None: ...
 
@@ -84,8 +80,8 @@ def _no_room() -> events.Room:
     return events.Room(0, unavailable="it cannot say what room it has")
 
 
-def _no_lane() -> None:
-    """As if it were not known."""
+def _lane_of(backend: str) -> str:
+    return f"The question to backend {backend!r} for a lane"
 
 
 def _name_of(action: actions.Action) -> str:
@@ -164,12 +160,20 @@ class Loop:
         """The lane of each backend that the workload would use there."""
         lanes = {}
         for name, engine in self._with_lanes.items():
-            if engine.has_lanes:
-                what, ask = f"The question to backend {name!r} for a lane", partial(engine.lane, workload)
-                lane = self._guarded(what, ask, _no_lane)
-                if lane is not None:
-                    lanes[name] = lane
+            if engine.has_lanes and (lane := self._lane(name, engine, workload)) is not None:
+                lanes[name] = lane
         return lanes
+
+    def _lane(self, name: str, engine: HasLanes, workload: Any) -> str | None:
+        """As ``_guarded``, in the way of ``_perform``: there is one for each workload."""
+        try:
+            lane = engine.lane(workload)
+        except Exception as error:
+            self._note_failure(_lane_of(name), error)
+            return None
+        if self._failing:
+            self._failing.discard(_lane_of(name))
+        return lane
 
     def offer(self, offered: events.Offered, now: float) -> None:
         """A task of a scheduler that has died, with the task instance as its ``subject``."""

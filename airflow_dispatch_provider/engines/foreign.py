@@ -121,13 +121,17 @@ class ForeignEngine:
             self._able = self._ask(lambda: [each for each in _ABILITIES if isinstance(executor, each)], ())
             self._works()
 
+    @property
+    def _slots_now(self) -> int:
+        return self.slots if self._counted is None else self._counted
+
     def room(self) -> Room:
         executor = self._executor
         if executor is None:
             return Room(0, unavailable=self._trouble or "not started")
         no_room = ReportsNoRoom in self._able and self._ask(executor.no_room, None)
         return Room(
-            slots=self.slots if self._counted is None else self._counted,
+            slots=self._slots_now,
             takes=0 if no_room else self._takes,
             unavailable=self._trouble,
             kinds=self._kinds,
@@ -142,8 +146,7 @@ class ForeignEngine:
     # Giving
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """One that it does not take keeps none of the others from it. Where its writes cannot be committed, it has
-        none of them."""
+        """One that it does not take keeps none of the others from it; of what cannot be committed it has nothing."""
         executor = self._executor
         if executor is None:
             self._events += [Returned(job.dispatch, "not started") for job in jobs]
@@ -268,8 +271,7 @@ class ForeignEngine:
     def _beat(self, executor: Any) -> None:
         if CountsWorkers in self._able:
             self._count_workers(executor)
-        slots = self.slots if self._counted is None else self._counted
-        executor.parallelism = executor_classes.parallelism_for(executor, slots)
+        executor.parallelism = executor_classes.parallelism_for(executor, self._slots_now)
         given = list(self._out.unsent.values())
         if (error := error_of(executor.heartbeat)) is None:
             self._one_by_one = self._one_by_one and not given
@@ -287,10 +289,8 @@ class ForeignEngine:
         blame itself, of several each is tried alone."""
         taken = [out for out in given if self._take_out(out)]
         again = error_of(executor.heartbeat) if taken else error
-        alone = again is None and len(taken) == 1
-        for out in taken:
-            reason = describe(error)
-            self._events.append((Rejected if alone else Returned)(out.dispatch, reason))
+        what = Rejected if again is None and len(taken) == 1 else Returned
+        self._events += [what(out.dispatch, describe(error)) for out in taken]
         if again is not None:
             self._failed("heartbeat", again)
             return

@@ -113,7 +113,7 @@ def test_an_engine_may_have_neither_lanes_nor_anything_to_tidy(clock) -> None:
     """Nor is there one before it could be made."""
 
     class Plain(Engine):
-        lane = tidy = None  # type: ignore[assignment]
+        lane = tidy = None  # type: ignore[assignment]  # as if its base had them not
 
     x = GuardedEngine("a", Plain, 3, Backoff(4.0, 60.0), clock)
     assert (x.has_lanes, x.lane("job")) == (False, None)

@@ -249,6 +249,7 @@ class Trial(KubernetesExecutor):
 
     def make_engine(self, name: str, slots: int, *, counts_workers: bool = False) -> KubernetesEngine:
         options = engine.KubernetesOptions("airflow", ("airflow",))
+        # Neither is connected: the fakes have what is called of them, and no more.
         pieces = engine.Pieces(FakeApi, lambda scheduler_id: FakeFactory(), options)  # type: ignore[arg-type]
         return KubernetesEngine(name, slots, lambda: pieces)
 
@@ -258,6 +259,7 @@ def test_a_team_has_the_parallelism_of_its_own_configuration(monkeypatch):
     monkeypatch.setattr(engine, "PodApi", lambda *args: FakeApi())
     made = Trial()
     made.team_name = "science"
+    # A reader that knows this one number.
     made.conf = SimpleNamespace(getint=lambda *names: 5)  # type: ignore[assignment]
     made.start()
     try:
