@@ -13,6 +13,7 @@ from typing import Any
 from airflow.configuration import conf
 
 from airflow_dispatch_provider.bridge.airflow_api import is_task, kind_of
+from airflow_dispatch_provider.bridge.patience import queued_timeout
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK, TaskRef
 from airflow_dispatch_provider.routing.routes import task_seed
@@ -50,7 +51,7 @@ def priority_of(workload: Any) -> int:
 def token_lifetime() -> float:
     """Seconds for which the token of a queued workload is valid."""
     if AIRFLOW_V_3_2_PLUS:
-        return conf.getfloat("scheduler", "task_queued_timeout")
+        return queued_timeout()
     return conf.getfloat("execution_api", "jwt_expiration_time")
 
 

@@ -38,17 +38,6 @@ class KubernetesExecutor(Standalone):
     RUNNING_POD_LOG_LINES = 100
     """Lines of the log of a running task that are shown, where ``running_pod_log_lines`` says nothing."""
 
-    def start(self) -> None:
-        """Start the engine. A cluster that cannot be reached is waited for.
-
-        :raises DispatchConfigError: see ``config_problems``
-        """
-        if getattr(self, "team_name", None):
-            # The base class has read the number of no team.
-            conf: Any = self.conf
-            self.parallelism = conf.getint("core", "parallelism")
-        super().start()
-
     def make_engine(self, name: str, slots: int, *, counts_workers: bool = False) -> KubernetesEngine:
         """See ``protocols.HasEngine``; there are no workers to count."""
         if problems := self.config_problems():

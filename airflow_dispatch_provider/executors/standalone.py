@@ -60,6 +60,9 @@ class Standalone(Face):
         :raises DispatchConfigError: an option makes no sense; the scheduler does not start
         """
         warn_if_untested()
+        if getattr(self, "team_name", None):
+            # The base class has read the number of no team.
+            self.parallelism = self.conf.getint("core", "parallelism")
         self._kinds = workload_kinds(self)
         name = self._backend
         patience = limits(Limits().max_held)

@@ -84,7 +84,6 @@ _CELERY = Engine(
         "database": {"sql_alchemy_conn": "text"},
         "dispatch": {"celery_max_unsent": "positive"},
         "operators": {"default_queue": "text"},
-        "scheduler": {"task_queued_timeout": "seconds"},
     },
     without_effect={
         **{

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from celery import Celery
 
+from airflow_dispatch_provider.bridge.patience import queued_timeout
 from airflow_dispatch_provider.engines.celery.brokers import Broker, broker_for
 from airflow_dispatch_provider.engines.celery.capacity import WorkerCensus
 from airflow_dispatch_provider.engines.celery.result_watcher import ResultWatcher
@@ -38,12 +39,12 @@ class CeleryOptions:
 
     @classmethod
     def of(cls, conf: Any) -> CeleryOptions:
-        """The options in a configuration of Airflow's."""
+        """The options in a configuration of Airflow's. The scheduler knows one time-out, whatever a team's says."""
         return cls(
             default_queue=str(conf.get_mandatory_value("operators", "default_queue")),
             timeout=max(LEAST_TIMEOUT, float(conf.get("celery", "operation_timeout", fallback=1.0))),
             max_unsent=conf.getint("dispatch", "celery_max_unsent", fallback=250),
-            queued_timeout=float(conf.get("scheduler", "task_queued_timeout")),
+            queued_timeout=queued_timeout(),
         )
 
 

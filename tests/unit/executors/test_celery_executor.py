@@ -109,6 +109,14 @@ def test_its_engine_has_the_options_of_its_configuration(monkeypatch, counts_wor
         engine.stop(0)
 
 
+def test_the_time_out_of_queued_tasks_is_the_schedulers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one for all teams and backends, whatever their own sections say."""
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT", "77")
+    executor: Any = CeleryExecutor()
+    conf = BackendConf("x", {"scheduler": {"task_queued_timeout": "5"}}, executor.conf)
+    assert CeleryOptions.of(conf).queued_timeout == 77
+
+
 class Trial(CeleryExecutor):
     """With servers that a test steers, and rows in memory."""
 

@@ -29,7 +29,7 @@ from airflow_dispatch_provider.executors import kubernetes_executor
 from airflow_dispatch_provider.executors.kubernetes_executor import KubernetesExecutor
 from airflow_dispatch_provider.testing import make_task
 from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
-from tests.support import make_callback, wait_until
+from tests.support import make_callback
 
 from .fakes import FakeApi, FakeFactory
 
@@ -252,18 +252,3 @@ class Trial(KubernetesExecutor):
         # Neither is connected: the fakes have what is called of them, and no more.
         pieces = engine.Pieces(FakeApi, lambda scheduler_id: FakeFactory(), options)  # type: ignore[arg-type]
         return KubernetesEngine(name, slots, lambda: pieces)
-
-
-def test_a_team_has_the_parallelism_of_its_own_configuration(monkeypatch):
-    """Airflow's base class reads the number of no team."""
-    monkeypatch.setattr(engine, "PodApi", lambda *args: FakeApi())
-    made = Trial()
-    made.team_name = "science"
-    # A reader that knows this one number.
-    made.conf = SimpleNamespace(getint=lambda *names: 5)  # type: ignore[assignment]
-    made.start()
-    try:
-        wait_until(lambda: made.heartbeat() or made.slots_available)
-        assert made.slots_available == 5
-    finally:
-        made.end()
