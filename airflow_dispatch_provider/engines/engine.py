@@ -100,7 +100,8 @@ class Engine(Protocol):
         ...
 
     def adopt(self, found: Sequence[Found]) -> None:
-        """Each is answered by ``Adopted`` or ``Unknown``, as soon as the backend can be asked."""
+        """Each is answered by ``Adopted`` or ``Unknown``, as soon as the backend can be asked; also one that was asked
+        about before, whether or not that was answered."""
         ...
 
     def poll(self) -> list[Event]:

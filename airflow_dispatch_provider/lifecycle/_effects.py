@@ -284,7 +284,7 @@ def keep_slot(ledger: Ledger, job: Job, event: Any) -> None:
 def keep_slot_there(ledger: Ledger, job: Job, event: Any) -> None:
     """It began where it was, meanwhile."""
     job.runs = True
-    ledger.occupy(job, job.backend or "")
+    ledger.occupy(job, job.backend or "", job.dispatch)
 
 
 def _choose(ledger: Ledger, job: Job) -> None:

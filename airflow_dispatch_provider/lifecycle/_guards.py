@@ -81,6 +81,12 @@ def queued_and_mine(ledger: Ledger, job: Job, event: Any) -> bool:
     return event.state is RowState.QUEUED and bool(event.mine)
 
 
+def queued_unanswered(ledger: Ledger, job: Job, event: Any) -> bool:
+    """Its backend has said nothing of it for long, e.g. since one of its servers cannot be asked."""
+    is_waiting = queued_and_mine(ledger, job, event) and not job.runs
+    return is_waiting and ledger.now - job.since >= ledger.limits.let_go_after
+
+
 def never_asked(ledger: Ledger, job: Job, event: Any) -> bool:
     return not job.asked
 

@@ -137,14 +137,18 @@ class Ledger:
         if later is not None and later.waits is Waits.EARLIER:
             self.timers.set(later, self.now)
 
-    def occupy(self, job: Job, backend: str) -> None:
-        """A new dispatch of a job, at a backend: from now on it has a slot there."""
+    def occupy(self, job: Job, backend: str, dispatch: int = 0) -> None:
+        """A dispatch of a job, at a backend: from now on it has a slot there.
+
+        :param dispatch: its number, where the engine may still be looking for it; 0: a new one
+        """
         if self.out.get(job.dispatch) is job:
             del self.out[job.dispatch]
             self.backends[job.backend or ""].out -= 1
-        self._dispatches += 1
-        job.backend, job.dispatch = backend, self._dispatches
-        self.out[job.dispatch] = job
+        if not dispatch:
+            self._dispatches = dispatch = self._dispatches + 1
+        job.backend, job.dispatch = backend, dispatch
+        self.out[dispatch] = job
         self.backends[backend].out += 1
 
     def care_for(self, job: Job) -> None:

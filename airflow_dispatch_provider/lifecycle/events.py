@@ -255,7 +255,8 @@ class Limits:
     """A quarter of ``[scheduler] task_queued_timeout``."""
 
     let_go_after: float = 60.0
-    """When the slot of a job that was let go is taken for free, though its engine said nothing."""
+    """When the slot of a job that was let go is taken for free, though its engine said nothing. So long, too, a backend
+    may leave unanswered whether it has a task of a dead scheduler that had not begun."""
 
     silence: float = 20.0
     """A task's process sends a heartbeat every ``[workers] min_heartbeat_interval`` (5 s): silent for so long after

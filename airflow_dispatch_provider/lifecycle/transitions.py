@@ -191,6 +191,8 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="runs, maybe by an earlier dispatch"),
     _in(S.SENT, Row, if_.running, S.RUNNING, do.note_not_over, do.note_runs,
         why="runs, as the database says"),
+    _in(S.ADOPTING, Row, if_.queued_unanswered, S.RETURNING, do.put_back,
+        why="had not begun, and its backend does not answer: it is set back to scheduled"),
     _in(_OUT, Row, None, None, do.note_not_over,
         why="as before"),
 

@@ -26,6 +26,7 @@ from airflow_dispatch_provider.engines.celery.servers import CeleryOptions, Cens
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.outage import Backoff, OutageLog
 from airflow_dispatch_provider.lifecycle.events import (
+    Adopted,
     Broken,
     Ended,
     Recovered,
@@ -192,7 +193,10 @@ class CeleryEngine:
         anew: workers are told to drop the message that waits, lest each finds out by a refusal."""
         for each in found:
             celery_id = getattr(each.ti, "external_executor_id", None)
-            if self._parts is None or self._flights.of(each.dispatch):
+            if self._parts is None:
+                continue
+            if known := self._flights.of(each.dispatch):
+                self._events += [] if known.asked else [Adopted(each.dispatch)]
                 continue
             if not celery_id:
                 self._events.append(Unknown(each.dispatch))

@@ -159,8 +159,9 @@ class LocalEngine:
 
     def adopt(self, found: Sequence[Found]) -> None:
         """Look for their processes; on a thread, so that the answers come from later polls."""
-        self._searched.update({each.dispatch: each for each in found})
-        self._search.ask(found)
+        new = {each.dispatch: each for each in found if each.dispatch not in self._searched}
+        self._searched.update(new)
+        self._search.ask([*new.values()])
 
     def _take_answer(self, pool: Pool, answer: Answer) -> None:
         (dispatch, key, _, runs), process = answer

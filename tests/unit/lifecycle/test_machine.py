@@ -537,6 +537,24 @@ def test_what_cannot_be_set_back_yet_is_not_asked_for_in_every_heartbeat():
     assert asked_at == [1, 12, 23, 34]
 
 
+def test_a_backend_that_does_not_answer_keeps_no_slot_with_what_had_not_begun():
+    """One of its servers cannot be asked: after a minute such a task is set back. One that has begun meanwhile is
+    asked for under the same number, since its engine may still be looking."""
+    m = machine(route("*", "a"))
+    m.handle(0, *(Offered(key, TaskRef("q"), key == "runs", "a") for key in (1, 2, "runs")))
+    (adopt,) = of(m.handle(1, tick(a=9)), actions.Adopt)
+    rows = {1: QUEUED, 2: QUEUED, "runs": RUNNING}
+    question = asked(m.handle(31, tick(a=9)))
+    assert of(m.handle(31, Rows(question.asked, rows)), actions.PutBack) == []
+    question = asked(m.handle(61, tick(a=9)))
+    put_back = asked(m.handle(61, Rows(question.asked, rows)), actions.PutBack)
+    assert (list(put_back.keys), m.slots_used["a"]) == ([1, 2], 1)
+    found = m.handle(62, Rows(put_back.asked, {1: Row(RowState.OVER), 2: RUNNING}))
+    assert of(found, actions.Revoke) == [actions.Revoke("a", adopt.found[0].number, over=True)]
+    (again,) = of(found, actions.Adopt)
+    assert again.found == [adopt.found[1]._replace(runs=True)]
+
+
 def test_what_waits_is_refreshed_and_what_runs_is_not():
     """Airflow takes a task for stuck that is queued for too long; one whose engine cannot revoke is kept, too."""
     m = machine(route("c", "c"), route("*", "a"), rules={"c": BackendRules(revokes=False)}, refresh_every=150)

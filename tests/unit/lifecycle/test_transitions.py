@@ -135,7 +135,10 @@ ROWS = [
     ("out",                        {"over": True},            OVER,                          "ended",     "Revoke"),
     ("submitted",                  {},                        ALIVE,                         "submitted", "Withdraw"),
     ("sent",                       {},                        ALIVE,                         "running",   ""),
-    ("out",                        {},                        QUEUED,                        "=",         ""),
+    ("out-adopting",               {},                        QUEUED,                        "=",         ""),
+    ("adopting",                   {},                        QUEUED,                        "returning", "PutBack"),
+    ("adopting",                   {"since": NOW - 59},       QUEUED,                        "=",         ""),
+    ("adopting",                   {"runs": True},            QUEUED,                        "=",         ""),
     ("running adopting orphaned",  {},                        ALIVE,                         "=",         ""),
     # Taken back
     ("held unclear returning",     {},                        Revoke("x"),                   "ended",     ""),
@@ -199,6 +202,7 @@ ROWS = [
 GROUPS = {
     "out": "submitted sent running adopting orphaned",
     "out-submitted": "sent running adopting orphaned",
+    "out-adopting": "submitted sent running orphaned",
 }
 EVERY = [(State(state), *row[1:]) for row in ROWS for state in GROUPS.get(row[0], row[0]).split()]
 

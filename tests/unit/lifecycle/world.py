@@ -102,7 +102,7 @@ class Scheduler:
         self.questions = ()
         self.adoptions = ()
         self.down = ""
-        """The backend that it cannot reach."""
+        """The backend that it cannot reach, or that does not answer it."""
 
         self.frozen = empty
 
@@ -194,8 +194,11 @@ class World:
             yield True, "mistaken", (s,)
         if scheduler.down:
             yield False, "recover", (s,)
-        elif self._may("outage"):
-            yield True, "break_", (s, "a")
+        else:
+            if self._may("outage"):
+                yield True, "break_", (s, "a")
+            if self._may("mute"):
+                yield True, "mute", (s, "a")
 
     def _steps_of_copy(self, c, copy):
         if copy.phase in ("done", "refused"):
@@ -411,6 +414,11 @@ class World:
         self.schedulers[s].down = backend
         self._tell(s, Broken(backend, "away"))
 
+    def mute(self, s, backend):
+        """It says nothing of what a dead scheduler left there, and is well otherwise."""
+        self._spend("mute")
+        self.schedulers[s].down = backend
+
     def recover(self, s):
         backend, self.schedulers[s].down = self.schedulers[s].down, ""
         self._tell(s, Recovered(backend))
@@ -595,6 +603,7 @@ def _job_key(job, ranks, now):
         job.failures,
         job.waits,
         0 if job.due <= now else 1 if job.due <= now + LONG else 2,
+        job.state is State.ADOPTING and min(2, int((now - job.since) / LONG)),
         unclear and (now > job.ended_at, now > job.looked_at, job.may_have_begun),
         job.over,
         job.began,

@@ -368,12 +368,14 @@ def test_what_has_no_id_is_unknown_at_once(bench):
     assert bench.poll() == [Unknown(1)]
 
 
-def test_asked_twice_for_one_dispatch_it_answers_once(bench):
-    """The result backend was away in between."""
+def test_asked_twice_for_one_dispatch_it_looks_once_and_answers_each_time(bench):
+    """The result backend was away in between, or nobody waited for the first answer any more."""
     bench.engine.adopt([found(1, "a")])
     bench.engine.adopt([found(1, "a")])
     assert bench.watcher.looked == ["a"]
     assert bench.result("a", "STARTED") == [Adopted(1)]
+    bench.engine.adopt([found(1, "a")])
+    assert (bench.watcher.looked, bench.poll()) == (["a"], [Adopted(1)])
 
 
 # The end
