@@ -1,11 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The execution API as a circuit of its own: while it answers nobody, one job at a time tries it."""
+"""The execution API as a circuit of its own: while it answers nobody, one job at a time tries it.
+
+An engine can only tell that it answers none of its own tasks. Where others begin on another backend after that, the
+trouble is that backend's.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_dispatch_provider.lifecycle.events import Began, Ended
 from airflow_dispatch_provider.lifecycle.job import Job
-from airflow_dispatch_provider.lifecycle.states import State
+from airflow_dispatch_provider.lifecycle.states import Outcome, State
 from airflow_dispatch_provider.routing.circuit import Circuit, CircuitState
+from airflow_dispatch_provider.routing.decide import Decision
 
 _UNDER_WAY = (State.SUBMITTED, State.SENT)
 
@@ -18,6 +27,20 @@ class ExecutionApi:
         self._try: Job | None = None
         self._dispatch = 0
         self._tried_at = 0.0
+        self._refuted: dict[str, bool] = {}
+        """Backends whose last task met no answer, and whether one has begun on another backend since."""
+
+    def is_refuted(self, backend: str) -> bool:
+        """Take note that it does not answer a task of a backend; returns whether it has let one begin on another
+        since it did so the last time. Each time it has to be refuted anew: it may have gone away meanwhile."""
+        refuted = self._refuted.get(backend, False)
+        self._refuted[backend] = False
+        return refuted
+
+    def choose(self, decisions: Sequence[Decision]) -> Sequence[Decision]:
+        """The one job that is to try it: on a backend that has met no trouble, if there is one."""
+        others = [each for each in decisions if each.target.backend not in self._refuted]
+        return (others or decisions)[:1]
 
     def broke(self, now: float, reason: str) -> None:
         """It has answered nobody; what is said while nothing may try belongs to the same outage."""
@@ -44,9 +67,23 @@ class ExecutionApi:
         """This job, which has just been submitted, tries it."""
         self._try, self._dispatch, self._tried_at = job, job.dispatch, now
 
-    def is_try(self, dispatch: int) -> bool:
-        return self._try is not None and dispatch == self._dispatch
+    def hear(self, job: Job, event: Any) -> bool:
+        """Take in news of a task; returns whether it shows that what was tried has succeeded."""
+        ended = event if isinstance(event, Ended) else None
+        if isinstance(event, Began) or (ended and ended.how is Outcome.SUCCESS):
+            self._has_begun(job)
+        elif not (ended and ended.began):
+            return False
+        return self._try is not None and event.dispatch == self._dispatch
 
-    def runs(self, job: Job) -> bool:
-        """Whether it is the one that has tried, and has begun."""
-        return job is self._try and job.dispatch == self._dispatch and job.state is State.RUNNING
+    def see(self, job: Job) -> bool:
+        """The same for a task about which the database was asked."""
+        succeeded = job is self._try and job.dispatch == self._dispatch and job.state is State.RUNNING
+        if succeeded:
+            self._has_begun(job)
+        return succeeded
+
+    def _has_begun(self, job: Job) -> None:
+        self._refuted.pop(job.backend or "", None)
+        for backend in self._refuted:
+            self._refuted[backend] = True

@@ -48,6 +48,9 @@ class Backend:
         self.gone = False
         """No longer configured."""
 
+        self.api_away = False
+        """The execution API answers nobody here, and others elsewhere."""
+
         self.circuit = Circuit(rules.min_delay, rules.max_delay)
         self._seed = seed
         self._stage = Stage.SEND
@@ -127,7 +130,7 @@ class Backend:
             self.suspects.pop(Stage.START, None)
         if self.circuit.retry_at is None or (self._stage is Stage.START and stage is Stage.SEND):
             return False
-        self.circuit = self.circuit.succeeded(now)
+        self.circuit, self.api_away = self.circuit.succeeded(now), False
         return True
 
     def _jitter(self) -> float:

@@ -38,7 +38,7 @@ def launch_later(ledger: Ledger, job: Job, event: Any) -> None:
     """Behind the others, after a delay that grows each time; then at any target."""
     job.paused = ()
     delay = _delay(ledger, job.failures)
-    if ledger.api_trouble is None:
+    if not ledger.has_no_api(job):
         job.failures += 1
     job.waits = Waits.LAUNCH
     if job.is_task:
@@ -163,7 +163,7 @@ def suspect_sending(ledger: Ledger, job: Job, event: Any) -> None:
 
 def suspect_start(ledger: Ledger, job: Job, event: Any) -> None:
     """It came to nothing before it began, as the database confirms."""
-    if ledger.api_trouble is None and job.backend in ledger.backends and not job.mishap:
+    if job.backend in ledger.backends and not job.mishap and not ledger.has_no_api(job):
         ledger.met(job, Stage.START)
 
 

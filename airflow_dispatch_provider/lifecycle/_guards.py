@@ -49,7 +49,7 @@ def has_no_row_nor_begun(ledger: Ledger, job: Job, event: Any) -> bool:
 
 def exhausted(ledger: Ledger, job: Job, event: Any) -> bool:
     """Nothing counts as long as the execution API answers nobody."""
-    return job.failures >= ledger.limits.launch_retries and ledger.api_trouble is None
+    return job.failures >= ledger.limits.launch_retries and not ledger.has_no_api(job)
 
 
 def exhausted_without_row(ledger: Ledger, job: Job, event: Any) -> bool:
@@ -132,7 +132,7 @@ def orphan_lives(ledger: Ledger, job: Job, event: Any) -> bool:
 
 def died_running(ledger: Ledger, job: Job, event: Any) -> bool:
     """It had begun and is dead. A process that cannot reach the execution API is silent, too."""
-    if ledger.api_trouble is not None or event.state is not RowState.RUNNING:
+    if event.state is not RowState.RUNNING or ledger.has_no_api(job):
         return False
     since = max(job.ended_at, ledger.api_since)
     return bool(event.silent >= ledger.limits.silence and ledger.now - since >= ledger.limits.silence)

@@ -231,9 +231,14 @@ class Ledger:
         if backend.met(job.key, stage, self.now, job.trouble):
             self._opened(backend, news)
 
-    def broke(self, backend: Backend, reason: str) -> None:
+    def has_no_api(self, job: Job) -> bool:
+        """Whether the execution API answers nobody, or nobody at the backend of the job, so that nothing counts."""
+        backend = self.backends.get(job.backend or "")
+        return self.api_trouble is not None or (backend is not None and backend.api_away)
+
+    def broke(self, backend: Backend, reason: str, stage: Stage = Stage.SEND) -> None:
         news = backend.circuit.error is None
-        backend.broke(self.now, reason, Stage.SEND)
+        backend.broke(self.now, reason, stage)
         if news:
             self._opened(backend, news)
 
@@ -243,7 +248,10 @@ class Ledger:
             self.recovered(backend, stage)
 
     def recovered(self, backend: Backend, stage: Stage) -> None:
+        had_no_api = backend.api_away
         if backend.worked(stage, self.now):
+            if had_no_api:
+                self.api_since = self.now
             self.turned[backend.name] = self.stirred = True
             failures = backend.circuit.failures
             self.do(

@@ -163,6 +163,8 @@ class Broken(NamedTuple):
 
     backend: str
     reason: str
+    met_by: str = ""
+    """EXECUTION_API: the backend whose tasks it does not answer."""
 
 
 class Recovered(NamedTuple):

@@ -17,7 +17,7 @@ from airflow_dispatch_provider.lifecycle._ledger import Ledger
 from airflow_dispatch_provider.lifecycle.actions import Action
 from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Command
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
-from airflow_dispatch_provider.lifecycle.states import Outcome, State
+from airflow_dispatch_provider.lifecycle.states import State
 from airflow_dispatch_provider.lifecycle.story import Step, steps
 from airflow_dispatch_provider.lifecycle.transitions import TABLE, Back, Down, Due, apply
 from airflow_dispatch_provider.routing.circuit import CircuitState
@@ -123,7 +123,7 @@ class Machine:
         if job is None:
             return
         apply(self._ledger, job, event)
-        if job.is_task and self._api.is_try(event.dispatch) and _shows_a_beginning(event):
+        if job.is_task and self._api.hear(job, event):
             self._recovered(events.Recovered(EXECUTION_API))
 
     def _rows(self, event: events.Rows) -> None:
@@ -136,7 +136,7 @@ class Machine:
             job = jobs.get(key)
             if job is not None and event.asked >= job.moment:
                 apply(self._ledger, job, row)
-                if self._api.runs(job):
+                if self._api.see(job):
                     self._recovered(events.Recovered(EXECUTION_API))
 
     def _broken(self, event: events.Broken) -> None:
@@ -144,6 +144,11 @@ class Machine:
         if event.backend != EXECUTION_API:
             if event.backend in ledger.backends:
                 ledger.broke(ledger.backends[event.backend], event.reason)
+            return
+        backend = ledger.backends.get(event.met_by)
+        if backend is not None and self._api.is_refuted(backend.name):
+            ledger.broke(backend, event.reason, Stage.START)
+            backend.api_away = True
             return
         self._api.broke(ledger.now, event.reason)
         ledger.stirred = True
@@ -277,7 +282,8 @@ class Machine:
         if ledger.api_trouble is None:
             self._launch(decide(self.snapshot(), ledger.holding.lanes))
         elif self._api.may_try(ledger.now):
-            for job in self._launch(decide(self.snapshot(), ledger.holding.lanes)[:1]):
+            decisions = decide(self.snapshot(), ledger.holding.lanes)
+            for job in self._launch(self._api.choose(decisions)):
                 self._api.tries(job, ledger.now)
         ledger.stirred = False
         self._nothing_before = self._next_change()
@@ -408,13 +414,6 @@ class Machine:
         """Tell what happened to a job and why, in order; also for a while after it has ended."""
         job = self._ledger.jobs.get(key)
         return steps(self._ledger.past.get(key) if job is None else job.story, TABLE)
-
-
-def _shows_a_beginning(event: Any) -> bool:
-    """Whether the execution API has let a task start."""
-    if isinstance(event, events.Ended):
-        return event.how is Outcome.SUCCESS or bool(event.began)
-    return isinstance(event, events.Began)
 
 
 def _overflow_at(lane: Lane, now: float) -> float:

@@ -47,12 +47,15 @@ class _Out:
 class Machine:
     """Of one engine; changed by its engine alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        """
+        :param name: the backend's
+        """
         self._out: dict[int, _Out] = {}
         self._end_at: dict[int, float] = {}
         """When each is ended that is over in Airflow."""
 
-        self._api = _ApiWitness()
+        self._api = _ApiWitness(name)
 
     def __len__(self) -> int:
         return len(self._out)
@@ -156,8 +159,8 @@ def describe_status(status: int) -> str:
 class _ApiWitness:
     """Whether the Execution API answers, as tasks that wanted to begin have met it."""
 
-    def __init__(self) -> None:
-        self._broken = False
+    def __init__(self, backend: str) -> None:
+        self._backend, self._broken = backend, False
         self._suspect: Hashable | None = None
 
     def answered(self) -> list[Event]:
@@ -177,4 +180,4 @@ class _ApiWitness:
             self._suspect = key
             return []
         self._broken = True
-        return [Broken(EXECUTION_API, event.error)]
+        return [Broken(EXECUTION_API, event.error, self._backend)]

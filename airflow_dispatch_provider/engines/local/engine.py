@@ -73,7 +73,7 @@ class LocalEngine:
         title = f"airflow dispatch local [{team}]" if team else "airflow dispatch local"
         self._work = Work(runner, conf, self._options.preload, warm_up, title)
         self._pool: Pool | None = None
-        self._machine = Machine()
+        self._machine = Machine(name)
         self._search = Search(title)
         self._searched: dict[int, Found] = {}
         self._revoked: dict[int, bool] = {}

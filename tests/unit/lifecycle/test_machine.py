@@ -422,6 +422,61 @@ def test_one_that_waits_for_a_worker_does_not_keep_the_others_for_ever():
     assert len(launched(m, 61, a=9)) == 1
 
 
+AWAY = Broken(EXECUTION_API, "refused", "a")
+
+
+def away_from_a(m, now):
+    """Number of a job on a that meets no execution API, after one on b has begun; both have been told."""
+    m.handle(now, queued("first", "a", 9), queued("other", "b", 1))
+    first = dispatches(m.handle(now, tick(a=1, b=0)))["first"].number
+    back = Ended(first, Outcome.FAILED, False, "refused")
+    question = asked(m.handle(now, AWAY, back))
+    m.handle(now, Rows(question.asked, {"first": QUEUED}))
+    return first
+
+
+def test_the_execution_api_is_tried_first_where_no_trouble_was_met():
+    """The jobs of the backend that cannot reach it may be the more important ones, for ever."""
+    m = machine(route("a", "a"), route("b", "b"))
+    away_from_a(m, 0)
+    assert set(launched(m, 2, a=9, b=9)) == {"other"}
+
+
+def test_one_backend_that_cannot_reach_the_execution_api_keeps_no_other_waiting():
+    """Once a task has begun elsewhere the trouble is that backend's own, and still nothing counts there; the first that
+    begins there ends it."""
+    m = machine(route("a", "a"), route("b", "b"), launch_retries=2, launch_delay_max=1.0)
+    away_from_a(m, 0)
+    now, tried = 2.0, []
+    m.handle(now, Began(dispatches(m.handle(now, tick(a=9, b=9)))["other"].number))
+    for turn in range(6):
+        now += 70
+        m.handle(now, queued(turn, "b"))
+        found = dispatches(m.handle(now, tick(a=9, b=9)))
+        assert set(found) == {"first", turn}
+        question = asked(m.handle(now + 1, AWAY, Ended(found["first"].number, Outcome.FAILED, False, "refused")))
+        answer = Rows(question.asked, {"first": QUEUED})
+        assert of(m.handle(now + 1, Began(found[turn].number), answer), actions.Emit) == []
+        tried.append(m.circuit("a"))
+        assert m.waits("first") is not Waits.API
+    assert set(tried) == {CircuitState.OPEN}
+    found = dispatches(m.handle(now + 70, tick(a=9, b=9)))
+    m.handle(now + 70, Sent(found["first"].number))
+    assert m.circuit("a") is not CircuitState.CLOSED
+    m.handle(now + 70, Began(found["first"].number))
+    assert m.circuit("a") is CircuitState.CLOSED
+
+
+def test_two_backends_that_cannot_reach_the_execution_api_are_witnesses_of_its_outage():
+    """A beginning that was before the last trouble refutes nothing."""
+    m = machine(route("a", "a"), route("b", "b"))
+    away_from_a(m, 0)
+    m.handle(2, Began(dispatches(m.handle(2, tick(a=9, b=9)))["other"].number))
+    m.handle(3, AWAY, queued(2, "b"))
+    m.handle(60, AWAY)
+    assert m.waits(2) is Waits.API
+
+
 def test_the_user_of_a_task_is_told_what_it_waits_for_once():
     """After half a minute, and again when the reason is another one; nothing for what waits for its turn."""
     m = machine(route("q", "a"), route("p", "b"), rules={"b": BackendRules(cordoned=True)})

@@ -19,6 +19,7 @@ from unit.lifecycle.builders import route, settings
 from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle._backend import Stage
 from airflow_dispatch_provider.lifecycle.events import (
+    EXECUTION_API,
     Adopted,
     BackendRules,
     Began,
@@ -354,7 +355,10 @@ class World:
 
     def begin_without_api(self, c):
         self._spend("api")
+        copy = self.copies[c]
         self._end(c, "refused")
+        if copy.owner != NOBODY and KNOWS[copy.backend]:
+            self._hear(copy.owner, Broken(EXECUTION_API, "away", copy.backend))
 
     def finish(self, c):
         job = self.copies[c].job
@@ -590,6 +594,8 @@ def _machine_key(machine, now, ranks, jobs, names):
         tuple(_backend_key(backend, now, names) for backend in ledger.backends.values()),
         ledger.stirred or now >= machine._nothing_before,
         ledger.api_trouble is None,
+        machine._api.may_try(now),
+        tuple(machine._api._refuted.items()),
         tuple((names[job.key], now >= due) for job, due in ledger.looks if due < FOREVER / 2),
     )
 
@@ -629,6 +635,7 @@ def _backend_key(backend, now, names):
         backend.room.slots,
         backend.out,
         backend.trying is not None,
+        backend.api_away,
         retry,
         failures,
         tuple((stage.value, names[j]) for stage, j in backend.suspects.items()),
@@ -692,8 +699,8 @@ def freeze(machine, now):
     ranks = {number: rank for rank, number in enumerate(sorted(ledger.out), 1)}
     moments = [ledger.jobs[j].moment if j in ledger.jobs else FOREVER for j in range(len(REFS))]
     looks = ledger.limits.look_every < FOREVER and ledger.jobs
-    retries = ledger.held and any(b.circuit.retry_at is not None for b in ledger.backends.values())
-    waits = bool(looks or retries or any(job.due < FOREVER for job in jobs))
+    away = ledger.api_trouble or any(b.circuit.retry_at is not None for b in ledger.backends.values())
+    waits = bool(looks or (away and ledger.held) or any(job.due < FOREVER for job in jobs))
     due = any(job.due <= now for job in jobs)
     keys = tuple(hash(_machine_key(machine, now, ranks, jobs, names)) for names in _NAMES)
     return Frozen(

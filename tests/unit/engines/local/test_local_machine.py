@@ -38,7 +38,7 @@ def ended(status: int = 1, began: bool | None = False, error: str = "why", **fie
 
 
 def machine(*keys: str, is_task: bool = True) -> Machine:
-    made = Machine()
+    made = Machine("x")
     for number, key in enumerate(keys or ["a"], 1):
         made.enter(number, key, is_task=is_task)
     return made
@@ -104,7 +104,7 @@ class TestExecutionApi:
 
     def test_a_server_that_answers_nobody_is_broken_before_the_end_is_told(self) -> None:
         """So that this end is not counted against its job."""
-        told = [Broken(EXECUTION_API, "why"), Ended(1, FAILED, None, "why")]
+        told = [Broken(EXECUTION_API, "why", "x"), Ended(1, FAILED, None, "why")]
         assert repr(machine().handle(self.AWAY)) == repr(told)
 
     def test_an_error_for_one_task_is_that_tasks_own(self) -> None:
@@ -173,7 +173,7 @@ def test_how_a_process_is_stopped(
     begun: bool, over: bool, unheard: bool, at_once: list[Kill], later: list[Kill]
 ) -> None:
     """By whether it has begun, and whether Airflow is done with it."""
-    x = Machine()
+    x = Machine("x")
     x.enter(1, "a", is_task=True, begun=begun)
     assert x.revoke(1, 100.0, over=over, unheard=unheard) == at_once
     assert x.due(100.0 + OVER_GRACE - 0.1) == []
@@ -190,4 +190,4 @@ def test_what_ends_in_its_time_is_not_killed() -> None:
 
 
 def test_a_number_that_it_does_not_know_is_no_error() -> None:
-    assert Machine().revoke(7, 0.0, over=False, unheard=False) == []
+    assert Machine("x").revoke(7, 0.0, over=False, unheard=False) == []
