@@ -10,7 +10,19 @@ from unit.lifecycle.world import World, forget
 
 from airflow_dispatch_provider.lifecycle.events import Room
 
-FAULTS = ("crashes", "loss", "reject", "give_back", "api", "stuck", "outage", "mute", "defer", "mistaken", "die")
+FAULTS = (
+    "crashes",
+    "loss",
+    "reject",
+    "give_back",
+    "api",
+    "stuck",
+    "outage",
+    "mute",
+    "defer",
+    "mistaken",
+    "die",
+)
 CALM = 600
 """Steps that are enough for a few tasks to end once nothing fails any more."""
 

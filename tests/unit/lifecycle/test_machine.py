@@ -454,7 +454,9 @@ def test_one_backend_that_cannot_reach_the_execution_api_keeps_no_other_waiting(
         m.handle(now, queued(turn, "b"))
         found = dispatches(m.handle(now, tick(a=9, b=9)))
         assert set(found) == {"first", turn}
-        question = asked(m.handle(now + 1, AWAY, Ended(found["first"].number, Outcome.FAILED, False, "refused")))
+        question = asked(
+            m.handle(now + 1, AWAY, Ended(found["first"].number, Outcome.FAILED, False, "refused"))
+        )
         answer = Rows(question.asked, {"first": QUEUED})
         assert of(m.handle(now + 1, Began(found[turn].number), answer), actions.Emit) == []
         tried.append(m.circuit("a"))
