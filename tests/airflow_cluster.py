@@ -129,18 +129,20 @@ class AirflowCluster:
         arguments = ["celery", "worker", "--queues", ",".join(queues), "--concurrency", str(concurrency)]
         self._launch(name, [*arguments, "--celery-hostname", f"{name}@%h", "--skip-serve-logs"], env)
 
-    def start_scheduler(self) -> None:
-        self.start_component("scheduler")
+    def start_scheduler(self, name: str = "scheduler") -> None:
+        """Start one; any but the first needs a ``name``, and serves logs on a port of its own."""
+        env = {} if name == "scheduler" else {"AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port())}
+        self._launch(name, ["scheduler"], env)
 
-    def kill_scheduler(self) -> None:
-        """SIGKILL the scheduler process and Airflow's ``serve-logs`` beside it; the executors' children are left
+    def kill_scheduler(self, name: str = "scheduler") -> None:
+        """SIGKILL a scheduler process and Airflow's ``serve-logs`` beside it; the executors' children are left
         to find out.
 
         ``serve-logs`` is forked with the scheduler's database connection open. Where it outlives the scheduler,
         as it does not under an init system, PostgreSQL goes on holding the locks of a transaction that the
         scheduler was killed in, and no other scheduler touches those Dag runs.
         """
-        process = self._process("scheduler")
+        process = self._process(name)
         log_servers = [
             child
             for child in psutil.Process(process.pid).children()
@@ -150,7 +152,11 @@ class AirflowCluster:
         for child in log_servers:
             child.kill()
         process.wait()
-        del self._processes["scheduler"]
+        del self._processes[name]
+
+    def has_ended(self, name: str) -> bool:
+        """Whether a component was started, and has ended by itself."""
+        return name in self._processes and self._processes[name].poll() is not None
 
     def kill_component(self, name: str) -> None:
         """SIGKILL to a component's whole process group."""

@@ -54,6 +54,9 @@ class PostgresServer:
             self._copy_binaries()
             os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
         self._run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync", self._data)
+        self._serve()
+
+    def _serve(self) -> None:
         settings = [argument for setting in _SETTINGS for argument in ("-c", setting)]
         command = [
             self._binary("postgres"),
@@ -66,13 +69,18 @@ class PostgresServer:
             "-k",
             "",
         ]
-        with self._log.open("wb") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, *settings], stdout=log, stderr=log, start_new_session=True, **self._as_user()
             )
         self._wait_until_ready()
 
-    def stop(self) -> None:
+    def restart(self) -> None:
+        """With its data; open sessions are ended."""
+        self._shut_down()
+        self._serve()
+
+    def _shut_down(self) -> None:
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown: ends open sessions
             try:
@@ -80,6 +88,9 @@ class PostgresServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+    def stop(self) -> None:
+        self._shut_down()
         if self._folder != Path():  # not made yet
             shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two schedulers under fire: a real Airflow on PostgreSQL whose tasks run beside the schedulers.
+
+Three LocalExecutor backends behind the router, or with --executor airflow Airflow's own LocalExecutor with as many
+slots. While the tasks run, in random order and at random moments, one after the other:
+
+  scheduler killed     SIGKILL to one, and to both, and a new start
+  scheduler stopped    SIGSTOP to one for longer than the other takes it for alive, and SIGCONT
+  api-server killed    SIGKILL, and a new start
+  database restarted   PostgreSQL ends all sessions, and starts with its data
+  child killed         SIGKILL to the process of which a scheduler's task processes are children
+
+What ends by itself meanwhile is started again. The exit code is 1 when a task did not end in success, ran to its end
+twice, or lost a try in which its function had not begun.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from chaos import DOWN, QUICK, RUN, Action, Progress, carry_out, figures, parser_of, run_in_folder, schedule
+from local_deployment import BACKENDS, DAG_ID, SCHEDULERS, Deployment
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+from postgres_server import PostgresServer
+
+PAUSE = (20.0, 30.0)
+"""Seconds for which a scheduler is stopped; after 15 the other one takes it for dead, see QUICK."""
+
+AIRFLOWS = "LocalExecutor"
+
+TABLE = {
+    "tasks": "tasks",
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "unended": "not ended",
+    "completed_again": "completed more than once",
+    "retried": "tries > 1",
+    "unbegun": "lost a try that had not begun",
+    "seconds": "seconds",
+    "longest_calm": "longest heartbeat, no outage, ms",
+    "longest_outage": "longest heartbeat, outages, ms",
+}
+
+
+def settings(tasks: int) -> dict[str, str]:
+    return {
+        **QUICK,
+        "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": str(tasks),
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "5",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        # Just started, an API server may need longer than the default of 5 s for its first answers.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+    }
+
+
+def plan(deployment: Deployment, tasks: int, rng: Random) -> list[tuple[int, Action]]:
+    """Each kind once, or once for each number of schedulers."""
+    one, other, paused = rng.choice(SCHEDULERS), rng.choice(SCHEDULERS), rng.choice(SCHEDULERS)
+    kill, down = deployment.kill_schedulers, lambda: rng.uniform(*DOWN)
+    actions: list[Action] = [
+        (f"{one} is killed", partial(kill, (one,), down())),
+        ("both schedulers are killed", partial(kill, SCHEDULERS, down())),
+        (f"{paused} is stopped", partial(deployment.pause_scheduler, paused, rng.uniform(*PAUSE))),
+        ("the api-server is killed", partial(deployment.kill_api_server, down())),
+        ("the database is restarted", deployment.restart_database),
+        (f"a child of {other} is killed", partial(deployment.kill_child, other)),
+    ]
+    return schedule(actions, tasks, rng)
+
+
+def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, Any]:
+    postgres = stack.enter_context(PostgresServer())
+    progress = Progress(options.tasks)
+    executor = AIRFLOWS if options.executor == "airflow" else None
+    runs = options.tasks // RUN
+    deployment = Deployment(home, postgres, settings(options.tasks), executor, runs, RUN, progress.wait)
+    progress.say("Airflow starts")
+    stack.enter_context(deployment.airflow)
+    deployment.start()
+    progress.deployment = deployment
+    rng = Random(options.seed)
+    steps = plan(deployment, options.tasks, rng)
+    run_ids, seconds = carry_out(deployment, DAG_ID, steps, progress, rng, options.timeout)
+    ends = Counter(trace.number for trace in deployment.traces("end"))
+    return {
+        **figures(deployment, DAG_ID, run_ids, "waits_blocked"),
+        "completed_again": sum(count > 1 for count in ends.values()),
+        "unbegun": lost_unbegun(deployment, run_ids),
+        "seconds": seconds,
+    }
+
+
+def lost_unbegun(deployment: Deployment, run_ids: list[str]) -> int:
+    """Tries before the last one of a task in which its function had not begun."""
+    begun = set(deployment.traces("start"))
+    lost = 0
+    for run_id in run_ids:
+        first = int(deployment.airflow.dag_run(DAG_ID, run_id)["conf"]["first"])
+        for row in deployment.airflow.task_instances(DAG_ID, run_id):
+            number = first + index_of(row)
+            lost += sum((number, attempt) not in begun for attempt in range(1, row["try_number"]))
+    return lost
+
+
+def index_of(row: dict[str, Any]) -> int:
+    """The number of a task within its run: three tasks are mapped over every third number."""
+    queues = list(BACKENDS)
+    return int(queues.index(row["queue"]) + row["map_index"] * len(queues))
+
+
+def main() -> None:
+    parser = parser_of(str(__doc__))
+    parser.set_defaults(tasks=200)
+    add = parser.add_argument
+    add("--executor", choices=("dispatch", "airflow"), default="dispatch", help="default: %(default)s")
+    add("--timeout", type=float, default=900, metavar="SECONDS", help="default: %(default)s")
+    options = parser.parse_args()
+    print(f"--seed {options.seed} --executor {options.executor}", file=sys.stderr, flush=True)
+    result = run_in_folder(options, run, TABLE)
+    wrong = result["completed_again"] or result["unbegun"]
+    sys.exit(0 if result["succeeded"] == options.tasks and not wrong else 1)
+
+
+if __name__ == "__main__":
+    main()
