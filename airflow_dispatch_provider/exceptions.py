@@ -39,16 +39,20 @@ class DispatchConfigError(DispatchError):
 
 
 class BackendUnavailable(DispatchError):
-    """The executor of a backend cannot be imported.
+    """The executor of a backend cannot be imported, or cannot be used as its backend is configured.
 
     :param found: what is wrong, in one or two sentences
     :param remedy: what to do about it, in one sentence
+    :param key: the key of the backend whose value is wrong
+    :param misread: whether its module ends over an option of Airflow's that it reads as it is imported
     """
 
-    def __init__(self, found: str, remedy: str) -> None:
+    def __init__(self, found: str, remedy: str, *, key: str = "executor", misread: bool = False) -> None:
         super().__init__(f"{found} {remedy}")
         self.found = found
         self.remedy = remedy
+        self.key = key
+        self.misread = misread
 
 
 class MigrationError(DispatchError):

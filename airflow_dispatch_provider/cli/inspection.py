@@ -57,6 +57,12 @@ class BackendStatus:
     remedy: str = ""
     """The remedy."""
 
+    key: str = "executor"
+    """The key of the backend that is wrong then."""
+
+    misread: bool = False
+    """See ``BackendUnavailable``."""
+
     @property
     def options(self) -> tuple[str, ...]:
         """Names of the Airflow options that it overlays, never their values."""
@@ -83,7 +89,7 @@ def _inspect(name: str, backend: BackendSettings) -> BackendStatus:
     try:
         executor = import_executor_class(backend)
     except BackendUnavailable as error:
-        return BackendStatus(name, backend, frozenset(), error.found, error.remedy)
+        return BackendStatus(name, backend, frozenset(), error.found, error.remedy, error.key, error.misread)
     return BackendStatus(name, backend, workload_kinds(executor) & {EXECUTE_TASK, *OPTIONAL_KINDS})
 
 
@@ -92,13 +98,13 @@ def import_problems(statuses: Sequence[BackendStatus], place: str) -> Iterator[P
 
     :param place: where ``backends`` stands: ``[dispatch] `` or the name of the file
     """
-    failed: dict[tuple[str, str], list[str]] = {}
+    failed: dict[tuple[str, str, str], list[str]] = {}
     for status in statuses:
         if status.missing is not None:
-            failed.setdefault((status.missing, status.remedy), []).append(status.name)
-    for (found, remedy), (name, *others) in failed.items():
+            failed.setdefault((status.key, status.missing, status.remedy), []).append(status.name)
+    for (key, found, remedy), (name, *others) in failed.items():
         also = f" The same holds for {', '.join(others)}." if others else ""
-        yield Problem(f"{place}backends.{name}.executor", found + also, remedy)
+        yield Problem(f"{place}backends.{name}.{key}", found + also, remedy)
 
 
 def warnings(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from airflow.executors.base_executor import ExecutorConf
 
 from airflow_dispatch_provider.bridge.backend_conf import settings_source
 from airflow_dispatch_provider.cli.inspection import (
+    BackendStatus,
     import_problems,
     inspect_backends,
     warnings,
@@ -120,17 +121,26 @@ def _of_router(
         alone = bool(around) or runs_alone() or _only_teams_route(team)
         wrong = [problem for problem in error.problems if not (alone and _is_missing(problem))]
         return wrong, [*surrounding_warnings()] if alone and not around else [], None
-    # Executors that are made for the checks below set some of Airflow's options, such as a secret.
-    elsewhere = [] if around else [*surrounding_warnings(), *slots_fit(settings)]
     place, statuses = source.place, inspect_backends(settings)
+    # Executors that are made for the checks below set some of Airflow's options, such as a secret.
+    elsewhere = [] if around else [*surrounding_warnings(), *_slots_fit(settings, statuses)]
     named = [] if around else entry_problems(team, settings)
     options, doubtful = check_options(settings, conf, place)
+    # One in airflow.cfg itself is told by its own place, and not once more by the import that ends over it.
+    in_airflow = any(each.where.startswith("[") and not each.where.startswith(place) for each in options)
+    failed = [status for status in statuses if not (in_airflow and status.misread)]
     found = file_is_found(None if config_file else source.config_file)
     return (
-        [*named, *import_problems(statuses, place), *options],
+        [*named, *import_problems(failed, place), *options],
         [*found, *warnings(settings, statuses, conf, place), *doubtful, *elsewhere],
         settings,
     )
+
+
+def _slots_fit(settings: Settings, statuses: Sequence[BackendStatus]) -> Iterator[Problem]:
+    """As long as the slots of every backend are known."""
+    if all(status.key != "slots" for status in statuses):
+        yield from slots_fit(settings)
 
 
 def _only_teams_route(team: str | None) -> bool:

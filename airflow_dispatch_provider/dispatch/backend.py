@@ -67,6 +67,9 @@ def import_executor_class(settings: BackendSettings) -> type[BaseExecutor]:
         )
     if wrong := _unfit(settings, found):
         raise BackendUnavailable(*wrong)
+    if settings.slots == WORKERS and not any(getattr(found, name, False) for name in _COUNTS_WORKERS):
+        reason = f"{settings.class_path} cannot count its workers."
+        raise BackendUnavailable(reason, "Give 'slots' as a number.", key="slots")
     return found
 
 
@@ -84,8 +87,6 @@ def _unfit(settings: BackendSettings, cls: type[BaseExecutor]) -> tuple[str, str
             getattr(cls, attribute, None)
     except Exception as error:
         return f"{path} has a class attribute that cannot be read ({kind_of(error)}).", "Correct it there."
-    if settings.slots == WORKERS and not any(getattr(cls, name, False) for name in _COUNTS_WORKERS):
-        return f"{path} cannot count its workers.", "Give 'slots' as a number."
     return None
 
 
@@ -102,7 +103,10 @@ def _import_failed(settings: BackendSettings, module: str, error: Exception) -> 
         return BackendUnavailable(
             reason, f"Correct 'executor',{short} or install the package that has this module."
         )
-    return BackendUnavailable(reason, f'See what fails: python -c "import {module}".')
+    remedy = f'See what fails: python -c "import {module}".'
+    # By name: Airflow and its SDK each have one, neither a base of the other.
+    misread = type(error).__name__ == "AirflowConfigException"
+    return BackendUnavailable(reason, remedy, misread=misread)
 
 
 def _correct(module: ModuleType, class_name: str) -> str:

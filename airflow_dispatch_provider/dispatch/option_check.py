@@ -66,7 +66,8 @@ class OptionCheck:
         """Names that no backend, no section or no option has. Whoever wrote them meant another one."""
         # With several teams, a backend of another one may be called so.
         yield from (each for each in self._nobodys if not several_teams())
-        yield from (finding.problem for _, finding in self._findings() if finding.is_mistake)
+        found = (finding.problem for _, finding in self._findings() if finding.is_mistake)
+        yield from dict.fromkeys(found)
 
     def backends_with_mistakes(self) -> set[str]:
         """Those with one in the name of an option."""
@@ -143,11 +144,12 @@ def _in_config(
     name: str, backend: BackendSettings, place: str, names: Mapping[str, Collection[str]]
 ) -> Iterator[tuple[Address, Given]]:
     for section, options in backend.config.items():
+        section_where = path(["backends", name, "config", section], place)
         for option in options:
             where = path(["backends", name, "config", section, option], place)
             plain = _plain(option.lower(), names.get(section.lower(), ()))
             spell = _spelling(section.lower(), form=option.lower().removeprefix(plain))
-            yield (section.lower(), plain), Given(where, section.lower(), plain, spell)
+            yield (section.lower(), plain), Given(where, section_where, section.lower(), plain, spell)
 
 
 def _plain(option: str, known: Collection[str]) -> str:
@@ -170,7 +172,7 @@ def _in_environment(variable: Variable) -> Given:
     def spell(section: str, option: str) -> str:
         return environment_variable(variable.backend, section, option) + form
 
-    return Given(variable.name, variable.section, variable.option, spell)
+    return Given(variable.name, variable.name, variable.section, variable.option, spell)
 
 
 def _wrong_value(conf: Any, section: str, option: str, kind: str) -> tuple[str, str] | None:

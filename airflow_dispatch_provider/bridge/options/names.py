@@ -39,6 +39,9 @@ class Given:
     where: str
     """The place, as problems tell it."""
 
+    section_where: str
+    """The place of its section; the same where both stand in one name."""
+
     section: str
     option: str
     """Without ``_cmd`` or ``_secret``."""
@@ -102,8 +105,13 @@ def _unknown(given: Given, engine: Engine | None, executor: str, described: Desc
     if engine is None or not engine.is_all:
         return _misspelt(given, options or [], engine, executor, described)
     if options is None:
-        found = "is a section that does not exist."
-        meant = _closest(given.section, [*sections]) or _holder(given.option, sections)
+        found = "names a section that does not exist."
+        meant = _closest(given.section, [*sections])
+        if meant or not (holder := _holder(given.option, sections)):
+            # One mistake, however many options stand in it.
+            given = replace(given, where=given.section_where)
+        else:
+            found, meant = "stands in a section that does not exist.", holder
         address = (meant or "", given.option)
     else:
         found = f"is an option that [{given.section}] does not have."

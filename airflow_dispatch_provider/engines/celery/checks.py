@@ -180,9 +180,9 @@ def _pair_problems(certificate: str, key: str) -> Iterator[Problem]:
         if path and (each := unreadable(path))
     ]
     if missing:
-        found = f"{'and ssl_key are' if len(missing) == 2 else 'is'} missing where ssl_active is set."
-        remedy = f"Set {' and '.join(missing)}, or set ssl_mutual_tls to False."
-        yield Problem(f"[celery] {missing[0]}", found, remedy)
+        names = " and ".join(missing)
+        found, remedy = f"is set without {names}.", f"Set {names}, or set ssl_mutual_tls to False."
+        yield Problem("[celery] ssl_active", found, remedy)
     yield from wrong
     if not missing and not wrong and not belong_together(certificate, key):
         found = "and ssl_key name files that are no certificate and its key."
@@ -229,11 +229,16 @@ def _transport_problems(app: Celery) -> Iterator[Problem]:
         return
     options = connection.transport_options
     if name == "sentinel" and not options.get("master_name"):
-        remedy = "Give the name under which the sentinels know the master."
-        yield Problem(f"[{TRANSPORT}] master_name", "is missing for sentinel://.", remedy)
+        yield _no_master(BROKER, TRANSPORT)
     for option, value in options.items():
         if wrong := _wrong_option(option, value):
             yield Problem(f"[{TRANSPORT}] {option}", *wrong)
+
+
+def _no_master(url: str, section: str) -> Problem:
+    """Told where the URL stands that asks for one: the option itself stands nowhere."""
+    remedy = f"Set master_name in [{section}] to the name under which the sentinels know the master."
+    return Problem(url, "is a sentinel:// without a master_name.", remedy)
 
 
 def _wrong_option(option: str, value: Any) -> tuple[str, str] | None:
@@ -338,8 +343,7 @@ def _result_problems(app: Celery) -> Iterator[Problem]:
                 made.client  # noqa: B018  the same
         options = app.conf.result_backend_transport_options or {}
         if "celery.backends.redis.SentinelBackend" in names and not options.get("master_name"):
-            remedy = "Give the name under which the sentinels know the master."
-            yield Problem(f"[{RESULT_TRANSPORT}] master_name", "is missing for sentinel://.", remedy)
+            yield _no_master(RESULTS, RESULT_TRANSPORT)
     except Exception as error:
         yield _no_result_backend(str(app.backend_cls or app.conf.result_backend), error)
 
@@ -368,6 +372,8 @@ def _engine_problems(url: str, options: Any) -> Iterator[Problem]:
 
 
 def _no_result_backend(configured: str, error: Exception) -> Problem:
+    if isinstance(error, ResultBackendError) and error.__cause__ is None:
+        return Problem(RESULTS, "gives no results: nobody would learn how a task has ended.", RESULT_EXAMPLE)
     cause = error.__cause__ or error
     name = configured.partition("://")[0].partition("+")[0]
     if "://" not in configured and name not in BACKEND_ALIASES:
@@ -390,8 +396,6 @@ def _no_result_backend(configured: str, error: Exception) -> Problem:
         return Problem(
             RESULTS, f"needs {library[1] or library[2]}, which is not installed.", for_results(name)
         )
-    if isinstance(error, ResultBackendError):
-        return Problem(RESULTS, f"cannot be used: {_told(error, configured)}", RESULT_EXAMPLE)
     return Problem(
-        RESULTS, f"cannot be used: {_told(error, configured)}", "Correct it, or install what it needs."
+        RESULTS, f"cannot be used: {_told(cause, configured)}", "Correct it, or install what it needs."
     )

@@ -8,6 +8,8 @@ from importlib.metadata import metadata
 
 from kombu.transport import TRANSPORT_ALIASES
 
+from airflow_dispatch_provider.bridge.installed import pip_install
+
 
 def for_transport(name: str) -> str:
     """
@@ -37,7 +39,7 @@ def for_results(name: str) -> str:
 def _install(package: str, what: str, *extras: str) -> str:
     known = {_normal(extra): extra for extra in metadata(package).get_all("Provides-Extra") or ()}
     found = next((known[extra] for extra in map(_normal, extras) if extra in known), None)
-    return f'Install it: pip install "{package}[{found}]".' if found else f"Install {what}."
+    return f"Run: {pip_install([f'{package}[{found}]'])}" if found else f"Install {what}."
 
 
 def _normal(extra: str) -> str:

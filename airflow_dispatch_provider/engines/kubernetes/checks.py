@@ -198,9 +198,8 @@ def _image_problems(conf: Any) -> Iterator[Problem]:
     options = ("worker_container_repository", "worker_container_tag")
     missing = [option for option in options if not _get(conf, option)]
     if len(missing) == 1:
-        yield _problem(
-            missing[0], "is missing beside the other one, so that neither is used.", f"Set {missing[0]}."
-        )
+        (there,) = {*options} - {*missing}
+        yield _problem(there, f"is set without {missing[0]}, so that neither is used.", f"Set {missing[0]}.")
     elif missing:
         found = (
             f"has no image for the container {BASE!r}."

@@ -162,7 +162,9 @@ class Cluster:
 def _no_twin(factories: Mapping[str, str | None]) -> Problem:
     """Only one of the two is set: the executor needs one for its pods, and one for logs."""
     missing, there = sorted(factories, key=lambda option: bool(factories[option]))
-    return Problem(f"[{SECTION}] {missing}", f"is missing where {there} is set.", _FACTORY[missing])
+    return Problem(
+        f"[{SECTION}] {there}", f"is set without {missing}.", f"Set {missing} as well. {_FACTORY[missing]}"
+    )
 
 
 def _no_pod() -> bool:

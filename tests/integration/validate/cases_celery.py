@@ -86,13 +86,13 @@ RESULT_BACKENDS = [
     results("dialect misspelt", "db+postgresqll://u:p@h/db", "no database that SQLAlchemy knows", "db+sqlite:////tmp/r.db", 'Did you mean "db+postgresql"'),
     results("driver that is not installed", "db+mysql://u:p@h/db", "needs MySQLdb, which is not installed", "db+sqlite:////tmp/r.db", 'pip install "sqlalchemy[mysql]"'),
     celery("engine option misspelt", '{"celery": {"result_backend_sqlalchemy_engine_options": "{<>: 1800}"}}', r'\"pool_recicle\"', "celery.result_backend_sqlalchemy_engine_options", "'pool_recicle', which is no option of create_engine", r'\"$1\"'),
-    case("sentinel for results without a master", "", "[celery_result_backend_transport_options] master_name", "is missing for sentinel://", ', "celery_result_backend_transport_options": {"master_name": "m"}', "Give the name", cfg=of(CELERY, '{"celery": {"result_backend": "sentinel://h:26379"}<>}'), files=FILES),
+    case("sentinel for results without a master", "", "[dispatch] backends.c.config.celery.result_backend", "without a master_name", ', "celery_result_backend_transport_options": {"master_name": "m"}', "Set master_name in", cfg=of(CELERY, '{"celery": {"result_backend": "sentinel://h:26379"}<>}'), files=FILES),
     results("line break at the end", "db+sqlite:////tmp/r.db\\n", "a blank or a line break", "db+sqlite:////tmp/r.db", "Remove it"),
     results("at sign in the password", "db+postgresql+psycopg2://u:hunter2@x@h/db", "ends them there", "db+postgresql+psycopg2://u:hunter2%%40x@h/db", **ESCAPED),
     results("port in words", "db+postgresql+psycopg2://u:p@h:port/db", "port that is not a number", "db+sqlite:////tmp/r.db", "Write the port as a number"),
     results("no URL of a database", "db+sqlite", "is not a URL of SQLAlchemy's", "db+sqlite:////tmp/r.db", "Name a database"),
     *(
-        results(f"library of {scheme}", f"{scheme}://{rest}", f"needs {library}, which is not installed", "db+sqlite:////tmp/r.db", f'Install it: pip install "celery[{extra}]".')
+        results(f"library of {scheme}", f"{scheme}://{rest}", f"needs {library}, which is not installed", "db+sqlite:////tmp/r.db", f'Run: pip install "celery[{extra}]"')
         for scheme, rest, library, extra in (
             ("arangodb", "u:p@h:8529/db/c", "pyArango", "arangodb"),
             ("azureblockblob", "DefaultEndpointsProtocol=https", "azure", "azureblockblob"),
@@ -108,7 +108,7 @@ RESULT_BACKENDS = [
         )
     ),
     results("no backend of this Celery any more", "riak://h", "has the scheme 'riak', which is no result backend", "db+sqlite:////tmp/r.db", "Name a database"),
-    results("no results at all", "disabled://", "cannot be used", "db+sqlite:////tmp/r.db", "Name a database"),
+    results("no results at all", "disabled://", "gives no results: nobody would learn", "db+sqlite:////tmp/r.db", "Name a database"),
     results("TLS without a mode", "rediss://h:6379/0", "ssl_cert_reqs", "rediss://h:6379/0?ssl_cert_reqs=CERT_REQUIRED", "Correct it"),
 ]  # fmt: skip
 
@@ -128,7 +128,7 @@ TRANSPORTS = [
     ),
     transport("queues that are no object", '"predefined_queues": "<>"', "default", "predefined_queues", "is not a JSON object", '{}', "Give a JSON object as text"),
     transport("sentinel's arguments", '"sentinel_kwargs": "<>"', "password=x", "sentinel_kwargs", "is not a JSON object", "{}", "Give a JSON object as text"),
-    case("sentinel without a master", "", "[celery_broker_transport_options] master_name", "is missing for sentinel://", ', "celery_broker_transport_options": {"master_name": "m"}', "Give the name", cfg=of(CELERY, '{"celery": {"broker_url": "sentinel://h:26379"}<>}'), files=FILES),
+    case("sentinel without a master", "", "[dispatch] backends.c.config.celery.broker_url", "without a master_name", ', "celery_broker_transport_options": {"master_name": "m"}', "Set master_name in", cfg=of(CELERY, '{"celery": {"broker_url": "sentinel://h:26379"}<>}'), files=FILES),
 ]  # fmt: skip
 
 CERTIFICATES = [
@@ -136,8 +136,8 @@ CERTIFICATES = [
     tls("authority that is none", ', "ssl_cacert": "{home}/pod.yaml"', "celery.ssl_cacert", "without certificates", ', "ssl_cacert": ""', "PEM"),
     tls("broker without TLS", ', "broker_url": "memory://"', "celery.ssl_active", "cannot use it", ', "broker_url": "rediss://h:6379/0"', "only amqp, redis and sentinel"),
     tls("authority that is a folder", ', "ssl_cacert": "{home}"', "celery.ssl_cacert", "is a folder", ', "ssl_cacert": ""', "Correct the path"),
-    case("TLS and nothing else", "", "[celery] ssl_cert", "and ssl_key are missing", ', "ssl_mutual_tls": false', "set ssl_mutual_tls to False", cfg=of(CELERY, '{"celery": {"ssl_active": true<>}}'), files=FILES),
-    case("no key for mutual TLS", '"ssl_cert": "{home}/pod.yaml"', "[celery] ssl_key", "is missing where ssl_active is set", '"ssl_mutual_tls": false', "set ssl_mutual_tls to False", cfg=of(CELERY, '{"celery": {"ssl_active": true, <>}}'), files=FILES),
+    case("TLS and nothing else", "", "[dispatch] backends.c.config.celery.ssl_active", "is set without ssl_cert and ssl_key", ', "ssl_mutual_tls": false', "set ssl_mutual_tls to False", cfg=of(CELERY, '{"celery": {"ssl_active": true<>}}'), files=FILES),
+    case("no key for mutual TLS", '"ssl_cert": "{home}/pod.yaml"', "[dispatch] backends.c.config.celery.ssl_active", "is set without ssl_key", '"ssl_mutual_tls": false', "set ssl_mutual_tls to False", cfg=of(CELERY, '{"celery": {"ssl_active": true, <>}}'), files=FILES),
 ]  # fmt: skip
 
 OTHERS = [

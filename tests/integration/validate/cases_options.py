@@ -80,12 +80,12 @@ TWO_CLUSTERS = airflow_cfg(
 )
 URL = "redis://other:6379/0"
 NAMES = [
-    celery("section misspelt", f'{{"<>": {{"broker_url": "{URL}"}}}}', "celry", "celry.broker_url", "section that does not exist", "$1"),
-    celery("section of its own option", f'{{"<>": {{"broker_url": "{URL}"}}}}', "broker", "broker.broker_url", "section that does not exist", "$1"),
+    celery("section misspelt", f'{{"<>": {{"broker_url": "{URL}"}}}}', "celry", "celry", "names a section that does not exist", "$1"),
+    celery("section of its own option", f'{{"<>": {{"broker_url": "{URL}"}}}}', "broker", "broker.broker_url", "stands in a section that does not exist", "$1"),
     celery("section of Airflow 2", '{"<>": {"default_queue": "q"}}', "celery", "celery.default_queue", "is called [operators] default_queue by now", "operators", "Set [operators] default_queue"),
     celery("option misspelt", f'{{"celery": {{"<>": "{URL}"}}}}', "brokr_url", "celery.brokr_url", "option that [celery] does not have", "$1"),
     celery("command misspelt", f'{{"celery": {{"<>": "echo {URL}"}}}}', "brokr_url_cmd", "celery.brokr_url_cmd", "option that [celery] does not have", "$1", 'Did you mean "broker_url_cmd"'),
-    celery("option of another section", '{"<>": {"default_queue": "q"}}', "operator", "operator.default_queue", "section that does not exist", "$1"),
+    celery("option of another section", '{"<>": {"default_queue": "q"}}', "operator", "operator", "names a section that does not exist", "$1"),
     celery("option that never was", '{"celery": {<>}}', '"colour": "red"', "celery.colour", "option that [celery] does not have", **LEAVE_OUT),
     celery("option that is gone", '{"celery": {<>}}', '"stalled_task_timeout": "9"', "celery.stalled_task_timeout", "[scheduler] task_queued_timeout by now", **LEAVE_OUT),
     celery("the router's option", '{"dispatch": {<>}}', '"routes": "[]"', "dispatch.routes", "is set by the router", **LEAVE_OUT),
@@ -97,7 +97,7 @@ NAMES = [
     celery("another engine's section", '{<>}', '"kubernetes_executor": {"namespace": "n"}', "kubernetes_executor.namespace", "is not read by the CeleryExecutor", severity="warning", **LEAVE_OUT),
     celery("the scheduler's option", '{<>}', '"scheduler": {"task_queued_timeout": 5}', "scheduler.task_queued_timeout", "is not read by the CeleryExecutor", severity="warning", **LEAVE_OUT),
     celery("everybody's option", '{<>}', '"core": {"dags_folder": "/x"}', "core.dags_folder", "is not read by the CeleryExecutor", severity="warning", **LEAVE_OUT),
-    kubernetes("section of Airflow 2.4", '{"<>": {"namespace": "n"}}', "kubernetes", "kubernetes.namespace", "section that does not exist", "$1"),
+    kubernetes("section of Airflow 2.4", '{"<>": {"namespace": "n"}}', "kubernetes", "kubernetes", "names a section that does not exist", "$1"),
     kubernetes("namespace misspelt", '{"kubernetes_executor": {"<>": "n"}}', "name_space", "kubernetes_executor.name_space", "option that [kubernetes_executor] does not have", "$1"),
     kubernetes("camel case", '{"kubernetes_executor": {"<>": "n"}}', "podTemplateFile", "kubernetes_executor.podTemplateFile", "option that [kubernetes_executor] does not have", "namespace", 'Did you mean "pod_template_file"'),
     kubernetes("batch size", '{"kubernetes_executor": {<>}}', '"worker_pods_creation_batch_size": 8', "kubernetes_executor.worker_pods_creation_batch_size", "not used by this executor", severity="warning", **LEAVE_OUT),
@@ -113,7 +113,7 @@ NAMES = [
     case("option of Airflow 2 for a foreign executor", '"stalled_task_timeout": "600"', "[dispatch] backends.c.config.celery.stalled_task_timeout", "is called [scheduler] task_queued_timeout by now", "", "Set [scheduler]", cfg=of(STRANGE, '{"celery": {<>}}'), files=FILES, severity="warning"),
     case("option misspelt in the routing file", "brokr_url", "{home}/dispatch.yaml: backends.c.config.celery.brokr_url", "option that [celery] does not have", "$1", cfg=airflow_cfg("", None, None, more="config_file = {home}/dispatch.yaml\n" + BROKER), files={"dispatch.yaml": "backends:\n  c: {executor: CeleryExecutor, slots: 4, config: {celery: {<>: redis://h:6379/0}}}\n  l: {executor: LocalExecutor, slots: 4}\nroutes: [{queue: l, to: [l]}]\ndefault: c\n"}),
     case("option of a LocalExecutor misspelt", "local_preloads", "[dispatch] backends.c.config.dispatch.local_preloads", "option that [dispatch] does not have", "$1", cfg=of(LOCAL, '{"dispatch": {"<>": "json"}}'), files=FILES),
-    case("team's section", "blue=celery", '[dispatch] backends.c.config["blue=celery"].broker_url', "section that does not exist", "$1", cfg=of(CELERY, f'{{"<>": {{"broker_url": "{URL}"}}}}'), files=FILES),
+    case("team's section", "blue=celery", '[dispatch] backends.c.config["blue=celery"]', "section that does not exist", "$1", cfg=of(CELERY, f'{{"<>": {{"broker_url": "{URL}"}}}}'), files=FILES),
 ]  # fmt: skip
 
 VARIABLES = [
@@ -165,7 +165,7 @@ VALUES = [
     celery("time-out that is no number", '{"celery": {"operation_timeout": "<>"}}', "nan", "celery.operation_timeout", "is not a number of 0 or more", "$e"),
     celery("a worker's option with a wrong value", '{"celery": {<>}}', '"task_acks_late": "maybe"', "celery.task_acks_late", "neither true nor false", "", "leave it out here"),
     kubernetes("requests below none", '{"dispatch": {"kubernetes_concurrency": <>}}', "-3", "dispatch.kubernetes_concurrency", "found -3", "$e"),
-    case("workers of an executor without any", '"workers"', "[dispatch] backends.c.executor", "cannot count its workers", "4", "as a number", cfg=of(LOCAL.replace("4", "<>"), "{}"), files=FILES),
+    case("workers of an executor without any", '"workers"', "[dispatch] backends.c.slots", "cannot count its workers", "4", "as a number", cfg=of(LOCAL.replace("4", "<>"), "{}"), files=FILES),
     celery("secret that is not there", '{"celery": {<>}}', '"broker_url_secret": "no/such"', "celery.broker_url_secret", "cannot be read", f'"broker_url": "{URL}"', "Correct the command or the secret"),
     kubernetes("number of lines", '{"kubernetes_executor": {"running_pod_log_lines": <>}}', "0", "kubernetes_executor.running_pod_log_lines", *NOT_A_NUMBER),
     kubernetes("flag in words", '{"kubernetes_executor": {"delete_worker_pods": "<>"}}', "never", "kubernetes_executor.delete_worker_pods", "neither true nor false", "$e"),

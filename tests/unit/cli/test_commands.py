@@ -16,6 +16,11 @@ from tests.unit.cli.conftest import LOCAL, OURS, Configure, Outcome
 Run = Callable[..., Outcome]
 
 BY_NAME = "airflow_dispatch_provider.executors.by_name"
+CELERY_MODULES = (
+    "airflow.providers.celery.executors",
+    "airflow_dispatch_provider.engines.celery",
+    "airflow_dispatch_provider.executors.celery_executor",
+)
 ELSEWHERE = "airflow_dispatch_provider.testing.in_memory.InMemoryExecutor"
 
 GOOD: dict[str, Any] = {
@@ -72,11 +77,52 @@ class TestValidate:
         assert done.code == 1
         assert done.json[0]["where"] == "[dispatch] backends"
 
-    def test_workers_that_cannot_be_counted(self, run: Run, configure: Configure) -> None:
+    def test_workers_that_cannot_be_counted(
+        self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One finding, at the slots; nothing about the sum of slots, which nobody knows."""
+        monkeypatch.setenv("AIRFLOW__CORE__PARALLELISM", "8")
         configure(backends={"a": {"executor": "LocalExecutor", "slots": "workers"}})
         done = run("validate", "-o", "json")
-        assert (done.code, done.json[0]["where"]) == (1, "[dispatch] backends.a.executor")
+        assert [row["where"] for row in done.json] == ["[dispatch] backends.a.slots"]
+        assert done.code == 1
         assert "cannot count its workers" in done.json[0]["found"]
+
+    def test_a_section_that_does_not_exist_is_one_mistake(self, run: Run, configure: Configure) -> None:
+        """However many options stand in it, the finding is at the section, and suggests the one that was meant."""
+        config = {"celry": {"broker_url": "redis://h:6379/0", "result_backend": "db+sqlite:////tmp/r.db"}}
+        configure(backends={"c": {"executor": "CeleryExecutor", "slots": 4, "config": config}})
+        (row,) = (row for row in run("validate", "-o", "json").json if row["severity"] == "mistake")
+        assert row["where"] == "[dispatch] backends.c.config.celry"
+        assert (row["found"], row["remedy"]) == (
+            "names a section that does not exist.",
+            'Did you mean "celery"?',
+        )
+
+    def test_an_option_over_which_an_import_ends_is_one_mistake(
+        self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A value that Airflow's Celery modules read as they are imported is told by its place alone."""
+        for name in [name for name in sys.modules if name.startswith(CELERY_MODULES)]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setenv("AIRFLOW__CELERY__EXTRA_CELERY_CONFIG", "no JSON")
+        configure(backends={"c": {"executor": "CeleryExecutor", "slots": 4}})
+        done = run("validate", "-o", "json")
+        assert [row["where"] for row in done.json] == ["[celery] extra_celery_config"]
+        assert done.code == 1
+
+    def test_an_import_that_ends_over_an_unknown_option_is_told(
+        self, run: Run, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An executor of somebody else's that cannot read its own option is not passed over."""
+        read = 'from airflow.configuration import conf\nconf.getint("strange", "size")\n'
+        (tmp_path / "strange_executor.py").write_text(read)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setenv("AIRFLOW__STRANGE__SIZE", "many")
+        configure(backends={"c": {"executor": "strange_executor.Strange", "slots": 4}})
+        rows = run("validate", "-o", "json").json
+        assert [row["where"] for row in rows] == ["[dispatch] backends.c.executor"]
+        assert "AirflowConfigException" in rows[0]["found"]
 
     @pytest.mark.parametrize(
         ("option", "value", "found"),
@@ -85,7 +131,7 @@ class TestValidate:
             ("broker_url", "sqs://", "botocore"),
             ("result_backend", "nothing-like-it://host", "nothing-like-it"),
             ("result_backend", "no_such.module:Backend", "that can be imported"),
-            ("result_backend", "disabled://", "no result backend"),
+            ("result_backend", "disabled://", "gives no results"),
         ],
     )
     def test_what_celery_cannot_use(

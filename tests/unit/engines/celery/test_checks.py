@@ -38,6 +38,21 @@ def test_named_pipe_for_a_certificate_is_not_waited_for(option: str, tmp_path: P
     assert (f"[celery] {option}", "names a file that is a named pipe.") in found
 
 
+@pytest.mark.parametrize("scheme", ["rediss", "sentinel"])
+def test_what_is_missing_is_told_where_it_is_asked_for(scheme: str) -> None:
+    """An option that stands nowhere has no place: the finding is at the one that needs it."""
+    from celery import Celery
+
+    url = f"{scheme}://h:26379"
+    problems = [
+        *conf_problems(Conf(ssl_active=scheme == "rediss", broker_url=url)),
+        *app_problems(Celery(broker=url, backend="cache+memory://", set_as_current=False)),
+    ]
+    assert [problem.where for problem in problems] == [
+        "[celery] ssl_active" if scheme == "rediss" else "[celery] broker_url"
+    ]
+
+
 def test_module_that_ends_the_process_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dispatch_test_exit.py").write_text("raise SystemExit('hunter2')")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -69,7 +84,7 @@ def test_absent_transport_options_are_no_mistake() -> None:
     ],
 )
 def test_remedy_names_what_pip_installs(remedy: str, package: str) -> None:
-    assert remedy == f'Install it: pip install "{package}".'
+    assert remedy == f'Run: pip install "{package}"'
 
 
 def test_remedy_for_what_has_no_extra_says_what_it_is_for() -> None:
