@@ -182,7 +182,8 @@ DISPATCH_COMMANDS = (
         _ARG_IGNORE_ENVIRONMENT,
         _ARG_CORE_EXECUTOR,
         _ARG_DAGS,
-        exit_codes="Exit codes: 0 it was printed, 1 something that it was given cannot be read, 2 wrong usage.",
+        exit_codes="Exit codes: 0 it was printed, 1 something that it was given cannot be read, or a Dag has a queue"
+        " that is not known, such as a computed one, 2 wrong usage.",
     ),
 )
 

@@ -17,26 +17,27 @@ from airflow_dispatch_provider.cli.migration_text import render
 from airflow_dispatch_provider.exceptions import MigrationError
 from airflow_dispatch_provider.migration.dag_files import scan_source
 from airflow_dispatch_provider.migration.findings import class_paths
+from airflow_dispatch_provider.migration.images import TEMPLATE
 from airflow_dispatch_provider.migration.old import read_old
-from airflow_dispatch_provider.migration.options import Key, Option, read_ini
+from airflow_dispatch_provider.migration.options import Key, Option, Options, read_ini, today
 from airflow_dispatch_provider.migration.report import make_report
 from airflow_dispatch_provider.migration.uses import Scan, Unread, Use
 from airflow_dispatch_provider.settings.file import UnreadableError, read_bytes, read_file
 
 
 def run(args: Namespace) -> int:
-    """``airflow dispatch migrate``; raises MigrationError. 1: it was printed, but something could not be opened."""
+    """``airflow dispatch migrate``; raises MigrationError. 1: it was printed, but does not cover all of the Dags."""
     options, source = _options(args.config)
     environ = {} if args.ignore_environment else os.environ
     old = read_old(options, environ, source, args.executor)
     target = installed_target()
     scan = _scan(args.dags)
-    report = make_report(old, scan, target, missing(class_paths(old.options)))
+    report = make_report(old, scan, target, missing(class_paths(old.options)), _template(old.options))
     if args.output in output.STRUCTURED:
         output.show_object(asdict(report), args.output)
     else:
         print(_printable(render(report)))
-    return int(scan is not None and any(unread.closed for unread in scan.unread))
+    return int(bool(report.unread))
 
 
 def _printable(text: str) -> str:
@@ -60,6 +61,15 @@ def _text(name: str) -> str:
         return read_file(name).text
     except UnreadableError as error:
         raise MigrationError(f"{name} {error}. Give the path of an airflow.cfg with --config.") from None
+
+
+def _template(options: Options) -> str:
+    """The text of the pod template; empty where there is none, or not on this machine."""
+    names = [option.value.strip() for option in options.values() if today(option) == TEMPLATE]
+    try:
+        return read_file(names[0]).text if names else ""
+    except UnreadableError:
+        return ""
 
 
 def _scan(dags: list[str] | None) -> Scan | None:
@@ -94,7 +104,7 @@ def _scan_file(path: Path) -> tuple[list[Use], list[Unread]]:
     try:
         source, _ = read_bytes(str(path))
     except UnreadableError as error:
-        return [], [Unread(str(path), str(error), closed=True)]
+        return [], [Unread(str(path), str(error))]
     return scan_source(source, str(path))
 
 
@@ -111,7 +121,7 @@ def _files(folder: Path, unread: list[Unread]) -> Iterator[Path]:
     seen = set()
 
     def note(error: OSError) -> None:
-        unread.append(Unread(str(error.filename), f"cannot be read ({error.strerror})", closed=True))
+        unread.append(Unread(str(error.filename), f"cannot be read ({error.strerror})"))
 
     for root, folders, files in os.walk(folder, onerror=note, followlinks=True):
         if (real := os.path.realpath(root)) in seen:

@@ -10,6 +10,7 @@ from airflow_dispatch_provider.cli.output import columns, wrapped
 from airflow_dispatch_provider.migration.destinations import Destination
 from airflow_dispatch_provider.migration.findings import Finding
 from airflow_dispatch_provider.migration.report import Report
+from airflow_dispatch_provider.migration.uses import Unread
 
 _PLACES = 5
 """How many places are listed of those that say the same."""
@@ -105,10 +106,19 @@ def _dags(report: Report) -> Iterator[str]:
     yield from map(_destination, report.dags)
     if not report.dags:
         yield "No queue= and no executor= with a text was found."
-    if report.unread:
-        yield "Could not be read:"
-        yield from (f"  {unread.where}: {unread.what}" for unread in report.unread[:_UNREAD])
-    if (more := len(report.unread) - _UNREAD) > 0:
+    yield from _unread(
+        "Where these go is not known, since they are computed; `airflow dispatch migrate --dags` without a folder reads"
+        " them from the metadata database:",
+        [unread for unread in report.unread if unread.computed],
+    )
+    yield from _unread("Could not be read:", [unread for unread in report.unread if not unread.computed])
+
+
+def _unread(title: str, unread: Sequence[Unread]) -> Iterator[str]:
+    if unread:
+        yield _paragraph(title)
+        yield from (f"  {each.where}: {each.what}" for each in unread[:_UNREAD])
+    if (more := len(unread) - _UNREAD) > 0:
         yield f"  and {more} more; --output json lists all"
 
 

@@ -91,7 +91,9 @@ def _name(key: ast.expr | None) -> str | None:
 
 def _read(given: Given, where: str, constants: Mapping[str, str]) -> tuple[list[Use], list[Unread]]:
     texts = {name: list(_texts(value, constants)) for name, value in given.items()}
-    unread = [Unread(where, f"{name}= is computed") for name in texts if _COMPUTED in texts[name]]
+    unread = [
+        Unread(where, f"{name}= is computed", computed=True) for name in texts if _COMPUTED in texts[name]
+    ]
     queues, executors = (
         [text for text in texts.get(name, [None]) if text is not _COMPUTED] or [None] for name in NAMES
     )

@@ -153,7 +153,8 @@ def _deployment(now: _Situation) -> Rows:
     )
     yield (
         Kind.KUBERNETES in now.kinds,
-        "What the pod template sets: an AIRFLOW__CORE__EXECUTOR in it must be loadable if Dags keep an `executor=`.",
+        "What the pods have: their image needs the scheduler's Airflow, and an AIRFLOW__CORE__EXECUTOR in their"
+        " template must be loadable if Dags keep an `executor=`.",
     )
 
 

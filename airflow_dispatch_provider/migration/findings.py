@@ -294,7 +294,7 @@ def _renamed(option: Option, to: Key | None, options: Options, target: Target) -
         )
     if new in options and not _wins(option, options[new]):
         return Finding(option.label, "remove", None, f"{options[new].label} is set, too")
-    return Finding(option.label, "rename", _label(new, option), f"the name in Airflow {target.version}")
+    return Finding(option.label, "rename", label(new, option), f"the name in Airflow {target.version}")
 
 
 def _wins(old: Option, new: Option) -> bool:
@@ -307,7 +307,7 @@ def _ending(option: Option) -> str:
     return ending[0] if ending else ""
 
 
-def _label(key: Key, like: Option) -> str:
+def label(key: Key, like: Option) -> str:
     """Written as the old one is: as a variable, or as an option of a file."""
     section, name = key
     return f"AIRFLOW__{section}__{name}".upper() if like.variable else f"[{section}] {name}"

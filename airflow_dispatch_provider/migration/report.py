@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from airflow_dispatch_provider.bridge.installed import requirements_of
@@ -19,6 +19,7 @@ from airflow_dispatch_provider.migration.findings import (
     not_judged,
     queued_timeout,
 )
+from airflow_dispatch_provider.migration.images import image_findings
 from airflow_dispatch_provider.migration.ini import class_lines, configuration, timeout_lines
 from airflow_dispatch_provider.migration.old import (
     DEFAULT_EXECUTOR,
@@ -92,10 +93,13 @@ class Report:
     """Packages, with their bounds, that the backends and the values of options need."""
 
 
-def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[str]) -> Report:
+def make_report(
+    old: OldConfig, scan: Scan | None, target: Target, missing: Set[str], template: str = ""
+) -> Report:
     """
     :param scan: None: Dags were not looked at
     :param missing: import paths in values which the target does not have
+    :param template: see ``image_findings``
     """
     uses = () if scan is None else scan.uses
     ready = any(entry.is_router for entry in old.entries)
@@ -116,10 +120,14 @@ def make_report(old: OldConfig, scan: Scan | None, target: Target, missing: Set[
         by_name_lacks=() if ready else _without_name(plan, scan),
         changes=() if ready else changes(old, plan, scan, target.not_used),
         unknown=(*(() if ready else unknowns(old, plan, scan)), *not_judged(old.options, target)),
-        options=findings(old.options, target, missing, old.overridden),
+        options=(
+            *findings(old.options, target, missing, old.overridden),
+            *image_findings(old.options, template, target.version),
+            *_routed_queues(old),
+        ),
         scanned=None if scan is None else scan.source,
         dags=() if ready or scan is None else destinations(plan, old, scan.uses),
-        unread=() if scan is None else scan.unread,
+        unread=() if ready or scan is None else scan.unread,
         requirements=_requirements(plan, old.options),
     )
 
@@ -135,6 +143,16 @@ def _read(old: OldConfig) -> dict[str, str]:
         elif option is None and (section, name) in _DEFAULTS:
             found[f"[{section}] {name}"] = f"{_DEFAULTS[section, name]} (not set)"
     return found
+
+
+def _routed_queues(old: OldConfig) -> Iterator[Finding]:
+    """``kubernetes_queue`` of hybrids that are two backends now."""
+    hybrids = {entry.kind for entry in old.entries if entry.kind.hybrid and not entry.ours}
+    keys = {(KUBERNETES_QUEUE_SECTIONS[kind], "kubernetes_queue"): kind.value for kind in hybrids}
+    for option in (*old.options.values(), *old.overridden):
+        if option.key in keys:
+            why = f"a route says it now; only a {keys[option.key]} in place of the router reads it"
+            yield Finding(option.label, "remove", None, why)
 
 
 def _variables(old: OldConfig, ready: bool, parallelism: int, timeout: str | None) -> tuple[str, ...]:

@@ -26,8 +26,8 @@ class Unread:
     what: str
     """In words, e.g. ``queue= is computed``."""
 
-    closed: bool = False
-    """Whether it is a file or folder that cannot be opened."""
+    computed: bool = False
+    """Whether it is one value that is computed; else it is a file, a folder or a Dag that cannot be read."""
 
 
 @dataclass(frozen=True)

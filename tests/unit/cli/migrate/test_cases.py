@@ -30,17 +30,21 @@ def test_there_are_enough() -> None:
 def test_says_what_is_expected(case: Path, run: Run) -> None:
     """The whole text, down to the letter."""
     done = run("migrate", *arguments(case))
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (_code(done.out), "")
     if "REWRITE_EXPECTED" in os.environ:
         (case / "expected.txt").write_text(done.out)
     assert done.out == (case / "expected.txt").read_text()
+
+
+def _code(text: str) -> int:
+    return int("is not known, since they are computed" in text)
 
 
 @pytest.mark.parametrize("output", ["table", "plain", "json", "yaml"])
 def test_shows_no_secret(output: str, case: Path, run: Run) -> None:
     """Values of other options than those that decide about executors are in no output."""
     done = run("migrate", *arguments(case), "--output", output)
-    assert done.code == 0
+    assert done.code in (0, 1)
     assert "not-to-be-shown" not in done.out + done.err
 
 

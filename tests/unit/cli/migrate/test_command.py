@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.cli import migrate
-from airflow_dispatch_provider.migration.executors import ROUTER
+from airflow_dispatch_provider.migration.executors import OURS, ROUTER
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.presets import CELERY_KUBERNETES, LOCAL_KUBERNETES, Hybrid
 from airflow_dispatch_provider.settings.source import SettingsSource
@@ -226,6 +226,32 @@ class TestDags:
         ]
         assert len(done.json["dags"]) == (name == "dags/closed")
 
+    def test_a_computed_queue_is_told_apart(
+        self, tmp_path: Path, config: Callable[[str], str], run: Run
+    ) -> None:
+        """A script learns by the exit code that the answer does not cover all tasks, and by a key where; people read
+        how to know more."""
+        (tmp_path / "d.py").write_text("O(queue='q')\nO(queue=some_variable)\n")
+        arguments = ["migrate", "--config", config(""), "--dags", str(tmp_path)]
+        done = run(*arguments, "-o", "json")
+        assert done.code == 1
+        assert done.json["unread"] == [
+            {"where": f"{tmp_path}/d.py:2", "what": "queue= is computed", "computed": True}
+        ]
+        text = " ".join(run(*arguments).out.split())
+        assert "Could not be read" not in text
+        assert (
+            "since they are computed; `airflow dispatch migrate --dags` without a folder reads them" in text
+        )
+
+    def test_dags_of_a_router_do_not_count(
+        self, tmp_path: Path, config: Callable[[str], str], run: Run
+    ) -> None:
+        """Where there is nothing to migrate, what is unknown about them is no reason for an exit code."""
+        (tmp_path / "d.py").write_text("O(queue=some_variable)\n")
+        there = config(f"[core]\nexecutor = {ROUTER}\n")
+        assert run("migrate", "--config", there, "--dags", str(tmp_path)).code == 0
+
     def test_names_cannot_act_on_the_terminal(
         self, tmp_path: Path, config: Callable[[str], str], run: Run
     ) -> None:
@@ -246,6 +272,33 @@ class TestDags:
         assert "and 3 more; --output json lists all" in text
         found = run(*arguments, "-o", "json").json
         assert (len(found["dags"][0]["places"]), len(found["unread"])) == (7, 23)
+
+
+@pytest.mark.parametrize("image", ["apache/airflow:2.10.4", "apache/airflow:3.3.2", None])
+def test_the_image_in_a_pod_template_counts(
+    image: str | None, tmp_path: Path, config: Callable[[str], str], run: Run
+) -> None:
+    """The template is read where it is on this machine; one that is not is no mistake."""
+    template = tmp_path / "pod.yaml"
+    if image:
+        template.write_text(f"spec:\n  containers:\n    - name: base\n      image: {image}\n")
+    done = run("migrate", "--config", config(f"[kubernetes]\npod_template_file = {template}\n"), "-o", "json")
+    found = [row["option"] for row in done.json["options"] if row["do"] == "change"]
+    assert found == ["[kubernetes_executor] pod_template_file"] * (image == "apache/airflow:2.10.4")
+
+
+@pytest.mark.parametrize(
+    ("executor", "is_left"), [("", True), (f"{OURS}.celery_kubernetes_executor.", False)]
+)
+def test_the_queue_of_a_hybrid_is_to_be_removed(
+    executor: str, is_left: bool, config: Callable[[str], str], run: Run
+) -> None:
+    """It is a route now. The ready-made router of this package still reads it."""
+    text = f"[core]\nexecutor = {executor}CeleryKubernetesExecutor\n"
+    text += "[celery_kubernetes_executor]\nkubernetes_queue = k\n[local_kubernetes_executor]\nkubernetes_queue = k\n"
+    rows = run("migrate", "--config", config(text), "-o", "json").json["options"]
+    found = [(row["do"], row["option"]) for row in rows]
+    assert found == [("remove", "[celery_kubernetes_executor] kubernetes_queue")] * is_left
 
 
 def test_yaml_is_json_in_another_coat(config: Callable[[str], str], run: Run) -> None:
@@ -388,7 +441,7 @@ def test_names_in_json_stay(config: Callable[[str], str], run: Run) -> None:
 def test_help_tells_its_own_exit_codes(run: Run) -> None:
     """It judges no configuration, unlike `validate`."""
     text = " ".join(run("migrate", "--help").out.split())
-    assert "1 something that it was given cannot be read, 2 wrong usage" in text
+    assert "or a Dag has a queue that is not known, such as a computed one, 2 wrong usage" in text
     assert "has mistakes" not in text
 
 
