@@ -75,9 +75,14 @@ def show_rows(rows: Sequence[Mapping[str, Any]], output: str) -> None:
         return
     separator = "\n" if output == "table" else "; "
     texts = [{key: _text(value, separator) for key, value in row.items()} for row in rows]
+    most = width(sys.stdout) if output == "table" else None
+    table = texts if most is None else _fitted(texts, most)
+    if table is None:
+        print("\n\n".join(map(_record, texts)))
+        return
     console = _console()
-    console.width = width(sys.stdout) or _ENDLESS
-    console.print_as(texts, output=output)
+    console.width = _ENDLESS
+    console.print_as(table, output=output)
 
 
 def show_error(error: Exception) -> None:
@@ -123,13 +128,15 @@ def wrapped(text: str, indent: str = "", further: str | None = None, stream: Any
     columns = width(sys.stdout if stream is None else stream)
     if columns is None:
         return indent + " ".join(text.split())
-    wrapper = TextWrapper(
-        max(_NARROWEST, min(columns, _WIDEST)),
-        initial_indent=indent,
-        subsequent_indent=indent if further is None else further,
+    return _filled(
+        text, max(_NARROWEST, min(columns, _WIDEST)), indent, indent if further is None else further
     )
+
+
+def _filled(text: str, columns: int, indent: str = "", further: str = "") -> str:
+    wrapper = TextWrapper(columns, initial_indent=indent, subsequent_indent=further)
     wrapper.break_long_words = wrapper.break_on_hyphens = False
-    return "\n".join(wrapper.wrap(text))
+    return wrapper.fill(text)
 
 
 def columns(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -141,6 +148,37 @@ def columns(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
         if most is not None and len(line) > most:
             line = f"  {name}\n{wrapped(text, ' ' * 6)}"
         yield line
+
+
+def _fitted(rows: Sequence[Mapping[str, str]], most: int) -> list[dict[str, str]] | None:
+    """With line breaks between words, so that a table of them has at most so many columns; None where that would break
+    a word, which nobody could copy any more."""
+    columns = {key: [key, *(row[key] for row in rows)] for row in rows[:1] for key in row}
+    least = {key: max(len(word) for text in texts for word in text.split()) for key, texts in columns.items()}
+    widths = {
+        key: max(len(line) for text in texts for line in text.split("\n")) for key, texts in columns.items()
+    }
+    room = most - len(" | ") * (len(columns) - 1)
+    if sum(least.values()) > room:
+        return None
+    while sum(widths.values()) > room:
+        widest = max((key for key in widths if widths[key] > least[key]), key=widths.__getitem__)
+        widths[widest] -= 1
+    return [
+        {key: "\n".join(_filled(line, widths[key]) for line in text.split("\n")) for key, text in row.items()}
+        for row in rows
+    ]
+
+
+def _record(row: Mapping[str, str]) -> str:
+    """One row by itself, a line for each cell, with its name before it."""
+    first = max(map(len, row)) + 2
+    cells = (
+        (f"{key:<{first}}" if number == 0 else " " * first, line)
+        for key, text in row.items()
+        for number, line in enumerate(text.split("\n"))
+    )
+    return "\n".join(wrapped(line, start, " " * first) for start, line in cells)
 
 
 def _counted(severities: Sequence[str]) -> str:

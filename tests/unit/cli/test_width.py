@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables for people are as wide as their terminal; a file or a pipe has whole lines."""
+"""Tables for people are as wide as their terminal, and break no word; a file or a pipe has whole lines."""
 
 from __future__ import annotations
 
@@ -57,3 +57,37 @@ def test_explanation_on_a_terminal(run: Run, configure: Configure, monkeypatch: 
     configure(**GOOD)
     monkeypatch.setenv("COLUMNS", "50")
     assert max(map(len, map(str.rstrip, run("explain", "-q", "batch").out.splitlines()))) <= 50
+
+
+OPTIONS = {
+    "celery": {"broker_url": "redis://h:6379/0", "result_backend_sqlalchemy_engine_options": "{}"},
+    "celery_result_backend_transport_options": {"master_name": "m"},
+}
+
+
+@pytest.mark.parametrize(("columns", "is_table"), [("80", False), ("110", True)])
+def test_backends_with_long_options_on_a_terminal(
+    columns: str, is_table: bool, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that does not fit into its column stays whole: each backend has lines of its own then."""
+    configure(backends={"far-away": {"executor": "CeleryExecutor", "slots": 4, "config": OPTIONS}})
+    monkeypatch.setenv("COLUMNS", columns)
+    text = run("backends").out
+    assert {f"{section}.{name}" for section, names in OPTIONS.items() for name in names} <= {*text.split()}
+    assert (" | " in text) == is_table
+    if not is_table:
+        assert text.splitlines()[:2] == ["name      far-away", "executor  CeleryExecutor"]
+
+
+@pytest.mark.parametrize("columns", ["79", "90", "120"])
+def test_words_of_a_table_stay_whole(
+    columns: str, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wide columns give way, between words; the table fits."""
+    long = {"queue": "a-queue-of-the-billing-department", "to": ["small", {"backend": "large", "queue": "q"}]}
+    configure(**{**GOOD, "routes": [long]})
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = run("routes").out.splitlines()
+    assert max(map(len, map(str.rstrip, lines))) <= int(columns)
+    words = {word for line in lines for word in line.split()}
+    assert {"a-queue-of-the-billing-department", "overflow_after", "small", "large"} <= words
