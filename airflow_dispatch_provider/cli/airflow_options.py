@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options as the installed Airflow knows them, as plain data for the migration. The only place that reads the rules
+"""Options as the installed Airflow knows them, as plain data for the migration: its description of them, and the rules
 of ``airflow config lint``."""
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from enum import Enum
 
 from airflow_dispatch_provider.exceptions import MigrationError
+from airflow_dispatch_provider.settings.presets import CELERY_KUBERNETES, LOCAL_KUBERNETES
 
 OURS = "airflow_dispatch_provider.executors"
 ROUTER = f"{OURS}.dispatch_executor.DispatchExecutor"
@@ -38,13 +39,16 @@ class Kind(Enum):
 
     @property
     def hybrid(self) -> bool:
-        return self in (Kind.CELERY_KUBERNETES, Kind.LOCAL_KUBERNETES)
+        return self in HYBRIDS
 
     @property
     def one_at_a_time(self) -> bool:
         """Gone in Airflow 3; ran one task at a time."""
         return self in (Kind.SEQUENTIAL, Kind.DEBUG)
 
+
+HYBRIDS = {Kind.CELERY_KUBERNETES: CELERY_KUBERNETES, Kind.LOCAL_KUBERNETES: LOCAL_KUBERNETES}
+"""As the ready-made routers have them."""
 
 _KINDS = {kind.value: kind for kind in Kind if kind.value}
 

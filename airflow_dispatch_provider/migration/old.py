@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from airflow_dispatch_provider.exceptions import MigrationError
-from airflow_dispatch_provider.migration.executors import Entry, Kind, read_entries
+from airflow_dispatch_provider.migration.executors import HYBRIDS, Entry, Kind, read_entries
 from airflow_dispatch_provider.migration.options import Option, Options, expand, from_environment, is_true
 from airflow_dispatch_provider.settings.presets import DEFAULT_KUBERNETES_QUEUE
 
@@ -22,11 +22,6 @@ UNLIMITED_SLOTS = 1024
 
 MOST_SLOTS = 1_000_000
 """As the settings have it."""
-
-KUBERNETES_QUEUE_SECTIONS = {
-    Kind.CELERY_KUBERNETES: "celery_kubernetes_executor",
-    Kind.LOCAL_KUBERNETES: "local_kubernetes_executor",
-}
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ def read_old(
     if executor is not None:
         options["core", "executor"] = Option("core", "executor", executor, "--executor")
     options = {key: replace(option, value=expand(option.value, environ)) for key, option in options.items()}
-    queues = {kind: _kubernetes_queue(options, kind) for kind in KUBERNETES_QUEUE_SECTIONS}
+    queues = {kind: _kubernetes_queue(options, hybrid.section) for kind, hybrid in HYBRIDS.items()}
     options = {key: option for key, option in options.items() if option.value.strip()}
     text = _get(options, ("core", "executor")) or DEFAULT_EXECUTOR
     multi_team = is_true(_get(options, ("core", "multi_team")) or "")
@@ -114,8 +109,8 @@ def _is_of_file(option: Option) -> bool:
     return option.variable is None
 
 
-def _kubernetes_queue(options: Options, kind: Kind) -> str:
-    option = options.get((KUBERNETES_QUEUE_SECTIONS[kind], "kubernetes_queue"))
+def _kubernetes_queue(options: Options, section: str) -> str:
+    option = options.get((section, "kubernetes_queue"))
     return DEFAULT_KUBERNETES_QUEUE if option is None else option.value.strip()
 
 

@@ -9,7 +9,8 @@ from glob import escape
 from itertools import chain, count
 from typing import Any
 
-from airflow_dispatch_provider.migration.executors import OURS, ROUTER, Entry, Kind, backend_name
+from airflow_dispatch_provider.get_provider_info import EXECUTORS
+from airflow_dispatch_provider.migration.executors import HYBRIDS, ROUTER, Entry, Kind, backend_name
 from airflow_dispatch_provider.migration.old import OldConfig
 from airflow_dispatch_provider.migration.uses import Use
 
@@ -21,20 +22,6 @@ _SHORT = {
     Kind.KUBERNETES: ("kubernetes", "KubernetesExecutor"),
 }
 """Name of the backend and of its executor, which is this package's."""
-
-_HYBRID_PARTS = {
-    Kind.CELERY_KUBERNETES: (Kind.CELERY, Kind.KUBERNETES),
-    Kind.LOCAL_KUBERNETES: (Kind.LOCAL, Kind.KUBERNETES),
-}
-
-_CLASSES = {
-    Kind.LOCAL: f"{OURS}.local_executor.LocalExecutor",
-    Kind.CELERY: f"{OURS}.celery_executor.CeleryExecutor",
-    Kind.KUBERNETES: f"{OURS}.kubernetes_executor.KubernetesExecutor",
-    Kind.CELERY_KUBERNETES: f"{OURS}.celery_kubernetes_executor.CeleryKubernetesExecutor",
-    Kind.LOCAL_KUBERNETES: f"{OURS}.local_kubernetes_executor.LocalKubernetesExecutor",
-}
-"""The class of this package that stands in for an executor."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +93,8 @@ def make_plan(old: OldConfig, uses: Sequence[Use] = ()) -> Plan:
     """
     teams = dict.fromkeys(entry.team for entry in old.entries)
     sections = tuple(_section(old, team, () if team else uses) for team in teams)
-    one_class = _CLASSES.get(old.entries[0].kind) if len(old.entries) == 1 else None
+    ours = {path.rpartition(".")[2]: path for path in EXECUTORS}
+    one_class = ours.get(old.entries[0].kind.value) if len(old.entries) == 1 else None
     total = sum(backend.slots for section in sections for backend in section.backends)
     return Plan(sections, max(total, old.parallelism), one_class)
 
@@ -135,7 +123,7 @@ def _backends(entries: Sequence[Entry], slots: int) -> tuple[Backend, ...]:
     """One for each executor, two for a hybrid; in the order of the executors, since the first is the default."""
     found: dict[str, Backend] = {}
     for entry in entries:
-        for number, kind in enumerate(_HYBRID_PARTS.get(entry.kind, (entry.kind,))):
+        for number, kind in enumerate(_parts(entry.kind)):
             name, executor = _SHORT.get(kind, ("", entry.path))
             names = frozenset[str]() if number else entry.names
             if not name or (entry.alias and not entry.kind.hybrid):
@@ -147,6 +135,12 @@ def _backends(entries: Sequence[Entry], slots: int) -> tuple[Backend, ...]:
             name = _free(name, found)
             found[name] = Backend(name, executor, kind, _slots(kind, slots), names)
     return tuple(found.values())
+
+
+def _parts(kind: Kind) -> tuple[Kind, ...]:
+    """The kinds of its backends."""
+    hybrid = HYBRIDS.get(kind)
+    return (kind,) if hybrid is None else (Kind(hybrid.executor), Kind.KUBERNETES)
 
 
 def _slots(kind: Kind, slots: int) -> int:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from airflow_dispatch_provider.bridge.installed import requirements_of
 from airflow_dispatch_provider.migration.destinations import Destination, destinations, names_to_keep
-from airflow_dispatch_provider.migration.executors import Kind
+from airflow_dispatch_provider.migration.executors import HYBRIDS, Kind
 from airflow_dispatch_provider.migration.facts import changes, slots_words, unknowns
 from airflow_dispatch_provider.migration.findings import (
     TIMEOUT,
@@ -21,12 +21,7 @@ from airflow_dispatch_provider.migration.findings import (
 )
 from airflow_dispatch_provider.migration.images import image_findings
 from airflow_dispatch_provider.migration.ini import class_lines, configuration, timeout_lines
-from airflow_dispatch_provider.migration.old import (
-    DEFAULT_EXECUTOR,
-    DEFAULT_PARALLELISM,
-    KUBERNETES_QUEUE_SECTIONS,
-    OldConfig,
-)
+from airflow_dispatch_provider.migration.old import DEFAULT_EXECUTOR, DEFAULT_PARALLELISM, OldConfig
 from airflow_dispatch_provider.migration.options import Options
 from airflow_dispatch_provider.migration.plan import Plan, make_plan
 from airflow_dispatch_provider.migration.uses import Scan, Unread
@@ -37,8 +32,7 @@ _SHOWN = (
     ("core", "multi_team"),
     ("operators", "default_queue"),
     ("celery", "default_queue"),
-    ("celery_kubernetes_executor", "kubernetes_queue"),
-    ("local_kubernetes_executor", "kubernetes_queue"),
+    *((hybrid.section, "kubernetes_queue") for hybrid in HYBRIDS.values()),
 )
 """The options whose values are read and shown. None of them is a secret."""
 
@@ -107,6 +101,8 @@ def make_report(
     timeout = queued_timeout(old.options, target)
     more = () if timeout is None else (timeout_lines(timeout),)
     by_class = None if ready else class_lines(plan)
+    kept = {} if ready else names_to_keep(plan, uses)
+    said = {use.executor for use in uses if use.executor is not None}
     return Report(
         airflow=target.version,
         read=_read(old),
@@ -116,8 +112,8 @@ def make_report(
         slots=None if ready else slots_words(old),
         variables=_variables(old, ready, plan.parallelism, timeout),
         one_class=None if by_class is None else "\n\n".join([by_class, *more]),
-        by_name=None if ready else _by_name(plan, scan),
-        by_name_lacks=() if ready else _without_name(plan, scan),
+        by_name=_by_name(plan, kept) if kept and (said or scan is None) else None,
+        by_name_lacks=tuple(sorted(said - kept.keys())) if kept else (),
         changes=() if ready else changes(old, plan, scan, target.not_used),
         unknown=(*(() if ready else unknowns(old, plan, scan)), *not_judged(old.options, target)),
         options=(
@@ -134,7 +130,7 @@ def make_report(
 
 def _read(old: OldConfig) -> dict[str, str]:
     """Options that the plan rests on, the defaults of two options included, the queues of other hybrids left out."""
-    others = {section for kind, section in KUBERNETES_QUEUE_SECTIONS.items() if kind not in old.kinds}
+    others = {hybrid.section for kind, hybrid in HYBRIDS.items() if kind not in old.kinds}
     found = {}
     for section, name in _SHOWN:
         option = old.options.get((section, name))
@@ -148,10 +144,10 @@ def _read(old: OldConfig) -> dict[str, str]:
 def _routed_queues(old: OldConfig) -> Iterator[Finding]:
     """``kubernetes_queue`` of hybrids that are two backends now."""
     hybrids = {entry.kind for entry in old.entries if entry.kind.hybrid and not entry.ours}
-    keys = {(KUBERNETES_QUEUE_SECTIONS[kind], "kubernetes_queue"): kind.value for kind in hybrids}
+    names = {(HYBRIDS[kind].section, "kubernetes_queue"): kind.value for kind in hybrids}
     for option in (*old.options.values(), *old.overridden):
-        if option.key in keys:
-            why = f"a route says it now; only a {keys[option.key]} in place of the router reads it"
+        if option.key in names:
+            why = f"a route says it now; only a {names[option.key]} in place of the router reads it"
             yield Finding(option.label, "remove", None, why)
 
 
@@ -167,20 +163,11 @@ def _variables(old: OldConfig, ready: bool, parallelism: int, timeout: str | Non
     return tuple(option.label for option in options if (option.variable or "").startswith("AIRFLOW__"))
 
 
-def _by_name(plan: Plan, scan: Scan | None) -> str | None:
-    kept = names_to_keep(plan, () if scan is None else scan.uses)
-    nobody = scan is not None and not any(use.executor for use in scan.uses)
-    if not kept or nobody or "=" in plan.executor:
+def _by_name(plan: Plan, kept: Mapping[str, str]) -> str | None:
+    """None with several teams, each of which has a list of its own."""
+    if "=" in plan.executor:
         return None
     return ",\n    ".join([plan.executor, *(f"{name}:{path}" for name, path in kept.items())])
-
-
-def _without_name(plan: Plan, scan: Scan | None) -> tuple[str, ...]:
-    """Names that Dags have for executors, beside those that they may keep."""
-    uses = () if scan is None else scan.uses
-    kept = names_to_keep(plan, uses)
-    said = {use.executor for use in uses if use.executor is not None}
-    return tuple(sorted(said - kept.keys())) if kept else ()
 
 
 def _requirements(plan: Plan, options: Options) -> tuple[str, ...]:
