@@ -71,6 +71,10 @@ _LOG_PROVIDERS = {
 }
 """By the beginning of ``[logging] remote_base_log_folder``, as Airflow's ``airflow_local_settings`` imports them."""
 
+_URLS = ("sql_alchemy_conn", "result_backend")
+_DATABASE = re.compile(r"(?:db\+)?(postgres|mysql)\w*(?:\+\w+)?://")
+"""The scheme of a database whose driver a provider of Airflow brings along, named as that provider."""
+
 _OLDEST = {("celery", "celeryd_concurrency"): ("celery", "worker_concurrency")}
 """Names that Airflow 1.10 still read. Others of that age begin with the name of their section."""
 
@@ -136,7 +140,7 @@ def findings(
     """
     found = (each for option in options.values() for each in _findings(option, options, target, missing))
     left = (
-        Finding(option.label, "remove", None, f"{options[option.key].label} is set, too")
+        _remove(option, f"{options[option.key].label} is set, too")
         for option in overridden
         if option.key in options and _name(option, options, target) is not None
     )
@@ -188,11 +192,6 @@ def class_paths(options: Options) -> frozenset[str]:
     return frozenset(path for option in options.values() for path in _paths(option))
 
 
-_URLS = ("sql_alchemy_conn", "result_backend")
-_DATABASE = re.compile(r"(?:db\+)?(postgres|mysql)\w*(?:\+\w+)?://")
-"""The scheme of a database whose driver a provider of Airflow brings along, named as that provider."""
-
-
 def _number(option: Option) -> float:
     try:
         return float(option.value.partition("#")[0])
@@ -217,6 +216,10 @@ def _findings(option: Option, options: Options, target: Target, missing: Set[str
             yield replace(value, option=str(name.to))
     elif value is not None:
         yield value
+
+
+def _remove(option: Option, why: str) -> Finding:
+    return Finding(option.label, "remove", None, why)
 
 
 def _name(option: Option, options: Options, target: Target) -> Finding | None:
@@ -248,10 +251,8 @@ def _timeout(option: Option, options: Options, target: Target) -> Finding:
     value = queued_timeout(options, target)
     if value is None:
         default = float(target.options.get(TIMEOUT) or 0)
-        return Finding(
-            option.label, "remove", None, f"0 meant off; Airflow 3 has no off, and takes {default:g} s"
-        )
-    return Finding(option.label, "remove", None, f"replaced by [scheduler] task_queued_timeout = {value}")
+        return _remove(option, f"0 meant off; Airflow 3 has no off, and takes {default:g} s")
+    return _remove(option, f"replaced by [scheduler] task_queued_timeout = {value}")
 
 
 def _needs(option: Option, section: str, target: Target) -> bool:
@@ -287,13 +288,11 @@ def _renamed(option: Option, to: Key | None, options: Options, target: Target) -
         pods = today(option)[0] == "kubernetes_executor" and not re.match(
             "worker_pods_|.*_(cmd|secret)$", option.name
         )
-        return Finding(option.label, "remove", None, POD_TEMPLATE if pods else gone)
+        return _remove(option, POD_TEMPLATE if pods else gone)
     if option.value in target.outdated.get(new, ()):
-        return Finding(
-            option.label, "remove", None, f"the default of Airflow 2; [{new[0]}] {new[1]} has another"
-        )
+        return _remove(option, f"the default of Airflow 2; [{new[0]}] {new[1]} has another")
     if new in options and not _wins(option, options[new]):
-        return Finding(option.label, "remove", None, f"{options[new].label} is set, too")
+        return _remove(option, f"{options[new].label} is set, too")
     return Finding(option.label, "rename", label(new, option), f"the name in Airflow {target.version}")
 
 
@@ -336,9 +335,8 @@ def _gone(option: Option, gone: list[str], target: Target) -> Finding:
     """Of an option with paths that are gone."""
     default = target.options.get(option.key) or ""
     if default.rpartition(".")[2] == gone[0].rpartition(".")[2]:
-        why = f"its value is gone; the default of Airflow {target.version} replaces it"
-        return Finding(option.label, "remove", None, why)
+        return _remove(option, f"its value is gone; the default of Airflow {target.version} replaces it")
     left = [_NEW_PATHS.get(word, word) for word in _words(option) if _NEW_PATHS.get(word, word) not in gone]
     if not left:
-        return Finding(option.label, "remove", None, f"{', '.join(gone)} is gone, and nothing took its place")
+        return _remove(option, f"{', '.join(gone)} is gone, and nothing took its place")
     return Finding(option.label, "change", ",".join(left), f"gone: {', '.join(gone)}")
