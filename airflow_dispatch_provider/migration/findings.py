@@ -125,7 +125,7 @@ class Finding:
     """``rename``, ``remove`` or ``change`` (its value)."""
 
     to: str | None
-    """The new name or value."""
+    """The new name or value; of a value None where only ``why`` can say what it needs, as of an image."""
 
     why: str
 

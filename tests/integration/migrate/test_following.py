@@ -69,7 +69,7 @@ def change(parser: ConfigParser, finding: dict[str, Any]) -> None:
     if not name:
         parser.remove_section(section)
     elif finding["do"] == "change":
-        parser[section][name] = finding["to"]
+        parser[section][name] = finding["to"] or "of-todays-image"
     else:
         value = parser[section].pop(name)
         if finding["do"] == "rename":
