@@ -92,12 +92,8 @@ def _alone(entry: Entry) -> Problem | None:
             remedy = "Give the import path of the executor after the colon."
             return Problem(PLACE, f"lists {entry.text!r}: this Airflow takes no name after an alias.", remedy)
         return None
-    found = _why_not(entry.path)
-    return (
-        None
-        if found is None
-        else Problem(PLACE, f"lists {_shown(entry.path)}, {found}.", _suggestion(entry.path))
-    )
+    wrong = _why_not(entry.path)
+    return None if wrong is None else Problem(PLACE, f"lists {_shown(entry.path)}, {wrong[0]}.", wrong[1])
 
 
 def _shown(text: str) -> str:
@@ -124,18 +120,27 @@ def _is_router(path: str) -> bool:
     return path in ROUTERS
 
 
-def _why_not(path: str) -> str | None:
-    """Why there is no executor at this path; None: there is one."""
+def _why_not(path: str) -> tuple[str, str] | None:
+    """Why there is no executor at this path, and a remedy; None: there is one."""
+    try:
+        found = _misnamed(path)
+    except TookTooLong as error:
+        return f"whose import {error.found}", error.remedy
+    except Exception as error:
+        # Its name is right: another one would be no remedy.
+        remedy = f'See what fails: python -c "import {path.rpartition(".")[0]}".'
+        return f"which fails as it is imported ({kind_of(error)})", remedy
+    return None if found is None else (found, _suggestion(path))
+
+
+def _misnamed(path: str) -> str | None:
+    """Why a name or import path leads to no executor; raises what its module raises."""
     if "." not in path:
         return "which is no executor of Airflow's and no import path"
     try:
         found = _imported(path)
     except ImportError as error:
         return f"which cannot be imported ({type(error).__name__}{f': {error.name}' if error.name else ''})"
-    except TookTooLong as error:
-        return f"whose import {error.found}"
-    except Exception as error:
-        return f"which fails as it is imported ({kind_of(error)})"
     if found is None:
         return "which cannot be imported (there is nothing of that name in its module)"
     if not (

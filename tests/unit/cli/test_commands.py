@@ -200,6 +200,19 @@ class TestValidate:
         assert (done.code, done.err) == (0, "")
         assert done.out.startswith("[dispatch] names no backends")
 
+    def test_an_executor_that_fails_as_it_is_imported_is_not_taken_for_misspelt(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The remedy shows why; another executor's name would be none."""
+        (tmp_path / "celery_executor_of_ours.py").write_text("raise ValueError('hunter2')\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "celery_executor_of_ours.CeleryExecutor")
+        done = run("validate", "-o", "json")
+        assert [row["remedy"] for row in done.json if row["severity"] == "mistake"] == [
+            'See what fails: python -c "import celery_executor_of_ours".'
+        ]
+        assert "hunter2" not in done.out
+
     def test_place_is_the_file(self, run: Run, configure: Configure, tmp_path: Path) -> None:
         file = tmp_path / "dispatch.yaml"
         file.write_text(yaml.safe_dump({"backends": {"x": {"executor": "no_such.module.X", "slots": 1}}}))
