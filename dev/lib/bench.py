@@ -18,9 +18,9 @@ AREAS = {
     "celery": "CeleryExecutor in one process, on Redis and RabbitMQ: publishing, and waiting for results",
     "kubernetes": "KubernetesExecutor in one process, on a real API server: creating, watching and deleting pods",
     "end-to-end": "LocalExecutor and DispatchExecutor under a real Airflow: tasks a second, start latency",
-    "local-outages": "LocalExecutor under a real Airflow with two schedulers, which fail as all around them",
     "celery-outages": "CeleryExecutor under a real Airflow whose broker, results, worker and scheduler fail",
     "kubernetes-outages": "KubernetesExecutor under a real Airflow whose two API servers and scheduler fail",
+    "scheduler-outages": "a real Airflow whose two schedulers, api-server and database fail, beside Airflow's own",
 }
 
 

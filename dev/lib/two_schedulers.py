@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole Airflow with two schedulers and local executors, ways to break it, and traces of what its tasks did."""
+"""A whole Airflow with two schedulers, ways to break it, and traces of what its tasks did."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 from chaos import Beats, Outages, read_beats
@@ -18,6 +19,7 @@ from chaos import Beats, Outages, read_beats
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from airflow_cluster import AirflowCluster
 from postgres_server import PostgresServer
+from valkey_server import ValkeyServer
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor")
 SCHEDULERS = ("scheduler", "scheduler-2")
@@ -52,8 +54,50 @@ def chaos():
 
 chaos()
 """
-BACKENDS = {"small": 2, "medium": 3, "large": 4}
-"""Slots of each; each has a queue of its name."""
+ROUTER = "chaos_executor.TimedDispatchExecutor"
+LOCAL_SLOTS = {"small": 2, "medium": 3, "large": 4}
+CELERY_SLOTS = {"one": 4, "two": 4}
+
+
+@dataclass(frozen=True)
+class Backends:
+    """Where the tasks run: each backend has a queue of its name."""
+
+    slots: dict[str, int]
+    env: dict[str, str]
+    workers: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Environment of a Celery worker for a queue."""
+
+
+def local(of_airflow: bool) -> Backends:
+    """Three LocalExecutors behind the router, or Airflow's one with as many slots."""
+    backends = {name: {"executor": "LocalExecutor", "slots": slots} for name, slots in LOCAL_SLOTS.items()}
+    return Backends(
+        LOCAL_SLOTS, {"AIRFLOW__CORE__EXECUTOR": "LocalExecutor"} if of_airflow else router(backends)
+    )
+
+
+def celery(of_airflow: bool, servers: Sequence[tuple[ValkeyServer, ValkeyServer]]) -> Backends:
+    """Two brokers with their result backends behind the router, or Airflow's CeleryExecutor, which has one."""
+    options = [{"broker_url": broker.url(), "result_backend": results.url()} for broker, results in servers]
+    env = [{f"AIRFLOW__CELERY__{name.upper()}": url for name, url in each.items()} for each in options]
+    if of_airflow:
+        workers = dict.fromkeys(CELERY_SLOTS, env[0])
+        return Backends(CELERY_SLOTS, {"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", **env[0]}, workers)
+    backends = {
+        name: {"executor": "CeleryExecutor", "slots": slots, "config": {"celery": each}}
+        for (name, slots), each in zip(CELERY_SLOTS.items(), options, strict=True)
+    }
+    return Backends(CELERY_SLOTS, router(backends), dict(zip(CELERY_SLOTS, env, strict=True)))
+
+
+def router(backends: dict[str, Any]) -> dict[str, str]:
+    return {
+        "AIRFLOW__CORE__EXECUTOR": ROUTER,
+        "AIRFLOW__DISPATCH__BACKENDS": json.dumps(backends),
+        "AIRFLOW__DISPATCH__ROUTES": json.dumps([{"queue": name, "to": [name]} for name in backends]),
+        "AIRFLOW__DISPATCH__DEFAULT": next(iter(backends)),
+    }
 
 
 class Trace(NamedTuple):
@@ -66,7 +110,6 @@ class Trace(NamedTuple):
 class Deployment:
     """Airflow with two schedulers on PostgreSQL.
 
-    :param executor: of ``[core] executor``; None: the router, with three local backends
     :param runs: of the Dag, each with that many ``tasks``; the first number of a run's tasks is in its conf
     :param wait: called for the seconds that an outage has to last
     """
@@ -76,12 +119,13 @@ class Deployment:
         home: Path,
         postgres: PostgresServer,
         settings: dict[str, str],
-        executor: str | None,
+        backends: Backends,
         runs: int,
         tasks: int,
         wait: Callable[[float], None],
     ) -> None:
         self.outages = Outages()
+        self.backends = backends
         self._postgres, self._wait = postgres, wait
         self.records, self.heartbeats, modules = (
             home / name for name in ("records", "heartbeats", "modules")
@@ -89,32 +133,30 @@ class Deployment:
         for folder in (self.records, self.heartbeats, modules):
             folder.mkdir(parents=True)
         shutil.copy(Path(__file__).with_name("chaos_executor.py"), modules)
-        env = {**self._settings(modules, executor), **settings}
+        env = {**self._settings(modules), **backends.env, **settings}
         self.airflow = AirflowCluster(home, env, postgres.create_database("chaos"), COMPONENTS)
-        dag = DAG.format(runs=runs, tasks=tasks, queues=list(BACKENDS))
+        dag = DAG.format(runs=runs, tasks=tasks, queues=list(backends.slots))
         (self.airflow.dags / "chaos.py").write_text(dag)
 
-    def _settings(self, modules: Path, executor: str | None) -> dict[str, str]:
+    def _settings(self, modules: Path) -> dict[str, str]:
         paths = [str(modules), *filter(None, [os.environ.get("PYTHONPATH")])]
-        backends = {name: {"executor": "LocalExecutor", "slots": slots} for name, slots in BACKENDS.items()}
-        routes = [{"queue": name, "to": [name]} for name in BACKENDS]
-        router = {
-            "AIRFLOW__DISPATCH__BACKENDS": json.dumps(backends),
-            "AIRFLOW__DISPATCH__ROUTES": json.dumps(routes),
-            "AIRFLOW__DISPATCH__DEFAULT": "large",
-        }
         return {
             "PYTHONPATH": os.pathsep.join(paths),
             "CHAOS_RECORDS": str(self.records),
             "CHAOS_HEARTBEATS": str(self.heartbeats),
-            "AIRFLOW__CORE__EXECUTOR": executor or "chaos_executor.TimedDispatchExecutor",
-            "AIRFLOW__CORE__PARALLELISM": str(sum(BACKENDS.values())),
-            **({} if executor else router),
+            "AIRFLOW__CORE__PARALLELISM": str(sum(self.backends.slots.values())),
         }
 
     def start(self) -> None:
-        """Start the second scheduler; the other components are started with ``airflow``."""
+        """Start the second scheduler and the workers; the other components are started with ``airflow``."""
         self.airflow.start_scheduler(SCHEDULERS[1])
+        for queue, env in self.backends.workers.items():
+            self.airflow.start_worker(f"worker-{queue}", [queue], self.backends.slots[queue], env)
+
+    def is_ready(self) -> bool:
+        """Whether all workers have been connected to their brokers."""
+        logs = (self.airflow.log(f"worker-{queue}") for queue in self.backends.workers)
+        return all(" ready." in log.read_text(errors="replace") for log in logs)
 
     # Outages
 

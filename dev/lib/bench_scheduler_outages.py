@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two schedulers under fire: a real Airflow on PostgreSQL whose tasks run beside the schedulers.
+"""Two schedulers under fire: a real Airflow on PostgreSQL.
 
-Three LocalExecutor backends behind the router, or with --executor airflow Airflow's own LocalExecutor with as many
-slots. While the tasks run, in random order and at random moments, one after the other:
+Behind the router are three LocalExecutor backends, or two CeleryExecutor backends with a broker, a result backend and a
+worker each. --executor airflow runs Airflow's own LocalExecutor or CeleryExecutor with as many slots instead. While the
+tasks run, in random order and at random moments, one after the other:
 
   scheduler killed     SIGKILL to one, and to both, and a new start
   scheduler stopped    SIGSTOP to one for longer than the other takes it for alive, and SIGCONT
@@ -26,15 +27,15 @@ from random import Random
 from typing import Any
 
 from chaos import DOWN, QUICK, RUN, Action, Progress, carry_out, figures, parser_of, run_in_folder, schedule
-from local_deployment import BACKENDS, DAG_ID, SCHEDULERS, Deployment
+from two_schedulers import DAG_ID, SCHEDULERS, Backends, Deployment, celery, local
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+from airflow_cluster import ClusterError
 from postgres_server import PostgresServer
+from valkey_server import ValkeyServer
 
 PAUSE = (20.0, 30.0)
 """Seconds for which a scheduler is stopped; after 15 the other one takes it for dead, see QUICK."""
-
-AIRFLOWS = "LocalExecutor"
 
 TABLE = {
     "tasks": "tasks",
@@ -79,13 +80,14 @@ def plan(deployment: Deployment, tasks: int, rng: Random) -> list[tuple[int, Act
 def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, Any]:
     postgres = stack.enter_context(PostgresServer())
     progress = Progress(options.tasks)
-    executor = AIRFLOWS if options.executor == "airflow" else None
-    runs = options.tasks // RUN
-    deployment = Deployment(home, postgres, settings(options.tasks), executor, runs, RUN, progress.wait)
+    backends, runs = backends_of(options, stack), options.tasks // RUN
+    deployment = Deployment(home, postgres, settings(options.tasks), backends, runs, RUN, progress.wait)
     progress.say("Airflow starts")
     stack.enter_context(deployment.airflow)
     deployment.start()
     progress.deployment = deployment
+    if not progress.until(deployment.is_ready, 120):
+        raise ClusterError("the workers are not ready after 120 s")
     rng = Random(options.seed)
     steps = plan(deployment, options.tasks, rng)
     run_ids, seconds = carry_out(deployment, DAG_ID, steps, progress, rng, options.timeout)
@@ -98,6 +100,14 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
     }
 
 
+def backends_of(options: argparse.Namespace, stack: ExitStack) -> Backends:
+    of_airflow = options.executor == "airflow"
+    if options.backends == "local":
+        return local(of_airflow)
+    servers = [stack.enter_context(ValkeyServer(appendonly=True)) for _ in range(4)]
+    return celery(of_airflow, [(servers[0], servers[1]), (servers[2], servers[3])])
+
+
 def lost_unbegun(deployment: Deployment, run_ids: list[str]) -> int:
     """Tries before the last one of a task in which its function had not begun."""
     begun = set(deployment.traces("start"))
@@ -105,14 +115,13 @@ def lost_unbegun(deployment: Deployment, run_ids: list[str]) -> int:
     for run_id in run_ids:
         first = int(deployment.airflow.dag_run(DAG_ID, run_id)["conf"]["first"])
         for row in deployment.airflow.task_instances(DAG_ID, run_id):
-            number = first + index_of(row)
+            number = first + index_of(row, list(deployment.backends.slots))
             lost += sum((number, attempt) not in begun for attempt in range(1, row["try_number"]))
     return lost
 
 
-def index_of(row: dict[str, Any]) -> int:
-    """The number of a task within its run: three tasks are mapped over every third number."""
-    queues = list(BACKENDS)
+def index_of(row: dict[str, Any], queues: list[str]) -> int:
+    """The number of a task within its run: a task for each queue, mapped over every so many numbers."""
     return int(queues.index(row["queue"]) + row["map_index"] * len(queues))
 
 
@@ -120,10 +129,15 @@ def main() -> None:
     parser = parser_of(str(__doc__))
     parser.set_defaults(tasks=200)
     add = parser.add_argument
+    add("--backends", choices=("local", "celery"), default="local", help="default: %(default)s")
     add("--executor", choices=("dispatch", "airflow"), default="dispatch", help="default: %(default)s")
     add("--timeout", type=float, default=900, metavar="SECONDS", help="default: %(default)s")
     options = parser.parse_args()
-    print(f"--seed {options.seed} --executor {options.executor}", file=sys.stderr, flush=True)
+    print(
+        f"--seed {options.seed} --backends {options.backends} --executor {options.executor}",
+        file=sys.stderr,
+        flush=True,
+    )
     result = run_in_folder(options, run, TABLE)
     wrong = result["completed_again"] or result["unbegun"]
     sys.exit(0 if result["succeeded"] == options.tasks and not wrong else 1)
