@@ -53,6 +53,12 @@ def hold_elsewhere(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.hold(job)
 
 
+def note_lane(ledger: Ledger, job: Job, event: Any) -> None:
+    """A lane that only its engine could find out: it is held by that from now on."""
+    if event.lane is not None:
+        job.lanes = {**job.lanes, job.backend or "": event.lane}
+
+
 def hold_again(ledger: Ledger, job: Job, event: Any) -> None:
     """In its old place. A backend that gives it back again, unasked, is left alone with it for a while."""
     if job.withdrawn != job.dispatch:

@@ -117,6 +117,8 @@ class Returned(NamedTuple):
 
     dispatch: int
     reason: str = ""
+    lane: str | None = None
+    """The lane that it turned out to use, where its engine has seen one; its queue tells every other."""
 
 
 class Rejected(NamedTuple):

@@ -117,7 +117,7 @@ _TABLE: tuple[Iterable[Case], ...] = (
     # Not sent
     _in((S.SUBMITTED, S.SENT), Returned, if_.has_no_workload, S.UNCLEAR, do.doubt,
         why="not sent, and adopted: only Airflow can queue it again"),
-    _in((S.SUBMITTED, S.SENT), Returned, None, S.HELD, do.note_trouble, do.hold_again,
+    _in((S.SUBMITTED, S.SENT), Returned, None, S.HELD, do.note_trouble, do.note_lane, do.hold_again,
         why="returned unsent, to its old place"),
     _in((S.SUBMITTED, S.SENT), Rejected, if_.has_another_target, S.HELD, do.suspect_sending, do.hold_elsewhere,
         why="could not be sent; another target has it next"),

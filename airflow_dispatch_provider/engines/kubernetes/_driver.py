@@ -144,11 +144,10 @@ class Driver:
     # Orders
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        now = self._clock()
         for job in jobs:
             self._requests[job.dispatch] = Request(job.key, job.workload, f"{self._nonce}-{job.dispatch}")
         with self.machine(wake=True) as machine:
-            machine.submit([(job.dispatch, job.key) for job in jobs], now)
+            machine.submit((job.dispatch, job.key) for job in jobs)
 
     def withdraw(self, dispatches: Collection[int]) -> set[int]:
         """Those of them that are certainly not with the server."""

@@ -27,12 +27,12 @@ class _Lane:
     full: bool = False
     """Closed because there is no room, and not because of trouble."""
 
-    since: float = math.inf
     due: float = -math.inf
     """When it is tried again; infinity while it is being tried."""
 
     backoff: Backoff = _TROUBLE
     strikes: dict[Verdict, set[Hashable]] = field(default_factory=lambda: defaultdict(set))
+    """Two jobs at most that have met this: more tell nothing more."""
 
 
 class Lanes:
@@ -56,8 +56,6 @@ class Lanes:
     def close(self, name: str, answer: Answer, now: float) -> None:
         """One more try has failed for a reason that all pods of the namespace share."""
         lane, full = self._lane(name), answer.verdict is Verdict.FULL
-        if lane.reason is None:
-            lane.since = now
         if lane.reason is None or lane.full is not full:
             lane.backoff = _FULL if full else _TROUBLE
         lane.reason, lane.full = answer.reason, full
@@ -71,7 +69,8 @@ class Lanes:
     def strike(self, name: str, verdict: Verdict, key: Hashable) -> bool:
         """Note that a job met this; whether a different one has since the last pod that was created there."""
         struck = self._lane(name).strikes[verdict]
-        struck.add(key)
+        if len(struck) < 2:
+            struck.add(key)
         return len(struck) > 1
 
     def is_open(self, name: str | None, now: float) -> bool:
@@ -97,10 +96,10 @@ class Lanes:
         if lane is not None and lane.due == math.inf:
             lane.due = now
 
-    def closed_since(self, name: str) -> float:
-        """Infinity while it is open."""
+    def why_closed(self, name: str) -> str:
+        """Also where nobody watches it; empty while it is open."""
         lane = self._lanes.get(name)
-        return lane.since if lane is not None else math.inf
+        return (lane.reason if lane is not None else None) or self._unwatched(name) or ""
 
     def due(self, now: float) -> Iterator[str]:
         """Closed ones that are to be tried."""

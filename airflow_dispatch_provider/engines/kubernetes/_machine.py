@@ -6,8 +6,8 @@ Pure: it knows no clock, no thread, no client and no random number. Times are mo
 1. A create whose answer was lost is asked again under the same name, and is neither returned nor withdrawn.
 2. What a job meets alone, while a neutral pod could be created, is its own: it is rejected. Where there is only no room
    for a pod of its size now, it waits here, behind the others.
-3. What all pods of a namespace meet closes that namespace; its jobs are returned. A job that is submitted nevertheless
-   waits here until the namespace is open: whoever submits it does not know its namespace.
+3. What all pods of a namespace meet closes that namespace; its jobs are returned with its name, by which they are held
+   until it is open. So is a job whose pod turns out to belong there.
 4. What every request meets makes the backend unusable; one request at a time then asks whether it is over.
 """
 
@@ -49,7 +49,6 @@ class _Unsent:
 
     dispatch: int
     key: Hashable
-    since: float
     lane: str | None = None
     """Its namespace; None until its pod has been built."""
 
@@ -131,9 +130,9 @@ class Machine:
 
     # Giving and taking back
 
-    def submit(self, jobs: Iterable[tuple[int, Hashable]], now: float) -> None:
+    def submit(self, jobs: Iterable[tuple[int, Hashable]]) -> None:
         """Dispatches, each with the key of its job."""
-        self._unsent.update({dispatch: _Unsent(dispatch, key, now) for dispatch, key in jobs})
+        self._unsent.update({dispatch: _Unsent(dispatch, key) for dispatch, key in jobs})
 
     def withdraw(self, dispatches: Collection[int]) -> set[int]:
         """Those of them that are certainly not with the server."""
@@ -219,20 +218,13 @@ class Machine:
             self._settle_revoked(job)
         elif not (job.claimed or self.lanes.claim(name.namespace, now)):
             self._asked(job)
-            self._meet_closed(job)
+            self._return(job, self.lanes.why_closed(name.namespace))
         elif not self.pods.expect(dispatch, name, mark):
             self._unasked(job, now)
             self._reject(job, _TAKEN)
         else:
             return True
         return False
-
-    def _meet_closed(self, job: _Unsent) -> None:
-        closed_since = self.lanes.closed_since(job.lane or "")
-        if job.doubtful or job.since >= closed_since or closed_since == math.inf:
-            self._to_the_back(job)
-        else:
-            self._return(job, self.lanes.reasons().get(job.lane or "", ""))
 
     def invalid(self, dispatch: int, reason: str, now: float) -> None:
         """No pod can be made of it."""
@@ -312,7 +304,7 @@ class Machine:
 
         1. it may have been created: it is asked for again;
         2. its trouble is its own: it is rejected, unless there is only no room for it now;
-        3. the server has too much to do: it is asked for again;
+        3. the server has too much to do: it is asked for again, unless its namespace has been closed meanwhile;
         4. nothing can be created there: it is returned.
         """
         if job.doubtful:
@@ -321,7 +313,7 @@ class Machine:
             self._reject(job, answer.reason)
         elif scope is Scope.JOB:
             self._try_later(job, now)
-        elif answer.verdict is not Verdict.THROTTLED:
+        elif answer.verdict is not Verdict.THROTTLED or not self.lanes.is_open(job.lane, now):
             self._return(job, answer.reason)
 
     def namespace_answered(self, namespace: str, answer: Answer, now: float) -> None:
@@ -371,7 +363,7 @@ class Machine:
 
     def _return(self, job: _Unsent, reason: str) -> None:
         self._leave(job)
-        self._say(Returned(job.dispatch, reason))
+        self._say(Returned(job.dispatch, reason, job.lane))
 
     def _reject(self, job: _Unsent, reason: str) -> None:
         """Where the server works, that is nobody else's trouble."""
@@ -381,11 +373,10 @@ class Machine:
             self._say(Recovered(self._name))
 
     def _close(self, namespace: str, answer: Answer, now: float, tried: _Unsent) -> None:
-        """The others there are returned, too, unless they came when it was closed."""
+        """The others there are returned, too."""
         self.lanes.close(namespace, answer, now)
-        since = self.lanes.closed_since(namespace)
         for job in list(self._unsent.values()):
-            if job is not tried and job.lane == namespace and job.is_certain and job.since < since:
+            if job is not tried and job.lane == namespace and job.is_certain:
                 self._return(job, answer.reason)
 
     def _works(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 
+from airflow_dispatch_provider.bridge.airflow_api import has_pod_mutation_hook
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.kubernetes._creating import Factory
 from airflow_dispatch_provider.engines.kubernetes._driver import Driver
@@ -102,8 +103,8 @@ class KubernetesEngine:
             return machine.room(self.slots, problem)
 
     def lane(self, workload: Any) -> str | None:
-        """The namespace of its pod, as far as its task says; a mutation hook may choose another one."""
-        return namespace_of(getattr(workload, "ti", None), self._home)
+        """The namespace of its pod, as its task says; not known where a mutation hook may choose another one."""
+        return None if has_pod_mutation_hook() else namespace_of(getattr(workload, "ti", None), self._home)
 
     # Giving and taking back
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow import settings
 from airflow.utils.state import TaskInstanceState
 from kube_server import KubeServer
 from kubernetes.client import models as k8s
@@ -232,6 +233,33 @@ def test_a_full_namespace_holds_its_own_tasks_behind_the_router(
     assert {events[key][0] for key in elsewhere} == {SUCCESS}
     assert not events.keys() & waits
     shared_kube.set_quota(namespace, pods=100)
+    events = beat_until(router, ended(*waits))
+    assert {events[key][0] for key in waits} == {SUCCESS}
+
+
+def test_a_full_namespace_that_a_mutation_hook_chooses_keeps_no_other(
+    shared_kube, namespace, given, make_router, agent_on, monkeypatch
+):
+    """They are more than there are slots, and come first."""
+    other = shared_kube.create_namespace()
+
+    def hook(pod: Any) -> None:
+        if "moved" in pod.metadata.labels:
+            pod.metadata.namespace = other
+
+    monkeypatch.setattr(settings, "pod_mutation_hook", hook)
+    agent_on(shared_kube, namespaces=[namespace, other], processes=0, decide=lambda pod: Fate(EXIT))
+    listed = {"multi_namespace_mode": "True", "multi_namespace_mode_namespace_list": f"{namespace},{other}"}
+    config = {"kubernetes_executor": {**given, **listed}}
+    router = make_router({"k": {"executor": "KubernetesExecutor", "slots": 3, "config": config}})
+    shared_kube.set_quota(other, pods=1, used=1)
+    waits = queue(router, *(task_with(labels={"moved": "yes"}) for _ in range(6)))
+    beat_until(router, lambda _: other in router._loop.engines["k"].room().closed)
+    stay = queue(router, *(make_task() for _ in range(3)))
+    events = beat_until(router, ended(*stay))
+    assert {events[key][0] for key in stay} == {SUCCESS}
+    assert not events.keys() & waits
+    shared_kube.set_quota(other, pods=100)
     events = beat_until(router, ended(*waits))
     assert {events[key][0] for key in waits} == {SUCCESS}
 

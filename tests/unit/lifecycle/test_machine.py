@@ -98,6 +98,17 @@ def test_a_lane_of_a_jobs_own():
     assert launched(m, 0, job, queued(2), a=Room(9, closed={"other-namespace": "quota"})) == {2: "a"}
 
 
+def test_a_lane_that_only_the_engine_finds_out():
+    """A job that is returned with its lane is held by that: others pass it, and it uses no try."""
+    m = machine(route("*", "a"), launch_retries=0)
+    one = number(m, 0, 1)
+    closed = Room(9, closed={"hooked": "quota"})
+    assert launched(m, 1, Returned(one, "quota", "hooked"), queued(2), a=closed) == {2: "a"}
+    assert m.waits(1) is Reason.WAITS_FULL
+    assert launched(m, 99, a=closed) == {}
+    assert launched(m, 99, a=9) == {1: "a"}
+
+
 def test_overflow_after_seconds_without_any_event():
     """Time alone lets a job overflow, though nothing else changes."""
     m = machine(route("q", "a", "b", overflow_after=30))

@@ -44,7 +44,7 @@ class World:
         self.machine = Machine("x", Lanes(("a", "b"), self.unwatched.get), Pods("7"), **options)
 
     def submit(self, *dispatches: int) -> World:
-        self.machine.submit([(number, f"key {number}") for number in dispatches], self.now)
+        self.machine.submit((number, f"key {number}") for number in dispatches)
         return self
 
     def step(self) -> Any:
@@ -128,11 +128,11 @@ CASES = [
     # A neutral pod got as far as the quota, which is looked at last.
     (TROUBLE, FULL, [Rejected(1, TROUBLE.reason), Recovered("x")], {"a": "quota"}, None),
     # The namespace's.
-    (FULL, FULL, [Returned(1, FULL.reason)], {"a": "quota"}, None),
-    (TROUBLE, TROUBLE, [Returned(1, TROUBLE.reason)], {"a": "webhook"}, None),
+    (FULL, FULL, [Returned(1, FULL.reason, "a")], {"a": "quota"}, None),
+    (TROUBLE, TROUBLE, [Returned(1, TROUBLE.reason, "a")], {"a": "webhook"}, None),
     # The server's.
-    (DOWN, None, [Returned(1, DOWN.reason)], {}, "is down"),
-    (TROUBLE, DOWN, [Returned(1, TROUBLE.reason)], {}, "is down"),
+    (DOWN, None, [Returned(1, DOWN.reason, "a")], {}, "is down"),
+    (TROUBLE, DOWN, [Returned(1, TROUBLE.reason, "a")], {}, "is down"),
     # It waits here: there is no room for it alone at this moment, or the server has too much to do.
     (FULL, DONE, [], {}, None),
     (BUSY, None, [], {}, None),
@@ -237,44 +237,82 @@ def test_even_its_end_may_come_before_the_answer():
 # Namespaces
 
 
-def test_a_closed_namespace_returns_what_came_before_and_keeps_what_comes_later():
-    """Who knows the namespace of a job submits nothing to a closed one."""
+def test_a_closed_namespace_returns_all_of_its_jobs_with_its_name():
+    """By that they are held, however late it turns out that they belong there."""
     world = World().submit(1, 2, 3)
     assert world.steps() == [Create(1), Create(2), Create(3)]
     assert world.machine.built(1, pod(1), None, world.now)
     assert world.machine.built(2, pod(2), None, world.now)
-    world.now += 1
-    assert world.answer(1, FULL, neutral=FULL) == [Returned(1, "quota")]
+    assert world.answer(1, FULL, neutral=FULL) == [Returned(1, "quota", "a")]
     assert not world.machine.built(3, pod(3), None, world.now)
-    assert world.machine.take_events() == [Returned(3, "quota")]
-    assert world.answer(2, FULL, neutral=FULL) == [Returned(2, "quota")]
-    world.submit(4)
-    assert not world.build(4)
-    assert world.machine.take_events() == []
-    assert world.machine.withdraw([4]) == {4}
+    assert world.machine.take_events() == [Returned(3, "quota", "a")]
+    assert world.answer(2, FULL, neutral=FULL) == [Returned(2, "quota", "a")]
+    assert not world.submit(4).build(4)
+    assert world.machine.take_events() == [Returned(4, "quota", "a")]
+
+
+def test_jobs_of_a_closed_namespace_take_no_place_from_others():
+    """Their namespace was not known when they were submitted, and they are as many as may be on their way."""
+    world = World(most=3).submit(1)
+    world.ask(1, FULL, neutral=FULL)
+    world.submit(2, 3, 4)
+    assert world.room.takes == 0
+    for dispatch in (2, 3, 4):
+        assert not world.build(dispatch)
+        assert world.machine.take_events() == [Returned(dispatch, "quota", "a")]
+    assert world.room.takes == 3
+    assert world.submit(5).ask(5, DONE, "b") == [Sent(5, "7")]
+
+
+def test_a_namespace_of_which_a_neutral_pod_tells_nothing_is_closed_by_the_second_job_that_finds_it_full():
+    """What one meets, however often, is its own."""
+    world = World().submit(1)
+    for _ in range(2):
+        assert world.ask(1, FULL, neutral=INVALID) == []
+        world.now += 1
+    full = [Returned(1, "quota", "a"), Returned(2, "quota", "a")]
+    assert world.submit(2).ask(2, FULL, neutral=INVALID) == full
+    assert world.room.closed == {"a": "quota"}
 
 
 def test_what_was_built_already_is_returned_when_its_namespace_is_closed():
     world = World().submit(1, 2)
     world.ask(1, FULL, neutral=DONE)
     world.now += 0.5
-    assert world.ask(2, FULL, neutral=FULL) == [Returned(1, "quota"), Returned(2, "quota")]
+    assert world.ask(2, FULL, neutral=FULL) == [Returned(1, "quota", "a"), Returned(2, "quota", "a")]
 
 
-def test_a_closed_namespace_is_tried_by_one_that_waits_for_it():
-    world = World().submit(1)
-    world.ask(1, FULL, neutral=FULL)
-    world.now += 1
-    world.submit(2, 3)
-    assert not world.build(2)
-    assert not world.build(3)
-    world.now += 4
-    assert world.step() == Create(2)
-    assert world.step() == Wait(world.now + LOOK)
-    assert world.machine.built(2, pod(2), "m2", world.now)
-    assert world.answer(2, DONE) == [Sent(2, "7")]
+def test_what_a_throttling_server_answers_late_does_not_wait_for_a_namespace_that_is_closed_by_then():
+    """It waits for the server where its namespace is open, and where it is the one that tries that."""
+    world = World().submit(1, 2)
+    assert world.build(1)
+    assert world.build(2)
+    world.answer(1, FULL, neutral=FULL)
+    assert world.answer(2, BUSY) == [Returned(2, "too many", "a")]
+    world.now += 5
+    assert world.submit(3).ask(3, BUSY) == []
+    assert world.machine.withdraw([3]) == {3}
+
+
+def test_a_closed_namespace_is_tried_by_one_that_may_be_there_already():
+    """It is neither returned nor asked for before the namespace is due."""
+    world = World().submit(1, 2)
+    world.ask(1, TROUBLE, doubtful=True, neutral=DONE)
+    world.ask(2, FULL, neutral=FULL)
+    assert world.step() == Wait(world.now + 5)
+    world.now += 5
+    assert world.ask(1, DONE) == [Sent(1, "7")]
     assert world.room.closed == {}
-    assert world.step() == Create(3)
+
+
+def test_of_several_that_may_be_in_a_closed_namespace_one_tries_it():
+    """The others wait for what comes of that."""
+    world = World().submit(1, 2, 3)
+    for dispatch in (1, 2):
+        world.ask(dispatch, TROUBLE, doubtful=True, neutral=DONE)
+    world.ask(3, FULL, neutral=FULL)
+    world.now += 5
+    assert world.steps() == [Create(1)]
 
 
 def test_a_closed_namespace_for_which_nothing_waits_is_asked_about():
@@ -338,9 +376,12 @@ def test_what_closed_namespaces_mean_for_the_backend(a, b, takes, unavailable):
 
 
 def test_nothing_is_asked_for_where_nobody_would_see_it_end():
-    world = World().submit(1)
+    """It is returned; one that may be there already waits, and is looked at now and then."""
+    world = World().submit(1, 2)
+    world.ask(1, TROUBLE, doubtful=True, neutral=DONE)
     world.unwatched["a"] = "no watch"
-    assert not world.build(1)
+    assert not world.build(2)
+    assert world.machine.take_events() == [Returned(2, "no watch", "a")]
     assert world.room.closed == {"a": "no watch"}
     assert world.step() == Wait(world.now + LOOK)
     world.unwatched.clear()

@@ -13,6 +13,7 @@ from kubernetes.client import models as k8s
 
 from airflow_dispatch_provider.bridge.airflow_api import has_pod_mutation_hook
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.engines.kubernetes.engine import KubernetesEngine
 
 from .building import OVERRIDES, assert_invalid, assert_same, factory, key_of, kube_config, task
 
@@ -144,6 +145,16 @@ def test_copies_of_a_pod_are_cheap(hook):
     workload = task(OVERRIDES["env"]())
     factory(kube_config()).build(workload, key_of(workload))
     assert len({id(part.local_vars_configuration) for part in seen}) == 1
+
+
+def test_the_namespace_of_a_pod_is_known_only_without_a_hook(hook):
+    """A task that the hook sends elsewhere does not wait for the namespace that its task names."""
+    engine = KubernetesEngine("x", 3, pieces=lambda: pytest.fail("It is not started."))
+    override = k8s.V1Pod(metadata=k8s.V1ObjectMeta(namespace="named"))
+    workload = task(executor_config={"pod_override": override})
+    assert engine.lane(workload) == "named"
+    hook(change)
+    assert engine.lane(workload) is None
 
 
 def test_no_hook(manager, monkeypatch):
