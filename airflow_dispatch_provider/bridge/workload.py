@@ -94,6 +94,14 @@ def copy_of(workload: Any) -> Any:
     return workload.model_copy(update={"ti": workload.ti.model_copy()} if is_task(workload) else None)
 
 
+def without_id(workload: Any) -> Any:
+    """A copy without ``external_executor_id``; the same workload where it has none."""
+    ti = getattr(workload, "ti", None)
+    if getattr(ti, "external_executor_id", None) is None:
+        return workload
+    return workload.model_copy(update={"ti": workload.ti.model_copy(update={"external_executor_id": None})})
+
+
 def for_backend(workload: Any, executor: Any, queue: str | None) -> Any:
     """The workload as its backend should see it: its queue there, its Sentry integration, and an id for the
     outside world only where that executor uses such ids."""

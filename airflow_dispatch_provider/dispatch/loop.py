@@ -25,7 +25,7 @@ from airflow_dispatch_provider.lifecycle.events import Returned, Rows, Tick
 from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.masking import describe, traceback_of
-from airflow_dispatch_provider.routing.model import Target, TaskRef
+from airflow_dispatch_provider.routing.model import TaskRef
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,9 @@ class ClerkLike(Living, Protocol):
 class Surface(Protocol):
     """The part of the executor that Airflow calls which the loop needs."""
 
-    def prepare(self, workload: Any, backend: str, target: Target) -> Any:
-        """The workload as its backend should have it, with a token that is valid from now on."""
+    def prepare(self, dispatch: Dispatch, backend: str) -> Any:
+        """The workload as its backend should have it, with a token that is valid from now on, and with Airflow's
+        ``external_executor_id`` at its first dispatch alone."""
         ...
 
     def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
@@ -300,7 +301,7 @@ class Loop:
         jobs, failed = [], []
         for each in action.dispatches:
             try:
-                workload = self._surface.prepare(each.workload, action.backend, each.target)
+                workload = self._surface.prepare(each, action.backend)
             except Exception as error:
                 failed.append(events.Rejected(each.number, describe(error)))
             else:

@@ -11,11 +11,16 @@ from typing import Any
 
 from airflow_dispatch_provider.bridge.airflow_api import event_state
 from airflow_dispatch_provider.bridge.event_log import DISPATCHED, dispatched_extra
-from airflow_dispatch_provider.bridge.workload import for_backend, token_lifetime, with_fresh_token
+from airflow_dispatch_provider.bridge.workload import (
+    for_backend,
+    token_lifetime,
+    with_fresh_token,
+    without_id,
+)
 from airflow_dispatch_provider.dispatch.backend import Backend
 from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle.actions import Dispatch
-from airflow_dispatch_provider.routing.model import EXECUTE_TASK, Target
+from airflow_dispatch_provider.routing.model import EXECUTE_TASK
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +36,14 @@ class FaceSurface:
         self._fresh = token_lifetime() / 20
         """Seconds for which a token is taken as new: making one costs more than all the rest."""
 
-    def prepare(self, workload: Any, backend: str, target: Target) -> Any:
-        return with_fresh_token(workload, self._generator, self._fresh)
+    def prepare(self, dispatch: Dispatch, backend: str) -> Any:
+        return self._prepared(dispatch, dispatch.workload)
+
+    def _prepared(self, dispatch: Dispatch, workload: Any) -> Any:
+        """A second message under the id that Airflow has assigned would be taken for the first one: by a result backend
+        that several backends share, for instance."""
+        own = without_id(workload) if dispatch.again else workload
+        return with_fresh_token(own, self._generator, self._fresh)
 
     def _generator(self) -> Any:
         return self._executor.jwt_generator
@@ -65,11 +76,11 @@ class RouterSurface(FaceSurface):
         super().__init__(executor)
         self._backends = backends
 
-    def prepare(self, workload: Any, backend: str, target: Target) -> Any:
+    def prepare(self, dispatch: Dispatch, backend: str) -> Any:
         """An engine of ours is told the queue of the target apart: the task keeps its own."""
         to = self._backends[backend]
-        queue = None if to.has_engine else target.queue
-        return super().prepare(for_backend(workload, to.executor, queue), backend, target)
+        queue = None if to.has_engine else dispatch.target.queue
+        return self._prepared(dispatch, for_backend(dispatch.workload, to.executor, queue))
 
     def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
         """Rows for the user to see, and for an adopting scheduler to go by."""

@@ -82,10 +82,13 @@ def submit(ledger: Ledger, job: Job, event: Any) -> None:
     target, reason = event.target, event.reason
     if job.paused and reason is Reason.FIRST_CHOICE and _was_moved_on(ledger, job, target.backend):
         reason = Reason.REFUSED
+    again = job.dispatch > 0
     ledger.occupy(job, target.backend)
     ledger.backends[target.backend].launched(job.dispatch, ledger.now)
     job.over = job.began = job.runs = False
-    dispatch = actions.Dispatch(job.dispatch, job.key, job.workload, target, event.route, reason, job.kind)
+    dispatch = actions.Dispatch(
+        job.dispatch, job.key, job.workload, target, event.route, reason, job.kind, again
+    )
     ledger.batch(actions.Submit, target.backend, dispatch)
 
 

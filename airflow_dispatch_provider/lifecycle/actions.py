@@ -23,6 +23,8 @@ class Dispatch(NamedTuple):
     route: str
     reason: Reason
     kind: str = EXECUTE_TASK
+    again: bool = False
+    """The job was dispatched before: what names it in the outside world may name that dispatch."""
 
 
 class Found(NamedTuple):

@@ -39,10 +39,10 @@ class Surface:
         self.rows: list[tuple[Any, str]] = []
         self.unprepared: Any = None
 
-    def prepare(self, workload: Any, backend: str, target: Any) -> Any:
-        if workload is self.unprepared:
+    def prepare(self, dispatch: Any, backend: str) -> Any:
+        if dispatch.workload is self.unprepared:
             raise ValueError("no token")
-        return workload
+        return dispatch.workload
 
     def dispatched(self, backend: str, dispatches: Any) -> None:
         self.rows += [(each.key, backend) for each in dispatches]

@@ -16,6 +16,10 @@ from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_4_PLUS,
 )
 from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
+from airflow_dispatch_provider.executors.surface import FaceSurface
+from airflow_dispatch_provider.lifecycle.actions import Dispatch
+from airflow_dispatch_provider.routing.model import Target
+from airflow_dispatch_provider.routing.reasons import Reason
 from airflow_dispatch_provider.testing import make_callback, make_connection_test, make_task
 from airflow_dispatch_provider.testing.fixtures import IN_MEMORY
 
@@ -40,6 +44,23 @@ def test_class_attributes_survive_a_wrong_configuration(dispatch_config):
     """Every airflow command reads them; it is ``start`` and ``validate`` that complain."""
     dispatch_config(backends="nonsense")
     assert DispatchExecutor.is_local is False
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="Airflow 3.2 assigns ids")
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_id_that_airflow_has_assigned_goes_with_the_first_dispatch_alone(make_router, alone):
+    """Two backends may have one result backend: the second would take the result of the first one's message."""
+    router = make_router({"a": 1, "b": 1})
+    task = make_task()
+    task = task.model_copy(update={"ti": task.ti.model_copy(update={"external_executor_id": "assigned"})})
+    for name in "ab":
+        child(router, name).pre_assigns_external_executor_id = True
+    surface = FaceSurface(router) if alone else router._loop._surface
+    first = Dispatch(1, "k", task, Target(backend="a"), "route", Reason.FIRST_CHOICE)
+    second = first._replace(number=2, target=Target(backend="b"), again=True)
+    assert surface.prepare(first, "a").ti.external_executor_id == "assigned"
+    assert surface.prepare(second, "b").ti.external_executor_id is None
+    assert task.ti.external_executor_id == "assigned"
 
 
 def test_it_says_in_short_what_it_has(make_router):

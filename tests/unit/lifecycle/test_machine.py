@@ -117,6 +117,18 @@ def test_overflow_after_seconds_without_any_event():
     assert launched(m, 30.0, a=0, b=1) == {1: "b"}
 
 
+def test_only_the_first_dispatch_of_a_job_is_its_first():
+    """Whatever names the job in the outside world may name an earlier dispatch from then on, at any backend."""
+    m = machine(route("*", "a", "b"))
+    first = dispatches(m.handle(0, queued(1), tick(a=1, b=1)))[1]
+    second = dispatches(m.handle(1, Returned(first.number), tick(a=0, b=1)))[1]
+    assert [(each.target.backend, each.again) for each in (first, second)] == [("a", False), ("b", True)]
+    third = dispatches(m.handle(2, queued(1), tick(a=1, b=1)))
+    assert third == {}
+    again = dispatches(m.handle(3, Returned(second.number), tick(a=1, b=1)))[1]
+    assert not again.again
+
+
 def test_returned_to_its_old_place():
     """A job that could not be sent through no fault of its own goes before younger equals."""
     m = machine(route("*", "a"))
