@@ -130,6 +130,7 @@ class Loop:
             actions.Submit: self._submit,
             actions.Withdraw: self._withdraw,
             actions.Revoke: self._revoke,
+            actions.Forget: self._forget,
             actions.Adopt: self._adopt,
             actions.Emit: self._emit,
             actions.EmitId: self._emit,
@@ -317,6 +318,10 @@ class Loop:
         engine = self.engines.get(action.backend)
         cannot = engine.revoke(action.dispatch, action.over) if engine is not None else None
         return [] if cannot is None else [cannot]
+
+    def _forget(self, action: actions.Forget) -> None:
+        if action.backend in self.engines:
+            self.engines[action.backend].forget(action.dispatch)
 
     def _adopt(self, action: actions.Adopt) -> None:
         subject = self.machine.subject

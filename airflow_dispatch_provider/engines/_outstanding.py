@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 
@@ -33,6 +33,7 @@ class Outstanding:
         self.unsent: dict[int, Out] = {}
         """Those that may still be in the executor's own queues."""
 
+        self._turn: Iterator[int] = iter(())
         self._oldest: dict[Hashable, Out] = {}
         self._behind: list[Out] = []
         """Later dispatches of a key, as long as its oldest one is out: there are few."""
@@ -58,6 +59,20 @@ class Outstanding:
         if later is not None:
             self._behind.remove(later)
             self._oldest[later.child_key] = later
+
+    def in_turn(self, most: int) -> Iterator[Out]:
+        """Some of them; those that are out for long come one after the other."""
+        for _ in range(min(most, len(self))):
+            dispatch = next(self._turn, None)
+            if dispatch is None:
+                self._turn = iter(list(self.by_dispatch))
+                return
+            if dispatch in self.by_dispatch:
+                yield self.by_dispatch[dispatch]
+
+    def is_alone(self, out: Out) -> bool:
+        """Whether no other dispatch of its key is out."""
+        return all(each.child_key != out.child_key for each in self._behind)
 
     def oldest(self, child_key: Hashable) -> Out | None:
         """The dispatch of a key that was given first; None if there is none."""

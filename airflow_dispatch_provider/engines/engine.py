@@ -99,6 +99,11 @@ class Engine(Protocol):
         """
         ...
 
+    def forget(self, dispatch: int) -> None:
+        """Nobody waits for news of it any more. It may be what runs the task, for another scheduler, say: it is not
+        stopped. What is known of it is dropped by the time at which it has ended, whatever news of that is lost."""
+        ...
+
     def adopt(self, found: Sequence[Found]) -> None:
         """Each is answered by ``Adopted`` or ``Unknown``, as soon as the backend can be asked; also one that was asked
         about before, whether or not that was answered."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -59,7 +59,6 @@ _LOOK_EVERY = 1.0
 _MISSED = 2
 """Looks in a row at which the executor must not know a key any more that it had."""
 
-
 _ABILITIES = (AdoptsIfFound, CountsWorkers, JudgesFailures, ReportsHealth, ReportsNoRoom, ReturnsWork)
 
 
@@ -96,7 +95,6 @@ class ForeignEngine:
         self._out = Outstanding()
         self._adopting = Adopting(name)
         self._events: list[Event] = []
-        self._in_turn: Iterator[int] = iter(())
         self._look_due = 0.0
         self._rejected = self._troubled = self._stopped = False
         self._one_by_one = False
@@ -214,6 +212,13 @@ class ForeignEngine:
         elif out is not None:
             return self._revoke(out)
         return None
+
+    def forget(self, dispatch: int) -> None:
+        """Not before a later dispatch of its key, whose end its own would be taken for."""
+        self._adopting.forget(dispatch)
+        out = self._out.by_dispatch.get(dispatch)
+        if out is not None and self._out.is_alone(out) and not self._withdraw(dispatch):
+            self._out.forget(out)
 
     def _revoke(self, out: Out) -> CannotRevoke | None:
         try:
@@ -377,13 +382,8 @@ class ForeignEngine:
         if now < self._look_due:
             return
         self._look_due = now + _LOOK_EVERY
-        for _ in range(min(_LOOKED_AT, len(self._out))):
-            dispatch = next(self._in_turn, None)
-            if dispatch is None:
-                self._in_turn = iter(list(self._out.by_dispatch))
-                return
-            if dispatch in self._out.by_dispatch:
-                self._look_at(self._out.by_dispatch[dispatch])
+        for out in self._out.in_turn(_LOOKED_AT):
+            self._look_at(out)
 
     def _look_at(self, out: Out) -> None:
         known = self._ask(lambda: airflow_api.has_key(self._executor, out.child_key), True)

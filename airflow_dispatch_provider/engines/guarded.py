@@ -109,10 +109,18 @@ class GuardedEngine:
 
     def revoke(self, dispatch: int, over: bool = False) -> CannotRevoke | None:
         engine = self._engine
-        self._to_adopt = [each for each in self._to_adopt if each.dispatch != dispatch]
+        self._do_not_adopt(dispatch)
         return (
             self._call("revoke", lambda: engine.revoke(dispatch, over), None) if engine is not None else None
         )
+
+    def forget(self, dispatch: int) -> None:
+        self._do_not_adopt(dispatch)
+        if (engine := self._engine) is not None:
+            self._try("forget", lambda: engine.forget(dispatch))
+
+    def _do_not_adopt(self, dispatch: int) -> None:
+        self._to_adopt = [each for each in self._to_adopt if each.dispatch != dispatch]
 
     def adopt(self, found: Sequence[Found]) -> None:
         """At the next poll, or as soon as there is an engine."""

@@ -223,9 +223,11 @@ def let_go(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def give_up(ledger: Ledger, job: Job, event: Any) -> None:
-    """One that was to be stopped is the engine's affair no longer; what was only let go may end in its own way."""
+    """One that was to be stopped has to end; what was only let go may end in its own way, and is forgotten."""
     if job.revoked:
         clean_up(ledger, job, event)
+    elif job.backend in ledger.backends:
+        ledger.do(actions.Forget(job.backend, job.dispatch))
 
 
 def clean_up(ledger: Ledger, job: Job, event: Any) -> None:

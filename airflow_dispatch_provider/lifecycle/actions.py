@@ -61,6 +61,14 @@ class Revoke(NamedTuple):
     """Airflow is done with the task: what is left may finish in its own time, e.g. write its log, but has to end."""
 
 
+class Forget(NamedTuple):
+    """Nobody waits for an answer of this dispatch any more. It may be what runs the task, for another scheduler, say:
+    it is not stopped. A number that the engine does not know is no error."""
+
+    backend: str
+    dispatch: int
+
+
 class Adopt(NamedTuple):
     """Ask an engine for these; answered by ``Adopted`` or ``Unknown`` for each, when it can."""
 
@@ -149,6 +157,7 @@ Action = (
     Submit
     | Withdraw
     | Revoke
+    | Forget
     | Adopt
     | Emit
     | EmitId

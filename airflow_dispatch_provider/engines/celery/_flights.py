@@ -65,6 +65,9 @@ class Flights:
         return self._enter(Flight(dispatch, celery_id, True, asked=True, waits=not runs))
 
     def _enter(self, flight: Flight) -> Flight:
+        """One that is adopted again has a new dispatch: nobody waits for news of the earlier one."""
+        if (earlier := self._by_id.get(flight.celery_id)) is not None:
+            self.leave(earlier)
         self._by_dispatch[flight.dispatch] = self._by_id[flight.celery_id] = flight
         return flight
 

@@ -181,6 +181,16 @@ class CeleryEngine:
             ended: Event = Returned(dispatch) if unsent else Ended(dispatch, Outcome.FAILED, None, "revoked")
             self._events.append(ended)
 
+    def forget(self, dispatch: int) -> None:
+        """Its result may never come. Workers may still run it: another scheduler may wait for that very message."""
+        flight = self._flights.of(dispatch)
+        if flight is None or self._parts is None:
+            return
+        self._forget(self._parts, flight)
+        with self._parts.driver.outbox() as outbox:
+            outbox.withdraw(flight.celery_id)
+            outbox.settled(flight.celery_id)
+
     def _forget(self, parts: _Parts, flight: Flight) -> None:
         self._flights.leave(flight)
         parts.watcher.forget(flight.celery_id)

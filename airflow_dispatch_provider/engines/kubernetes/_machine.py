@@ -148,15 +148,22 @@ class Machine:
 
         :param over: its task is over in Airflow, and nobody waits for an answer
         """
-        job = self._unsent.get(dispatch)
         if dispatch in self._sought:
             self._sought[dispatch] = over
-        elif job is not None and not self.pods.is_there(dispatch):
-            self._revoke_unsent(job)
+        elif self.forget(dispatch):
+            return
         elif over:
             self.pods.let_go(dispatch, now)
         else:
             self.pods.revoke(dispatch)
+
+    def forget(self, dispatch: int) -> bool:
+        """Create no pod for it; whether none is known."""
+        job = self._unsent.get(dispatch)
+        if job is None or self.pods.is_there(dispatch):
+            return False
+        self._revoke_unsent(job)
+        return True
 
     def _revoke_unsent(self, job: _Unsent) -> None:
         """Where it is being asked for, the answer decides."""

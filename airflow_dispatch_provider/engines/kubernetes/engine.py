@@ -123,6 +123,12 @@ class KubernetesEngine:
             with self._driver.machine(wake=True) as machine:
                 machine.revoke(dispatch, self._clock(), over=over)
 
+    def forget(self, dispatch: int) -> None:
+        """Its pod is watched until it is gone, and then cleaned up; what is not known to have one gets none."""
+        if self._driver is not None:
+            with self._driver.machine(wake=True) as machine:
+                machine.forget(dispatch)
+
     def adopt(self, found: Sequence[Found]) -> None:
         """Look for their pods; on the thread of the API calls, until every namespace has answered."""
         if self._driver is not None and not self._stopped:

@@ -151,6 +151,9 @@ class LocalEngine:
             kills = self._machine.revoke(dispatch, self._clock(), over=over, unheard=unheard)
             self._kill(self._pool, kills)
 
+    def forget(self, dispatch: int) -> None:
+        """Its process is watched until it has ended: that is seen, whatever becomes of the template process."""
+
     def _kill(self, pool: Pool, kills: Sequence[Kill]) -> None:
         for kill in kills:
             pool.kill(kill.number, kill.grace)

@@ -195,6 +195,18 @@ def test_an_executor_that_says_only_then_that_it_cannot_revoke(dead):
     assert house.loop.machine.slots_used["a"] == (not dead)
 
 
+def test_what_was_let_go_is_forgotten_by_its_engine():
+    """Another scheduler has the task; no engine keeps for ever whose end nobody tells."""
+    house, one = House(route("*", "a")), make_task()
+    house.queue(one).beat()
+    house.clerk.rows[house.key(one)] = Row(RowState.RUNNING, mine=False)
+    house.beat(40)
+    assert "out 1" in repr(house.loop.engines["a"])
+    house.beat(60)
+    assert "out 0" in repr(house.loop.engines["a"])
+    assert "revoke_task" not in house.executors["a"].calls
+
+
 def test_adopted_or_put_back():
     """The backend by evidence has it, or the database gets it back as scheduled."""
     house, mine, nobodys = House(), make_task().ti, make_task().ti

@@ -474,6 +474,34 @@ def test_what_is_over_is_not_killed():
     assert (hasattr(executor, "revoked"), x.poll()) == (False, [])
 
 
+def test_what_is_forgotten_is_not_killed():
+    """Nothing more is said of it; one that was not sent is not sent."""
+    x, executor = engine(Revoking)
+    one, two = job(1), job(2)
+    x.submit([one])
+    x.poll()
+    x.submit([two])
+    x.forget(1)
+    x.forget(2)
+    finish(executor, one.workload)
+    assert (hasattr(executor, "revoked"), x.poll(), executor.sent) == (False, [], [one.workload])
+    x.forget(9)
+    assert "out 0" in repr(x)
+
+
+def test_one_with_a_later_dispatch_of_its_key_is_not_forgotten():
+    """The executor knows one key for both: the end of the first is not that of the second."""
+    x, executor = engine()
+    one = job(1)
+    x.submit([one])
+    x.poll()
+    x.submit([one._replace(dispatch=2)])
+    x.poll()
+    x.forget(1)
+    finish(executor, one.workload)
+    assert [event.dispatch for event in x.poll() if isinstance(event, Ended)] == [1]
+
+
 def test_unknown_numbers_are_no_error():
     """A job that has ended meanwhile may still be revoked or withdrawn; its slot need not wait for anything."""
     x, _ = engine()

@@ -48,6 +48,9 @@ class Engine:
     def revoke(self, dispatch: int, over: bool = False) -> None:
         self._call("revoke", dispatch, over)
 
+    def forget(self, dispatch: int) -> None:
+        self._call("forget", dispatch)
+
     def adopt(self, found: Any) -> None:
         self._call("adopt", *found)
 
@@ -90,6 +93,7 @@ def x(engine: Engine, clock: Clock) -> GuardedEngine:
 def test_what_it_is_told_reaches_the_engine(x, engine) -> None:
     x.submit([JOB])
     x.revoke(1, True)
+    x.forget(1)
     x.adopt([FOUND])
     assert (x.room(), x.withdraw([1]), x.poll()) == (Room(3), {1}, [Sent(7)])
     x.slots = 5
@@ -101,6 +105,7 @@ def test_what_it_is_told_reaches_the_engine(x, engine) -> None:
         ("start", "77"),
         ("submit", JOB),
         ("revoke", 1, True),
+        ("forget", 1),
         ("adopt", FOUND),
         ("lane", "job"),
         ("stop", 9.0),
@@ -186,11 +191,12 @@ def test_whatever_raises_is_left_alone_for_a_while(x, engine, clock, method) -> 
 
 
 def test_what_could_not_be_looked_for_is_looked_for_again(x, engine) -> None:
-    """Unless it was taken back meanwhile."""
+    """Unless it was taken back, or nobody waits for it any more."""
     engine.failing.add("adopt")
-    x.adopt([FOUND, Found(3, "third", "ti", True)])
+    x.adopt([FOUND, Found(3, "third", "ti", True), Found(4, "fourth", "ti", True)])
     x.poll()
     x.revoke(3)
+    x.forget(4)
     engine.failing.clear()
     engine.calls.clear()
     x.poll()

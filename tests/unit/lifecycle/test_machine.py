@@ -689,6 +689,17 @@ def test_what_was_queued_again_is_not_stopped_with_what_was_before():
     assert told == [actions.Revoke("a", one, over=True)]
 
 
+def test_what_was_let_go_is_forgotten_and_not_stopped():
+    """It may be what runs; its engine may never hear of its end."""
+    m = machine(route("*", "a"), look_every=1e9)
+    one = number(m, 0, 1)
+    m.handle(0, Sent(one), queued(1))
+    kinds = (actions.Revoke, actions.Forget)
+    told = [(now, each) for now in range(1, 70) for each in of(m.handle(now, tick(a=9)), kinds)]
+    assert told == [(60, actions.Forget("a", one))]
+    assert m.slots_used["a"] == 1
+
+
 def test_after_a_pause_the_database_is_asked_first():
     """Another scheduler may have taken what is held here: nothing is launched before the answer."""
     m = machine(route("*", "a"), paused_after=25, look_every=1e9)

@@ -156,7 +156,7 @@ ROWS = [
     ("revoking",                   {},                        Returned(0),                   "ended",     ""),
     ("revoking",                   {},                        Rejected(0),                   "ended",     ""),
     ("revoking",                   {},                        Unknown(0),                    "ended",     ""),
-    ("revoking",                   {},                        Due(),                         "ended",     ""),
+    ("revoking",                   {},                        Due(),                         "ended",     "Forget"),
     ("revoking",                   {"revoked": 1},            Due(),                         "revoking",  "Revoke"),
     ("revoking",                   {"revoked": 2},            Due(),                         "ended",     "Revoke"),
     ("revoking",                   AGAIN_REVOKED,             Due(),                         "ended",     "Revoke"),

@@ -336,6 +336,33 @@ def test_what_is_over_is_forgotten_without_a_word(bench, taken):
     assert not [event for event in bench.heard if isinstance(event, Ended) and event.dispatch == 1]
 
 
+def test_what_is_forgotten_is_not_waited_for_and_may_run_on(bench):
+    """Its result may be lost, or another scheduler may wait for that very message: no worker is told to drop it."""
+    (celery_id,) = bench.send(job(1))
+    bench.engine.forget(1)
+    assert bench.watcher.forgotten == [celery_id]
+    assert repr(bench.engine).startswith("CeleryEngine('x', out 0, Outbox(")
+    assert bench.result(celery_id, "SUCCESS") == []
+    bench.send(job(2))
+    bench.engine.revoke(2)
+    wait_until(lambda: bench.broker.revoked)
+    assert celery_id not in bench.broker.revoked
+
+
+def test_what_is_forgotten_before_it_was_sent_is_not_sent(make_bench):
+    """Nor is the broker asked for it."""
+    bench = make_bench()
+    bench.broker.close_gate("connect")
+    bench.start()
+    bench.submit(job(1), job(2))
+    bench.engine.forget(1)
+    bench.engine.forget(9)
+    bench.broker.open_gates()
+    bench.hears(Sent, 1)
+    assert [event.dispatch for event in bench.heard] == [2]
+    assert len(bench.broker.sent) == 1
+
+
 # Adoption
 
 

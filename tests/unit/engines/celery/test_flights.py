@@ -103,9 +103,11 @@ def test_ids_are_not_remembered_for_ever(flights: Flights, monkeypatch: pytest.M
     assert list(flights._used) == ["b", "c"]
 
 
-def test_one_that_left_does_not_take_a_later_one_along(flights: Flights) -> None:
-    """Adopted twice under one id."""
+def test_of_two_adopted_under_one_id_the_earlier_is_forgotten(flights: Flights) -> None:
+    """The life cycle has asked again, under another number, and waits for no news of the first question."""
     earlier = flights.adopt(1, "a", runs=True)
     later = flights.adopt(2, "a", runs=True)
+    assert (flights.of(1), len(flights)) == (None, 1)
     flights.leave(earlier)
+    assert flights.take(later, "STARTED", None, "") == [Adopted(2)]
     assert flights.of_id("a") is later

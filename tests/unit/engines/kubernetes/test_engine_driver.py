@@ -233,6 +233,7 @@ def test_an_engine_that_cannot_be_started_says_so_and_returns_what_it_is_given()
     kubernetes.submit([Job(1, "k", None)])
     (returned,) = kubernetes.poll()
     assert isinstance(returned, Returned)
+    kubernetes.forget(1)
     assert kubernetes.withdraw([1]) == kubernetes.stop(0.0) == set()
     assert "no such template" in repr(kubernetes)
 

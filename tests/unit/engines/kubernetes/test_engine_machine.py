@@ -265,7 +265,7 @@ def test_jobs_of_a_closed_namespace_take_no_place_from_others():
 
 
 def test_a_namespace_of_which_a_neutral_pod_tells_nothing_is_closed_by_the_second_job_that_finds_it_full():
-    """What one meets, however often, is its own."""
+    """One job's trouble is its own, however often it meets that."""
     world = World().submit(1)
     for _ in range(2):
         assert world.ask(1, FULL, neutral=INVALID) == []
@@ -549,6 +549,28 @@ def test_revoked_with_a_pod_its_end_is_told_when_that_is_gone(started, stuck, ne
     assert world.see(1, Kind.REVOKED) == []
     assert world.see(1, Kind.REVOKED, gone=True, never_started=never) == [end]
     assert world.see(1, Kind.REVOKED, gone=True) == []
+
+
+def test_forgotten_it_gets_no_pod_any_more():
+    """However long its namespace stays closed; should it be there after all, its pod is removed."""
+    world = World().submit(1, 2)
+    world.ask(1, TROUBLE, doubtful=True, neutral=DONE)
+    world.ask(2, FULL, neutral=FULL)
+    assert world.machine.forget(1)
+    assert (world.machine.unsent, world.machine.take_events()) == (0, [Ended(1, FAILED, None, "revoked")])
+    world.see(1, Kind.PENDING)
+    assert world.orders() == [Remove(pod(1))]
+
+
+def test_forgotten_a_pod_is_left_alone_until_it_is_gone():
+    """It may be what runs, or another scheduler's by now."""
+    world = World().with_pod()
+    world.see(1, Kind.PENDING)
+    assert not world.machine.forget(1)
+    assert (world.orders(), world.machine.forget(9)) == ([], False)
+    world.see(1, Kind.SUCCEEDED, gone=True)
+    assert world.orders() == [Finish(pod(1), False, False)]
+    assert len(world.machine.pods) == 0
 
 
 def test_over_in_airflow_what_has_started_may_end_by_itself_for_a_while():

@@ -291,8 +291,18 @@ class TestTakingBack:
         x.revoke(2)
         assert pool(x).killed == [(2, 0.0)]
 
+    def test_what_is_forgotten_runs_on_and_has_its_slot_until_it_has_ended(self, x) -> None:
+        """Its end is always seen."""
+        x.submit([job(1)])
+        x.forget(1)
+        assert (pool(x).killed, len(x.pids())) == ([], 1)
+        pool(x).happen(messages.Ended(1, 0, began=True))
+        x.poll()
+        assert x.pids() == {}
+
     def test_numbers_that_it_does_not_know_are_no_error(self, x) -> None:
         x.revoke(9)
+        x.forget(9)
         assert pool(x).killed == []
 
 
