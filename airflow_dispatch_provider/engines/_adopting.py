@@ -5,7 +5,7 @@ that fails."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from airflow_dispatch_provider.bridge import airflow_api
@@ -15,9 +15,6 @@ from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.masking import describe, traceback_of
 
 log = logging.getLogger(__name__)
-
-Method = Callable[[Sequence[Any]], Collection[Any] | None]
-"""Those of the task instances that the executor does not have are returned; None: it cannot say yet."""
 
 _TRIES = 5
 """Questions about one task that may fail before the executor counts as not having it."""
@@ -67,28 +64,18 @@ class Adopting:
         """Whether it was among them."""
         return self._asked.pop(dispatch, None) is not None
 
-    def ask(self, executor: Any, can_search: bool, now: float) -> Iterator[Answer]:
-        """Ask about those that are due; about the others it cannot be said anything yet.
-
-        :param can_search: it has ``adopt_if_found``, see ``protocols.AdoptsIfFound``
-        """
+    def ask(self, executor: Any, now: float) -> Iterator[Answer]:
+        """Ask about those that are due; about the others it cannot be said anything yet."""
         due = [each for each in self._asked.values() if each.backoff.due(now)]
         together = [each for each in due if not each.alone]
-        searched = [each for each in together if can_search and each.found.runs]
-        others = [each for each in together if each not in searched]
         alone = [[each] for each in due if each.alone][:_AT_A_TIME]
-        for group in (searched, others, *alone):
+        for group in (together, *alone):
             if group:
-                by_search = can_search and group[0].found.runs
-                yield from self._ask(executor, by_search, group, now)
+                yield from self._ask(executor, group, now)
 
-    def _ask(self, executor: Any, by_search: bool, group: list[_Asked], now: float) -> Iterator[Answer]:
+    def _ask(self, executor: Any, group: list[_Asked], now: float) -> Iterator[Answer]:
         try:
-            method: Method = executor.adopt_if_found if by_search else executor.try_adopt_task_instances
-            refused = method([each.found.ti for each in group])
-            if refused is None and by_search:
-                return
-            gone = {id(ti) for ti in refused}  # type: ignore[union-attr]  # whatever else it is raises
+            gone = {id(ti) for ti in executor.try_adopt_task_instances([each.found.ti for each in group])}
             keys = [airflow_api.task_key(executor, each.found.ti) for each in group]
         except BaseException as error:
             if is_for_the_process(error):

@@ -23,14 +23,7 @@ from airflow_dispatch_provider.engines._adopting import Adopting
 from airflow_dispatch_provider.engines._outstanding import Out, Outstanding
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.outage import Backoff
-from airflow_dispatch_provider.engines.protocols import (
-    AdoptsIfFound,
-    CountsWorkers,
-    JudgesFailures,
-    ReportsHealth,
-    ReportsNoRoom,
-    ReturnsWork,
-)
+from airflow_dispatch_provider.engines.protocols import CountsWorkers
 from airflow_dispatch_provider.lifecycle.events import (
     Adopted,
     Began,
@@ -44,7 +37,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
-from airflow_dispatch_provider.masking import describe, masked, traceback_of
+from airflow_dispatch_provider.masking import describe, traceback_of
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +51,6 @@ _LOOK_EVERY = 1.0
 
 _MISSED = 2
 """Looks in a row at which the executor must not know a key any more that it had."""
-
-_ABILITIES = (AdoptsIfFound, CountsWorkers, JudgesFailures, ReportsHealth, ReportsNoRoom, ReturnsWork)
 
 
 class ForeignEngine:
@@ -80,12 +71,11 @@ class ForeignEngine:
         """
         self.slots = slots
         self.counts_workers = counts_workers
+        self._can_count = False
+        """As seen when it had started: to ask takes longer than to count."""
+
         self._counted: int | None = None
         self._kinds: frozenset[str] = frozenset()
-        self._able: Collection[type] = ()
-        """Those of ``_ABILITIES`` that the executor has, as seen when it had started: to ask takes longer than to use
-        them."""
-
         self._make, self._clock = make, clock
         self._executor: Any = None
         self._job_id = ""
@@ -116,7 +106,7 @@ class ForeignEngine:
         if self._call("start", lambda: (executor.start(), True)[1], False):
             self._executor = executor
             self._kinds = self._ask(lambda: executor_classes.workload_kinds(executor), frozenset())
-            self._able = self._ask(lambda: [each for each in _ABILITIES if isinstance(executor, each)], ())
+            self._can_count = self.counts_workers and isinstance(executor, CountsWorkers)
             self._works()
 
     @property
@@ -127,10 +117,9 @@ class ForeignEngine:
         executor = self._executor
         if executor is None:
             return Room(0, unavailable=self._trouble or "not started")
-        no_room = ReportsNoRoom in self._able and self._ask(executor.no_room, None)
         return Room(
             slots=self._slots_now,
-            takes=0 if no_room else self._takes,
+            takes=self._takes,
             unavailable=self._trouble,
             kinds=self._kinds,
         )
@@ -245,9 +234,7 @@ class ForeignEngine:
         self._adopting.add(found)
 
     def _adopt(self) -> None:
-        for found, child_key, has in self._adopting.ask(
-            self._executor, AdoptsIfFound in self._able, self._clock()
-        ):
+        for found, child_key, has in self._adopting.ask(self._executor, self._clock()):
             if has:
                 out = Out(found.dispatch, child_key, None, found.ti)
                 out.sent = True
@@ -274,20 +261,15 @@ class ForeignEngine:
         return events
 
     def _beat(self, executor: Any) -> None:
-        if CountsWorkers in self._able:
-            self._count_workers(executor)
+        if self._can_count:
+            counted = self._call("worker_slots", executor.worker_slots, None)
+            self._counted = None if counted is None else int(counted)
         executor.parallelism = executor_classes.parallelism_for(executor, self._slots_now)
         given = list(self._out.unsent.values())
         if (error := error_of(executor.heartbeat)) is None:
             self._one_by_one = self._one_by_one and not given
         else:
             self._find_the_culprit(executor, given, error)
-        if ReturnsWork in self._able:
-            nothing: Sequence[Any] = ()
-            for workload in self._call("take_returned", executor.take_returned, nothing):
-                self._take_back(executor, workload)
-        if ReportsHealth in self._able and (problem := self._call("health", executor.health, None)):
-            self._note("health", masked(str(problem)))
 
     def _find_the_culprit(self, executor: Any, given: list[Out], error: BaseException) -> None:
         """Its heartbeat has failed with these. Without them it fails again, or they are the trouble: a single one is to
@@ -306,15 +288,6 @@ class ForeignEngine:
         """Whether it was still in the base class's queues. What had left them may be lost: see ``_look``."""
         out.ran = not self._withdraw(out.dispatch)
         return not out.ran
-
-    def _count_workers(self, executor: CountsWorkers) -> None:
-        counted = self._call("worker_slots", executor.worker_slots, None) if self.counts_workers else None
-        self._counted = None if counted is None else int(counted)
-
-    def _take_back(self, executor: Any, workload: Any) -> None:
-        if (out := self._out.oldest(airflow_api.workload_key(executor, workload))) is not None:
-            self._out.forget(out)
-            self._events.append(Returned(out.dispatch))
 
     def _after_success(self) -> None:
         """Earlier rejections were those jobs' own affair, and it can be asked about others."""
@@ -348,11 +321,6 @@ class ForeignEngine:
             return nothing
         return self._call("get_event_buffer", lambda: dict(executor.get_event_buffer()), nothing)
 
-    @property
-    def _began(self) -> bool | None:
-        """Whether a task that it says has ended had begun, as far as it can know."""
-        return True if JudgesFailures in self._able and self._executor.judges_failures else None
-
     def _take_event(self, out: Out, value: Any) -> None:
         """Of two dispatches of one key, the older one's; the scheduler's own events are not among them. Whether a task
         that runs has begun, its row says."""
@@ -361,7 +329,7 @@ class ForeignEngine:
             how = Outcome.FAILED if state == "failed" else Outcome.SUCCESS
             reason = self._ask(lambda: str(info) if info else "", None)
             kept = value if executor_classes.is_pair(value) and reason is not None else None
-            end = Ended(out.dispatch, how, self._began, reason or "", kept)
+            end = Ended(out.dispatch, how, None, reason or "", kept)
             self._out.forget(out)
             self._events.append(end)
         elif state == "running" and out.ti is None and not airflow_api.is_task(out.workload):

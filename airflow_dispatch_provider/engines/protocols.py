@@ -27,45 +27,6 @@ class HasEngine(Protocol):
 
 
 @runtime_checkable
-class ReturnsWork(Protocol):
-    """An executor that hands back what it could not send, instead of failing it."""
-
-    def take_returned(self) -> Sequence[Any]:
-        """Workloads that it was given and certainly did not send; each is returned once. Called after every
-        ``heartbeat`` on the scheduler's thread; must not block."""
-        ...
-
-
-@runtime_checkable
-class ReportsHealth(Protocol):
-    """An executor that knows whether its broker or API server can be reached."""
-
-    def health(self) -> str | None:
-        """The trouble of this moment, in a sentence; None: no trouble. Called after every ``heartbeat`` on the
-        scheduler's thread; must not block."""
-        ...
-
-
-@runtime_checkable
-class AdoptsIfFound(Protocol):
-    """An executor that has to ask a server whether it has a task."""
-
-    def adopt_if_found(self, tis: Sequence[Any]) -> Sequence[Any] | None:
-        """The same as ``try_adopt_task_instances``, for running tasks that nothing says it ever had: those that it
-        does not have are returned. None: the server has not answered yet, and it has to be asked again. Called on the
-        scheduler's thread; must not block."""
-        ...
-
-
-@runtime_checkable
-class JudgesFailures(Protocol):
-    """An executor that reports no failure of a task that could still be launched."""
-
-    judges_failures: bool
-    """True: it has asked whether the task had begun, and has launched what had not as often as that may be."""
-
-
-@runtime_checkable
 class CountsWorkers(Protocol):
     """An executor that knows how many tasks its workers can run."""
 
@@ -101,16 +62,6 @@ class DoubtsConfig(Protocol):
     def config_doubts(self) -> Sequence[Problem]:
         """Options that are legal, yet without effect. Called by ``airflow dispatch validate`` alone, where
         ``config_problems`` has found nothing."""
-        ...
-
-
-@runtime_checkable
-class ReportsNoRoom(Protocol):
-    """An executor that knows whether its cluster has room for more, whatever its slots say."""
-
-    def no_room(self) -> str | None:
-        """Why nothing more fits in at the moment, in a sentence; None: it does. Its backend then counts as full. Asked
-        several times a heartbeat on the scheduler's thread; must not block."""
         ...
 
 

@@ -16,8 +16,7 @@ class InMemoryExecutor(BaseExecutor):
     """Accepts every type of workload and runs none of them.
 
     A test reads ``given`` and ``running``, ends workloads with ``finish``, and makes the executor misbehave by
-    ``failing`` (methods that raise), ``refusing`` (what it is given comes back unsent), ``full`` (what ``no_room``
-    says) and ``problem`` (what ``health`` says).
+    ``failing`` (methods that raise).
     """
 
     supports_multi_team = True
@@ -42,13 +41,6 @@ class InMemoryExecutor(BaseExecutor):
         self.failing: dict[str, Exception] = {}
         """Exceptions by the name of the method that raises them, as long as they are here."""
 
-        self.refusing = False
-        """True: whatever it is told to send comes back through ``take_returned``."""
-
-        self.problem: str | None = None
-        self.full: str | None = None
-        """The answer of ``no_room``."""
-
         self.counted_slots: int | None = None
         """The answer of ``worker_slots``."""
 
@@ -56,7 +48,6 @@ class InMemoryExecutor(BaseExecutor):
         """Ids of the task instances that it adopts."""
 
         self.log_lines: list[str] = []
-        self._returned: list[Any] = []
 
     def _enter(self, method: str) -> None:
         self.calls.append(method)
@@ -81,11 +72,8 @@ class InMemoryExecutor(BaseExecutor):
     def _process_workloads(self, workload_items: Sequence[Any]) -> None:
         for workload in workload_items:
             airflow_api.forget_queued(self, workload)
-            if self.refusing:
-                self._returned.append(workload)
-            else:
-                self.given.append(workload)
-                self.running.add(airflow_api.workload_key(self, workload))
+            self.given.append(workload)
+            self.running.add(airflow_api.workload_key(self, workload))
 
     def finish(self, workload: Any, *, success: bool = True, info: Any = None) -> None:
         """End a workload; the event is there at once."""
@@ -97,16 +85,6 @@ class InMemoryExecutor(BaseExecutor):
         for workload in self.given:
             if airflow_api.workload_key(self, workload) in self.running:
                 self.finish(workload)
-
-    def take_returned(self) -> Sequence[Any]:
-        returned, self._returned = self._returned, []
-        return returned
-
-    def no_room(self) -> str | None:
-        return self.full
-
-    def health(self) -> str | None:
-        return self.problem
 
     def try_adopt_task_instances(self, tis: Sequence[Any]) -> Sequence[Any]:
         self._enter("try_adopt_task_instances")

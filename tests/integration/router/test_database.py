@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,6 @@ from sqlalchemy import delete, event, select, update
 
 from airflow_dispatch_provider.bridge.event_log import owners
 from airflow_dispatch_provider.bridge.task_instances import reschedule_queued
-from airflow_dispatch_provider.testing import InMemoryExecutor
 
 from ..database import TASKS, as_the_scheduler_offers_them, save_event_log, stored, workload_of
 
@@ -174,8 +173,8 @@ def test_a_running_task_without_a_row_is_offered_to_all(router):
 def test_a_backend_whose_server_is_away_keeps_what_runs(router, make_router):
     """Running ones keep their slot until it can be asked about them; queued ones are scheduled again in place."""
     dispatch_all(router)
-    successor = make_router({"a": 8, "b": 8}, routes=ROUTES)
-    child(successor, "b").problem = "the broker refuses connections"
+    successor = make_router({"a": 8, "b": 8}, routes=ROUTES, retry_min_delay="0.001", retry_max_delay="0.001")
+    child(successor, "b").failing["heartbeat"] = ConnectionError("the broker refuses connections")
     successor.heartbeat()
     child(successor, "a").adoptable = child(successor, "b").adoptable = ids()
     set_running("t0")
@@ -189,7 +188,7 @@ def test_a_backend_whose_server_is_away_keeps_what_runs(router, make_router):
         "t6",
         "t8",
     ]
-    child(successor, "b").problem = None
+    child(successor, "b").failing.clear()
     beat(successor)
     assert slots_used(successor) == {"a": TASKS // 2, "b": 1}
     assert child(successor, "b").calls.count("try_adopt_task_instances") == 1
@@ -211,30 +210,6 @@ def test_a_backend_that_raises_when_asked_is_asked_again(router, make_router):
     while slots_used(successor)["b"] > 1:
         successor.heartbeat()
     assert {task: rows()[task][0] for task in ("t0", "t2")} == {"t0": "running", "t2": "running"}
-
-
-class Searching(InMemoryExecutor):
-    """Has none of the tasks that it is asked for, once its server answers."""
-
-    answers = False
-
-    def adopt_if_found(self, tis: Sequence[Any]) -> Sequence[Any] | None:
-        return list(tis) if self.answers else None
-
-
-@pytest.mark.usefixtures("clean")
-def test_without_evidence_a_backend_that_cannot_tell_yet_keeps_the_task(router, make_router):
-    """Until it has answered; then the next is asked."""
-    searching = {"executor": f"{__name__}.Searching", "slots": 8}
-    successor = make_router({"a": searching, "b": 8}, routes=ROUTES)
-    child(successor, "b").adoptable = ids()
-    set_running()
-    offer(successor, "t1")
-    beat(successor)
-    assert slots_used(successor) == {"a": 1, "b": 0}
-    child(successor, "a").answers = True
-    beat(successor)
-    assert slots_used(successor) == {"a": 0, "b": 1}
 
 
 @pytest.mark.usefixtures("clean")

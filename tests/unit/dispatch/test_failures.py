@@ -107,9 +107,9 @@ def test_a_backend_that_is_tried_again_gets_nothing_before_it_works(make_router,
 
 
 def test_what_a_backend_hands_back_is_held_again_and_goes_elsewhere(make_router):
-    """Unsent work costs nothing: no event, no slot; its backend is unhealthy, so it fails over."""
+    """Unsent work costs nothing: no event, no slot; its backend is left alone, so it fails over."""
     router = make_router({"a": 1, "b": 1}, routes=A_THEN_B)
-    child(router, "a").refusing, child(router, "a").problem = True, "the broker is down"
+    child(router, "a").failing["heartbeat"] = ConnectionError("the broker is down")
     task = make_task("q", task_id="mine")
     queue(router, task)
     router.heartbeat()
@@ -118,18 +118,6 @@ def test_what_a_backend_hands_back_is_held_again_and_goes_elsewhere(make_router)
     router.heartbeat()
     assert given(router, "b") == ["mine"]
     assert router.get_event_buffer() == {}
-
-
-def test_a_backend_without_room_is_full_and_not_broken(make_router):
-    """Whatever its slots say: the task waits for it, and its circuit stays closed."""
-    router = make_router({"a": 1, "b": 1}, routes=A_THEN_B)
-    child(router, "a").full = "the quota is used up"
-    queue(router, make_task("q", task_id="waits"))
-    router.heartbeat()
-    assert (given(router, "a"), given(router, "b")) == ([], [])
-    child(router, "a").full = None
-    router.heartbeat()
-    assert given(router, "a") == ["waits"]
 
 
 @pytest.mark.parametrize(

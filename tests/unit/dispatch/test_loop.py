@@ -133,14 +133,6 @@ def test_a_backend_that_breaks_gives_back_what_it_has_not_sent():
     assert (house.given("a"), house.given("b")) == ([], [one.ti.task_id])
 
 
-def test_what_a_broken_broker_returns_takes_the_next_target():
-    """Health and returned work of our own executors are understood, too."""
-    house, one = House(), make_task()
-    house.executors["a"].refusing, house.executors["a"].problem = True, "no broker"
-    house.queue(one).beat(3)
-    assert house.given("b") == [one.ti.task_id]
-
-
 def test_what_is_over_in_the_database_is_released():
     """Held or out: within two looks, the slot is free."""
     house, out, held = House(route("*", "a"), look_every=30), make_task(priority=9), make_task()

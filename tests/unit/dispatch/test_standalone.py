@@ -85,7 +85,7 @@ def test_what_its_class_cannot_run_fails_at_once(executor) -> None:
 
 def test_an_engine_that_is_away_fails_nothing(executor) -> None:
     """And the scheduler is told that there are no slots."""
-    executor.inner.problem = "its server is away"
+    executor.inner.failing["heartbeat"] = ConnectionError("its server is away")
     executor.heartbeat()
     (key,) = queue(executor, make_task())
     executor.heartbeat()

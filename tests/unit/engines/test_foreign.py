@@ -104,10 +104,6 @@ class Loses(Plain):
             super()._process_workloads([workload])
 
 
-class Judging(Plain):
-    judges_failures = True
-
-
 class Clock:
     now = 1000.0
 
@@ -214,17 +210,6 @@ def test_events_that_are_no_mapping_are_its_own_trouble(answer):
     executor.get_event_buffer, executor.event_buffer["x"] = lambda: answer, (SUCCESS, None)
     assert x.poll() == []
     assert x.room().unavailable is not None
-
-
-def test_one_that_judges_failures_itself_is_believed():
-    """A failure that it reports is final; the database need not be asked."""
-    x, executor = engine(Judging)
-    one = job(1)
-    x.submit([one])
-    x.poll()
-    finish(executor, one.workload, FAILED, "oom")
-    (end,) = x.poll()
-    assert (end.how, end.began, end.reason) == (Outcome.FAILED, True, "oom")
 
 
 def test_values_of_events_are_passed_on_as_they_are():
