@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Change one thing at a time in the code that decides, and see whether the unit tests notice.
 
-A sample of all changes that mutmut knows is tried, in a copy of this checkout. Changes of nothing but a text are left
-out: words are held by the tests of whole commands. Ends with a table, and with what no test noticed, as a diff.
+A sample of all changes that mutmut knows is tried, in a copy of this checkout. Changes of nothing but a text, of what
+is logged and of what an exception says are left out: words are held by the tests of whole commands. Ends with a table,
+and with what no test noticed, as a diff.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from environment import (
@@ -40,17 +41,34 @@ PURE = (
     "routing/*.py",
     "lifecycle/*.py",
     "dispatch/*.py",
+    "engines/_adopting.py",
+    "engines/_outstanding.py",
     "engines/foreign.py",
+    "engines/outage.py",
     "engines/*/_machine.py",
+    "engines/kubernetes/_creating.py",
     "engines/kubernetes/_lanes.py",
+    "engines/kubernetes/_seen.py",
     "engines/kubernetes/_verdicts.py",
     "engines/celery/_flights.py",
     "engines/celery/_outbox.py",
+    "engines/celery/_outgoing.py",
     "engines/celery/_receipts.py",
 )
 """Below the package: routing, life cycle, dispatch loop, machines of the engines."""
 
 TESTS = ("tests/unit/routing", "tests/unit/lifecycle", "tests/unit/dispatch", "tests/unit/engines")
+"""Without those that are marked exhaustive: they need a minute for every mutant."""
+
+_QUICKEST_FIRST = """
+import json, pathlib
+
+def pytest_collection_modifyitems(items):
+    stats = pathlib.Path("mutmut-stats.json")
+    took = json.loads(stats.read_text())["duration_by_test"] if stats.exists() else {}
+    items.sort(key=lambda item: took.get(item.nodeid, 0))
+"""
+"""A plugin for pytest. mutmut chooses the tests that reach a change, and leaves their order open."""
 
 _SURVIVED, _NO_TEST = 0, 33
 """Exit codes of a mutant's run, as mutmut keeps them; any other one is a mutant that was noticed."""
@@ -67,11 +85,13 @@ class Mutant:
     """One change, and what became of it.
 
     :ivar module: the file, below the package
+    :ivar line: of the change
     :ivar noticed: whether a test failed with it
     """
 
     name: str
     module: str
+    line: int
     noticed: bool
     diff: str
 
@@ -109,6 +129,9 @@ def _parse() -> argparse.Namespace:
         metavar="SHARE",
         help="exit code 1 where a larger share is not noticed (default: %(default)s)",
     )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at a time (default: %(default)s)"
+    )
     parser.add_argument("--output", choices=("table", "json"), default="table")
     return parser.parse_args()
 
@@ -117,15 +140,15 @@ def _try(checkout: Path, options: argparse.Namespace) -> list[Mutant]:
     python = _environment()
     _copy(checkout, options.modules)
     with step("Making the mutants, and running the tests without any of them"):
-        _mutmut(python, checkout, "no such mutant")  # its list of names is made first
+        _mutmut(python, checkout, options.jobs, "no such mutant")  # its list of names is made first
     code = {name: each for file in _metas(checkout) for name, each in _changes(file).items()}
     names = random.Random(options.seed).sample(sorted(code), min(options.mutants, len(code)))
     if not names:
         raise DevError(f"nothing to change in {', '.join(options.modules)} (files below {PACKAGE}/)")
     with step(f"Trying {len(names)} of {len(code)} mutants"):
-        _mutmut(python, checkout, *names)
+        _mutmut(python, checkout, options.jobs, *names)
     ended = {name: end for file in _metas(checkout) for name, end in _ends(file).items()}
-    return [Mutant(name, code[name][0], _is_noticed(ended[name]), code[name][1]) for name in sorted(names)]
+    return [replace(code[name], noticed=_is_noticed(ended[name])) for name in sorted(names)]
 
 
 def _is_noticed(end: int | None) -> bool:
@@ -167,17 +190,34 @@ def _copy(checkout: Path, modules: Sequence[str]) -> None:
         "only_mutate": [f"{PACKAGE}/{module}" for module in modules],
         "also_copy": ["tests/", "dev/", "docs/"],
         "pytest_add_cli_args_test_selection": list(TESTS),
-        "pytest_add_cli_args": ["-p", "no:cacheprovider", "-q"],
+        "pytest_add_cli_args": [
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "quickest_first",
+            "-m",
+            "not exhaustive",
+            "-q",
+        ],
+        "timeout_constant": 10.0,
+        "timeout_multiplier": 2.0,
     }
+    (checkout / "plugins").mkdir()
+    (checkout / "plugins" / "quickest_first.py").write_text(_QUICKEST_FIRST)
     lines = (f"{name} = {json.dumps(value)}" for name, value in settings.items())
     with (checkout / "pyproject.toml").open("a") as file:
         file.write("\n[tool.mutmut]\n" + "\n".join(lines) + "\n")
 
 
-def _mutmut(python: Path, checkout: Path, *names: str) -> None:
+def _mutmut(python: Path, checkout: Path, jobs: int, *names: str) -> None:
     """Its output goes to stderr; its exit code says nothing of use."""
-    environ = {**os.environ, "AIRFLOW_HOME": str(checkout / "airflow"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [str(python), "-m", "mutmut", "run", "--max-children", str(os.cpu_count() or 1), *names]
+    environ = {
+        **os.environ,
+        "AIRFLOW_HOME": str(checkout / "airflow"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(checkout / "plugins"),
+    }
+    command = [str(python), "-m", "mutmut", "run", "--max-children", str(jobs), *names]
     subprocess.run(command, cwd=checkout, env=environ, check=False, stdout=2)
 
 
@@ -193,31 +233,56 @@ def _ends(meta: Path) -> dict[str, int | None]:
     return ends
 
 
-def _changes(meta: Path) -> dict[str, tuple[str, str]]:
-    """Module and diff of every mutant of a file that changes more than a text."""
-    source = meta.with_suffix("")
-    module = str(source).partition(f"/mutants/{PACKAGE}/")[2]
-    functions = {each.name: each for each in _functions(ast.parse(source.read_text()))}
+def _changes(meta: Path) -> dict[str, Mutant]:
+    """Every mutant of a file that changes more than words; none is noticed yet."""
+    mutated = meta.with_suffix("")
+    checkout, _, module = str(mutated).partition(f"/mutants/{PACKAGE}/")
+    lines = dict(_lines(ast.parse((Path(checkout) / PACKAGE / module).read_text())))
+    functions = {each.name: each for each in _functions(ast.parse(mutated.read_text()))}
     changes = {}
     for name in _ends(meta):
-        function = name.rpartition(".")[2]
-        original = functions.get(f"{function.partition('__mutmut_')[0]}__mutmut_orig")
-        mutant = functions.get(function)
-        if original and mutant and _without_texts(original) != _without_texts(mutant):
-            changes[name] = module, diff_of(original, mutant)
+        mangled, _, _ = name.rpartition(".")[2].partition("__mutmut_")
+        before, after = functions.get(f"{mangled}__mutmut_orig"), functions.get(name.rpartition(".")[2])
+        if before and after and (path := _path_to_change(before, after)) and not _is_words(path):
+            line = max(getattr(node, "lineno", 0) for node, _ in path) - before.lineno + lines[mangled]
+            changes[name] = Mutant(name, module, line, False, diff_of(before, after))
     return changes
 
 
-def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-def _without_texts(function: ast.AST) -> str:
-    class Blank(ast.NodeTransformer):
-        def visit_Constant(self, node: ast.Constant) -> ast.Constant:
-            return ast.Constant("") if isinstance(node.value, str) else node
+def _lines(module: ast.Module) -> Iterator[tuple[str, int]]:
+    """Where each function begins, under the name that mutmut gives it."""
+    for node in module.body:
+        prefix = f"xǁ{node.name}ǁ" if isinstance(node, ast.ClassDef) else "x_"
+        yield from ((f"{prefix}{function.name}", function.lineno) for function in _functions(node))
 
-    return ast.dump(Blank().visit(_unnamed(function)))
+
+def _path_to_change(before: ast.AST, after: ast.AST) -> list[tuple[ast.AST, ast.AST]]:
+    """From the function down to the smallest node that differs, as it was and as it is."""
+    children = [list(ast.iter_child_nodes(node)) for node in (before, after)]
+    if type(before) is type(after) and len(children[0]) == len(children[1]):
+        for pair in zip(*children, strict=True):
+            if ast.dump(pair[0]) != ast.dump(pair[1]):
+                return [(before, after), *_path_to_change(*pair)]
+    return [(before, after)]
+
+
+def _is_words(path: Sequence[tuple[ast.AST, ast.AST]]) -> bool:
+    """Whether no caller can tell the difference, except a reader of texts."""
+    if all(isinstance(node, ast.Constant) and isinstance(node.value, str) for node in path[-1]):
+        return True
+    return any(isinstance(node, ast.Raise) or _is_log(node) or _is_cast(node) for node, _ in path)
+
+
+def _is_log(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("log.", "self._log."))
+
+
+def _is_cast(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == "cast"
 
 
 def _unnamed(function: ast.AST) -> ast.AST:
@@ -238,10 +303,17 @@ def _show(tried: Sequence[Mutant], seed: int) -> None:
     print(f"{'module':<40}{'mutants':>9}{'noticed':>9}{'share':>8}")
     for module in sorted({mutant.module for mutant in tried}):
         print(_row(module, [mutant for mutant in tried if mutant.module == module]))
+    print()
+    for room in sorted({_room(mutant) for mutant in tried}):
+        print(_row(room, [mutant for mutant in tried if _room(mutant) == room]))
     print(_row(f"all (seed {seed})", tried))
     for mutant in tried:
         if not mutant.noticed:
-            print(f"\nnot noticed: {mutant.module} ({mutant.name.rpartition('.')[2]})\n{mutant.diff}")
+            print(f"\nnot noticed: {mutant.module}:{mutant.line}\n{mutant.diff}")
+
+
+def _room(mutant: Mutant) -> str:
+    return str(Path(mutant.module).parent)
 
 
 def _row(name: str, mutants: Sequence[Mutant]) -> str:

@@ -17,27 +17,52 @@ import airflow_dispatch_provider
 
 pytestmark = pytest.mark.once
 
-MUTATED = """
+BEFORE = """
+import logging
+
+log = logging.getLogger(__name__)
+
+
 class Room:
-    def x_free__mutmut_orig(self, slots):
+    def free(self, slots):
+        log.info("Free: %d", slots)
+        if slots < 0:
+            raise ValueError(slots)
         return slots - 1, "free"
-    def x_free__mutmut_1(self, slots):
-        return slots + 1, "free"
-    def x_free__mutmut_2(self, slots):
-        return slots - 1, "XXfreeXX"
 """
 
 
-def test_a_change_of_nothing_but_a_text_is_left_out(tmp_path: Path) -> None:
-    """Of the others there is a diff, without the names that mutmut gives."""
-    source = tmp_path / "mutants" / mutants.PACKAGE / "routing" / "room.py"
-    source.parent.mkdir(parents=True)
-    source.write_text(MUTATED)
-    names = [f"airflow_dispatch_provider.routing.room.x_free__mutmut_{number}" for number in (1, 2)]
-    meta = source.with_name("room.py.meta")
-    meta.write_text(json.dumps({"exit_code_by_key": dict.fromkeys(names)}))
-    diff = "-     return (slots - 1, 'free')\n+     return (slots + 1, 'free')"
-    assert mutants._changes(meta) == {names[0]: ("routing/room.py", diff)}
+@pytest.mark.parametrize(
+    ("old", "new", "counts"),
+    [
+        ("slots - 1", "slots + 1", True),
+        ("slots < 0", "slots <= 0", True),
+        ('"free"', "None", True),
+        ('"free"', '"XXfreeXX"', False),
+        ("%d", "%s", False),
+        ('"Free: %d", slots', '"Free: %d", ', False),
+        ("ValueError(slots)", "ValueError(None)", False),
+    ],
+)
+def test_a_change_of_nothing_but_words_is_left_out(tmp_path: Path, old: str, new: str, counts: bool) -> None:
+    """Of the others there are the line in the file, and a diff without the names that mutmut gives."""
+    before, mutated = (
+        tmp_path / folder / mutants.PACKAGE / "routing" / "room.py" for folder in ("", "mutants")
+    )
+    for file in (before, mutated):
+        file.parent.mkdir(parents=True)
+    before.write_text(BEFORE)
+    head, _, method = BEFORE.partition("    def free(")
+    versions = {"orig": method, "1": method.replace(old, new)}
+    mutated.write_text(
+        head + "\n".join(f"    def xǁRoomǁfree__mutmut_{key}({text}" for key, text in versions.items())
+    )
+    name = "airflow_dispatch_provider.routing.room.xǁRoomǁfree__mutmut_1"
+    meta = mutated.with_name("room.py.meta")
+    meta.write_text(json.dumps({"exit_code_by_key": {name: None}}))
+    line = next(number for number, text in enumerate(BEFORE.splitlines(), 1) if old in text)
+    found = {key: (mutant.module, mutant.line) for key, mutant in mutants._changes(meta).items()}
+    assert found == ({name: ("routing/room.py", line)} if counts else {})
 
 
 @pytest.mark.parametrize(("end", "noticed"), [(0, False), (33, False), (1, True), (-24, True), (3, True)])
@@ -51,21 +76,23 @@ def test_a_mutant_that_was_not_run_is_no_result() -> None:
         mutants._is_noticed(None)
 
 
-def test_the_table_has_a_row_for_each_module_and_the_diffs_of_what_was_not_noticed(
+def test_the_table_has_a_row_for_each_module_and_room_and_the_diffs_of_what_was_not_noticed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     tried = [
-        Mutant("a.x_f__mutmut_1", "a.py", True, "-1"),
-        Mutant("b.x_g__mutmut_2", "b.py", False, "- 2\n+ 3"),
+        Mutant("p.a.x_f__mutmut_1", "room/a.py", 3, True, "-1"),
+        Mutant("p.b.x_g__mutmut_2", "room/b.py", 14, False, "- 2\n+ 3"),
     ]
     mutants._show(tried, 7)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines[1:4]] == [
-        ["a.py", "1", "1", "100%"],
-        ["b.py", "1", "0", "0%"],
+    assert [line.split() for line in lines[1:6]] == [
+        ["room/a.py", "1", "1", "100%"],
+        ["room/b.py", "1", "0", "0%"],
+        [],
+        ["room", "2", "1", "50%"],
         ["all", "(seed", "7)", "2", "1", "50%"],
     ]
-    assert lines[5:] == ["not noticed: b.py (x_g__mutmut_2)", "- 2", "+ 3"]
+    assert lines[7:] == ["not noticed: room/b.py:14", "- 2", "+ 3"]
 
 
 def test_every_file_that_is_named_exists() -> None:
