@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Effects of transitions, to the letter: the actions with all their values, when a job is woken, what is remembered."""
+
+from __future__ import annotations
+
+import pytest
+from unit.lifecycle.test_transitions import (
+    ADOPTED,
+    ALIVE,
+    B_REFUSED,
+    CALLBACK,
+    DEAD,
+    DECISION,
+    ENDED_NOW,
+    FAILED,
+    FOUND_QUEUED,
+    IN_B,
+    MAYBE_B,
+    NO_API,
+    NOW,
+    ONCE_MORE,
+    ORPHAN,
+    QUEUED,
+    RUNS_IN_B_DOWN,
+    SUCCESS,
+    TRIED,
+    TRIED_ALL,
+    ledger_with,
+)
+
+from airflow_dispatch_provider.lifecycle import actions
+from airflow_dispatch_provider.lifecycle.events import (
+    Adopted,
+    Began,
+    CannotRevoke,
+    Ended,
+    Recall,
+    Rejected,
+    Returned,
+    Revoke,
+    Sent,
+    Stalled,
+    Unknown,
+)
+from airflow_dispatch_provider.lifecycle.job import Job, Paused, Waits
+from airflow_dispatch_provider.lifecycle.states import State
+from airflow_dispatch_provider.lifecycle.transitions import Back, Down, Due, apply
+from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK, Target
+from airflow_dispatch_provider.routing.reasons import Reason
+
+VALUE = {"value": "value"}
+LAUNCHED_OFTEN = {"failures": 3, "paused": (Paused("b", 4, NOW + 9),)}
+MOVED_ON = {"paused": (Paused("b", 1, NOW + 9),)}
+MOVED_ON_LONG_AGO = {"paused": (Paused("b", 1, NOW),)}
+REFUSED_LONG_AGO = {"paused": (Paused("b", 1, NOW, True),)}
+GIVEN_BACK_HERE = {"paused": (Paused("a", 1, NOW + 9),)}
+
+
+def submit(number, reason=Reason.FIRST_CHOICE):
+    dispatch = actions.Dispatch(number, "x", "workload", Target(backend="a"), "q", reason, EXECUTE_TASK)
+    return actions.Submit("a", [dispatch])
+
+
+# fmt: off
+ACTIONS = [
+    # state       given                     event                                      what is done, to the letter
+    ("held",      {},                       DECISION,                                  submit(1)),
+    ("held",      MOVED_ON,                 DECISION,                                  submit(1, Reason.REFUSED)),
+    ("held",      MOVED_ON_LONG_AGO,        DECISION,                                  submit(1)),
+    ("held",      REFUSED_LONG_AGO,         DECISION,                                  submit(1, Reason.REFUSED)),
+    ("held",      GIVEN_BACK_HERE,          DECISION,                                  submit(1)),
+    ("submitted", {},                       Sent(1, "id"),                             actions.EmitId("x", "id")),
+    ("submitted", CALLBACK,                 Sent(1),                                   None),
+    ("sent",      {},                       Began(1),                                  None),
+    ("sent",      {},                       Began(1, "id"),                            actions.EmitId("x", "id", True)),
+    ("sent",      CALLBACK,                 Began(1),      actions.EmitId("x", None, True, EXECUTE_CALLBACK)),
+    ("sent",      {},                       Stalled(1, "no image"),
+     actions.Record("x", "waits_start", "no image")),
+    ("submitted", B_REFUSED,                Rejected(1, "no"),
+     actions.Record("x", "waits_launch", "no")),
+    ("submitted", {**B_REFUSED, **CALLBACK}, Rejected(1, "no"),                        None),
+    ("submitted", {**TRIED_ALL, **CALLBACK}, Rejected(1, "no"),
+     actions.Emit("x", FAILED, "no", None, EXECUTE_CALLBACK)),
+    ("submitted", {},                       Returned(1, "no"),                         None),
+    ("running",   {},                       Ended(1, SUCCESS),                         actions.Emit("x", SUCCESS)),
+    ("running",   {},                       Ended(1, FAILED, True, "why", "value"),
+     actions.Emit("x", FAILED, "why", "value")),
+    ("running",   CALLBACK,                 Ended(1, FAILED),
+     actions.Emit("x", FAILED, None, None, EXECUTE_CALLBACK)),
+    ("running",   {},                       Ended(1, FAILED),                          actions.LookUp(1, ["x"])),
+    ("unclear",   TRIED,                    QUEUED,                                    actions.Emit("x", FAILED)),
+    ("unclear",   {**TRIED, **VALUE, "trouble": "why"}, QUEUED,    actions.Emit("x", FAILED, "why", "value")),
+    ("unclear",   {"trouble": "why"},       QUEUED,                      actions.Record("x", "waits_launch", "why")),
+    ("unclear",   ADOPTED,                  QUEUED,                                    actions.PutBack(1, ["x"])),
+    ("unclear",   ORPHAN,                   DEAD,                                      actions.Restart(1, ["x"])),
+    ("unclear",   {},                       Due(),                                     actions.LookUp(1, ["x"])),
+    ("submitted", {},                       ONCE_MORE,                                 actions.Withdraw("a", [1])),
+    ("submitted", {},                       Recall("x"),                               actions.Withdraw("a", [1])),
+    ("submitted", {},                       Down(),                                    actions.Withdraw("a", [1])),
+    ("sent",      {},                       Revoke("x"),                               actions.Revoke("a", 1)),
+    ("revoking",  {"revoked": 1},           Due(),                                     actions.Revoke("a", 1)),
+    ("revoking",  {"revoked": 2},           Due(),  actions.Revoke("a", 1, over=True)),
+    ("revoking",  {"dead": True},           CannotRevoke(1),  actions.Revoke("a", 1, over=True)),
+    ("returning", IN_B,                     Revoke("x"),  actions.Revoke("b", 7, over=True)),
+    ("returning", {"backend": "gone", "dispatch": 7}, Revoke("x"),                     None),
+    ("returning", {},                       Due(),                                     actions.PutBack(1, ["x"])),
+    ("returning", {"asked": True},          Due(),                                     actions.LookUp(1, ["x"])),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(
+    ("state", "given", "event", "action"),
+    [pytest.param(*row, id=f"{n} {row[0]} {type(row[2]).__name__}") for n, row in enumerate(ACTIONS)],
+)
+def test_what_is_done_names_the_job_and_its_dispatch(state, given, event, action):
+    """With its kind, its trouble and the value of its engine where there is one."""
+    ledger, job = ledger_with(State(state), given)
+    apply(ledger, job, event)
+    assert ledger.take_actions() == ([] if action is None else [action])
+
+
+def test_a_backend_that_is_asked_for_a_task_is_told_all_that_is_known_of_it():
+    """Each question has a number of its own, and a slot."""
+    ledger, job = ledger_with(State.NEW, {**MAYBE_B, "runs": True})
+    apply(ledger, job, FOUND_QUEUED)
+    assert ledger.take_actions() == []
+    assert ledger.timers.pop(NOW) == [job]
+    apply(ledger, job, Due())
+    assert ledger.take_actions() == [actions.Adopt("b", [actions.Found(1, "x", job.ref, True)])]
+    assert job.candidates == ()
+
+
+# fmt: off
+WOKEN = [
+    # state       given                      event              seconds until it is woken; None: it is not
+    ("new",       {"earlier": True},         ONCE_MORE,         10),
+    ("new",       {},                        ONCE_MORE,         None),
+    ("new",       {},                        FOUND_QUEUED,      0),
+    ("new",       MAYBE_B,                   FOUND_QUEUED,      0),
+    ("submitted", B_REFUSED,                 Rejected(0),       1),
+    ("submitted", {**B_REFUSED, "failures": 3}, Rejected(0),    8),
+    ("submitted", {**TRIED_ALL, **NO_API},   Rejected(0),       60),
+    ("submitted", {},                        Rejected(0),       1),
+    ("submitted", {},                        Returned(0),       None),
+    ("submitted", {"paused": (Paused("a", 1, NOW),)}, Returned(0),      1),
+    ("submitted", {"paused": (Paused("a", 3, NOW),)}, Returned(0),      4),
+    ("submitted", {"paused": (Paused("a", 3, NOW),), "withdrawn": 1}, Returned(0), None),
+    ("sent",      {},                        Ended(0, FAILED),  10),
+    ("unclear",   {},                        Due(),             10),
+    ("unclear",   ENDED_NOW,                 ALIVE,             10),
+    ("unclear",   ORPHAN,                    ALIVE,             10),
+    ("unclear",   {},                        QUEUED,            1),
+    ("unclear",   ADOPTED,                   QUEUED,            10),
+    ("unclear",   ORPHAN,                    DEAD,              10),
+    ("sent",      {},                        ONCE_MORE,         60),
+    ("submitted", {},                        ONCE_MORE,         60),
+    ("sent",      {},                        Revoke("x"),       30),
+    ("revoking",  {"revoked": 1},            Due(),             30),
+    ("returning", {},                        Due(),             10),
+    ("returning", {"asked": True},           Due(),             10),
+    ("returning", {"asked": True},           QUEUED,            10),
+    ("adopting",  {},                        Down(),            10),
+    ("adopting",  {},                        Unknown(0),        10),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(
+    ("state", "given", "event", "seconds"),
+    [pytest.param(*row, id=f"{n} {row[0]} {type(row[2]).__name__}") for n, row in enumerate(WOKEN)],
+)
+def test_when_a_job_is_woken(state, given, event, seconds):
+    """What waits for an answer asks again; what came to nothing is launched later, each time later."""
+    ledger, job = ledger_with(State(state), given)
+    apply(ledger, job, event)
+    until = 1e9 if seconds is None else seconds
+    assert ledger.timers.pop(NOW + until - 0.1) == []
+    assert ledger.timers.pop(NOW + until) == ([] if seconds is None else [job])
+
+
+# fmt: off
+REMEMBERED = [
+    # state       given                        event                          what is known of the job then
+    ("new",       {"earlier": True},           ONCE_MORE,                     {"waits": Waits.EARLIER}),
+    ("held",      {"over": True, "began": True, "runs": True}, DECISION,
+     {"over": False, "began": False, "runs": False, "backend": "a", "dispatch": 1}),
+    ("submitted", {"paused": (Paused("a", 2, NOW),)}, Sent(0),                {"paused": ()}),
+    ("sent",      {},                          Began(0),                      {"began": True, "runs": False}),
+    ("sent",      {"over": True},              ALIVE,                         {"runs": True, "over": False}),
+    ("running",   {"over": True},              QUEUED,                        {"over": False}),
+    ("submitted", {"over": True},              ALIVE,                         {"over": False}),
+    ("submitted", {},                          Returned(0, "no"),
+     {"trouble": "no", "paused": (Paused("a", 1, NOW),)}),
+    ("submitted", {},                          Rejected(0, "no"),
+     {"trouble": "no", "paused": (Paused("a", 1, NOW + 1, True),), "failures": 0}),
+    ("submitted", {"paused": (Paused("a", 1, NOW, True),)}, Rejected(0, "no"),
+     {"paused": (Paused("a", 2, NOW + 2, True),)}),
+    ("submitted", B_REFUSED,                   Rejected(0, "no"),
+     {"trouble": "no", "paused": (), "failures": 1, "waits": Waits.LAUNCH, "sequence": 1}),
+    ("submitted", {**B_REFUSED, **NO_API},     Rejected(0, "no"),             {"failures": 0}),
+    ("submitted", {**B_REFUSED, "backend": "b"}, Recall("x"),                 {"withdrawn": 1}),
+    ("submitted", ADOPTED,                     Returned(0, "no"),
+     {"ended_at": NOW, "looked_at": NOW, "may_have_begun": False, "mishap": False, "trouble": "no", "value": None}),
+    ("running",   {},                          Ended(0, FAILED, None, "", "value", True),
+     {"ended_at": NOW, "looked_at": NOW, "may_have_begun": True, "mishap": True, "trouble": "", "value": "value"}),
+    ("running",   {"trouble": "before"},       Ended(0, FAILED, False),
+     {"may_have_begun": False, "mishap": False, "trouble": "before"}),
+    ("running",   {"offered": True},           Ended(0, SUCCESS),             {"may_have_begun": False}),
+    ("unclear",   LAUNCHED_OFTEN,              QUEUED,                        {"failures": 4}),
+    ("unclear",   {"backend": "a", "dispatch": 7}, QUEUED,                    {"paused": (Paused("a", 1, NOW, True),)}),
+    ("unclear",   ENDED_NOW,                   Due(),                         {"looked_at": NOW, "ended_at": NOW}),
+    ("sent",      {},                          FOUND_QUEUED,                  {"offered": True, "workload": None}),
+    ("sent",      {},                          Revoke("x"),                   {"revoked": 1, "dead": False}),
+    ("sent",      {},                          Revoke("x", dead=True),        {"revoked": 1, "dead": True}),
+    ("revoking",  {"revoked": 1},              Due(),                         {"revoked": 2}),
+    ("revoking",  {"revoked": 1},              CannotRevoke(0),               {"revoked": 0}),
+    ("returning", {},                          Due(),                         {"asked": True}),
+    ("returning", {"asked": True},             QUEUED,                        {"asked": False}),
+    ("unclear",   {**ORPHAN, "asked": False},  DEAD,                          {"asked": True}),
+    ("adopting",  {"runs": True, **ADOPTED},   Unknown(0),                    {"orphan": True}),
+    ("adopting",  {"runs": True},              Unknown(0),                    {"orphan": False}),
+    ("adopting",  ADOPTED,                     Unknown(0),                    {"orphan": False}),
+    ("adopting",  {"candidates": ("b", "c")},  Unknown(0),
+     {"candidates": ("c",), "backend": "b", "dispatch": 2}),
+    ("adopting",  {**RUNS_IN_B_DOWN, "candidates": ("gone", "b")}, Unknown(0),
+     {"candidates": ("gone",), "backend": "b", "dispatch": 2}),
+    ("returning", IN_B,                        ALIVE,
+     {"runs": True, "backend": "b", "dispatch": 1}),
+    ("adopting",  {},                          Adopted(0, began=True),        {"orphan": False}),
+    ("orphaned",  {},                          Back(),                        {"backend": "a", "dispatch": 1}),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(
+    ("state", "given", "event", "known"),
+    [pytest.param(*row, id=f"{n} {row[0]} {type(row[2]).__name__}") for n, row in enumerate(REMEMBERED)],
+)
+def test_what_is_remembered_of_a_job(state, given, event, known):
+    """As far as a later decision depends on it."""
+    ledger, job = ledger_with(State(state), given)
+    apply(ledger, job, event)
+    assert {name: getattr(job, name) for name in known} == known
+
+
+def test_what_is_launched_later_goes_behind_its_equals():
+    """What is returned unsent does not."""
+    for event, first in ((Returned(1), "x"), (Rejected(1), "y")):
+        ledger, job = ledger_with(State.SUBMITTED, B_REFUSED)
+        ledger.next_sequence()
+        other = Job("y", 1, NOW, ledger.next_sequence(), "workload", EXECUTE_TASK, None, "q", "dag", "y")
+        apply(ledger, job, event)
+        assert sorted([other, job], key=lambda each: each.sequence)[0].key == first
+
+
+def test_what_its_engine_cannot_stop_is_in_our_care_again():
+    """The database is asked about it, and it is refreshed, as before."""
+    ledger, job = ledger_with(State.SENT, {})
+    apply(ledger, job, Revoke("x"))
+    assert ("x" in ledger.jobs, list(ledger.looks), list(ledger.refreshes)) == (False, [], [])
+    apply(ledger, job, CannotRevoke(1))
+    assert ledger.jobs == {"x": job}
+    assert list(ledger.looks) == [(job, NOW + 30)]
+    assert list(ledger.refreshes) == [(job, NOW + 150)]
