@@ -57,7 +57,15 @@ PURE = (
 )
 """Below the package: routing, life cycle, dispatch loop, machines of the engines."""
 
-TESTS = ("tests/unit/routing", "tests/unit/lifecycle", "tests/unit/dispatch", "tests/unit/engines")
+TESTS = (
+    "tests/unit/routing",
+    "tests/unit/lifecycle",
+    "tests/unit/dispatch",
+    "tests/unit/engines",
+    "tests/unit/executors",
+    "tests/unit/bridge",
+    "tests/unit/cli/test_commands.py",
+)
 """Without those that are marked exhaustive: they need a minute for every mutant."""
 
 _QUICKEST_FIRST = """
@@ -271,17 +279,21 @@ def _path_to_change(before: ast.AST, after: ast.AST) -> list[tuple[ast.AST, ast.
 
 
 def _is_words(path: Sequence[tuple[ast.AST, ast.AST]]) -> bool:
-    """Whether no caller can tell the difference, except a reader of texts."""
-    if all(isinstance(node, ast.Constant) and isinstance(node.value, str) for node in path[-1]):
+    """Whether no caller can tell the difference, except a reader of texts, or one who tells False from None."""
+    values = [node.value for node in path[-1] if isinstance(node, ast.Constant)]
+    if len(values) == 2 and (all(isinstance(value, str) for value in values) or values == [False, None]):
         return True
-    return any(isinstance(node, ast.Raise) or _is_log(node) or _is_cast(node) for node, _ in path)
+    return any(isinstance(node, ast.Raise) or _is_log(node) or _is_unread(node) for node, _ in path)
 
 
 def _is_log(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("log.", "self._log."))
 
 
-def _is_cast(node: ast.AST) -> bool:
+def _is_unread(node: ast.AST) -> bool:
+    """A type that is only told, and the ``strict`` of a zip of what is equally long."""
+    if isinstance(node, ast.keyword):
+        return node.arg == "strict"
     return isinstance(node, ast.Call) and ast.unparse(node.func) == "cast"
 
 

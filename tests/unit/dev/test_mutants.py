@@ -28,6 +28,8 @@ class Room:
         log.info("Free: %d", slots)
         if slots < 0:
             raise ValueError(slots)
+        if not list(zip(slots, slots, strict=True)):
+            return False
         return slots - 1, "free"
 """
 
@@ -42,6 +44,9 @@ class Room:
         ("%d", "%s", False),
         ('"Free: %d", slots', '"Free: %d", ', False),
         ("ValueError(slots)", "ValueError(None)", False),
+        ("strict=True", "strict=False", False),
+        ("return False", "return None", False),
+        ("return False", "return True", True),
     ],
 )
 def test_a_change_of_nothing_but_words_is_left_out(tmp_path: Path, old: str, new: str, counts: bool) -> None:
