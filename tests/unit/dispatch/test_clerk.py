@@ -10,9 +10,10 @@ from uuid import uuid4
 
 import pytest
 
-from airflow_dispatch_provider.dispatch.clerk import Clerk
+from airflow_dispatch_provider.bridge import schedulers, task_instances
+from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase, Clerk
 from airflow_dispatch_provider.lifecycle.events import Rows
-from airflow_dispatch_provider.lifecycle.states import Row, RowState
+from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
 
 QUEUED = Row(RowState.QUEUED)
 
@@ -47,6 +48,9 @@ class Database:
 
     def put_back(self, ids: Any, before: float) -> None:
         self._called("put_back", ids)
+
+    def restart(self, ids: Any) -> None:
+        self._called("restart", ids)
 
     def refresh(self, ids: Any) -> None:
         self._called("refresh", ids)
@@ -128,15 +132,14 @@ def test_asking_never_waits(clerk, database):
 def test_what_fails_is_dropped_and_said_once(clerk, database, caplog):
     """Whoever asked asks again; the thread lives on."""
     database.error = OSError("connection refused")
-    clerk.look_up(1, {"x": uuid4()})
-    clerk.look_up(2, {"x": uuid4()})
-    deadline = time.monotonic() + 10
-    while len(database.calls) < 2 and time.monotonic() < deadline:
-        database.free.wait(0.01)
+    for asked in (1, 2):
+        database.errors_end.clear()
+        clerk.look_up(asked, {"x": uuid4()})
+        assert database.errors_end.wait(10)
     database.error = None
     clerk.look_up(3, {"x": uuid4()})
     clerk.stop(10)
-    assert [answer.asked for answer in clerk.answers()][-1:] == [3]
+    assert [answer.asked for answer in clerk.answers()] == [3]
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
 
 
@@ -160,3 +163,89 @@ def test_where_the_database_does_not_say_who_lives_nobody_is_taken_for_dead(cler
     clerk.stop(10)
     assert clerk.take_living() is None
     assert "living failed: OSError: connection refused" in caplog.text
+
+
+def test_what_is_to_be_run_anew_is_asked_about_as_well(clerk, database):
+    """In one question with the others, after all that was to be changed."""
+    database.hold(clerk)
+    clerk.look_up(1, {"x": uuid4()})
+    clerk.restart(2, {"y": uuid4()})
+    clerk.put_back(3, {"z": uuid4()})
+    database.free.set()
+    clerk.stop(10)
+    assert database.calls[1:] == [("restart", ["y"]), ("put_back", ["z"]), ("look_up", ["x", "y", "z"])]
+    assert clerk.answers() == [Rows(asked, {key: QUEUED}) for asked, key in ((1, "x"), (2, "y"), (3, "z"))]
+
+
+def test_what_is_put_back_was_queued_before_it_was_asked(clerk, database, monkeypatch):
+    """However long the question waits: what is queued later was queued again."""
+    before: list[float] = []
+    monkeypatch.setattr(database, "put_back", lambda ids, at: before.append(at))
+    database.hold(clerk)
+    asked = time.time()
+    clerk.put_back(1, {"x": uuid4()})
+    answered = time.time()
+    database.free.set()
+    clerk.stop(10)
+    assert asked <= before[0] <= answered
+
+
+def test_its_thread_keeps_no_process_alive():
+    """Whatever the database does."""
+    database = Database()
+    clerk = Clerk(database)
+    clerk.start()
+    (thread,) = (each for each in threading.enumerate() if each.name == "dispatch-clerk")
+    assert thread.daemon
+    clerk.stop(10)
+    assert not thread.is_alive()
+
+
+ID, OTHER = uuid4(), uuid4()
+
+
+@pytest.mark.parametrize(
+    ("state", "queued_by", "row"),
+    [
+        ("queued", 7, Row(RowState.QUEUED, True, 3.0)),
+        ("queued", 8, Row(RowState.QUEUED, False, 3.0)),
+        ("queued", None, Row(RowState.QUEUED, False, 3.0)),
+        ("running", 7, Row(RowState.RUNNING, True, 3.0)),
+        ("restarting", 7, Row(RowState.RUNNING, True, 3.0)),
+        # Everything else is the task's own affair, or Airflow's.
+        ("success", 7, Row(RowState.OVER, True, 3.0)),
+        ("scheduled", 7, Row(RowState.OVER, True, 3.0)),
+        ("deferred", 7, Row(RowState.OVER, True, 3.0)),
+        (None, 7, Row(RowState.OVER, True, 3.0)),
+    ],
+)
+def test_a_row_as_the_life_cycle_sees_it(state, queued_by, row, monkeypatch):
+    """What is not there is gone."""
+    facts = {ID: task_instances.RowFacts(state, queued_by, 3.0)}
+    monkeypatch.setattr(
+        task_instances, "row_facts", lambda ids: {each: facts[each] for each in ids if each in facts}
+    )
+    found = AirflowDatabase(7, 20.0).look_up({"x": ID, "y": OTHER})
+    assert found == {"x": row, "y": GONE}
+
+
+@pytest.mark.parametrize(
+    ("ask", "call", "told"),
+    [
+        (lambda it: it.put_back({"x": ID}, 5.0), "reschedule_queued", (5.0, 7)),
+        (lambda it: it.restart({"x": ID}), "restart_silent", (7, 20.0)),
+        (lambda it: it.refresh({"x": ID}), "refresh_queued", (7,)),
+    ],
+)
+def test_only_rows_of_this_scheduler_are_changed(ask, call, told, monkeypatch):
+    """Those of these tasks, that is."""
+    calls: list[Any] = []
+    monkeypatch.setattr(task_instances, call, lambda ids, *rest: calls.append((list(ids), rest)))
+    ask(AirflowDatabase(7, 20.0))
+    assert calls == [([ID], told)]
+
+
+def test_who_asks_lives(monkeypatch):
+    """However late its own heartbeat is."""
+    monkeypatch.setattr(schedulers, "living", lambda: {"8"})
+    assert AirflowDatabase(7, 20.0).living() == {"7", "8"}
