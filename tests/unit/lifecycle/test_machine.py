@@ -880,6 +880,33 @@ def test_stories_are_bounded():
     assert m.story(REMEMBERED)[-1].words == "revoked"
 
 
+def test_a_long_story_loses_its_oldest_step_but_for_the_beginning():
+    """One for each that comes."""
+    m = machine(route("*", "a"))
+    one = number(m, 0, 1)
+    for now in range(1, 30):
+        m.handle(now, Sent(one))
+    assert [step.at for step in m.story(1)] == [0, 0, 1, 2, 3, 4, *range(12, 30)]
+
+
+def test_the_last_story_of_a_key_is_told():
+    """Others have ended in between."""
+    m = machine(route("*", "a"))
+    m.handle(1, queued(1), Revoke(1), queued(2), Revoke(2))
+    m.handle(5, queued(1), Revoke(1))
+    assert [step.at for step in m.story(1)] == [5, 5]
+    assert [step.at for step in m.story(2)] == [1, 1]
+    assert m.story(3) == ()
+
+
+def test_what_the_caller_knows_a_task_by_is_kept_as_long_as_it_is_in_our_care():
+    m = machine()
+    m.handle(0, queued(1)._replace(subject="a task"), Offered(2, TaskRef("q"), False, subject="another"))
+    assert (m.subject(1), m.subject(2), m.subject(3)) == ("a task", "another", None)
+    m.handle(1, Revoke(1))
+    assert m.subject(1) is None
+
+
 def test_unheard_of_things_are_ignored():
     """News of dispatches, keys and backends that nobody knows changes nothing."""
     m = machine()

@@ -73,6 +73,12 @@ def test_lasting_success_starts_the_row_anew():
     assert (again.failures, again.retry_at) == (1, now + 61)
 
 
+def test_a_failure_forgets_when_it_was_last_closed():
+    """Failed tries, however long they go on, are no success that has lasted."""
+    circuit = Circuit(min_delay=1, max_delay=10).failed(0, "boom", 1).succeeded(5).failed(6, "boom", 1)
+    assert (circuit.failures, circuit.closed_at, circuit.failed(100, "boom", 1).failures) == (2, None, 3)
+
+
 def test_success_forgets_the_error():
     """A closed circuit has neither an error nor a retry."""
     closed = Circuit().failed(0, "boom", 1).succeeded(5)
