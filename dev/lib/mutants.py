@@ -245,13 +245,17 @@ def _changes(meta: Path) -> dict[str, Mutant]:
     """Every mutant of a file that changes more than words; none is noticed yet."""
     mutated = meta.with_suffix("")
     checkout, _, module = str(mutated).partition(f"/mutants/{PACKAGE}/")
-    lines = dict(_lines(ast.parse((Path(checkout) / PACKAGE / module).read_text())))
+    original = ast.parse((Path(checkout) / PACKAGE / module).read_text())
+    lines, early = dict(_lines(original)), _called_at_import(original)
     functions = {each.name: each for each in _functions(ast.parse(mutated.read_text()))}
     changes = {}
     for name in _ends(meta):
         mangled, _, _ = name.rpartition(".")[2].partition("__mutmut_")
         before, after = functions.get(f"{mangled}__mutmut_orig"), functions.get(name.rpartition(".")[2])
-        if before and after and (path := _path_to_change(before, after)) and not _is_words(path):
+        if before is None or after is None or mangled in early:
+            continue
+        path = _path_to_change(before, after)
+        if not _is_words(path):
             line = max(getattr(node, "lineno", 0) for node, _ in path) - before.lineno + lines[mangled]
             changes[name] = Mutant(name, module, line, False, diff_of(before, after))
     return changes
@@ -266,6 +270,17 @@ def _lines(module: ast.Module) -> Iterator[tuple[str, int]]:
     for node in module.body:
         prefix = f"xǁ{node.name}ǁ" if isinstance(node, ast.ClassDef) else "x_"
         yield from ((f"{prefix}{function.name}", function.lineno) for function in _functions(node))
+
+
+def _called_at_import(module: ast.Module) -> set[str]:
+    """Functions that have been called before mutmut chooses a mutant, which would have no effect."""
+    statements = (node for node in module.body if not isinstance(node, ast.FunctionDef | ast.ClassDef))
+    nodes = (node for statement in statements for node in ast.walk(statement))
+    return {
+        f"x_{node.func.id}"
+        for node in nodes
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
 
 
 def _path_to_change(before: ast.AST, after: ast.AST) -> list[tuple[ast.AST, ast.AST]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 from pathlib import Path
@@ -68,6 +69,12 @@ def test_a_change_of_nothing_but_words_is_left_out(tmp_path: Path, old: str, new
     line = next(number for number, text in enumerate(BEFORE.splitlines(), 1) if old in text)
     found = {key: (mutant.module, mutant.line) for key, mutant in mutants._changes(meta).items()}
     assert found == ({name: ("routing/room.py", line)} if counts else {})
+
+
+def test_what_runs_as_its_module_is_imported_is_left_out() -> None:
+    """By then no mutant has been chosen."""
+    module = ast.parse("TABLE = [row(1)]\n\ndef row(number):\n    return later(number)\n")
+    assert mutants._called_at_import(module) == {"x_row"}
 
 
 @pytest.mark.parametrize(("end", "noticed"), [(0, False), (33, False), (1, True), (-24, True), (3, True)])
