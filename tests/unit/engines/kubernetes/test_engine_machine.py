@@ -449,6 +449,91 @@ def test_a_throttling_server_is_left_alone_for_as_long_as_it_wants():
     assert world.step() == Create(2)
 
 
+def test_a_server_that_serves_nobody_is_asked_every_half_minute_at_least():
+    """And soon again, once it has served."""
+    world = World().submit(1)
+    world.ask(1, DOWN)
+    for delay in (0.5, 1, 2, 4, 8, 16, 30, 30):
+        assert world.step() == Wait(world.now + delay)
+        world.now += delay
+        assert world.step() == AskServer()
+        world.machine.server_answered(DOWN, world.now)
+    world.now += 30
+    assert world.step() == AskServer()
+    world.machine.server_answered(None, world.now)
+    assert world.submit(2).ask(2, DOWN) == [Returned(2, "is down")]
+    assert world.step() == Wait(world.now + 0.5)
+
+
+def test_chance_spreads_what_is_tried_again():
+    """The server's trouble, and a job's."""
+    world = World(chance=lambda: 0.0).submit(1, 2)
+    world.ask(1, FULL, neutral=DONE)
+    world.machine.withdraw([2])
+    assert world.step() == Wait(world.now + 0.5)
+    world.now += 0.5
+    world.ask(1, DOWN)
+    assert world.step() == Wait(world.now + 0.25)
+
+
+def test_one_jobs_trouble_does_not_mend_the_backend():
+    """Where a server, or every namespace, is in trouble, a rejection tells nothing of that."""
+    for closed in ("a", "b"):
+        world = World().submit(1)
+        world.machine.lanes.close(closed, TROUBLE, world.now - 1)
+        assert world.ask(1, INVALID, "a" if closed == "b" else "b") == [
+            Rejected(1, INVALID.reason),
+            Recovered("x"),
+        ]
+    world = World().submit(1, 2)
+    world.ask(1, DOWN)
+    world.now += 0.5
+    assert world.ask(2, INVALID) == [Rejected(2, INVALID.reason)]
+    world = World().submit(1)
+    assert world.build(1)
+    for name in ("a", "b"):
+        world.machine.lanes.close(name, TROUBLE, world.now)
+    assert world.answer(1, INVALID) == [Rejected(1, INVALID.reason)]
+
+
+def test_one_that_cannot_be_asked_for_leaves_its_namespace_to_the_next():
+    """It was the try of a closed one."""
+    for end in ("invalid", "revoked", "taken"):
+        world = World().submit(1)
+        world.ask(1, FULL, neutral=FULL)
+        world.now += 1
+        world.submit(2)
+        assert not world.build(2)
+        world.now += 4
+        assert world.step() == Create(2)
+        if end == "invalid":
+            world.machine.invalid(2, "no template", world.now)
+        elif end == "revoked":
+            world.revoke(2)
+            assert not world.machine.built(2, pod(2), None, world.now)
+        else:
+            world.machine.pods.expect(9, pod(2), "m9")
+            assert not world.machine.built(2, pod(2), None, world.now)
+        assert world.step() == AskNamespace("a")
+
+
+@pytest.mark.parametrize(
+    ("closed", "shown"),
+    [
+        ({}, "pods 1, unsent 1"),
+        ({"a": FULL}, "pods 1, unsent 1"),
+        ({"a": FULL, "b": FULL}, "pods 1, unsent 1, quota"),
+        ({"a": TROUBLE, "b": TROUBLE}, "pods 1, unsent 1, webhook"),
+        ({"a": TROUBLE, "b": FULL}, "pods 1, unsent 1, webhook"),
+    ],
+)
+def test_it_shows_why_it_takes_nothing(closed, shown):
+    world = World().with_pod(1).submit(2)
+    for name, answer in closed.items():
+        world.machine.lanes.close(name, answer, world.now)
+    assert repr(world.machine) == f"Machine({shown})"
+
+
 def test_trouble_beyond_what_is_known_here_makes_it_unavailable():
     assert World().machine.room(3, "hangs").unavailable == "hangs"
 
