@@ -685,3 +685,85 @@ def test_one_without_teams_is_not_made_for_a_team():
     """Airflow makes the same check on the class."""
     with pytest.raises(BackendUnavailable, match="does not support teams"):
         make_executor(NoTeams, object(), "x", "some.path.Executor", 7, "a_team")
+
+
+class Searching(Revoking):
+    """Finds what runs, and has all that it is asked about."""
+
+    searched: Any = ()
+
+    def adopt_if_found(self, tis: Any) -> list[Any]:
+        self.searched = [ti.task_id for ti in tis]
+        return []
+
+    def try_adopt_task_instances(self, tis: Any) -> list[Any]:
+        return []
+
+
+def test_what_runs_is_searched_for_where_that_can_be_done():
+    x, executor = engine(Searching)
+    tis = [make_task(task_id=name).ti for name in ("runs", "waits")]
+    x.adopt([Found(n, "key", ti, runs) for n, (ti, runs) in enumerate(zip(tis, (True, False), strict=True))])
+    assert x.poll() == [Adopted(0), Adopted(1)]
+    assert executor.searched == ["runs"]
+
+
+def test_what_was_adopted_is_revoked_as_airflow_would():
+    """By its task instance, as it was offered: there is no workload of it here."""
+    x, executor = engine(Searching)
+    ti = make_task(task_id="t").ti
+    ti.__dict__["queued_by_job_id"] = 5
+    x.adopt([Found(1, "key", ti, True)])
+    x.poll()
+    given: list[Any] = []
+    executor.revoke_task = lambda *, ti: given.append(ti)
+    assert x.revoke(1) is None
+    assert given == [ti]
+    assert x.poll() == [Ended(1, Outcome.FAILED, None, "revoked")]
+
+
+@pytest.mark.parametrize(
+    ("fails", "happens"),
+    [
+        ("heartbeat", lambda x: x.poll()),
+        ("get_event_buffer", lambda x: x.poll()),
+        ("revoke_task", lambda x: x.revoke(1)),
+        ("end", lambda x: x.stop(2000.0)),
+        ("terminate", lambda x: x.stop(0.0)),
+    ],
+)
+def test_it_is_said_in_which_method_it_failed(fails, happens, caplog):
+    """With the error, once."""
+    x, executor = engine(Revoking)
+    x.submit([job(1)])
+    x.poll()
+    executor.has_events = True
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        raise OSError("is away")
+
+    setattr(executor, fails, failing)
+    airflow_api_events = airflow_api.workload_key(executor, make_task())
+    executor.event_buffer[airflow_api_events] = ("queued", None)
+    happens(x)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert line.startswith(f"Backend 'x' failed in {fails} and gets no new work until it works again. ")
+    assert "OSError: is away" in line
+
+
+@pytest.mark.parametrize(("deadline", "called"), [(0.0, "terminate"), (1000.0, "terminate"), (1000.1, "end")])
+def test_without_any_time_it_is_terminated(deadline, called):
+    """``end`` waits for as long as it likes."""
+    x, executor = engine(Plain)
+    calls: list[str] = []
+    for method in ("end", "terminate"):
+        setattr(executor, method, lambda method=method: calls.append(method))
+    assert x.stop(deadline) == set()
+    assert calls == [called]
+
+
+def test_without_a_start_nothing_is_sent():
+    """What was given is returned, and there is nothing to stop."""
+    x = ForeignEngine("x", lambda: 1 / 0, 4, clock=Clock())
+    x.submit([job(1)])
+    assert (x.stop(2000.0), x.poll()) == (set(), [Returned(1, "not started")])

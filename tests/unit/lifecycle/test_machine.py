@@ -400,6 +400,18 @@ def test_while_the_execution_api_is_away_nothing_is_launched_and_nothing_counts(
     assert set(launched(m, 2, Recovered(EXECUTION_API), a=9)) == {1, 2}
 
 
+def test_what_is_not_sent_is_asked_back_while_the_execution_api_is_away():
+    """Once for an outage; it is logged when it begins and when it ends."""
+    m = machine(route("*", "a"))
+    sent, unsent = number(m, 0, 1), number(m, 0, 2)
+    found = m.handle(1, Sent(sent), Broken(EXECUTION_API, "refused"), Broken(EXECUTION_API, "again"))
+    assert of(found, actions.Withdraw) == [actions.Withdraw("a", [unsent])]
+    assert [(each.error, each.arguments) for each in of(found, actions.Log)] == [(True, ("refused",))]
+    found = m.handle(2, Recovered(EXECUTION_API), Recovered(EXECUTION_API))
+    assert [(each.error, each.arguments) for each in of(found, actions.Log)] == [(False, ())]
+    assert all(each.message for each in of(found, actions.Log))
+
+
 def test_one_job_at_a_time_tries_the_execution_api_until_one_begins():
     """After 1, 2, 4 ... 60 s; however often one of them fails, it costs nothing."""
     m = machine(route("*", "a"), launch_retries=2, launch_delay_max=1.0)
