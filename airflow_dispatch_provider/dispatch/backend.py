@@ -25,7 +25,7 @@ from airflow_dispatch_provider.engines.engine import Engine
 from airflow_dispatch_provider.engines.foreign import ForeignEngine
 from airflow_dispatch_provider.engines.guarded import GuardedEngine
 from airflow_dispatch_provider.engines.outage import Backoff
-from airflow_dispatch_provider.engines.protocols import Claim, Claims
+from airflow_dispatch_provider.engines.protocols import Claim
 from airflow_dispatch_provider.exceptions import BackendUnavailable, DispatchConfigError, Problem, TookTooLong
 from airflow_dispatch_provider.masking import kind_of
 from airflow_dispatch_provider.routing.model import EXECUTE_TASK
@@ -226,15 +226,14 @@ def _claims(backend: Backend) -> Collection[Claim]:
             return ()
         with bounded_executor(backend.name):
             executor: Any = backend.executor
-            return executor.claims() or () if isinstance(executor, Claims) else ()
+            return executor.claims() or ()
     except Exception:
         return ()
 
 
 def _core_options(settings: BackendSettings) -> dict[str, Any]:
     """``[core]`` as the backend sees it: some executors read their parallelism from there."""
-    given = {key.lower(): value for key, value in settings.config.get("core", {}).items()}
-    return {**given, "parallelism": settings.configured_slots}
+    return {**settings.config.get("core", {}), "parallelism": settings.configured_slots}
 
 
 def kinds_of(backends: Iterable[Backend]) -> frozenset[str]:

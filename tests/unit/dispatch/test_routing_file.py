@@ -68,7 +68,7 @@ def test_changes_are_logged_as_they_are_taken_over(file, gauge, caplog):
 def test_refused_file_is_an_error_now_and_then_until_it_is_accepted(file, gauge, caplog):
     running, _ = scheduler(file)
     file.write_text(WRONG)
-    times = [1.0, 2.0, REMIND, REMIND + 1.0, REMIND + 2.0]
+    times = [1.0, 2.0, REMIND + 0.5, REMIND + 1.0, REMIND + 2.0]
     assert [running.changed(now) for now in times] == [None] * 5
     assert [line.split(": ")[0] for line in lines(caplog)] == [
         f"ERROR Going on with the last good version of {file}",

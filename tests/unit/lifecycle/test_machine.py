@@ -724,6 +724,14 @@ def test_after_a_pause_the_database_is_asked_first():
     assert 2 not in m
 
 
+@pytest.mark.parametrize(("silent", "is_pause"), [(25.0, False), (25.1, True)])
+def test_how_long_a_scheduler_may_be_silent(silent, is_pause):
+    """Before its first heartbeat it is not."""
+    m = machine(route("*", "a"), paused_after=25, look_every=1e9)
+    m.handle(1000, queued(1), tick(a=0))
+    assert (launched(m, 1000 + silent, a=9) == {}) is is_pause
+
+
 def test_a_lost_question_after_a_pause_is_asked_again():
     """Launching does not wait for ever for an answer that was lost."""
     m = machine(route("*", "a"), paused_after=25, look_every=1e9)

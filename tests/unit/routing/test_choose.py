@@ -53,6 +53,7 @@ TABLE = [
     ("nobody can run it",            [CALLBACKS, CALLBACKS],   NOW,   0,      None,   Reason.UNSUPPORTED),
     ("cannot, blocked",              [CALLBACKS, OPEN],        NOW,   0,      None,   Reason.WAITS_BLOCKED),
     ("not configured, next is",      [None, FREE],             NEVER, 0,      1,      Reason.FAILOVER),
+    ("full, next not configured",    [FULL, None],             LATER, 0,      None,   Reason.WAITS_FULL),
     ("not configured at all",        [None],                   NOW,   0,      None,   Reason.WAITS_BLOCKED),
     ("no targets",                   [],                       NOW,   0,      None,   Reason.UNSUPPORTED),
 ]
