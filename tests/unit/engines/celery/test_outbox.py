@@ -482,3 +482,77 @@ def test_it_shows_its_state(world):
     world.submit(2)
     assert repr(world.outbox) == "Outbox(redis://b/0, connected, unsent 1, closed ['full'])"
     assert MAX_BATCH > 1
+
+
+def test_before_its_first_step_nothing_hangs():
+    outbox = World(connected=False).outbox
+    assert (outbox.unavailable(5000.0), outbox.trouble) == (None, None)
+    assert repr(outbox) == "Outbox(redis://b/0, connecting, unsent 0)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "delays"),
+    [
+        # A neutral request, and another one.
+        (Connect, {0.0: 0.25, 0.5: 0.375, 1.0: 0.5}),
+        (Probe, {0.0: 0.25, 1.0: 0.5}),
+        (Check, {0.0: 0.25, 1.0: 0.5}),
+        (Send, {0.0: 0.25, 1.0: 0.5}),
+        (Tell, {0.0: 0.25, 1.0: 0.5}),
+    ],
+)
+def test_chance_spreads_what_is_tried_again(kind, delays):
+    """Over the upper half, so that schedulers do not try in step."""
+    for chance, delay in delays.items():
+        world = World(connected=kind not in (Connect, Probe))
+        if kind is Probe:
+            world.do(Connect)
+        if kind is Send:
+            world.submit(1)
+        if kind is Tell:
+            world.outbox.tell("id 1")
+        if kind is Check:
+            world.now += CHECK_EVERY
+        step = world.step()
+        assert isinstance(step, kind)
+        world.outbox.done(world.now, step, Answer(DOWN, "is down"), chance)
+        assert world.step() == Wait(world.now + delay)
+
+
+@pytest.mark.parametrize(("chance", "until"), [(0.0, 0.5), (1.0, 1.0)])
+def test_chance_spreads_when_a_closed_queue_is_tried_again(chance, until):
+    world = World()
+    (one,) = world.submit("1 full")
+    answer = Answer(refusals=[Refusal(one, "no", FULL)])
+    world.outbox.done(world.now, world.step(), answer, chance)
+    assert world.outbox.closed(world.now + until - 0.1)
+    assert not world.outbox.closed(world.now + until)
+
+
+def test_a_revocation_that_failed_once_is_told_with_the_next(world):
+    """One that comes in between is told as well."""
+    world.outbox.tell("id 1")
+    world.fail(Tell)
+    world.outbox.tell("id 2")
+    world.wait()
+    world.connect()
+    assert world.step() == Tell(["id 1", "id 2"])
+    assert world.outbox.notes == []
+
+
+def test_what_is_settled_while_it_is_refused_says_nothing(world):
+    """A worker has it, or nobody waits for it any more."""
+    for why in (FULL, QUEUE, MESSAGE):
+        (one,) = world.submit("1 full")
+        step = world.step()
+        world.outbox.settled("id 1")
+        found = world.done(step, Answer(refusals=[Refusal(one, "no", why)]))
+        assert found == []
+        world.now += 0.1
+
+
+def test_what_waits_is_taken_back_in_its_order(world):
+    """The last engine that stops leaves it to another scheduler."""
+    world.submit(3, 1, 2)
+    assert world.outbox.take_waiting() == [3, 1, 2]
+    assert (world.outbox.take_waiting(), world.outbox.unsent) == ([], 0)
