@@ -767,3 +767,102 @@ def test_without_a_start_nothing_is_sent():
     x = ForeignEngine("x", lambda: 1 / 0, 4, clock=Clock())
     x.submit([job(1)])
     assert (x.stop(2000.0), x.poll()) == (set(), [Returned(1, "not started")])
+
+
+@pytest.mark.parametrize(
+    ("counts", "counted", "slots"), [(True, 7, 7), (True, 0, 0), (True, None, 4), (False, 7, 4)]
+)
+def test_its_slots_are_those_of_its_workers_where_they_count(counts, counted, slots):
+    """As long as it knows of none, those that are configured; one that does not count is not asked."""
+    executor = InMemoryExecutor(parallelism=4)
+    executor.counted_slots = counted
+    x = ForeignEngine("x", lambda: executor, 4, counts, clock=Clock())
+    x.start("77")
+    x.poll()
+    assert (x.room().slots, executor.parallelism) == (slots, slots)
+    assert ("worker_slots" in executor.calls) is counts
+
+
+def test_one_without_room_takes_nothing_and_works():
+    x, executor = engine(InMemoryExecutor)
+    assert x.room().takes > 1000
+    executor.full = "quota"
+    assert (x.room().takes, x.room().unavailable) == (0, None)
+    executor.no_room = lambda: 1 / 0
+    assert x.room().takes > 1000
+
+
+def test_what_it_gives_back_is_returned_and_what_ails_it_is_said(caplog):
+    """Once, with secrets masked, until it is well."""
+    x, executor = engine(InMemoryExecutor)
+    executor.refusing, executor.problem = True, "redis://:hunter2@h is away"
+    x.submit([job(1), job(2)])
+    x.poll()
+    assert x.poll() == []
+    assert len(x._out) == 0
+    unavailable = x.room().unavailable or ""
+    assert unavailable.endswith("@h is away")
+    assert "hunter2" not in unavailable + caplog.text
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+    executor.problem = None
+    x.poll()
+    assert x.room().unavailable is None
+
+
+def test_it_shows_what_it_has():
+    x, executor = engine()
+    x.submit([job(1)])
+    x.poll()
+    x.submit([job(2)])
+    assert repr(x) == f"ForeignEngine('x', {executor!r}, out 2, unsent 1)"
+
+
+def test_before_its_start_it_has_no_room():
+    """And says why."""
+    x = ForeignEngine("x", lambda: 1 / 0, 4, clock=Clock())
+    assert (x.room().slots, x.room().unavailable) == (0, "not started")
+    x.start("77")
+    assert x.room().slots == 0
+    assert (x.room().unavailable or "").startswith("ZeroDivisionError")
+
+
+def test_a_key_that_it_knows_again_is_not_missed():
+    """Two looks in a row count, a second apart, and only of what it once had."""
+    clock = Clock()
+    x, executor = engine(clock=clock)
+    one = job(1)
+    x.submit([one])
+
+    def look(is_there: bool) -> list[Any]:
+        (executor.running.add if is_there else executor.running.discard)(one.key)
+        events: list[Any] = []
+        for _ in range(2):  # in every other one the turn begins anew
+            clock.now += 1.0
+            events += x.poll()
+        return events
+
+    assert look(True) == [Sent(1)]
+    for _ in range(3):
+        assert look(False) == []
+        assert look(True) == []
+    assert look(False) == []
+    assert look(False) == [Ended(1, Outcome.FAILED, None, "the executor does not know it any more")]
+
+
+def test_a_question_that_it_cannot_answer_costs_nothing():
+    """Where its queues are no queues, its jobs count as unsent."""
+    x, executor = engine()
+    x.submit([job(1)])
+    x.poll()
+    executor.heartbeat = lambda: None
+    x.submit([job(2)])
+
+    class Odd(dict):  # type: ignore[type-arg]
+        def __contains__(self, key: object) -> bool:
+            raise ValueError("odd")
+
+    for name in [name for name, value in vars(executor).items() if isinstance(value, dict) and value]:
+        if "queue" in name:
+            setattr(executor, name, Odd(getattr(executor, name)))
+    assert x.poll() == []
+    assert x.room().unavailable is None
