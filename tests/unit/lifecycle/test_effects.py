@@ -244,6 +244,15 @@ def test_what_is_remembered_of_a_job(state, given, event, known):
     assert {name: getattr(job, name) for name in known} == known
 
 
+@pytest.mark.parametrize(("passed", "then"), [(0.9, State.ORPHANED), (1.0, State.ADOPTING)])
+def test_one_that_began_meanwhile_is_asked_for_as_soon_as_its_backend_may_be_tried(passed, then):
+    ledger, job = ledger_with(State.RETURNING, IN_B)
+    backend = ledger.backends["b"]
+    backend.circuit = backend.circuit.failed(NOW - passed, "away", 1.0)
+    apply(ledger, job, ALIVE)
+    assert job.state is then
+
+
 def test_what_is_launched_later_goes_behind_its_equals():
     """What is returned unsent does not."""
     for event, first in ((Returned(1), "x"), (Rejected(1), "y")):

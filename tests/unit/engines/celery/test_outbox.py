@@ -484,6 +484,16 @@ def test_it_shows_its_state(world):
     assert MAX_BATCH > 1
 
 
+def test_it_shows_that_it_cannot_be_used():
+    """Connected or not."""
+    world = World(connected=False)
+    world.fail(Connect)
+    assert repr(world.outbox) == "Outbox(redis://b/0, unusable, unsent 0)"
+    world.wait()
+    world.do(Connect)
+    assert repr(world.outbox) == "Outbox(redis://b/0, unusable, unsent 0)"
+
+
 def test_before_its_first_step_nothing_hangs():
     outbox = World(connected=False).outbox
     assert (outbox.unavailable(5000.0), outbox.trouble) == (None, None)

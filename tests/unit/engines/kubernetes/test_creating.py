@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from airflow_dispatch_provider.engines.kubernetes._creating import FRESH, Maker, Request
 from airflow_dispatch_provider.engines.kubernetes._search import key_of
 from airflow_dispatch_provider.engines.kubernetes._seen import PodName
+from airflow_dispatch_provider.engines.kubernetes._verdicts import Verdict
 from airflow_dispatch_provider.engines.kubernetes.status import MARK
 from airflow_dispatch_provider.testing import make_task
 
@@ -65,6 +67,42 @@ def test_its_token_is_made_anew_when_it_is_no_longer_fresh() -> None:
     assert request.manifest is not None
     assert (request.pod, request.manifest["spec"]) == (PodName("n1", "p1"), 2)
     assert (renewed, request.minted) == (["callback", "callback+"], 100.0 + FRESH)
+
+
+class Api:
+    """Its answer to a create is lost; ``there`` is what it lists."""
+
+    def __init__(self, *there: str) -> None:
+        self.there = [{"metadata": {"annotations": {MARK: mark}}} for mark in there]
+        self.listed: list[tuple[str | None, dict[str, Any]]] = []
+
+    async def create_pod(self, namespace: str, manifest: Any, dry_run: bool = False) -> Any:
+        raise TimeoutError
+
+    async def list_pods(self, namespace: str | None, **how: Any) -> Any:
+        self.listed.append((namespace, how))
+        return self.there, "1"
+
+
+@pytest.mark.parametrize(
+    ("there", "verdict", "doubtful"),
+    [
+        (["mark"], Verdict.DONE, False),
+        (["another"], Verdict.INVALID, False),
+        # The request may still be on its way.
+        ([], Verdict.TROUBLE, True),
+    ],
+)
+def test_after_a_lost_answer_its_pod_is_looked_for(
+    there: list[str], verdict: Verdict, doubtful: bool
+) -> None:
+    """By its name, and without all that is in a pod."""
+    api, request = Api(*there), Request("key", "callback", "mark")
+    made = Maker(api, Factory(), (), lambda workload: workload)  # type: ignore[arg-type]
+    made.build(request, 0.0)
+    answer = asyncio.run(made.ask(request))
+    assert (answer.verdict, request.doubtful) == (verdict, doubtful)
+    assert api.listed == [("n1", {"metadata_only": True, "fields": "metadata.name=p1"})]
 
 
 def test_what_could_not_be_built_has_its_fresh_token_for_the_next_time() -> None:
