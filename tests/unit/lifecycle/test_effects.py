@@ -226,7 +226,7 @@ REMEMBERED = [
     ("adopting",  {**RUNS_IN_B_DOWN, "candidates": ("gone", "b")}, Unknown(0),
      {"candidates": ("gone",), "backend": "b", "dispatch": 2}),
     ("returning", IN_B,                        ALIVE,
-     {"runs": True, "backend": "b", "dispatch": 1}),
+     {"runs": True, "backend": "b", "dispatch": 7}),
     ("adopting",  {},                          Adopted(0, began=True),        {"orphan": False}),
     ("orphaned",  {},                          Back(),                        {"backend": "a", "dispatch": 1}),
 ]

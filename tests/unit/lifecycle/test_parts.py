@@ -10,11 +10,12 @@ import pytest
 from airflow_dispatch_provider.lifecycle._api import ExecutionApi
 from airflow_dispatch_provider.lifecycle._backend import Backend, Stage
 from airflow_dispatch_provider.lifecycle._timing import Round, Timers
-from airflow_dispatch_provider.lifecycle.events import BackendRules, Room
+from airflow_dispatch_provider.lifecycle.events import BackendRules, Began, Ended, Room, Sent
 from airflow_dispatch_provider.lifecycle.job import Job
-from airflow_dispatch_provider.lifecycle.states import State
+from airflow_dispatch_provider.lifecycle.states import Outcome, State
 from airflow_dispatch_provider.routing.circuit import CircuitState
-from airflow_dispatch_provider.routing.model import BackendView
+from airflow_dispatch_provider.routing.decide import Decision
+from airflow_dispatch_provider.routing.model import BackendView, Target
 from airflow_dispatch_provider.routing.reasons import Reason
 
 KINDS, CLOSED = frozenset({"ExecuteCallback"}), {"lane": "full"}
@@ -154,7 +155,9 @@ def test_a_different_job_has_to_meet_the_same(met, opened: bool) -> None:
 def test_what_mends_one_stage_says_nothing_of_the_next(broke: Stage, worked: Stage, closed: bool) -> None:
     made = backend()
     made.broke(1.0, "no", broke)
+    made.api_away = True
     assert made.worked(worked, 9.0) is closed
+    assert made.api_away is not closed
     assert (made.circuit.closed_at == 9.0) is closed
 
 
@@ -198,17 +201,91 @@ def test_it_is_tried_by_one_job_after_a_delay() -> None:
     assert (api.may_try(21.9), api.may_try(22), api.may_try_at()) == (False, True, 22)
 
 
-def test_which_dispatch_is_the_try() -> None:
+@pytest.mark.parametrize(
+    ("event", "shows"),
+    [
+        (Began(7), True),
+        (Ended(7, Outcome.SUCCESS), True),
+        (Ended(7, Outcome.FAILED, True), True),
+        (Ended(7, Outcome.FAILED), False),
+        (Ended(7, Outcome.FAILED, False), False),
+        (Sent(7), False),
+        # Of another dispatch.
+        (Began(8), False),
+        (Ended(8, Outcome.SUCCESS), False),
+    ],
+)
+def test_what_shows_that_the_try_has_succeeded(event, shows: bool) -> None:
+    """That it was let begin."""
     api, tries = ExecutionApi(), job()
-    assert not api.is_try(0)
+    assert not api.hear(tries, event)
     api.tries(tries, 1)
-    assert (api.is_try(7), api.is_try(8), api.runs(tries)) == (True, False, False)
-    tries.state = State.RUNNING
-    assert (api.runs(tries), api.runs(job(State.RUNNING))) == (True, False)
-    tries.dispatch = 8
-    assert not api.runs(tries)
+    assert api.hear(tries, event) is shows
     api.answered(2)
-    assert not api.is_try(7)
+    assert not api.hear(tries, event)
+
+
+def test_the_database_may_show_it_as_well() -> None:
+    """Of that job, in that dispatch."""
+    api, tries = ExecutionApi(), job(State.RUNNING)
+    assert not api.see(tries)
+    api.tries(tries, 1)
+    assert (api.see(tries), api.see(job(State.RUNNING))) == (True, False)
+    tries.state = State.SENT
+    assert not api.see(tries)
+    tries.state, tries.dispatch = State.RUNNING, 8
+    assert not api.see(tries)
+
+
+def at(backend: str, state: State = State.RUNNING) -> Job:
+    made = job(state)
+    made.backend = backend
+    return made
+
+
+@pytest.mark.parametrize(
+    ("event", "refutes"),
+    [
+        (Began(9), True),
+        (Ended(9, Outcome.SUCCESS), True),
+        (Ended(9, Outcome.FAILED), False),
+        (Sent(9), False),
+    ],
+)
+def test_a_beginning_elsewhere_makes_it_that_backends_trouble(event, refutes: bool) -> None:
+    """Once: each time it has to be refuted anew."""
+    api = ExecutionApi()
+    assert not api.is_refuted("a")
+    assert not api.is_refuted("b")
+    api.hear(at("c"), event)
+    assert (api.is_refuted("a"), api.is_refuted("a")) == (refutes, False)
+    assert api.is_refuted("b") is refutes
+
+
+def test_a_beginning_on_the_backend_itself_ends_its_trouble() -> None:
+    """The others have met it all the same."""
+    api = ExecutionApi()
+    for name in ("a", "b"):
+        api.is_refuted(name)
+    api.hear(at("a"), Began(9))
+    assert (api.is_refuted("a"), api.is_refuted("b")) == (False, True)
+    tries = at("a")
+    api.tries(tries, 1)
+    assert api.see(tries)
+    assert (api.is_refuted("a"), api.is_refuted("b")) == (False, True)
+
+
+def test_it_is_tried_on_a_backend_that_has_met_no_trouble() -> None:
+    """If there is one."""
+    api = ExecutionApi()
+    first, second, third = (
+        Decision(job(), Target(backend=name), "q", Reason.FIRST_CHOICE) for name in ("a", "b", "c")
+    )
+    assert list(api.choose([first, second])) == [first]
+    api.is_refuted("a")
+    assert list(api.choose([first, second, third])) == [second]
+    assert list(api.choose([first])) == [first]
+    assert list(api.choose([])) == []
 
 
 def test_once_it_has_answered_it_is_as_before() -> None:
