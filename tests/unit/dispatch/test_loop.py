@@ -246,6 +246,8 @@ def test_nothing_is_submitted_after_the_stop():
     house.beat(3)
     assert house.given("a") == [one.ti.task_id]
     assert house.told() == {house.key(one): "success"}
+    assert house.surface.rows == [(house.key(one), "a")]
+    assert house.loop.machine.state(house.key(two)) is State.HELD
 
 
 def test_one_action_that_fails_loses_no_other(caplog):

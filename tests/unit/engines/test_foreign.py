@@ -866,3 +866,20 @@ def test_a_question_that_it_cannot_answer_costs_nothing():
             setattr(executor, name, Odd(getattr(executor, name)))
     assert x.poll() == []
     assert x.room().unavailable is None
+
+
+def test_executors_that_fail_at_a_time_are_not_tried_again_at_a_time():
+    """Schedulers of one Airflow would do so in step."""
+    due = set()
+    for _ in range(20):
+        clock = Clock()
+        x, executor = engine(InMemoryExecutor, clock=clock)
+        executor.failing["heartbeat"] = OSError("is away")
+        x.poll()
+        executor.failing.clear()
+        while x.room().unavailable:
+            clock.now += 0.05
+            x.poll()
+        due.add(round(clock.now - 1000.0, 2))
+    assert len(due) > 1
+    assert all(0.5 <= delay <= 1.05 for delay in due)

@@ -856,6 +856,19 @@ def test_free_slots():
     assert m.free_slots() == 0
 
 
+def test_free_slots_of_backends_that_take_nothing():
+    """One that is blocked has none, and one that is full is in nobody's way as long as nothing waits for it."""
+    m = machine(route("a", "a"), route("b", "b"), max_held=100)
+    m.handle(0, tick(a=0, b=2))
+    assert m.free_slots() == 2
+    m.handle(1, tick(a=3, b=2), Order(Command.CORDON, "a"))
+    assert m.free_slots() == 2
+    m.handle(2, queued(1, "a"))
+    assert m.free_slots() == 99
+    m.handle(3, *(queued(k, "b") for k in (2, 3)))
+    assert m.free_slots() == 0
+
+
 def test_queries_change_nothing():
     """A snapshot, a repr or a story may be had from anywhere, at any time."""
     m = machine()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pytest
 from unit.routing.builders import Waiting, match
 
 from airflow_dispatch_provider.routing.decide import decide
@@ -98,6 +99,12 @@ def test_old_work_of_low_priority_overflows_past_new_work():
     waiting.add("old", A_THEN_B, 1, since=0).add("old, better", A_THEN_B, 2, since=60)
     assert waiting.decide(now=100, a=0, b=9) == [("old, better", "b", "overflow"), ("old", "b", "overflow")]
     assert waiting.decide(now=100, a=1, b=9)[0] == ("new", "a", "first_choice")
+
+
+@pytest.mark.parametrize(("since", "overflows"), [(70.0, True), (70.1, False)])
+def test_what_stands_behind_new_work_overflows_after_the_same_time(since, overflows):
+    waiting = Waiting().add("new", A_THEN_B, 9, since=95).add("old", A_THEN_B, 1, since=since)
+    assert waiting.decide(now=100.0, a=0, b=9) == ([("old", "b", "overflow")] if overflows else [])
 
 
 def test_new_work_does_not_overflow_behind_old_work():

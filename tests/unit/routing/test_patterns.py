@@ -31,6 +31,24 @@ def test_covers(general, special):
     assert covers(general, special)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "shadows"),
+    [
+        (("q", None), ("q", None), True),
+        (("q", "d"), ("q", "d"), True),
+        (("q", "d*"), ("q", "dd"), True),
+        (("q", "d"), ("q", "e"), False),
+        (("q", "d"), ("q", None), False),
+        (("q", None), ("q", "d"), False),
+        (("q", None), ("p", None), False),
+        (("x*", None), ("x*", None), True),
+    ],
+)
+def test_a_route_that_says_the_same_again_gets_nothing(first, second, shadows):
+    """Or less than an earlier one of its kind."""
+    assert list(shadowed([first, second])) == ([(1, 0)] if shadows else [])
+
+
 def test_rules_of_precedence_count():
     """An exact name wins over a glob, a dag_id over none: neither is shadowed by what stands before it."""
     assert list(

@@ -111,3 +111,11 @@ def test_of_two_adopted_under_one_id_the_earlier_is_forgotten(flights: Flights) 
     flights.leave(earlier)
     assert flights.take(later, "STARTED", None, "") == [Adopted(2)]
     assert flights.of_id("a") is later
+
+
+def test_one_that_has_left_may_leave_again(flights: Flights) -> None:
+    """It was revoked, and its end was on its way."""
+    flight = flights.enter(1, "id", True)
+    for _ in range(2):
+        flights.leave(flight)
+        assert (len(flights), flights.of(1), flights.of_id("id")) == (0, None, None)
