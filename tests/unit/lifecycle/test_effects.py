@@ -253,6 +253,24 @@ def test_one_that_began_meanwhile_is_asked_for_as_soon_as_its_backend_may_be_tri
     assert job.state is then
 
 
+@pytest.mark.parametrize(
+    ("given", "event", "mends"),
+    [
+        ({}, Ended(1, SUCCESS), True),
+        ({}, Ended(1, FAILED, began=True), True),
+        # Seen to begin before; that was the time to say so.
+        ({"began": True}, Ended(1, FAILED), False),
+        (CALLBACK, Ended(1, FAILED), False),
+        (CALLBACK, Ended(1, SUCCESS), True),
+    ],
+)
+def test_an_end_shows_that_its_backend_works_only_where_it_had_begun(given, event, mends):
+    ledger, job = ledger_with(State.SENT, given)
+    ledger.broke(ledger.backends["a"], "away")
+    apply(ledger, job, event)
+    assert (ledger.backends["a"].circuit.retry_at is None) is mends
+
+
 def test_what_is_launched_later_goes_behind_its_equals():
     """What is returned unsent does not."""
     for event, first in ((Returned(1), "x"), (Rejected(1), "y")):

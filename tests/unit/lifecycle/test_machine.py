@@ -349,6 +349,16 @@ def test_what_came_to_nothing_takes_another_target_first():
     assert now < 10
 
 
+@pytest.mark.parametrize(("later", "first"), [(1, False), (59, False), (61, True)])
+def test_a_backend_that_comes_and_goes_is_tried_less_often(later, first):
+    """Only one that has worked for a minute begins with the shortest delay again."""
+    m = machine()
+    m.handle(0, Broken("a", "away"))
+    m.handle(5, Recovered("a"))
+    (line,) = of(m.handle(5 + later, Broken("a", "away")), actions.Log)
+    assert (line.arguments[1] <= 1.0) is first
+
+
 def test_what_is_not_sent_is_withdrawn_from_a_broken_backend():
     """It may take the next target; what was sent stays."""
     m = machine()
