@@ -91,6 +91,7 @@ def test_a_mutant_that_was_not_run_is_no_result() -> None:
 def test_the_table_has_a_row_for_each_module_and_room_and_the_diffs_of_what_was_not_noticed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """And a last row for all of them."""
     tried = [
         Mutant("p.a.x_f__mutmut_1", "room/a.py", 3, True, "-1"),
         Mutant("p.b.x_g__mutmut_2", "room/b.py", 14, False, "- 2\n+ 3"),

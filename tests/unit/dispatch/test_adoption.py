@@ -72,7 +72,7 @@ REF = TaskRef("q", "d", "d/r/t/3")
     ],
 )
 def test_evidence_makes_an_owner(state: str, owner: str | None, runs: bool, names: tuple[str, ...]) -> None:
-    """What runs without any was dispatched all the same: whoever could have it is asked."""
+    """A task that runs without any was dispatched all the same: whoever could have it is asked."""
     ti = task_instance(state)
     (found,) = offered(ti, owners={ti.id: owner} if owner else None)
     assert found[:5] == ("key of t", REF, runs, owner, names)

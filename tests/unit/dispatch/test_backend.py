@@ -192,6 +192,7 @@ def test_one_that_could_not_be_made_is_made_anew() -> None:
 
 
 def test_a_mistake_in_its_configuration_keeps_it_from_being_made() -> None:
+    """The mistake is named as the reason why it takes nothing."""
     Faulty.made.clear()
     made = backend(Faulty)
     wrong = Problem("[own] option", "is wrong.", "Correct it.")

@@ -191,7 +191,7 @@ def test_what_is_put_back_was_queued_before_it_was_asked(clerk, database, monkey
 
 
 def test_its_thread_keeps_no_process_alive():
-    """Whatever the database does."""
+    """A scheduler that ends does not wait for a database."""
     database = Database()
     clerk = Clerk(database)
     clerk.start()
@@ -220,7 +220,7 @@ ID, OTHER = uuid4(), uuid4()
     ],
 )
 def test_a_row_as_the_life_cycle_sees_it(state, queued_by, row, monkeypatch):
-    """What is not there is gone."""
+    """A row that is not there is gone."""
     facts = {ID: task_instances.RowFacts(state, queued_by, 3.0)}
     monkeypatch.setattr(
         task_instances, "row_facts", lambda ids: {each: facts[each] for each in ids if each in facts}

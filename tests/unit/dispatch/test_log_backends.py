@@ -81,6 +81,7 @@ def test_the_event_log_knows_and_else_the_route(backends: LogBackends, owner: di
 def test_a_backend_that_is_no_longer_configured_has_no_logs(
     backends: LogBackends, owner: dict[Any, str]
 ) -> None:
+    """Nothing is raised over it."""
     owner["t"] = "gone"
     assert backends.of(TI, None) is None
 
@@ -94,6 +95,7 @@ def test_what_was_started_is_asked_and_nothing_is_made(backends: LogBackends, ow
 
 
 def test_settings_are_read_again_only_when_they_have_changed(backends: LogBackends, source: Source) -> None:
+    """Each look at a log would read them otherwise."""
     assert [backends.of(TI, None) is not None for _ in range(3)] == [True] * 3
     assert source.read == 1
     source.has_changed, source.settings = True, settings("new")

@@ -535,7 +535,7 @@ def test_an_engine_is_told_all_about_what_it_may_have():
 
 
 def test_the_engines_are_stopped_last_first_and_by_the_deadline(monkeypatch):
-    """Whatever is not sent is held again."""
+    """Each is told the same deadline."""
     house, stopped = House(), []
     for name, engine in house.loop.engines.items():
         monkeypatch.setattr(

@@ -122,6 +122,7 @@ def test_the_place_of_an_option_is_where_it_was_set(written: str, where: str) ->
 
 @pytest.mark.parametrize("end", ["", "_CMD", "_SECRET"])
 def test_a_variable_wins_over_the_config_and_is_named(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its full name is the place, with the end that says how it gives its value."""
     name = f"AIRFLOW_DISPATCH__X__CELERY__BROKER_URL{end}"
     monkeypatch.setenv(name, "x")
     assert check(CELERY, celery={"broker_url": "y"}).place("x", "[celery] broker_url") == name
@@ -161,6 +162,7 @@ def test_a_misspelt_name_is_a_mistake(section: str, option: str, meant: str) -> 
     ],
 )
 def test_a_misspelt_variable_is_a_mistake(variable: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suggestion is the whole name of a variable, with its end."""
     monkeypatch.setenv(f"AIRFLOW_DISPATCH__X__{variable}", "x")
     (problem,) = check(CELERY).mistakes()
     assert problem.where == f"AIRFLOW_DISPATCH__X__{variable}"

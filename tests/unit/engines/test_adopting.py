@@ -118,6 +118,7 @@ def test_one_by_one_no_more_than_ten_are_asked_about_at_a_time() -> None:
 
 
 def test_what_is_forgotten_is_not_asked_about() -> None:
+    """The caller is told whether there was anything to forget."""
     case = Case(found(1), found(2))
     assert case.adopting.forget(1)
     assert not case.adopting.forget(1)
@@ -128,6 +129,7 @@ def test_what_is_forgotten_is_not_asked_about() -> None:
 def test_what_is_meant_for_the_process_is_raised(
     error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A Ctrl-C ends the scheduler, and no adoption."""
     case = Case(found(1))
 
     def ends(tis: Any) -> Any:

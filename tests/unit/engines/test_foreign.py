@@ -701,6 +701,7 @@ class Searching(Revoking):
 
 
 def test_what_runs_is_searched_for_where_that_can_be_done():
+    """The others are asked about as Airflow does."""
     x, executor = engine(Searching)
     tis = [make_task(task_id=name).ti for name in ("runs", "waits")]
     x.adopt([Found(n, "key", ti, runs) for n, (ti, runs) in enumerate(zip(tis, (True, False), strict=True))])
@@ -763,7 +764,7 @@ def test_without_any_time_it_is_terminated(deadline, called):
 
 
 def test_without_a_start_nothing_is_sent():
-    """What was given is returned, and there is nothing to stop."""
+    """All that was given is returned, and there is nothing to stop."""
     x = ForeignEngine("x", lambda: 1 / 0, 4, clock=Clock())
     x.submit([job(1)])
     assert (x.stop(2000.0), x.poll()) == (set(), [Returned(1, "not started")])
@@ -784,6 +785,7 @@ def test_its_slots_are_those_of_its_workers_where_they_count(counts, counted, sl
 
 
 def test_one_without_room_takes_nothing_and_works():
+    """One that cannot say counts as having room."""
     x, executor = engine(InMemoryExecutor)
     assert x.room().takes > 1000
     executor.full = "quota"
@@ -810,6 +812,7 @@ def test_what_it_gives_back_is_returned_and_what_ails_it_is_said(caplog):
 
 
 def test_it_shows_what_it_has():
+    """How many are out, and how many of these it has not sent."""
     x, executor = engine()
     x.submit([job(1)])
     x.poll()

@@ -171,7 +171,7 @@ WOKEN = [
     [pytest.param(*row, id=f"{n} {row[0]} {type(row[2]).__name__}") for n, row in enumerate(WOKEN)],
 )
 def test_when_a_job_is_woken(state, given, event, seconds):
-    """What waits for an answer asks again; what came to nothing is launched later, each time later."""
+    """One that waits for an answer asks again; one that came to nothing is launched later, each time later."""
     ledger, job = ledger_with(State(state), given)
     apply(ledger, job, event)
     until = 1e9 if seconds is None else seconds
@@ -246,6 +246,7 @@ def test_what_is_remembered_of_a_job(state, given, event, known):
 
 @pytest.mark.parametrize(("passed", "then"), [(0.9, State.ORPHANED), (1.0, State.ADOPTING)])
 def test_one_that_began_meanwhile_is_asked_for_as_soon_as_its_backend_may_be_tried(passed, then):
+    """Until then it keeps its slot there."""
     ledger, job = ledger_with(State.RETURNING, IN_B)
     backend = ledger.backends["b"]
     backend.circuit = backend.circuit.failed(NOW - passed, "away", 1.0)
@@ -265,6 +266,7 @@ def test_one_that_began_meanwhile_is_asked_for_as_soon_as_its_backend_may_be_tri
     ],
 )
 def test_an_end_shows_that_its_backend_works_only_where_it_had_begun(given, event, mends):
+    """Its circuit closes then."""
     ledger, job = ledger_with(State.SENT, given)
     ledger.broke(ledger.backends["a"], "away")
     apply(ledger, job, event)
@@ -272,7 +274,7 @@ def test_an_end_shows_that_its_backend_works_only_where_it_had_begun(given, even
 
 
 def test_what_is_launched_later_goes_behind_its_equals():
-    """What is returned unsent does not."""
+    """One that is returned unsent keeps its place."""
     for event, first in ((Returned(1), "x"), (Rejected(1), "y")):
         ledger, job = ledger_with(State.SUBMITTED, B_REFUSED)
         ledger.next_sequence()

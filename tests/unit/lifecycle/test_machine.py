@@ -943,6 +943,7 @@ def test_the_last_story_of_a_key_is_told():
 
 
 def test_what_the_caller_knows_a_task_by_is_kept_as_long_as_it_is_in_our_care():
+    """Queued or offered; of what has ended nothing is kept."""
     m = machine()
     m.handle(0, queued(1)._replace(subject="a task"), Offered(2, TaskRef("q"), False, subject="another"))
     assert (m.subject(1), m.subject(2), m.subject(3)) == ("a task", "another", None)

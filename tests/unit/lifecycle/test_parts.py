@@ -41,6 +41,7 @@ def broken(at: float = 0.0, **rules) -> Backend:
     ("slots", "takes", "out", "free"), [(5, 9, 0, 5), (5, 3, 0, 3), (5, 9, 3, 2), (5, 9, 5, 0), (5, 9, 7, 0)]
 )
 def test_free_slots(slots: int, takes: int, out: int, free: int) -> None:
+    """Never less than none, and no more than it takes at a time."""
     made = backend(Room(slots, takes))
     made.out = out
     assert made.free == free
@@ -111,6 +112,7 @@ def test_one_try_at_a_time() -> None:
 
 
 def test_a_launch_while_it_works_is_no_try() -> None:
+    """It keeps no later try waiting."""
     made = backend()
     made.launched(7, 0)
     made.broke(0, "away")
@@ -133,6 +135,7 @@ def test_a_launch_while_it_works_is_no_try() -> None:
     ],
 )
 def test_a_different_job_has_to_meet_the_same(met, opened: bool) -> None:
+    """At the same stage, with no success of that stage in between."""
     made, last = backend(), False
     for each in met:
         if isinstance(each, Stage):
@@ -153,6 +156,7 @@ def test_a_different_job_has_to_meet_the_same(met, opened: bool) -> None:
     ],
 )
 def test_what_mends_one_stage_says_nothing_of_the_next(broke: Stage, worked: Stage, closed: bool) -> None:
+    """A job that was sent does not show that any can start."""
     made = backend()
     made.broke(1.0, "no", broke)
     made.api_away = True
@@ -303,6 +307,7 @@ def test_once_it_has_answered_it_is_as_before() -> None:
 
 
 def test_the_last_moment_that_was_set_counts() -> None:
+    """Each job is woken once."""
     timers, one, two = Timers(), job(), job()
     timers.set(one, 5)
     timers.set(two, 4)
@@ -315,6 +320,7 @@ def test_the_last_moment_that_was_set_counts() -> None:
 
 
 def test_what_is_due_at_once_is_woken_in_the_order_in_which_that_was_set() -> None:
+    """Jobs need not be comparable for that."""
     timers, jobs = Timers(), [job() for _ in range(9)]
     for each in jobs:
         timers.set(each, 1)
@@ -322,6 +328,7 @@ def test_what_is_due_at_once_is_woken_in_the_order_in_which_that_was_set() -> No
 
 
 def test_what_has_ended_is_not_woken() -> None:
+    """Its timer may still be there."""
     timers, one = Timers(), job()
     timers.set(one, 1)
     one.state = State.ENDED
@@ -329,6 +336,7 @@ def test_what_has_ended_is_not_woken() -> None:
 
 
 def test_a_round_visits_what_is_due_and_no_more_than_five_hundred_at_a_time() -> None:
+    """In the order in which they were entered; the rest comes with the next heartbeat."""
     jobs, visited = [job() for _ in range(600)], Round()
     for number, each in enumerate(jobs):
         visited.add(each, 1.0 if number < 550 else 2.0)

@@ -103,6 +103,7 @@ def test_old_work_of_low_priority_overflows_past_new_work():
 
 @pytest.mark.parametrize(("since", "overflows"), [(70.0, True), (70.1, False)])
 def test_what_stands_behind_new_work_overflows_after_the_same_time(since, overflows):
+    """To the very second, as the first of a lane."""
     waiting = Waiting().add("new", A_THEN_B, 9, since=95).add("old", A_THEN_B, 1, since=since)
     assert waiting.decide(now=100.0, a=0, b=9) == ([("old", "b", "overflow")] if overflows else [])
 

@@ -495,6 +495,7 @@ def test_it_shows_that_it_cannot_be_used():
 
 
 def test_before_its_first_step_nothing_hangs():
+    """However long ago it was made."""
     outbox = World(connected=False).outbox
     assert (outbox.unavailable(5000.0), outbox.trouble) == (None, None)
     assert repr(outbox) == "Outbox(redis://b/0, connecting, unsent 0)"
@@ -531,6 +532,7 @@ def test_chance_spreads_what_is_tried_again(kind, delays):
 
 @pytest.mark.parametrize(("chance", "until"), [(0.0, 0.5), (1.0, 1.0)])
 def test_chance_spreads_when_a_closed_queue_is_tried_again(chance, until):
+    """Over the upper half as well."""
     world = World()
     (one,) = world.submit("1 full")
     answer = Answer(refusals=[Refusal(one, "no", FULL)])

@@ -20,6 +20,7 @@ def receipts() -> Receipts:
 
 
 def test_each_batch_has_one_of_its_own() -> None:
+    """They begin with the token of who uses the broker."""
     made = Receipts("token", 600.0)
     assert [made.new() for _ in range(3)] == ["token.1", "token.2", "token.3"]
 

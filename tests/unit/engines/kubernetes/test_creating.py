@@ -41,7 +41,7 @@ def maker(factory: Factory, renew: Any = lambda workload: workload) -> Maker:
 
 @pytest.mark.parametrize("annotations", [None, {}, {"theirs": "x", MARK: "another"}])
 def test_it_carries_the_mark_of_its_dispatch(annotations: Any) -> None:
-    """Whatever a template has there; the task is named as its database row is."""
+    """Beside all that a template has there; the task is named as its database row is."""
     task, factory = make_task(), Factory(annotations)
     request = Request("key", task, "mark")
     maker(factory).build(request, 100.0)

@@ -528,6 +528,7 @@ def test_one_that_cannot_be_asked_for_leaves_its_namespace_to_the_next():
     ],
 )
 def test_it_shows_why_it_takes_nothing(closed, shown):
+    """Only where no namespace takes a pod."""
     world = World().with_pod(1).submit(2)
     for name, answer in closed.items():
         world.machine.lanes.close(name, answer, world.now)

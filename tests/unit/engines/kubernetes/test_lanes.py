@@ -26,6 +26,7 @@ FULL, TROUBLE = Answer(Verdict.FULL, "quota"), Answer(Verdict.TROUBLE, "webhook"
     ],
 )
 def test_whether_a_different_job_has_met_the_same(met: Any, others: list[bool]) -> None:
+    """The same job, another trouble and another namespace do not count."""
     lanes = Lanes()
     assert [lanes.strike(*each) for each in met] == others
     assert lanes.closed() == {}
@@ -63,6 +64,7 @@ def test_another_reason_begins_with_the_shortest_delay() -> None:
 
 
 def test_chance_spreads_the_tries() -> None:
+    """Over the upper half of the delay."""
     lanes = Lanes(chance=lambda: 0.0)
     lanes.close("a", FULL, 0)
     assert lanes.next_due() == 2.5
@@ -70,13 +72,14 @@ def test_chance_spreads_the_tries() -> None:
 
 @pytest.mark.parametrize(("retry_after", "due"), [(None, 5), (2.0, 5), (30.0, 30)])
 def test_it_is_left_alone_for_as_long_as_the_server_wants(retry_after: float | None, due: float) -> None:
+    """For the usual delay at least."""
     lanes = Lanes()
     lanes.close("a", Answer(Verdict.FULL, "quota", retry_after), 0)
     assert lanes.next_due() == due
 
 
 def test_a_try_that_tells_nothing_leaves_it_to_the_next() -> None:
-    """What nobody tries keeps its delay, and an open one stays open."""
+    """One that nobody tries keeps its delay, and an open one stays open."""
     lanes = Lanes()
     lanes.release("a", 0)
     assert lanes.is_open("a", 0)

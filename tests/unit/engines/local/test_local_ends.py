@@ -29,6 +29,7 @@ SUCCESS, FAILED = Outcome.SUCCESS, Outcome.FAILED
     ],
 )
 def test_an_exit_in_words(status: int, words: str) -> None:
+    """Signals have their names, as far as they have any."""
     assert describe_status(status) == words
 
 
@@ -73,6 +74,7 @@ def test_how_and_when_a_process_is_ended(
 
 
 def test_what_was_cleared_has_no_end() -> None:
+    """Nobody waits for news of it, and nothing is due any more."""
     machine = Machine()
     machine.enter(1, "x", is_task=True, begun=True)
     machine.revoke(1, 100.0, over=True, unheard=False)
