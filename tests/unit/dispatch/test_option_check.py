@@ -143,10 +143,11 @@ MEANT = 'Did you mean "{}"?'
     ],
 )
 def test_a_misspelt_name_is_a_mistake(section: str, option: str, meant: str) -> None:
-    """With a suggestion that is spelt as the mistake is: a command stays a command."""
+    """With a suggestion that is spelt as the mistake is: a command stays a command, a section a section."""
     found = check(CELERY, **{section: {option: "x"}})
     (problem,) = found.mistakes()
-    assert problem.where == f"[dispatch] backends.x.config.{section}.{option}"
+    place = section if section == "celry" else f"{section}.{option}"
+    assert problem.where == f"[dispatch] backends.x.config.{place}"
     assert problem.remedy == MEANT.format(meant)
     assert found.backends_with_mistakes() == {"x"}
     assert list(found.doubts()) == []

@@ -461,7 +461,7 @@ def test_a_server_that_serves_nobody_is_asked_every_half_minute_at_least():
     world.now += 30
     assert world.step() == AskServer()
     world.machine.server_answered(None, world.now)
-    assert world.submit(2).ask(2, DOWN) == [Returned(2, "is down")]
+    assert world.submit(2).ask(2, DOWN) == [Returned(2, "is down", "a")]
     assert world.step() == Wait(world.now + 0.5)
 
 
@@ -496,25 +496,20 @@ def test_one_jobs_trouble_does_not_mend_the_backend():
     assert world.answer(1, INVALID) == [Rejected(1, INVALID.reason)]
 
 
-def test_one_that_cannot_be_asked_for_leaves_its_namespace_to_the_next():
+@pytest.mark.parametrize("end", ["invalid", "revoked"])
+def test_one_that_cannot_be_asked_for_leaves_its_namespace_to_the_next(end):
     """It was the try of a closed one."""
-    for end in ("invalid", "revoked", "taken"):
-        world = World().submit(1)
-        world.ask(1, FULL, neutral=FULL)
-        world.now += 1
-        world.submit(2)
-        assert not world.build(2)
-        world.now += 4
-        assert world.step() == Create(2)
-        if end == "invalid":
-            world.machine.invalid(2, "no template", world.now)
-        elif end == "revoked":
-            world.revoke(2)
-            assert not world.machine.built(2, pod(2), None, world.now)
-        else:
-            world.machine.pods.expect(9, pod(2), "m9")
-            assert not world.machine.built(2, pod(2), None, world.now)
-        assert world.step() == AskNamespace("a")
+    world = World().submit(1, 2)
+    world.ask(1, TROUBLE, doubtful=True, neutral=DONE)
+    world.ask(2, FULL, neutral=FULL)
+    world.now += 5
+    assert world.step() == Create(1)
+    if end == "invalid":
+        world.machine.invalid(1, "no template", world.now)
+    else:
+        world.revoke(1)
+        assert not world.machine.built(1, pod(1), None, world.now)
+    assert world.step() == AskNamespace("a")
 
 
 @pytest.mark.parametrize(

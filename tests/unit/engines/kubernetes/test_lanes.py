@@ -50,17 +50,15 @@ def test_a_closed_one_is_tried_later_each_time(answer: Answer, delays: list[floa
         assert lanes.claim("a", now)
         assert not lanes.claim("a", now)
         assert lanes.next_due() == inf
-    assert lanes.closed_since("a") == 100.0
     assert lanes.closed() == {"a": answer.reason}
 
 
 def test_another_reason_begins_with_the_shortest_delay() -> None:
-    """It is closed all the same since the first one."""
+    """It is shown with the last one."""
     lanes = Lanes()
     for now, answer, due in ((0, FULL, 5), (5, FULL, 15), (15, TROUBLE, 15.5), (16, FULL, 21)):
         lanes.close("a", answer, now)
         assert (lanes.next_due(), lanes.closed()) == (due, {"a": answer.reason})
-    assert lanes.closed_since("a") == 0
 
 
 def test_chance_spreads_the_tries() -> None:
@@ -97,11 +95,11 @@ def test_an_open_one_is_anybodys() -> None:
     lanes.strike("a", Verdict.TROUBLE, 1)
     for name in ("a", "b"):
         assert (lanes.claim(name, 0), lanes.claim(name, 0)) == (True, True)
-        assert lanes.closed_since(name) == inf
+        assert lanes.why_closed(name) == ""
     assert lanes.is_open(None, 0)
     lanes.close("a", FULL, 0)
     lanes.open("a")
-    assert (lanes.is_open("a", 0), lanes.closed(), lanes.closed_since("a")) == (True, {}, inf)
+    assert (lanes.is_open("a", 0), lanes.closed(), lanes.why_closed("a")) == (True, {}, "")
 
 
 @pytest.mark.parametrize(
@@ -135,3 +133,6 @@ def test_what_they_mean_for_the_backend(
     shown = {name: reason for name, reason in unwatched.items() if name in essential}
     assert lanes.reasons() == {**{name: answer.reason for name, answer in closed.items()}, **shown}
     assert [lanes.is_open(name, 100) for name in unwatched] == [False] * len(unwatched)
+    for name in "abc":
+        answer = closed.get(name)
+        assert lanes.why_closed(name) == (answer.reason if answer else unwatched.get(name, ""))

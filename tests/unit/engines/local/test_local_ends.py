@@ -64,7 +64,7 @@ def test_how_and_when_a_process_is_ended(
     begun: bool, over: bool, unheard: bool, grace: float | None, later: bool
 ) -> None:
     """One that may be writing its log has a while for that."""
-    machine = Machine()
+    machine = Machine("x")
     machine.enter(1, "x", is_task=True, begun=begun)
     kills = machine.revoke(1, 100.0, over=over, unheard=unheard)
     assert kills == ([] if grace is None else [Kill(1, grace)])
@@ -75,7 +75,7 @@ def test_how_and_when_a_process_is_ended(
 
 def test_what_was_cleared_has_no_end() -> None:
     """Nobody waits for news of it, and nothing is due any more."""
-    machine = Machine()
+    machine = Machine("x")
     machine.enter(1, "x", is_task=True, begun=True)
     machine.revoke(1, 100.0, over=True, unheard=False)
     assert (machine.key(1), list(machine), len(machine)) == ("x", [1], 1)
