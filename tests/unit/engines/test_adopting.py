@@ -19,26 +19,18 @@ class Executor(InMemoryExecutor):
 
     def __init__(self) -> None:
         super().__init__(parallelism=1)
-        self.questions: list[tuple[str, list[int]]] = []
+        self.questions: list[list[int]] = []
         self.mine: set[int] = set()
         self.bad: set[int] = set()
-        self.knows = True
 
-    def _asked(self, how: str, tis: Any) -> list[Any]:
+    def try_adopt_task_instances(self, tis: Any) -> Any:
         numbers = [ti.id.int for ti in tis]
-        self.questions.append((how, numbers))
+        self.questions.append(numbers)
         if self.bad.intersection(numbers):
             raise ValueError("a bug")
         return [ti for ti in tis if ti.id.int not in self.mine]
 
-    def try_adopt_task_instances(self, tis: Any) -> Any:
-        return self._asked("adopt", tis)
-
-    def adopt_if_found(self, tis: Any) -> Any:
-        refused = self._asked("search", tis)
-        return refused if self.knows else None
-
-    def take(self) -> list[tuple[str, list[int]]]:
+    def take(self) -> list[list[int]]:
         taken, self.questions = self.questions, []
         return taken
 
@@ -52,9 +44,9 @@ class Case:
         self.executor, self.adopting = Executor(), Adopting("x")
         self.adopting.add(tasks)
 
-    def ask(self, now: float = 0.0, can_search: bool = False) -> dict[int, bool]:
+    def ask(self, now: float = 0.0) -> dict[int, bool]:
         """By dispatch, whether it has it."""
-        answers = list(self.adopting.ask(self.executor, can_search, now))
+        answers = list(self.adopting.ask(self.executor, now))
         for each in answers:
             known = airflow_api.task_key(self.executor, each.found.ti)
             assert each.child_key in (known, None)
@@ -68,25 +60,8 @@ def test_all_are_asked_about_together() -> None:
     case.executor.mine = {2, 3}
     assert len(case.adopting) == 3
     assert case.ask() == {1: False, 2: True, 3: True}
-    assert case.executor.take() == [("adopt", [1, 2, 3])]
+    assert case.executor.take() == [[1, 2, 3]]
     assert (len(case.adopting), case.ask(), case.executor.take()) == (0, {}, [])
-
-
-def test_what_runs_is_searched_for_where_that_can_be_done() -> None:
-    """The others are asked about as ever."""
-    case = Case(found(1), found(2, runs=True), found(3, runs=True))
-    case.executor.mine = {1, 3}
-    assert case.ask(can_search=True) == {1: True, 2: False, 3: True}
-    assert case.executor.take() == [("search", [2, 3]), ("adopt", [1])]
-
-
-def test_a_search_that_cannot_tell_yet_is_made_again() -> None:
-    """At the next heartbeat; for that long nothing is said of them."""
-    case = Case(found(1), found(2, runs=True))
-    case.executor.knows = False
-    assert case.ask(can_search=True) == {1: False}
-    case.executor.knows = True
-    assert case.ask(can_search=True) == {2: False}
 
 
 def test_where_a_question_fails_each_is_asked_about_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -95,7 +70,7 @@ def test_where_a_question_fails_each_is_asked_about_alone(caplog: pytest.LogCapt
     case.executor.bad, case.executor.mine = {2}, {1, 3}
     assert case.ask() == {}
     assert case.ask() == {1: True, 3: True}
-    assert case.executor.take() == [("adopt", [1, 2, 3]), ("adopt", [1]), ("adopt", [2]), ("adopt", [3])]
+    assert case.executor.take() == [[1, 2, 3], [1], [2], [3]]
     asked, now = [], 0.0
     while len(case.adopting):
         now += 0.5

@@ -687,31 +687,16 @@ def test_one_without_teams_is_not_made_for_a_team():
         make_executor(NoTeams, object(), "x", "some.path.Executor", 7, "a_team")
 
 
-class Searching(Revoking):
-    """Finds what runs, and has all that it is asked about."""
-
-    searched: Any = ()
-
-    def adopt_if_found(self, tis: Any) -> list[Any]:
-        self.searched = [ti.task_id for ti in tis]
-        return []
+class Adopting(Revoking):
+    """Has all that it is asked about."""
 
     def try_adopt_task_instances(self, tis: Any) -> list[Any]:
         return []
 
 
-def test_what_runs_is_searched_for_where_that_can_be_done():
-    """The others are asked about as Airflow does."""
-    x, executor = engine(Searching)
-    tis = [make_task(task_id=name).ti for name in ("runs", "waits")]
-    x.adopt([Found(n, "key", ti, runs) for n, (ti, runs) in enumerate(zip(tis, (True, False), strict=True))])
-    assert x.poll() == [Adopted(0), Adopted(1)]
-    assert executor.searched == ["runs"]
-
-
 def test_what_was_adopted_is_revoked_as_airflow_would():
     """By its task instance, as it was offered: there is no workload of it here."""
-    x, executor = engine(Searching)
+    x, executor = engine(Adopting)
     ti = make_task(task_id="t").ti
     ti.__dict__["queued_by_job_id"] = 5
     x.adopt([Found(1, "key", ti, True)])
@@ -782,33 +767,6 @@ def test_its_slots_are_those_of_its_workers_where_they_count(counts, counted, sl
     x.poll()
     assert (x.room().slots, executor.parallelism) == (slots, slots)
     assert ("worker_slots" in executor.calls) is counts
-
-
-def test_one_without_room_takes_nothing_and_works():
-    """One that cannot say counts as having room."""
-    x, executor = engine(InMemoryExecutor)
-    assert x.room().takes > 1000
-    executor.full = "quota"
-    assert (x.room().takes, x.room().unavailable) == (0, None)
-    executor.no_room = lambda: 1 / 0
-    assert x.room().takes > 1000
-
-
-def test_what_it_gives_back_is_returned_and_what_ails_it_is_said(caplog):
-    """Once, with secrets masked, until it is well."""
-    x, executor = engine(InMemoryExecutor)
-    executor.refusing, executor.problem = True, "redis://:hunter2@h is away"
-    x.submit([job(1), job(2)])
-    x.poll()
-    assert x.poll() == []
-    assert len(x._out) == 0
-    unavailable = x.room().unavailable or ""
-    assert unavailable.endswith("@h is away")
-    assert "hunter2" not in unavailable + caplog.text
-    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
-    executor.problem = None
-    x.poll()
-    assert x.room().unavailable is None
 
 
 def test_it_shows_what_it_has():
