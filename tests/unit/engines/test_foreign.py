@@ -469,7 +469,8 @@ def test_what_is_forgotten_is_not_killed():
     x.forget(1)
     x.forget(2)
     finish(executor, one.workload)
-    assert (hasattr(executor, "revoked"), x.poll(), executor.sent) == (False, [], [one.workload])
+    sent = [workload.ti.id for workload in executor.sent]
+    assert (hasattr(executor, "revoked"), x.poll(), sent) == (False, [], [one.workload.ti.id])
     x.forget(9)
     assert "out 0" in repr(x)
 
