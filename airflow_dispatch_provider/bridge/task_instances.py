@@ -46,14 +46,18 @@ def reschedule_queued(ids: Iterable[UUID], before: float, queued_by: int | None 
         late = TaskInstance.queued_dttm < datetime.fromtimestamp(before, UTC)
         owned = TaskInstance.queued_by_job_id == queued_by if queued_by is not None else true()
         with create_session() as session:
-            scheduled = {
-                "state": TaskInstanceState.SCHEDULED,
-                "scheduled_dttm": datetime.now(UTC),
-                "queued_dttm": None,
-                "queued_by_job_id": None,
-                "external_executor_id": None,
-            }
-            _update_free(session, (among, queued, late, owned), scheduled)
+            _update_free(session, (among, queued, late, owned), _scheduled())
+
+
+def _scheduled() -> dict[str, Any]:
+    """The row of a task that Airflow may queue again in the same try."""
+    return {
+        "state": TaskInstanceState.SCHEDULED,
+        "scheduled_dttm": datetime.now(UTC),
+        "queued_dttm": None,
+        "queued_by_job_id": None,
+        "external_executor_id": None,
+    }
 
 
 class RowFacts(NamedTuple):
@@ -125,16 +129,29 @@ def restart_silent(ids: Iterable[UUID], queued_by: int, silence: float) -> None:
     """Have Airflow run those anew that run for this scheduler and whose processes have sent no heartbeat for so many
     seconds: a new try, as where no executor adopts a running task. For threads: in a session of its own."""
     for batch in _batches(ids):
-        silent = (
-            TaskInstance.id.in_(batch),
-            TaskInstance.state.in_((TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)),
-            TaskInstance.queued_by_job_id == queued_by,
-            TaskInstance.last_heartbeat_at < datetime.now(UTC) - timedelta(seconds=silence),
-        )
+        silent = _silent(batch, queued_by, silence)
         query = select(TaskInstance).options(lazyload(TaskInstance.dag_run)).where(*silent)
         with create_session(scoped=False) as session:
             for ti in session.scalars(query.with_for_update(skip_locked=True, of=TaskInstance)):
                 _restart(ti, session)
+
+
+def unstart_silent(ids: Iterable[UUID], queued_by: int, silence: float) -> None:
+    """Have Airflow queue those again in the same try that run for this scheduler, and whose processes have sent no
+    heartbeat for so many seconds. Rows that another transaction has locked are left alone. For threads: in a session of
+    its own."""
+    for batch in _batches(ids):
+        with create_session(scoped=False) as session:
+            _update_free(session, _silent(batch, queued_by, silence), _scheduled())
+
+
+def _silent(batch: list[Any], queued_by: int, silence: float) -> tuple[Any, ...]:
+    return (
+        TaskInstance.id.in_(batch),
+        TaskInstance.state.in_((TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)),
+        TaskInstance.queued_by_job_id == queued_by,
+        TaskInstance.last_heartbeat_at < datetime.now(UTC) - timedelta(seconds=silence),
+    )
 
 
 def _restart(ti: Any, session: Session) -> None:

@@ -50,6 +50,8 @@ class Database(Protocol):
 
     def restart(self, ids: Ids) -> None: ...
 
+    def unstart(self, ids: Ids) -> None: ...
+
     def refresh(self, ids: Ids) -> None: ...
 
     def living(self) -> Collection[str]:
@@ -82,6 +84,9 @@ class AirflowDatabase:
 
     def restart(self, ids: Ids) -> None:
         task_instances.restart_silent(ids.values(), self._job_id, self._silence)
+
+    def unstart(self, ids: Ids) -> None:
+        task_instances.unstart_silent(ids.values(), self._job_id, self._silence)
 
     def refresh(self, ids: Ids) -> None:
         task_instances.refresh_queued(ids.values(), self._job_id)
@@ -126,6 +131,9 @@ class Clerk:
 
     def restart(self, asked: int, ids: Ids) -> None:
         self._ask("restart", asked, ids)
+
+    def unstart(self, asked: int, ids: Ids) -> None:
+        self._ask("unstart", asked, ids)
 
     def refresh(self, ids: Ids) -> None:
         self._ask("refresh", 0, ids)
@@ -174,6 +182,8 @@ class Clerk:
                 self._try(each.kind, partial(self._database.put_back, each.ids, each.at))
             elif each.kind == "restart":
                 self._try(each.kind, partial(self._database.restart, each.ids))
+            elif each.kind == "unstart":
+                self._try(each.kind, partial(self._database.unstart, each.ids))
         refreshed = {
             key: ti_id for each in waiting if each.kind == "refresh" for key, ti_id in each.ids.items()
         }

@@ -49,6 +49,8 @@ class ClerkLike(Living, Protocol):
 
     def restart(self, asked: int, ids: Mapping[Hashable, Any]) -> None: ...
 
+    def unstart(self, asked: int, ids: Mapping[Hashable, Any]) -> None: ...
+
     def refresh(self, ids: Mapping[Hashable, Any]) -> None: ...
 
     def answers(self) -> list[Rows]: ...
@@ -139,6 +141,7 @@ class Loop:
             actions.LookUp: self._look_up,
             actions.PutBack: self._put_back,
             actions.Restart: self._restart,
+            actions.Unstart: self._unstart,
             actions.Log: self._log,
             actions.Count: self._count,
         }
@@ -345,6 +348,9 @@ class Loop:
 
     def _restart(self, action: actions.Restart) -> None:
         self._clerk.restart(action.asked, self._ids(action.keys))
+
+    def _unstart(self, action: actions.Unstart) -> None:
+        self._clerk.unstart(action.asked, self._ids(action.keys))
 
     def _ids(self, keys: Sequence[Hashable]) -> dict[Hashable, Any]:
         """Those that are still in our care."""

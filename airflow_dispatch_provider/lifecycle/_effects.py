@@ -86,6 +86,8 @@ def submit(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.occupy(job, target.backend)
     ledger.backends[target.backend].launched(job.dispatch, ledger.now)
     job.over = job.began = job.runs = False
+    if job.nothing_ran:
+        job.nothing_ran = False
     dispatch = actions.Dispatch(
         job.dispatch, job.key, job.workload, target, event.route, reason, job.kind, again
     )
@@ -183,6 +185,7 @@ def doubt(ledger: Ledger, job: Job, event: Any) -> None:
     job.may_have_begun = ended_badly and event.began is None
     job.mishap = getattr(event, "mishap", False)
     job.trouble = getattr(event, "reason", "") or job.trouble
+    job.nothing_ran = getattr(event, "nothing_ran", job.nothing_ran)
     job.value = getattr(event, "value", None)
     look_up(ledger, job, event)
 
@@ -258,6 +261,13 @@ def put_back_later(ledger: Ledger, job: Job, event: Any) -> None:
 def restart(ledger: Ledger, job: Job, event: Any) -> None:
     job.asked = True
     ledger.ask(actions.Restart, job.key)
+    ledger.timers.set(job, ledger.now + ledger.limits.look_again)
+
+
+def unstart(ledger: Ledger, job: Job, event: Any) -> None:
+    """From now on it is one that runs, without a workload of ours: should it stay so, it is asked for again."""
+    job.runs, job.workload, job.asked = True, None, True
+    ledger.ask(actions.Unstart, job.key)
     ledger.timers.set(job, ledger.now + ledger.limits.look_again)
 
 

@@ -113,13 +113,21 @@ def over_or_not_mine(ledger: Ledger, job: Job, event: Any) -> bool:
 
 def runs_elsewhere(ledger: Ledger, job: Job, event: Any) -> bool:
     """The row runs though the dispatch of this job certainly did not, or had ended before the last heartbeat."""
-    if event.state is not RowState.RUNNING:
-        return False
-    return not job.may_have_begun or job.looked_at - event.silent > job.ended_at + _SLACK
+    return event.state is RowState.RUNNING and (not job.may_have_begun or _has_beaten_since(job, event))
+
+
+def _has_beaten_since(job: Job, event: Any) -> bool:
+    """Whether a process has sent a heartbeat after the dispatch of this job had ended."""
+    return bool(job.looked_at - event.silent > job.ended_at + _SLACK)
 
 
 _SLACK = 6.0
 """Seconds between two heartbeats of a task, and between an end and the news of it."""
+
+
+def began_in_vain(ledger: Ledger, job: Job, event: Any) -> bool:
+    """The row runs since it was let begin, and nobody has heard so."""
+    return job.nothing_ran and died_running(ledger, job, event) and not _has_beaten_since(job, event)
 
 
 def orphan_died(ledger: Ledger, job: Job, event: Any) -> bool:

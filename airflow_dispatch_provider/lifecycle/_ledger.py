@@ -285,7 +285,9 @@ class Ledger:
         items.append(item)
 
     def ask(
-        self, kind: type[actions.LookUp] | type[actions.PutBack] | type[actions.Restart], key: Hashable
+        self,
+        kind: type[actions.LookUp] | type[actions.PutBack] | type[actions.Restart] | type[actions.Unstart],
+        key: Hashable,
     ) -> None:
         """Add to the question to the database of this ``handle``."""
         items = self._batches.get((kind, ""))

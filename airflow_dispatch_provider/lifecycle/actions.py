@@ -137,6 +137,14 @@ class Restart(NamedTuple):
     keys: list[Hashable]
 
 
+class Unstart(NamedTuple):
+    """Set these tasks back to SCHEDULED in the same try, where they run for this scheduler and their processes send no
+    heartbeat: nothing of them has run, as their engine has said; then as ``LookUp``."""
+
+    asked: int
+    keys: list[Hashable]
+
+
 class Log(NamedTuple):
     """A line for the operator."""
 
@@ -166,6 +174,7 @@ Action = (
     | LookUp
     | PutBack
     | Restart
+    | Unstart
     | Log
     | Count
 )

@@ -111,6 +111,9 @@ class Ended(NamedTuple):
     mishap: bool = False
     """Its backend has lost it, which says nothing of how the next one will fare."""
 
+    nothing_ran: bool = False
+    """Not a line of it has run, though the execution API may have let it begin: its answer was not heard."""
+
 
 class Returned(NamedTuple):
     """It was certainly not sent, and that is not its own fault: withdrawn, or its server cannot be used."""

@@ -68,6 +68,9 @@ class _Rare:
     mishap: bool = False
     """UNCLEAR: its backend has lost it, and is no suspect for that."""
 
+    nothing_ran: bool = False
+    """UNCLEAR: see ``Ended``."""
+
     trouble: str = ""
     """The last trouble, for people."""
 

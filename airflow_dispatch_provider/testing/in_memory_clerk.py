@@ -42,6 +42,9 @@ class InMemoryClerk:
     def restart(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
         self.put_back(asked, ids)
 
+    def unstart(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
+        self.put_back(asked, ids)
+
     def refresh(self, ids: Mapping[Hashable, Any]) -> None:
         self.refreshed += ids
 

@@ -123,6 +123,10 @@ class DirectClerk(InMemoryClerk):
         self._database.restart(ids)
         self.look_up(asked, ids)
 
+    def unstart(self, asked: int, ids: Any) -> None:
+        self._database.unstart(ids)
+        self.look_up(asked, ids)
+
     def refresh(self, ids: Any) -> None:
         self._database.refresh(ids)
 

@@ -129,9 +129,12 @@ class Machine:
 
 def end_of(event: messages.Ended, *, is_task: bool) -> Ended:
     """The end of a process that the template process has seen. That of a task which exits with 0 has told the
-    Execution API how the task ended; without having begun, it was refused."""
+    Execution API how the task ended; without having begun, it was refused. Nothing runs before the API's answer, and
+    its arrival is told before anything runs."""
     if event.status:
-        return Ended(event.number, Outcome.FAILED, event.began, event.error or describe_status(event.status))
+        reason = event.error or describe_status(event.status)
+        nothing_ran = is_task and event.began is None
+        return Ended(event.number, Outcome.FAILED, event.began, reason, nothing_ran=nothing_ran)
     if is_task and not event.began:
         return Ended(event.number, Outcome.FAILED, event.began, NOT_BEGUN)
     return Ended(event.number, Outcome.SUCCESS, True)

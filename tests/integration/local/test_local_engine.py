@@ -397,6 +397,7 @@ class TestExecutionApi:
         _, broken, ended = self.run(x, 1)
         assert isinstance(broken, Broken)
         assert (broken.backend, ended.how, ended.began) == (EXECUTION_API, FAILED, None)
+        assert ended.nothing_ran
 
     def test_an_error_of_the_server_is_its_own_when_two_tasks_meet_it(self, x, api) -> None:
         api.status = 500

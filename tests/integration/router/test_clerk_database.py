@@ -108,6 +108,27 @@ def test_restart_what_ran_for_us_and_is_silent(ids):
     assert {name: state_of(ids[name]) for name in others} == others
 
 
+def test_unstart_what_ran_for_us_and_is_silent(ids):
+    """To scheduled, in the same try; whatever else there is stays as it is."""
+    before = {name: state_of(ti_id) for name, ti_id in ids.items()}
+    OURS.unstart(ids)
+    after = {name: state_of(ti_id) for name, ti_id in ids.items()}
+    assert after.pop("running") == ("scheduled", None, before.pop("running")[2])
+    assert after == before
+
+
+def test_what_has_a_heartbeat_is_not_set_back(ids):
+    """Neither way."""
+    with create_session() as session:
+        beats = {"last_heartbeat_at": datetime.now(UTC) - timedelta(seconds=10)}
+        mine = TaskInstance.id == _id(session, ids["running"])
+        session.execute(update(TaskInstance).where(mine).values(**beats))
+    before = state_of(ids["running"])
+    OURS.unstart(ids)
+    OURS.restart(ids)
+    assert state_of(ids["running"]) == before
+
+
 def test_refresh_touches_what_is_queued_and_ours(ids):
     """Another scheduler's rows are its own."""
     OURS.refresh(ids)

@@ -52,6 +52,9 @@ class Database:
     def restart(self, ids: Any) -> None:
         self._called("restart", ids)
 
+    def unstart(self, ids: Any) -> None:
+        self._called("unstart", ids)
+
     def refresh(self, ids: Any) -> None:
         self._called("refresh", ids)
 
@@ -171,10 +174,12 @@ def test_what_is_to_be_run_anew_is_asked_about_as_well(clerk, database):
     clerk.look_up(1, {"x": uuid4()})
     clerk.restart(2, {"y": uuid4()})
     clerk.put_back(3, {"z": uuid4()})
+    clerk.unstart(4, {"v": uuid4()})
     database.free.set()
     clerk.stop(10)
-    assert database.calls[1:] == [("restart", ["y"]), ("put_back", ["z"]), ("look_up", ["x", "y", "z"])]
-    assert clerk.answers() == [Rows(asked, {key: QUEUED}) for asked, key in ((1, "x"), (2, "y"), (3, "z"))]
+    changes = [("restart", ["y"]), ("put_back", ["z"]), ("unstart", ["v"])]
+    assert database.calls[1:] == [*changes, ("look_up", ["x", "y", "z", "v"])]
+    assert clerk.answers() == [Rows(asked, {key: QUEUED}) for asked, key in enumerate("xyzv", 1)]
 
 
 def test_what_is_put_back_was_queued_before_it_was_asked(clerk, database, monkeypatch):
@@ -234,6 +239,7 @@ def test_a_row_as_the_life_cycle_sees_it(state, queued_by, row, monkeypatch):
     [
         (lambda it: it.put_back({"x": ID}, 5.0), "reschedule_queued", (5.0, 7)),
         (lambda it: it.restart({"x": ID}), "restart_silent", (7, 20.0)),
+        (lambda it: it.unstart({"x": ID}), "unstart_silent", (7, 20.0)),
         (lambda it: it.refresh({"x": ID}), "refresh_queued", (7,)),
     ],
 )

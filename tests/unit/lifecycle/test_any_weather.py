@@ -19,6 +19,7 @@ FAULTS = (
     "stuck",
     "outage",
     "mute",
+    "vain",
     "defer",
     "mistaken",
     "die",

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.once, pytest.mark.exhaustive]
         {"crashes": 0, "api": 1, "stuck": 1},
         {"crashes": 0, "defer": 2},
         {"crashes": 1, "die": 1},
+        {"crashes": 0, "vain": 1},
     ],
     ids=lambda faults: " ".join(f"{name}={number}" for name, number in faults.items()),
 )

@@ -559,6 +559,39 @@ def test_silent_while_the_execution_api_is_away_is_not_dead():
     assert len(of(m.handle(125, Rows(asked(found).asked, {1: silent})), actions.Emit)) == 1
 
 
+def test_what_was_let_begin_and_never_heard_so_uses_no_try():
+    """The server died before it could answer: the row runs, and nothing does. Airflow queues it again in the same try,
+    however often its row is locked; what was launched again meanwhile is judged anew."""
+    m = machine(route("*", "a"), look_every=1e9)
+    one = number(m, 0, 1)
+    silent, lost = Row(RowState.RUNNING, silent=400.0), Outcome.FAILED
+    question = asked(m.handle(0, Sent(one), Ended(one, lost, None, "refused", nothing_ran=True)))
+    assert of(m.handle(1, Rows(question.asked, {1: silent})), actions.Unstart) == []
+    question = asked(m.handle(25, tick(a=9)))
+    again = asked(m.handle(25, Rows(question.asked, {1: silent})), actions.Unstart)
+    (adopt,) = of(m.handle(26, Rows(again.asked, {1: silent})), actions.Adopt)
+    question = asked(m.handle(27, Unknown(adopt.found[0].number)))
+    assert of(m.handle(27, Rows(question.asked, {1: silent})), actions.Restart) == []
+    question = asked(m.handle(60, tick(a=9)))
+    again = asked(m.handle(60, Rows(question.asked, {1: silent})), actions.Unstart)
+    assert m.handle(61, Rows(again.asked, {1: GONE}))[-1:] == [
+        actions.Revoke("a", adopt.found[0].number, True)
+    ]
+    assert 1 not in m
+
+
+def test_what_is_launched_again_may_have_run():
+    """Of the next dispatch nothing is known yet."""
+    m = machine(route("*", "a"), look_every=1e9)
+    one = number(m, 0, 1)
+    question = asked(m.handle(0, Sent(one), Ended(one, Outcome.FAILED, None, "refused", nothing_ran=True)))
+    m.handle(1, Rows(question.asked, {1: QUEUED}))
+    (two,) = dispatches(m.handle(9, tick(a=9))).values()
+    question = asked(m.handle(9, Sent(two.number), Ended(two.number, Outcome.FAILED, None, "lost")))
+    found = m.handle(40, Rows(question.asked, {1: Row(RowState.RUNNING, silent=400.0)}))
+    assert of(found, actions.Emit) == [actions.Emit(1, Outcome.FAILED, "lost")]
+
+
 # The database as a witness
 
 

@@ -58,6 +58,7 @@ B_DOWN = {**MAYBE_B, "down": "b"}
 RUNS_IN_B_DOWN = {**B_DOWN, "runs": True}
 ENDED_NOW = {"ended_at": NOW, "looked_at": NOW, "may_have_begun": True}
 ENDED_LONG_AGO = {"ended_at": NOW - 60, "looked_at": NOW, "may_have_begun": True}
+IN_VAIN = {**ENDED_LONG_AGO, "nothing_ran": True}
 ENDED_WITHOUT_API = {**ENDED_LONG_AGO, **NO_API}
 ORPHAN = {"ended_at": NOW - 60, "looked_at": NOW, "orphan": True}
 NEVER_BEGAN = {"ended_at": NOW - 60, "looked_at": NOW}
@@ -118,6 +119,11 @@ ROWS = [
     ("unclear",                    {**TRIED, **NO_API},       QUEUED,                        "held",      "Record"),
     ("unclear",                    {},                        QUEUED,                        "held",      "Record"),
     ("unclear",                    NEVER_BEGAN,               DEAD,                          "ended",     ""),
+    ("unclear",                    IN_VAIN,                   DEAD,                          "returning", "Unstart"),
+    ("unclear",                    {**IN_VAIN, **ORPHAN},     DEAD,                          "returning", "Unstart"),
+    ("unclear",                    {**IN_VAIN, **NO_API},     DEAD,                          "unclear",   ""),
+    ("unclear",                    {**IN_VAIN, **ENDED_NOW},  DEAD,                          "unclear",   ""),
+    ("unclear",                    IN_VAIN,                   ALIVE,                         "ended",     ""),
     ("unclear",                    ENDED_LONG_AGO,            ALIVE,                         "ended",     ""),
     ("unclear",                    ENDED_LONG_AGO,            DEAD,                          "ended",     "failed"),
     ("unclear",                    ENDED_WITHOUT_API,         DEAD,                          "unclear",   ""),

@@ -202,7 +202,7 @@ class World:
                 yield True, "mute", (s, "a")
 
     def _steps_of_copy(self, c, copy):
-        if copy.phase in ("done", "refused"):
+        if copy.phase in ("done", "refused", "vain"):
             yield False, "poll", (c,)
         elif copy.phase == "unsent":
             yield False, "send", (c,)
@@ -213,6 +213,8 @@ class World:
             yield False, "begin", (c,)
             if self._may("api"):
                 yield True, "begin_without_api", (c,)
+            if self._may("vain") and KNOWS[copy.backend] and self.rows[copy.job][0] == "Q":
+                yield True, "begin_in_vain", (c,)
         elif copy.phase == "running":
             yield False, "finish", (c,)
             if self._may("defer"):
@@ -314,7 +316,7 @@ class World:
             ):
                 self.rows[j] = ["S", NOBODY]
             if (
-                isinstance(question, actions.Restart)
+                isinstance(question, actions.Restart | actions.Unstart)
                 and self.rows[j] == ["R", mine]
                 and self._row(j, mine).silent
             ):
@@ -360,6 +362,12 @@ class World:
         if copy.owner != NOBODY and KNOWS[copy.backend]:
             self._hear(copy.owner, Broken(EXECUTION_API, "away", copy.backend))
 
+    def begin_in_vain(self, c):
+        """The execution API dies before it has answered."""
+        self._spend("vain")
+        self.rows[self.copies[c].job][0] = "R"
+        self._end(c, "vain")
+
     def finish(self, c):
         job = self.copies[c].job
         if self.rows[job][0] != "R":
@@ -398,6 +406,8 @@ class World:
         knows = KNOWS[copy.backend]
         if copy.phase == "done":
             self._tell(copy.owner, Ended(copy.number, Outcome.SUCCESS, True if knows else None))
+        elif copy.phase == "vain":
+            self._tell(copy.owner, Ended(copy.number, Outcome.FAILED, None, "away", nothing_ran=True))
         else:
             self._tell(copy.owner, Ended(copy.number, Outcome.FAILED, False if knows else None, "refused"))
 
@@ -479,7 +489,7 @@ class World:
         """The oldest question is lost where too many wait."""
         self.schedulers[s].questions = (*self.schedulers[s].questions[-1:], (action, tuple(self.queued)))
 
-    _do_putback = _do_restart = _do_lookup
+    _do_putback = _do_restart = _do_unstart = _do_lookup
 
     def _do_emit(self, s, action):
         """See ``process_executor_events``."""
@@ -621,6 +631,7 @@ def _job_key(job, ranks, now):
         job.withdrawn == job.dispatch,
         job.orphan,
         job.revoked,
+        job.nothing_ran,
         job.dead,
         job.workload is None,
     )

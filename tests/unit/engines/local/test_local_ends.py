@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_dispatch_provider.engines.local import messages
 from airflow_dispatch_provider.engines.local._machine import (
     KILL_GRACE,
     OVER_GRACE,
     Machine,
     describe_status,
+    end_of,
     end_unseen,
 )
 from airflow_dispatch_provider.engines.local.messages import Kill
@@ -34,6 +36,18 @@ def test_an_exit_in_words(status: int, words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("is_task", "began", "nothing_ran"),
+    [(True, None, True), (True, False, False), (True, True, False), (False, None, False)],
+)
+def test_what_asked_for_leave_and_heard_no_answer_has_run_nothing(
+    is_task: bool, began: bool | None, nothing_ran: bool
+) -> None:
+    """Though its row may run by now."""
+    found = end_of(messages.Ended(7, -9, began=began), is_task=is_task)
+    assert (found.began, found.nothing_ran) == (began, nothing_ran)
+
+
+@pytest.mark.parametrize(
     ("is_task", "begun", "how", "had_begun"),
     [
         (True, True, SUCCESS, True),
@@ -47,6 +61,7 @@ def test_an_end_that_nobody_saw(is_task: bool, begun: bool, how: Outcome, had_be
     found = end_unseen(7, is_task=is_task, begun=begun)
     assert (found.dispatch, found.how, found.began) == (7, how, had_begun)
     assert found.reason
+    assert not found.nothing_ran
 
 
 @pytest.mark.parametrize(

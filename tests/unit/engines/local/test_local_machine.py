@@ -59,7 +59,7 @@ def machine(*keys: str, is_task: bool = True) -> Machine:
         (OTHER, [BEGAN, ended(0, True, "")], Ended(1, SUCCESS, True)),
         # killed, or failed by itself: before it asked, when it had asked, when it had begun
         (TASK, [ended(-9, False, "")], Ended(1, FAILED, False, KILLED)),
-        (TASK, [ended(-9, None, "")], Ended(1, FAILED, None, KILLED)),
+        (TASK, [ended(-9, None, "")], Ended(1, FAILED, None, KILLED, nothing_ran=True)),
         (TASK, [BEGAN, ended(-9, True, "")], Ended(1, FAILED, True, KILLED)),
         (TASK, [ended(1, False)], Ended(1, FAILED, False, "why")),
         (TASK, [BEGAN, ended(1, True)], Ended(1, FAILED, True, "why")),
@@ -104,7 +104,7 @@ class TestExecutionApi:
 
     def test_a_server_that_answers_nobody_is_broken_before_the_end_is_told(self) -> None:
         """So that this end is not counted against its job."""
-        told = [Broken(EXECUTION_API, "why", "x"), Ended(1, FAILED, None, "why")]
+        told = [Broken(EXECUTION_API, "why", "x"), Ended(1, FAILED, None, "why", nothing_ran=True)]
         assert repr(machine().handle(self.AWAY)) == repr(told)
 
     def test_an_error_for_one_task_is_that_tasks_own(self) -> None:
