@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models of what is behind a backend, and of its engine.
+
+A place (a broker with workers, a cluster, a machine) outlives the schedulers; an engine is one scheduler's view of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+from airflow_dispatch_provider.engines.engine import Event, Found, Job
+from airflow_dispatch_provider.lifecycle.events import (
+    EXECUTION_API,
+    Adopted,
+    Began,
+    Broken,
+    Ended,
+    Recovered,
+    Rejected,
+    Returned,
+    Room,
+    Sent,
+    Unknown,
+)
+from airflow_dispatch_provider.lifecycle.states import Outcome
+from airflow_dispatch_provider.simulation.tasks import Api, Task, Tasks, Violation
+
+FAILED = Outcome.FAILED
+_REJECTED = 0.003
+"""Part of the jobs that cannot be sent, for no reason that others share."""
+
+
+class Kind(NamedTuple):
+    """A kind of backend."""
+
+    knows: bool
+    """Its engine sees a task begin, and hears of the execution API what its processes hear."""
+
+    outlives: bool
+    """What was sent and has not begun outlives its scheduler."""
+
+    kills: bool
+    """Revoking ends a process."""
+
+
+LOCAL = Kind(knows=True, outlives=False, kills=True)
+CELERY = Kind(knows=False, outlives=True, kills=False)
+KUBERNETES = Kind(knows=False, outlives=True, kills=True)
+
+
+class Clock(Protocol):
+    """See ``world.World``."""
+
+    now: float
+    rng: Random
+    tasks: Tasks
+
+    def after(self, seconds: float, call: Callable[[], None]) -> None: ...
+
+
+@dataclass(eq=False)
+class Run:
+    """One dispatch, as its place has it: a message, a pod or a process."""
+
+    task: Task
+    ti_id: UUID
+    engine: PlaceEngine | None
+    """Who hears of it; None: its scheduler has died."""
+
+    dispatch: int
+    runs: bool = False
+    over: bool = False
+    """It is there no more."""
+
+
+class Place:
+    """One of a backend."""
+
+    def __init__(self, world: Clock, name: str, kind: Kind) -> None:
+        self.world, self.name, self.kind = world, name, kind
+        self.up, self.mute = True, False
+        """It can be reached; it does not answer who has what."""
+
+        self.runs: dict[Run, None] = {}
+
+    def send(self, job: Job, engine: PlaceEngine) -> Run:
+        task = job.workload.ti
+        run = Run(task, job.workload.ti_id, engine, job.dispatch)
+        self.runs[run] = None
+        self.world.after(self.world.rng.uniform(0.05, 3.0), lambda: self._begin(run))
+        return run
+
+    def _begin(self, run: Run) -> None:
+        if run.over:
+            return
+        answer = self.world.tasks.start(run.task, run.ti_id, run, self.world.now)
+        if answer is Api.REFUSED:
+            self._end(run, Ended(run.dispatch, FAILED, False, "refused"))
+        elif answer is Api.AWAY:
+            self._cannot_begin(run)
+        else:
+            run.runs = run.task.begun = True
+            self._tell(run, Began)
+            self.world.after(self.world.rng.choice((0.5, 2.0, 10.0, 60.0)), lambda: self._finish(run))
+
+    def _cannot_begin(self, run: Run) -> None:
+        if run.task.run is run and not (self.kind.knows and run.engine):
+            run.task.excused = True
+        if self.kind.knows and run.engine is not None:
+            run.engine.news.append(Broken(EXECUTION_API, "away", self.name))
+        self._end(run, Ended(run.dispatch, FAILED, None, "no API", nothing_ran=self.kind.knows))
+
+    def _finish(self, run: Run) -> None:
+        if run.over:
+            return
+        if self.world.tasks.finish(run.task, run):
+            run.runs = False
+            self._end(run, Ended(run.dispatch, Outcome.SUCCESS, True if self.kind.knows else None))
+        else:
+            self.world.after(5.0, lambda: self._finish(run))
+
+    def beat(self) -> None:
+        """Heartbeats of all that runs; what is somebody else's by now ends."""
+        for run in list(self.runs):
+            if run.runs and not self.world.tasks.heartbeat(run.task, run, self.world.now):
+                self._end(run, Ended(run.dispatch, FAILED, True if self.kind.knows else None, "not its task"))
+
+    def kill(self, run: Run, reason: str, told: bool = True) -> None:
+        """It is gone, in the middle of whatever it did."""
+        began = run.runs if self.kind.knows else None
+        end = Ended(run.dispatch, FAILED, began, reason)
+        self._end(run, end if told else None)
+
+    def _tell(self, run: Run, kind: Callable[[int], Event]) -> None:
+        if self.kind.knows and run.engine is not None:
+            run.engine.news.append(kind(run.dispatch))
+            run.engine.news.append(Recovered(EXECUTION_API))
+
+    def _end(self, run: Run, news: Event | None) -> None:
+        run.over, run.runs = True, False
+        self.runs.pop(run, None)
+        if news is not None and run.engine is not None:
+            run.engine.news.append(news)
+
+    def desert(self, engine: PlaceEngine) -> None:
+        """Its scheduler has died."""
+        for run in list(self.runs):
+            if run.engine is engine:
+                run.engine = None
+                if not (run.runs or self.kind.outlives):
+                    self._end(run, None)
+
+
+class PlaceEngine:
+    """See ``engine.Engine``."""
+
+    def __init__(self, place: Place, slots: int) -> None:
+        self.slots = slots
+        self.place = place
+        self.news: list[Event] = []
+        self._unsent: dict[int, Job] = {}
+        self._out: dict[int, Run] = {}
+        self._sought: dict[int, Found] = {}
+        self._trouble: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._unsent) + len(self._out) + len(self._sought)
+
+    def start(self, scheduler_id: str) -> None:
+        """Nothing is needed."""
+
+    def room(self) -> Room:
+        return Room(self.slots, unavailable=self._trouble)
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        self._unsent.update({job.dispatch: job for job in jobs})
+
+    def withdraw(self, dispatches: Collection[int]) -> set[int]:
+        return {number for number in dispatches if self._unsent.pop(number, None)}
+
+    def revoke(self, dispatch: int, over: bool = False) -> None:
+        run = self._out.pop(dispatch, None)
+        if self._unsent.pop(dispatch, None):
+            self.news.append(Returned(dispatch))
+        elif self._sought.pop(dispatch, None):
+            self.news.append(Unknown(dispatch))
+        elif run is not None:
+            self._stop(run)
+            self.news.append(Ended(dispatch, FAILED, None, "revoked"))
+
+    def _stop(self, run: Run) -> None:
+        run.engine = None
+        if run.runs and self.place.kind.kills and run.task.run is run and run.task.state == "running":
+            raise Violation(f"task {run.task.number} is killed that runs")
+        if not run.runs or self.place.kind.kills:
+            self.place.kill(run, "revoked", told=False)
+
+    def forget(self, dispatch: int) -> None:
+        self._unsent.pop(dispatch, None)
+        self._sought.pop(dispatch, None)
+        if run := self._out.pop(dispatch, None):
+            run.engine = None
+
+    def adopt(self, found: Sequence[Found]) -> None:
+        self._sought.update({each.dispatch: each for each in found})
+
+    def poll(self) -> list[Event]:
+        if self.place.up:
+            self._work()
+        else:
+            self._trouble = "away"
+            self.news.append(Broken(self.place.name, "away"))
+            self.news += [Returned(number, "away") for number in self._unsent]
+            self._unsent.clear()
+        news, self.news = self.news, []
+        for event in news:
+            if isinstance(event, Ended):
+                self._out.pop(event.dispatch, None)
+        return news
+
+    def _work(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            self.news.append(Recovered(self.place.name))
+        for job in self._unsent.values():
+            if self.place.world.rng.random() < _REJECTED:
+                self.news.append(Rejected(job.dispatch, "too large"))
+            else:
+                self._out[job.dispatch] = self.place.send(job, self)
+                self.news.append(Sent(job.dispatch))
+        self._unsent.clear()
+        if not self.place.mute:
+            for found in self._sought.values():
+                self.news.append(self._find(found))
+            self._sought.clear()
+
+    def _find(self, found: Found) -> Event:
+        for run in self.place.runs:
+            if run.engine in (None, self) and run.ti_id == found.ti.id and run.task is found.ti.task:
+                run.engine, run.dispatch = self, found.dispatch
+                self._out[found.dispatch] = run
+                return Adopted(found.dispatch, run.runs and self.place.kind.knows)
+        return Unknown(found.dispatch)

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model of Airflow's scheduler around a real dispatch loop.
+
+Rules after Airflow 3.3: the critical section, ``process_executor_events``, adoption of what dead schedulers had, tasks
+stuck in queued, and tasks without a heartbeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+from airflow_dispatch_provider.dispatch.loop import Loop
+from airflow_dispatch_provider.lifecycle import actions, events
+from airflow_dispatch_provider.lifecycle.actions import Dispatch
+from airflow_dispatch_provider.lifecycle.events import Offered, Rows
+from airflow_dispatch_provider.lifecycle.machine import Machine
+from airflow_dispatch_provider.lifecycle.states import Row
+from airflow_dispatch_provider.routing.model import TaskRef
+from airflow_dispatch_provider.simulation.places import Clock, Place, PlaceEngine
+from airflow_dispatch_provider.simulation.tasks import SILENCE, Task, Violation
+
+DEAD_AFTER = 30.0
+"""``scheduler_health_check_threshold``, seconds."""
+
+ADOPTION_EVERY = 30.0
+STUCK_AFTER = 600.0
+"""``task_queued_timeout``, seconds."""
+
+LOST_AFTER = 300.0
+"""``task_instance_heartbeat_timeout``, seconds."""
+
+EVIDENCE_LOST = 0.5
+"""Part of the schedulers that die before the rows of their last dispatches are written."""
+
+
+class Instance(NamedTuple):
+    """A task instance as it was read from its row."""
+
+    task: Task
+    id: UUID
+
+
+class Workload(NamedTuple):
+    """For one dispatch or more."""
+
+    ti: Task
+    ti_id: UUID
+
+
+class World(Clock, Protocol):
+    """See ``world.World``."""
+
+    jobs: dict[int, float]
+    """When each scheduler's job has sent its last heartbeat; minus infinity: it has ended."""
+
+    database_up: bool
+    places: dict[str, Place]
+    settings: events.Settings
+    slots: Mapping[str, int]
+
+
+class ModelClerk:
+    """See ``clerk.Clerk``: each question is answered after a while, or lost."""
+
+    def __init__(self, world: World, job: int) -> None:
+        self._world, self._job = world, job
+        self._answers: list[Rows] = []
+
+    def start(self) -> None:
+        """Nothing is needed."""
+
+    def stop(self, timeout: float) -> None:
+        """Nothing is needed."""
+
+    def ask_living(self) -> None:
+        """Nobody tidies up here."""
+
+    def take_living(self) -> None:
+        return None
+
+    def answers(self) -> list[Rows]:
+        answers, self._answers = self._answers, []
+        return answers
+
+    def look_up(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
+        self._later(asked, ids, lambda task: None)
+
+    def put_back(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
+        before = self._world.now
+
+        def change(task: Task) -> None:
+            if task.state == "queued" and task.owner == self._job and task.queued_at < before:
+                self._world.tasks.schedule(task)
+
+        self._later(asked, ids, change)
+
+    def restart(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
+        self._later(asked, ids, lambda task: self._silent(task) and self._world.tasks.next_try(task, "restart"))
+
+    def unstart(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
+        def change(task: Task) -> None:
+            if self._silent(task):
+                if task.begun:
+                    raise Violation(f"task {task.number} is set back though it had begun")
+                self._world.tasks.schedule(task)
+
+        self._later(asked, ids, change)
+
+    def _silent(self, task: Task) -> bool:
+        is_ours = task.state == "running" and task.owner == self._job
+        return is_ours and self._world.now - task.beat >= SILENCE
+
+    def refresh(self, ids: Mapping[Hashable, Any]) -> None:
+        for ti_id in ids.values():
+            task = self._world.tasks.by_id.get(ti_id)
+            if task is not None and task.state == "queued" and task.owner == self._job:
+                task.queued_at = self._world.now
+
+    def _later(
+        self, asked: int, ids: Mapping[Hashable, Any], change: Callable[[Task], object]
+    ) -> None:
+        def answer() -> None:
+            if not self._world.database_up:
+                return
+            tasks, rows = self._world.tasks, dict[Hashable, Row]()
+            for key, ti_id in ids.items():
+                if ti_id in tasks.by_id:
+                    change(tasks.by_id[ti_id])
+                rows[key] = tasks.row(ti_id, self._job, self._world.now)
+            self._answers.append(Rows(asked, rows))
+
+        self._world.after(self._world.rng.uniform(0.01, 2.0), answer)
+
+
+class ModelSurface:
+    """See ``loop.Surface``."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.unwritten: list[tuple[Task, str]] = []
+
+    def prepare(self, dispatch: Dispatch, backend: str) -> Any:
+        return dispatch.workload
+
+    def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
+        self.unwritten += [(each.workload.ti, backend) for each in dispatches]
+
+    def write(self) -> None:
+        """Airflow does so once a loop."""
+        for task, backend in self.unwritten:
+            task.evidence = backend
+        self.unwritten.clear()
+
+    def record(self, key: Hashable, word: str, detail: str) -> None:
+        """For people."""
+
+    def value_of(self, action: actions.Emit | actions.EmitId) -> Any:
+        if isinstance(action, actions.EmitId):
+            return "running" if action.runs else "queued", action.info
+        return action.how.value, action.info
+
+
+class Scheduler:
+    """One process of a scheduler, from its start to its death."""
+
+    def __init__(self, world: World, job: int) -> None:
+        self.world, self.job = world, job
+        self.alive, self.paused = True, False
+        self.engines = {name: PlaceEngine(place, world.slots[name]) for name, place in world.places.items()}
+        self._surface, self._buffer = ModelSurface(world), dict[Any, Any]()
+        machine = Machine(world.settings, seed=str(job))
+        self.loop = Loop(machine, self.engines, ModelClerk(world, job), self._surface, lambda: world.now)
+        self._adopt_at = world.now + world.rng.uniform(0, ADOPTION_EVERY)
+        world.jobs[job] = world.now
+        self.loop.start(str(job), world.now)
+
+    def die(self) -> None:
+        self.alive = False
+        if self.world.rng.random() >= EVIDENCE_LOST:
+            self._surface.write()
+        self.world.jobs[self.job] = float("-inf")
+        for engine in self.engines.values():
+            engine.place.desert(engine)
+
+    def beat(self) -> None:
+        """One round of its loop."""
+        self.world.jobs[self.job] = self.world.now
+        if self.world.now >= self._adopt_at:
+            self._adopt_at = self.world.now + ADOPTION_EVERY
+            self._adopt()
+            self._purge()
+        self._queue()
+        self._surface.write()
+        self.loop.heartbeat(self.world.now, self._buffer)
+        self._take_events()
+
+    def _queue(self) -> None:
+        free = self.loop.machine.free_slots()
+        ready = sorted(self.world.tasks.in_state("scheduled"), key=lambda task: (-task.priority, task.number))
+        for task in ready[:free]:
+            task.state, task.owner, task.queued_at = "queued", self.job, self.world.now
+            self.loop.queue(task.key, Workload(task, task.id), _ref(task), task.priority, self.world.now)
+
+    def _take_events(self) -> None:
+        taken, self._buffer = self._buffer, {}
+        for key, (state, _) in taken.items():
+            task = self.world.tasks.of_key(key)
+            if task is None or state not in ("success", "failed") or task.state not in ("queued", "running"):
+                continue
+            if task.owner == self.job and key not in self.loop.machine:
+                self.world.tasks.next_try(task, f"{state} was told while it was {task.state}")
+
+    def _adopt(self) -> None:
+        now = self.world.now
+        dead = {job for job, beat in self.world.jobs.items() if now - beat > DEAD_AFTER}
+        for task in list(self.world.tasks.open.values()):
+            if task.owner in dead and task.state in ("queued", "running"):
+                self._take_over(task)
+
+    def _take_over(self, task: Task) -> None:
+        runs = task.state == "running"
+        names = tuple(self.engines) if runs and task.evidence is None else ()
+        offered = Offered(task.key, _ref(task), runs, task.evidence, names, Instance(task, task.id))
+        self.loop.offer(offered, self.world.now)
+        task.owner = self.job
+        task.excused = runs and not task.begun
+
+    def _purge(self) -> None:
+        now = self.world.now
+        for task in self.world.tasks.in_state("queued"):
+            if task.owner == self.job and now - task.queued_at > STUCK_AFTER:
+                if self.loop.revoke(task.key, now):
+                    self.world.tasks.schedule(task)
+        for task in self.world.tasks.in_state("running"):
+            if now - task.beat > LOST_AFTER:
+                self.loop.give_up(task.key, now)
+                self.world.tasks.next_try(task, "no heartbeat")
+
+
+def _ref(task: Task) -> TaskRef:
+    return TaskRef(task.queue, "dag", str(task.number))

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model of Airflow's database and of its execution API: the rows of tasks, and who may change them when.
+
+Rules after Airflow 3.3: ``ti_run`` lets one process of a try begin, and answers the same process once more; a new try
+has another id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from math import inf
+from typing import Any
+from uuid import UUID
+
+from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
+
+HEARTBEAT = 5.0
+"""Seconds between two heartbeats of a running task."""
+
+SILENCE = 4 * HEARTBEAT
+"""Seconds without one after which its process is dead, see ``events.Limits``."""
+
+_STATES = {"queued": RowState.QUEUED, "running": RowState.RUNNING}
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+@dataclass(eq=False)
+class Task:
+    """One task instance, as its row says, and what an observer knows besides."""
+
+    number: int
+    id: UUID
+    queue: str
+    priority: int
+    defers: int = 0
+    """How often it will still defer."""
+
+    state: str = "scheduled"
+    owner: int | None = None
+    """Id of the scheduler's job (``queued_by_job_id``)."""
+
+    attempt: int = 1
+    queued_at: float = 0.0
+    beat: float = -inf
+    run: Any = None
+    """The process that was let begin last, in this try."""
+
+    evidence: str | None = None
+    """The backend that the event log names."""
+
+    begun: bool = False
+    """Its own code has begun, in this try."""
+
+    excused: bool = False
+    """The execution API let it begin and could not say so, and nobody who knows that nothing ran is left."""
+
+    completed: int = 0
+
+    @property
+    def key(self) -> Hashable:
+        return self.number, self.attempt
+
+
+class Api(Enum):
+    """Answers of the execution API to a process that asks for leave to start."""
+
+    GO = "go"
+    REFUSED = "refused"
+    AWAY = "away"
+
+
+@dataclass
+class Tasks:
+    """All of them, and the execution API, which changes them."""
+
+    by_number: dict[int, Task] = field(default_factory=dict)
+    by_id: dict[UUID, Task] = field(default_factory=dict)
+    open: dict[int, Task] = field(default_factory=dict)
+    """Those that have not succeeded."""
+
+    api_up: bool = True
+    swallow: int = 0
+    """So many answers are lost though what was asked is done."""
+
+    _ids: int = 0
+
+    def add(self, queue: str, priority: int, defers: int) -> Task:
+        number = len(self.by_number)
+        task = Task(number, self._new_id(), queue, priority, defers)
+        self.by_number[number] = self.by_id[task.id] = self.open[number] = task
+        return task
+
+    def _new_id(self) -> UUID:
+        self._ids += 1
+        return UUID(int=self._ids)
+
+    def of_key(self, key: Any) -> Task | None:
+        """None: that try is over."""
+        number, attempt = key
+        task = self.by_number[number]
+        return task if task.attempt == attempt else None
+
+    def in_state(self, state: str) -> Iterator[Task]:
+        return (task for task in list(self.open.values()) if task.state == state)
+
+    # The scheduler and its executor
+
+    def schedule(self, task: Task) -> None:
+        """In the same try."""
+        task.state, task.owner = "scheduled", None
+
+    def next_try(self, task: Task, why: str) -> None:
+        """Airflow runs it anew: the try is used."""
+        if not (task.begun or task.excused):
+            raise Violation(f"task {task.number} loses a try that had not begun: {why}")
+        if task.run is not None and task.run.runs:
+            raise Violation(f"task {task.number} loses a try that runs: {why}")
+        del self.by_id[task.id]
+        task.id, task.attempt, task.begun, task.run = self._new_id(), task.attempt + 1, False, None
+        task.excused = False
+        self.by_id[task.id] = task
+        task.evidence = None
+        self.schedule(task)
+
+    def row(self, ti_id: UUID, job: int, now: float) -> Row:
+        task = self.by_id.get(ti_id)
+        if task is None:
+            return GONE
+        return Row(_STATES.get(task.state, RowState.OVER), task.owner == job, now - task.beat)
+
+    # Processes
+
+    def start(self, task: Task, ti_id: UUID, run: Any, now: float) -> Api:
+        """``ti_run``."""
+        if not self.api_up and not self.swallow:
+            return Api.AWAY
+        is_own = task.state == "running" and task.run is run
+        if task.id != ti_id or not (task.state == "queued" or is_own):
+            return Api.REFUSED
+        task.state, task.run, task.beat = "running", run, now
+        if self.swallow:
+            self.swallow -= 1
+            return Api.AWAY
+        return Api.GO
+
+    def heartbeat(self, task: Task, run: Any, now: float) -> bool:
+        """False: the process has to end, since its task is somebody else's by now."""
+        if not self.api_up:
+            return True
+        if task.run is not run or task.state != "running":
+            return False
+        task.beat = now
+        return True
+
+    def finish(self, task: Task, run: Any) -> bool:
+        """Its own code has ended; False: not now. A run that is not its try's any more may not complete."""
+        if not self.api_up:
+            return False
+        if task.run is not run or task.state != "running":
+            raise Violation(f"task {task.number}: a run completes whose try is {task.state}")
+        if task.defers:
+            task.defers -= 1
+            task.state = "deferred"
+            return True
+        task.completed += 1
+        if task.completed > 1:
+            raise Violation(f"task {task.number} completes twice")
+        task.state = "success"
+        del self.open[task.number]
+        return True
