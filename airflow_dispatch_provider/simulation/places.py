@@ -73,6 +73,7 @@ class Run:
 
     dispatch: int
     runs: bool = False
+    began: bool = False
     over: bool = False
     """It is there no more."""
 
@@ -103,7 +104,7 @@ class Place:
         elif answer is Api.AWAY:
             self._cannot_begin(run)
         else:
-            run.runs = run.task.begun = True
+            run.runs = run.began = run.task.begun = True
             self._tell(run, Began)
             self.world.after(self.world.rng.choice((0.5, 2.0, 10.0, 60.0)), lambda: self._finish(run))
 
@@ -240,7 +241,7 @@ class PlaceEngine:
 
     def _find(self, found: Found) -> Event:
         for run in self.place.runs:
-            if run.engine in (None, self) and run.ti_id == found.ti.id and run.task is found.ti.task:
+            if run.ti_id == found.ti.id:
                 run.engine, run.dispatch = self, found.dispatch
                 self._out[found.dispatch] = run
                 return Adopted(found.dispatch, run.runs and self.place.kind.knows)

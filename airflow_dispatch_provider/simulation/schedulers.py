@@ -102,7 +102,7 @@ class ModelClerk:
     def unstart(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
         def change(task: Task) -> None:
             if self._silent(task):
-                if task.begun:
+                if task.run.began:
                     raise Violation(f"task {task.number} is set back though it had begun")
                 self._world.tasks.schedule(task)
 

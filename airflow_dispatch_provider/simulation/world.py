@@ -21,6 +21,9 @@ BACKENDS = {"local": (LOCAL, 4), "celery": (CELERY, 16), "pods": (KUBERNETES, 16
 """Kind and slots of each."""
 
 ROUTES = {"near": ("local",), "far": ("celery", "pods"), "wide": ("pods", "celery", "local")}
+LONGEST_API_OUTAGE = 120.0
+"""Seconds."""
+
 CALM = 7200.0
 """Seconds after the last fault within which everything has to have ended."""
 
@@ -68,7 +71,7 @@ class World:
 
     def run(self, seconds: float) -> None:
         """So long with faults, and then until everything has ended."""
-        self._bring_tasks(seconds)
+        self._bring_tasks(seconds + CALM / 4)
         self._break_something(seconds)
         self._until(seconds, lambda: False)
         self._calm_down()
@@ -165,8 +168,10 @@ class World:
         self._restore(lambda: setattr(scheduler, "paused", False))
 
     def _api_killed(self) -> None:
-        self.tasks.api_up, self.tasks.swallow = False, self.rng.choice((0, 1, 3))
-        self._restore(lambda: self._api_is_back())
+        """For less than LOST_AFTER: else Airflow takes whatever runs for dead."""
+        if self.tasks.api_up:
+            self.tasks.api_up, self.tasks.swallow = False, self.rng.choice((0, 1, 3))
+            self.after(min(self._down_for(), LONGEST_API_OUTAGE), self._api_is_back)
 
     def _api_is_back(self) -> None:
         self.tasks.api_up, self.tasks.swallow = True, 0
