@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
@@ -61,6 +61,8 @@ class Clock(Protocol):
 
     def after(self, seconds: float, call: Callable[[], None]) -> None: ...
 
+    def note(self, task: Task, what: str) -> None: ...
+
 
 @dataclass(eq=False)
 class Run:
@@ -99,6 +101,7 @@ class Place:
         if run.over:
             return
         answer = self.world.tasks.start(run.task, run.ti_id, run, self.world.now)
+        self.world.note(run.task, answer.value)
         if answer is Api.REFUSED:
             self._end(run, Ended(run.dispatch, FAILED, False, "refused"))
         elif answer is Api.AWAY:
@@ -144,6 +147,7 @@ class Place:
     def _end(self, run: Run, news: Event | None) -> None:
         run.over, run.runs = True, False
         self.runs.pop(run, None)
+        self.world.note(run.task, getattr(news, "reason", "lost"))
         if news is not None and run.engine is not None:
             run.engine.news.append(news)
 
@@ -196,7 +200,7 @@ class PlaceEngine:
     def _stop(self, run: Run) -> None:
         run.engine = None
         if run.runs and self.place.kind.kills and run.task.run is run and run.task.state == "running":
-            raise Violation(f"task {run.task.number} is killed that runs")
+            raise Violation("is killed, and runs", run.task.number)
         if not run.runs or self.place.kind.kills:
             self.place.kill(run, "revoked", told=False)
 
@@ -222,6 +226,10 @@ class PlaceEngine:
             if isinstance(event, Ended):
                 self._out.pop(event.dispatch, None)
         return news
+
+    def stop(self, deadline: float) -> set[int]:
+        """Schedulers die here; none ends."""
+        return set()
 
     def _work(self) -> None:
         if self._trouble is not None:

@@ -58,7 +58,7 @@ class World(Clock, Protocol):
     database_up: bool
     places: dict[str, Place]
     settings: events.Settings
-    slots: Mapping[str, int]
+    slots: dict[str, int]
 
 
 class ModelClerk:
@@ -97,13 +97,17 @@ class ModelClerk:
         self._later(asked, ids, change)
 
     def restart(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
-        self._later(asked, ids, lambda task: self._silent(task) and self._world.tasks.next_try(task, "restart"))
+        def change(task: Task) -> None:
+            if self._silent(task):
+                self._world.tasks.next_try(task, "restart")
+
+        self._later(asked, ids, change)
 
     def unstart(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
         def change(task: Task) -> None:
             if self._silent(task):
                 if task.run.began:
-                    raise Violation(f"task {task.number} is set back though it had begun")
+                    raise Violation("is set back though it had begun", task.number)
                 self._world.tasks.schedule(task)
 
         self._later(asked, ids, change)
@@ -118,9 +122,7 @@ class ModelClerk:
             if task is not None and task.state == "queued" and task.owner == self._job:
                 task.queued_at = self._world.now
 
-    def _later(
-        self, asked: int, ids: Mapping[Hashable, Any], change: Callable[[Task], object]
-    ) -> None:
+    def _later(self, asked: int, ids: Mapping[Hashable, Any], change: Callable[[Task], object]) -> None:
         def answer() -> None:
             if not self._world.database_up:
                 return
@@ -168,7 +170,9 @@ class Scheduler:
     def __init__(self, world: World, job: int) -> None:
         self.world, self.job = world, job
         self.alive, self.paused = True, False
-        self.engines = {name: PlaceEngine(place, world.slots[name]) for name, place in world.places.items()}
+        self.engines: dict[str, PlaceEngine] = {
+            name: PlaceEngine(place, world.slots[name]) for name, place in world.places.items()
+        }
         self._surface, self._buffer = ModelSurface(world), dict[Any, Any]()
         machine = Machine(world.settings, seed=str(job))
         self.loop = Loop(machine, self.engines, ModelClerk(world, job), self._surface, lambda: world.now)
@@ -230,9 +234,9 @@ class Scheduler:
     def _purge(self) -> None:
         now = self.world.now
         for task in self.world.tasks.in_state("queued"):
-            if task.owner == self.job and now - task.queued_at > STUCK_AFTER:
-                if self.loop.revoke(task.key, now):
-                    self.world.tasks.schedule(task)
+            is_stuck = task.owner == self.job and now - task.queued_at > STUCK_AFTER
+            if is_stuck and self.loop.revoke(task.key, now):
+                self.world.tasks.schedule(task)
         for task in self.world.tasks.in_state("running"):
             if now - task.beat > LOST_AFTER:
                 self.loop.give_up(task.key, now)

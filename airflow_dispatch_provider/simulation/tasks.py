@@ -26,7 +26,14 @@ _STATES = {"queued": RowState.QUEUED, "running": RowState.RUNNING}
 
 
 class Violation(AssertionError):
-    """An invariant does not hold."""
+    """An invariant does not hold.
+
+    :param task: the number of the task concerned; None: there is no single one
+    """
+
+    def __init__(self, text: str, task: int | None = None) -> None:
+        super().__init__(text if task is None else f"task {task} {text}")
+        self.task = task
 
 
 @dataclass(eq=False)
@@ -117,9 +124,9 @@ class Tasks:
     def next_try(self, task: Task, why: str) -> None:
         """Airflow runs it anew: the try is used."""
         if not (task.begun or task.excused):
-            raise Violation(f"task {task.number} loses a try that had not begun: {why}")
+            raise Violation(f"loses a try that had not begun: {why}", task.number)
         if task.run is not None and task.run.runs:
-            raise Violation(f"task {task.number} loses a try that runs: {why}")
+            raise Violation(f"loses a try that runs: {why}", task.number)
         del self.by_id[task.id]
         task.id, task.attempt, task.begun, task.run = self._new_id(), task.attempt + 1, False, None
         task.excused = False
@@ -162,14 +169,14 @@ class Tasks:
         if not self.api_up:
             return False
         if task.run is not run or task.state != "running":
-            raise Violation(f"task {task.number}: a run completes whose try is {task.state}")
+            raise Violation(f"has a run that completes, and its try is {task.state}", task.number)
         if task.defers:
             task.defers -= 1
             task.state = "deferred"
             return True
         task.completed += 1
         if task.completed > 1:
-            raise Violation(f"task {task.number} completes twice")
+            raise Violation("completes twice", task.number)
         task.state = "success"
         del self.open[task.number]
         return True

@@ -3,25 +3,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 from random import Random
+from zlib import crc32
 
 from airflow_dispatch_provider.lifecycle.events import BackendRules, Limits, Settings
 from airflow_dispatch_provider.routing.model import Route, Target
 from airflow_dispatch_provider.routing.routes import RouteTable
 from airflow_dispatch_provider.simulation.places import CELERY, KUBERNETES, LOCAL, Place, Run
 from airflow_dispatch_provider.simulation.schedulers import Scheduler
-from airflow_dispatch_provider.simulation.tasks import HEARTBEAT, Tasks, Violation
+from airflow_dispatch_provider.simulation.tasks import HEARTBEAT, Task, Tasks, Violation
 
 BACKENDS = {"local": (LOCAL, 4), "celery": (CELERY, 16), "pods": (KUBERNETES, 16)}
 """Kind and slots of each."""
 
 ROUTES = {"near": ("local",), "far": ("celery", "pods"), "wide": ("pods", "celery", "local")}
-LONGEST_API_OUTAGE = 120.0
+LONGEST_API_OUTAGE, LONGEST_DATABASE_OUTAGE = 120.0, 60.0
 """Seconds."""
 
 CALM = 7200.0
@@ -48,11 +49,17 @@ class Shape:
 class World:
     """One run. Raises ``Violation`` as soon as an invariant does not hold."""
 
-    def __init__(self, seed: int, shape: Shape = Shape()) -> None:  # noqa: B008  # frozen
+    def __init__(self, seed: int, shape: Shape = Shape()) -> None:  # frozen
         self.rng, self.shape, self.now = Random(seed), shape, 0.0
         self.tasks, self.jobs = Tasks(), dict[int, float]()
         self.database_up = True
         self.faults: Counter[str] = Counter()
+        self.recent: deque[tuple[float, str]] = deque(maxlen=20)
+        """When the last faults happened (virtual seconds), and which."""
+
+        self.trace = 0
+        """A checksum of all that has begun and ended, in order."""
+
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._ties, self._job_ids = count(), count(1)
         self._calm = False
@@ -68,6 +75,10 @@ class World:
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         heappush(self._heap, (self.now + seconds, next(self._ties), call))
+
+    def note(self, task: Task, what: str) -> None:
+        """Something has begun or ended."""
+        self.trace = crc32(f"{self.now} {task.number} {what}".encode(), self.trace)
 
     def run(self, seconds: float) -> None:
         """So long with faults, and then until everything has ended."""
@@ -94,7 +105,9 @@ class World:
         ]
         machines = [repr(each.loop.machine) for each in self.schedulers.values()]
         engines = [
-            f"{name} {len(engine)}" for each in self.schedulers.values() for name, engine in each.engines.items()
+            f"{name} {len(engine)}"
+            for each in self.schedulers.values()
+            for name, engine in each.engines.items()
         ]
         return "; ".join([*rows, *machines, *engines])
 
@@ -102,7 +115,9 @@ class World:
         if self.tasks.open:
             return False
         living = self.schedulers.values()
-        idle = all(not len(each.loop.machine) and not sum(each.loop.machine.slots_used.values()) for each in living)
+        idle = all(
+            not len(each.loop.machine) and not sum(each.loop.machine.slots_used.values()) for each in living
+        )
         return idle and not any(len(engine) for each in living for engine in each.engines.values())
 
     # What happens by itself
@@ -136,7 +151,9 @@ class World:
     def _break_something(self, until: float) -> None:
         fault = self.rng.choice(_FAULTS)
         if self.now:
-            self.faults[fault.__name__.strip("_")] += 1
+            name = fault.__name__.strip("_").replace("_", " ")
+            self.faults[name] += 1
+            self.recent.append((self.now, name))
             fault(self)
         delay = self.rng.expovariate(1 / self.shape.fault_every)
         if self.now + delay < until:
@@ -177,9 +194,9 @@ class World:
         self.tasks.api_up, self.tasks.swallow = True, 0
 
     def _database_away(self) -> None:
-        """For the clerks: a scheduler whose own questions fail ends, and is started again."""
+        """For the clerks alone, and not for long: a scheduler whose own questions fail ends."""
         self.database_up = False
-        self._restore(lambda: setattr(self, "database_up", True))
+        self.after(min(self._down_for(), LONGEST_DATABASE_OUTAGE), lambda: setattr(self, "database_up", True))
 
     def _backend_away(self) -> None:
         place = self._any_place()
