@@ -76,9 +76,13 @@ class ExecutionApi:
             return False
         return self._try is not None and event.dispatch == self._dispatch
 
-    def see(self, job: Job) -> bool:
-        """The same for a task about which the database was asked."""
-        succeeded = job is self._try and job.dispatch == self._dispatch and job.state is State.RUNNING
+    def see(self, job: Job, has_beaten: bool) -> bool:
+        """The same for a task about which the database was asked.
+
+        :param has_beaten: its process has reached the execution API since
+        """
+        tried = job is self._try and job.dispatch == self._dispatch
+        succeeded = has_beaten or (tried and job.state is State.RUNNING)
         if succeeded:
             self._has_begun(job)
         return succeeded

@@ -19,6 +19,9 @@ from airflow_dispatch_provider.routing.hold import HoldQueue, Places
 from airflow_dispatch_provider.routing.model import Route, Target
 from airflow_dispatch_provider.routing.routes import RouteTable, ordered_targets
 
+_QUESTIONS = 100
+"""Questions to the database of which it is known when they were asked."""
+
 
 class Ledger:
     """Jobs by key and by dispatch, the hold queue, the backends, what is due, and what is to be done.
@@ -54,6 +57,12 @@ class Ledger:
         self.api_trouble: str | None = None
         self.api_since = 0.0
         """When the execution API was last known to have come back."""
+
+        self.api_met = 0.0
+        """When a task has last met that it answers nobody."""
+
+        self.asked_at: dict[int, float] = {}
+        """When the database was asked while the execution API answered nobody, by the number of the question."""
 
         self.turned: dict[str, bool] = {}
         """Backends that have just become usable, or unusable."""
@@ -292,9 +301,16 @@ class Ledger:
         """Add to the question to the database of this ``handle``."""
         items = self._batches.get((kind, ""))
         if items is None:
+            self._note_question()
             items = self._batches[kind, ""] = []
             self._actions.append(kind(self.moment, items))
         items.append(key)
+
+    def _note_question(self) -> None:
+        if self.api_trouble is not None:
+            self.asked_at[self.moment] = self.now
+            if len(self.asked_at) > _QUESTIONS:
+                del self.asked_at[next(iter(self.asked_at))]
 
     def take_actions(self) -> list[Action]:
         taken = self._actions

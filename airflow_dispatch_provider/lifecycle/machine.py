@@ -17,7 +17,7 @@ from airflow_dispatch_provider.lifecycle._ledger import Ledger
 from airflow_dispatch_provider.lifecycle.actions import Action
 from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Command
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
-from airflow_dispatch_provider.lifecycle.states import State
+from airflow_dispatch_provider.lifecycle.states import Row, RowState, State
 from airflow_dispatch_provider.lifecycle.story import Step, steps
 from airflow_dispatch_provider.lifecycle.transitions import TABLE, Back, Down, Due, apply
 from airflow_dispatch_provider.routing.circuit import CircuitState
@@ -30,6 +30,9 @@ _LOOK_FOR = frozenset(
     {State.HELD, State.SUBMITTED, State.SENT, State.RUNNING, State.ADOPTING, State.ORPHANED}
 )
 _UNSENT = frozenset({State.HELD, State.SUBMITTED, State.UNCLEAR})
+_CLOCKS_DIFFER = 5.0
+"""Seconds by which the clocks of two hosts may differ."""
+
 _OVERFLOW_AGAIN = 1.0
 """Seconds after which a lane is decided about again in which not all have waited long enough to overflow."""
 
@@ -136,8 +139,15 @@ class Machine:
             job = jobs.get(key)
             if job is not None and event.asked >= job.moment:
                 apply(self._ledger, job, row)
-                if self._api.see(job):
+                if self._api.see(job, self._has_beaten(row, event.asked)):
                     self._recovered(events.Recovered(EXECUTION_API))
+
+    def _has_beaten(self, row: Row, asked: int) -> bool:
+        """Whether its process has sent a heartbeat since the execution API was last said to answer nobody."""
+        ledger = self._ledger
+        if ledger.api_trouble is None or row.state is not RowState.RUNNING or asked not in ledger.asked_at:
+            return False
+        return ledger.asked_at[asked] - row.silent > ledger.api_met + _CLOCKS_DIFFER
 
     def _broken(self, event: events.Broken) -> None:
         ledger = self._ledger
@@ -145,6 +155,7 @@ class Machine:
             if event.backend in ledger.backends:
                 ledger.broke(ledger.backends[event.backend], event.reason)
             return
+        ledger.api_met = ledger.now
         backend = ledger.backends.get(event.met_by)
         if backend is not None and self._api.is_refuted(backend.name):
             ledger.broke(backend, event.reason, Stage.START)
@@ -169,6 +180,7 @@ class Machine:
         elif ledger.api_trouble is not None:
             self._api.answered(ledger.now)
             ledger.api_trouble, ledger.api_since, ledger.stirred = None, ledger.now, True
+            ledger.asked_at.clear()
             ledger.do(actions.Log(False, "The execution API answers again."))
 
     def _order(self, event: events.Order) -> None:

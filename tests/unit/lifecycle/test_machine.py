@@ -524,6 +524,22 @@ def test_two_backends_that_cannot_reach_the_execution_api_are_witnesses_of_its_o
     assert m.waits(2) is Waits.API
 
 
+@pytest.mark.parametrize(("silent", "answers"), [(1.0, True), (26.0, False), (40.0, False)])
+def test_a_heartbeat_of_any_task_shows_that_the_execution_api_answers(silent, answers):
+    """Nothing may be held with which it could be tried, for hours. A heartbeat that may be of the time before shows
+    nothing."""
+    m = machine(route("*", "a", "b"))
+    found = dispatches(m.handle(0, queued(1), queued(2), tick(a=1, b=1)))
+    m.handle(0, Sent(found[1].number), Began(found[1].number), Sent(found[2].number))
+    m.handle(
+        1, Broken(EXECUTION_API, "refused", "b"), Ended(found[2].number, Outcome.FAILED, None, "refused")
+    )
+    m.handle(2, queued(3, "q"))
+    question = asked(m.handle(30, tick(a=0, b=0)))
+    m.handle(31, Rows(question.asked, {1: Row(RowState.RUNNING, silent=silent), 2: QUEUED}))
+    assert (m.waits(3) is not Waits.API) is answers
+
+
 def test_the_user_of_a_task_is_told_what_it_waits_for_once():
     """After half a minute, and again when the reason is another one; nothing for what waits for its turn."""
     m = machine(route("q", "a"), route("p", "b"), rules={"b": BackendRules(cordoned=True)})

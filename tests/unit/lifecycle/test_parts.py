@@ -232,13 +232,13 @@ def test_what_shows_that_the_try_has_succeeded(event, shows: bool) -> None:
 def test_the_database_may_show_it_as_well() -> None:
     """Of that job, in that dispatch."""
     api, tries = ExecutionApi(), job(State.RUNNING)
-    assert not api.see(tries)
+    assert not api.see(tries, False)
     api.tries(tries, 1)
-    assert (api.see(tries), api.see(job(State.RUNNING))) == (True, False)
+    assert (api.see(tries, False), api.see(job(State.RUNNING), False)) == (True, False)
     tries.state = State.SENT
-    assert not api.see(tries)
+    assert not api.see(tries, False)
     tries.state, tries.dispatch = State.RUNNING, 8
-    assert not api.see(tries)
+    assert not api.see(tries, False)
 
 
 def at(backend: str, state: State = State.RUNNING) -> Job:
@@ -275,7 +275,7 @@ def test_a_beginning_on_the_backend_itself_ends_its_trouble() -> None:
     assert (api.is_refuted("a"), api.is_refuted("b")) == (False, True)
     tries = at("a")
     api.tries(tries, 1)
-    assert api.see(tries)
+    assert api.see(tries, False)
     assert (api.is_refuted("a"), api.is_refuted("b")) == (False, True)
 
 

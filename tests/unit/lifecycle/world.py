@@ -606,6 +606,7 @@ def _machine_key(machine, now, ranks, jobs, names):
         ledger.api_trouble is None,
         machine._api.may_try(now),
         tuple(machine._api._refuted.items()),
+        ledger.api_trouble is not None and now - ledger.api_met > LONG,
         tuple((names[job.key], now >= due) for job, due in ledger.looks if due < FOREVER / 2),
     )
 
