@@ -41,7 +41,7 @@ class Kind(NamedTuple):
     """Its engine sees a task begin, and hears of the execution API what its processes hear."""
 
     outlives: bool
-    """What was sent and has not begun outlives its scheduler."""
+    """A dispatch that was sent and has not begun outlives its scheduler."""
 
     kills: bool
     """Revoking ends a process."""

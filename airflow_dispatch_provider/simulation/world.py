@@ -98,7 +98,7 @@ class World:
             self.now = max(self.now, end)
 
     def left(self) -> str:
-        """What is still there."""
+        """Whatever is still there, in words."""
         rows = [
             f"task {task.number} {task.state} owner {task.owner} try {task.attempt}"
             for task in list(self.tasks.open.values())[:5]
