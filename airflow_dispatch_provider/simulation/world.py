@@ -49,7 +49,7 @@ class Shape:
 class World:
     """One run. Raises ``Violation`` as soon as an invariant does not hold."""
 
-    def __init__(self, seed: int, shape: Shape = Shape()) -> None:  # frozen
+    def __init__(self, seed: int, shape: Shape = Shape()) -> None:
         self.rng, self.shape, self.now = Random(seed), shape, 0.0
         self.tasks, self.jobs = Tasks(), dict[int, float]()
         self.database_up = True
@@ -124,7 +124,9 @@ class World:
 
     def _bring_tasks(self, until: float) -> None:
         for _ in range(self.shape.batch):
-            self.tasks.add(self.rng.choice(list(ROUTES)), self.rng.choice((1, 1, 5)), self.rng.random() < 0.1)
+            self.tasks.add(
+                self.rng.choice(list(ROUTES)), self.rng.choice((1, 1, 5)), int(self.rng.random() < 0.1)
+            )
         if self.now + self.shape.every < until:
             self.after(self.shape.every, lambda: self._bring_tasks(until))
 
