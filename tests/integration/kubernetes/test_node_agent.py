@@ -82,11 +82,13 @@ def test_a_command_runs_with_the_environment_of_its_pod(world: World) -> None:
     assert log == "hello one test-node tests\n" == world.agent.log(world.namespace, "one")
 
 
-def test_the_phases_are_reported_one_by_one(world: World) -> None:
+def test_the_phases_are_reported_one_by_one(world: World, tmp_path: Path) -> None:
     """A watcher sees Pending, Running and Failed with the exit code, each once and never backwards."""
-    world.create("one", ["sh", "-c", "exit 3"])
+    go = tmp_path / "go"
+    world.create("one", ["sh", "-c", f"{until_there(go)}; exit 3"])
     phases = []
     for event in world.server.watch(world.path(), "0"):
+        go.touch()  # the watcher has begun
         phase = event["object"]["status"]["phase"]
         if phases[-1:] != [phase]:
             phases.append(phase)

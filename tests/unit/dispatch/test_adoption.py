@@ -47,8 +47,9 @@ class Row:
 
 
 def task_instance(state: str, task_id: str = "t", **columns: Any) -> Any:
-    given = {"id": uuid4(), "dag_id": "d", "run_id": "r", "task_id": task_id, "map_index": 3, "queue": "q"}
-    return task_instances.detached(Row(state=state, **given, **columns))
+    given = {"id": uuid4(), "dag_id": "d", "run_id": "r", "task_id": task_id, "queue": "q"}
+    index = {"map_index": 3, "region_index": 3}  # the same by two names since Airflow 3.4
+    return task_instances.detached(Row(state=state, **given, **index, **columns))
 
 
 def offered(*tis: Any, owners: Any = None) -> list[Offered]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.dispatch.rules import machine_settings
 from airflow_dispatch_provider.lifecycle import events
 from airflow_dispatch_provider.lifecycle.events import BackendRules
@@ -19,10 +20,10 @@ from airflow_dispatch_provider.testing.fixtures import IN_MEMORY
         ("LocalExecutor", BackendRules()),
         ("CeleryExecutor", BackendRules(by_queue=True)),
         (IN_MEMORY, BackendRules()),
-        # Whose class cannot be had, or does not say that it can revoke.
+        # Whose class cannot be had, or does not say that it can revoke; Airflow's own can since 3.4.
         ("no.such.Executor", BackendRules()),
         ("airflow.executors.base_executor.BaseExecutor", BackendRules()),
-        ("airflow.executors.local_executor.LocalExecutor", BackendRules(revokes=False)),
+        ("airflow.executors.local_executor.LocalExecutor", BackendRules(revokes=AIRFLOW_V_3_4_PLUS)),
     ],
 )
 @pytest.mark.parametrize("cordoned", [False, True])
