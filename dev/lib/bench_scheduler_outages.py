@@ -55,8 +55,6 @@ def settings(tasks: int) -> dict[str, str]:
     return {
         **QUICK,
         "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": str(tasks),
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "5",
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         # Just started, an API server may need longer than the default of 5 s for its first answers.
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
     }
