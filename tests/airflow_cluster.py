@@ -143,11 +143,8 @@ class AirflowCluster:
         scheduler was killed in, and no other scheduler touches those Dag runs.
         """
         process = self._process(name)
-        log_servers = [
-            child
-            for child in psutil.Process(process.pid).children()
-            if "serve-logs" in " ".join(child.cmdline())
-        ]
+        children = [] if self.has_ended(name) else psutil.Process(process.pid).children()
+        log_servers = [child for child in children if "serve-logs" in " ".join(child.cmdline())]
         process.kill()
         for child in log_servers:
             child.kill()

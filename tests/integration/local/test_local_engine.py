@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -127,7 +128,8 @@ def make_engine() -> Iterator[Callable[..., Trial]]:
     for engine in made:
         engine.terminate()
     for process in set(psutil.Process().children(recursive=True)) - before:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @pytest.fixture
