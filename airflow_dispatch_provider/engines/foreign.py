@@ -106,7 +106,8 @@ class ForeignEngine:
         if self._call("start", lambda: (executor.start(), True)[1], False):
             self._executor = executor
             self._kinds = self._ask(lambda: executor_classes.workload_kinds(executor), frozenset())
-            self._can_count = self.counts_workers and isinstance(executor, CountsWorkers)
+            can_count = self._ask(lambda: isinstance(executor, CountsWorkers), False)
+            self._can_count = self.counts_workers and can_count
             self._works()
 
     @property
@@ -262,7 +263,7 @@ class ForeignEngine:
 
     def _beat(self, executor: Any) -> None:
         if self._can_count:
-            counted = self._call("worker_slots", executor.worker_slots, None)
+            counted = self._call("worker_slots", lambda: executor.worker_slots(), None)
             self._counted = None if counted is None else int(counted)
         executor.parallelism = executor_classes.parallelism_for(executor, self._slots_now)
         given = list(self._out.unsent.values())

@@ -845,3 +845,17 @@ def test_executors_that_fail_at_a_time_are_not_tried_again_at_a_time():
         due.add(round(clock.now - 1000.0, 2))
     assert len(due) > 1
     assert all(0.5 <= delay <= 1.05 for delay in due)
+
+
+class CannotSay(Plain):
+    @property
+    def worker_slots(self) -> Any:
+        raise OSError("no broker")
+
+
+def test_one_whose_method_cannot_even_be_had_is_a_backend_in_trouble():
+    """Nothing is raised; its slots are those that are configured."""
+    x = ForeignEngine("x", lambda: CannotSay(parallelism=4), 4, counts_workers=True, clock=Clock())
+    x.start("1")
+    x.poll()
+    assert (x.room().slots, x.room().unavailable) == (4, "OSError: no broker")
