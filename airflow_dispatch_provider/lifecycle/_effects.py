@@ -12,7 +12,7 @@ from typing import Any
 from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle._backend import Stage
 from airflow_dispatch_provider.lifecycle._guards import askable
-from airflow_dispatch_provider.lifecycle._ledger import Ledger
+from airflow_dispatch_provider.lifecycle._ledger import Ledger, Question
 from airflow_dispatch_provider.lifecycle.events import WAITS_START, Ended
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import Outcome
@@ -192,7 +192,12 @@ def doubt(ledger: Ledger, job: Job, event: Any) -> None:
 
 def look_up(ledger: Ledger, job: Job, event: Any) -> None:
     job.looked_at = ledger.now
-    ledger.ask(actions.LookUp, job.key)
+    _ask(ledger, job, actions.LookUp)
+
+
+def _ask(ledger: Ledger, job: Job, kind: Question) -> None:
+    """And once more after a while, should no answer come."""
+    ledger.ask(kind, job.key)
     ledger.timers.set(job, ledger.now + ledger.limits.look_again)
 
 
@@ -248,8 +253,7 @@ def back_in_care(ledger: Ledger, job: Job, event: Any) -> None:
 def put_back(ledger: Ledger, job: Job, event: Any) -> None:
     """Never while an earlier such question may still be answered: by then the task may have been queued again."""
     job.asked = True
-    ledger.ask(actions.PutBack, job.key)
-    ledger.timers.set(job, ledger.now + ledger.limits.look_again)
+    _ask(ledger, job, actions.PutBack)
 
 
 def put_back_later(ledger: Ledger, job: Job, event: Any) -> None:
@@ -260,15 +264,13 @@ def put_back_later(ledger: Ledger, job: Job, event: Any) -> None:
 
 def restart(ledger: Ledger, job: Job, event: Any) -> None:
     job.asked = True
-    ledger.ask(actions.Restart, job.key)
-    ledger.timers.set(job, ledger.now + ledger.limits.look_again)
+    _ask(ledger, job, actions.Restart)
 
 
 def unstart(ledger: Ledger, job: Job, event: Any) -> None:
     """From now on it is one that runs, without a workload of ours: should it stay so, it is asked for again."""
     job.runs, job.workload, job.asked = True, None, True
-    ledger.ask(actions.Unstart, job.key)
-    ledger.timers.set(job, ledger.now + ledger.limits.look_again)
+    _ask(ledger, job, actions.Unstart)
 
 
 def soon(ledger: Ledger, job: Job, event: Any) -> None:

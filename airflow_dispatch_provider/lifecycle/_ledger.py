@@ -19,6 +19,8 @@ from airflow_dispatch_provider.routing.hold import HoldQueue, Places
 from airflow_dispatch_provider.routing.model import Route, Target
 from airflow_dispatch_provider.routing.routes import RouteTable, ordered_targets
 
+Question = type[actions.LookUp] | type[actions.PutBack] | type[actions.Restart] | type[actions.Unstart]
+
 _QUESTIONS = 100
 """Questions to the database of which it is known when they were asked."""
 
@@ -293,11 +295,7 @@ class Ledger:
             self._actions.append(kind(backend, items))
         items.append(item)
 
-    def ask(
-        self,
-        kind: type[actions.LookUp] | type[actions.PutBack] | type[actions.Restart] | type[actions.Unstart],
-        key: Hashable,
-    ) -> None:
+    def ask(self, kind: Question, key: Hashable) -> None:
         """Add to the question to the database of this ``handle``."""
         items = self._batches.get((kind, ""))
         if items is None:
