@@ -130,6 +130,7 @@ class FaultyProxy:
         with contextlib.ExitStack() as stack:
             for thing in (self._selector, self._woken, self._waker, self._listener):
                 stack.callback(thing.close)
+            stack.callback(self._close_left)
             stack.callback(self._close_all)
             while not self._ended:
                 for key, _ in self._selector.select(self._until_due()):
@@ -185,8 +186,10 @@ class FaultyProxy:
         except BlockingIOError:
             return
         except OSError:
-            self._reset(link)
-            return
+            if flow.direction == "down":
+                self._reset(link)
+                return
+            chunk = b""  # a client that resets has sent all the same what was read before
         if not chunk:
             self._selector.unregister(flow.source)
         flow.chunks.append((time.monotonic() + self.delay, chunk))
@@ -248,7 +251,35 @@ class FaultyProxy:
             for end in filter(None, (link.client, link.server)):
                 with contextlib.suppress(KeyError):
                     self._selector.unregister(end)
-                end.close()
+            link.client.close()
+            if link.server:
+                self._hang_up(link.server)
+
+    def _close_left(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            if key.fileobj not in (self._woken, self._listener):
+                key.fileobj.close()  # type: ignore[union-attr]
+
+    def _hang_up(self, server: socket.socket) -> None:
+        """End a server's connection, and read it to its end: a close with something unread resets it, and then the
+        server loses what it had not read."""
+        try:
+            server.shutdown(socket.SHUT_WR)
+        except OSError:
+            server.close()
+        else:
+            self._selector.register(server, selectors.EVENT_READ, partial(self._drain, server))
+
+    def _drain(self, server: socket.socket) -> None:
+        try:
+            left = server.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            left = b""
+        if not left:
+            self._selector.unregister(server)
+            server.close()
 
 
 @dataclass
