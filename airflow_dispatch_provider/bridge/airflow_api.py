@@ -204,6 +204,22 @@ def warm_up(conf: Conf) -> None:
     Client(base_url=execution_api_url(conf), token="").close()
 
 
+def reach_execution_api(conf: Conf, timeout: float) -> None:
+    """
+    Ask the Execution API whether it is well, once; its own client tries again, and reads a token from the answer.
+
+    :param timeout: seconds to connect, and as many to wait for the answer
+    :raises Exception: of its HTTP client, or RuntimeError: the server, or a proxy before it, has an error of its own
+    """
+    from airflow.sdk.api.client import Client
+
+    with Client(base_url=execution_api_url(conf), token="", timeout=timeout) as client:
+        client.event_hooks = {}
+        response = client.send(client.build_request("GET", "health"))
+    if response.status_code >= 500:
+        raise RuntimeError(f"HTTP {response.status_code} from {response.url}")
+
+
 def run_workload(workload: Workload, conf: Conf, proctitle: str) -> None:
     """
     Run a workload to its end in this process and the children that Airflow's supervisors start.

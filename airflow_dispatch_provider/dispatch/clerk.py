@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that does the database work for which a heartbeat must not wait."""
+"""The thread that does the database work for which a heartbeat must not wait, and asks whether the Execution API
+answers."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from uuid import UUID
 
 from airflow_dispatch_provider.bridge import schedulers, task_instances
 from airflow_dispatch_provider.engines.outage import OutageLog
-from airflow_dispatch_provider.lifecycle.events import Rows
+from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Broken, Recovered, Rows
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
 from airflow_dispatch_provider.masking import describe, traceback_of
 
@@ -33,7 +34,7 @@ _STATES = {
 }
 
 
-_NO_ROWS = ("refresh", "living")
+_NO_ROWS = ("refresh", "living", "api")
 """Questions that are not answered by rows."""
 
 
@@ -95,6 +96,9 @@ class AirflowDatabase:
         return schedulers.living() | {str(self._job_id)}
 
 
+Answer = Rows | Recovered | Broken
+
+
 class _Question(NamedTuple):
     kind: str
     asked: int
@@ -106,10 +110,13 @@ class Clerk:
     """Does what it is asked, in order. Questions that have waited are put as one, after what was to be changed. What
     fails is dropped and said once: whoever asked asks again."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, reach_api: Callable[[], None]) -> None:
+        """
+        :param reach_api: raises where the Execution API does not answer
+        """
+        self._database, self._reach_api = database, reach_api
         self._questions: SimpleQueue[_Question | None] = SimpleQueue()
-        self._answers: SimpleQueue[Rows] = SimpleQueue()
+        self._answers: SimpleQueue[Answer] = SimpleQueue()
         self._living: SimpleQueue[Collection[str]] = SimpleQueue()
         self._outage = OutageLog(log, DATABASE)
         self._thread = threading.Thread(target=self._run, name="dispatch-clerk", daemon=True)
@@ -142,12 +149,16 @@ class Clerk:
         """Ask which schedulers live."""
         self._ask("living", 0, {})
 
+    def ask_api(self) -> None:
+        """Ask whether the Execution API answers."""
+        self._ask("api", 0, {})
+
     def _ask(self, kind: str, asked: int, ids: Ids) -> None:
         self._questions.put(_Question(kind, asked, ids, time.time()))
 
-    def answers(self) -> list[Rows]:
+    def answers(self) -> list[Answer]:
         """Those that have come since; never waits."""
-        answers: list[Rows] = []
+        answers: list[Answer] = []
         while True:
             try:
                 answers.append(self._answers.get_nowait())
@@ -194,6 +205,15 @@ class Clerk:
             self._try("look_up", lambda: self._look_up(questions))
         if any(each.kind == "living" for each in waiting):
             self._try("living", lambda: self._living.put(self._database.living()))
+        if any(each.kind == "api" for each in waiting):
+            self._answers.put(self._ask_the_api())
+
+    def _ask_the_api(self) -> Answer:
+        try:
+            self._reach_api()
+        except BaseException as error:
+            return Broken(EXECUTION_API, describe(error))
+        return Recovered(EXECUTION_API)
 
     def _look_up(self, questions: list[_Question]) -> None:
         """One answer for each key, to the last question about it: an answer is a witness once."""

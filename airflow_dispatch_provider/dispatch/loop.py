@@ -53,7 +53,9 @@ class ClerkLike(Living, Protocol):
 
     def refresh(self, ids: Mapping[Hashable, Any]) -> None: ...
 
-    def answers(self) -> list[Rows]: ...
+    def ask_api(self) -> None: ...
+
+    def answers(self) -> list[Rows | events.Recovered | events.Broken]: ...
 
     def stop(self, timeout: float) -> None: ...
 
@@ -142,6 +144,7 @@ class Loop:
             actions.PutBack: self._put_back,
             actions.Restart: self._restart,
             actions.Unstart: self._unstart,
+            actions.AskApi: self._ask_api,
             actions.Log: self._log,
             actions.Count: self._count,
         }
@@ -351,6 +354,9 @@ class Loop:
 
     def _unstart(self, action: actions.Unstart) -> None:
         self._clerk.unstart(action.asked, self._ids(action.keys))
+
+    def _ask_api(self, action: actions.AskApi) -> None:
+        self._clerk.ask_api()
 
     def _ids(self, keys: Sequence[Hashable]) -> dict[Hashable, Any]:
         """Those that are still in our care."""

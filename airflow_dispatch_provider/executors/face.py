@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_API_TIMEOUT = 5.0
+"""Seconds for an answer of the Execution API; questions to the database wait meanwhile, while it is away."""
+
 
 def monotonic() -> float:
     """The clock of every executor."""
@@ -84,7 +87,8 @@ class Face(BaseExecutor):
         return f"{airflow_api.hostname()} {self.job_id}"
 
     def _make_clerk(self, limits: Limits) -> ClerkLike:
-        return Clerk(AirflowDatabase(self.job_id, limits.silence))
+        reach_api = partial(airflow_api.reach_execution_api, self.conf, _API_TIMEOUT)
+        return Clerk(AirflowDatabase(self.job_id, limits.silence), reach_api)
 
     def _run(self, loop: Loop) -> None:
         """Start the loop: from now on it answers."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The execution API as a circuit of its own: while it answers nobody, one job at a time tries it.
+"""The execution API as a circuit of its own: while it answers nobody, one job at a time tries it, or a question of ours
+where no job waits for it.
 
 An engine can only tell that it answers none of its own tasks. Where others begin on another backend after that, the
 trouble is that backend's.
@@ -26,6 +27,7 @@ class ExecutionApi:
         self._circuit = Circuit()
         self._try: Job | None = None
         self._dispatch = 0
+        self._is_asked = False
         self._tried_at = 0.0
         self._refuted: dict[str, bool] = {}
         """Backends whose last task met no answer, and whether one has begun on another backend since."""
@@ -44,10 +46,10 @@ class ExecutionApi:
 
     def broke(self, now: float, reason: str) -> None:
         """It has answered nobody; what is said while nothing may try belongs to the same outage."""
-        self._circuit = self._circuit.failed(now, reason, 1.0)
+        self._circuit, self._is_asked = self._circuit.failed(now, reason, 1.0), False
 
     def answered(self, now: float) -> None:
-        self._circuit, self._try = self._circuit.succeeded(now), None
+        self._circuit, self._try, self._is_asked = self._circuit.succeeded(now), None, False
 
     def may_try(self, now: float) -> bool:
         """Whether a job may be launched to see whether it answers."""
@@ -61,11 +63,15 @@ class ExecutionApi:
         """One that waits for a worker, say, keeps the next one waiting no longer than the longest delay."""
         job = self._try
         under_way = job is not None and job.dispatch == self._dispatch and job.state in _UNDER_WAY
-        return self._tried_at + self._circuit.max_delay if under_way else 0.0
+        return self._tried_at + self._circuit.max_delay if under_way or self._is_asked else 0.0
 
     def tries(self, job: Job, now: float) -> None:
         """This job, which has just been submitted, tries it."""
         self._try, self._dispatch, self._tried_at = job, job.dispatch, now
+
+    def asked(self, now: float) -> None:
+        """It has been asked by ourselves: no job waits for it."""
+        self._is_asked, self._tried_at = True, now
 
     def hear(self, job: Job, event: Any) -> bool:
         """Take in news of a task; returns whether it shows that what was tried has succeeded."""

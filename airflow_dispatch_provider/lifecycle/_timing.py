@@ -10,6 +10,16 @@ from math import inf
 
 from airflow_dispatch_provider.lifecycle.job import Job
 from airflow_dispatch_provider.lifecycle.states import State
+from airflow_dispatch_provider.routing.hold import Lane
+
+_OVERFLOW_AGAIN = 1.0
+"""Seconds after which a lane is decided about again in which not all have waited long enough to overflow."""
+
+
+def overflow_at(lane: Lane, now: float) -> float:
+    """When something in a lane may overflow next, at the earliest."""
+    at = lane.since + lane.overflow_after
+    return at if at > now else now + _OVERFLOW_AGAIN
 
 
 class Timers:

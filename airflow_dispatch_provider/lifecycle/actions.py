@@ -145,6 +145,10 @@ class Unstart(NamedTuple):
     keys: list[Hashable]
 
 
+class AskApi(NamedTuple):
+    """Ask the execution API for nothing in particular: its answer is ``Recovered``, or ``Broken``."""
+
+
 class Log(NamedTuple):
     """A line for the operator."""
 
@@ -175,6 +179,7 @@ Action = (
     | PutBack
     | Restart
     | Unstart
+    | AskApi
     | Log
     | Count
 )

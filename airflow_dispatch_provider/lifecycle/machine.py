@@ -14,6 +14,7 @@ from airflow_dispatch_provider.lifecycle import _waiting, actions, events
 from airflow_dispatch_provider.lifecycle._api import ExecutionApi
 from airflow_dispatch_provider.lifecycle._backend import Backend, Stage
 from airflow_dispatch_provider.lifecycle._ledger import Ledger
+from airflow_dispatch_provider.lifecycle._timing import overflow_at
 from airflow_dispatch_provider.lifecycle.actions import Action
 from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Command
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
@@ -32,9 +33,6 @@ _LOOK_FOR = frozenset(
 _UNSENT = frozenset({State.HELD, State.SUBMITTED, State.UNCLEAR})
 _CLOCKS_DIFFER = 5.0
 """Seconds by which the clocks of two hosts may differ."""
-
-_OVERFLOW_AGAIN = 1.0
-"""Seconds after which a lane is decided about again in which not all have waited long enough to overflow."""
 
 
 class Machine:
@@ -294,11 +292,18 @@ class Machine:
         if ledger.api_trouble is None:
             self._launch(decide(self.snapshot(), ledger.holding.lanes))
         elif self._api.may_try(ledger.now):
-            decisions = decide(self.snapshot(), ledger.holding.lanes)
-            for job in self._launch(self._api.choose(decisions)):
-                self._api.tries(job, ledger.now)
+            self._try_api(decide(self.snapshot(), ledger.holding.lanes))
         ledger.stirred = False
         self._nothing_before = self._next_change()
+
+    def _try_api(self, decisions: Sequence[Decision]) -> None:
+        """A job shows best whether tasks reach it; but where none can go, what is out still has to be judged."""
+        if decisions:
+            (job,) = self._launch(self._api.choose(decisions))
+            self._api.tries(job, self._ledger.now)
+        else:
+            self._api.asked(self._ledger.now)
+            self._ledger.do(actions.AskApi())
 
     def _launch(self, decisions: Sequence[Decision]) -> list[Job]:
         jobs = []
@@ -314,7 +319,7 @@ class Machine:
         ledger = self._ledger
         if ledger.api_trouble is not None and not self._api.may_try(ledger.now):
             return self._api.may_try_at()
-        overflows = [_overflow_at(lane, ledger.now) for lane in ledger.holding.lanes]
+        overflows = [overflow_at(lane, ledger.now) for lane in ledger.holding.lanes]
         retries = [at for backend in ledger.backends.values() if (at := backend.circuit.retry_at) is not None]
         return min((at if at > ledger.now else ledger.now for at in (*overflows, *retries)), default=inf)
 
@@ -426,12 +431,6 @@ class Machine:
         """Tell what happened to a job and why, in order; also for a while after it has ended."""
         job = self._ledger.jobs.get(key)
         return steps(self._ledger.past.get(key) if job is None else job.story, TABLE)
-
-
-def _overflow_at(lane: Lane, now: float) -> float:
-    """When something in a lane may overflow next, at the earliest."""
-    at = lane.since + lane.overflow_after
-    return at if at > now else now + _OVERFLOW_AGAIN
 
 
 _HANDLERS: dict[type[Any], Callable[[Machine, Any], None]] = {

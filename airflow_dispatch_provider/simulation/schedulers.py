@@ -14,7 +14,7 @@ from uuid import UUID
 from airflow_dispatch_provider.dispatch.loop import Loop
 from airflow_dispatch_provider.lifecycle import actions, events
 from airflow_dispatch_provider.lifecycle.actions import Dispatch
-from airflow_dispatch_provider.lifecycle.events import Offered, Rows
+from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Offered, Rows
 from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.lifecycle.states import Row
 from airflow_dispatch_provider.routing.model import TaskRef
@@ -66,7 +66,7 @@ class ModelClerk:
 
     def __init__(self, world: World, job: int) -> None:
         self._world, self._job = world, job
-        self._answers: list[Rows] = []
+        self._answers: list[Any] = []
 
     def start(self) -> None:
         """Nothing is needed."""
@@ -80,7 +80,16 @@ class ModelClerk:
     def take_living(self) -> None:
         return None
 
-    def answers(self) -> list[Rows]:
+    def ask_api(self) -> None:
+        def answer() -> None:
+            is_up = self._world.tasks.api_up
+            self._answers.append(
+                events.Recovered(EXECUTION_API) if is_up else events.Broken(EXECUTION_API, "away")
+            )
+
+        self._world.after(self._world.rng.uniform(0.01, 5.0), answer)
+
+    def answers(self) -> list[Any]:
         answers, self._answers = self._answers, []
         return answers
 

@@ -24,6 +24,12 @@ class InMemoryClerk:
         self.living: Collection[str] | None = None
         """Ids of the schedulers that live, the executor's own among them; None: nothing is known of them."""
 
+        self.asked_api = 0
+        """How often it was asked whether the Execution API answers; what it hears then is put into ``news``."""
+
+        self.news: list[Any] = []
+        """Further events for the next heartbeat."""
+
         self._answers: list[Rows] = []
         self._asked_living = False
 
@@ -51,8 +57,12 @@ class InMemoryClerk:
     def stop(self, timeout: float) -> None:
         """Nothing is left to do."""
 
-    def answers(self) -> list[Rows]:
-        answers, self._answers = self._answers, []
+    def ask_api(self) -> None:
+        self.asked_api += 1
+
+    def answers(self) -> list[Any]:
+        answers = [*self._answers, *self.news]
+        self._answers, self.news = [], []
         return answers
 
     def ask_living(self) -> None:

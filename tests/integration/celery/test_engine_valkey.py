@@ -99,7 +99,9 @@ class TestBroker:
         wait_until(lambda: taken(hand, numbers[0]))
         own_valkey.restart(empty=True)
         ended = hand.hears(Ended, numbers[1:])
-        assert {event._replace(dispatch=0) for event in ended} == {Ended(0, Outcome.FAILED, reason=LOST, mishap=True)}
+        assert {event._replace(dispatch=0) for event in ended} == {
+            Ended(0, Outcome.FAILED, reason=LOST, mishap=True)
+        }
         assert not [event for event in hand.said_of(numbers[0]) if isinstance(event, Ended)]
 
     @pytest.mark.parametrize("mode", ["refuse", "reset"])

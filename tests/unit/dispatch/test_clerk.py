@@ -12,7 +12,7 @@ import pytest
 
 from airflow_dispatch_provider.bridge import schedulers, task_instances
 from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase, Clerk
-from airflow_dispatch_provider.lifecycle.events import Rows
+from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Broken, Recovered, Rows
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
 
 QUEUED = Row(RowState.QUEUED)
@@ -26,7 +26,12 @@ class Database:
         self.free = threading.Event()
         self.free.set()
         self.error: BaseException | None = None
+        self.api_error: BaseException | None = None
         self.busy, self.errors_end = threading.Event(), threading.Event()
+
+    def reach_api(self) -> None:
+        if self.api_error is not None:
+            raise self.api_error
 
     def hold(self, clerk: Clerk) -> None:
         """Keep the clerk busy until what is asked next has been asked."""
@@ -70,7 +75,7 @@ def database() -> Database:
 
 @pytest.fixture
 def clerk(database: Database) -> Any:
-    made = Clerk(database)
+    made = Clerk(database, database.reach_api)
     made.start()
     yield made
     database.free.set()
@@ -118,7 +123,7 @@ def test_whatever_is_raised_the_thread_lives_on(clerk, database, error):
 
 def test_it_can_be_stopped_before_its_start(database):
     """The scheduler was told to end while it started."""
-    Clerk(database).stop(60)
+    Clerk(database, database.reach_api).stop(60)
 
 
 def test_asking_never_waits(clerk, database):
@@ -198,12 +203,33 @@ def test_what_is_put_back_was_queued_before_it_was_asked(clerk, database, monkey
 def test_its_thread_keeps_no_process_alive():
     """A scheduler that ends does not wait for a database."""
     database = Database()
-    clerk = Clerk(database)
+    clerk = Clerk(database, database.reach_api)
     clerk.start()
     (thread,) = (each for each in threading.enumerate() if each.name == "dispatch-clerk")
     assert thread.daemon
     clerk.stop(10)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("error", "news"),
+    [
+        (None, Recovered(EXECUTION_API)),
+        (OSError("refused"), Broken(EXECUTION_API, "OSError: refused")),
+        (SystemExit(1), Broken(EXECUTION_API, "SystemExit: 1")),
+    ],
+    ids=repr,
+)
+def test_whether_the_execution_api_answers_is_asked_once_for_all_questions(clerk, database, error, news):
+    """After what the database is asked; its trouble is none of the database."""
+    database.hold(clerk)
+    clerk.ask_api()
+    clerk.ask_api()
+    clerk.look_up(1, {"x": uuid4()})
+    database.api_error = error
+    database.free.set()
+    clerk.stop(10)
+    assert clerk.answers() == [Rows(1, {"x": QUEUED}), news]
 
 
 ID, OTHER = uuid4(), uuid4()

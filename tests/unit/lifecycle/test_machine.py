@@ -467,6 +467,35 @@ def test_one_that_waits_for_a_worker_does_not_keep_the_others_for_ever():
     assert len(launched(m, 61, a=9)) == 1
 
 
+def test_the_execution_api_is_asked_where_no_job_could_try_it():
+    """What is out is judged by its absence: without a question nothing would show that it is back."""
+    m = machine(route("*", "a"))
+    sent = number(m, 0, 1)
+    m.handle(0, Sent(sent), Broken(EXECUTION_API, "refused"))
+    now = 0.0
+    for delay in (1, 2, 4):
+        assert of(m.handle(now + delay - 0.1, tick(a=9)), actions.AskApi) == []
+        now += delay
+        assert of(m.handle(now, tick(a=9)), actions.AskApi) == [actions.AskApi()]
+        assert of(m.handle(now + 0.1, tick(a=9), tick(a=9)), actions.AskApi) == []
+        m.handle(now, Broken(EXECUTION_API, "refused"))
+    assert of(m.handle(now + 8, tick(a=9)), actions.AskApi) == [actions.AskApi()]
+    m.handle(now + 9, Recovered(EXECUTION_API))
+    assert set(launched(m, now + 9, queued(2), a=9)) == {2}
+
+
+def test_a_job_tries_the_execution_api_rather_than_a_question():
+    """It shows whether tasks reach it; and a question that is lost is put again."""
+    m = machine(route("*", "a"))
+    m.handle(0, Broken(EXECUTION_API, "refused"))
+    assert of(m.handle(1, tick(a=9)), actions.AskApi) == [actions.AskApi()]
+    assert of(m.handle(60.9, tick(a=9)), actions.AskApi) == []
+    assert of(m.handle(61, tick(a=9)), actions.AskApi) == [actions.AskApi()]
+    found = m.handle(121, queued(1), tick(a=9))
+    assert set(dispatches(found)) == {1}
+    assert of(found, actions.AskApi) == []
+
+
 AWAY = Broken(EXECUTION_API, "refused", "a")
 
 

@@ -489,6 +489,9 @@ class World:
         """The oldest question is lost where too many wait."""
         self.schedulers[s].questions = (*self.schedulers[s].questions[-1:], (action, tuple(self.queued)))
 
+    def _do_askapi(self, s, action):
+        yield Recovered(EXECUTION_API)
+
     _do_putback = _do_restart = _do_unstart = _do_lookup
 
     def _do_emit(self, s, action):
