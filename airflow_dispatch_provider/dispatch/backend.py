@@ -184,23 +184,20 @@ class Backend:
 
         backoff = Backoff(limits.retry_min_delay, limits.retry_max_delay)
         slots, counts_workers = self.settings.configured_slots, self.settings.slots == WORKERS
-        self.has_engine = self._has_engine()
-        if not self.has_engine:
-            return ForeignEngine(self.name, make, slots, counts_workers, backoff, clock)
 
         def make_engine() -> Engine:
+            # Only now: a class that cannot be had may be there later.
+            self.has_engine = hasattr(import_executor_class(self.settings), "make_engine")
+            if not self.has_engine:
+                return ForeignEngine(self.name, make, slots, counts_workers, backoff, clock)
             executor: Any = make()
             made: Engine = executor.make_engine(self.name, slots, counts_workers=counts_workers)
             return made
 
+        with suppress(BackendUnavailable):
+            if not hasattr(import_executor_class(self.settings), "make_engine"):
+                return make_engine()
         return GuardedEngine(self.name, make_engine, slots, backoff, clock)
-
-    def _has_engine(self) -> bool:
-        """As far as its class can be had now; a face serves as any executor does, too."""
-        try:
-            return hasattr(import_executor_class(self.settings), "make_engine")
-        except BackendUnavailable:
-            return False
 
 
 def clashes(backends: Iterable[Backend], place: str) -> Iterator[Problem]:

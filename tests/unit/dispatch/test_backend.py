@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -66,6 +68,13 @@ class Checked(InMemoryExecutor):
     def conf_problems(backend_conf: Any) -> list[Problem] | None:
         text = backend_conf.get("own", "option", fallback=None)
         return [Problem("own", text, "Correct it.")] if text else None
+
+
+class Face(InMemoryExecutor):
+    """Of an engine of its own."""
+
+    def make_engine(self, name: str, slots: int, *, counts_workers: bool) -> ForeignEngine:
+        return ForeignEngine(f"own engine of {name}", lambda: self, slots)
 
 
 def backend(cls: type[Any] | str, name: str = "x", slots: Any = 3, **config: Any) -> Backend:
@@ -157,20 +166,36 @@ def test_what_it_says_of_its_own_configuration() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cls", "has_engine", "kind"),
+    ("cls", "kind"),
     [
-        (InMemoryExecutor, False, ForeignEngine),
-        ("LocalExecutor", True, GuardedEngine),
-        ("no.such.Executor", False, ForeignEngine),
+        (InMemoryExecutor, ForeignEngine),
+        ("LocalExecutor", GuardedEngine),
+        ("no.such.Executor", GuardedEngine),
     ],
 )
-def test_an_engine_of_ours_is_taken_instead_of_its_executor(
-    cls: Any, has_engine: bool, kind: type[Any]
+def test_an_engine_of_ours_is_taken_instead_of_its_executor(cls: Any, kind: type[Any]) -> None:
+    """Another executor is put behind the protocol of engines; of a class that is not there yet nobody knows."""
+    engine = backend(cls).engine(Limits(), lambda executor: None, tuple, time.monotonic)
+    assert type(engine) is kind
+
+
+@pytest.mark.parametrize(("base", "has_engine"), [(Face, True), (InMemoryExecutor, False)])
+def test_a_class_that_is_there_later_is_used_as_it_would_have_been_at_once(
+    base: type[Any], has_engine: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another executor is put behind the protocol of engines."""
-    made = backend(cls)
-    engine = made.engine(Limits(), lambda executor: None, tuple, time.monotonic)
-    assert (made.has_engine, type(engine)) == (has_engine, kind)
+    """A package may be installed, or its disk be mounted, while the scheduler runs."""
+    now = [0.0]
+    made = backend("late_executor.Late")
+    engine = made.engine(Limits(retry_min_delay=1.0), lambda executor: None, tuple, lambda: now[0])
+    engine.start("1")
+    assert "late_executor" in (engine.room().unavailable or "")
+    module = ModuleType("late_executor")
+    module.Late = type("Late", (base,), {"__module__": module.__name__})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    now[0] = 2.0
+    engine.poll()
+    assert engine.room().unavailable is None
+    assert (made.has_engine, "own engine" in repr(engine)) == (has_engine, has_engine)
 
 
 def test_one_that_could_not_be_made_is_made_anew() -> None:
