@@ -39,6 +39,7 @@ LIBRARIES = (
         "aiohttp",
         "amqp",
         "asyncio",
+        "httpx2" if version_compat.AIRFLOW_V_3_4_PLUS else "httpx",
         "celery",
         "kombu",
         "kubernetes.client",

@@ -94,16 +94,6 @@ def _name_of(action: actions.Action) -> str:
     return f"{name} of backend {backend!r}" if backend else name
 
 
-def _undone(action: actions.Action) -> list[Any]:
-    """The news of an action that could not be done. Whether an engine has taken some of the jobs, nobody
-    knows: the database will tell."""
-    if isinstance(action, actions.Submit):
-        return [events.Ended(each.number, Outcome.FAILED, None, _NOT_TAKEN) for each in action.dispatches]
-    if isinstance(action, actions.Adopt):
-        return [events.Unknown(each.number) for each in action.found]
-    return []
-
-
 class Loop:
     """One machine, the engines of its backends, and a clerk."""
 
@@ -238,10 +228,29 @@ class Loop:
             came = self._do[type(action)](action)
         except Exception as error:
             self._note_failure(_name_of(action), error)
-            return _undone(action)
+            return self._undone(action)
         if self._failing:
             self._failing.discard(_name_of(action))
         return came or ()
+
+    def _undone(self, action: actions.Action) -> list[Any]:
+        """The news of an action that could not be done."""
+        if isinstance(action, actions.Submit):
+            return self._take_back(action.backend, [each.number for each in action.dispatches])
+        if isinstance(action, actions.Adopt):
+            return [events.Unknown(each.number) for each in action.found]
+        return []
+
+    def _take_back(self, backend: str, numbers: Sequence[int]) -> list[Any]:
+        """An engine may have taken some of these. What it gives back was not sent; what became of the others, the
+        database will tell."""
+        engine, what = self.engines[backend], f"The taking back from backend {backend!r}"
+        unsent: set[int] = self._guarded(what, lambda: engine.withdraw(numbers), set)
+        sent = [number for number in numbers if number not in unsent]
+        for number in sent:
+            self._guarded(what, partial(engine.forget, number), lambda: None)
+        failed = [events.Ended(number, Outcome.FAILED, None, _NOT_TAKEN) for number in sent]
+        return [*map(Returned, unsent), *failed]
 
     def _guarded(self, what: str, call: Callable[[], T], otherwise: Callable[[], T]) -> T:
         """One thing that cannot be done keeps no other from being done. Said once, until it can."""

@@ -14,7 +14,7 @@ from .charts import charts
 from .deployment import Deployment
 from .recipes import Recipe, recipes
 
-pytestmark = pytest.mark.recent
+pytestmark = pytest.mark.once
 
 NEWEST = [chart for chart in charts() if chart.folder is None][-1]
 ALONE = ("LocalExecutor", "CeleryExecutor", "KubernetesExecutor")

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from airflow_forks import AirflowForks
 
+pytestmark = pytest.mark.once
+
 BACKENDS = '{"a": {"executor": "LocalExecutor", "slots": 4}}'
 ROUTER = "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor"
 

@@ -75,6 +75,7 @@ PROCESSES = [
 ]
 
 
+@pytest.mark.recent
 @pytest.mark.parametrize("cfg", PROCESSES)
 def test_process_of_its_own_finds_the_same(cfg: str, airflow: Run, validate: Validate) -> None:
     """Airflow itself gets as far as the command. On 3.1 the command is the configured executor's."""

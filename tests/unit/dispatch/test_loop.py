@@ -270,6 +270,28 @@ def test_one_action_that_fails_loses_no_other(caplog):
     assert [line.levelname for line in lines] == ["ERROR"]
 
 
+def test_jobs_are_taken_back_from_an_engine_that_fails_over_some_of_them():
+    """Those that it has not sent are given to the next one; it forgets the others, of which the database will tell."""
+    house = House(route("*", "a"))
+    tasks = [make_task() for _ in range(2)]
+    engine = house.loop.engines["a"]
+    submit, forgotten = engine.submit, []
+
+    def fails(jobs: Any) -> None:
+        engine.submit = submit  # type: ignore[method-assign]
+        submit(jobs[:1])
+        raise RuntimeError("no memory")
+
+    engine.slots = 2
+    engine.submit = fails  # type: ignore[method-assign]
+    engine.forget = forgotten.append  # type: ignore[method-assign]
+    house.queue(*tasks).beat()
+    assert house.given("a") == []
+    assert len(forgotten) == 1
+    house.beat(3)
+    assert sorted(house.given("a")) == sorted(each.ti.task_id for each in tasks)
+
+
 @pytest.mark.parametrize("method", ["poll", "room"])
 def test_an_engine_that_raises_costs_no_other_its_news(method):
     """Ends of the others are told, and their slots are free, in the same heartbeat."""
