@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from airflow_dispatch_provider.bridge import schedulers, task_instances
+from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
 from airflow_dispatch_provider.engines.outage import OutageLog
-from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Broken, Recovered, Rows
+from airflow_dispatch_provider.lifecycle.events import Broken, Recovered, Rows
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
 from airflow_dispatch_provider.masking import describe, traceback_of
 
@@ -110,11 +111,8 @@ class Clerk:
     """Does what it is asked, in order. Questions that have waited are put as one, after what was to be changed. What
     fails is dropped and said once: whoever asked asks again."""
 
-    def __init__(self, database: Database, reach_api: Callable[[], None]) -> None:
-        """
-        :param reach_api: raises where the Execution API does not answer
-        """
-        self._database, self._reach_api = database, reach_api
+    def __init__(self, database: Database, api: ApiProbe) -> None:
+        self._database, self._api = database, api
         self._questions: SimpleQueue[_Question | None] = SimpleQueue()
         self._answers: SimpleQueue[Answer] = SimpleQueue()
         self._living: SimpleQueue[Collection[str]] = SimpleQueue()
@@ -172,6 +170,7 @@ class Clerk:
     def _run(self) -> None:
         going = True
         while going:
+            self._api.learn()
             waiting, going = self._wait()
             self._work(waiting)
 
@@ -200,20 +199,14 @@ class Clerk:
         }
         if refreshed:
             self._try("refresh", lambda: self._database.refresh(refreshed))
+        # Before the rows that are judged by its answer.
+        if any(each.kind == "api" for each in waiting) and (news := self._api.ask()) is not None:
+            self._answers.put(news)
         questions = [each for each in waiting if each.kind not in _NO_ROWS]
         if questions:
             self._try("look_up", lambda: self._look_up(questions))
         if any(each.kind == "living" for each in waiting):
             self._try("living", lambda: self._living.put(self._database.living()))
-        if any(each.kind == "api" for each in waiting):
-            self._answers.put(self._ask_the_api())
-
-    def _ask_the_api(self) -> Answer:
-        try:
-            self._reach_api()
-        except BaseException as error:
-            return Broken(EXECUTION_API, describe(error))
-        return Recovered(EXECUTION_API)
 
     def _look_up(self, questions: list[_Question]) -> None:
         """One answer for each key, to the last question about it: an answer is a witness once."""

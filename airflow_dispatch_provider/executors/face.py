@@ -19,6 +19,7 @@ from airflow_dispatch_provider.bridge.guard import guarded
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.bridge.workload import priority_of, task_ref
 from airflow_dispatch_provider.dispatch import adoption
+from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
 from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase, Clerk
 from airflow_dispatch_provider.dispatch.loop import ClerkLike, Loop
 from airflow_dispatch_provider.executors.surface import AnsweredFor
@@ -87,8 +88,8 @@ class Face(BaseExecutor):
         return f"{airflow_api.hostname()} {self.job_id}"
 
     def _make_clerk(self, limits: Limits) -> ClerkLike:
-        reach_api = partial(airflow_api.reach_execution_api, self.conf, _API_TIMEOUT)
-        return Clerk(AirflowDatabase(self.job_id, limits.silence), reach_api)
+        api = ApiProbe(partial(airflow_api.reach_execution_api, self.conf, _API_TIMEOUT))
+        return Clerk(AirflowDatabase(self.job_id, limits.silence), api)
 
     def _run(self, loop: Loop) -> None:
         """Start the loop: from now on it answers."""

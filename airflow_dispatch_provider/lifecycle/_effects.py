@@ -187,6 +187,9 @@ def doubt(ledger: Ledger, job: Job, event: Any) -> None:
     job.trouble = getattr(event, "reason", "") or job.trouble
     job.nothing_ran = getattr(event, "nothing_ran", job.nothing_ran)
     job.value = getattr(event, "value", None)
+    if job.may_have_begun and job.is_task and not job.mishap:
+        # Its engine cannot know why it came to nothing.
+        ledger.ask_api()
     look_up(ledger, job, event)
 
 

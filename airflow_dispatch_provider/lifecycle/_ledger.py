@@ -304,6 +304,12 @@ class Ledger:
             self._actions.append(kind(self.moment, items))
         items.append(key)
 
+    def ask_api(self) -> None:
+        """Once in each ``handle``; before the questions to the database that are judged by the answer."""
+        if (actions.AskApi, "") not in self._batches:
+            self._batches[actions.AskApi, ""] = []
+            self._actions.append(actions.AskApi())
+
     def _note_question(self) -> None:
         if self.api_trouble is not None:
             self.asked_at[self.moment] = self.now

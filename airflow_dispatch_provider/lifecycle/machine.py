@@ -303,7 +303,7 @@ class Machine:
             self._api.tries(job, self._ledger.now)
         else:
             self._api.asked(self._ledger.now)
-            self._ledger.do(actions.AskApi())
+            self._ledger.ask_api()
 
     def _launch(self, decisions: Sequence[Decision]) -> list[Job]:
         jobs = []

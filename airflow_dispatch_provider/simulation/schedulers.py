@@ -81,13 +81,11 @@ class ModelClerk:
         return None
 
     def ask_api(self) -> None:
-        def answer() -> None:
-            is_up = self._world.tasks.api_up
-            self._answers.append(
-                events.Recovered(EXECUTION_API) if is_up else events.Broken(EXECUTION_API, "away")
-            )
-
-        self._world.after(self._world.rng.uniform(0.01, 5.0), answer)
+        """Its answer comes before those of the database to what is asked later."""
+        is_up = self._world.tasks.api_up
+        self._answers.append(
+            events.Recovered(EXECUTION_API) if is_up else events.Broken(EXECUTION_API, "away")
+        )
 
     def answers(self) -> list[Any]:
         answers, self._answers = self._answers, []

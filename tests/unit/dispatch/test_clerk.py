@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from airflow_dispatch_provider.bridge import schedulers, task_instances
+from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
 from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase, Clerk
 from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Broken, Recovered, Rows
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
@@ -75,7 +76,7 @@ def database() -> Database:
 
 @pytest.fixture
 def clerk(database: Database) -> Any:
-    made = Clerk(database, database.reach_api)
+    made = Clerk(database, ApiProbe(database.reach_api))
     made.start()
     yield made
     database.free.set()
@@ -123,7 +124,7 @@ def test_whatever_is_raised_the_thread_lives_on(clerk, database, error):
 
 def test_it_can_be_stopped_before_its_start(database):
     """The scheduler was told to end while it started."""
-    Clerk(database, database.reach_api).stop(60)
+    Clerk(database, ApiProbe(database.reach_api)).stop(60)
 
 
 def test_asking_never_waits(clerk, database):
@@ -203,7 +204,7 @@ def test_what_is_put_back_was_queued_before_it_was_asked(clerk, database, monkey
 def test_its_thread_keeps_no_process_alive():
     """A scheduler that ends does not wait for a database."""
     database = Database()
-    clerk = Clerk(database, database.reach_api)
+    clerk = Clerk(database, ApiProbe(database.reach_api))
     clerk.start()
     (thread,) = (each for each in threading.enumerate() if each.name == "dispatch-clerk")
     assert thread.daemon
@@ -221,7 +222,7 @@ def test_its_thread_keeps_no_process_alive():
     ids=repr,
 )
 def test_whether_the_execution_api_answers_is_asked_once_for_all_questions(clerk, database, error, news):
-    """After what the database is asked; its trouble is none of the database."""
+    """Before the rows that are judged by its answer; its trouble is none of the database."""
     database.hold(clerk)
     clerk.ask_api()
     clerk.ask_api()
@@ -229,7 +230,7 @@ def test_whether_the_execution_api_answers_is_asked_once_for_all_questions(clerk
     database.api_error = error
     database.free.set()
     clerk.stop(10)
-    assert clerk.answers() == [Rows(1, {"x": QUEUED}), news]
+    assert clerk.answers() == [news, Rows(1, {"x": QUEUED})]
 
 
 ID, OTHER = uuid4(), uuid4()

@@ -87,7 +87,7 @@ ACTIONS = [
      actions.Emit("x", FAILED, "why", "value")),
     ("running",   CALLBACK,                 Ended(1, FAILED),
      actions.Emit("x", FAILED, None, None, EXECUTE_CALLBACK)),
-    ("running",   {},                       Ended(1, FAILED),                          actions.LookUp(1, ["x"])),
+    ("running",   {},                       Ended(1, FAILED, False),                   actions.LookUp(1, ["x"])),
     ("unclear",   TRIED,                    QUEUED,                                    actions.Emit("x", FAILED)),
     ("unclear",   {**TRIED, **VALUE, "trouble": "why"}, QUEUED,    actions.Emit("x", FAILED, "why", "value")),
     ("unclear",   {"trouble": "why"},       QUEUED,                      actions.Record("x", "waits_launch", "why")),

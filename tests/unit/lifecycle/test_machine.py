@@ -496,6 +496,34 @@ def test_a_job_tries_the_execution_api_rather_than_a_question():
     assert of(found, actions.AskApi) == []
 
 
+def test_the_execution_api_is_asked_why_a_job_came_to_nothing():
+    """Before the database, so that its absence is no failure of the job, nor of a backend whose engine cannot know."""
+    m = machine(route("*", "a"), launch_retries=0)
+    one, two = number(m, 0, 1), number(m, 0, 2)
+    m.handle(0, Sent(one), Sent(two))
+    found = m.handle(1, *(Ended(each, Outcome.FAILED, None, "exit code 1") for each in (one, two)))
+    assert [type(each) for each in found] == [actions.AskApi, actions.LookUp]
+    m.handle(2, Broken(EXECUTION_API, "refused"))
+    found = m.handle(2, Rows(asked(found).asked, {1: QUEUED, 2: QUEUED}))
+    assert of(found, actions.Emit) == []
+    assert (m.waits(1), m.waits(2), m.circuit("a")) == (Waits.API, Waits.API, CircuitState.CLOSED)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda number: Ended(number, Outcome.FAILED, False, "no such image"),
+        lambda number: Ended(number, Outcome.FAILED, None, "lost", mishap=True),
+        lambda number: Ended(number, Outcome.SUCCESS),
+    ],
+)
+def test_the_execution_api_is_not_asked_where_the_engine_knows(end):
+    """What went wrong then was something else, or nothing."""
+    m = machine(route("*", "a"))
+    one = number(m, 0, 1)
+    assert of(m.handle(1, Sent(one), end(one)), actions.AskApi) == []
+
+
 AWAY = Broken(EXECUTION_API, "refused", "a")
 
 

@@ -105,7 +105,7 @@ ROWS = [
     ("out",                        {},                        Ended(0, SUCCESS),             "ended",     "success"),
     ("out",                        {"offered": True},         Ended(0, SUCCESS),             "unclear",   "LookUp"),
     ("out",                        {},                        Ended(0, FAILED, began=True),  "ended",     "failed"),
-    ("out",                        {},                        Ended(0, FAILED),              "unclear",   "LookUp"),
+    ("out",                        {},                     Ended(0, FAILED),              "unclear",   "AskApi LookUp"),
     ("running",                    {"began": True},           Ended(0, FAILED),              "ended",     "failed"),
     ("running",                    {"began": True},           Ended(0, FAILED, began=False), "unclear",   "LookUp"),
     ("out",                        CALLBACK,                  Ended(0, FAILED, began=False), "held",      ""),
