@@ -6,8 +6,11 @@ from __future__ import annotations
 from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle.events import BackendRules, Limits, Queued, Room, Settings, Tick
 from airflow_dispatch_provider.lifecycle.machine import Machine
+from airflow_dispatch_provider.lifecycle.states import Row, RowState
 from airflow_dispatch_provider.routing.model import Route, Target, TaskRef
 from airflow_dispatch_provider.routing.routes import RouteTable
+
+QUEUED, RUNNING = Row(RowState.QUEUED), Row(RowState.RUNNING)
 
 
 def route(queue, *backends, overflow_after=0.0):
@@ -56,3 +59,19 @@ def asked(found, kind=actions.LookUp):
     """The one question to the database."""
     (question,) = of(found, kind)
     return question
+
+
+def launched(m, now, *happened, **slots):
+    """Keys that are dispatched by a Tick, and to which backend."""
+    return {k: d.target.backend for k, d in dispatches(m.handle(now, *happened, tick(**slots))).items()}
+
+
+def number(m, now, key, **slots):
+    """Queue one job, have it dispatched, and return the number of its dispatch."""
+    return dispatches(m.handle(now, queued(key), tick(**(slots or {"a": 9}))))[key].number
+
+
+def launched_number(m, now):
+    """Of the one job that is queued again and again."""
+    happened = [] if 1 in m else [queued(1)]
+    return dispatches(m.handle(now, *happened, tick(a=9)))[1].number
