@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from environment import add_airflow_version, enter, run
+from environment import add_airflow_version, enter, interrupt_on_signals, run
 
 AREAS = {
     "router": "what routing costs the scheduler's thread, for each task and for each heartbeat",
@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see ./dev/bench AREA --help")
     options = parser.parse_args()
     enter(options.airflow_version)
+    interrupt_on_signals()
     script = Path(__file__).with_name(f"bench_{options.area.replace('-', '_')}.py")
     with tempfile.TemporaryDirectory(prefix="dispatch-bench-") as home:
         os.environ.update(AIRFLOW_HOME=home, AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING")

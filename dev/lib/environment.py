@@ -164,12 +164,16 @@ def run(main: object) -> None:
         sys.exit(130)
 
 
+class Terminated(KeyboardInterrupt):
+    """A signal that this process alone has got; a Ctrl-C gets to its children, too."""
+
+
 def interrupt_on_signals() -> None:
     """Have SIGTERM, and the SIGHUP of a terminal that is closed, end the script as Ctrl-C does, so that it stops what
     it has started."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise Terminated
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,9 +19,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from environment import AIRFLOW_VERSIONS, DEFAULT_AIRFLOW_VERSION, REPO, ensure, run, say, selection
+from environment import (
+    AIRFLOW_VERSIONS,
+    DEFAULT_AIRFLOW_VERSION,
+    REPO,
+    Terminated,
+    ensure,
+    interrupt_on_signals,
+    run,
+    say,
+    selection,
+)
 
 _one_report_at_a_time = threading.Lock()
+_running: set[subprocess.Popen[bytes]] = set()
 
 AGAIN = 3
 """Up to so many failed tests of a run with all versions are run again by themselves, at its end. What passes then is no
@@ -77,6 +89,7 @@ class Result:
 
 def main() -> int:
     options, pytest_arguments = _parse()
+    interrupt_on_signals()
     if not options.all_versions:
         return _pytest(options.airflow_version, pytest_arguments)
     results = (
@@ -105,7 +118,15 @@ def _everything() -> list[Result]:
     )
     with ThreadPoolExecutor(2) as pool:
         lanes = [pool.submit(_lane, one_by_one, beside_these), pool.submit(_lane, beside_these)]
-        results = [result for lane in lanes for result in lane.result()]
+        try:
+            results = [result for lane in lanes for result in lane.result()]
+        except KeyboardInterrupt as interrupt:
+            one_by_one.clear()
+            beside_these.clear()
+            if isinstance(interrupt, Terminated):
+                for process in list(_running):
+                    process.send_signal(signal.SIGINT)
+            raise
     return sorted(results, key=lambda result: (result.airflow_version, result.what))
 
 
@@ -201,11 +222,18 @@ def _pytest(airflow_version: str, arguments: list[str], output: BinaryIO | None 
         process = subprocess.Popen(
             command, cwd=REPO, env=_test_environ(airflow_home), stdout=output, stderr=output
         )
+        _running.add(process)
         try:
             return process.wait()
+        except Terminated:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
         except KeyboardInterrupt:
             process.wait()  # it got the same Ctrl-C, and has its own things to stop
             raise
+        finally:
+            _running.discard(process)
 
 
 def _test_environ(airflow_home: str) -> dict[str, str]:
