@@ -4,6 +4,7 @@ engines cannot tell why."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -18,32 +19,63 @@ class ApiProbe:
     """Says that it is away only where it has answered before: from here it may be out of reach for good, and from the
     tasks' hosts it is not. Used by one thread, the clerk's."""
 
-    def __init__(self, reach: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, reach: Callable[[], None], timeout: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """
-        :param reach: raises where it does not answer
+        :param reach: raises where it does not answer; may take as long as it likes
+        :param timeout: seconds after which no answer is none
         """
-        self._reach, self._clock = reach, clock
+        self._reach, self._timeout, self._clock = reach, timeout, clock
         self._has_answered = False
         self._learn_at = clock()
+        self._request: _Request | None = None
 
     def learn(self) -> None:
-        """Called now and then: find out whether it can be reached from here at all."""
+        """Called now and then, and never waits: find out whether it can be reached from here at all."""
+        self._note_answer()
         if not self._has_answered and self._clock() >= self._learn_at:
-            self._request()
+            self._ask()
 
     def ask(self) -> Recovered | Broken | None:
         """The answer, as news for the life cycle; None: nothing can be concluded."""
-        error = self._request()
-        if error is None:
+        request = self._ask()
+        if not request.over.wait(self._timeout):
+            reason = f"no answer within {self._timeout:g} s"
+        elif request.error is not None:
+            reason = describe(request.error)
+        else:
+            self._note_answer()
             return Recovered(EXECUTION_API)
-        return Broken(EXECUTION_API, describe(error)) if self._has_answered else None
+        return Broken(EXECUTION_API, reason) if self._has_answered else None
 
-    def _request(self) -> BaseException | None:
-        """Whatever a library raises, the clerk lives on."""
+    def _ask(self) -> _Request:
+        """A request of now; one that is not answered is not put again."""
+        self._note_answer()
         self._learn_at = self._clock() + _LEARN_EVERY
+        if self._request is None:
+            self._request = _Request(self._reach)
+        return self._request
+
+    def _note_answer(self) -> None:
+        request = self._request
+        if request is not None and request.over.is_set():
+            self._request = None
+            self._has_answered = self._has_answered or request.error is None
+
+
+class _Request:
+    """In a thread of its own: a server that sends a byte now and then keeps its client as long as it likes."""
+
+    def __init__(self, reach: Callable[[], None]) -> None:
+        self.over = threading.Event()
+        self.error: BaseException | None = None
+        self._reach = reach
+        threading.Thread(target=self._run, name="dispatch-api-probe", daemon=True).start()
+
+    def _run(self) -> None:
         try:
             self._reach()
         except BaseException as error:
-            return error
-        self._has_answered = True
-        return None
+            self.error = error
+        self.over.set()

@@ -88,7 +88,8 @@ class Face(BaseExecutor):
         return f"{airflow_api.hostname()} {self.job_id}"
 
     def _make_clerk(self, limits: Limits) -> ClerkLike:
-        api = ApiProbe(partial(airflow_api.reach_execution_api, self.conf, _API_TIMEOUT))
+        reach = partial(airflow_api.reach_execution_api, self.conf, _API_TIMEOUT)
+        api = ApiProbe(reach, _API_TIMEOUT)
         return Clerk(AirflowDatabase(self.job_id, limits.silence), api)
 
     def _run(self, loop: Loop) -> None:

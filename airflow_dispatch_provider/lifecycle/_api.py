@@ -2,8 +2,8 @@
 """The execution API as a circuit of its own: while it answers nobody, one job at a time tries it, or a question of ours
 where no job waits for it.
 
-An engine can only tell that it answers none of its own tasks. Where others begin on another backend after that, the
-trouble is that backend's.
+An engine can only tell that it answers none of its own tasks, and the scheduler that it does not answer the scheduler.
+Where others begin on another backend after that, the trouble is that backend's, or the scheduler's own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class ExecutionApi:
         self._is_asked = False
         self._tried_at = 0.0
         self._refuted: dict[str, bool] = {}
-        """Backends whose last task met no answer, and whether one has begun on another backend since."""
+        """Backends whose last task met no answer, and whether one has begun on another backend since; the empty name is
+        the scheduler's own."""
 
     def is_refuted(self, backend: str) -> bool:
         """Take note that it does not answer a task of a backend; returns whether it has let one begin on another

@@ -169,7 +169,7 @@ class Broken(NamedTuple):
     backend: str
     reason: str
     met_by: str = ""
-    """EXECUTION_API: the backend whose tasks it does not answer."""
+    """EXECUTION_API: the backend whose tasks it does not answer; empty: it does not answer the scheduler itself."""
 
 
 class Recovered(NamedTuple):

@@ -154,10 +154,10 @@ class Machine:
                 ledger.broke(ledger.backends[event.backend], event.reason)
             return
         ledger.api_met = ledger.now
-        backend = ledger.backends.get(event.met_by)
-        if backend is not None and self._api.is_refuted(backend.name):
-            ledger.broke(backend, event.reason, Stage.START)
-            backend.api_away = True
+        if self._api.is_refuted(event.met_by):
+            if (backend := ledger.backends.get(event.met_by)) is not None:
+                ledger.broke(backend, event.reason, Stage.START)
+                backend.api_away = True
             return
         self._api.broke(ledger.now, event.reason)
         ledger.stirred = True

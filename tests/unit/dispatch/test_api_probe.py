@@ -14,6 +14,10 @@ class Api:
         self.up, self.asked, self.now = up, 0, 0.0
         self.probe = ApiProbe(self.reach, lambda: self.now)
 
+    def learns(self, times: int) -> bool:
+        """Whether it has asked so often, soon."""
+        return wait_until(lambda: (self.probe.learn(), self.asked == times)[1])
+
     def reach(self) -> None:
         self.asked += 1
         if not self.up:
@@ -41,15 +45,14 @@ def test_of_one_that_has_never_answered_nothing_is_concluded():
 def test_whether_it_can_be_reached_is_learnt_before_it_is_needed():
     """At once and then now and then, until it has answered; a scheduler often starts before it."""
     api = Api(up=False)
-    api.probe.learn()
-    assert api.asked == 1
+    assert api.learns(1)
     api.now = 59.0
     api.probe.learn()
     assert api.asked == 1
     api.now, api.up = 60.0, True
-    api.probe.learn()
+    assert api.learns(2)
     api.now = 1000.0
     api.probe.learn()
     assert api.asked == 2
     api.up = False
-    assert api.probe.ask() == Broken(EXECUTION_API, "OSError: refused")
+    assert wait_until(lambda: api.probe.ask() == Broken(EXECUTION_API, "OSError: refused"))

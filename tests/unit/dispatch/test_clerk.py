@@ -15,6 +15,7 @@ from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
 from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase, Clerk
 from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Broken, Recovered, Rows
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
+from tests.support import wait_until
 
 QUEUED = Row(RowState.QUEUED)
 
@@ -76,7 +77,7 @@ def database() -> Database:
 
 @pytest.fixture
 def clerk(database: Database) -> Any:
-    made = Clerk(database, ApiProbe(database.reach_api))
+    made = Clerk(database, ApiProbe(database.reach_api, 10))
     made.start()
     yield made
     database.free.set()
@@ -124,7 +125,7 @@ def test_whatever_is_raised_the_thread_lives_on(clerk, database, error):
 
 def test_it_can_be_stopped_before_its_start(database):
     """The scheduler was told to end while it started."""
-    Clerk(database, ApiProbe(database.reach_api)).stop(60)
+    Clerk(database, ApiProbe(database.reach_api, 10)).stop(60)
 
 
 def test_asking_never_waits(clerk, database):
@@ -204,7 +205,7 @@ def test_what_is_put_back_was_queued_before_it_was_asked(clerk, database, monkey
 def test_its_thread_keeps_no_process_alive():
     """A scheduler that ends does not wait for a database."""
     database = Database()
-    clerk = Clerk(database, ApiProbe(database.reach_api))
+    clerk = Clerk(database, ApiProbe(database.reach_api, 10))
     clerk.start()
     (thread,) = (each for each in threading.enumerate() if each.name == "dispatch-clerk")
     assert thread.daemon
@@ -223,6 +224,8 @@ def test_its_thread_keeps_no_process_alive():
 )
 def test_whether_the_execution_api_answers_is_asked_once_for_all_questions(clerk, database, error, news):
     """Before the rows that are judged by its answer; its trouble is none of the database."""
+    clerk.ask_api()
+    wait_until(lambda: clerk.answers() == [Recovered(EXECUTION_API)])
     database.hold(clerk)
     clerk.ask_api()
     clerk.ask_api()

@@ -178,6 +178,20 @@ def test_the_execution_api_is_not_asked_where_the_engine_knows(end):
     assert of(m.handle(1, Sent(one), end(one)), actions.AskApi) == []
 
 
+def test_the_schedulers_own_trouble_with_the_execution_api_keeps_nobody_waiting():
+    """A firewall, or a slow answer under load: once a task has begun after that, it is believed no more until the next
+    time at which none does."""
+    m = machine(route("*", "a"))
+    own = Broken(EXECUTION_API, "no answer within 5 s")
+    m.handle(0, queued(1), own)
+    assert m.waits(1) is Waits.API
+    tried = dispatches(m.handle(1, tick(a=9)))[1].number
+    m.handle(1, Began(tried), queued(2), own)
+    assert m.waits(2) is None
+    m.handle(2, own)
+    assert m.waits(2) is Waits.API
+
+
 AWAY = Broken(EXECUTION_API, "refused", "a")
 
 
