@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import threading
+
 from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
 from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Broken, Recovered
+from tests.support import wait_until
 
 
 class Api:
@@ -12,7 +15,9 @@ class Api:
 
     def __init__(self, up: bool = True) -> None:
         self.up, self.asked, self.now = up, 0, 0.0
-        self.probe = ApiProbe(self.reach, lambda: self.now)
+        self.answering = threading.Event()
+        self.answering.set()
+        self.probe = ApiProbe(self.reach, 0.05, lambda: self.now)
 
     def learns(self, times: int) -> bool:
         """Whether it has asked so often, soon."""
@@ -20,6 +25,7 @@ class Api:
 
     def reach(self) -> None:
         self.asked += 1
+        self.answering.wait(10)
         if not self.up:
             raise OSError("refused")
 
@@ -56,3 +62,25 @@ def test_whether_it_can_be_reached_is_learnt_before_it_is_needed():
     assert api.asked == 2
     api.up = False
     assert wait_until(lambda: api.probe.ask() == Broken(EXECUTION_API, "OSError: refused"))
+
+
+def test_one_that_takes_its_time_does_not_answer():
+    """However it does so: the thread that asks has other work. It is asked once, until it has answered."""
+    api = Api()
+    assert api.probe.ask() == Recovered(EXECUTION_API)
+    api.answering.clear()
+    for _ in range(2):
+        assert api.probe.ask() == Broken(EXECUTION_API, "no answer within 0.05 s")
+    api.probe.learn()
+    assert api.asked == 2
+    api.answering.set()
+    assert wait_until(lambda: api.probe.ask() == Recovered(EXECUTION_API))
+
+
+def test_learning_waits_for_nothing():
+    """The database's work comes first."""
+    api = Api()
+    api.answering.clear()
+    api.probe.learn()
+    assert api.probe.ask() is None
+    api.answering.set()
