@@ -56,8 +56,9 @@ class Clock(Protocol):
     """See ``world.World``."""
 
     now: float
-    rng: Random
     tasks: Tasks
+
+    def random(self, *of: object) -> Random: ...
 
     def after(self, seconds: float, call: Callable[[], None]) -> None: ...
 
@@ -74,6 +75,7 @@ class Run:
     """Who hears of it; None: its scheduler has died."""
 
     dispatch: int
+    rng: Random
     runs: bool = False
     began: bool = False
     over: bool = False
@@ -90,11 +92,16 @@ class Place:
 
         self.runs: dict[Run, None] = {}
 
-    def send(self, job: Job, engine: PlaceEngine) -> Run:
+    def send(self, job: Job, engine: PlaceEngine) -> Run | None:
+        """None: it cannot be sent."""
         task = job.workload.ti
-        run = Run(task, job.workload.ti_id, engine, job.dispatch)
+        task.sent += 1
+        rng = self.world.random("run", task.number, task.sent)
+        if rng.random() < _REJECTED:
+            return None
+        run = Run(task, job.workload.ti_id, engine, job.dispatch, rng)
         self.runs[run] = None
-        self.world.after(self.world.rng.uniform(0.05, 3.0), lambda: self._begin(run))
+        self.world.after(rng.uniform(0.05, 3.0), lambda: self._begin(run))
         return run
 
     def _begin(self, run: Run) -> None:
@@ -109,7 +116,7 @@ class Place:
         else:
             run.runs = run.began = run.task.begun = True
             self._tell(run, Began)
-            self.world.after(self.world.rng.choice((0.5, 2.0, 10.0, 60.0)), lambda: self._finish(run))
+            self.world.after(run.rng.choice((0.5, 2.0, 10.0, 60.0)), lambda: self._finish(run))
 
     def _cannot_begin(self, run: Run) -> None:
         if run.task.run is run and not (self.kind.knows and run.engine):
@@ -236,10 +243,11 @@ class PlaceEngine:
             self._trouble = None
             self.news.append(Recovered(self.place.name))
         for job in self._unsent.values():
-            if self.place.world.rng.random() < _REJECTED:
+            run = self.place.send(job, self)
+            if run is None:
                 self.news.append(Rejected(job.dispatch, "too large"))
             else:
-                self._out[job.dispatch] = self.place.send(job, self)
+                self._out[job.dispatch] = run
                 self.news.append(Sent(job.dispatch))
         self._unsent.clear()
         if not self.place.mute:
