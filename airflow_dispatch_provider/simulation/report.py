@@ -30,29 +30,23 @@ class Report:
     seed: int = 0
     """Of the last world."""
 
-    scenario: Scenario | None = None
-    """The last one, if it went wrong; there is none after it."""
+    wrong: Outcome | None = None
+    """The last run, if it went wrong, or a smaller one with the same violation; there is none after it."""
 
-    violation: str | None = None
-    """In the last world."""
+    @property
+    def violation(self) -> str | None:
+        return None if self.wrong is None else str(self.wrong.violation)
 
-    story: list[str] = field(default_factory=list)
-    """How that came about."""
-
-    def add(self, scenario: Scenario, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         """One more run."""
         world = outcome.world
         self.worlds += 1
-        self.seed = scenario.seed
+        self.seed = world.seed
         self.seconds += world.now
         self.tasks += len(world.tasks.by_number)
         self.faults.update(kind for _, kind, _ in world.struck)
         if outcome.violation is not None:
-            self.wrong(scenario, outcome)
-
-    def wrong(self, scenario: Scenario, outcome: Outcome) -> None:
-        """This is what went wrong, also instead of a longer one that showed the same."""
-        self.scenario, self.violation, self.story = scenario, str(outcome.violation), list(outcome.story())
+            self.wrong = outcome
 
     def as_dict(self) -> dict[str, Any]:
         missing = list(not_taken(self.taken))
@@ -66,7 +60,7 @@ class Report:
             "rows_not_taken": missing,
             "violation": self.violation,
             "seed": self.seed if self.violation else None,
-            "story": self.story,
+            "story": [] if self.wrong is None else list(self.wrong.story()),
         }
 
     def lines(self) -> Iterator[str]:
@@ -80,10 +74,10 @@ class Report:
         yield f"{'rows taken':24}{f'{len(TABLE) - len(missing)} of {len(TABLE)}':>12}"
         yield from (f"  not taken: {name}" for name in missing)
         yield f"{'violations':24}{int(self.violation is not None):12}"
-        if self.violation is not None:
+        if self.wrong is not None:
             yield ""
             yield f"seed {self.seed}: {self.violation}"
-            yield from self.story
+            yield from self.wrong.story()
 
 
 def simulate(
@@ -103,6 +97,6 @@ def simulate(
     rows = counted(cases, report.taken)
     while True:
         scenario = Scenario.of(seed + report.worlds, shape, seconds)
-        report.add(scenario, scenario.run(rows))
+        report.add(scenario.run(rows))
         if report.violation is not None or not goes_on(report):
             return report

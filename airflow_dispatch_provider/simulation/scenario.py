@@ -32,8 +32,8 @@ class Scenario:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Scenario:
-        """The contrary of ``as_dict``; raises ValueError, TypeError or KeyError where it is none."""
-        faults = tuple(Fault(**fault) for fault in given["faults"])
+        """The contrary of ``as_dict``, and of ``Outcome.as_dict``; raises TypeError or KeyError where it is neither."""
+        faults = tuple(Fault(*(fault[name] for name in Fault._fields)) for fault in given["faults"])
         return cls(given["seed"], Shape(**given["shape"]), given["seconds"], faults)
 
     def as_dict(self) -> dict[str, Any]:
@@ -54,21 +54,30 @@ class Scenario:
         try:
             world.run(self.seconds)
         except Violation as violation:
-            return Outcome(world, violation)
+            return Outcome(self, world, violation)
         except Exception as error:  # of the code under test
             kind = f"raises {type(error).__name__}"
-            return Outcome(world, Violation(kind, detail=str(error)), traceback.format_exc())
-        return Outcome(world)
+            return Outcome(self, world, Violation(kind, detail=str(error)), traceback.format_exc())
+        return Outcome(self, world)
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a run has ended."""
 
+    scenario: Scenario
     world: World
     violation: Violation | None = None
     traceback: str = ""
     """Where the code under test has raised an error."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The scenario, the violation, and for people what each fault has hit."""
+        hits = {(at, kind): hit for at, kind, hit in self.world.struck}
+        kept = self.scenario.as_dict()
+        for fault in kept["faults"]:
+            fault["hit"] = hits.get((fault["at"], fault["kind"]), "")
+        return {"violation": None if self.violation is None else str(self.violation), **kept}
 
     def story(self) -> Iterator[str]:
         """What led to the violation, in lines: the last faults, and what each scheduler knows of the task."""

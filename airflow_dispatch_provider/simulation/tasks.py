@@ -68,6 +68,12 @@ class Task:
     excused: bool = False
     """The execution API let it begin and could not say so, and nobody who knows that nothing ran is left."""
 
+    cleared: list[Any] = field(default_factory=list)
+    """Processes that were let begin in a try that a user has cleared since: they end when they hear of it."""
+
+    spoilt_until: float = -inf
+    """Until then (virtual seconds) no backend can send it, and its failure is its own."""
+
     completed: int = 0
     sent: int = 0
     """How many of its dispatches have been sent, in all tries."""
@@ -131,6 +137,15 @@ class Tasks:
             raise Violation("loses a try that had not begun", task.number, why)
         if task.run is not None and task.run.runs:
             raise Violation("loses a try that runs", task.number, why)
+        self._renew(task)
+
+    def clear(self, task: Task) -> None:
+        """A user has it run anew, wherever it is."""
+        if task.run is not None:
+            task.cleared.append(task.run)
+        self._renew(task)
+
+    def _renew(self, task: Task) -> None:
         del self.by_id[task.id]
         task.id, task.attempt, task.begun, task.run = self._new_id(), task.attempt + 1, False, None
         task.excused = False
@@ -172,6 +187,8 @@ class Tasks:
         """Its own code has ended; False: not now. A run that is not its try's any more may not complete."""
         if not self.api_up:
             return False
+        if run in task.cleared:
+            return True
         if task.run is not run or task.state != "running":
             raise Violation("has a run that completes", task.number, f"its try is {task.state}")
         if task.defers:

@@ -8,20 +8,29 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 from random import Random
+from typing import Any
 from zlib import crc32
 
-from airflow_dispatch_provider.lifecycle.events import BackendRules, Limits, Settings
+from airflow_dispatch_provider.lifecycle.events import BackendRules, Command, Limits, Order, Settings
 from airflow_dispatch_provider.lifecycle.transitions import ROWS, Rows
 from airflow_dispatch_provider.routing.model import Route, Target
 from airflow_dispatch_provider.routing.routes import RouteTable
-from airflow_dispatch_provider.simulation.places import CELERY, KUBERNETES, LOCAL, Place
+from airflow_dispatch_provider.simulation.places import CELERY, FOREIGN, KUBERNETES, LOCAL, Place
 from airflow_dispatch_provider.simulation.schedulers import Scheduler
 from airflow_dispatch_provider.simulation.tasks import HEARTBEAT, Task, Tasks, Violation
 
-BACKENDS = {"local": (LOCAL, 4), "celery": (CELERY, 16), "pods": (KUBERNETES, 16)}
+BACKENDS = {"local": (LOCAL, 4), "celery": (CELERY, 16), "pods": (KUBERNETES, 16), "other": (FOREIGN, 8)}
 """Kind and slots of each."""
 
-ROUTES = {"near": ("local",), "far": ("celery", "pods"), "wide": ("pods", "celery", "local")}
+ROUTES = {
+    "near": ("local",),
+    "far": ("celery", "pods"),
+    "wide": ("pods", "celery", "local"),
+    "else": ("other", "local"),
+}
+_BURST, _BURSTS = 8, 0.05
+"""How many times as many tasks come in some batches, and the part of these."""
+
 CALM = 7200.0
 """Seconds after the last fault within which everything has to have ended."""
 
@@ -67,7 +76,8 @@ class World:
         self.places = {name: Place(self, name, kind) for name, (kind, _) in BACKENDS.items()}
         routes = [Route(queue=queue, to=tuple(map(Target, to))) for queue, to in ROUTES.items()]
         table = RouteTable(routes, Route(queue="*", to=(Target("celery"),)), {})
-        self.settings = Settings(table, dict.fromkeys(BACKENDS, BackendRules()), Limits())
+        rules = {name: BackendRules(revokes=kind.revokes) for name, (kind, _) in BACKENDS.items()}
+        self.settings = self._first_settings = Settings(table, rules, Limits())
         self.schedulers: dict[int, Scheduler] = {}
         for place in range(shape.schedulers):
             self.start(place)
@@ -126,8 +136,8 @@ class World:
     # What happens by itself
 
     def _bring_tasks(self, until: float) -> None:
-        for _ in range(self.shape.batch):
-            rng = self._coming
+        rng = self._coming
+        for _ in range(self.shape.batch * (_BURST if rng.random() < _BURSTS else 1)):
             self.tasks.add(rng.choice(list(ROUTES)), rng.choice((1, 1, 5)), int(rng.random() < 0.1))
         if self.now + self.shape.every < until:
             self.after(self.shape.every, lambda: self._bring_tasks(until))
@@ -153,6 +163,17 @@ class World:
 
     # Faults, see ``faults``
 
+    def configure(self, settings: Settings) -> None:
+        """Every scheduler takes it in, and those that start from now on."""
+        self.settings = settings
+        self.tell(settings)
+
+    def tell(self, *happened: Any) -> None:
+        """Every scheduler, also one that is stopped: what is said to it does not change while it is."""
+        for scheduler in self.schedulers.values():
+            if scheduler.alive:
+                scheduler.loop.tell(self.now, *happened)
+
     def restore(self, seconds: float, repair: Callable[[], None]) -> None:
         """After so long, unless everything has been repaired by then."""
         self.after(seconds, lambda: None if self._calm else repair())
@@ -162,5 +183,9 @@ class World:
         self.tasks.api_up, self.tasks.swallow, self.database_up = True, 0, True
         for place in self.places.values():
             place.up, place.mute = True, False
+            place.slow = place.late = place.reverses = False
+        self.configure(self._first_settings)
+        for name in BACKENDS:
+            self.tell(Order(Command.RESUME, name))
         for scheduler in self.schedulers.values():
             scheduler.paused = False

@@ -63,3 +63,13 @@ def test_an_error_of_the_code_under_test_is_a_violation(monkeypatch: pytest.Monk
     outcome = Scenario(5, ROUGH, 60.0, (Fault(20.0, "run lost", 0.0, 1.0),)).run()
     assert str(outcome.violation) == "raises ZeroDivisionError: broken"
     assert "in fails" in "\n".join(outcome.story())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_fault_hits_something_and_alone_harms_nothing(kind: str) -> None:
+    """While tasks come, wait and run."""
+    moments = (0.6, 1.1, 1.6, 3.0, 9.0)
+    faults = tuple(Fault(60.0 + moment, kind, 0.7, 20.0) for moment in moments)
+    outcome = Scenario(2, Shape(), 120.0, faults).run()
+    assert outcome.violation is None, "\n".join(outcome.story())
+    assert any(hit for _, _, hit in outcome.world.struck)
