@@ -129,16 +129,17 @@ def _backend_mute(world: World, fault: Fault) -> str:
 
 
 def _run_lost(world: World, fault: Fault) -> str:
-    """A message, or a process that had begun; its engine hears nothing."""
-    return _kill(world, fault, "lost", told=False)
+    """A message, or a process that had begun; its engine hears nothing. Messages are safe where none can be taken back,
+    since nobody could send one again."""
+    runs = [(place, run) for place, run in _runs(world) if run.began or place.kind.revokes]
+    return _kill(runs, fault, "lost", told=False)
 
 
 def _run_killed(world: World, fault: Fault) -> str:
-    return _kill(world, fault, "killed", told=True)
+    return _kill(_runs(world), fault, "killed", told=True)
 
 
-def _kill(world: World, fault: Fault, reason: str, told: bool) -> str:
-    runs = _runs(world)
+def _kill(runs: list[tuple[Place, Run]], fault: Fault, reason: str, told: bool) -> str:
     if not runs:
         return ""
     place, run = fault.pick(runs)

@@ -36,6 +36,8 @@ def main() -> int:
     from airflow_dispatch_provider.simulation.world import Shape
 
     logging.disable(logging.CRITICAL)
+    if options.mutants is not None:
+        return _mutants(options)
     if options.replay is not None:
         report = _replay(options.replay)
     else:
@@ -78,6 +80,26 @@ class Progress:
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _mutants(options: argparse.Namespace) -> int:
+    from airflow_dispatch_provider.simulation.mutants import HEAD, line, summary, try_all
+    from airflow_dispatch_provider.simulation.world import Shape
+
+    say(f"--seed {options.seed}")
+    shape = Shape(schedulers=options.schedulers, fault_every=options.fault_every)
+    is_table, mutants = options.output == "table", []
+    if is_table:
+        print(HEAD, flush=True)
+    try:
+        for mutant in try_all(options.seed, options.seconds, shape, options.faults, options.mutants):
+            mutants.append(mutant)
+            if is_table:
+                print(line(mutant), flush=True)
+    except ValueError as error:
+        raise DevError(f"{error}\nNo row was left out. Choose another --seed.") from error
+    print(summary(mutants) if is_table else json.dumps([each.as_dict() for each in mutants], indent=2))
+    return int(options.strict and any(mutant.word == "missed" for mutant in mutants))
 
 
 def _replay(file: Path) -> Report:
@@ -176,6 +198,15 @@ def _parse() -> argparse.Namespace:
     )
     add("--keep", type=Path, metavar="FILE", help="for a violation (default: simulation-SEED.json)")
     add("--replay", type=Path, metavar="FILE", help="run the faults in it once; nothing else counts")
+    add(
+        "--mutants",
+        nargs="?",
+        const="",
+        metavar="WORDS",
+        help="leave out each row of the table of transitions in turn (with WORDS: those that have them), and say which "
+        "removals are found within --faults; a row that no world takes is not tried",
+    )
+    add("--strict", action="store_true", help="with --mutants: the exit code is 1 when a removal is missed")
     add("--output", choices=("table", "json"), default="table", help="default: %(default)s")
     return parser.parse_args()
 
