@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from airflow_dispatch_provider.lifecycle import actions
@@ -31,7 +31,10 @@ class Ledger:
     Slots, the hold queue and the index by key follow from a job's state, in ``move`` and nowhere else.
     """
 
-    def __init__(self, seed: str) -> None:
+    def __init__(self, seed: str, rows: Mapping[type[Any], Mapping[State, Sequence[Any]]]) -> None:
+        self.rows = rows
+        """See ``transitions.Rows``."""
+
         self.now, self.moment = 0.0, 0
         """Monotonic seconds, and the number, of this ``handle``."""
 

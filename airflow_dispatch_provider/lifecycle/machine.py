@@ -20,7 +20,7 @@ from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Command
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import Row, RowState, State
 from airflow_dispatch_provider.lifecycle.story import Step, steps
-from airflow_dispatch_provider.lifecycle.transitions import TABLE, Back, Down, Due, apply
+from airflow_dispatch_provider.lifecycle.transitions import ROWS, TABLE, Back, Down, Due, Rows, apply
 from airflow_dispatch_provider.routing.circuit import CircuitState
 from airflow_dispatch_provider.routing.decide import Decision, choose, decide
 from airflow_dispatch_provider.routing.hold import Lane
@@ -38,11 +38,12 @@ _CLOCKS_DIFFER = 5.0
 class Machine:
     """One for each scheduler. Never given the same dispatch number twice."""
 
-    def __init__(self, settings: events.Settings, seed: str = "") -> None:
+    def __init__(self, settings: events.Settings, seed: str = "", rows: Rows = ROWS) -> None:
         """
         :param seed: differs between schedulers, so that they do not try again in step
+        :param rows: of the table of transitions; others than ``ROWS`` for simulations
         """
-        self._ledger = Ledger(seed)
+        self._ledger = Ledger(seed, rows)
         self._ledger.use(settings)
         self._silent_since: float | None = None
         """The last moment before a silence since the last Tick in which nothing was seen here for too long."""

@@ -11,7 +11,7 @@ them; no effect counts slots.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from airflow_dispatch_provider.lifecycle import _effects as do
@@ -282,20 +282,32 @@ TABLE: tuple[Case, ...] = tuple(case for rows in _TABLE for case in rows)
 
 _WITH_REASON = (Ended, Rejected, Returned, Stalled)
 
-_CASES: dict[type[Any], dict[State, list[tuple[int, Case, Guard | None, bool, bool]]]] = {
-    case.event: {} for case in TABLE
-}
-"""Rows by event and state: the number, the row, its guard, whether it leads to another state, whether its event has a
-reason."""
+Rows = Mapping[type[Any], Mapping[State, Sequence[tuple[int, Case, Guard | None, bool, bool]]]]
+"""By event and state: the number in ``TABLE``, the row, its guard, whether it leads to another state, whether its event
+has a reason."""
 
-for _number, _case in enumerate(TABLE):
-    _row = _number, _case, _case.when, _case.then is not _case.state, _case.event in _WITH_REASON
-    _CASES[_case.event].setdefault(_case.state, []).append(_row)
+
+def rows_of(cases: Mapping[int, Case]) -> Rows:
+    """The rows by which a machine goes.
+
+    :param cases: by their number in ``TABLE``, in order
+    """
+    rows: dict[type[Any], dict[State, list[tuple[int, Case, Guard | None, bool, bool]]]] = {
+        case.event: {} for case in TABLE
+    }
+    for number, case in cases.items():
+        row = number, case, case.when, case.then is not case.state, case.event in _WITH_REASON
+        rows[case.event].setdefault(case.state, []).append(row)
+    return rows
+
+
+ROWS = rows_of(dict(enumerate(TABLE)))
 
 
 def apply(ledger: Ledger, job: Job, event: Any) -> Case | None:
     """Let an event happen to a job; returns the row of the table, or None where none fits."""
-    for number, case, when, moves, has_reason in _CASES[type(event)].get(job.state, ()):
+    rows: Rows = ledger.rows
+    for number, case, when, moves, has_reason in rows[type(event)].get(job.state, ()):
         if when is None or when(ledger, job, event):
             if moves:
                 ledger.move(job, case.then)

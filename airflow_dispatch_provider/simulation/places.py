@@ -18,20 +18,23 @@ from airflow_dispatch_provider.lifecycle.events import (
     Adopted,
     Began,
     Broken,
+    CannotRevoke,
     Ended,
     Recovered,
     Rejected,
     Returned,
     Room,
     Sent,
+    Stalled,
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.simulation.tasks import Api, Task, Tasks, Violation
 
 FAILED = Outcome.FAILED
-_REJECTED = 0.003
-"""Part of the jobs that cannot be sent, for no reason that others share."""
+_REJECTED, _STALLED, _RENAMED = 0.003, 0.02, 0.02
+"""Parts of the jobs that cannot be sent, for no reason that others share; that do not start at once, as their engine
+says; that their place names anew."""
 
 
 class Kind(NamedTuple):
@@ -46,18 +49,23 @@ class Kind(NamedTuple):
     kills: bool
     """Revoking ends a process."""
 
+    revokes: bool = True
+    """Its engine can take back what it has sent."""
+
 
 LOCAL = Kind(knows=True, outlives=False, kills=True)
 CELERY = Kind(knows=False, outlives=True, kills=False)
 KUBERNETES = Kind(knows=False, outlives=True, kills=True)
+FOREIGN = Kind(knows=False, outlives=True, kills=False, revokes=False)
 
 
 class Clock(Protocol):
     """See ``world.World``."""
 
     now: float
-    rng: Random
     tasks: Tasks
+
+    def random(self, *of: object) -> Random: ...
 
     def after(self, seconds: float, call: Callable[[], None]) -> None: ...
 
@@ -74,6 +82,7 @@ class Run:
     """Who hears of it; None: its scheduler has died."""
 
     dispatch: int
+    rng: Random
     runs: bool = False
     began: bool = False
     over: bool = False
@@ -88,13 +97,22 @@ class Place:
         self.up, self.mute = True, False
         """It can be reached; it does not answer who has what."""
 
+        self.slow = self.late = self.reverses = False
+        """Its engines send nothing; they tell no news of what they have sent; they tell it in the wrong order."""
+
         self.runs: dict[Run, None] = {}
 
-    def send(self, job: Job, engine: PlaceEngine) -> Run:
+    def send(self, job: Job, engine: PlaceEngine) -> Run | None:
+        """None: it cannot be sent."""
         task = job.workload.ti
-        run = Run(task, job.workload.ti_id, engine, job.dispatch)
+        task.sent += 1
+        rng = self.world.random("run", task.number, task.sent)
+        if rng.random() < _REJECTED or self.world.now < task.spoilt_until:
+            task.excused = task.excused or self.world.now < task.spoilt_until
+            return None
+        run = Run(task, job.workload.ti_id, engine, job.dispatch, rng)
         self.runs[run] = None
-        self.world.after(self.world.rng.uniform(0.05, 3.0), lambda: self._begin(run))
+        self.world.after(rng.uniform(0.05, 3.0), lambda: self._begin(run))
         return run
 
     def _begin(self, run: Run) -> None:
@@ -109,7 +127,8 @@ class Place:
         else:
             run.runs = run.began = run.task.begun = True
             self._tell(run, Began)
-            self.world.after(self.world.rng.choice((0.5, 2.0, 10.0, 60.0)), lambda: self._finish(run))
+            self._tell_id(run)
+            self.world.after(run.rng.choice((0.5, 2.0, 10.0, 60.0)), lambda: self._finish(run))
 
     def _cannot_begin(self, run: Run) -> None:
         if run.task.run is run and not (self.kind.knows and run.engine):
@@ -139,6 +158,15 @@ class Place:
         end = Ended(run.dispatch, FAILED, began, reason)
         self._end(run, end if told else None)
 
+    def give_back(self, run: Run, is_own_fault: bool) -> None:
+        """It does not begin any more, and its engine hears so."""
+        self._end(run, (Rejected if is_own_fault else Returned)(run.dispatch, "given back"))
+
+    def _tell_id(self, run: Run) -> None:
+        """A few get another id from their place, as a pod that is made anew."""
+        if run.engine is not None and run.rng.random() < _RENAMED:
+            run.engine.news.append(Sent(run.dispatch, "renamed"))
+
     def _tell(self, run: Run, kind: Callable[[int], Event]) -> None:
         if self.kind.knows and run.engine is not None:
             run.engine.news.append(kind(run.dispatch))
@@ -158,6 +186,9 @@ class Place:
                 run.engine = None
                 if not (run.runs or self.kind.outlives):
                     self._end(run, None)
+
+
+_LATE = (Sent, Stalled, Began, Ended)
 
 
 class PlaceEngine:
@@ -187,7 +218,9 @@ class PlaceEngine:
     def withdraw(self, dispatches: Collection[int]) -> set[int]:
         return {number for number in dispatches if self._unsent.pop(number, None)}
 
-    def revoke(self, dispatch: int, over: bool = False) -> None:
+    def revoke(self, dispatch: int, over: bool = False) -> CannotRevoke | None:
+        if dispatch in self._out and not self.place.kind.revokes and not over:
+            return CannotRevoke(dispatch)
         run = self._out.pop(dispatch, None)
         if self._unsent.pop(dispatch, None):
             self.news.append(Returned(dispatch))
@@ -196,12 +229,13 @@ class PlaceEngine:
         elif run is not None:
             self._stop(run)
             self.news.append(Ended(dispatch, FAILED, None, "revoked"))
+        return None
 
     def _stop(self, run: Run) -> None:
         run.engine = None
         if run.runs and self.place.kind.kills and run.task.run is run and run.task.state == "running":
             raise Violation("is killed, and runs", run.task.number)
-        if not run.runs or self.place.kind.kills:
+        if self.place.kind.kills or (self.place.kind.revokes and not run.runs):
             self.place.kill(run, "revoked", told=False)
 
     def forget(self, dispatch: int) -> None:
@@ -221,9 +255,12 @@ class PlaceEngine:
             self.news.append(Broken(self.place.name, "away"))
             self.news += [Returned(number, "away") for number in self._unsent]
             self._unsent.clear()
-        news, self.news = self.news, []
+        news = [event for event in self.news if not (self.place.late and isinstance(event, _LATE))]
+        self.news = [event for event in self.news if self.place.late and isinstance(event, _LATE)]
+        if self.place.reverses and all(isinstance(event, _LATE) for event in news):
+            news.reverse()
         for event in news:
-            if isinstance(event, Ended):
+            if isinstance(event, (Ended, Returned, Rejected)):
                 self._out.pop(event.dispatch, None)
         return news
 
@@ -235,17 +272,24 @@ class PlaceEngine:
         if self._trouble is not None:
             self._trouble = None
             self.news.append(Recovered(self.place.name))
-        for job in self._unsent.values():
-            if self.place.world.rng.random() < _REJECTED:
-                self.news.append(Rejected(job.dispatch, "too large"))
-            else:
-                self._out[job.dispatch] = self.place.send(job, self)
-                self.news.append(Sent(job.dispatch))
-        self._unsent.clear()
+        if not self.place.slow:
+            self._send()
         if not self.place.mute:
             for found in self._sought.values():
                 self.news.append(self._find(found))
             self._sought.clear()
+
+    def _send(self) -> None:
+        for job in self._unsent.values():
+            run = self.place.send(job, self)
+            if run is None:
+                self.news.append(Rejected(job.dispatch, "too large"))
+            else:
+                self._out[job.dispatch] = run
+                self.news.append(Sent(job.dispatch))
+                if run.rng.random() < _STALLED:
+                    self.news.append(Stalled(job.dispatch, "no room on any node"))
+        self._unsent.clear()
 
     def _find(self, found: Found) -> Event:
         for run in self.place.runs:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_dispatch_provider.simulation.tasks import Violation
-from airflow_dispatch_provider.simulation.world import DAY, Shape, World
+from airflow_dispatch_provider.lifecycle.transitions import TABLE, Case
+from airflow_dispatch_provider.simulation.coverage import ALL, counted, not_taken
+from airflow_dispatch_provider.simulation.scenario import Outcome, Scenario
+from airflow_dispatch_provider.simulation.world import DAY, Shape
 
 
 @dataclass
@@ -22,38 +24,60 @@ class Report:
 
     tasks: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    taken: Counter[int] = field(default_factory=Counter)
+    """How often each row of the table of transitions was taken, by number."""
+
     seed: int = 0
     """Of the last world."""
 
-    violation: str | None = None
-    """In the last world; there is none after it."""
+    wrong: Outcome | None = None
+    """The last run, if it went wrong, or a smaller one with the same violation; there is none after it."""
 
-    story: list[str] = field(default_factory=list)
-    """How that came about."""
+    @property
+    def violation(self) -> str | None:
+        return None if self.wrong is None else str(self.wrong.violation)
+
+    def add(self, outcome: Outcome) -> None:
+        """One more run."""
+        world = outcome.world
+        self.worlds += 1
+        self.seed = world.seed
+        self.seconds += world.now
+        self.tasks += len(world.tasks.by_number)
+        self.faults.update(kind for _, kind, _ in world.struck)
+        if outcome.violation is not None:
+            self.wrong = outcome
 
     def as_dict(self) -> dict[str, Any]:
+        missing = list(not_taken(self.taken))
         return {
             "worlds": self.worlds,
             "simulated_seconds": round(self.seconds, 1),
             "tasks": self.tasks,
             "faults": dict(sorted(self.faults.items())),
+            "rows": len(TABLE),
+            "rows_taken": len(TABLE) - len(missing),
+            "rows_not_taken": missing,
             "violation": self.violation,
             "seed": self.seed if self.violation else None,
-            "story": self.story,
+            "story": [] if self.wrong is None else list(self.wrong.story()),
         }
 
     def lines(self) -> Iterator[str]:
+        missing = list(not_taken(self.taken))
         yield f"{'worlds':24}{self.worlds:12,}"
         yield f"{'simulated days':24}{self.seconds / DAY:12,.2f}"
         yield f"{'tasks':24}{self.tasks:12,}"
         yield f"{'faults':24}{self.faults.total():12,}"
         for name, number in sorted(self.faults.items()):
             yield f"  {name:22}{number:12,}"
+        yield f"{'rows taken':24}{f'{len(TABLE) - len(missing)} of {len(TABLE)}':>12}"
+        yield from (f"  not taken: {name}" for name in missing)
         yield f"{'violations':24}{int(self.violation is not None):12}"
-        if self.violation is not None:
+        if self.wrong is not None:
             yield ""
             yield f"seed {self.seed}: {self.violation}"
-            yield from self.story
+            yield from self.wrong.story()
 
 
 def simulate(
@@ -61,37 +85,18 @@ def simulate(
     seconds: float,
     shape: Shape,
     goes_on: Callable[[Report], bool],
+    cases: Mapping[int, Case] = ALL,
 ) -> Report:
     """Run worlds with this seed and the following ones, until one goes wrong.
 
     :param seconds: of each, simulated, before it is left to come to rest
     :param goes_on: asked before each but the first
+    :param cases: rows of the table of transitions by number, where others than all
     """
-    report = Report(seed=seed)
+    report = Report()
+    rows = counted(cases, report.taken)
     while True:
-        world = World(report.seed, shape)
-        try:
-            world.run(seconds)
-        except Violation as violation:
-            report.violation, report.story = str(violation), list(_story(world, violation))
-        report.worlds += 1
-        report.seconds += world.now
-        report.tasks += len(world.tasks.by_number)
-        report.faults += world.faults
+        scenario = Scenario.of(seed + report.worlds, shape, seconds)
+        report.add(scenario.run(rows))
         if report.violation is not None or not goes_on(report):
             return report
-        report.seed += 1
-
-
-def _story(world: World, violation: Violation) -> Iterator[str]:
-    """The last faults, and what each scheduler knows of the task."""
-    yield f"At {world.now:.1f} s. The last faults:"
-    for at, fault in world.recent:
-        yield f"  {at:10.1f} {fault}"
-    if violation.task is None:
-        return
-    key = world.tasks.by_number[violation.task].key
-    for scheduler in world.schedulers.values():
-        yield f"Scheduler {scheduler.job}{'' if scheduler.alive else ' (dead)'} on the task:"
-        for step in scheduler.loop.machine.story(key):
-            yield f"  {step}"

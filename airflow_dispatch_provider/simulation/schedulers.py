@@ -8,6 +8,7 @@ stuck in queued, and tasks without a heartbeat.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from random import Random
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from airflow_dispatch_provider.lifecycle.actions import Dispatch
 from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Offered, Rows
 from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.lifecycle.states import Row
+from airflow_dispatch_provider.lifecycle.transitions import Rows as TableRows
 from airflow_dispatch_provider.routing.model import TaskRef
 from airflow_dispatch_provider.simulation.places import Clock, Place, PlaceEngine
 from airflow_dispatch_provider.simulation.tasks import SILENCE, Task, Violation
@@ -58,14 +60,15 @@ class World(Clock, Protocol):
     database_up: bool
     places: dict[str, Place]
     settings: events.Settings
+    rows: TableRows
     slots: dict[str, int]
 
 
 class ModelClerk:
     """See ``clerk.Clerk``: each question is answered after a while, or lost."""
 
-    def __init__(self, world: World, job: int) -> None:
-        self._world, self._job = world, job
+    def __init__(self, world: World, job: int, rng: Random) -> None:
+        self._world, self._job, self._rng = world, job, rng
         self._answers: list[Any] = []
 
     def start(self) -> None:
@@ -140,7 +143,7 @@ class ModelClerk:
                 rows[key] = tasks.row(ti_id, self._job, self._world.now)
             self._answers.append(Rows(asked, rows))
 
-        self._world.after(self._world.rng.uniform(0.01, 2.0), answer)
+        self._world.after(self._rng.uniform(0.01, 2.0), answer)
 
 
 class ModelSurface:
@@ -176,20 +179,21 @@ class Scheduler:
 
     def __init__(self, world: World, job: int) -> None:
         self.world, self.job = world, job
-        self.alive, self.paused = True, False
+        self.alive, self.paused, self.rng = True, False, world.random("scheduler", job)
         self.engines: dict[str, PlaceEngine] = {
             name: PlaceEngine(place, world.slots[name]) for name, place in world.places.items()
         }
         self._surface, self._buffer = ModelSurface(world), dict[Any, Any]()
-        machine = Machine(world.settings, seed=str(job))
-        self.loop = Loop(machine, self.engines, ModelClerk(world, job), self._surface, lambda: world.now)
-        self._adopt_at = world.now + world.rng.uniform(0, ADOPTION_EVERY)
+        machine = Machine(world.settings, str(job), world.rows)
+        clerk = ModelClerk(world, job, world.random("clerk", job))
+        self.loop = Loop(machine, self.engines, clerk, self._surface, lambda: world.now)
+        self._adopt_at = world.now + self.rng.uniform(0, ADOPTION_EVERY)
         world.jobs[job] = world.now
         self.loop.start(str(job), world.now)
 
     def die(self) -> None:
         self.alive = False
-        if self.world.rng.random() >= EVIDENCE_LOST:
+        if self.rng.random() >= EVIDENCE_LOST:
             self._surface.write()
         self.world.jobs[self.job] = float("-inf")
         for engine in self.engines.values():

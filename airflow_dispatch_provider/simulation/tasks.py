@@ -28,12 +28,14 @@ _STATES = {"queued": RowState.QUEUED, "running": RowState.RUNNING}
 class Violation(AssertionError):
     """An invariant does not hold.
 
+    :param kind: which one: the same words for the same
     :param task: the number of the task concerned; None: there is no single one
     """
 
-    def __init__(self, text: str, task: int | None = None) -> None:
-        super().__init__(text if task is None else f"task {task} {text}")
-        self.task = task
+    def __init__(self, kind: str, task: int | None = None, detail: str = "") -> None:
+        subject = "" if task is None else f"task {task} "
+        super().__init__(f"{subject}{kind}{': ' if detail else ''}{detail}")
+        self.kind, self.task = kind, task
 
 
 @dataclass(eq=False)
@@ -66,7 +68,15 @@ class Task:
     excused: bool = False
     """The execution API let it begin and could not say so, and nobody who knows that nothing ran is left."""
 
+    cleared: list[Any] = field(default_factory=list)
+    """Processes that were let begin in a try that a user has cleared since: they end when they hear of it."""
+
+    spoilt_until: float = -inf
+    """Until then (virtual seconds) no backend can send it, and its failure is its own."""
+
     completed: int = 0
+    sent: int = 0
+    """How many of its dispatches have been sent, in all tries."""
 
     @property
     def key(self) -> Hashable:
@@ -124,9 +134,18 @@ class Tasks:
     def next_try(self, task: Task, why: str) -> None:
         """Airflow runs it anew: the try is used."""
         if not (task.begun or task.excused):
-            raise Violation(f"loses a try that had not begun: {why}", task.number)
+            raise Violation("loses a try that had not begun", task.number, why)
         if task.run is not None and task.run.runs:
-            raise Violation(f"loses a try that runs: {why}", task.number)
+            raise Violation("loses a try that runs", task.number, why)
+        self._renew(task)
+
+    def clear(self, task: Task) -> None:
+        """A user has it run anew, wherever it is."""
+        if task.run is not None:
+            task.cleared.append(task.run)
+        self._renew(task)
+
+    def _renew(self, task: Task) -> None:
         del self.by_id[task.id]
         task.id, task.attempt, task.begun, task.run = self._new_id(), task.attempt + 1, False, None
         task.excused = False
@@ -168,8 +187,10 @@ class Tasks:
         """Its own code has ended; False: not now. A run that is not its try's any more may not complete."""
         if not self.api_up:
             return False
+        if run in task.cleared:
+            return True
         if task.run is not run or task.state != "running":
-            raise Violation(f"has a run that completes, and its try is {task.state}", task.number)
+            raise Violation("has a run that completes", task.number, f"its try is {task.state}")
         if task.defers:
             task.defers -= 1
             task.state = "deferred"

@@ -3,27 +3,33 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 from random import Random
+from typing import Any
 from zlib import crc32
 
-from airflow_dispatch_provider.lifecycle.events import BackendRules, Limits, Settings
+from airflow_dispatch_provider.lifecycle.events import BackendRules, Command, Limits, Order, Settings
+from airflow_dispatch_provider.lifecycle.transitions import ROWS, Rows
 from airflow_dispatch_provider.routing.model import Route, Target
 from airflow_dispatch_provider.routing.routes import RouteTable
-from airflow_dispatch_provider.simulation.places import CELERY, KUBERNETES, LOCAL, Place, Run
+from airflow_dispatch_provider.simulation.places import CELERY, FOREIGN, KUBERNETES, LOCAL, Place
 from airflow_dispatch_provider.simulation.schedulers import Scheduler
 from airflow_dispatch_provider.simulation.tasks import HEARTBEAT, Task, Tasks, Violation
 
-BACKENDS = {"local": (LOCAL, 4), "celery": (CELERY, 16), "pods": (KUBERNETES, 16)}
+BACKENDS = {"local": (LOCAL, 4), "celery": (CELERY, 16), "pods": (KUBERNETES, 16), "other": (FOREIGN, 8)}
 """Kind and slots of each."""
 
-ROUTES = {"near": ("local",), "far": ("celery", "pods"), "wide": ("pods", "celery", "local")}
-LONGEST_API_OUTAGE, LONGEST_DATABASE_OUTAGE = 120.0, 60.0
-"""Seconds."""
+ROUTES = {
+    "near": ("local",),
+    "far": ("celery", "pods"),
+    "wide": ("pods", "celery", "local"),
+    "else": ("other", "local"),
+}
+_BURST, _BURSTS = 8, 0.05
+"""How many times as many tasks come in some batches, and the part of these."""
 
 CALM = 7200.0
 """Seconds after the last fault within which everything has to have ended."""
@@ -49,29 +55,37 @@ class Shape:
 class World:
     """One run. Raises ``Violation`` as soon as an invariant does not hold."""
 
-    def __init__(self, seed: int, shape: Shape = Shape()) -> None:
-        self.rng, self.shape, self.now = Random(seed), shape, 0.0
+    def __init__(self, seed: int, shape: Shape = Shape(), rows: Rows = ROWS) -> None:
+        """
+        :param rows: of the table of transitions, by which every scheduler goes
+        """
+        self.seed, self.shape, self.rows, self.now = seed, shape, rows, 0.0
         self.tasks, self.jobs = Tasks(), dict[int, float]()
         self.database_up = True
-        self.faults: Counter[str] = Counter()
-        self.recent: deque[tuple[float, str]] = deque(maxlen=20)
-        """When the last faults happened (virtual seconds), and which."""
+        self.struck: list[tuple[float, str, str]] = []
+        """Faults so far: when (virtual seconds), which, and what they hit."""
 
         self.trace = 0
         """A checksum of all that has begun and ended, in order."""
 
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._ties, self._job_ids = count(), count(1)
+        self._ties, self._coming = count(), self.random("tasks")
+        self._job_ids = [count(place, shape.schedulers) for place in range(1, shape.schedulers + 1)]
         self._calm = False
         self.slots = {name: slots for name, (_, slots) in BACKENDS.items()}
         self.places = {name: Place(self, name, kind) for name, (kind, _) in BACKENDS.items()}
         routes = [Route(queue=queue, to=tuple(map(Target, to))) for queue, to in ROUTES.items()]
         table = RouteTable(routes, Route(queue="*", to=(Target("celery"),)), {})
-        self.settings = Settings(table, dict.fromkeys(BACKENDS, BackendRules()), Limits())
+        rules = {name: BackendRules(revokes=kind.revokes) for name, (kind, _) in BACKENDS.items()}
+        self.settings = self._first_settings = Settings(table, rules, Limits())
         self.schedulers: dict[int, Scheduler] = {}
         for place in range(shape.schedulers):
-            self._start(place)
+            self.start(place)
         self._beat()
+
+    def random(self, *of: object) -> Random:
+        """Chance that is the same whatever else happens."""
+        return Random(f"{self.seed} {of}")
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         heappush(self._heap, (self.now + seconds, next(self._ties), call))
@@ -81,14 +95,13 @@ class World:
         self.trace = crc32(f"{self.now} {task.number} {what}".encode(), self.trace)
 
     def run(self, seconds: float) -> None:
-        """So long with faults, and then until everything has ended."""
+        """So long, and then without faults until everything has ended."""
         self._bring_tasks(seconds + CALM / 4)
-        self._break_something(seconds)
         self._until(seconds, lambda: False)
         self._calm_down()
         self._until(self.now + CALM, self._is_over)
         if not self._is_over():
-            raise Violation(f"after {CALM:.0f} s without faults: {self.left()}")
+            raise Violation("does not come to rest", detail=f"{CALM:.0f} s without faults: {self.left()}")
 
     def _until(self, end: float, is_over: Callable[[], bool]) -> None:
         while self._heap and self._heap[0][0] <= end and not is_over():
@@ -123,10 +136,9 @@ class World:
     # What happens by itself
 
     def _bring_tasks(self, until: float) -> None:
-        for _ in range(self.shape.batch):
-            self.tasks.add(
-                self.rng.choice(list(ROUTES)), self.rng.choice((1, 1, 5)), int(self.rng.random() < 0.1)
-            )
+        rng = self._coming
+        for _ in range(self.shape.batch * (_BURST if rng.random() < _BURSTS else 1)):
+            self.tasks.add(rng.choice(list(ROUTES)), rng.choice((1, 1, 5)), int(rng.random() < 0.1))
         if self.now + self.shape.every < until:
             self.after(self.shape.every, lambda: self._bring_tasks(until))
 
@@ -138,105 +150,42 @@ class World:
             self.tasks.schedule(task)
         self.after(HEARTBEAT, self._beat)
 
-    def _start(self, place: int) -> None:
-        scheduler = self.schedulers[place] = Scheduler(self, next(self._job_ids))
-        self.after(self.rng.uniform(0, 1), lambda: self._round(scheduler))
+    def start(self, place: int) -> None:
+        """A scheduler, in the place of one that has died."""
+        scheduler = self.schedulers[place] = Scheduler(self, next(self._job_ids[place]))
+        self.after(scheduler.rng.uniform(0, 1), lambda: self._round(scheduler))
 
     def _round(self, scheduler: Scheduler) -> None:
         if scheduler.alive:
             if not scheduler.paused:
                 scheduler.beat()
-            self.after(self.rng.uniform(0.8, 1.2), lambda: self._round(scheduler))
+            self.after(scheduler.rng.uniform(0.8, 1.2), lambda: self._round(scheduler))
 
-    # Faults
+    # Faults, see ``faults``
 
-    def _break_something(self, until: float) -> None:
-        fault = self.rng.choice(_FAULTS)
-        if self.now:
-            name = fault.__name__.strip("_").replace("_", " ")
-            self.faults[name] += 1
-            self.recent.append((self.now, name))
-            fault(self)
-        delay = self.rng.expovariate(1 / self.shape.fault_every)
-        if self.now + delay < until:
-            self.after(delay, lambda: self._break_something(until))
+    def configure(self, settings: Settings) -> None:
+        """Every scheduler takes it in, and those that start from now on."""
+        self.settings = settings
+        self.tell(settings)
+
+    def tell(self, *happened: Any) -> None:
+        """Every scheduler, also one that is stopped: what is said to it does not change while it is."""
+        for scheduler in self.schedulers.values():
+            if scheduler.alive:
+                scheduler.loop.tell(self.now, *happened)
+
+    def restore(self, seconds: float, repair: Callable[[], None]) -> None:
+        """After so long, unless everything has been repaired by then."""
+        self.after(seconds, lambda: None if self._calm else repair())
 
     def _calm_down(self) -> None:
         self._calm = True
         self.tasks.api_up, self.tasks.swallow, self.database_up = True, 0, True
         for place in self.places.values():
             place.up, place.mute = True, False
+            place.slow = place.late = place.reverses = False
+        self.configure(self._first_settings)
+        for name in BACKENDS:
+            self.tell(Order(Command.RESUME, name))
         for scheduler in self.schedulers.values():
             scheduler.paused = False
-
-    def _down_for(self) -> float:
-        return self.rng.choice((0.5, 5.0, 20.0, 60.0, 300.0))
-
-    def _restore(self, repair: Callable[[], None]) -> None:
-        self.after(self._down_for(), lambda: None if self._calm else repair())
-
-    def _scheduler_killed(self) -> None:
-        place = self.rng.randrange(self.shape.schedulers)
-        if self.schedulers[place].alive:
-            self.schedulers[place].die()
-            self.after(self.rng.uniform(0, 40), lambda: self._start(place))
-
-    def _scheduler_stopped(self) -> None:
-        scheduler = self.schedulers[self.rng.randrange(self.shape.schedulers)]
-        scheduler.paused = True
-        self._restore(lambda: setattr(scheduler, "paused", False))
-
-    def _api_killed(self) -> None:
-        """For less than LOST_AFTER: else Airflow takes whatever runs for dead."""
-        if self.tasks.api_up:
-            self.tasks.api_up, self.tasks.swallow = False, self.rng.choice((0, 1, 3))
-            self.after(min(self._down_for(), LONGEST_API_OUTAGE), self._api_is_back)
-
-    def _api_is_back(self) -> None:
-        self.tasks.api_up, self.tasks.swallow = True, 0
-
-    def _database_away(self) -> None:
-        """For the clerks alone, and not for long: a scheduler whose own questions fail ends."""
-        self.database_up = False
-        self.after(min(self._down_for(), LONGEST_DATABASE_OUTAGE), lambda: setattr(self, "database_up", True))
-
-    def _backend_away(self) -> None:
-        place = self._any_place()
-        place.up = False
-        self._restore(lambda: setattr(place, "up", True))
-
-    def _backend_mute(self) -> None:
-        place = self._any_place()
-        place.mute = True
-        self._restore(lambda: setattr(place, "mute", False))
-
-    def _run_lost(self) -> None:
-        """A message, or a process that had begun; its engine hears nothing."""
-        if run := self._any_run():
-            self.places[self._place_of(run)].kill(run, "lost", told=False)
-
-    def _run_killed(self) -> None:
-        if run := self._any_run():
-            self.places[self._place_of(run)].kill(run, "killed")
-
-    def _any_place(self) -> Place:
-        return self.rng.choice(list(self.places.values()))
-
-    def _any_run(self) -> Run | None:
-        runs = [run for place in self.places.values() for run in place.runs]
-        return self.rng.choice(runs) if runs else None
-
-    def _place_of(self, run: Run) -> str:
-        return next(name for name, place in self.places.items() if run in place.runs)
-
-
-_FAULTS: tuple[Callable[[World], None], ...] = (
-    World._scheduler_killed,
-    World._scheduler_stopped,
-    World._api_killed,
-    World._database_away,
-    World._backend_away,
-    World._backend_mute,
-    World._run_lost,
-    World._run_killed,
-)

@@ -27,6 +27,7 @@ from airflow_dispatch_provider.lifecycle.events import (
 )
 from airflow_dispatch_provider.lifecycle.job import Job, Paused, Waits
 from airflow_dispatch_provider.lifecycle.states import OUT, Outcome, Row, RowState, State
+from airflow_dispatch_provider.lifecycle.transitions import ROWS as ALL_ROWS
 from airflow_dispatch_provider.lifecycle.transitions import TABLE, Back, Down, Due, apply
 from airflow_dispatch_provider.routing.decide import Decision
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK, Target, TaskRef
@@ -216,7 +217,7 @@ EVERY = [(State(state), *row[1:]) for row in ROWS for state in GROUPS.get(row[0]
 def ledger_with(state, given):
     """A ledger with one job in that state, at backend a unless the case says otherwise."""
     given = dict(given)
-    ledger = Ledger("test")
+    ledger = Ledger("test", ALL_ROWS)
     ledger.use(settings(rules={"c": BackendRules(revokes=False)}))
     ledger.now, ledger.moment = NOW, 1
     for name, backend in ledger.backends.items():

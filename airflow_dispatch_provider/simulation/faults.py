@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults, and what people do: a plan of them, made beforehand, each of which can be left out without changing another.
+
+A fault chooses among what is there when it strikes by a number that the plan gives it, and uses no other chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from random import Random
+from typing import NamedTuple, TypeVar
+
+from airflow_dispatch_provider.lifecycle.events import BackendRules, Command, Order, Recall
+from airflow_dispatch_provider.lifecycle.states import State
+from airflow_dispatch_provider.simulation.places import Place, Run
+from airflow_dispatch_provider.simulation.schedulers import Scheduler
+from airflow_dispatch_provider.simulation.tasks import Task
+from airflow_dispatch_provider.simulation.world import World
+
+T = TypeVar("T")
+
+LONGEST_API_OUTAGE, LONGEST_DATABASE_OUTAGE, LONGEST_RESTART = 120.0, 60.0, 40.0
+"""Seconds."""
+
+_LASTS = (0.5, 5.0, 20.0, 60.0, 300.0)
+
+
+class Fault(NamedTuple):
+    """One of a plan."""
+
+    at: float
+    """Virtual seconds."""
+
+    kind: str
+    """A key of ``KINDS``."""
+
+    whom: float
+    """From 0 to below 1: which of those that are there then."""
+
+    seconds: float
+    """How long it lasts, where it passes by itself."""
+
+    def pick(self, among: Sequence[T]) -> T:
+        """One of them, of which there has to be one."""
+        return among[int(self.whom * len(among))]
+
+
+def plan(seed: int, seconds: float, every: float) -> tuple[Fault, ...]:
+    """Faults until then, by virtual time.
+
+    :param every: seconds between two of them, on average
+    """
+    faults = list[Fault]()
+    at = 0.0
+    while True:
+        rng = Random(f"{seed} fault {len(faults)}")
+        at += rng.expovariate(1 / every)
+        if at >= seconds:
+            return tuple(faults)
+        lasts = rng.choice(_LASTS) * rng.uniform(0.5, 1.5)
+        faults.append(Fault(round(at, 3), rng.choice(list(KINDS)), round(rng.random(), 6), round(lasts, 3)))
+
+
+def schedule(world: World, faults: Sequence[Fault]) -> None:
+    """Let them strike when their time comes."""
+    for fault in faults:
+        world.after(fault.at, partial(_strike, world, fault))
+
+
+def _strike(world: World, fault: Fault) -> None:
+    world.struck.append((fault.at, fault.kind, KINDS[fault.kind](world, fault)))
+
+
+# Each returns the name of what it hit; empty: there was nothing.
+
+
+def _scheduler_killed(world: World, fault: Fault) -> str:
+    place = fault.pick(range(world.shape.schedulers))
+    scheduler = world.schedulers[place]
+    if not scheduler.alive:
+        return ""
+    scheduler.die()
+    world.after(min(fault.seconds, LONGEST_RESTART), lambda: world.start(place))
+    return f"scheduler {scheduler.job}"
+
+
+def _scheduler_stopped(world: World, fault: Fault) -> str:
+    scheduler = world.schedulers[fault.pick(range(world.shape.schedulers))]
+    scheduler.paused = True
+    world.restore(fault.seconds, lambda: setattr(scheduler, "paused", False))
+    return f"scheduler {scheduler.job}"
+
+
+def _api_killed(world: World, fault: Fault) -> str:
+    """For less than LOST_AFTER: else Airflow takes whatever runs for dead."""
+    tasks = world.tasks
+    if not tasks.api_up:
+        return ""
+    tasks.api_up, tasks.swallow = False, fault.pick((0, 1, 3))
+
+    def is_back() -> None:
+        tasks.api_up, tasks.swallow = True, 0
+
+    world.restore(min(fault.seconds, LONGEST_API_OUTAGE), is_back)
+    return f"{tasks.swallow} answers lost"
+
+
+def _database_away(world: World, fault: Fault) -> str:
+    """For the clerks alone, and not for long: a scheduler whose own questions fail ends."""
+    world.database_up = False
+    world.restore(min(fault.seconds, LONGEST_DATABASE_OUTAGE), lambda: setattr(world, "database_up", True))
+    return "clerks"
+
+
+def _backend_away(world: World, fault: Fault) -> str:
+    place = _place(world, fault)
+    place.up = False
+    world.restore(fault.seconds, lambda: setattr(place, "up", True))
+    return place.name
+
+
+def _backend_mute(world: World, fault: Fault) -> str:
+    place = _place(world, fault)
+    place.mute = True
+    world.restore(fault.seconds, lambda: setattr(place, "mute", False))
+    return place.name
+
+
+def _run_lost(world: World, fault: Fault) -> str:
+    """A message, or a process that had begun; its engine hears nothing. Messages are safe where none can be taken back,
+    since nobody could send one again."""
+    runs = [(place, run) for place, run in _runs(world) if run.began or place.kind.revokes]
+    return _kill(runs, fault, "lost", told=False)
+
+
+def _run_killed(world: World, fault: Fault) -> str:
+    return _kill(_runs(world), fault, "killed", told=True)
+
+
+def _kill(runs: list[tuple[Place, Run]], fault: Fault, reason: str, told: bool) -> str:
+    if not runs:
+        return ""
+    place, run = fault.pick(runs)
+    place.kill(run, reason, told)
+    return f"task {run.task.number} at {place.name}"
+
+
+def _backend_slow(world: World, fault: Fault) -> str:
+    """Its engines hold on to what they are given."""
+    place = _place(world, fault)
+    place.slow = True
+    world.restore(fault.seconds, lambda: setattr(place, "slow", False))
+    return place.name
+
+
+def _news_late(world: World, fault: Fault) -> str:
+    """Nothing is heard of what was sent, though it goes on."""
+    place = _place(world, fault)
+    place.late = True
+    world.restore(fault.seconds, lambda: setattr(place, "late", False))
+    return place.name
+
+
+def _news_reversed(world: World, fault: Fault) -> str:
+    """What is heard at a time of what was sent comes in the wrong order."""
+    place = _place(world, fault)
+    place.reverses = True
+    world.restore(fault.seconds, lambda: setattr(place, "reverses", False))
+    return place.name
+
+
+def _run_returned(world: World, fault: Fault) -> str:
+    """A message that nobody takes, or a pod that is refused after all: it certainly does not begin."""
+    waiting = [(place, run) for place, run in _runs(world) if not run.began]
+    if not waiting:
+        return ""
+    place, run = fault.pick(waiting)
+    place.give_back(run, fault.seconds > _LASTS[2])
+    return f"task {run.task.number} at {place.name}"
+
+
+def _task_spoilt(world: World, fault: Fault) -> str:
+    """It cannot be sent anywhere, and may fail for that."""
+    ready = [task for task in world.tasks.open.values() if task.state in ("scheduled", "queued")]
+    if not ready:
+        return ""
+    task = fault.pick(ready)
+    task.spoilt_until = world.now + fault.seconds * 2
+    return f"task {task.number}"
+
+
+# People
+
+
+def _task_cleared(world: World, fault: Fault) -> str:
+    going = [task for task in world.tasks.open.values() if task.state in ("queued", "running")]
+    if not going:
+        return ""
+    task = fault.pick(going)
+    world.tasks.clear(task)
+    return f"task {task.number}"
+
+
+def _task_taken_back(world: World, fault: Fault) -> str:
+    """Airflow takes one for stuck, or for dead, whatever it does: its timeouts may be short."""
+    found = _any_job(world, fault, tuple(State))
+    if found is None:
+        return ""
+    scheduler, task = found
+    if task.state == "running":
+        scheduler.loop.give_up(task.key, world.now)
+        world.tasks.clear(task)
+    elif scheduler.loop.revoke(task.key, world.now):
+        world.tasks.schedule(task)
+    return f"task {task.number} by scheduler {scheduler.job}"
+
+
+def _task_recalled(world: World, fault: Fault) -> str:
+    found = _any_job(world, fault, (State.SUBMITTED, State.SENT))
+    if found is None:
+        return ""
+    scheduler, task = found
+    scheduler.loop.tell(world.now, Recall(task.key))
+    return f"task {task.number} by scheduler {scheduler.job}"
+
+
+def _any_job(world: World, fault: Fault, states: Collection[State]) -> tuple[Scheduler, Task] | None:
+    """Of a scheduler that works and has it by the database, too."""
+    working = [each for each in world.schedulers.values() if each.alive and not each.paused]
+    jobs = [
+        (each, task)
+        for each in working
+        for task in world.tasks.open.values()
+        if task.owner == each.job
+        and task.state in ("queued", "running")
+        and task.key in each.loop.machine
+        and each.loop.machine.state(task.key) in states
+    ]
+    return fault.pick(jobs) if jobs else None
+
+
+def _backend_ordered(world: World, fault: Fault) -> str:
+    """Cordoned or drained, and resumed."""
+    name, command = fault.pick([(name, command) for name in world.places for command in _ORDERS])
+    world.tell(Order(command, name))
+    world.restore(fault.seconds, lambda: world.tell(Order(Command.RESUME, name)))
+    return f"{command.value} {name}"
+
+
+def _backend_removed(world: World, fault: Fault) -> str:
+    """From the configuration, for a while."""
+    settings, name = world.settings, fault.pick(list(world.places))
+    if settings.backends.keys() != world.places.keys():
+        return ""
+    left = {other: rules for other, rules in settings.backends.items() if other != name}
+    world.configure(replace(settings, backends=left))
+    world.restore(fault.seconds, lambda: _set_rules(world, name, settings.backends[name]))
+    return name
+
+
+def _rules_wrong(world: World, fault: Fault) -> str:
+    """A backend is taken for one that can stop what it was given, and cannot."""
+    name = "other"
+    rules = world.settings.backends.get(name)
+    if rules is None or rules.revokes:
+        return ""
+    _set_rules(world, name, BackendRules(revokes=True))
+    world.restore(fault.seconds, lambda: _set_rules(world, name, rules))
+    return name
+
+
+def _set_rules(world: World, name: str, rules: BackendRules) -> None:
+    world.configure(replace(world.settings, backends={**world.settings.backends, name: rules}))
+
+
+_ORDERS = (Command.CORDON, Command.DRAIN)
+
+
+def _runs(world: World) -> list[tuple[Place, Run]]:
+    return [(place, run) for place in world.places.values() for run in place.runs]
+
+
+def _place(world: World, fault: Fault) -> Place:
+    return fault.pick(list(world.places.values()))
+
+
+KINDS: dict[str, Callable[[World, Fault], str]] = {
+    "scheduler killed": _scheduler_killed,
+    "scheduler stopped": _scheduler_stopped,
+    "api killed": _api_killed,
+    "database away": _database_away,
+    "backend away": _backend_away,
+    "backend mute": _backend_mute,
+    "run lost": _run_lost,
+    "run killed": _run_killed,
+    "run returned": _run_returned,
+    "backend slow": _backend_slow,
+    "news late": _news_late,
+    "news reversed": _news_reversed,
+    "task spoilt": _task_spoilt,
+    "task cleared": _task_cleared,
+    "task taken back": _task_taken_back,
+    "task recalled": _task_recalled,
+    "backend ordered": _backend_ordered,
+    "backend removed": _backend_removed,
+    "rules wrong": _rules_wrong,
+}

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plans of faults, and runs of them that can be repeated."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+
+from airflow_dispatch_provider.simulation.faults import KINDS, Fault, plan
+from airflow_dispatch_provider.simulation.scenario import Scenario
+from airflow_dispatch_provider.simulation.world import Shape
+
+pytestmark = pytest.mark.once
+
+ROUGH = Shape(fault_every=10.0)
+
+
+@pytest.fixture(autouse=True)
+def silent() -> Iterator[None]:
+    """Worlds log thousands of failures."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_a_longer_plan_begins_like_a_shorter_one() -> None:
+    """Each fault has chance of its own, and all kinds come."""
+    short, long = plan(3, 300.0, 10.0), plan(3, 9000.0, 10.0)
+    assert long[: len(short)] == short
+    assert all(before.at < after.at < 9000.0 for before, after in pairwise(long))
+    assert {fault.kind for fault in long} == set(KINDS)
+    assert plan(4, 300.0, 10.0) != short
+
+
+def test_faults_that_are_left_out_change_nothing_before_them() -> None:
+    """The others strike when they did; those that strike later may hit something else."""
+    scenario = Scenario.of(5, ROUGH, 300)
+    every = scenario.run().world.struck
+    middle = len(every) // 2
+    fewer = scenario.only(scenario.faults[:middle] + scenario.faults[middle + 1 :]).run().world.struck
+    assert fewer[:middle] == every[:middle]
+    assert [hit[:2] for hit in fewer[middle:]] == [hit[:2] for hit in every[middle + 1 :]]
+
+
+def test_a_scenario_comes_back_from_json() -> None:
+    """Also one that lacks faults."""
+    scenario = Scenario.of(5, ROUGH, 300)
+    scenario = scenario.only(scenario.faults[1:4])
+    assert Scenario.from_dict(json.loads(json.dumps(scenario.as_dict()))) == scenario
+
+
+def test_an_error_of_the_code_under_test_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its traceback."""
+
+    def fails(world: object, fault: Fault) -> str:
+        raise ZeroDivisionError("broken")
+
+    monkeypatch.setitem(KINDS, "run lost", fails)
+    outcome = Scenario(5, ROUGH, 60.0, (Fault(20.0, "run lost", 0.0, 1.0),)).run()
+    assert str(outcome.violation) == "raises ZeroDivisionError: broken"
+    assert "in fails" in "\n".join(outcome.story())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_fault_hits_something_and_alone_harms_nothing(kind: str) -> None:
+    """While tasks come, wait and run."""
+    moments = (0.6, 1.1, 1.6, 3.0, 9.0)
+    faults = tuple(Fault(60.0 + moment, kind, 0.7, 20.0) for moment in moments)
+    outcome = Scenario(2, Shape(), 120.0, faults).run()
+    assert outcome.violation is None, "\n".join(outcome.story())
+    assert any(hit for _, _, hit in outcome.world.struck)
