@@ -19,6 +19,7 @@ from airflow.exceptions import AirflowConfigException
 from airflow.providers_manager import ProvidersManager
 from psutil import Process, wait_procs
 
+from airflow_dispatch_provider.bridge.slow_failures import SlowFailures
 from airflow_dispatch_provider.bridge.users_code import bounded
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.exceptions import DispatchError, Problem, TookTooLong
@@ -156,6 +157,7 @@ class RunOnce:
         """
         self._base = base
         self._found: dict[tuple[str, str], str | NotGiven | None] = {}
+        self._slow = SlowFailures()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RunOnce, (self._base,)
@@ -183,7 +185,8 @@ class RunOnce:
 
     def _text(self, section: str, key: str) -> str | None:
         if (section, key) not in self._found:
-            self._found[section, key] = self._ask(section, key)
+            with self._slow.timed((section, key)):
+                self._found[section, key] = self._ask(section, key)
         found = self._found[section, key]
         if isinstance(found, NotGiven):
             raise found.with_traceback(None)
@@ -215,7 +218,11 @@ class RunOnce:
 
     def forget_failures(self) -> None:
         """Run commands, and ask the secrets backend, once more for what they have not given yet."""
-        self._found = {key: found for key, found in self._found.items() if isinstance(found, str)}
+        self._found = {
+            key: found
+            for key, found in self._found.items()
+            if isinstance(found, str) or not self._slow.may_try(key)
+        }
 
 
 def _end(processes: Collection[Process]) -> None:
@@ -264,9 +271,10 @@ class BackendConf:
         }
         self._base = base
         self._fetched: dict[tuple[str, str], str | NotGiven] = {}
+        self._slow = SlowFailures()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fetched": {}}
+        return {**self.__dict__, "_fetched": {}, "_slow": SlowFailures()}
 
     def __repr__(self) -> str:
         names = ", ".join(f"{section}.{key}" for section, keys in self._config.items() for key in keys)
@@ -344,7 +352,8 @@ class BackendConf:
     def _fetch(self, section: str, key: str, options: Mapping[str, str]) -> str:
         if (section, key) not in self._fetched:
             of = f"for [{section}] {key} of the backend {self._backend!r}"
-            self._fetched[section, key] = _asked(of, key, options)
+            with self._slow.timed((section, key)):
+                self._fetched[section, key] = _asked(of, key, options)
         value = self._fetched[section, key]
         if isinstance(value, NotGiven):
             raise value.with_traceback(None)
@@ -352,7 +361,11 @@ class BackendConf:
 
     def forget_failures(self) -> None:
         """Ask commands and the secrets backend once more for what they have not given yet."""
-        self._fetched = {key: value for key, value in self._fetched.items() if isinstance(value, str)}
+        self._fetched = {
+            key: value
+            for key, value in self._fetched.items()
+            if isinstance(value, str) or not self._slow.may_try(key)
+        }
         if isinstance(self._base, RunOnce):
             self._base.forget_failures()
 

@@ -19,6 +19,7 @@ from typing import Any
 from airflow.configuration import conf
 from airflow.exceptions import AirflowConfigException
 
+from airflow_dispatch_provider.bridge.slow_failures import SlowFailures
 from airflow_dispatch_provider.exceptions import EndsProcess, TookTooLong
 
 NOTICE = 10.0
@@ -34,6 +35,10 @@ log = logging.getLogger(__name__)
 
 _too_slow: dict[str, Exception] = {}
 """Modules that were given up on. Each try would take as long again, on the scheduler's thread."""
+
+_slow = SlowFailures()
+_slow_failed: dict[str, Exception] = {}
+"""Modules that have raised, by name; each is tried again, but not before ``_slow`` says so."""
 
 _failed: ContextVar[dict[str, Exception] | None] = ContextVar("_failed", default=None)
 """Modules that have raised; None: each is tried again, as a scheduler does."""
@@ -136,17 +141,19 @@ def import_users_module(name: str) -> ModuleType:
     if name in sys.modules:
         return import_module(name)
     failed = _failed.get()
-    if error := _too_slow.get(name) or (failed or {}).get(name):
+    rests = None if _slow.may_try(name) else _slow_failed.get(name)
+    if error := _too_slow.get(name) or (failed or {}).get(name) or rests:
         raise error.with_traceback(None)
     # Modules of Airflow's and of this package are no users', but run the commands that give options of Airflow's.
     least = _OURS if name.partition(".")[0] in ("airflow", "airflow_dispatch_provider") else 0
     try:
-        with bounded(f"the import of {name}", limit() and max(limit(), least)):
+        with _slow.timed(name), bounded(f"the import of {name}", limit() and max(limit(), least)):
             return import_module(name)
     except TookTooLong as error:
         _too_slow[name] = error
         raise
     except Exception as error:
+        _slow_failed[name] = error
         if failed is not None:
             failed[name] = error
         raise

@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 _REASON = attrgetter("reason")
 _NOT_TAKEN = "its backend could not take it over"
+_NO_POLL = "it could not be asked for its news"
 _NO_LANES: Mapping[str, str] = {}
 _LAST_QUESTIONS = 5.0
 """Seconds for what the database was still asked at the end."""
@@ -166,6 +167,8 @@ class Loop:
         """As ``_guarded``, in the way of ``_perform``: there is one for each workload."""
         try:
             lane = engine.lane(workload)
+            if not isinstance(lane, str | None):
+                raise TypeError(f"a lane is a text or None, not {type(lane).__name__}")
         except Exception as error:
             self._note_failure(_lane_of(name), error)
             return None
@@ -202,8 +205,9 @@ class Loop:
 
     def _poll(self, name: str, engine: Engine) -> None:
         """Its news count at once, however long the other engines take; that time passes is news, too."""
-        news: list[Any] = self._guarded(f"The poll of backend {name!r}", engine.poll, list)
-        self.tell(self._clock(), *news)
+        what = f"The poll of backend {name!r}"
+        news: list[Any] = self._guarded(what, engine.poll, lambda: [events.Broken(name, _NO_POLL)])
+        self._guarded(f"The news of backend {name!r}", lambda: self.tell(self._clock(), *news), lambda: None)
 
     def _rooms(self) -> dict[str, events.Room]:
         return {

@@ -38,6 +38,7 @@ from airflow_dispatch_provider.lifecycle.events import (
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.masking import describe, traceback_of
+from airflow_dispatch_provider.routing.model import EXECUTE_TASK
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,13 @@ _LOOK_EVERY = 1.0
 
 _MISSED = 2
 """Looks in a row at which the executor must not know a key any more that it had."""
+
+
+def _whole(number: Any) -> int | None:
+    """
+    :raises TypeError: it is no number; ValueError and OverflowError likewise
+    """
+    return None if number is None else int(number)
 
 
 class ForeignEngine:
@@ -105,10 +113,14 @@ class ForeignEngine:
             return
         if self._call("start", lambda: (executor.start(), True)[1], False):
             self._executor = executor
-            self._kinds = self._ask(lambda: executor_classes.workload_kinds(executor), frozenset())
+            tasks = frozenset({EXECUTE_TASK})
+            self._kinds = self._ask(lambda: executor_classes.workload_kinds(executor), tasks)
             can_count = self._ask(lambda: isinstance(executor, CountsWorkers), False)
             self._can_count = self.counts_workers and can_count
             self._works()
+        else:
+            # Nobody else would end what it has started by then.
+            self._ask(executor.terminate, None)
 
     @property
     def _slots_now(self) -> int:
@@ -194,7 +206,8 @@ class ForeignEngine:
         self._adopting.forget(dispatch)
         out = self._out.by_dispatch.get(dispatch)
         if over and out is not None:
-            self._out.forget(out)
+            if not self._withdraw(dispatch):
+                self._out.forget(out)
         elif out is None and not over:
             self._events.append(Unknown(dispatch))
         elif out is not None and self._withdraw(dispatch):
@@ -263,8 +276,7 @@ class ForeignEngine:
 
     def _beat(self, executor: Any) -> None:
         if self._can_count:
-            counted = self._call("worker_slots", lambda: executor.worker_slots(), None)
-            self._counted = None if counted is None else int(counted)
+            self._counted = self._call("worker_slots", lambda: _whole(executor.worker_slots()), None)
         executor.parallelism = executor_classes.parallelism_for(executor, self._slots_now)
         given = list(self._out.unsent.values())
         if (error := error_of(executor.heartbeat)) is None:

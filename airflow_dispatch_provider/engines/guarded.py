@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 from airflow_dispatch_provider.bridge.metrics import count_failure
 from airflow_dispatch_provider.bridge.users_code import is_for_the_process
 from airflow_dispatch_provider.engines.engine import Engine, Event, Found, HasLanes, Job, Terminates, Tidies
+from airflow_dispatch_provider.engines.manners import checked_events, checked_room
 from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.lifecycle.events import CannotRevoke, Returned, Room
 from airflow_dispatch_provider.masking import describe, traceback_of
@@ -77,13 +79,20 @@ class GuardedEngine:
     def _started(self) -> Engine:
         engine = self._make()
         engine.slots = self._slots
-        engine.start(self._scheduler_id)
+        try:
+            engine.start(self._scheduler_id)
+        except BaseException:
+            # Nobody else would end what it has started by then.
+            with suppress(Exception):
+                engine.stop(self._clock())
+            raise
         self.has_lanes = isinstance(engine, HasLanes) and engine.has_lanes
         return engine
 
     def room(self) -> Room:
         nothing = Room(0, unavailable="it does not say")
-        room = self._call("room", self._engine.room, nothing) if self._engine is not None else nothing
+        engine = self._engine
+        room = self._call("room", lambda: checked_room(engine.room()), nothing) if engine else nothing
         if self._engine is None or (self._failing and not self._backoff.due(self._clock())):
             return replace(room, unavailable=self._trouble or "not started")
         return room
@@ -136,7 +145,7 @@ class GuardedEngine:
         if found := self._to_adopt:
             self._to_adopt = [] if self._try("adopt", lambda: engine.adopt(found)) else found
         nothing: list[Event] = []
-        return events + self._call("poll", engine.poll, nothing)
+        return events + self._call("poll", lambda: checked_events(engine.poll()), nothing)
 
     def stop(self, deadline: float) -> set[int]:
         self._stopped = True

@@ -11,6 +11,7 @@ here are listed under such a name, and hand everything over to the router of the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from inspect import getattr_static
 from typing import TYPE_CHECKING, Any
 
 from airflow.executors.base_executor import BaseExecutor
@@ -18,6 +19,7 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow_dispatch_provider.bridge.backend_conf import settings_source
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
+from airflow_dispatch_provider.executors.class_attributes import FromBackends
 from airflow_dispatch_provider.executors.configured import configured_executors, make_router, router_classes
 from airflow_dispatch_provider.executors.dispatch_executor import STARTED, DispatchExecutor
 from airflow_dispatch_provider.settings.model import Settings
@@ -33,8 +35,11 @@ class FromRouter:
         self._name = name
 
     def __get__(self, instance: Any, owner: type[Any]) -> Any:
-        cls = router_classes().get(getattr(instance, "team_name", None), DispatchExecutor)
-        return getattr(cls, self._name)
+        team = getattr(instance, "team_name", None)
+        cls = router_classes().get(team, DispatchExecutor)
+        found = getattr_static(cls, self._name, None)
+        is_ours = instance is not None and isinstance(found, FromBackends)
+        return found.of_team(cls, team) if is_ours else getattr(cls, self._name)
 
 
 class _HandsOver:

@@ -5,12 +5,16 @@ configured backends."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import cache
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from airflow.configuration import conf
+from airflow.executors.base_executor import ExecutorConf
 
+from airflow_dispatch_provider.bridge.airflow_api import executor_names
 from airflow_dispatch_provider.bridge.backend_conf import settings_source
 from airflow_dispatch_provider.bridge.executor_classes import workload_kinds
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
@@ -25,11 +29,11 @@ log = logging.getLogger(__name__)
 
 
 @cache
-def configured_classes(hybrid: Hybrid | None = None) -> tuple[type[Any], ...]:
-    """The executor classes of all backends that can be imported, each once; none where the configuration is
+def configured_classes(hybrid: Hybrid | None = None, team: str | None = None) -> tuple[type[Any], ...]:
+    """The executor classes of all backends of a team that can be imported, each once; none where the configuration is
     wrong: it is the scheduler's start and ``airflow dispatch validate`` that say so."""
     try:
-        settings = settings_source(conf, hybrid).load_or_last_good()
+        settings = settings_source(_conf_of(team), hybrid).load_or_last_good()
     except DispatchConfigError:
         return ()
     classes = {}
@@ -41,8 +45,25 @@ def configured_classes(hybrid: Hybrid | None = None) -> tuple[type[Any], ...]:
     return tuple(classes.values())
 
 
+def _conf_of(team: str | None) -> Any:
+    if team is None:
+        return conf
+    return ExecutorConf(team)
+
+
+def _teams_of(router: type[Any]) -> Collection[str | None]:
+    """Teams with this router in ``[core] executor``, None being everybody's."""
+    with suppress(Exception):
+        names = executor_names()
+        return {name.team_name for name in names if name.module_path.endswith(f".{router.__name__}")} or {
+            None
+        }
+    return {None}
+
+
 class FromBackends(Generic[T]):
-    """A class attribute whose value follows from the classes of the configured backends.
+    """A class attribute whose value follows from the classes of the configured backends: on an instance those of its
+    team, on the class those of all teams that have this router.
 
     Has no ``__set__``, so that it serves reads on the class and on instances alike.
     """
@@ -51,7 +72,16 @@ class FromBackends(Generic[T]):
         self._compute = compute
 
     def __get__(self, instance: object, owner: Any) -> T:
-        return self._compute(configured_classes(owner.hybrid))
+        if instance is not None:
+            return self.of_team(owner, getattr(instance, "team_name", None))
+        classes = (configured_classes(owner.hybrid, team) for team in _teams_of(owner))
+        return self._compute(list(dict.fromkeys(chain.from_iterable(classes))))
+
+    def of_team(self, router: Any, team: str | None) -> T:
+        """
+        :param router: its class
+        """
+        return self._compute(configured_classes(router.hybrid, team))
 
 
 def any_backend(attribute: str) -> FromBackends[bool]:

@@ -38,6 +38,7 @@ from airflow_dispatch_provider.executors.class_attributes import (
 from airflow_dispatch_provider.executors.face import Face, monotonic
 from airflow_dispatch_provider.executors.surface import RouterSurface
 from airflow_dispatch_provider.lifecycle.machine import Machine
+from airflow_dispatch_provider.masking import describe
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, TaskRef
 from airflow_dispatch_provider.settings.presets import Hybrid
 
@@ -165,7 +166,14 @@ class DispatchExecutor(Face):
     def get_task_log(self, ti: Any, try_number: int) -> tuple[Any, Any]:
         """Logs of a running task from the backend that has it; called in the API server, without ``start``."""
         backend = self._log_backends.of(ti, self._started_backends())
-        return backend.executor.get_task_log(ti, try_number) if backend is not None else ([], [])
+        if backend is None:
+            return [], []
+        try:
+            executor = backend.executor
+        except Exception as error:
+            # Not made in this process, which may lack its provider: the log of the task is shown all the same.
+            return [f"Backend {backend.name!r} cannot be asked for a log here: {describe(error)}"], []
+        return executor.get_task_log(ti, try_number)
 
     def _started_backends(self) -> dict[str, Backend] | None:
         return self._backends if self._loop is not None else None
@@ -175,7 +183,10 @@ class DispatchExecutor(Face):
         backend = self._log_backends.of(ti, self._started_backends())
         if backend is None:
             raise NotImplementedError
-        executor: Any = backend.executor
+        try:
+            executor: Any = backend.executor
+        except Exception:
+            raise NotImplementedError from None
         return executor.get_streaming_task_log(ti, try_number)
 
     def debug_dump(self) -> None:

@@ -19,6 +19,9 @@ from airflow_dispatch_provider.routing.decide import Decision
 
 _UNDER_WAY = (State.SUBMITTED, State.SENT)
 
+_SLOW = 10.0
+"""Seconds after which a job that tries it, and has said nothing, may have got to a slow backend."""
+
 
 class ExecutionApi:
     """When the next job may try. Times are monotonic seconds."""
@@ -28,7 +31,7 @@ class ExecutionApi:
         self._try: Job | None = None
         self._dispatch = 0
         self._is_asked = False
-        self._tried_at = 0.0
+        self._tried_at = self._asked_at = 0.0
         self._refuted: dict[str, bool] = {}
         """Backends whose last task met no answer, and whether one has begun on another backend since; the empty name is
         the scheduler's own."""
@@ -56,23 +59,37 @@ class ExecutionApi:
         """Whether a job may be launched to see whether it answers."""
         return self._circuit.state(now) is not CircuitState.OPEN and now >= self._try_over()
 
-    def may_try_at(self) -> float:
-        """When it may at the latest, unless it is said to have failed until then."""
-        return max(self._circuit.retry_at or 0.0, self._try_over())
+    def may_ask(self, now: float) -> bool:
+        """Whether it is to be asked by ourselves: no job tries it, or one that has said nothing for a while."""
+        if self._is_asked and now < self._asked_at + self._circuit.max_delay:
+            return False
+        is_due = not self._is_tried or now >= self._tried_at + _SLOW
+        return is_due and self._circuit.state(now) is not CircuitState.OPEN
+
+    def next_at(self) -> float:
+        """When either may be so next, at the latest, unless it is said to have failed until then."""
+        longest = self._circuit.max_delay
+        moments = [self._asked_at + longest] if self._is_asked else []
+        if self._is_tried:
+            moments.append(self._tried_at + (longest if self._is_asked else _SLOW))
+        return max(self._circuit.retry_at or 0.0, min(moments, default=0.0))
+
+    @property
+    def _is_tried(self) -> bool:
+        job = self._try
+        return job is not None and job.dispatch == self._dispatch and job.state in _UNDER_WAY
 
     def _try_over(self) -> float:
         """One that waits for a worker, say, keeps the next one waiting no longer than the longest delay."""
-        job = self._try
-        under_way = job is not None and job.dispatch == self._dispatch and job.state in _UNDER_WAY
-        return self._tried_at + self._circuit.max_delay if under_way or self._is_asked else 0.0
+        return self._tried_at + self._circuit.max_delay if self._is_tried else 0.0
 
     def tries(self, job: Job, now: float) -> None:
         """This job, which has just been submitted, tries it."""
         self._try, self._dispatch, self._tried_at = job, job.dispatch, now
 
     def asked(self, now: float) -> None:
-        """It has been asked by ourselves: no job waits for it."""
-        self._is_asked, self._tried_at = True, now
+        """It has been asked by ourselves."""
+        self._is_asked, self._asked_at = True, now
 
     def hear(self, job: Job, event: Any) -> bool:
         """Take in news of a task; returns whether it shows that what was tried has succeeded."""

@@ -121,8 +121,7 @@ class Machine:
 
     def _about_dispatch(self, event: Any) -> None:
         """News of a dispatch that is no longer out is late, and changes nothing."""
-        job = self._ledger.out.get(event.dispatch)
-        if job is None:
+        if (job := self._ledger.out.get(event.dispatch)) is None:
             return
         apply(self._ledger, job, event)
         if job.is_task and self._api.hear(job, event):
@@ -292,19 +291,20 @@ class Machine:
             return
         if ledger.api_trouble is None:
             self._launch(decide(self.snapshot(), ledger.holding.lanes))
-        elif self._api.may_try(ledger.now):
-            self._try_api(decide(self.snapshot(), ledger.holding.lanes))
+        else:
+            self._try_api()
         ledger.stirred = False
         self._nothing_before = self._next_change()
 
-    def _try_api(self, decisions: Sequence[Decision]) -> None:
-        """A job shows best whether tasks reach it; but where none can go, what is out still has to be judged."""
-        if decisions:
-            (job,) = self._launch(self._api.choose(decisions))
-            self._api.tries(job, self._ledger.now)
-        else:
-            self._api.asked(self._ledger.now)
-            self._ledger.ask_api()
+    def _try_api(self) -> None:
+        """A job shows best whether tasks reach it; but where none begins, what is out still has to be judged."""
+        ledger = self._ledger
+        if self._api.may_try(ledger.now):
+            for job in self._launch(self._api.choose(decide(self.snapshot(), ledger.holding.lanes))):
+                self._api.tries(job, ledger.now)
+        if self._api.may_ask(ledger.now):
+            self._api.asked(ledger.now)
+            ledger.ask_api()
 
     def _launch(self, decisions: Sequence[Decision]) -> list[Job]:
         jobs = []
@@ -318,11 +318,12 @@ class Machine:
     def _next_change(self) -> float:
         """When a decision may come out differently though nothing happens."""
         ledger = self._ledger
-        if ledger.api_trouble is not None and not self._api.may_try(ledger.now):
-            return self._api.may_try_at()
+        api = [] if ledger.api_trouble is None else [self._api.next_at()]
+        if api and not self._api.may_try(ledger.now):
+            return api[0]
         overflows = [overflow_at(lane, ledger.now) for lane in ledger.holding.lanes]
         retries = [at for backend in ledger.backends.values() if (at := backend.circuit.retry_at) is not None]
-        return min((at if at > ledger.now else ledger.now for at in (*overflows, *retries)), default=inf)
+        return min((max(at, ledger.now) for at in (*overflows, *retries, *api)), default=inf)
 
     # Being asked; nothing here changes anything
 

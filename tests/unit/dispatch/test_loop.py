@@ -20,6 +20,7 @@ from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle.events import BackendRules, Broken, Offered, Recovered, Room, Rows
 from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.lifecycle.states import GONE, Outcome, Row, RowState, State
+from airflow_dispatch_provider.routing.circuit import CircuitState
 from airflow_dispatch_provider.testing import InMemoryExecutor, make_task
 from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
@@ -577,3 +578,23 @@ def test_terminate_ends_what_runs_and_waits_for_nothing(monkeypatch):
     )
     house.loop.terminate(house.now, house.buffer)
     assert ended == [("a", "now"), ("b", 0.0), ("a", 0.0)]
+
+
+def test_an_engine_that_cannot_be_polled_is_left_alone():
+    """Its backend counts as broken: jobs take the next target, but for the one that tries it."""
+    house, tasks = House(route("*", "a", "b")), [make_task() for _ in range(3)]
+    house.loop.engines["a"].slots = 3
+    house.loop.engines["a"].poll = lambda: 1 / 0  # type: ignore[method-assign]
+    house.beat().queue(*tasks).beat(3)
+    assert house.loop.machine.circuit("a") is not CircuitState.CLOSED
+    assert house.loop.machine.slots_used == {"a": 1, "b": 1}
+
+
+def test_news_that_cannot_be_handled_cost_no_other_engine_its_own():
+    """An engine of somebody else's may say anything."""
+    house, one = House(route("*", "b")), make_task()
+    house.queue(one).beat()
+    house.executors["b"].finish(one)
+    house.loop.engines["a"].poll = lambda: ["nonsense"]  # type: ignore[method-assign,list-item,return-value]
+    house.beat()
+    assert house.told() == {house.key(one): "success"}

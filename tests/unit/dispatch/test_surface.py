@@ -8,6 +8,7 @@ import time
 from base64 import urlsafe_b64encode
 
 import pytest
+from airflow.executors import executor_loader
 
 from airflow_dispatch_provider.bridge import workload
 from airflow_dispatch_provider.bridge.version_compat import (
@@ -15,6 +16,7 @@ from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_3_PLUS,
     AIRFLOW_V_3_4_PLUS,
 )
+from airflow_dispatch_provider.executors.class_attributes import configured_classes
 from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
 from airflow_dispatch_provider.executors.surface import FaceSurface
 from airflow_dispatch_provider.lifecycle.actions import Dispatch
@@ -38,6 +40,31 @@ def test_class_attributes_follow_from_the_backends(dispatch_config, backends, is
     assert DispatchExecutor.is_local is is_local
     assert DispatchExecutor.serve_logs is True
     assert DispatchExecutor().is_local is is_local
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="teams can be used since Airflow 3.2")
+def test_a_teams_router_has_the_abilities_of_its_teams_backends(dispatch_config, monkeypatch):
+    """And nothing of those of others; what Airflow reads on the class is true where it is for any team."""
+    dispatch_config(backends={"b": MEMORY}, default="b")
+    router = f"{DispatchExecutor.__module__}.DispatchExecutor"
+    for name, value in {
+        "AIRFLOW__CORE__MULTI_TEAM": "True",
+        "AIRFLOW__CORE__EXECUTOR": f"{router};blue={router};green={router}",
+        "AIRFLOW__BLUE___DISPATCH__BACKENDS": json.dumps({"l": LOCAL}),
+        "AIRFLOW__BLUE___DISPATCH__DEFAULT": "l",
+        "AIRFLOW__GREEN___DISPATCH__BACKENDS": json.dumps({"m": MEMORY}),
+        "AIRFLOW__GREEN___DISPATCH__DEFAULT": "m",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(executor_loader, "_executor_names", [])
+    configured_classes.cache_clear()
+    teams = {team: DispatchExecutor(team_name=team) for team in (None, "blue", "green")}
+    assert {team: each.is_local for team, each in teams.items()} == {
+        None: False,
+        "blue": True,
+        "green": False,
+    }
+    assert DispatchExecutor.is_local is True
 
 
 def test_class_attributes_survive_a_wrong_configuration(dispatch_config):
@@ -212,3 +239,21 @@ def test_a_backend_never_gets_an_old_token(make_router, monkeypatch):
 def token(made):
     payload = urlsafe_b64encode(json.dumps({"iat": made}).encode()).decode().rstrip("=")
     return f"header.{payload}.signature"
+
+
+def test_a_log_is_shown_where_its_backend_cannot_be_made(make_router, monkeypatch):
+    """An API server may lack the provider of a backend; Airflow goes on to what the task has written."""
+    router = make_router({"a": 1})
+
+    class Away:
+        name = "a"
+
+        @property
+        def executor(self):
+            raise ImportError("no provider")
+
+    monkeypatch.setattr(router, "_log_backends", type("Of", (), {"of": lambda self, ti, started: Away()})())
+    messages, logs = router.get_task_log(None, 1)
+    assert ("Backend 'a' cannot be asked for a log here" in messages[0], logs) == (True, [])
+    with pytest.raises(NotImplementedError):
+        router.get_streaming_task_log(None, 1)

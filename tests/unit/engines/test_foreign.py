@@ -10,7 +10,7 @@ import pytest
 from airflow.executors.base_executor import BaseExecutor
 from airflow.utils.state import TaskInstanceState
 
-from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge import airflow_api, executor_classes
 from airflow_dispatch_provider.bridge.executor_classes import make_executor
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.engines.engine import Found, Job
@@ -859,3 +859,51 @@ def test_one_whose_method_cannot_even_be_had_is_a_backend_in_trouble():
     x.start("1")
     x.poll()
     assert (x.room().slots, x.room().unavailable) == (4, "OSError: no broker")
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), "four", object()])
+def test_a_number_of_workers_that_is_none_is_its_own_trouble(number):
+    """It still gets its heartbeat, and its events are taken."""
+    clock = Clock()
+    executor = Plain(parallelism=4)
+    executor.worker_slots = lambda: number
+    made = ForeignEngine("x", lambda: executor, 4, counts_workers=True, clock=clock)
+    made.start("77")
+    made.submit([job(1)])
+    assert Sent(1) in [event for event in made.poll() if isinstance(event, Sent)]
+    assert made.room().unavailable is not None
+
+
+def test_one_that_cannot_say_what_it_runs_runs_tasks(monkeypatch):
+    """Every executor does; what else it could run is not known."""
+    monkeypatch.setattr(executor_classes, "workload_kinds", lambda executor: 1 / 0)
+    made, _ = engine()
+    assert made.room().kinds == {"ExecuteTask"}
+
+
+def test_what_is_over_is_not_sent_from_the_base_class():
+    """It lies there as long as an executor waits for its broker, say."""
+    made, executor = engine()
+    one = job(1)
+    made.submit([one])
+    assert made.revoke(1, over=True) is None
+    made.poll()
+    assert executor.sent == []
+    assert len(made._out) == 0
+
+
+def test_one_whose_start_failed_is_ended():
+    """It may have started helpers by then, and the next try makes another one."""
+    clock, ended = Clock(), []
+
+    class Leaks(Plain):
+        def start(self) -> None:
+            raise OSError("no broker")
+
+        def terminate(self) -> None:
+            ended.append(self)
+
+    made = ForeignEngine("x", lambda: Leaks(parallelism=4), 4, clock=clock)
+    made.start("77")
+    assert len(ended) == 1
+    assert made.room().unavailable is not None

@@ -211,3 +211,39 @@ def test_ctrl_c_ends_the_process(x, engine, monkeypatch) -> None:
     monkeypatch.setattr(engine, "stop", interrupted)
     with pytest.raises(KeyboardInterrupt):
         x.stop(0.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("room", Room("4")),  # type: ignore[arg-type]
+        ("room", Room(1, closed=None)),  # type: ignore[arg-type]
+        ("room", Room(1, kinds=None)),  # type: ignore[arg-type]
+        ("room", 4),
+        ("poll", [Sent(7), "ended"]),
+        ("poll", [None]),
+        ("poll", None),
+    ],
+)
+def test_an_answer_that_is_none_is_the_backends_own_trouble(x, engine, method, answer, monkeypatch) -> None:
+    """The router would calculate with it, and every backend would wait."""
+    monkeypatch.setattr(engine, method, lambda: answer)
+    assert x.poll() == ([] if method == "poll" else [Sent(7)])
+    room = x.room()
+    assert f"TypeError: {method}() gives" in (room.unavailable or "") or "NoneType" in (
+        room.unavailable or ""
+    )
+    assert isinstance(room.slots, int)
+
+
+def test_events_may_come_as_any_iterable(x, engine, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "poll", lambda: (each for each in [Sent(7), Sent(8)]))
+    assert x.poll() == [Sent(7), Sent(8)]
+
+
+def test_one_whose_start_failed_is_ended(engine, clock) -> None:
+    """It may have started something by then."""
+    engine.failing.add("start")
+    x = GuardedEngine("x", lambda: engine, 4, clock=clock)
+    x.start("1")
+    assert [call[0] for call in engine.calls] == ["start", "stop"]

@@ -150,6 +150,18 @@ def test_a_job_tries_the_execution_api_rather_than_a_question():
     assert of(found, actions.AskApi) == []
 
 
+def test_a_job_that_says_nothing_for_a_while_is_not_waited_for():
+    """Its backend may be slow, or send nothing: the executor asks, and the others go as soon as it is answered."""
+    m = machine(route("*", "a"))
+    m.handle(0, queued(1), queued(2), Broken(EXECUTION_API, "refused"))
+    found = m.handle(1, tick(a=9))
+    assert set(dispatches(found)) == {1}
+    assert of(found, actions.AskApi) == of(m.handle(10.9, tick(a=9)), actions.AskApi) == []
+    assert of(m.handle(11, tick(a=9)), actions.AskApi) == [actions.AskApi()]
+    assert of(m.handle(12, tick(a=9)), actions.AskApi) == []
+    assert set(launched(m, 12, Recovered(EXECUTION_API), a=9)) == {2}
+
+
 def test_the_execution_api_is_asked_why_a_job_came_to_nothing():
     """Before the database, so that its absence is no failure of the job, nor of a backend whose engine cannot know."""
     m = machine(route("*", "a"), launch_retries=0)

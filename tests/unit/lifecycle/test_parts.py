@@ -192,17 +192,20 @@ def test_it_is_tried_by_one_job_after_a_delay() -> None:
     """Until that one has ended, or for the longest delay."""
     api, tries = ExecutionApi(), job()
     api.broke(10, "refused")
-    assert (api.may_try_at(), api.may_try(10.9), api.may_try(11)) == (11, False, True)
+    assert (api.next_at(), api.may_try(10.9), api.may_try(11)) == (11, False, True)
     api.tries(tries, 11)
-    assert (api.may_try_at(), api.may_try(70.9), api.may_try(71)) == (71, False, True)
+    assert (api.next_at(), api.may_ask(20.9), api.may_ask(21)) == (21, False, True)
+    api.asked(21)
+    assert (api.next_at(), api.may_ask(80.9), api.may_ask(81)) == (71, False, True)
+    assert (api.may_try(70.9), api.may_try(71)) == (False, True)
     for state, is_under_way in ((State.SENT, True), (State.HELD, False), (State.UNCLEAR, False)):
         tries.state = state
         assert api.may_try(20) is not is_under_way
-        assert api.may_try_at() == (71 if is_under_way else 11)
+        assert api.next_at() == (71 if is_under_way else 81)
     tries.state, tries.dispatch = State.SENT, 8
     assert api.may_try(20)
     api.broke(20, "refused")
-    assert (api.may_try(21.9), api.may_try(22), api.may_try_at()) == (False, True, 22)
+    assert (api.may_try(21.9), api.may_try(22), api.next_at()) == (False, True, 22)
 
 
 @pytest.mark.parametrize(
@@ -298,9 +301,9 @@ def test_once_it_has_answered_it_is_as_before() -> None:
     api.broke(0, "refused")
     api.tries(job(), 1)
     api.answered(2)
-    assert (api.may_try(2), api.may_try_at()) == (True, 0)
+    assert (api.may_try(2), api.next_at()) == (True, 0)
     api.broke(3, "refused")
-    assert api.may_try_at() == 5
+    assert api.next_at() == 5
 
 
 # Moments
