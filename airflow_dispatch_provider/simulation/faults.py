@@ -164,7 +164,7 @@ def _news_late(world: World, fault: Fault) -> str:
 
 
 def _news_reversed(world: World, fault: Fault) -> str:
-    """What is heard at a time of what was sent comes in the wrong order."""
+    """News that are heard together come in the wrong order."""
     place = _place(world, fault)
     place.reverses = True
     world.restore(fault.seconds, lambda: setattr(place, "reverses", False))

@@ -80,7 +80,7 @@ class Outcome:
         return {"violation": None if self.violation is None else str(self.violation), **kept}
 
     def story(self) -> Iterator[str]:
-        """What led to the violation, in lines: the last faults, and what each scheduler knows of the task."""
+        """The way to the violation, in lines: the last faults, and what each scheduler knows of the task."""
         yield f"At {self.world.now:.1f} s. The last faults:"
         for at, kind, whom in self.world.struck[-20:]:
             yield f"  {at:10.1f} {kind:20} {whom}".rstrip()

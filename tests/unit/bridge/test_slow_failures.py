@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has failed slowly is not tried again at once."""
+"""Slow failures are not tried again at once."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_one_that_waits_for_a_worker_does_not_keep_the_others_for_ever():
 
 
 def test_the_execution_api_is_asked_where_no_job_could_try_it():
-    """What is out is judged by its absence: without a question nothing would show that it is back."""
+    """Jobs that are out are judged by its absence; without a question nothing would show that it is back."""
     m = machine(route("*", "a"))
     sent = number(m, 0, 1)
     m.handle(0, Sent(sent), Broken(EXECUTION_API, "refused"))
@@ -184,7 +184,7 @@ def test_the_execution_api_is_asked_why_a_job_came_to_nothing():
     ],
 )
 def test_the_execution_api_is_not_asked_where_the_engine_knows(end):
-    """What went wrong then was something else, or nothing."""
+    """Something else went wrong then, or nothing."""
     m = machine(route("*", "a"))
     one = number(m, 0, 1)
     assert of(m.handle(1, Sent(one), end(one)), actions.AskApi) == []
