@@ -42,7 +42,7 @@ release on the package index is older than these tests."""
 
 AIRFLOW, EMPTY, OURS = "airflow", "empty", "ours"
 _SECONDS = 60
-"""For one test; the slowest takes about ten."""
+"""For one test; on an idle machine the slowest takes a few."""
 
 
 @dataclass(frozen=True)
@@ -305,7 +305,8 @@ def _plugins() -> Path:
 
     def install(folder: Path) -> None:
         target = ["--target", str(folder), "--python-version", PYTHON]
-        run_uv(["pip", "install", "--quiet", "--no-deps", *target, *PLUGINS])
+        with step("Installing what the tests import"):
+            run_uv(["pip", "install", "--quiet", "--no-deps", *target, *PLUGINS])
 
     return _kept(f"plugins-py{PYTHON}-{'-'.join(PLUGINS).replace('==', '-')}", install)
 
