@@ -98,7 +98,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the outcomes of our class mean.
+    """The meaning of the outcomes of our class.
 
     :ivar failures: tests that failed and are not listed
     :ivar wrongly_listed: tests that are listed and passed
@@ -162,7 +162,7 @@ def _parse() -> argparse.Namespace:
 
 
 def read_listed(text: str, airflow_version: str) -> tuple[dict[str, str], dict[str, Listed]]:
-    """What each reason means, and the tests by provider that are listed for this Airflow version.
+    """The meaning of each reason, and the tests by provider that are listed for this Airflow version.
 
     :raises DevError: a test is listed twice, or with a reason that is not explained
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ./dev/peer-tests makes of the outcomes of Airflow's tests, and of the list of those that cannot pass."""
+"""How ./dev/peer-tests judges the outcomes of Airflow's tests, and reads the list of those that cannot pass."""
 
 from __future__ import annotations
 
