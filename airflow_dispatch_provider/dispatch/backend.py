@@ -133,6 +133,8 @@ class Backend:
         self.has_engine = False
         """Whether its executor is only the face of an engine of ours, which was taken instead."""
 
+        self._is_late = self._is_new = False
+
     def __repr__(self) -> str:
         return f"Backend({self.name!r}, {self.settings.executor}, slots={self.settings.slots})"
 
@@ -188,6 +190,7 @@ class Backend:
         def make_engine() -> Engine:
             # Only now: a class that cannot be had may be there later.
             self.has_engine = hasattr(import_executor_class(self.settings), "make_engine")
+            self._is_late, self._is_new = False, self._is_late
             if not self.has_engine:
                 return ForeignEngine(self.name, make, slots, counts_workers, backoff, clock)
             executor: Any = make()
@@ -197,7 +200,14 @@ class Backend:
         with suppress(BackendUnavailable):
             if not hasattr(import_executor_class(self.settings), "make_engine"):
                 return make_engine()
+            return GuardedEngine(self.name, make_engine, slots, backoff, clock)
+        self._is_late = True
         return GuardedEngine(self.name, make_engine, slots, backoff, clock)
+
+    def take_late(self) -> bool:
+        """Once: whether its class, which could not be had at the start, is there now, with rules of its own."""
+        is_new, self._is_new = self._is_new, False
+        return is_new
 
 
 def clashes(backends: Iterable[Backend], place: str) -> Iterator[Problem]:

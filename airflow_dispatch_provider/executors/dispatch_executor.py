@@ -138,6 +138,10 @@ class DispatchExecutor(Face):
 
     def _before_heartbeat(self, loop: Loop, now: float) -> None:
         self._reload(loop, now)
+        late = [name for name, backend in self._backends.items() if backend.take_late()]
+        if late:
+            self._kinds = kinds_of(self._backends.values())
+            loop.tell(now, machine_settings(self._settings, self._limits))
 
     def _after_heartbeat(self, loop: Loop) -> None:
         loop.emit_metrics()

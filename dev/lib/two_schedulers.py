@@ -181,6 +181,8 @@ class Deployment:
             self.airflow.kill_component("api-server")
             self._wait(seconds)
             self.airflow.start_component("api-server")
+            # Airflow's schedulers end by themselves where a statement of theirs meets a database that is away.
+            self.revive()
             self.airflow.wait_until_healthy()
 
     def restart_database(self) -> None:

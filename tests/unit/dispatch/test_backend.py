@@ -196,6 +196,7 @@ def test_a_class_that_is_there_later_is_used_as_it_would_have_been_at_once(
     engine.poll()
     assert engine.room().unavailable is None
     assert (made.has_engine, "own engine" in repr(engine)) == (has_engine, has_engine)
+    assert (made.take_late(), made.take_late()) == (True, False)
 
 
 def test_one_that_could_not_be_made_is_made_anew() -> None:

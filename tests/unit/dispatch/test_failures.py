@@ -7,12 +7,14 @@ import logging
 import os
 import signal
 import sys
+from types import ModuleType
 
 import pytest
 
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.engines.protocols import Claim
 from airflow_dispatch_provider.exceptions import DispatchConfigError
-from airflow_dispatch_provider.testing import InMemoryExecutor, make_task
+from airflow_dispatch_provider.testing import InMemoryExecutor, make_callback, make_task
 from airflow_dispatch_provider.testing.fixtures import IN_MEMORY
 from tests.known_places import SECRET, TEXTS
 
@@ -29,6 +31,25 @@ def test_a_backend_whose_heartbeat_raises_stops_nobody(make_router):
     queue(router, make_task("a"), make_task("b", task_id="mine"))
     router.heartbeat()
     assert given(router, "b") == ["mine"]
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="callbacks came with Airflow 3.2")
+def test_a_backend_whose_class_comes_late_gets_what_it_can_run(make_router, clock, monkeypatch):
+    """Before that, nobody could know that it runs callbacks."""
+    router = make_router({"a": {"executor": "late_executor.Late", "slots": 1}})
+    callback = make_callback()
+    queue(router, callback)
+    assert router.get_event_buffer()[key(router, callback)][0] == "failed"
+    module = ModuleType("late_executor")
+    module.Late = type("Late", (InMemoryExecutor,), {"__module__": module.__name__})
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    clock.now += 60
+    router.heartbeat()
+    router.heartbeat()
+    queue(router, again := make_callback())
+    router.heartbeat()
+    assert router.get_event_buffer() == {}
+    assert key(router, again) in router.running
 
 
 def test_a_backend_that_cannot_count_its_workers_harms_only_itself(make_router, clock):
