@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from airflow.exceptions import AirflowConfigException
 from airflow.providers.cncf.kubernetes.kube_config import KubeConfig
 
 from airflow_dispatch_provider.bridge.coordinators import coordinator_extra
@@ -88,9 +89,16 @@ class KubernetesExecutor(Standalone):
 
     def get_streaming_task_log(self, ti: Any, try_number: int) -> Any:
         """The same from Airflow 3.4 on."""
+        return pod_log.read(self._cluster, self._get_pod_namespace(ti), ti, try_number, self._log_lines())
+
+    def _log_lines(self) -> int:
+        """A log is shown whatever the option says; ``validate`` tells what is wrong with it."""
         conf: Any = self.conf
-        lines = conf.getint(SECTION, "running_pod_log_lines", fallback=self.RUNNING_POD_LOG_LINES)
-        return pod_log.read(self._cluster, self._get_pod_namespace(ti), ti, try_number, lines)
+        try:
+            lines: int = conf.getint(SECTION, "running_pod_log_lines", fallback=self.RUNNING_POD_LOG_LINES)
+        except (AirflowConfigException, ValueError):
+            return self.RUNNING_POD_LOG_LINES
+        return lines if lines > 0 else self.RUNNING_POD_LOG_LINES
 
     def _get_pod_namespace(self, ti: Any) -> str:
         return namespace_of(ti, str(self.conf.get(SECTION, "namespace")))

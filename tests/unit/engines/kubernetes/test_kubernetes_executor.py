@@ -190,7 +190,13 @@ def test_the_namespace_of_a_task_s_pod_is_known_from_its_configuration(make, mon
         started.stop(time.monotonic())
 
 
-@pytest.mark.parametrize(("options", "lines"), [({}, 100), ({"running_pod_log_lines": "7"}, 7)])
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        ({}, 100),
+        *(({"running_pod_log_lines": text}, lines) for text, lines in (("7", 7), ("0", 100), ("many", 100))),
+    ],
+)
 def test_the_log_is_read_from_its_own_cluster_without_start(make, monkeypatch, options, lines):
     asked: list[Any] = []
 
