@@ -9,6 +9,7 @@ import shlex
 import signal
 from collections.abc import Collection, Iterator, Mapping
 from configparser import InterpolationError
+from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, CalledProcessError, Popen
 from typing import Any
@@ -186,7 +187,7 @@ class RunOnce:
     def _text(self, section: str, key: str) -> str | None:
         if (section, key) not in self._found:
             with self._slow.timed((section, key)):
-                self._found[section, key] = self._ask(section, key)
+                self._keep(section, key)
         found = self._found[section, key]
         if isinstance(found, NotGiven):
             raise found.with_traceback(None)
@@ -218,11 +219,12 @@ class RunOnce:
 
     def forget_failures(self) -> None:
         """Run commands, and ask the secrets backend, once more for what they have not given yet."""
-        self._found = {
-            key: found
-            for key, found in self._found.items()
-            if isinstance(found, str) or not self._slow.may_try(key)
-        }
+        for key, found in list(self._found.items()):
+            if not isinstance(found, str) and not self._slow.again(key, partial(self._keep, *key)):
+                del self._found[key]
+
+    def _keep(self, section: str, key: str) -> None:
+        self._found[section, key] = self._ask(section, key)
 
 
 def _end(processes: Collection[Process]) -> None:
@@ -271,10 +273,13 @@ class BackendConf:
         }
         self._base = base
         self._fetched: dict[tuple[str, str], str | NotGiven] = {}
+        self._options: dict[tuple[str, str], Mapping[str, str]] = {}
+        """Those with which each was fetched."""
+
         self._slow = SlowFailures()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fetched": {}, "_slow": SlowFailures()}
+        return {**self.__dict__, "_fetched": {}, "_options": {}, "_slow": SlowFailures()}
 
     def __repr__(self) -> str:
         names = ", ".join(f"{section}.{key}" for section, keys in self._config.items() for key in keys)
@@ -351,21 +356,24 @@ class BackendConf:
 
     def _fetch(self, section: str, key: str, options: Mapping[str, str]) -> str:
         if (section, key) not in self._fetched:
-            of = f"for [{section}] {key} of the backend {self._backend!r}"
             with self._slow.timed((section, key)):
-                self._fetched[section, key] = _asked(of, key, options)
+                self._keep(section, key, options)
         value = self._fetched[section, key]
         if isinstance(value, NotGiven):
             raise value.with_traceback(None)
         return value
 
+    def _keep(self, section: str, key: str, options: Mapping[str, str]) -> None:
+        of = f"for [{section}] {key} of the backend {self._backend!r}"
+        self._options[section, key] = options
+        self._fetched[section, key] = _asked(of, key, options)
+
     def forget_failures(self) -> None:
         """Ask commands and the secrets backend once more for what they have not given yet."""
-        self._fetched = {
-            key: value
-            for key, value in self._fetched.items()
-            if isinstance(value, str) or not self._slow.may_try(key)
-        }
+        for key, value in list(self._fetched.items()):
+            how = partial(self._keep, *key, self._options[key])
+            if not isinstance(value, str) and not self._slow.again(key, how):
+                del self._fetched[key]
         if isinstance(self._base, RunOnce):
             self._base.forget_failures()
 

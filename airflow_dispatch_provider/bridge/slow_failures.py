@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ class SlowFailures:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._due: dict[Hashable, float] = {}
+        self._asking: set[Hashable] = set()
 
     @contextmanager
     def timed(self, key: Hashable) -> Iterator[None]:
@@ -34,3 +36,20 @@ class SlowFailures:
 
     def may_try(self, key: Hashable) -> bool:
         return self._clock() >= self._due.get(key, 0.0)
+
+    def again(self, key: Hashable, ask: Callable[[], object]) -> bool:
+        """Ask once more, as soon as it may be tried, in a thread of its own: whoever wants the answer goes on with the
+        old failure meanwhile. False where it was not slow: then it may as well be asked for where it is wanted."""
+        if not self._due.get(key):
+            return False
+        if self.may_try(key) and key not in self._asking:
+            self._asking.add(key)
+            threading.Thread(target=self._ask, args=(key, ask), name="dispatch-options", daemon=True).start()
+        return True
+
+    def _ask(self, key: Hashable, ask: Callable[[], object]) -> None:
+        try:
+            with self.timed(key):
+                ask()
+        finally:
+            self._asking.discard(key)

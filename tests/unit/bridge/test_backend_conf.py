@@ -14,7 +14,7 @@ import pytest
 from airflow.configuration import conf
 from airflow.exceptions import AirflowConfigException
 
-from airflow_dispatch_provider.bridge import backend_conf
+from airflow_dispatch_provider.bridge import backend_conf, slow_failures
 from airflow_dispatch_provider.bridge.backend_conf import (
     BackendConf,
     RunOnce,
@@ -22,6 +22,7 @@ from airflow_dispatch_provider.bridge.backend_conf import (
     settings_source,
 )
 from airflow_dispatch_provider.exceptions import DispatchConfigError
+from tests.support import wait_until
 
 SECRET = "redis://:hunter2@broker"
 
@@ -178,6 +179,31 @@ def test_a_command_is_run_once_whatever_comes_of_it(result, tmp_path):
     with contextlib.suppress(AirflowConfigException):
         mine.get("celery", "broker_url")
     assert runs.read_text().count("run") == (2 if result == "false" else 1)
+
+
+def test_a_command_that_hung_is_run_again_beside_whoever_wants_its_value(tmp_path, monkeypatch):
+    """The scheduler would wait for it at every retry of the backend."""
+    monkeypatch.setattr(backend_conf, "COMMAND_TIMEOUT", 0.6)
+    monkeypatch.setattr(slow_failures, "_REST", 0.0)
+    ready = tmp_path / "ready"
+    mine = make(celery={"broker_url_cmd": f"sh -c 'test -e {ready} || sleep 1000; echo -n x'"})
+    with pytest.raises(AirflowConfigException, match="TimeoutExpired"):
+        mine.get("celery", "broker_url")
+    monkeypatch.setattr(backend_conf, "COMMAND_TIMEOUT", 60.0)
+    mine.forget_failures()
+    with pytest.raises(AirflowConfigException, match="TimeoutExpired"):
+        mine.get("celery", "broker_url")
+    for each in psutil.Process().children(recursive=True):
+        each.kill()
+    ready.touch()
+
+    def comes() -> bool:
+        mine.forget_failures()
+        with contextlib.suppress(AirflowConfigException):
+            return mine.get("celery", "broker_url") == "x"
+        return False
+
+    assert wait_until(comes)
 
 
 @pytest.mark.parametrize("command", ["true", "echo"])
