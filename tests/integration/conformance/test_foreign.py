@@ -31,7 +31,8 @@ def executor(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalExecutor]:
 
 
 def test_every_dispatch_has_one_end_and_nobody_knows_whether_it_began(executor: LocalExecutor) -> None:
-    """More jobs than processes: each is sent and ended once, under its number."""
+    """More jobs than processes: each is ended once, under its number. One that ends within a heartbeat is not said to be
+    sent before."""
     x = ForeignEngine("x", lambda: executor, 2)
     x.start("1")
     tasks = [make_task() for _ in range(4)]
@@ -44,7 +45,9 @@ def test_every_dispatch_has_one_end_and_nobody_knows_whether_it_began(executor: 
         assert time.monotonic() < deadline, events
         events += x.poll()
         time.sleep(0.02)
-    assert sorted(event.dispatch for event in events if isinstance(event, Sent)) == [0, 1, 2, 3]
+    sent = [event.dispatch for event in events if isinstance(event, Sent)]
+    assert set(sent) <= {0, 1, 2, 3}
+    assert len(sent) == len(set(sent))
     ends = [event for event in events if isinstance(event, Ended)]
     assert sorted(event.dispatch for event in ends) == [0, 1, 2, 3]
     assert {(event.how, event.began) for event in ends} == {(Outcome.FAILED, None)}
