@@ -31,8 +31,8 @@ def executor(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalExecutor]:
 
 
 def test_every_dispatch_has_one_end_and_nobody_knows_whether_it_began(executor: LocalExecutor) -> None:
-    """More jobs than processes: each is ended once, under its number. One that ends within a heartbeat is not said to be
-    sent before."""
+    """More jobs than processes: each is ended once, under its number. One that ends within a heartbeat is not said to
+    be sent before."""
     x = ForeignEngine("x", lambda: executor, 2)
     x.start("1")
     tasks = [make_task() for _ in range(4)]
