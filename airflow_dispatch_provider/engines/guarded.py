@@ -92,9 +92,11 @@ class GuardedEngine:
     def room(self) -> Room:
         nothing = Room(0, unavailable="it does not say")
         engine = self._engine
-        room = self._call("room", lambda: checked_room(engine.room()), nothing) if engine else nothing
-        if self._engine is None or (self._failing and not self._backoff.due(self._clock())):
-            return replace(room, unavailable=self._trouble or "not started")
+        if engine is None:
+            return replace(nothing, unavailable=self._trouble or "not started")
+        room = self._call("room", lambda: checked_room(engine.room()), nothing)
+        if self._failing and not self._backoff.due(self._clock()):
+            return replace(room, unavailable=self._trouble)
         return room
 
     def lane(self, workload: Any) -> str | None:
@@ -114,7 +116,9 @@ class GuardedEngine:
 
     def withdraw(self, dispatches: Collection[int]) -> set[int]:
         engine = self._engine
-        return self._call("withdraw", lambda: engine.withdraw(dispatches), set()) if engine else set()
+        if engine is None:
+            return set()
+        return self._call("withdraw", lambda: engine.withdraw(dispatches), set())
 
     def revoke(self, dispatch: int, over: bool = False) -> CannotRevoke | None:
         engine = self._engine

@@ -247,3 +247,10 @@ def test_one_whose_start_failed_is_ended(engine, clock) -> None:
     x = GuardedEngine("x", lambda: engine, 4, clock=clock)
     x.start("1")
     assert [call[0] for call in engine.calls] == ["start", "stop"]
+
+
+def test_an_engine_that_is_empty_is_an_engine(x, engine, monkeypatch) -> None:
+    """One of somebody else's may have a length, of what it has."""
+    monkeypatch.setattr(Engine, "__len__", lambda self: 0, raising=False)
+    assert x.room().unavailable is None
+    assert x.withdraw([1]) == {1}
