@@ -11,7 +11,6 @@ from contextlib import contextmanager
 _REST = 19.0
 """How many times as long as it took it is left alone: trying takes a twentieth of the thread's time at most."""
 
-
 _SLOW = 0.5
 """Seconds; what fails faster than that is tried as often as anybody likes."""
 

@@ -114,17 +114,11 @@ def _database_away(world: World, fault: Fault) -> str:
     return "clerks"
 
 
-def _backend_away(world: World, fault: Fault) -> str:
+def _place_is(attribute: str, value: bool, world: World, fault: Fault) -> str:
+    """So for a while."""
     place = _place(world, fault)
-    place.up = False
-    world.restore(fault.seconds, lambda: setattr(place, "up", True))
-    return place.name
-
-
-def _backend_mute(world: World, fault: Fault) -> str:
-    place = _place(world, fault)
-    place.mute = True
-    world.restore(fault.seconds, lambda: setattr(place, "mute", False))
+    setattr(place, attribute, value)
+    world.restore(fault.seconds, lambda: setattr(place, attribute, not value))
     return place.name
 
 
@@ -145,30 +139,6 @@ def _kill(runs: list[tuple[Place, Run]], fault: Fault, reason: str, told: bool) 
     place, run = fault.pick(runs)
     place.kill(run, reason, told)
     return f"task {run.task.number} at {place.name}"
-
-
-def _backend_slow(world: World, fault: Fault) -> str:
-    """Its engines hold on to what they are given."""
-    place = _place(world, fault)
-    place.slow = True
-    world.restore(fault.seconds, lambda: setattr(place, "slow", False))
-    return place.name
-
-
-def _news_late(world: World, fault: Fault) -> str:
-    """Nothing is heard of what was sent, though it goes on."""
-    place = _place(world, fault)
-    place.late = True
-    world.restore(fault.seconds, lambda: setattr(place, "late", False))
-    return place.name
-
-
-def _news_reversed(world: World, fault: Fault) -> str:
-    """News that are heard together come in the wrong order."""
-    place = _place(world, fault)
-    place.reverses = True
-    world.restore(fault.seconds, lambda: setattr(place, "reverses", False))
-    return place.name
 
 
 def _run_returned(world: World, fault: Fault) -> str:
@@ -291,14 +261,17 @@ KINDS: dict[str, Callable[[World, Fault], str]] = {
     "scheduler stopped": _scheduler_stopped,
     "api killed": _api_killed,
     "database away": _database_away,
-    "backend away": _backend_away,
-    "backend mute": _backend_mute,
+    "backend away": partial(_place_is, "up", False),
+    "backend mute": partial(_place_is, "mute", True),
     "run lost": _run_lost,
     "run killed": _run_killed,
     "run returned": _run_returned,
-    "backend slow": _backend_slow,
-    "news late": _news_late,
-    "news reversed": _news_reversed,
+    # Engines hold on to what they are given.
+    "backend slow": partial(_place_is, "slow", True),
+    # Nothing is heard of what was sent, though it goes on.
+    "news late": partial(_place_is, "late", True),
+    # News that are heard together come in the wrong order.
+    "news reversed": partial(_place_is, "reverses", True),
     "task spoilt": _task_spoilt,
     "task cleared": _task_cleared,
     "task taken back": _task_taken_back,
