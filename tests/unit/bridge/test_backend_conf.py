@@ -193,9 +193,9 @@ def test_a_command_that_hung_is_run_again_beside_whoever_wants_its_value(tmp_pat
     mine.forget_failures()
     with pytest.raises(AirflowConfigException, match="TimeoutExpired"):
         mine.get("celery", "broker_url")
+    ready.touch()  # before: what is started from here on ends by itself
     for each in psutil.Process().children(recursive=True):
         each.kill()
-    ready.touch()
 
     def comes() -> bool:
         mine.forget_failures()
