@@ -22,8 +22,10 @@ from airflow_dispatch_provider.masking import describe, traceback_of
 
 log = logging.getLogger(__name__)
 
-DATABASE = "The database, as asked beside the scheduler's own work"
-"""Names it in the log."""
+DATABASE = "The database, as asked beside the scheduler's own work (%s)"
+"""Names a kind of questions in the log."""
+
+API = "The question whether the Execution API answers"
 
 Ids = Mapping[Hashable, UUID]
 """Task instances by the key of their job."""
@@ -116,7 +118,9 @@ class Clerk:
         self._questions: SimpleQueue[_Question | None] = SimpleQueue()
         self._answers: SimpleQueue[Answer] = SimpleQueue()
         self._living: SimpleQueue[Collection[str]] = SimpleQueue()
-        self._outage = OutageLog(log, DATABASE)
+        self._outages: dict[str, OutageLog] = {}
+        """By kind of questions: one may fail for as long as the others are answered."""
+
         self._thread = threading.Thread(target=self._run, name="dispatch-clerk", daemon=True)
 
     def start(self) -> None:
@@ -170,7 +174,7 @@ class Clerk:
     def _run(self) -> None:
         going = True
         while going:
-            self._api.learn()
+            self._try("api", self._api.learn)
             waiting, going = self._wait()
             self._work(waiting)
 
@@ -200,13 +204,17 @@ class Clerk:
         if refreshed:
             self._try("refresh", lambda: self._database.refresh(refreshed))
         # Before the rows that are judged by its answer.
-        if any(each.kind == "api" for each in waiting) and (news := self._api.ask()) is not None:
-            self._answers.put(news)
+        if any(each.kind == "api" for each in waiting):
+            self._try("api", self._ask_api)
         questions = [each for each in waiting if each.kind not in _NO_ROWS]
         if questions:
             self._try("look_up", lambda: self._look_up(questions))
         if any(each.kind == "living" for each in waiting):
             self._try("living", lambda: self._living.put(self._database.living()))
+
+    def _ask_api(self) -> None:
+        if (news := self._api.ask()) is not None:
+            self._answers.put(news)
 
     def _look_up(self, questions: list[_Question]) -> None:
         """One answer for each key, to the last question about it: an answer is a witness once."""
@@ -220,6 +228,9 @@ class Clerk:
         """Whatever a driver or a hook raises, the thread lives on."""
         try:
             call()
-            self._outage.over()
         except BaseException as error:
-            self._outage.failed(f"{what} failed: {describe(error)}", traceback_of(error))
+            outage = self._outages.setdefault(what, OutageLog(log, API if what == "api" else DATABASE % what))
+            outage.failed(describe(error), traceback_of(error))
+        else:
+            if (over := self._outages.get(what)) is not None:
+                over.over()

@@ -109,16 +109,22 @@ class GuardedEngine:
         return next(iter(self._failing.values()), None)
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """All of them are returned where it raises; what it says of them later is late news."""
+        """All of them are returned where it raises, and those that it has taken by then are taken back: what it says of
+        them later is late news, and Airflow lets a task begin once."""
         engine = self._engine
-        if engine is None or not self._try("submit", lambda: engine.submit(jobs)):
-            self._events += [Returned(job.dispatch, self._trouble or "not started") for job in jobs]
+        if engine is not None:
+            if self._try("submit", lambda: engine.submit(jobs)):
+                return
+            numbers = [job.dispatch for job in jobs]
+            for number in set(numbers) - self.withdraw(numbers):
+                self.forget(number)
+        self._events += [Returned(job.dispatch, self._trouble or "not started") for job in jobs]
 
     def withdraw(self, dispatches: Collection[int]) -> set[int]:
-        engine = self._engine
+        engine, asked = self._engine, set(dispatches)
         if engine is None:
             return set()
-        return self._call("withdraw", lambda: engine.withdraw(dispatches), set())
+        return self._call("withdraw", lambda: asked.intersection(engine.withdraw(dispatches)), set())
 
     def revoke(self, dispatch: int, over: bool = False) -> CannotRevoke | None:
         engine = self._engine

@@ -347,10 +347,10 @@ class Outbox:
     def _close(self, now: float, queue: str, refusals: Sequence[Refusal], chance: float) -> None:
         """Where a queue may not be used, one of its messages counts that as a failure; the others go back."""
         first = refusals[0]
-        before = self._lanes[queue].backoff if queue in self._lanes else self._lane_backoff
         self._lanes = {
             name: lane for name, lane in self._lanes.items() if lane.backoff.until > now - _REMEMBERED
         }
+        before = self._lanes[queue].backoff if queue in self._lanes else self._lane_backoff
         self._lanes[queue] = _Lane(before.failed(now, chance), f"queue {queue!r}: {first.reason}")
         rest = refusals
         if first.why is Why.QUEUE:

@@ -56,7 +56,7 @@ class Lanes:
     def close(self, name: str, answer: Answer, now: float) -> None:
         """One more try has failed for a reason that all pods of the namespace share."""
         lane, full = self._lane(name), answer.verdict is Verdict.FULL
-        if lane.reason is None or lane.full is not full:
+        if lane.full is not full:
             lane.backoff = _FULL if full else _TROUBLE
         lane.reason, lane.full = answer.reason, full
         lane.backoff = lane.backoff.failed(now, self._chance())
@@ -65,6 +65,12 @@ class Lanes:
     def open(self, name: str) -> None:
         """A pod was created there, or could have been."""
         self._lanes.pop(name, None)
+
+    def doubt(self, name: str) -> None:
+        """Whether a pod can be created there now is not known: those of jobs try it, and close it for longer than last
+        time where they find the same."""
+        lane = self._lane(name)
+        lane.reason, lane.due = None, -math.inf
 
     def strike(self, name: str, verdict: Verdict, key: Hashable) -> bool:
         """Note that a job met this; whether a different one has since the last pod that was created there."""

@@ -331,8 +331,10 @@ class Machine:
             self.lanes.release(namespace, now)
         elif answer.verdict in WAITS:
             self.lanes.close(namespace, answer, now)
-        else:
+        elif answer.verdict is Verdict.DONE:
             self.lanes.open(namespace)
+        else:
+            self.lanes.doubt(namespace)
 
     def server_answered(self, trouble: Answer | None, now: float) -> None:
         """Why the server serves nobody; None: it does."""

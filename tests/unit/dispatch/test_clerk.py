@@ -12,7 +12,7 @@ import pytest
 
 from airflow_dispatch_provider.bridge import schedulers, task_instances
 from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
-from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase, Clerk
+from airflow_dispatch_provider.dispatch.clerk import API, AirflowDatabase, Clerk
 from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Broken, Recovered, Rows
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
 from tests.support import wait_until
@@ -153,6 +153,44 @@ def test_what_fails_is_dropped_and_said_once(clerk, database, caplog):
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
 
 
+def test_a_kind_of_questions_that_fails_is_said_once_though_others_are_answered(
+    database, monkeypatch, caplog
+):
+    """A user of the database may be allowed to read, and not to write."""
+
+    def put_back(ids: Any, before: float) -> None:
+        raise OSError("not allowed")
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(database, "put_back", put_back)
+    clerk = Clerk(database, ApiProbe(database.reach_api, 10))
+    clerk.put_back(1, {"x": uuid4()})
+    clerk.start()
+    assert wait_until(clerk.answers) == [Rows(1, {"x": QUEUED})]
+    clerk.put_back(2, {"x": uuid4()})
+    clerk.stop(10)
+    assert clerk.answers() == [Rows(2, {"x": QUEUED})]
+    lines = [record.message.partition("(")[2].partition("\n")[0] for record in caplog.records]
+    assert lines == ["put_back): OSError: not allowed"]
+
+
+def test_the_thread_lives_on_where_no_other_can_be_begun(database, monkeypatch, caplog):
+    """The process has as many threads as it may have; what else is asked is answered."""
+
+    def fails(self: ApiProbe) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(ApiProbe, "learn", fails)
+    monkeypatch.setattr(ApiProbe, "ask", fails)
+    clerk = Clerk(database, ApiProbe(database.reach_api, 10))
+    clerk.start()
+    clerk.ask_api()
+    clerk.look_up(1, {"x": uuid4()})
+    clerk.stop(10)
+    assert clerk.answers() == [Rows(1, {"x": QUEUED})]
+    assert f"{API}: RuntimeError: can't start new thread" in caplog.text
+
+
 def test_which_schedulers_live_is_told_once_for_each_time_it_is_asked(clerk, database):
     """Beside other questions, and with no row of a task for an answer."""
     database.hold(clerk)
@@ -172,7 +210,7 @@ def test_where_the_database_does_not_say_who_lives_nobody_is_taken_for_dead(cler
     clerk.ask_living()
     clerk.stop(10)
     assert clerk.take_living() is None
-    assert "living failed: OSError: connection refused" in caplog.text
+    assert "(living): OSError: connection refused" in caplog.text
 
 
 def test_what_is_to_be_run_anew_is_asked_about_as_well(clerk, database):

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_dispatch_provider.bridge import event_log
 from airflow_dispatch_provider.bridge.backend_conf import unread_options
-from airflow_dispatch_provider.dispatch.clerk import DATABASE
+from airflow_dispatch_provider.dispatch.clerk import API, DATABASE
 from airflow_dispatch_provider.lifecycle.events import WAITS_START
 from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.routing.reasons import Reason
@@ -25,7 +25,9 @@ LINES = [line for line in log_lines() if not line.passes_on]
 PASSED_ON = {
     "engines/celery/result_watcher.py": assigned("engines/celery/results_redis.py", "note"),
     "dispatch/loop.py": told_by_the_life_cycle(),
-    "engines/outage.py": [LogLine("dispatch/clerk.py", f"{DATABASE}: %s failed: %s", frozenset({"ERROR"}))],
+    "engines/outage.py": [
+        LogLine("dispatch/clerk.py", f"{what}: %s", frozenset({"ERROR"})) for what in (DATABASE, API)
+    ],
     "executors/dispatch_executor.py": [],  # see test_a_section_that_is_not_read_has_an_entry
 }
 """Where a text that was made elsewhere is logged, and which texts these are."""

@@ -190,6 +190,26 @@ def test_whatever_raises_is_left_alone_for_a_while(x, engine, clock, method) -> 
         assert x.room() == Room(3)
 
 
+def test_what_an_engine_took_before_it_raised_is_taken_back(x, engine, monkeypatch) -> None:
+    """Or it would be launched there once more. What may be sent is no longer waited for."""
+    taken: list[Any] = []
+
+    def submit(jobs: Any) -> None:
+        taken.extend(job.dispatch for job in jobs[:2])
+        raise ValueError("the third")
+
+    def withdraw(dispatches: Any) -> Any:
+        taken.remove(1)
+        return [1, 99]  # more than was asked for, and no set
+
+    monkeypatch.setattr(engine, "submit", submit)
+    monkeypatch.setattr(engine, "withdraw", withdraw)
+    x.submit([JOB._replace(dispatch=number) for number in (1, 2, 3)])
+    assert taken == [2]
+    assert {call for call in engine.calls if call[0] == "forget"} == {("forget", 2), ("forget", 3)}
+    assert x.poll()[:3] == [Returned(number, "ValueError: the third") for number in (1, 2, 3)]
+
+
 def test_what_could_not_be_looked_for_is_looked_for_again(x, engine) -> None:
     """Unless it was taken back, or nobody waits for it any more."""
     engine.failing.add("adopt")

@@ -9,6 +9,7 @@ import pytest
 
 from airflow_dispatch_provider.engines.celery import _outbox as module
 from airflow_dispatch_provider.engines.celery._outbox import (
+    _REMEMBERED,
     CHECK_EVERY,
     HUNG_AFTER,
     LOST,
@@ -417,6 +418,19 @@ def test_a_closed_queue_is_tried_again_later_each_time_and_opened_by_a_success(w
     refuse(world, (one, FULL))
     assert world.outbox.closed(world.now + 0.5)
     assert not world.outbox.closed(world.now + 1)
+
+
+def test_a_queue_refused_long_ago_begins_with_the_shortest_delay(world):
+    """Nobody knows any more what troubled it then."""
+    for number, (later, delay) in enumerate([(0, 1), (0, 2), (0, 4), (_REMEMBERED + 4, 1)]):
+        world.now += later
+        while isinstance(world.step(), Check):
+            world.done(Check())
+        (one,) = world.submit(f"{number} full")
+        refuse(world, (one, FULL))
+        assert world.outbox.closed(world.now + delay - 0.1)
+        world.now += delay
+        assert not world.outbox.closed(world.now)
 
 
 def test_a_queue_that_may_not_be_used_counts_against_one_of_its_messages(world):

@@ -329,6 +329,19 @@ def test_a_closed_namespace_for_which_nothing_waits_is_asked_about():
     assert world.room.closed == {}
 
 
+def test_a_closed_namespace_of_which_a_neutral_pod_tells_nothing_is_tried_with_a_job_and_rests_longer():
+    """As where the neutral pod is refused for what it is: jobs would try a full namespace every five seconds."""
+    world = World().submit(1)
+    world.ask(1, FULL, neutral=FULL)
+    for job, delay in ((2, 10), (3, 20), (4, 40)):
+        world.now = world.step().until
+        assert world.steps() == [AskNamespace("a")]
+        world.machine.namespace_answered("a", INVALID, world.now)
+        assert world.room.closed == {}
+        assert world.submit(job).ask(job, FULL, neutral=FULL) == [Returned(job, "quota", "a")]
+        assert world.step() == Wait(world.now + delay)
+
+
 @pytest.mark.parametrize(
     ("answer", "neutral", "closed"),
     [
