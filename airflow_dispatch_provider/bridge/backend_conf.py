@@ -28,6 +28,7 @@ from airflow_dispatch_provider.masking import kind_of
 from airflow_dispatch_provider.settings.given import misnamed
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.options import SECTION
+from airflow_dispatch_provider.settings.parse import in_variable
 from airflow_dispatch_provider.settings.presets import Hybrid
 from airflow_dispatch_provider.settings.source import SettingsSource
 
@@ -111,12 +112,7 @@ def unread_options(settings: Settings) -> Iterator[Problem]:
 
 def environment_variable(backend: str, section: str, key: str) -> str:
     """The variable that overrides one option of one backend."""
-    return PREFIX + "__".join(map(in_variables, (backend, section, key)))
-
-
-def in_variables(name: str) -> str:
-    """A backend's, section's or option's name as it stands in the name of a variable."""
-    return re.sub(r"[^A-Za-z0-9]", "_", name).upper()
+    return PREFIX + "__".join(map(in_variable, (backend, section, key)))
 
 
 def read_as(getter: str, text: str, **kwargs: Any) -> Any:

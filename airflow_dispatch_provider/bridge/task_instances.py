@@ -13,7 +13,7 @@ from uuid import UUID
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import inspect, select, true, update
+from sqlalchemy import inspect, select, update
 from sqlalchemy.orm import Session, lazyload, object_session
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -34,17 +34,17 @@ def _update_free(session: Session, conditions: Iterable[Any], values: dict[str, 
     )
 
 
-def reschedule_queued(ids: Iterable[UUID], before: float, queued_by: int | None = None) -> None:
+def reschedule_queued(ids: Iterable[UUID], before: float, queued_by: int) -> None:
     """Have Airflow schedule those again that are queued since before this time (POSIX seconds), as it does itself
     with tasks that are stuck in queued. Rows that another transaction has locked are left alone.
 
-    :param queued_by: only those of this scheduler's job; None: whoever has them
+    :param queued_by: only those of this scheduler's job
     """
     for batch in _batches(ids):
         among = TaskInstance.id.in_(batch)
         queued = TaskInstance.state == TaskInstanceState.QUEUED
         late = TaskInstance.queued_dttm < datetime.fromtimestamp(before, UTC)
-        owned = TaskInstance.queued_by_job_id == queued_by if queued_by is not None else true()
+        owned = TaskInstance.queued_by_job_id == queued_by
         with create_session() as session:
             _update_free(session, (among, queued, late, owned), _scheduled())
 

@@ -137,7 +137,7 @@ class Loop:
             actions.Unstart: self._unstart,
             actions.AskApi: self._ask_api,
             actions.Log: self._log,
-            actions.Count: self._count,
+            actions.CountFailure: self._count_failure,
         }
 
     def start(self, scheduler_id: str, now: float) -> None:
@@ -293,7 +293,7 @@ class Loop:
                 buffer[key] = value
         self._untold = later
 
-    def stop(self, deadline: float, now: float, buffer: dict[Any, Any]) -> None:
+    def stop(self, deadline: float, buffer: dict[Any, Any]) -> None:
         """End the engines, the last one first, and tell Airflow what they still said. Nothing is submitted any more."""
         self._stopped = True
         for name, engine in reversed(self.engines.items()):
@@ -304,12 +304,12 @@ class Loop:
         self._fill(buffer)
         self._clerk.stop(_LAST_QUESTIONS)
 
-    def terminate(self, now: float, buffer: dict[Any, Any]) -> None:
+    def terminate(self, buffer: dict[Any, Any]) -> None:
         """End the engines at once, and what runs in them."""
         for name, engine in self.engines.items():
             if isinstance(engine, Terminates):
                 self._guarded(f"The end of what runs in backend {name!r}", engine.terminate, bool)
-        self.stop(0.0, now, buffer)
+        self.stop(0.0, buffer)
 
     # What the machine wants done
 
@@ -383,5 +383,5 @@ class Loop:
         else:
             log.info("%s", text)
 
-    def _count(self, action: actions.Count) -> None:
+    def _count_failure(self, action: actions.CountFailure) -> None:
         metrics.count_failure(action.backend)

@@ -101,7 +101,7 @@ class DispatchExecutor(Face):
         self._limits = limits(settings.limits.max_held)
         loop = self._make_loop()
         self._run(loop)
-        self._warn(loop)
+        self._warn()
         STARTED[self.team_name] = self
 
     def _make_loop(self) -> Loop:
@@ -123,10 +123,9 @@ class DispatchExecutor(Face):
         executor.callback_sink = self.callback_sink
         executor._task_event_logs = self._task_event_logs
 
-    def _warn(self, loop: Loop) -> None:
+    def _warn(self) -> None:
         """Say at the start what would be hard to find out at 3 a.m."""
-        given = loop.engines.keys() - self._settings.share_parallelism
-        slots = sum(self._settings.backends[name].configured_slots for name in given)
+        slots = self._settings.slots_given
         parallelism = conf.getint("core", "parallelism")
         if slots > parallelism:
             message = "The backends have %d slots, but [core] parallelism lets only %d tasks run. Raise it."

@@ -139,13 +139,13 @@ class Face(BaseExecutor):
     def end(self) -> None:
         """End the engines: the remote ones first, then the local ones, which wait for their tasks."""
         if self._loop is not None:
-            self._loop.stop(inf, monotonic(), self.event_buffer)
+            self._loop.stop(inf, self.event_buffer)
 
     @guarded(None)
     def terminate(self) -> None:
         """End the engines at once."""
         if self._loop is not None:
-            self._loop.terminate(monotonic(), self.event_buffer)
+            self._loop.terminate(self.event_buffer)
 
     # Workloads
 

@@ -36,7 +36,7 @@ class ExecutionApi:
         """Backends whose last task met no answer, and whether one has begun on another backend since; the empty name is
         the scheduler's own."""
 
-    def is_refuted(self, backend: str) -> bool:
+    def take_refutation(self, backend: str) -> bool:
         """Take note that it does not answer a task of a backend; returns whether it has let one begin on another
         since it did so the last time. Each time it has to be refuted anew: it may have gone away meanwhile."""
         refuted = self._refuted.get(backend, False)

@@ -43,7 +43,7 @@ def has_no_row(ledger: Ledger, job: Job, event: Any) -> bool:
     return not job.is_task
 
 
-def has_no_row_nor_begun(ledger: Ledger, job: Job, event: Any) -> bool:
+def may_launch_without_row(ledger: Ledger, job: Job, event: Any) -> bool:
     return not job.is_task and event.began is False and not exhausted(ledger, job, event)
 
 

@@ -64,7 +64,7 @@ class Ledger:
         """When the execution API was last known to have come back."""
 
         self.api_met = 0.0
-        """When a task has last met that it answers nobody."""
+        """When a task, or the question for it, has last met that it answers nobody."""
 
         self.asked_at: dict[int, float] = {}
         """When the database was asked while the execution API answered nobody, by the number of the question."""
@@ -283,7 +283,7 @@ class Ledger:
         delay = (backend.circuit.retry_at or self.now) - self.now
         message = "Backend %r gets no new work until it recovers; next try in %.1f s. %s"
         self.do(actions.Log(True, message, (backend.name, delay, backend.circuit.error)))
-        self.do(actions.Count("failures", backend.name))
+        self.do(actions.CountFailure(backend.name))
 
     # Actions
 

@@ -157,12 +157,10 @@ class Log(NamedTuple):
     arguments: tuple[object, ...] = ()
 
 
-class Count(NamedTuple):
-    """Add to a metric."""
+class CountFailure(NamedTuple):
+    """Add one to the failures of a backend, for the metrics."""
 
-    metric: str
     backend: str
-    by: int = 1
 
 
 Action = (
@@ -181,5 +179,5 @@ Action = (
     | Unstart
     | AskApi
     | Log
-    | Count
+    | CountFailure
 )

@@ -154,7 +154,7 @@ class CannotRevoke(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The answer of the database to ``LookUp``, ``PutBack`` or ``Restart``."""
+    """The answer of the database to ``LookUp``, ``PutBack``, ``Restart`` or ``Unstart``."""
 
     asked: int
     """``asked`` of that action: what has changed here since then is not judged by it."""

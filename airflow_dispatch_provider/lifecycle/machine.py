@@ -154,7 +154,7 @@ class Machine:
                 ledger.broke(ledger.backends[event.backend], event.reason)
             return
         ledger.api_met = ledger.now
-        if self._api.is_refuted(event.met_by):
+        if self._api.take_refutation(event.met_by):
             if (backend := ledger.backends.get(event.met_by)) is not None:
                 ledger.broke(backend, event.reason, Stage.START)
                 backend.api_away = True

@@ -145,7 +145,7 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="succeeded"),
     _in(_OUT, Ended, if_.had_begun, S.ENDED, do.emit,
         why="had begun, and failed"),
-    _in(_OUT, Ended, if_.has_no_row_nor_begun, S.HELD, do.note_trouble, do.launch_later,
+    _in(_OUT, Ended, if_.may_launch_without_row, S.HELD, do.note_trouble, do.launch_later,
         why="ended before it began"),
     _in(_OUT, Ended, if_.has_no_row, S.ENDED, do.emit,
         why="failed"),

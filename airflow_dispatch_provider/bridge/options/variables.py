@@ -11,11 +11,11 @@ from airflow_dispatch_provider.bridge.backend_conf import (
     FORMS,
     PREFIX,
     environment_variable,
-    in_variables,
     plain_name,
 )
 from airflow_dispatch_provider.exceptions import Problem
 from airflow_dispatch_provider.settings.given import misnamed
+from airflow_dispatch_provider.settings.parse import in_variable
 
 
 @dataclass(frozen=True)
@@ -59,23 +59,23 @@ def read_variables(
 
 def _readings(name: str, backends: Iterable[str], options: Mapping[str, Collection[str]]) -> list[Variable]:
     """All that name known options; where none does, one guess. Nothing where no backend is called so."""
-    starts = {backend: f"{PREFIX}{in_variables(backend)}__" for backend in backends}
+    starts = {backend: f"{PREFIX}{in_variable(backend)}__" for backend in backends}
     rests = {backend: name[len(start) :] for backend, start in starts.items() if name.startswith(start)}
     exact = [each for backend, rest in rests.items() for each in _known(name, backend, rest, options)]
     if exact or not rests:
         return exact
     backend = min(rests, key=lambda each: len(rests[each]))
     section, _, option = rests[backend].lower().partition("__")
-    known = next((each for each in options if in_variables(each).lower() == section), section)
+    known = next((each for each in options if in_variable(each).lower() == section), section)
     return [Variable(name, backend, known, plain_name(option))]
 
 
 def _known(name: str, backend: str, rest: str, options: Mapping[str, Collection[str]]) -> Iterator[Variable]:
     for section, names in options.items():
-        start = f"{in_variables(section)}__"
+        start = f"{in_variable(section)}__"
         if rest.startswith(start):
             written = rest[len(start) :].lower()
-            spelt = {in_variables(option).lower(): option for option in names}
+            spelt = {in_variable(option).lower(): option for option in names}
             # Some options, such as ``jwt_secret``, end themselves like those that name a secret.
             option = spelt.get(written) or spelt.get(plain_name(written))
             if option is not None:
@@ -84,7 +84,7 @@ def _known(name: str, backend: str, rest: str, options: Mapping[str, Collection[
 
 def _incomplete(variable: Variable, options: Mapping[str, Collection[str]]) -> Problem:
     """A variable in which nothing stands between the backend and the option, or an underscore too few."""
-    start = f"{PREFIX}{in_variables(variable.backend)}__"
+    start = f"{PREFIX}{in_variable(variable.backend)}__"
     meant = _completed(variable.section, options)
     remedy = (
         f'Did you mean "{start}{meant}"?' if meant else f"Use three parts, e.g. {start}CELERY__BROKER_URL."
@@ -94,9 +94,9 @@ def _incomplete(variable: Variable, options: Mapping[str, Collection[str]]) -> P
 
 def _completed(words: str, options: Mapping[str, Collection[str]]) -> str | None:
     """``SECTION__OPTION`` for what has an underscore too few between the two, or no section."""
-    written = in_variables(words).replace("__", "_")
+    written = in_variable(words).replace("__", "_")
     known = [
-        (in_variables(section), in_variables(option + form))
+        (in_variable(section), in_variable(option + form))
         for section, names in options.items()
         for option in names
         for form in FORMS
@@ -112,7 +112,7 @@ def unread_variables(
     """Names of a backend, a section and an option that begin otherwise than with ``AIRFLOW_DISPATCH__``. What
     Kubernetes sets for a service named airflow-dispatch begins with no backend's name and two underscores."""
     starts = {
-        f"{start}{in_variables(backend)}__": backend
+        f"{start}{in_variable(backend)}__": backend
         for backend in backends
         for start in (PREFIX.removesuffix("_"), "AIRFLOW__", "AIRFLOW_DISPATCHER__", "AIRFLOW__DISPATCHER__")
     }
@@ -122,14 +122,14 @@ def unread_variables(
             continue
         rest = name[len(start) :]
         if start.startswith(PREFIX.removesuffix("_")) or any(_known(name, starts[start], rest, options)):
-            meant = f"{PREFIX}{in_variables(starts[start])}__{rest}"
+            meant = f"{PREFIX}{in_variable(starts[start])}__{rest}"
             yield Problem(name, f"is not read: it does not begin with {PREFIX}.", f'Call it "{meant}".')
 
 
 def _nobodys(name: str, backends: Collection[str], options: Mapping[str, Collection[str]]) -> Problem:
     """A variable that begins with no backend's name."""
     backend, _, rest = name[len(PREFIX) :].partition("__")
-    known = {in_variables(each): each for each in backends}
+    known = {in_variable(each): each for each in backends}
     close = get_close_matches(backend, known, n=1)
     if not rest:
         example = environment_variable(next(iter(backends), "a"), "celery", "broker_url")

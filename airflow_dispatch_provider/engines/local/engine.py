@@ -46,8 +46,6 @@ class LocalEngine:
     nobody, nothing is launched that could, and somebody else has to ask it.
     """
 
-    revokes = True
-
     def __init__(
         self,
         name: str,

@@ -252,18 +252,18 @@ def test_lost_tasks_are_scheduled_again():
     with create_session() as session:
         tis = stored(session)
         ids = [UUID(str(ti.id)) for ti in tis]
-        session.execute(update(TaskInstance).values(queued_by_job_id=None, external_executor_id="x"))
+        session.execute(update(TaskInstance).values(queued_by_job_id=5, external_executor_id="x"))
         for ti, values in zip(
-            tis, ({"state": "running"}, {"state": "success"}, {"queued_dttm": now}), strict=False
+            tis, ({"state": "running"}, {"queued_by_job_id": 6}, {"queued_dttm": now}), strict=False
         ):
             session.execute(update(TaskInstance).where(TaskInstance.id == ti.id).values(**values))
-    reschedule_queued([*ids, UUID(int=1)], now.timestamp() - 60)
+    reschedule_queued([*ids, UUID(int=1)], now.timestamp() - 60, 5)
     with create_session() as session:
         found = {
             UUID(str(ti.id)): (ti.state, ti.queued_dttm, ti.external_executor_id) for ti in stored(session)
         }
     assert {found[ti_id] for ti_id in ids[3:]} == {("scheduled", None, None)}
-    assert [found[ti_id][0] for ti_id in ids[:3]] == ["running", "success", "queued"]
+    assert [found[ti_id][0] for ti_id in ids[:3]] == ["running", "queued", "queued"]
     assert {found[ti_id][2] for ti_id in ids[:3]} == {"x"}
 
 

@@ -233,7 +233,7 @@ def test_stop_tells_what_is_still_said():
     house, one = House(route("*", "a")), make_task()
     house.queue(one).beat()
     house.executors["a"].finish(one)
-    house.loop.stop(inf, house.now, house.buffer)
+    house.loop.stop(inf, house.buffer)
     assert house.told() == {house.key(one): "success"}
     assert house.executors["b"].calls[-1] == "end"
 
@@ -243,7 +243,7 @@ def test_nothing_is_submitted_after_the_stop():
     house, one, two = House(route("*", "a")), make_task(priority=9), make_task()
     house.queue(one, two).beat()
     house.executors["a"].finish(one)
-    house.loop.stop(inf, house.now, house.buffer)
+    house.loop.stop(inf, house.buffer)
     house.beat(3)
     assert house.given("a") == [one.ti.task_id]
     assert house.told() == {house.key(one): "success"}
@@ -564,7 +564,7 @@ def test_the_engines_are_stopped_last_first_and_by_the_deadline(monkeypatch):
         monkeypatch.setattr(
             engine, "stop", lambda deadline, name=name: stopped.append((name, deadline)) or ()
         )
-    house.loop.stop(7.0, house.now, house.buffer)
+    house.loop.stop(7.0, house.buffer)
     assert stopped == [("b", 7.0), ("a", 7.0)]
 
 
@@ -576,7 +576,7 @@ def test_terminate_ends_what_runs_and_waits_for_nothing(monkeypatch):
     monkeypatch.setattr(
         house.loop.engines["a"], "terminate", lambda: ended.append(("a", "now")), raising=False
     )
-    house.loop.terminate(house.now, house.buffer)
+    house.loop.terminate(house.buffer)
     assert ended == [("a", "now"), ("b", 0.0), ("a", 0.0)]
 
 

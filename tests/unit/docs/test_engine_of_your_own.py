@@ -15,6 +15,7 @@ from support import wait_until
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.workload import task_ref
+from airflow_dispatch_provider.engines.engine import Engine
 from airflow_dispatch_provider.lifecycle.events import Offered
 from airflow_dispatch_provider.lifecycle.states import Row, RowState
 from airflow_dispatch_provider.testing import make_task
@@ -60,6 +61,12 @@ def work(folder: Path, task: Any, end: str) -> None:
     assert str(task.ti.id) in waiting.read_text()
     running = waiting.rename(waiting.with_suffix(".running"))
     running.rename(running.with_suffix(end))
+
+
+def test_it_has_all_that_an_engine_is_asked_for(spool, folder):
+    """A missing method would make its backend unusable as soon as it is asked for."""
+    asked = {*vars(Engine)["__annotations__"], *(name for name in vars(Engine) if not name.startswith("_"))}
+    assert {"slots", "forget"} < asked <= set(dir(spool.SpoolEngine(1, folder)))
 
 
 def test_as_a_backend(spool, folder, make_router):

@@ -262,24 +262,24 @@ def at(backend: str, state: State = State.RUNNING) -> Job:
 def test_a_beginning_elsewhere_makes_it_that_backends_trouble(event, refutes: bool) -> None:
     """Once: each time it has to be refuted anew."""
     api = ExecutionApi()
-    assert not api.is_refuted("a")
-    assert not api.is_refuted("b")
+    assert not api.take_refutation("a")
+    assert not api.take_refutation("b")
     api.hear(at("c"), event)
-    assert (api.is_refuted("a"), api.is_refuted("a")) == (refutes, False)
-    assert api.is_refuted("b") is refutes
+    assert (api.take_refutation("a"), api.take_refutation("a")) == (refutes, False)
+    assert api.take_refutation("b") is refutes
 
 
 def test_a_beginning_on_the_backend_itself_ends_its_trouble() -> None:
     """The others have met it all the same."""
     api = ExecutionApi()
     for name in ("a", "b"):
-        api.is_refuted(name)
+        api.take_refutation(name)
     api.hear(at("a"), Began(9))
-    assert (api.is_refuted("a"), api.is_refuted("b")) == (False, True)
+    assert (api.take_refutation("a"), api.take_refutation("b")) == (False, True)
     tries = at("a")
     api.tries(tries, 1)
     assert api.see(tries, False)
-    assert (api.is_refuted("a"), api.is_refuted("b")) == (False, True)
+    assert (api.take_refutation("a"), api.take_refutation("b")) == (False, True)
 
 
 def test_it_is_tried_on_a_backend_that_has_met_no_trouble() -> None:
@@ -289,7 +289,7 @@ def test_it_is_tried_on_a_backend_that_has_met_no_trouble() -> None:
         Decision(job(), Target(backend=name), "q", Reason.FIRST_CHOICE) for name in ("a", "b", "c")
     )
     assert list(api.choose([first, second])) == [first]
-    api.is_refuted("a")
+    api.take_refutation("a")
     assert list(api.choose([first, second, third])) == [second]
     assert list(api.choose([first])) == [first]
     assert list(api.choose([])) == []

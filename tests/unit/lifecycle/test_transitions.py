@@ -254,7 +254,7 @@ def _place(ledger, job, state, backend, given):
 def done(actions):
     """Names of the actions; how it ended for what Airflow is told."""
     names = [getattr(action, "how", None) or type(action).__name__ for action in actions]
-    return " ".join(str(name) for name in names if name not in ("Log", "Count"))
+    return " ".join(str(name) for name in names if name not in ("Log", "CountFailure"))
 
 
 def slots(ledger):
