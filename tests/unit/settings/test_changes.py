@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
 import pytest
 from unit.settings.fakes import load
 
 from airflow_dispatch_provider.settings.changes import changes
+from airflow_dispatch_provider.settings.model import BackendSettings
 
 A = {"executor": "LocalExecutor", "slots": 4}
 B = {"executor": "CeleryExecutor", "slots": 8}
@@ -76,3 +78,16 @@ def test_changes(name, new, expected):
     """One line for each difference; "restart" where a running scheduler does not take it over."""
     found = changes(settings(OLD), settings(new))
     assert [f"{change}{' (restart)' if change.needs_restart else ''}" for change in found] == expected
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(BackendSettings)])
+def test_whatever_a_backend_is_given_otherwise_is_a_change(name):
+    """A field that nobody has thought of here would change unsaid, and without a restart."""
+    other = {
+        "executor": "x.Y",
+        "slots": 9,
+        "fallback_slots": 7,
+        "cordoned": True,
+        "config": {"celery": {"broker_url": "redis://h"}},
+    }
+    assert changes(settings(OLD), settings(with_b(**{name: other[name]})))
