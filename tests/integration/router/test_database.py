@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,9 @@ from sqlalchemy import delete, event, select, update
 
 from airflow_dispatch_provider.bridge.event_log import owners
 from airflow_dispatch_provider.bridge.task_instances import reschedule_queued
+from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
+from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase, Clerk
+from tests.support import wait_until
 
 from ..database import TASKS, as_the_scheduler_offers_them, save_event_log, stored, workload_of
 
@@ -213,8 +217,8 @@ def test_a_backend_that_raises_when_asked_is_asked_again(router, make_router):
 
 
 @pytest.mark.usefixtures("clean")
-def test_adoption_costs_two_queries_however_many_tasks(router):
-    """Columns that the scheduler did not load come in one SELECT, the owners in another."""
+def test_adoption_costs_two_reads_however_many_tasks(router):
+    """Columns that the scheduler did not load come in one SELECT, the owners in another: neither waits for a lock."""
     with create_session() as session:
         tis = as_the_scheduler_offers_them(session)
         statements: list[str] = []
@@ -223,7 +227,38 @@ def test_adoption_costs_two_queries_however_many_tasks(router):
         event.listen(engine, "before_cursor_execute", listen)
         router.try_adopt_task_instances(tis)
         event.remove(engine, "before_cursor_execute", listen)
-    assert len(statements) == 2, statements
+    assert [statement.split()[0] for statement in statements] == ["SELECT", "SELECT"]
+    assert not any("FOR UPDATE" in statement for statement in statements)
+
+
+@pytest.mark.usefixtures("clean")
+def test_no_statement_is_on_the_schedulers_thread(make_router):
+    """From the queue to the end it would keep that from its heartbeat. They are all the clerk's."""
+    router = make_router(
+        {"a": 2, "b": 8}, routes=ROUTES, clerk=Clerk(AirflowDatabase(1, 20.0), ApiProbe(lambda: None, 5.0))
+    )
+    with create_session() as session:
+        tis = as_the_scheduler_offers_them(session)
+        workloads = [workload_of(ti) for ti in stored(session)]
+        statements: dict[str, list[str]] = {}
+
+        def listen(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            statements.setdefault(threading.current_thread().name, []).append(statement.split()[0])
+
+        event.listen(session.get_bind(), "before_cursor_execute", listen)
+        try:
+            for workload in workloads[:-1]:
+                router.queue_workload(workload, session)
+            router.heartbeat()
+            child(router, "a").finish(workloads[1], success=False)
+            router._loop.heartbeat(time.monotonic() + router._limits.refresh_every, {})
+            wait_until(lambda: router.heartbeat() or "UPDATE" in statements.get("dispatch-clerk", ()))
+            router.revoke_task(ti=tis[2])
+            router.get_event_buffer()
+            router.end()
+        finally:
+            event.remove(session.get_bind(), "before_cursor_execute", listen)
+    assert set(statements) == {"dispatch-clerk"}
 
 
 @pytest.mark.usefixtures("clean")
