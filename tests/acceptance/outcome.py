@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import pytest
-from airflow_cluster import AirflowCluster, ClusterError, Row
+
+from devkit.deployments.airflow_cluster import AirflowCluster, ClusterError, Row
 
 _LINES = 40
 

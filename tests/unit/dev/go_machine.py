@@ -21,7 +21,7 @@ while [ "$1" != -o ]; do shift; done
 class GoMachine:
     """A machine with no program on PATH, nothing built, and sources of its own.
 
-    :param module: the one in dev/lib that builds
+    :param module: the one in devkit.programs that builds
     :param given: the variable that names a program to use instead; not set here
     """
 

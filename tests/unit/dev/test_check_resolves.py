@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 
-sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
-import check_resolves
-from check_resolves import (
+from devkit.checks import resolves as check_resolves
+from devkit.checks.resolves import (
     PYTHONS,
     Case,
     Result,
@@ -22,8 +19,8 @@ from check_resolves import (
     verdict_on_caps,
     without_upper_bound,
 )
-from environment import AIRFLOW_VERSIONS, DEFAULT_AIRFLOW_VERSION
-from installation import find_interpreter
+from devkit.environment import AIRFLOW_VERSIONS, DEFAULT_AIRFLOW_VERSION
+from devkit.installation import find_interpreter
 
 pytestmark = pytest.mark.once
 

@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,15 +14,13 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
-import demo_layout
-from demo_layout import LOCAL, WITH_CELERY, WITH_KUBERNETES, Layout, Options, settings
-from demo_report import Outcome, TaskRow, as_json, as_table, check, rows_of
-from demo_text import activation, introduction, status, tour
-
 from airflow_dispatch_provider.routing.reasons import Reason
 from airflow_dispatch_provider.settings.options import OPTIONS
 from airflow_dispatch_provider.settings.source import SettingsSource
+from devkit.demo import layout as demo_layout
+from devkit.demo.layout import LOCAL, WITH_CELERY, WITH_KUBERNETES, Layout, Options, settings
+from devkit.demo.report import Outcome, TaskRow, as_json, as_table, check, rows_of
+from devkit.demo.text import activation, introduction, status, tour
 
 pytestmark = pytest.mark.once
 
@@ -202,7 +199,7 @@ def test_the_backends_that_have_servers_of_their_own_are_introduced_with_them() 
 
 
 def test_the_queue_that_is_said_to_have_no_route_is_one_of_the_dag() -> None:
-    source = Path(demo_layout.__file__).with_name("demo_dag.py").read_text()
+    source = Path(demo_layout.__file__).with_name("dag.py").read_text()
     assert f'"{LOCAL.unrouted}"' in source
     assert LOCAL.unrouted not in LOCAL.routes
 

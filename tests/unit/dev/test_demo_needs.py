@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
-import demo_needs
-import environment
-import kube_build
-from environment import DevError
+from devkit import environment
+from devkit.demo import needs as demo_needs
+from devkit.environment import DevError
+from devkit.programs import kube_build
 
 pytestmark = pytest.mark.once
 

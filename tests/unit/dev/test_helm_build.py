@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from .go_machine import GoMachine
+from devkit.environment import DevError
+from devkit.programs import helm_build
 
-sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
-import helm_build
-from environment import DevError
+from .go_machine import GoMachine
 
 pytestmark = pytest.mark.once
 

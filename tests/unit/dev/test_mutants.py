@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import ast
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
-import mutants
-from mutants import Mutant
-
 import airflow_dispatch_provider
+from devkit.checks import mutants
+from devkit.checks.mutants import Mutant
 
 pytestmark = pytest.mark.once
 

@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
-from environment import AIRFLOW_VERSIONS, DEFAULT_AIRFLOW_VERSION, DevError, lock_file
-from peer_plugin import is_at_least
-from peer_tests import (
+from devkit.checks.peer_plugin import is_at_least
+from devkit.checks.peer_tests import (
     AIRFLOW,
     EMPTY,
     LISTED,
@@ -27,6 +23,7 @@ from peer_tests import (
     read_outcomes,
     telling,
 )
+from devkit.environment import AIRFLOW_VERSIONS, DEFAULT_AIRFLOW_VERSION, DevError, lock_file
 
 pytestmark = pytest.mark.once
 

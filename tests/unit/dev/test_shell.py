@@ -3,17 +3,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
-import shell_plan
-
 from airflow_dispatch_provider.get_provider_info import EXECUTORS
 from airflow_dispatch_provider.settings.source import SettingsSource
+from devkit.shell import plan as shell_plan
 from tests.unit.settings.fakes import FakeConf
 
 pytestmark = pytest.mark.once

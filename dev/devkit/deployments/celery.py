@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole Airflow with one Celery backend behind the router, ways to break it, and traces of what its tasks did."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from devkit.deployments.airflow_cluster import AirflowCluster
+from devkit.deployments.chaos import Beats, Outages, kill_scheduler, read_beats
+from devkit.servers.valkey import ValkeyServer
+
+COMPONENTS = ("api-server", "scheduler", "dag-processor")
+WORKERS = ("worker-1", "worker-2")
+QUEUE = "default"
+DAG_ID = "chaos"
+DAG = """
+import os
+import time
+import uuid
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import dag, get_current_context, task
+
+RECORDS = Path(os.environ["CHAOS_RECORDS"])
+
+# Mapped: as so many tasks of their own, parsing this file would take each worker longer than all else.
+@task(retries=2, retry_delay=timedelta(seconds=1))
+def short(index):
+    number = get_current_context()["dag_run"].conf["first"] + index
+    trace, started = f"{{number}}.{{uuid.uuid4().hex}}", time.time()
+    (RECORDS / f"{{trace}}.start").touch()
+    (RECORDS / f"{{trace}}.end").write_text(f"{{os.environ['CHAOS_WORKER']}} {{started}} {{time.time()}}")
+
+@dag(schedule=None, catchup=False, max_active_runs={runs}, max_active_tasks={tasks})
+def chaos():
+    short.expand(index=list(range({tasks})))
+
+chaos()
+"""
+PATIENT = """
+from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CONFIG
+
+CELERY_CONFIG = {**DEFAULT_CELERY_CONFIG, "result_backend_always_retry": True}
+"""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One run of a task to the end of its function."""
+
+    number: int
+    worker: str
+    started: float
+    ended: float
+
+
+class Deployment:
+    """Airflow, two workers, their broker and their result backend. Both servers keep their data in a file.
+
+    :param runs: of the Dag, each with that many ``tasks``; the first number of a run's tasks is in its conf
+    :param patient: whether workers wait for a result backend that is down; otherwise they are as Airflow makes them
+    :param light: whether workers run tasks without Airflow's supervisor, see light_worker.py
+    :param wait: called for the seconds that an outage has to last
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        database: str,
+        servers: tuple[ValkeyServer, ValkeyServer],
+        settings: dict[str, str],
+        runs: int,
+        tasks: int,
+        concurrency: int,
+        patient: bool,
+        light: bool,
+        wait: Callable[[float], None],
+    ) -> None:
+        self.broker, self.results = servers
+        self.outages = Outages()
+        self._concurrency = concurrency
+        self._patient = patient
+        self._wait = wait
+        self._pids: dict[str, int] = {}
+        self.records, self.heartbeats, modules = (
+            home / name for name in ("records", "heartbeats", "modules")
+        )
+        for folder in (self.records, self.heartbeats, modules):
+            folder.mkdir(parents=True)
+        if light:
+            shutil.copy(Path(__file__).with_name("light_worker.py"), modules / "airflow_local_settings.py")
+        (modules / "chaos_patient.py").write_text(PATIENT)
+        env = {**self._settings(modules), **settings}
+        self.airflow = AirflowCluster(home, env, database, COMPONENTS)
+        (self.airflow.dags / "chaos.py").write_text(DAG.format(runs=runs, tasks=tasks))
+
+    def _settings(self, modules: Path) -> dict[str, str]:
+        paths = [str(modules), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "CHAOS_RECORDS": str(self.records),
+            "CHAOS_HEARTBEATS": str(self.heartbeats),
+            "AIRFLOW__CORE__EXECUTOR": "devkit.deployments.timed_executor.TimedDispatchExecutor",
+            "AIRFLOW__DISPATCH__DEFAULT": json.dumps({"backend": "celery", "queue": QUEUE}),
+        }
+
+    def start_worker(self, name: str) -> None:
+        options = celery_options(self.broker, self.results)
+        if self._patient:
+            options["celery_config_options"] = "chaos_patient.CELERY_CONFIG"
+        env = {f"AIRFLOW__CELERY__{option.upper()}": value for option, value in options.items()}
+        before = _children()
+        self.airflow.start_worker(name, [QUEUE], self._concurrency, {**env, "CHAOS_WORKER": name})
+        (self._pids[name],) = _children() - before
+
+    def ready(self, name: str) -> bool:
+        """Whether the worker has ever been connected to the broker."""
+        return " ready." in self.airflow.log(name).read_text(errors="replace")
+
+    # Outages
+
+    def kill_broker(self, empty: bool, seconds: float) -> None:
+        with self.outages.note("broker killed"):
+            self.broker.kill()
+            self._wait(seconds)
+            self.broker.restart(empty)
+
+    def hang_broker(self, seconds: float) -> None:
+        with self.outages.note("broker hangs"):
+            self.broker.pause()
+            self._wait(seconds)
+            self.broker.resume()
+
+    def stop_results(self, seconds: float) -> None:
+        with self.outages.note("result backend down"):
+            self.results.kill()
+            self._wait(seconds)
+            self.results.restart()
+
+    def kill_worker(self, name: str, seconds: float) -> None:
+        """With all its tasks, as when its machine is lost: these are in process groups of their own."""
+        with self.outages.note(f"{name} killed"):
+            tree = psutil.Process(self._pids.pop(name)).children(recursive=True)
+            self.airflow.kill_component(name)
+            for process in tree:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self._wait(seconds)
+            self.start_worker(name)
+
+    def revive(self) -> None:
+        """Start workers again that have ended by themselves, as whatever runs them in production would: some do when
+        their broker goes away while they start."""
+        for name, pid in list(self._pids.items()):
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                with self.outages.note(f"{name} ended by itself"):
+                    self.airflow.kill_component(name)
+                    self.start_worker(name)
+
+    def kill_scheduler(self, seconds: float) -> None:
+        kill_scheduler(self, self._wait, seconds)
+
+    # What the tasks and the schedulers wrote
+
+    def started(self) -> list[int]:
+        """The number of a task for each of its starts."""
+        return [int(path.name.split(".")[0]) for path in self.records.glob("*.start")]
+
+    def ended(self) -> int:
+        """How many tasks have run to the end of their function."""
+        return len({path.name.split(".")[0] for path in self.records.glob("*.end")})
+
+    def completions(self) -> list[Completion]:
+        found = []
+        for path in self.records.glob("*.end"):
+            words = path.read_text().split()
+            if len(words) == 3:  # otherwise it was killed while it wrote
+                times = float(words[1]), float(words[2])
+                found.append(Completion(int(path.name.split(".")[0]), words[0], *times))
+        return found
+
+    def beats(self) -> list[Beats]:
+        """Of each scheduler."""
+        return read_beats(self.heartbeats)
+
+
+def celery_options(broker: ValkeyServer, results: ValkeyServer) -> dict[str, str]:
+    """The options about which the scheduler's backend and the workers have to agree."""
+    return {"broker_url": broker.url(), "result_backend": results.url()}
+
+
+def _children() -> set[int]:
+    return {process.pid for process in psutil.Process().children()}
