@@ -181,7 +181,7 @@ def _object(title: str, schema: Mapping[str, Any]) -> str:
 
 def _type(field: Mapping[str, Any]) -> str:
     if "$ref" in field:
-        return field["$ref"].rpartition("/")[2].removesuffix("Settings").lower()
+        return str(field["$ref"]).rpartition("/")[2].removesuffix("Settings").lower()
     if "const" in field:
         return f"`{field['const']}`"
     if "anyOf" in field:

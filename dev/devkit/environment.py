@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -154,10 +154,10 @@ def run_uv(arguments: Sequence[str], stdin: str | None = None) -> None:
         raise DevError(f"`uv {' '.join(arguments)}` failed with exit code {done.returncode} (see above)")
 
 
-def run(main: object) -> None:
+def run(main: Callable[[], int | None]) -> None:
     """Call a script's main and turn what it returns or raises into an exit code."""
     try:
-        sys.exit(main())  # type: ignore[operator]
+        sys.exit(main())
     except DevError as error:
         say(f"error: {error}")
         sys.exit(2)

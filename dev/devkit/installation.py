@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -40,16 +40,18 @@ class Installation:
         """``uv pip install`` with these arguments; raises DevError when it fails, and uv says why."""
         run_uv(["pip", "install", "--quiet", "--python", str(self.interpreter), *arguments])
 
-    def airflow(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return self.python("-m", "airflow", *arguments, **env)
+    def airflow(
+        self, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return self.python("-m", "airflow", *arguments, env=env)
 
     def python(
-        self, *arguments: str, cwd: Path | None = None, **env: str
+        self, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run Python there; raises DevError with its output when it fails."""
         done = subprocess.run(
             [str(self.interpreter), *arguments],
-            env={**self._env, **env},
+            env={**self._env, **(env or {})},
             cwd=cwd or self.folder,  # not the checkout, whose package would be imported
             capture_output=True,
             text=True,

@@ -46,7 +46,7 @@ def main() -> int:
         def goes_on(report: Report) -> bool:
             done = report.faults.total()
             progress.say(f"{report.worlds} worlds, {done} faults, seed {report.seed}")
-            return options.forever or done < options.faults
+            return bool(options.forever or done < options.faults)
 
         say(f"--seed {options.seed}")
         shape = Shape(schedulers=options.schedulers, fault_every=options.fault_every)

@@ -19,7 +19,7 @@ from literal.reader import Reader
 from literal.users import NO_PYTHON, SOMEBODY, USERS, own, python_for
 from support import require
 
-from devkit.servers.postgres import free_port
+from devkit.servers.process import free_port
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.once]
 

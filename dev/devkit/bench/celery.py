@@ -167,6 +167,7 @@ def scheduler_alone(tasks: list[Any]) -> float:
     from airflow_dispatch_provider.engines.celery.brokers import ChannelBroker
     from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
 
+    no_session: Any = None
     silence = threading.Event()
     executor = CeleryExecutor(parallelism=1_000_000)
     executor.job_id = 1
@@ -175,7 +176,7 @@ def scheduler_alone(tasks: list[Any]) -> float:
     with patch.object(ChannelBroker, "connect", lambda self: silence.wait()):
         executor.start()
         for task in tasks:
-            executor.queue_workload(task, None)
+            executor.queue_workload(task, no_session)
         seconds = timed(executor)
         assert executor.slots_occupied == len(tasks)
         executor.terminate()

@@ -29,6 +29,8 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,14 +83,13 @@ def make_executor(subject: str, parallelism: int) -> Any:
 
 
 def _airflow_executor(parallelism: int) -> Any:
-    from airflow.executors import local_executor
-    from airflow.executors.base_executor import BaseExecutor
-
-    if hasattr(BaseExecutor, "run_workload"):
-        BaseExecutor.run_workload = staticmethod(stub)
+    module: Any = import_module("airflow.executors.local_executor")
+    base: Any = import_module("airflow.executors.base_executor").BaseExecutor
+    if hasattr(base, "run_workload"):
+        base.run_workload = staticmethod(stub)
     else:
-        local_executor._execute_work = lambda log, workload, *rest: stub(workload)
-    return local_executor.LocalExecutor(parallelism)
+        module._execute_work = lambda log, workload, *rest: stub(workload)
+    return module.LocalExecutor(parallelism)
 
 
 def make_task() -> Any:
@@ -106,12 +107,19 @@ def make_task() -> Any:
         priority_weight=1,
     )
     bundle = workloads.BundleInfo(name="dags-folder")
-    return workloads.ExecuteTask(token="", ti=ti, dag_rel_path="d.py", bundle_info=bundle, log_path=None)
+    return workloads.ExecuteTask(
+        token="", ti=ti, dag_rel_path=Path("d.py"), bundle_info=bundle, log_path=None
+    )
 
 
 def reached() -> dict[str, float]:
     data = Path(os.environ["BENCH_RECORDS"]).read_bytes()
     return {str(uuid.UUID(bytes=raw)): when for raw, when in RECORD.iter_unpack(data)}
+
+
+def record_of(task: str) -> float | None:
+    """When the stub was reached for it; seconds since 1970."""
+    return reached().get(task)
 
 
 def wait_for(condition: Callable[[], Any], pause: float = 0.001) -> Any:
@@ -154,7 +162,7 @@ def measure_single(executor: Any) -> dict[str, float]:
         queued = time.time()
         executor.queue_workload(task, None)
         executor.heartbeat()
-        when = wait_for(lambda task=task: reached().get(str(task.ti.id)))
+        when = wait_for(partial(record_of, str(task.ti.id)))
         latencies.append((when - queued) * 1e3)
         time.sleep(0.05)
         executor.heartbeat()

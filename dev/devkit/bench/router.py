@@ -53,7 +53,8 @@ class Routed:
         from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
         from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
-        self.executor = DispatchExecutor(parallelism=32)
+        make: Any = DispatchExecutor  # its database is replaced
+        self.executor = make(parallelism=32)
         self.executor._make_clerk = InMemoryClerk
         self.executor.start()
         self.children = [backend.executor for backend in self.executor._backends.values()]

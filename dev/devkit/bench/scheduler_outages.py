@@ -76,7 +76,11 @@ def settings(tasks: int) -> dict[str, str]:
 def plan(deployment: Deployment, tasks: int, rng: Random) -> list[tuple[int, Action]]:
     """Each kind once, or once for each number of schedulers."""
     one, other, paused = rng.choice(SCHEDULERS), rng.choice(SCHEDULERS), rng.choice(SCHEDULERS)
-    kill, down = deployment.kill_schedulers, lambda: rng.uniform(*DOWN)
+    kill = deployment.kill_schedulers
+
+    def down() -> float:
+        return rng.uniform(*DOWN)
+
     actions: list[Action] = [
         (f"{one} is killed", partial(kill, (one,), down())),
         ("both schedulers are killed", partial(kill, SCHEDULERS, down())),

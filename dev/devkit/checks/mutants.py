@@ -211,9 +211,9 @@ def _copy(checkout: Path, modules: Sequence[str]) -> None:
     }
     (checkout / "plugins").mkdir()
     (checkout / "plugins" / "quickest_first.py").write_text(_QUICKEST_FIRST)
-    lines = (f"{name} = {json.dumps(value)}" for name, value in settings.items())
-    with (checkout / "pyproject.toml").open("a") as file:
-        file.write("\n[tool.mutmut]\n" + "\n".join(lines) + "\n")
+    options = (f"{name} = {json.dumps(value)}" for name, value in settings.items())
+    with (checkout / "pyproject.toml").open("a") as project:
+        project.write("\n[tool.mutmut]\n" + "\n".join(options) + "\n")
 
 
 def _mutmut(python: Path, checkout: Path, jobs: int, *names: str) -> None:
@@ -321,8 +321,8 @@ def _unnamed(function: ast.AST) -> ast.AST:
 
 def diff_of(original: ast.AST, mutant: ast.AST) -> str:
     """The lines that differ."""
-    texts = [ast.unparse(_unnamed(each)).splitlines() for each in (original, mutant)]
-    return "\n".join(line for line in difflib.ndiff(*texts) if line[0] in "+-")
+    before, after = (ast.unparse(_unnamed(each)).splitlines() for each in (original, mutant))
+    return "\n".join(line for line in difflib.ndiff(before, after) if line[0] in "+-")
 
 
 def _show(tried: Sequence[Mutant], seed: int) -> None:

@@ -244,7 +244,7 @@ def _check(case: Case, package: Package, parent: Path, interpreter: str) -> Resu
         install(environment, case, package.wheel)
         installed |= _import(environment)
         (environment.folder / "kubeconfig").write_text(_KUBECONFIG)
-        environment.airflow("dispatch", "validate", "--strict", **_ROUTER)
+        environment.airflow("dispatch", "validate", "--strict", env=_ROUTER)
         problem = _bounds_not_met(case, installed)
         if case.tests:
             _run_tests(environment, package.sources, selection(case.airflow_version))

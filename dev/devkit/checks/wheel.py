@@ -168,7 +168,7 @@ def _check_loading(clean: Installation, paths: Iterable[str]) -> None:
     ]
     cores = os.cpu_count() or 1
     parts = [json.dumps(cases[first::cores]) for first in range(cores)]
-    concurrently(partial(clean.python, "-c", _LOAD, part, **_DISPATCH_SETTINGS) for part in parts)
+    concurrently(partial(clean.python, "-c", _LOAD, part, env=_DISPATCH_SETTINGS) for part in parts)
 
 
 _DISPATCH_SETTINGS = {

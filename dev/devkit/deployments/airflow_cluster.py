@@ -30,7 +30,7 @@ from typing import Any
 
 import psutil
 
-from devkit.servers.postgres import free_port
+from devkit.servers.process import free_port
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
@@ -238,7 +238,8 @@ class AirflowCluster:
             self._raise_import_errors()
 
     def dag_run(self, dag_id: str, run_id: str) -> Row:
-        return self.request("GET", f"/api/v2/dags/{dag_id}/dagRuns/{_quoted(run_id)}")
+        row: Row = self.request("GET", f"/api/v2/dags/{dag_id}/dagRuns/{_quoted(run_id)}")
+        return row
 
     def wait_for_run(
         self,

@@ -17,7 +17,7 @@ from celery.signals import worker_process_init
 from devkit.deployments import light_task
 
 
-@worker_process_init.connect
+@worker_process_init.connect  # type: ignore[untyped-decorator]
 def replace_supervisor(**_: Any) -> None:
     from airflow.sdk.execution_time import supervisor
 

@@ -73,7 +73,7 @@ class ExecutionApi:
 def start_context() -> bytes:
     """The server's answer to a task that it lets start, with the fields that this version knows."""
     now = "2026-01-01T00:00:00Z"
-    run = {
+    run: dict[str, Any] = {
         "dag_id": "dag",
         "run_id": "run",
         "run_type": "manual",

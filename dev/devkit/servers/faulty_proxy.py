@@ -18,7 +18,7 @@ from functools import partial
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from devkit.servers.postgres import free_port
+from devkit.servers.process import free_port
 
 Mode = Literal["forward", "refuse", "hang", "reset"]
 Direction = Literal["up", "down"]

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from devkit.programs import kube_build
-from devkit.servers.postgres import free_port
-from devkit.servers.valkey import BrokerProcess
+from devkit.servers.process import ServerProcess, free_port
 
 ADMIN = "admin"
 USERS = ("scheduler", "worker", "stranger")
@@ -120,7 +119,7 @@ class ForeignCluster:
         return client.CoreV1Api(config.new_client_from_config(self._kubeconfig))
 
 
-class Etcd(BrokerProcess):
+class Etcd(ServerProcess):
     """One member that keeps its data, and never waits for the disk."""
 
     name = "etcd"
@@ -153,12 +152,12 @@ class Etcd(BrokerProcess):
     def _answers(self) -> bool:
         try:
             with _direct().open(f"{self.url()}/health", timeout=1) as answer:
-                return json.load(answer).get("health") == "true"
+                return bool(json.load(answer).get("health") == "true")
         except OSError:
             return False
 
 
-class KubeServer(BrokerProcess):
+class KubeServer(ServerProcess):
     """An API server with RBAC, where ``admin`` may do everything and each of ``users`` nothing yet.
 
     ``kill``, ``pause``, ``resume`` and ``restart`` are about the API server; ``etcd`` has the same.
@@ -317,7 +316,8 @@ class KubeServer(BrokerProcess):
         headers = {"Authorization": f"Bearer {self.token(user)}", "Content-Type": kind}
         request = urllib.request.Request(f"{self.url()}{path}", data, headers, method=method)
         try:
-            return _direct(self.ca_file).open(request, timeout=timeout)
+            answer: http.client.HTTPResponse = _direct(self.ca_file).open(request, timeout=timeout)
+            return answer
         except urllib.error.HTTPError as error:
             raise KubeError(error) from None
 
@@ -362,7 +362,7 @@ class KubeServer(BrokerProcess):
     def _answers(self) -> bool:
         try:
             with _direct(self.ca_file).open(f"{self.url()}/readyz", timeout=5) as answer:
-                return answer.status == http.client.OK
+                return bool(answer.status == http.client.OK)
         except OSError:  # also a certificate that is not written yet
             return False
 

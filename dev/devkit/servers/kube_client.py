@@ -57,7 +57,7 @@ class Access:
 def _named(config: Mapping[str, Any], kind: str, name: str) -> Json:
     for entry in config.get(f"{kind}s") or ():
         if entry["name"] == name:
-            return entry[kind]
+            return dict(entry[kind])
     raise ValueError(f"the kubeconfig has no {kind} {name}")
 
 
@@ -123,15 +123,15 @@ class KubeClient:
 
 async def _read(answer: aiohttp.ClientResponse) -> Json:
     if answer.status < 300:
-        return json.loads(await answer.read())
+        return dict(json.loads(await answer.read()))
     if answer.status in _FINAL:
         raise Refused(answer.status, await answer.text())
     answer.raise_for_status()
     raise aiohttp.ClientPayloadError(f"unexpected status {answer.status}")
 
 
-def _event(line: bytes) -> Json:
-    event = json.loads(line)
+def _event(line: bytes | bytearray) -> Json:
+    event: Json = json.loads(line)
     if event["type"] == "ERROR":
         raise Refused(event["object"].get("code", 500), event["object"].get("message", ""))
     return event

@@ -126,7 +126,7 @@ class Kubelet:
                 self._forget(uid)
         for manifest in listed["items"]:
             self._see(manifest)
-        return listed["metadata"]["resourceVersion"]
+        return str(listed["metadata"]["resourceVersion"])
 
     async def _register(self) -> None:
         """Make the Node object, or bring it up to date."""
@@ -238,7 +238,7 @@ class Kubelet:
 
     async def _is_bound(self, pod: Pod) -> bool:
         there = await self._client.call("GET", pod.path)
-        return there["metadata"]["uid"] == pod.uid and there["spec"].get("nodeName") == self._node
+        return (there["metadata"]["uid"], there["spec"].get("nodeName")) == (pod.uid, self._node)
 
     async def _fail_to_pull(self, pod: Pod, fate: Fate) -> None:
         await self._report(pod, pod_fates.image_pull(pod.manifest, "ErrImagePull"))

@@ -8,14 +8,11 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
-import time
 from pathlib import Path
 
 import amqp
 
-from devkit.servers.postgres import free_port
-from devkit.servers.valkey import BrokerProcess
+from devkit.servers.process import ServerProcess, free_port
 
 # Not the script in the PATH: that one changes to the user rabbitmq.
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -35,7 +32,25 @@ class ForeignRabbit:
         return self._url
 
 
-class RabbitServer(BrokerProcess):
+class _PortMapper(ServerProcess):
+    """Erlang's. Without one of its own the node would start one that nobody ends."""
+
+    name = "epmd"
+
+    def _prepare(self) -> None:
+        pass
+
+    def _command(self) -> tuple[list[str], dict[str, str]]:
+        program = shutil.which("epmd") or "epmd"
+        return [program, "-port", str(self.port), "-address", "127.0.0.1"], dict(os.environ)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
+
+class RabbitServer(ServerProcess):
     """One node with the user ``guest``, with an Erlang port mapper of its own beside it."""
 
     name = "RabbitMQ"
@@ -44,18 +59,14 @@ class RabbitServer(BrokerProcess):
     def __init__(self) -> None:
         super().__init__()
         self._dist_port = free_port()
-        self._epmd_port = free_port()
-        self._epmd: subprocess.Popen[bytes] | None = None
+        self._epmd = _PortMapper()
 
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
     def stop(self) -> None:
         super().stop()
-        if self._epmd:
-            self._epmd.kill()
-            self._epmd.wait()
-            self._epmd = None
+        self._epmd.stop()
 
     def _prepare(self) -> None:
         (self.folder / "rabbitmq.conf").write_text(
@@ -67,27 +78,14 @@ class RabbitServer(BrokerProcess):
         cookie = self.folder / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
-        self._start_epmd()
-
-    def _start_epmd(self) -> None:
-        """Without this the node would start one that nobody ends."""
-        command = [shutil.which("epmd") or "epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
-        with self._log.open("ab") as log:
-            self._epmd = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        deadline = time.monotonic() + self.start_timeout
-        while not _listens(self._epmd_port):
-            if self._epmd.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"`{' '.join(command)}` does not listen")
-            time.sleep(0.02)
+        self._epmd.start()
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
         env = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.folder),  # where Erlang looks for its cookie
             "LANG": "C.UTF-8",
-            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_PORT": str(self._epmd.port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             # The script then becomes the node instead of its parent.
             "RUNNING_UNDER_SYSTEMD": "true",
@@ -120,9 +118,3 @@ class RabbitServer(BrokerProcess):
                 return True
         except (amqp.AMQPError, OSError):
             return False
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False

@@ -16,7 +16,7 @@ from airflow.configuration import conf
 
 from airflow_dispatch_provider.bridge.airflow_api import reach_execution_api
 from devkit.servers.faulty_proxy import FaultyProxy
-from devkit.servers.postgres import free_port
+from devkit.servers.process import free_port
 from tests.support import wait_until
 
 APP = "airflow.api_fastapi.execution_api.app:create_task_execution_api_app"
