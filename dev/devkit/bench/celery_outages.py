@@ -28,9 +28,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from devkit.deployments.airflow_cluster import ClusterError
-from devkit.deployments.celery import DAG_ID, WORKERS, Deployment, celery_options
-from devkit.deployments.chaos import (
+from devkit.bench.outages import (
     DOWN,
     QUICK,
     RUN,
@@ -42,6 +40,8 @@ from devkit.deployments.chaos import (
     run_in_folder,
     schedule,
 )
+from devkit.deployments.airflow_cluster import ClusterError
+from devkit.deployments.celery import WORKERS, CeleryDeployment, celery_options
 from devkit.servers.postgres import PostgresServer
 from devkit.servers.valkey import ValkeyServer
 
@@ -87,7 +87,7 @@ def settings(options: argparse.Namespace, celery: dict[str, str]) -> dict[str, s
     }
 
 
-def plan(options: argparse.Namespace, deployment: Deployment, rng: Random) -> list[tuple[int, Action]]:
+def plan(options: argparse.Namespace, deployment: CeleryDeployment, rng: Random) -> list[tuple[int, Action]]:
     """The outages, and how many tasks have to have ended before each: the first broker is killed as tasks are sent."""
 
     def kill_broker(index: int) -> Action:
@@ -113,7 +113,7 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
     for server in servers:
         stack.enter_context(server)
     progress = Progress(options.tasks)
-    deployment = Deployment(
+    deployment = CeleryDeployment(
         home,
         postgres.create_database("chaos"),
         servers,
@@ -130,16 +130,16 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
     progress.deployment = deployment
     for name in WORKERS:
         deployment.start_worker(name)
-    if not progress.until(lambda: all(map(deployment.ready, WORKERS)), 120):
+    if not progress.until(lambda: deployment.are_ready(WORKERS), 120):
         raise ClusterError("the workers are not ready after 120 s")
     rng = Random(options.seed)
     steps = plan(options, deployment, rng)
-    run_ids, seconds = carry_out(deployment, DAG_ID, steps, progress, rng, options.timeout)
+    run_ids, seconds = carry_out(deployment, steps, progress, rng, options.timeout)
     progress.say("waiting until all slots are free")
     progress.until(lambda: not slots_taken(deployment), SETTLE)
     again, excused = completed_again(deployment)
     return {
-        **figures(deployment, DAG_ID, run_ids, "waits_blocked"),
+        **figures(deployment, run_ids),
         "started_again": sum(count > 1 for count in Counter(deployment.started()).values()),
         "completed_again": len(again),
         "excused": len(excused),
@@ -148,13 +148,13 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
     }
 
 
-def slots_taken(deployment: Deployment) -> int:
+def slots_taken(deployment: CeleryDeployment) -> int:
     """After the last heartbeat."""
     schedulers = deployment.beats()
     return schedulers[-1][-1][2] if schedulers else 0
 
 
-def completed_again(deployment: Deployment) -> tuple[set[int], set[int]]:
+def completed_again(deployment: CeleryDeployment) -> tuple[set[int], set[int]]:
     """Tasks that completed more than once; and those of them that did not, but for runs whose worker was killed
     before it could tell."""
     killed = {outage.kind.split()[0]: outage.began for outage in deployment.outages.found}

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from importlib import import_module
 
-from devkit.environment import DEV, add_airflow_version, enter, interrupt_on_signals
+from devkit.environment import add_airflow_version, enter, interrupt_on_signals
 
 AREAS = {
     "router": "what routing costs the scheduler's thread, for each task and for each heartbeat",
@@ -38,7 +38,7 @@ def main() -> int:
     enter(options.airflow_version)
     interrupt_on_signals()
     with tempfile.TemporaryDirectory(prefix="dispatch-bench-") as home:
-        os.environ.update(AIRFLOW_HOME=home, AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING", PYTHONPATH=str(DEV))
+        os.environ.update(AIRFLOW_HOME=home, AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING")
         sys.argv = [f"./dev/bench {options.area}", *options.arguments]
         import_module(f"devkit.bench.{options.area.replace('-', '_')}").main()
     return 0

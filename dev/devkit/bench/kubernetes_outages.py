@@ -26,7 +26,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from devkit.deployments.chaos import (
+from devkit.bench.outages import (
     DOWN,
     QUICK,
     Action,
@@ -37,7 +37,7 @@ from devkit.deployments.chaos import (
     run_in_folder,
     schedule,
 )
-from devkit.deployments.kubernetes import BACKENDS, DAG_ID, KubeDeployment
+from devkit.deployments.kubernetes import BACKENDS, KubeDeployment
 from devkit.servers.postgres import PostgresServer
 
 SETTLE = 60.0
@@ -115,10 +115,10 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
     def watch() -> None:
         memory[:] = map(max, memory, deployment.scheduler_memory())
 
-    run_ids, seconds = carry_out(deployment, DAG_ID, steps, progress, rng, options.timeout, watch)
+    run_ids, seconds = carry_out(deployment, steps, progress, rng, options.timeout, watch)
     progress.say("waiting until all pods are gone")
     progress.until(lambda: not deployment.left(), SETTLE)
-    found = figures(deployment, DAG_ID, run_ids, "waits_blocked")
+    found = figures(deployment, run_ids)
     started = deployment.started()
     return {
         **found,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One measurement of one executor in a process of its own, for ``./dev/bench kubernetes``.
 
-    python bench_kubernetes_run.py SUBJECT PODS
+    python -m devkit.bench.kubernetes_run SUBJECT PODS
 
 It writes ``created`` to standard output when the pods are there, and whoever runs it ends them; this twice, first for a
 few of them. Then comes a line of JSON.
@@ -19,8 +19,6 @@ from collections.abc import Callable
 from typing import Any
 
 import psutil
-
-from devkit.bench.memory import pss
 
 MODULES = {
     "airflow": "airflow.providers.cncf.kubernetes.executors.kubernetes_executor",
@@ -124,7 +122,7 @@ def cpu_seconds() -> float:
 
 def memory(processes: list[psutil.Process]) -> int:
     """Bytes, each page shared between processes counted once (PSS)."""
-    return sum(pss(process.pid) for process in processes)
+    return sum(process.memory_full_info().pss for process in processes)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,6 @@ from typing import Any
 
 import psutil
 
-from devkit.bench.memory import fields
-
 SUBJECTS = ("airflow", "fork", "exec")
 UNITS = {
     "idle processes": "",
@@ -147,11 +145,11 @@ def measure_start(executor: Any) -> dict[str, float]:
 
 def measure_idle(executor: Any) -> dict[str, float]:
     time.sleep(2)
-    totals = [fields(child.pid) for child in psutil.Process().children(recursive=True)]
+    totals = [child.memory_full_info() for child in psutil.Process().children(recursive=True)]
     return {
         "idle processes": len(totals),
-        "idle PSS": sum(memory["Pss"] for memory in totals) / 2**20,
-        "idle private": sum(memory["Private_Clean"] + memory["Private_Dirty"] for memory in totals) / 2**20,
+        "idle PSS": sum(memory.pss for memory in totals) / 2**20,
+        "idle private": sum(memory.uss for memory in totals) / 2**20,
     }
 
 

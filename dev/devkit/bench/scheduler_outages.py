@@ -28,8 +28,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from devkit.deployments.airflow_cluster import ClusterError
-from devkit.deployments.chaos import (
+from devkit.bench.outages import (
     DOWN,
     QUICK,
     RUN,
@@ -41,7 +40,8 @@ from devkit.deployments.chaos import (
     run_in_folder,
     schedule,
 )
-from devkit.deployments.two_schedulers import DAG_ID, SCHEDULERS, Backends, Deployment, celery, local
+from devkit.deployments.airflow_cluster import ClusterError
+from devkit.deployments.two_schedulers import SCHEDULERS, Backends, TwoSchedulers, celery, local
 from devkit.servers.postgres import PostgresServer
 from devkit.servers.valkey import ValkeyServer
 
@@ -73,7 +73,7 @@ def settings(tasks: int) -> dict[str, str]:
     }
 
 
-def plan(deployment: Deployment, tasks: int, rng: Random) -> list[tuple[int, Action]]:
+def plan(deployment: TwoSchedulers, tasks: int, rng: Random) -> list[tuple[int, Action]]:
     """Each kind once, or once for each number of schedulers."""
     one, other, paused = rng.choice(SCHEDULERS), rng.choice(SCHEDULERS), rng.choice(SCHEDULERS)
     kill = deployment.kill_schedulers
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
     postgres = stack.enter_context(PostgresServer())
     progress = Progress(options.tasks)
     backends, runs = backends_of(options, stack), options.tasks // RUN
-    deployment = Deployment(home, postgres, settings(options.tasks), backends, runs, RUN, progress.wait)
+    deployment = TwoSchedulers(home, postgres, settings(options.tasks), backends, runs, RUN, progress.wait)
     progress.say("Airflow starts")
     stack.enter_context(deployment.airflow)
     deployment.start()
@@ -105,11 +105,11 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
         raise ClusterError("the workers are not ready after 120 s")
     rng = Random(options.seed)
     steps = plan(deployment, options.tasks, rng)
-    run_ids, seconds = carry_out(deployment, DAG_ID, steps, progress, rng, options.timeout)
-    starts = Counter(deployment.traces("start"))
-    ends = Counter(trace.number for trace in set(deployment.traces("end")))
+    run_ids, seconds = carry_out(deployment, steps, progress, rng, options.timeout)
+    starts = Counter(deployment.tries("start"))
+    ends = Counter(trace.number for trace in set(deployment.tries("end")))
     return {
-        **figures(deployment, DAG_ID, run_ids, "waits_blocked"),
+        **figures(deployment, run_ids),
         "started_again": sum(count > 1 for count in starts.values()),
         **lost_tries(deployment, run_ids),
         "completed_again": sum(count > 1 for count in ends.values()),
@@ -125,17 +125,17 @@ def backends_of(options: argparse.Namespace, stack: ExitStack) -> Backends:
     return celery(of_airflow, [(servers[0], servers[1]), (servers[2], servers[3])])
 
 
-def lost_tries(deployment: Deployment, run_ids: list[str]) -> dict[str, int]:
+def lost_tries(deployment: TwoSchedulers, run_ids: list[str]) -> dict[str, int]:
     """Tries before the last one of a task that were not let begin, and in which its function had not begun."""
-    begun = set(deployment.traces("start"))
+    begun = set(deployment.tries("start"))
     let_begin = {
         (row["run_id"], row["task_id"], row["map_index"], row["try_number"])
-        for row in deployment.airflow.event_logs(dag_id=DAG_ID, event="running")
+        for row in deployment.airflow.event_logs(dag_id=deployment.dag_id, event="running")
     }
     lost = {"unbegun": 0, "halfway": 0}
     for run_id in run_ids:
-        first = int(deployment.airflow.dag_run(DAG_ID, run_id)["conf"]["first"])
-        for row in deployment.airflow.task_instances(DAG_ID, run_id):
+        first = int(deployment.airflow.dag_run(deployment.dag_id, run_id)["conf"]["first"])
+        for row in deployment.airflow.task_instances(deployment.dag_id, run_id):
             number = first + index_of(row, list(deployment.backends.slots))
             for attempt in range(1, row["try_number"]):
                 if (number, attempt) not in begun:

@@ -5,22 +5,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from devkit.deployments.airflow_cluster import AirflowCluster
-from devkit.deployments.chaos import Beats, Outages, kill_scheduler, read_beats
+from devkit.deployments.outages import ROUTER, Deployment, Wait
 from devkit.servers.valkey import ValkeyServer
 
-COMPONENTS = ("api-server", "scheduler", "dag-processor")
 WORKERS = ("worker-1", "worker-2")
 QUEUE = "default"
-DAG_ID = "chaos"
 DAG = """
 import os
 import time
@@ -63,13 +58,12 @@ class Completion:
     ended: float
 
 
-class Deployment:
+class CeleryDeployment(Deployment):
     """Airflow, two workers, their broker and their result backend. Both servers keep their data in a file.
 
     :param runs: of the Dag, each with that many ``tasks``; the first number of a run's tasks is in its conf
     :param patient: whether workers wait for a result backend that is down; otherwise they are as Airflow makes them
     :param light: whether workers run tasks without Airflow's supervisor, see light_worker.py
-    :param wait: called for the seconds that an outage has to last
     """
 
     def __init__(
@@ -83,35 +77,22 @@ class Deployment:
         concurrency: int,
         patient: bool,
         light: bool,
-        wait: Callable[[float], None],
+        wait: Wait,
     ) -> None:
         self.broker, self.results = servers
-        self.outages = Outages()
         self._concurrency = concurrency
         self._patient = patient
-        self._wait = wait
         self._pids: dict[str, int] = {}
-        self.records, self.heartbeats, modules = (
-            home / name for name in ("records", "heartbeats", "modules")
-        )
-        for folder in (self.records, self.heartbeats, modules):
-            folder.mkdir(parents=True)
-        if light:
-            shutil.copy(Path(__file__).with_name("light_worker.py"), modules / "airflow_local_settings.py")
-        (modules / "chaos_patient.py").write_text(PATIENT)
-        env = {**self._settings(modules), **settings}
-        self.airflow = AirflowCluster(home, env, database, COMPONENTS)
-        (self.airflow.dags / "chaos.py").write_text(DAG.format(runs=runs, tasks=tasks))
-
-    def _settings(self, modules: Path) -> dict[str, str]:
-        paths = [str(modules), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {
-            "PYTHONPATH": os.pathsep.join(paths),
-            "CHAOS_RECORDS": str(self.records),
-            "CHAOS_HEARTBEATS": str(self.heartbeats),
-            "AIRFLOW__CORE__EXECUTOR": "devkit.deployments.timed_executor.TimedDispatchExecutor",
+        env = {
+            "AIRFLOW__CORE__EXECUTOR": ROUTER,
             "AIRFLOW__DISPATCH__DEFAULT": json.dumps({"backend": "celery", "queue": QUEUE}),
+            **settings,
         }
+        super().__init__(home, database, env, "chaos", DAG.format(runs=runs, tasks=tasks), wait)
+        if light:
+            worker = Path(__file__).with_name("light_worker.py")
+            shutil.copy(worker, self.modules / "airflow_local_settings.py")
+        (self.modules / "chaos_patient.py").write_text(PATIENT)
 
     def start_worker(self, name: str) -> None:
         options = celery_options(self.broker, self.results)
@@ -122,28 +103,24 @@ class Deployment:
         self.airflow.start_worker(name, [QUEUE], self._concurrency, {**env, "CHAOS_WORKER": name})
         (self._pids[name],) = _children() - before
 
-    def ready(self, name: str) -> bool:
-        """Whether the worker has ever been connected to the broker."""
-        return " ready." in self.airflow.log(name).read_text(errors="replace")
-
     # Outages
 
     def kill_broker(self, empty: bool, seconds: float) -> None:
         with self.outages.note("broker killed"):
             self.broker.kill()
-            self._wait(seconds)
+            self.wait(seconds)
             self.broker.restart(empty)
 
     def hang_broker(self, seconds: float) -> None:
         with self.outages.note("broker hangs"):
             self.broker.pause()
-            self._wait(seconds)
+            self.wait(seconds)
             self.broker.resume()
 
     def stop_results(self, seconds: float) -> None:
         with self.outages.note("result backend down"):
             self.results.kill()
-            self._wait(seconds)
+            self.wait(seconds)
             self.results.restart()
 
     def kill_worker(self, name: str, seconds: float) -> None:
@@ -154,7 +131,7 @@ class Deployment:
             for process in tree:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-            self._wait(seconds)
+            self.wait(seconds)
             self.start_worker(name)
 
     def revive(self) -> None:
@@ -166,31 +143,20 @@ class Deployment:
                     self.airflow.kill_component(name)
                     self.start_worker(name)
 
-    def kill_scheduler(self, seconds: float) -> None:
-        kill_scheduler(self, self._wait, seconds)
-
     # What the tasks and the schedulers wrote
 
     def started(self) -> list[int]:
         """The number of a task for each of its starts."""
-        return [int(path.name.split(".")[0]) for path in self.records.glob("*.start")]
-
-    def ended(self) -> int:
-        """How many tasks have run to the end of their function."""
-        return len({path.name.split(".")[0] for path in self.records.glob("*.end")})
+        return [int(words[0]) for _, words in self.traces("start")]
 
     def completions(self) -> list[Completion]:
         found = []
-        for path in self.records.glob("*.end"):
+        for path, (number, *_) in self.traces("end"):
             words = path.read_text().split()
             if len(words) == 3:  # otherwise it was killed while it wrote
                 times = float(words[1]), float(words[2])
-                found.append(Completion(int(path.name.split(".")[0]), words[0], *times))
+                found.append(Completion(int(number), words[0], *times))
         return found
-
-    def beats(self) -> list[Beats]:
-        """Of each scheduler."""
-        return read_beats(self.heartbeats)
 
 
 def celery_options(broker: ValkeyServer, results: ValkeyServer) -> dict[str, str]:

@@ -6,23 +6,21 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 
-from devkit.bench.memory import pss
-from devkit.deployments.airflow_cluster import AirflowCluster
-from devkit.deployments.chaos import RUN, Beats, Outages, kill_scheduler, read_beats
+from devkit.deployments.outages import ROUTER, Deployment, Wait
 from devkit.servers.faulty_proxy import FaultyProxy
 from devkit.servers.kube import KubeServer, executor_options, merged_kubeconfig
 from devkit.servers.node_agent import NodeAgent
 
-COMPONENTS = ("api-server", "scheduler", "dag-processor")
 BACKENDS = ("near", "far")
 NAMESPACE = "default"
-DAG_ID = "pods"
+TASKS = 100
+"""Of one Dag run."""
+
 DAG = f"""
 from airflow.sdk import dag, task
 
@@ -36,14 +34,14 @@ def far(index):
 
 @dag(schedule=None, catchup=False, max_active_runs=1000, max_active_tasks=1000)
 def pods():
-    near.expand(index=list(range({RUN // 2})))
-    far.expand(index=list(range({RUN // 2})))
+    near.expand(index=list(range({TASKS // 2})))
+    far.expand(index=list(range({TASKS // 2})))
 
 pods()
 """
 
 
-class KubeDeployment:
+class KubeDeployment(Deployment):
     """Airflow, two API servers with a node each, and a proxy between the scheduler and each server.
 
     Pods run light_task.py in place of Airflow's supervisor; the task of the queue ``far`` goes far.
@@ -51,7 +49,6 @@ class KubeDeployment:
     :param stack: takes down what was started
     :param slots: of each backend
     :param processes: pods that each node runs at a time
-    :param wait: called for the seconds that an outage has to last
     """
 
     def __init__(
@@ -62,28 +59,22 @@ class KubeDeployment:
         stack: ExitStack,
         slots: int,
         processes: int,
-        wait: Callable[[float], None],
+        wait: Wait,
     ) -> None:
-        self.outages = Outages()
-        self._wait, self._stack, self._processes = wait, stack, processes
-        self.heartbeats, modules = home / "heartbeats", home / "modules"
-        for folder in (self.heartbeats, modules):
-            folder.mkdir(parents=True)
+        self._stack, self._processes = stack, processes
         self.servers = {name: stack.enter_context(KubeServer()) for name in BACKENDS}
         self.proxies = {
             name: stack.enter_context(FaultyProxy("127.0.0.1", server.port))
             for name, server in self.servers.items()
         }
+        home.mkdir()
         env = {
-            "PYTHONPATH": str(modules),
-            "CHAOS_HEARTBEATS": str(self.heartbeats),
-            "AIRFLOW__CORE__EXECUTOR": "devkit.deployments.timed_executor.TimedDispatchExecutor",
+            "AIRFLOW__CORE__EXECUTOR": ROUTER,
             "AIRFLOW__DISPATCH__BACKENDS": json.dumps(self._backends(home, slots)),
             "AIRFLOW__DISPATCH__ROUTES": json.dumps([{"queue": "far", "to": ["far"]}]),
             "AIRFLOW__DISPATCH__DEFAULT": "near",
         }
-        self.airflow = AirflowCluster(home, {**env, **settings}, database, COMPONENTS)
-        (self.airflow.dags / "pods.py").write_text(DAG)
+        super().__init__(home, database, {**env, **settings}, "pods", DAG, wait)
         self.agents: dict[str, NodeAgent] = {}
 
     def start(self) -> None:
@@ -128,13 +119,13 @@ class KubeDeployment:
     def kill_server(self, name: str, seconds: float) -> None:
         with self.outages.note("API server killed"):
             self.servers[name].kill()
-            self._wait(seconds)
+            self.wait(seconds)
             self.servers[name].restart()
 
     def hang(self, name: str, seconds: float) -> None:
         with self.outages.note("API server hangs"):
             self.proxies[name].mode = "hang"
-            self._wait(seconds)
+            self.wait(seconds)
             self.proxies[name].mode = "forward"
 
     def cut_connections(self, name: str, times: int) -> None:
@@ -143,15 +134,9 @@ class KubeDeployment:
             for _ in range(times):
                 self.proxies[name].mode = "reset"
                 self.proxies[name].mode = "forward"
-                self._wait(1)
-
-    def kill_scheduler(self, seconds: float) -> None:
-        kill_scheduler(self, self._wait, seconds)
+                self.wait(1)
 
     # What has happened
-
-    def revive(self) -> None:
-        """Nothing here may end by itself."""
 
     def ended(self) -> int:
         """Pods that have been started."""
@@ -171,11 +156,10 @@ class KubeDeployment:
         path = f"/api/v1/namespaces/{NAMESPACE}/pods"
         return sum(len(server.request("GET", path)["items"]) for server in self.servers.values())
 
-    def beats(self) -> list[Beats]:
-        return read_beats(self.heartbeats)
-
     def scheduler_memory(self) -> tuple[float, int]:
         """MiB (PSS) of the scheduler and its children together, and how many children there are."""
         scheduler = psutil.Process(self.airflow.pid("scheduler"))
         children = scheduler.children(recursive=True)
-        return sum(pss(process.pid) for process in (scheduler, *children)) / 2**20, len(children)
+        return sum(process.memory_full_info().pss for process in (scheduler, *children)) / 2**20, len(
+            children
+        )

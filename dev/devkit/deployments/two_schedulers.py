@@ -6,21 +6,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 
-from devkit.deployments.airflow_cluster import AirflowCluster
-from devkit.deployments.chaos import Beats, Outages, read_beats
+from devkit.deployments.outages import ROUTER, Deployment, Wait
 from devkit.servers.postgres import PostgresServer
 from devkit.servers.valkey import ValkeyServer
 
-COMPONENTS = ("api-server", "scheduler", "dag-processor")
 SCHEDULERS = ("scheduler", "scheduler-2")
-DAG_ID = "chaos"
 DAG = """
 import os
 import time
@@ -51,7 +48,6 @@ def chaos():
 
 chaos()
 """
-ROUTER = "devkit.deployments.timed_executor.TimedDispatchExecutor"
 LOCAL_SLOTS = {"small": 2, "medium": 3, "large": 4}
 CELERY_SLOTS = {"one": 4, "two": 4}
 
@@ -97,18 +93,17 @@ def router(backends: dict[str, Any]) -> dict[str, str]:
     }
 
 
-class Trace(NamedTuple):
+class Try(NamedTuple):
     """One run of a task's function."""
 
     number: int
     try_number: int
 
 
-class Deployment:
+class TwoSchedulers(Deployment):
     """Airflow with two schedulers on PostgreSQL.
 
     :param runs: of the Dag, each with that many ``tasks``; the first number of a run's tasks is in its conf
-    :param wait: called for the seconds that an outage has to last
     """
 
     def __init__(
@@ -119,29 +114,14 @@ class Deployment:
         backends: Backends,
         runs: int,
         tasks: int,
-        wait: Callable[[float], None],
+        wait: Wait,
     ) -> None:
-        self.outages = Outages()
         self.backends = backends
-        self._postgres, self._wait = postgres, wait
-        self.records, self.heartbeats, modules = (
-            home / name for name in ("records", "heartbeats", "modules")
-        )
-        for folder in (self.records, self.heartbeats, modules):
-            folder.mkdir(parents=True)
-        env = {**self._settings(modules), **backends.env, **settings}
-        self.airflow = AirflowCluster(home, env, postgres.create_database("chaos"), COMPONENTS)
+        self._postgres = postgres
+        parallelism = {"AIRFLOW__CORE__PARALLELISM": str(sum(backends.slots.values()))}
+        env = {**parallelism, **backends.env, **settings}
         dag = DAG.format(runs=runs, tasks=tasks, queues=list(backends.slots))
-        (self.airflow.dags / "chaos.py").write_text(dag)
-
-    def _settings(self, modules: Path) -> dict[str, str]:
-        paths = [str(modules), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {
-            "PYTHONPATH": os.pathsep.join(paths),
-            "CHAOS_RECORDS": str(self.records),
-            "CHAOS_HEARTBEATS": str(self.heartbeats),
-            "AIRFLOW__CORE__PARALLELISM": str(sum(self.backends.slots.values())),
-        }
+        super().__init__(home, postgres.create_database("chaos"), env, "chaos", dag, wait)
 
     def start(self) -> None:
         """Start the second scheduler and the workers; the other components are started with ``airflow``."""
@@ -151,8 +131,7 @@ class Deployment:
 
     def is_ready(self) -> bool:
         """Whether all workers have been connected to their brokers."""
-        logs = (self.airflow.log(f"worker-{queue}") for queue in self.backends.workers)
-        return all(" ready." in log.read_text(errors="replace") for log in logs)
+        return self.are_ready([f"worker-{queue}" for queue in self.backends.workers])
 
     # Outages
 
@@ -160,7 +139,7 @@ class Deployment:
         with self.outages.note("scheduler killed"):
             for name in names:
                 self.airflow.kill_scheduler(name)
-            self._wait(seconds)
+            self.wait(seconds)
             for name in names:
                 self.airflow.start_scheduler(name)
 
@@ -169,13 +148,13 @@ class Deployment:
         with self.outages.note("scheduler stopped"):
             pid = self.airflow.pid(name)
             os.kill(pid, signal.SIGSTOP)
-            self._wait(seconds)
+            self.wait(seconds)
             os.kill(pid, signal.SIGCONT)
 
     def kill_api_server(self, seconds: float) -> None:
         with self.outages.note("api-server killed"):
             self.airflow.kill_component("api-server")
-            self._wait(seconds)
+            self.wait(seconds)
             self.airflow.start_component("api-server")
             # Airflow's schedulers end by themselves where a statement of theirs meets a database that is away.
             self.revive()
@@ -197,27 +176,21 @@ class Deployment:
 
     def revive(self) -> None:
         """Start again what has ended by itself, as whatever runs it in production would."""
-        for name in SCHEDULERS:
-            if self.airflow.has_ended(name):
+        airflow = self.airflow
+        restarts = [
+            *((name, airflow.kill_scheduler, airflow.start_scheduler) for name in SCHEDULERS),
+            *(
+                (name, airflow.kill_component, airflow.start_component)
+                for name in ("api-server", "dag-processor")
+            ),
+        ]
+        for name, clear, start in restarts:
+            if airflow.has_ended(name):
                 with self.outages.note(f"{name} ended by itself"):
-                    self.airflow.kill_scheduler(name)
-                    self.airflow.start_scheduler(name)
-        for name in ("api-server", "dag-processor"):
-            if self.airflow.has_ended(name):
-                with self.outages.note(f"{name} ended by itself"):
-                    self.airflow.kill_component(name)
-                    self.airflow.start_component(name)
+                    clear(name)
+                    start(name)
 
-    def traces(self, ending: str) -> Iterator[Trace]:
+    def tries(self, ending: str) -> Iterator[Try]:
         """:param ending: ``start`` or ``end``"""
-        for path in self.records.glob(f"*.{ending}"):
-            number, try_number, *_ = path.name.split(".")
-            yield Trace(int(number), int(try_number))
-
-    def ended(self) -> int:
-        """How many tasks have run to the end of their function."""
-        return len({trace.number for trace in self.traces("end")})
-
-    def beats(self) -> list[Beats]:
-        """Of each scheduler that runs the router."""
-        return read_beats(self.heartbeats)
+        for _, (number, try_number, *_) in self.traces(ending):
+            yield Try(int(number), int(try_number))

@@ -12,15 +12,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from random import Random, randrange
-from typing import Any, Protocol
+from typing import Any
 
 from devkit.deployments.airflow_cluster import AirflowCluster
+from devkit.deployments.outages import Beats, Deployment, Outage
 
 RUN = 100
 """Tasks of one Dag run: Airflow's scheduler reads all tasks of a run whenever it looks at it."""
@@ -48,47 +48,6 @@ QUICK = {
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
 }
 """Settings with which a dead scheduler is soon missed, and a loop follows soon upon another."""
-
-Beats = list[tuple[float, float, int]]
-"""Of one scheduler, in order: when a heartbeat began, its milliseconds, and slots taken after it."""
-
-
-@dataclass(frozen=True)
-class Outage:
-    """Something that was out of order, and when (seconds since 1970)."""
-
-    kind: str
-    began: float
-    ended: float
-
-
-@dataclass
-class Outages:
-    """Those that were."""
-
-    found: list[Outage] = field(default_factory=list)
-
-    @contextmanager
-    def note(self, kind: str) -> Iterator[None]:
-        began = time.time()
-        yield
-        self.found.append(Outage(kind, began, time.time()))
-
-
-class Deployment(Protocol):
-    """Observations made while outages happen."""
-
-    airflow: AirflowCluster
-    outages: Outages
-
-    def beats(self) -> list[Beats]:
-        """Of each scheduler."""
-
-    def ended(self) -> int:
-        """Tasks whose work has been done."""
-
-    def revive(self) -> None:
-        """Start again what may end by itself, and has."""
 
 
 class Progress:
@@ -146,20 +105,8 @@ def play(steps: Sequence[tuple[int, Action]], progress: Progress, rng: Random, u
         progress.say("repaired")
 
 
-def kill_scheduler(deployment: Deployment, wait: Callable[[float], None], seconds: float) -> None:
-    """Until the heartbeat of the next one; it adopts tasks later."""
-    with deployment.outages.note("scheduler killed"):
-        before = len(deployment.beats())
-        deployment.airflow.kill_scheduler()
-        wait(seconds)
-        deployment.airflow.start_scheduler()
-        while len(deployment.beats()) == before:
-            wait(0.5)
-
-
 def carry_out(
     deployment: Deployment,
-    dag_id: str,
     steps: Sequence[tuple[int, Action]],
     progress: Progress,
     rng: Random,
@@ -173,14 +120,14 @@ def carry_out(
     :return: run ids, and seconds
     """
     firsts = range(0, progress.tasks, RUN)
-    run_ids = [deployment.airflow.trigger(dag_id, {"first": first}) for first in firsts]
+    run_ids = [deployment.airflow.trigger(deployment.dag_id, {"first": first}) for first in firsts]
     began = progress.seconds
     play(steps, progress, rng, began + timeout)
     open_runs = list(run_ids)
 
     def ended() -> bool:
         watch()
-        return runs_ended(deployment.airflow, dag_id, open_runs)
+        return runs_ended(deployment.airflow, deployment.dag_id, open_runs)
 
     if not progress.until(ended, began + timeout - progress.seconds):
         progress.say(f"the Dag runs have not ended after {timeout:.0f} s")
@@ -199,21 +146,9 @@ def runs_ended(airflow: AirflowCluster, dag_id: str, open_runs: list[str]) -> bo
     return True
 
 
-def read_beats(folder: Path) -> list[Beats]:
-    """Records of ``chaos_executor``, of each scheduler."""
-    found = []
-    for path in folder.glob("*.txt"):
-        rows = (line.split() for line in path.read_text().splitlines())
-        found.append([(float(row[0]), float(row[1]), int(row[2])) for row in rows if len(row) == 3])
-    return sorted(beats for beats in found if beats)
-
-
-def figures(deployment: Deployment, dag_id: str, run_ids: Sequence[str], waited: str) -> dict[str, Any]:
-    """The outcome of the tasks, and the longest heartbeats.
-
-    :param waited: the event of a task that waited for what was out of order
-    """
-    airflow = deployment.airflow
+def figures(deployment: Deployment, run_ids: Sequence[str]) -> dict[str, Any]:
+    """The outcome of the tasks, and the longest heartbeats."""
+    airflow, dag_id = deployment.airflow, deployment.dag_id
     rows = [row for run_id in run_ids for row in airflow.task_instances(dag_id, run_id)]
     states = Counter(row["state"] for row in rows)
     events = Counter(row["event"] for row in airflow.event_logs(dag_id=dag_id))
@@ -225,7 +160,7 @@ def figures(deployment: Deployment, dag_id: str, run_ids: Sequence[str], waited:
         "unended": len(rows) - sum(states[state] for state in ("success", "failed", "upstream_failed")),
         "retried": sum(row["try_number"] > 1 for row in rows),
         "stuck": sum(count for event, count in events.items() if "stuck" in event),
-        "waited": events[waited],
+        "waited": events["waits_blocked"],
         "longest_calm": calm,
         "longest_outage": troubled,
         "events": dict(events),
