@@ -29,6 +29,7 @@ from devkit.environment import (
     say,
     selection,
 )
+from devkit.tables import table
 
 _one_report_at_a_time = threading.Lock()
 _running: set[subprocess.Popen[bytes]] = set()
@@ -275,10 +276,20 @@ def _versions(results: Sequence[Result], reason: str) -> list[str]:
 
 
 def _print_summary(results: list[Result]) -> None:
-    print(f"\n{'Airflow':<10}{'tests':<32}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}  result")
-    for result in results:
-        counts = f"{result.passed:>8}{result.failed:>8}{result.skipped:>9}{result.seconds:>9.1f}"
-        print(f"{result.airflow_version:<10}{result.what:<32}{counts}  {_verdict(result)}")
+    headers = ("Airflow", "tests", "passed", "failed", "skipped", "seconds", "result")
+    rows = [
+        (
+            each.airflow_version,
+            each.what,
+            each.passed,
+            each.failed,
+            each.skipped,
+            each.seconds,
+            _verdict(each),
+        )
+        for each in results
+    ]
+    print("", *table(headers, rows, {"seconds": ".1f"}), sep="\n")
     if lines := unsteady_lines(results):
         print("\nTests that failed, and passed when they were run again by themselves:", *lines, sep="\n")
     if lines := skip_lines(results):

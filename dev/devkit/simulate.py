@@ -15,13 +15,12 @@ import argparse
 import json
 import logging
 import subprocess
-import sys
 import time
 from pathlib import Path
 from random import randrange
 from typing import TYPE_CHECKING
 
-from devkit.environment import DevError, add_airflow_version, enter
+from devkit.environment import DevError, add_airflow_version, enter, say
 
 if TYPE_CHECKING:
     from airflow_dispatch_provider.simulation.report import Report
@@ -76,10 +75,6 @@ class Progress:
         if time.monotonic() - self._said >= 5:
             self._said = time.monotonic()
             say(f"{self.seconds:7.0f} s: {text}")
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _mutants(options: argparse.Namespace) -> int:

@@ -19,7 +19,6 @@ import gc
 import json
 import os
 import statistics
-import sys
 import threading
 import time
 import uuid
@@ -28,7 +27,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from devkit.bench.table import Figures, show, show_bound
+from devkit.bench.comparison import Figures, lines, parser_of, tell
 from devkit.servers.rabbitmq import ForeignRabbit, RabbitServer
 from devkit.servers.valkey import ValkeyServer
 
@@ -208,8 +207,7 @@ def bench(kind: str, url: str, results: str, options: argparse.Namespace) -> dic
             figures = measure(subject, tasks, [make_task() for _ in range(options.running)])
             if run:
                 found[subject].append(figures)
-            said = ", ".join(f"{ROWS[row]} {value:.2f}" for row, value in figures.items())
-            print(f"{kind}, run {run} of {options.runs}, {subject}: {said}", file=sys.stderr, flush=True)
+            tell(f"{kind}, run {run} of {options.runs}, {subject}", ROWS, figures)
         alone["bound"].append((bound_redis if kind == "redis" else bound_amqp)(url, options.tasks))
         alone["sent"].append(made_and_sent([make_task() for _ in range(options.tasks)]))
         alone["handed"].append(scheduler_alone([make_task() for _ in range(options.tasks)]))
@@ -218,22 +216,17 @@ def bench(kind: str, url: str, results: str, options: argparse.Namespace) -> dic
 
 
 def print_table(result: dict[str, Any]) -> None:
-    subjects = result["subjects"]
-    show(result["broker"], ROWS, subjects)
-    theirs = statistics.median(run["published"] for run in subjects["airflow"])
-    for name, title in ALONE.items():
-        show_bound(title, result[name], theirs)
+    theirs = statistics.median(run["published"] for run in result["subjects"]["airflow"])
+    bounds = [(title, result[name], theirs) for name, title in ALONE.items()]
+    print("", *lines(result["broker"], ROWS, result["subjects"], bounds), sep="\n")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog=sys.argv[0], description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--tasks", type=int, default=5_000, help="to publish (default: %(default)s)")
     parser.add_argument("--running", type=int, default=5_000, help="more, to wait for (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--brokers", nargs="+", choices=("redis", "rabbitmq"), default=["redis", "rabbitmq"])
-    parser.add_argument("--output", choices=("table", "json"), default="table", help="default: %(default)s")
     options = parser.parse_args()
     with ExitStack() as stack:
         redis_server = stack.enter_context(ValkeyServer())

@@ -42,6 +42,7 @@ from devkit.bench.outages import (
 )
 from devkit.deployments.airflow_cluster import ClusterError
 from devkit.deployments.celery import WORKERS, CeleryDeployment, celery_options
+from devkit.environment import say
 from devkit.servers.postgres import PostgresServer
 from devkit.servers.valkey import ValkeyServer
 
@@ -206,7 +207,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    print(f"--seed {options.seed} --queued-timeout {options.queued_timeout:g}", file=sys.stderr, flush=True)
+    say(f"--seed {options.seed} --queued-timeout {options.queued_timeout:g}")
     result = run_in_folder(options, run, TABLE)
     good = result["succeeded"] == options.tasks and result["completed_again"] == result["excused"]
     sys.exit(0 if good else 1)

@@ -14,14 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from devkit.bench.comparison import Figures, in_turn, lines, parser_of
 from devkit.deployments.airflow_cluster import AirflowCluster
 from devkit.servers.postgres import PostgresServer
 
@@ -131,7 +131,7 @@ def make_backlog(airflow: AirflowCluster) -> None:
         states = Counter(row["state"] for row in airflow.task_instances("backlog", run_id))
 
 
-def measure(subject: str, server: PostgresServer, options: argparse.Namespace, run: int) -> dict[str, float]:
+def measure(server: PostgresServer, options: argparse.Namespace, subject: str, run: int) -> Figures:
     with tempfile.TemporaryDirectory(prefix="dispatch-bench-") as home:
         env = settings(subject, options.parallelism, options.idle_sleep)
         database = server.create_database(f"{subject}{run}")
@@ -146,9 +146,7 @@ def measure(subject: str, server: PostgresServer, options: argparse.Namespace, r
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog=sys.argv[0], description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--tasks", type=int, default=200, help="default: %(default)s")
     parser.add_argument("--parallelism", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--runs", type=int, default=5, help="default: %(default)s")
@@ -161,29 +159,7 @@ def main() -> None:
         help="[scheduler] scheduler_idle_sleep_time; Airflow's default is 1",
     )
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
-    parser.add_argument("--output", choices=("table", "json"), default="table", help="default: %(default)s")
     options = parser.parse_args()
-    results: dict[str, list[dict[str, float]]] = {subject: [] for subject in options.subjects}
     with PostgresServer() as server:
-        for run in range(options.runs):
-            for subject in options.subjects:
-                figures = measure(subject, server, options, run)
-                results[subject].append(figures)
-                said = ", ".join(f"{ROWS[row]} {value:.2f}" for row, value in figures.items())
-                print(f"run {run + 1} of {options.runs}, {subject}: {said}", file=sys.stderr, flush=True)
-    print(json.dumps(results, indent=2) if options.output == "json" else table(results))
-
-
-def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    lines = [f"{'':24}{'subject':10}{'min':>9}{'median':>9}{'max':>9}{'ratio':>8}"]
-    for row, title in ROWS.items():
-        base = None
-        for subject, runs in results.items():
-            values = [run[row] for run in runs if row in run]
-            if not values:
-                continue
-            median = statistics.median(values)
-            base = base or median
-            figures = f"{min(values):9.2f}{median:9.2f}{max(values):9.2f}{median / base:8.2f}"
-            lines.append(f"{title:24}{subject:10}{figures}")
-    return "\n".join(lines)
+        results = in_turn(options.subjects, options.runs, ROWS, partial(measure, server, options))
+    print(json.dumps(results, indent=2) if options.output == "json" else "\n".join(lines("", ROWS, results)))

@@ -24,7 +24,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from devkit.bench.table import Figures, show
+from devkit.bench.comparison import Figures, in_turn, lines, parser_of
+from devkit.environment import say
 from devkit.servers.faulty_proxy import FaultyProxy
 from devkit.servers.kube import KubeServer, executor_options
 from devkit.servers.kube_client import Access, KubeClient, Refused
@@ -60,19 +61,16 @@ def main() -> None:
         print(json.dumps(found, indent=2))
         return
     for latency, subjects in found.items():
-        show(f"{options.pods} pods, {latency:g} ms", ROWS, subjects)
+        print("", *lines(f"{options.pods} pods, {latency:g} ms", ROWS, subjects), sep="\n")
 
 
 def bench(server: KubeServer, latency: float, options: argparse.Namespace) -> dict[str, list[Figures]]:
-    found: dict[str, list[Figures]] = {subject: [] for subject in options.subjects}
     with slowed(server, latency) as url:
-        for run in range(options.runs):
-            for subject, runs in found.items():
-                runs.append(measure(subject, server, url, options.pods))
-                said = ", ".join(f"{ROWS[row]} {value:.2f}" for row, value in runs[-1].items())
-                label = f"{latency:g} ms, run {run + 1} of {options.runs}, {subject}"
-                print(f"{label}: {said}", file=sys.stderr, flush=True)
-    return found
+
+        def once(subject: str, _run: int) -> Figures:
+            return measure(subject, server, url, options.pods)
+
+        return in_turn(options.subjects, options.runs, ROWS, once, f"{latency:g} ms, ")
 
 
 @contextmanager
@@ -105,7 +103,7 @@ def measure(subject: str, server: KubeServer, url: str | None, pods: int) -> Fig
         raise SystemExit(f"{subject} ended with exit code {process.returncode}: {''.join(lines)}")
     left = server.request("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
     if left:
-        print(f"{subject} has left {len(left)} of its pods behind", file=sys.stderr, flush=True)
+        say(f"{subject} has left {len(left)} of its pods behind")
     figures: dict[str, float] = json.loads(lines[-1])
     return figures
 
@@ -125,9 +123,7 @@ async def end(client: KubeClient, path: str) -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=sys.argv[0], description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--pods", type=int, default=500, help="default: %(default)s")
     parser.add_argument("--runs", type=int, default=5, help="default: %(default)s")
     parser.add_argument(
@@ -139,5 +135,4 @@ def parse() -> argparse.Namespace:
         help="added to each answer; 0: straight to the server (default: 0 20)",
     )
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
-    parser.add_argument("--output", choices=("table", "json"), default="table", help="default: %(default)s")
     return parser.parse_args()

@@ -38,6 +38,7 @@ from devkit.bench.outages import (
     schedule,
 )
 from devkit.deployments.kubernetes import BACKENDS, KubeDeployment
+from devkit.environment import say
 from devkit.servers.postgres import PostgresServer
 
 SETTLE = 60.0
@@ -156,7 +157,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    print(f"--seed {options.seed}", file=sys.stderr, flush=True)
+    say(f"--seed {options.seed}")
     result = run_in_folder(options, run, TABLE)
     good = result["succeeded"] == options.tasks and not (result["astray"] or result["left"])
     sys.exit(0 if good else 1)

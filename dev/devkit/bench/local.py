@@ -37,16 +37,18 @@ from typing import Any
 
 import psutil
 
+from devkit.bench.comparison import Figures, in_turn, lines, parser_of, summary
+
 SUBJECTS = ("airflow", "fork", "exec")
-UNITS = {
-    "idle processes": "",
-    "idle PSS": "MiB",
-    "idle private": "MiB",
-    "start returns": "ms",
-    "start ready": "ms",
-    "single latency": "ms",
-    "batch throughput": "1/s",
-    "batch heartbeat max": "ms",
+ROWS = {
+    "idle processes": "idle processes",
+    "idle PSS": "idle PSS, MiB",
+    "idle private": "idle private, MiB",
+    "start returns": "start returns, ms",
+    "start ready": "start ready, ms",
+    "single latency": "single latency, ms",
+    "batch throughput": "batch throughput, 1/s",
+    "batch heartbeat max": "batch heartbeat max, ms",
 }
 RECORD = struct.Struct("=16sd")
 
@@ -203,7 +205,7 @@ def run_one(subject: str, parallelism: int, count: int) -> dict[str, float]:
     return results
 
 
-def run_in_fresh_process(subject: str, options: argparse.Namespace) -> dict[str, float]:
+def run_in_fresh_process(options: argparse.Namespace, subject: str, _run: int) -> Figures:
     command = [sys.executable, "-m", __spec__.name, "--one", subject]
     command += ["--parallelism", str(options.parallelism), "--workloads", str(options.workloads)]
     from devkit.servers.execution_api import start_context
@@ -213,44 +215,26 @@ def run_in_fresh_process(subject: str, options: argparse.Namespace) -> dict[str,
     return dict(json.loads(output.strip().splitlines()[-1]))
 
 
-def summarize(values: list[float]) -> dict[str, float]:
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
-
-
-def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    lines = [f"{'':22}{'':10}{'min':>10}{'median':>10}{'max':>10}  {'ratio to Airflow':>16}"]
-    for row, unit in UNITS.items():
-        base = results["airflow"][row]["median"] if "airflow" in results else 0
-        for subject, figures in results.items():
-            numbers = "".join(f"{figures[row][column]:>10.1f}" for column in ("min", "median", "max"))
-            ratio = f"{figures[row]['median'] / base:.2f}" if base and subject != "airflow" else ""
-            lines.append(f"{row:22}{subject:10}{numbers}  {ratio:>16} {unit}")
-    return "\n".join(lines)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog=sys.argv[0], description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--parallelism", type=int, default=32)
     parser.add_argument("--workloads", type=int, default=200, help="size of the batch")
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
-    parser.add_argument("--output", choices=("table", "json"), default="table")
     parser.add_argument("--one", choices=SUBJECTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(run_one(options.one, options.parallelism, options.workloads)))
         return
-    runs: dict[str, list[dict[str, float]]] = {subject: [] for subject in options.subjects}
-    for _ in range(options.runs):
-        for subject in options.subjects:
-            runs[subject].append(run_in_fresh_process(subject, options))
-    results = {
-        subject: {row: summarize([one[row] for one in each]) for row in UNITS}
-        for subject, each in runs.items()
-    }
-    print(json.dumps(results, indent=1) if options.output == "json" else table(results))
+    found = in_turn(options.subjects, options.runs, ROWS, partial(run_in_fresh_process, options))
+    if options.output == "json":
+        results = {
+            subject: {row: summary([run[row] for run in runs]) for row in ROWS}
+            for subject, runs in found.items()
+        }
+        print(json.dumps(results, indent=1))
+    else:
+        print(*lines("", ROWS, found), sep="\n")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import json
 import math
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -19,8 +18,11 @@ from pathlib import Path
 from random import Random, randrange
 from typing import Any
 
+from devkit.bench import comparison
 from devkit.deployments.airflow_cluster import AirflowCluster
 from devkit.deployments.outages import Beats, Deployment, Outage
+from devkit.environment import say
+from devkit.tables import table
 
 RUN = 100
 """Tasks of one Dag run: Airflow's scheduler reads all tasks of a run whenever it looks at it."""
@@ -64,7 +66,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         ended = self.deployment.ended() if self.deployment else 0
-        print(f"{self.seconds:7.1f} s, {ended} of {self.tasks} ended: {text}", file=sys.stderr, flush=True)
+        say(f"{self.seconds:7.1f} s, {ended} of {self.tasks} ended: {text}")
         self._said = time.monotonic()
 
     def wait(self, seconds: float) -> None:
@@ -195,30 +197,21 @@ def phases(schedulers: Sequence[Beats], outages: Sequence[Outage]) -> dict[str, 
     return found
 
 
-def table(titles: Mapping[str, str], result: Mapping[str, Any]) -> str:
+def lines(titles: Mapping[str, str], result: Mapping[str, Any]) -> list[str]:
     """The figures of a run, and below them the scheduler's phases."""
-    lines = [f"{'seed':34}{result['seed']:>10}"]
-    for name, title in titles.items():
-        value = result[name]
-        lines.append(f"{title:34}{value:10.2f}" if isinstance(value, float) else f"{title:34}{value:10}")
-    names = ("heartbeats", "median ms", "max ms", "loop median ms", "loop max ms")
-    lines += ["", f"{'scheduler':34}" + "".join(f"{name:>16}" for name in names)]
-    for phase, row in result["phases"].items():
-        count, *times = row.values()
-        lines.append(f"{phase:34}{count:16}" + "".join(f"{value:16.2f}" for value in times))
-    return "\n".join(lines)
+    found = table(("seed", str(result["seed"])), [(title, result[name]) for name, title in titles.items()])
+    names = ("scheduler", "heartbeats", "median ms", "max ms", "loop median ms", "loop max ms")
+    phases = [(phase, *row.values()) for phase, row in result["phases"].items()]
+    return [*found, "", *table(names, phases)]
 
 
 def parser_of(description: str) -> argparse.ArgumentParser:
     """With the arguments that every benchmark of outages has."""
-    parser = argparse.ArgumentParser(
-        prog=sys.argv[0], description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = comparison.parser_of(description)
     add = parser.add_argument
     add("--tasks", type=whole_runs, default=1000, help=f"a multiple of {RUN} (default: %(default)s)")
     add("--seed", type=int, default=randrange(10**6), help="of what happens when (default: random)")
     add("--keep", type=Path, metavar="FOLDER", help="leave logs and all else that Airflow wrote there")
-    add("--output", choices=("table", "json"), default="table", help="default: %(default)s")
     return parser
 
 
@@ -242,7 +235,7 @@ def run_in_folder(options: argparse.Namespace, run: Run, titles: Mapping[str, st
         finally:
             if options.keep and home.exists():
                 shutil.copytree(home, options.keep, dirs_exist_ok=True)
-    print(json.dumps(result, indent=2) if options.output == "json" else table(titles, result))
+    print(json.dumps(result, indent=2) if options.output == "json" else "\n".join(lines(titles, result)))
     return result
 
 

@@ -11,10 +11,12 @@ import gc
 import json
 import os
 import statistics
-import sys
 import time
-from collections.abc import Callable
 from typing import Any
+
+from devkit.bench.comparison import parser_of, summary
+from devkit.environment import say
+from devkit.tables import table
 
 os.environ["AIRFLOW__CORE__PARALLELISM"] = "1000000"
 QUEUES = 20
@@ -149,7 +151,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             if run:
                 figures.append(cost)
         said = ", ".join(f"{cost:.1f}" for cost in costs)
-        print(f"run {run} of {args.runs}: alone, routed, without event log: {said} us", file=sys.stderr)
+        say(f"run {run} of {args.runs}: alone, routed, without event log: {said} us")
     idle = [idle_heartbeat(routed, workloads(10_000)) for _ in range(args.runs)]
     held = [held_heartbeat(Routed(), workloads(10_000)) for _ in range(args.runs)]
     return [
@@ -163,28 +165,16 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def row(what: str, values: list[float]) -> dict[str, Any]:
-    return {"what": what, "min": min(values), "median": statistics.median(values), "max": max(values)}
-
-
-def show(rows: list[dict[str, Any]], write: Callable[[str], Any] = print) -> None:
-    width = max(len(line["what"]) for line in rows)
-    write(f"{'':{width}}  {'min':>9} {'median':>9} {'max':>9}")
-    for line in rows:
-        write(f"{line['what']:{width}}  {line['min']:9.2f} {line['median']:9.2f} {line['max']:9.2f}")
+    return {"what": what, **summary(values)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog=sys.argv[0], description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--tasks", type=int, default=100_000)
     parser.add_argument("--burst", type=int, default=1_000, help="queued at a time (default: %(default)s)")
     parser.add_argument("--backends", type=int, default=3)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--output", choices=["table", "json"], default="table")
     args = parser.parse_args()
     rows = measure(args)
-    if args.output == "json":
-        print(json.dumps(rows, indent=2))
-    else:
-        show(rows)
+    shown = table(("", "min", "median", "max"), [list(row.values()) for row in rows])
+    print(json.dumps(rows, indent=2) if args.output == "json" else "\n".join(shown))

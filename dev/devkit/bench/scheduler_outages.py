@@ -42,6 +42,7 @@ from devkit.bench.outages import (
 )
 from devkit.deployments.airflow_cluster import ClusterError
 from devkit.deployments.two_schedulers import SCHEDULERS, Backends, TwoSchedulers, celery, local
+from devkit.environment import say
 from devkit.servers.postgres import PostgresServer
 from devkit.servers.valkey import ValkeyServer
 
@@ -157,11 +158,7 @@ def main() -> None:
     add("--executor", choices=("dispatch", "airflow"), default="dispatch", help="default: %(default)s")
     add("--timeout", type=float, default=900, metavar="SECONDS", help="default: %(default)s")
     options = parser.parse_args()
-    print(
-        f"--seed {options.seed} --backends {options.backends} --executor {options.executor}",
-        file=sys.stderr,
-        flush=True,
-    )
+    say(f"--seed {options.seed} --backends {options.backends} --executor {options.executor}")
     result = run_in_folder(options, run, TABLE)
     wrong = result["started_again"] or result["unbegun"]
     sys.exit(0 if result["succeeded"] == options.tasks and not wrong else 1)

@@ -17,7 +17,7 @@ import random
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from devkit.environment import (
     run_uv,
     step,
 )
+from devkit.tables import Cell, table
 
 MUTMUT = "mutmut==3.8.1"
 PACKAGE = "airflow_dispatch_provider"
@@ -326,13 +327,9 @@ def diff_of(original: ast.AST, mutant: ast.AST) -> str:
 
 
 def _show(tried: Sequence[Mutant], seed: int) -> None:
-    print(f"{'module':<40}{'mutants':>9}{'noticed':>9}{'share':>8}")
-    for module in sorted({mutant.module for mutant in tried}):
-        print(_row(module, [mutant for mutant in tried if mutant.module == module]))
-    print()
-    for room in sorted({_room(mutant) for mutant in tried}):
-        print(_row(room, [mutant for mutant in tried if _room(mutant) == room]))
-    print(_row(f"all (seed {seed})", tried))
+    of_modules, of_rooms = _rows(tried, lambda mutant: mutant.module), _rows(tried, _room)
+    rows = [*of_modules, ("", "", "", ""), *of_rooms, _row(f"all (seed {seed})", tried)]
+    print(*table(("module", "mutants", "noticed", "share"), rows, {"share": ".0%"}), sep="\n")
     for mutant in tried:
         if not mutant.noticed:
             print(f"\nnot noticed: {mutant.module}:{mutant.line}\n{mutant.diff}")
@@ -342,6 +339,12 @@ def _room(mutant: Mutant) -> str:
     return str(Path(mutant.module).parent)
 
 
-def _row(name: str, mutants: Sequence[Mutant]) -> str:
+def _rows(tried: Sequence[Mutant], key: Callable[[Mutant], str]) -> list[tuple[Cell, ...]]:
+    return [
+        _row(name, [each for each in tried if key(each) == name]) for name in sorted(set(map(key, tried)))
+    ]
+
+
+def _row(name: str, mutants: Sequence[Mutant]) -> tuple[Cell, ...]:
     noticed = sum(mutant.noticed for mutant in mutants)
-    return f"{name:<40}{len(mutants):>9}{noticed:>9}{noticed / len(mutants):>8.0%}"
+    return name, len(mutants), noticed, noticed / len(mutants)

@@ -34,6 +34,7 @@ from devkit.environment import (
     run_uv,
     step,
 )
+from devkit.tables import Cell, table
 
 LISTED = DEV / "peer_tests.toml"
 PLUGINS = ("pytest-asyncio==1.5.0", "pytest-mock==3.17.0", "time-machine==3.6.0")
@@ -347,38 +348,43 @@ def _kept(name: str, make: Callable[[Path], None]) -> Path:
 
 def lines(results: Sequence[Result], meanings: Mapping[str, str]) -> list[str]:
     """A table, the reasons, and then what is wrong."""
-    header = f"{'provider':<12}{'version':<10}{'tests':>6}{'passed':>8}{'skipped':>9}{'listed':>8}{'unexpected':>12}"
-    out = ["", header]
-    for result in results:
-        verdict = result.verdict
-        wrong = len(verdict.failures) + len(verdict.wrongly_listed)
-        out.append(
-            f"{result.provider.name:<12}{result.version:<10}{len(result.outcomes):>6}{len(verdict.passed):>8}"
-            f"{verdict.skipped:>9}{sum(verdict.reasons.values()):>8}{wrong:>12}"
-        )
-    out += _control_lines(results)
-    out += ["", "Listed, by reason:"]
-    for result in results:
-        for reason, count in result.verdict.reasons.most_common():
-            out.append(f"{count:>6}  {result.provider.name:<12}{reason:<14}{meanings[reason]}")
+    headers = ("provider", "version", "tests", "passed", "skipped", "listed", "unexpected")
+    out = ["", *table(headers, [_cells(result) for result in results]), *_control_lines(results)]
+    reasons = [
+        (count, result.provider.name, reason, meanings[reason])
+        for result in results
+        for reason, count in result.verdict.reasons.most_common()
+    ]
+    out += ["", *table(("listed", "provider", "reason", ""), reasons)]
     for result in results:
         out += _wrong_lines(result)
     return out
 
 
+def _cells(result: Result) -> tuple[Cell, ...]:
+    verdict = result.verdict
+    wrong = len(verdict.failures) + len(verdict.wrongly_listed)
+    counts = (
+        len(result.outcomes),
+        len(verdict.passed),
+        verdict.skipped,
+        sum(verdict.reasons.values()),
+        wrong,
+    )
+    return (result.provider.name, result.version, *counts)
+
+
 def _control_lines(results: Sequence[Result]) -> list[str]:
     if not all(result.controls for result in results):
         return []
-    out = [
-        "",
-        f"{'of the passed tests':<22}{'with an empty class':>21}{'only with ours':>16}{'failed with own':>17}",
-    ]
+    headers = ("of the passed tests", "with an empty class", "only with ours", "failed with own")
+    rows = []
     for result in results:
         passed = result.verdict.passed
         ours = telling(passed, result.controls[EMPTY])
         broken = sum(outcome.word == "failed" for outcome in result.controls[AIRFLOW].values())
-        out.append(f"{result.provider.name:<22}{len(passed) - ours:>21}{ours:>16}{broken:>17}")
-    return out
+        rows.append((result.provider.name, len(passed) - ours, ours, broken))
+    return ["", *table(headers, rows)]
 
 
 def _wrong_lines(result: Result) -> list[str]:

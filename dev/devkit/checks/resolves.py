@@ -35,6 +35,7 @@ from devkit.environment import (
     selection,
 )
 from devkit.installation import Installation, build, find_interpreter, only
+from devkit.tables import Cell, table
 
 PYTHONS = ("3.11", "3.12", "3.13")
 RESOLUTIONS = {
@@ -325,19 +326,8 @@ def _run_tests(environment: Installation, sources: Path, selected: Sequence[str]
 
 def print_results(results: Sequence[Result]) -> None:
     """A table, then what went wrong in full."""
-    print(
-        f"\n{'Airflow':<9}{'Python':<8}{'versions':<10}"
-        + "".join(f"{name:<17}" for name in _COLUMNS)
-        + "seconds  result"
-    )
-    for result in results:
-        case = result.case
-        versions = "".join(f"{result.installed.get(name, '-'):<17}" for name in _COLUMNS.values())
-        failed = "bounds needed" if case.resolution == "uncapped" else "FAILED"
-        verdict = failed if result.problem else "ok, with unit tests" if case.tests else "ok"
-        print(
-            f"{case.airflow_version:<9}{case.python:<8}{case.resolution:<10}{versions}{result.seconds:>7.0f}  {verdict}"
-        )
+    headers = ("Airflow", "Python", "versions", *_COLUMNS, "seconds", "result")
+    print("", *table(headers, [_cells(result) for result in results], {"seconds": ".0f"}), sep="\n")
     for result in results:
         if result.case.resolution == "uncapped":
             print(f"\n{verdict_on_caps(result)}")
@@ -346,6 +336,14 @@ def print_results(results: Sequence[Result]) -> None:
             print(
                 f"\nAirflow {case.airflow_version}, Python {case.python}, {case.resolution}: {result.problem}"
             )
+
+
+def _cells(result: Result) -> list[Cell]:
+    case = result.case
+    failed = "bounds needed" if case.resolution == "uncapped" else "FAILED"
+    verdict = failed if result.problem else "ok, with unit tests" if case.tests else "ok"
+    versions = [result.installed.get(name) for name in _COLUMNS.values()]
+    return [case.airflow_version, case.python, case.resolution, *versions, result.seconds, verdict]
 
 
 def verdict_on_caps(result: Result) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from devkit.demo.layout import Layout
+from devkit.tables import Cell, table
 
 _ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _HEADERS = ("task", "queue", "backend", "route", "reason", "waited", "ran", "state")
@@ -96,23 +97,13 @@ def most_at_once(rows: Sequence[TaskRow]) -> int:
 
 def as_table(outcome: Outcome, layout: Layout) -> str:
     """80 columns wide at most, where the names of the layout are no longer than those of the demo's."""
-    tasks = table(_HEADERS, [_cells(row) for row in outcome.rows], right=("waited", "ran"))
+    tasks = table(_HEADERS, [_cells(row) for row in outcome.rows], {"waited": ".1f", "ran": ".1f"}, rule=True)
     backends = table(
         ("backend", "slots", "tasks", "most at once", "on host"),
         [_backend_cells(name, outcome.rows, layout) for name in layout.slots],
-        right=("slots", "tasks", "most at once"),
+        rule=True,
     )
     return "\n".join(["", *tasks, "", *_legend(outcome.rows), "", *backends, ""])
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> list[str]:
-    """Lines with aligned columns.
-
-    :param right: headers of the columns that are aligned to the right
-    """
-    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
-    lines = [headers, ["-" * width for width in widths], *rows]
-    return ["  ".join(_aligned(line, widths, headers, right)).rstrip() for line in lines]
 
 
 def as_json(outcome: Outcome) -> str:
@@ -173,25 +164,15 @@ def _any_host(rows: Sequence[TaskRow]) -> bool:
     return any(row.host for row in rows)
 
 
-def _cells(row: TaskRow) -> tuple[str, ...]:
-    decision = (row.backend or "-", row.route or "-", row.reason or "-")
-    return (row.task, row.queue, *decision, _number(row.waited), _number(row.seconds), row.state or "-")
+def _cells(row: TaskRow) -> tuple[Cell, ...]:
+    decision = (row.backend, row.route or None, row.reason or None)
+    return (row.task, row.queue, *decision, row.waited, row.seconds, row.state)
 
 
-def _backend_cells(name: str, rows: Sequence[TaskRow], layout: Layout) -> tuple[str, ...]:
+def _backend_cells(name: str, rows: Sequence[TaskRow], layout: Layout) -> tuple[Cell, ...]:
     own = [row for row in rows if row.backend == name]
     hosts = sorted({row.host for row in own if row.host} - {socket.getfqdn(), socket.gethostname()})
-    counts = (layout.slots[name], len(own), most_at_once(own))
-    return (name, *map(str, counts), ", ".join(hosts) or "this machine")
-
-
-def _aligned(
-    cells: Sequence[str], widths: Sequence[int], headers: Sequence[str], right: Collection[str]
-) -> list[str]:
-    return [
-        cell.rjust(width) if header in right else cell.ljust(width)
-        for cell, width, header in zip(cells, widths, headers, strict=True)
-    ]
+    return (name, layout.slots[name], len(own), most_at_once(own), ", ".join(hosts) or "this machine")
 
 
 def _legend(rows: Sequence[TaskRow]) -> list[str]:
@@ -200,10 +181,6 @@ def _legend(rows: Sequence[TaskRow]) -> list[str]:
         *(f"{reason}: {detail}" for reason, detail in sorted(words.items())),
         "waited: seconds from being scheduled to running; ran: seconds of running",
     ]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float | None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from devkit.demo.layout import Layout
-from devkit.demo.report import TaskRow, table
+from devkit.demo.report import TaskRow
+from devkit.tables import table
 
 _WITH = {
     "CeleryExecutor": "own broker, worker {}",
@@ -24,10 +25,10 @@ def introduction(layout: Layout) -> str:
     return "\n".join(
         [
             "Tasks of several queues; a route says which backends run the tasks of a queue:",
-            *_indented(table(("queue", "backends", "what happens"), routes)),
+            *_indented(table(("queue", "backends", "what happens"), routes, rule=True)),
             "",
             "A backend runs as many tasks at a time as it has slots; other tasks are held:",
-            *_indented(table(("backend", "slots", "executor", ""), backends, right=("slots",))),
+            *_indented(table(("backend", "slots", "executor", ""), backends, rule=True)),
             "",
         ]
     )
@@ -67,7 +68,7 @@ def tour(url: str, home: Path, dag_id: str) -> str:
             f"   AIRFLOW_HOME  {home}",
             f"   logs          {home}/processes",
             "To look around, in another terminal; the first line gives it this Airflow's\nenvironment:",
-            *_indented(commands[2:]),
+            *_indented(commands[1:]),
         ]
     )
 
@@ -96,10 +97,10 @@ def _when_full(targets: Sequence[str]) -> str:
     return f"overflow: runs on {targets[1]} while {targets[0]} is full"
 
 
-def _backend(layout: Layout, name: str) -> tuple[str, str, str]:
+def _backend(layout: Layout, name: str) -> tuple[int, str, str]:
     worker = layout.workers.get(name)
     executor = layout.executor_of(name)
-    return str(layout.slots[name]), executor, _WITH[executor].format(worker) if worker else ""
+    return layout.slots[name], executor, _WITH[executor].format(worker) if worker else ""
 
 
 def _indented(lines: Sequence[str]) -> list[str]:
