@@ -57,7 +57,7 @@ class Routed:
 
         make: Any = DispatchExecutor  # its database is replaced
         self.executor = make(parallelism=32)
-        self.executor._make_clerk = InMemoryClerk
+        self.executor._make_clerk = lambda limits: InMemoryClerk()
         self.executor.start()
         self.children = [backend.executor for backend in self.executor._backends.values()]
 
