@@ -84,6 +84,17 @@ def home() -> Path:
     return folder
 
 
+def without_airflow_settings() -> dict[str, str]:
+    """This process's environment without the Airflow settings of whoever runs it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW"))}
+
+
+def airflow_environ(airflow_home: Path | str) -> dict[str, str]:
+    """The same, with a home of its own and no examples."""
+    own = {"AIRFLOW_HOME": str(airflow_home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    return {**without_airflow_settings(), **own}
+
+
 def lock_file(airflow_version: str) -> Path:
     return LOCKS / f"airflow-{airflow_version}.txt"
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from devkit.environment import REPO, DevError, python_of, run_uv, step
+from devkit.environment import REPO, DevError, airflow_environ, python_of, run_uv, step
 
 T = TypeVar("T")
 
@@ -29,12 +29,7 @@ class Installation:
         self.folder = folder
         run_uv(["venv", "--quiet", "--python", python, str(folder / "env")])
         self.interpreter = python_of(folder / "env")
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-        self._env = {
-            **inherited,
-            "AIRFLOW_HOME": str(folder / "home"),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        }
+        self._env = airflow_environ(folder / "home")
 
     def install(self, *arguments: str) -> None:
         """``uv pip install`` with these arguments; raises DevError when it fails, and uv says why."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from devkit.environment import (
     DEFAULT_AIRFLOW_VERSION,
     REPO,
     Terminated,
+    airflow_environ,
     ensure,
     interrupt_on_signals,
     say,
@@ -220,7 +220,7 @@ def _pytest(airflow_version: str, arguments: list[str], output: BinaryIO | None 
     with tempfile.TemporaryDirectory(prefix="dispatch-test-", ignore_cleanup_errors=True) as airflow_home:
         command = [str(python), "-m", "pytest", *arguments]
         process = subprocess.Popen(
-            command, cwd=REPO, env=_test_environ(airflow_home), stdout=output, stderr=output
+            command, cwd=REPO, env=airflow_environ(airflow_home), stdout=output, stderr=output
         )
         _running.add(process)
         try:
@@ -234,12 +234,6 @@ def _pytest(airflow_version: str, arguments: list[str], output: BinaryIO | None 
             raise
         finally:
             _running.discard(process)
-
-
-def _test_environ(airflow_home: str) -> dict[str, str]:
-    """This environment without the Airflow settings of whoever runs the tests."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    return {**inherited, "AIRFLOW_HOME": airflow_home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
 
 
 def counted(result: Result, report: ElementTree.Element) -> Result:

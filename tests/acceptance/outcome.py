@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from devkit.deployments.airflow_cluster import AirflowCluster, ClusterError, Row
+from devkit.deployments.airflow_api import ClusterError, Row
+from devkit.deployments.airflow_cluster import AirflowCluster
 
 _LINES = 40
 

@@ -40,7 +40,7 @@ from devkit.bench.outages import (
     run_in_folder,
     schedule,
 )
-from devkit.deployments.airflow_cluster import ClusterError
+from devkit.deployments.airflow_api import ClusterError
 from devkit.deployments.celery import WORKERS, CeleryDeployment, celery_options
 from devkit.environment import say
 from devkit.servers.postgres import PostgresServer

@@ -27,6 +27,7 @@ from devkit.environment import (
     REPO,
     DevError,
     add_airflow_version,
+    airflow_environ,
     ensure,
     home,
     lock_file,
@@ -244,9 +245,7 @@ class Runner:
         self._python = python
         self._plugins = plugins
         self._folder = folder
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-        own = {"AIRFLOW_HOME": str(folder / "airflow"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
-        self._environ = {**inherited, **own}
+        self._environ = airflow_environ(folder / "airflow")
         with step("Making a database"):
             done = self._run(["-m", "airflow", "db", "migrate"], folder, {})
         if done.returncode:

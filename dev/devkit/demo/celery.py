@@ -11,7 +11,8 @@ from celery import Celery
 
 from devkit.demo.extra import Extra, started, worker_env
 from devkit.demo.layout import WITH_CELERY, Layout, Options
-from devkit.deployments.airflow_cluster import AirflowCluster, ClusterError
+from devkit.deployments.airflow_api import ClusterError
+from devkit.deployments.airflow_cluster import AirflowCluster
 from devkit.environment import say
 from devkit.servers.valkey import ValkeyServer
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from devkit.demo.layout import Layout, Options
-from devkit.deployments.airflow_cluster import AirflowCluster, ClusterError
+from devkit.deployments.airflow_api import ClusterError
+from devkit.deployments.airflow_cluster import AirflowCluster
 
 S = TypeVar("S")
 Servers = Callable[[Layout], AbstractContextManager[Options]]

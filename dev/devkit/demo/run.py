@@ -22,7 +22,8 @@ from devkit.demo.layout import LOCAL, Layout, Options, settings
 from devkit.demo.progress import Progress
 from devkit.demo.report import Outcome, TaskRow, as_json, as_table, check, rows_of
 from devkit.demo.text import activation, introduction, status, tour
-from devkit.deployments.airflow_cluster import AirflowCluster, ClusterError
+from devkit.deployments.airflow_api import ClusterError
+from devkit.deployments.airflow_cluster import AirflowCluster
 from devkit.environment import ignore_signals, say, step
 from devkit.servers.postgres import PostgresServer
 

@@ -14,22 +14,20 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from devkit.deployments.airflow_api import AirflowApi, ClusterError
+from devkit.environment import without_airflow_settings
 from devkit.servers.process import free_port
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
@@ -37,16 +35,9 @@ COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 # The component's name in Airflow's health report, for those that it covers.
 _HEALTH = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
 _ENDED = frozenset({"success", "failed"})
-_PAGE = 100  # Airflow's default for [api] maximum_page_limit
-
-Row = dict[str, Any]
 
 
-class ClusterError(Exception):
-    """A component ended, something took too long, or Airflow refused a request; says which, and the log."""
-
-
-class AirflowCluster:
+class AirflowCluster(AirflowApi):
     """Airflow's components as child processes, and the REST API to talk to them.
 
     :param home: becomes AIRFLOW_HOME; Dags go to its ``dags`` folder, the processes' output to ``processes``.
@@ -74,22 +65,16 @@ class AirflowCluster:
         self.is_migrated = is_migrated
         self.components = tuple(components)
         self.port = port or free_port()
+        super().__init__(f"http://127.0.0.1:{self.port}")
         self.dags = self.home / "dags"
         self.dags.mkdir(parents=True, exist_ok=True)
         self._output = self.home / "processes"
         self._output.mkdir(exist_ok=True)
-        self.env = {**_inherited(), **self._settings(db_url), **(env or {})}
+        self.env = {**without_airflow_settings(), **self._settings(db_url), **(env or {})}
         self._airflow = [str(python), "-m", "airflow"]
         is_other = uid not in (None, os.getuid())
         self._user: dict[str, Any] = {"user": uid, "group": uid, "extra_groups": []} if is_other else {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._token: str | None = None
-        # No proxy: everything here is on this machine.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> AirflowCluster:
         try:
@@ -235,11 +220,7 @@ class AirflowCluster:
 
     def wait_for_dag(self, dag_id: str, timeout: float = 60) -> None:
         for _ in self._polls(timeout, lambda: self._unparsed(dag_id), "has not been parsed"):
-            self._raise_import_errors()
-
-    def dag_run(self, dag_id: str, run_id: str) -> Row:
-        row: Row = self.request("GET", f"/api/v2/dags/{dag_id}/dagRuns/{_quoted(run_id)}")
-        return row
+            self.raise_import_errors()
 
     def wait_for_run(
         self,
@@ -256,35 +237,6 @@ class AirflowCluster:
         except ClusterError as error:
             raise ClusterError(f"{self._open_tasks(dag_id, run_id)}\n{error}") from error
         return str(self.dag_run(dag_id, run_id)["state"])
-
-    def task_instances(self, dag_id: str, run_id: str) -> list[Row]:
-        """All task instances of a run, as the REST API describes them."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{_quoted(run_id)}/taskInstances"
-        return self._all_pages(path, "task_instances", {})
-
-    def event_logs(self, **filters: str) -> list[Row]:
-        """Rows of Airflow's event log, oldest first, for example ``event_logs(dag_id=..., event=...)``."""
-        return self._all_pages("/api/v2/eventLogs", "event_logs", {**filters, "order_by": "event_log_id"})
-
-    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
-        """The log of one try of a task, as the UI shows it."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{_quoted(run_id)}/taskInstances/{task_id}/logs/{try_number}"
-        lines = self.request("GET", path)["content"]
-        return "\n".join(
-            str(line.get("event", line)) if isinstance(line, dict) else str(line) for line in lines
-        )
-
-    def request(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, object] | None = None,
-        body: Mapping[str, object] | None = None,
-    ) -> Any:
-        """Call the REST API as an administrator; returns the decoded answer, or raises ClusterError."""
-        self._token = self._token or self._send("GET", "/auth/token")["access_token"]
-        query = f"?{urllib.parse.urlencode(params)}" if params else ""
-        return self._send(method, path + query, body)
 
     # Inside
 
@@ -384,7 +336,7 @@ class AirflowCluster:
 
     def _unhealthy(self) -> list[str]:
         try:
-            health = self._send("GET", "/api/v2/monitor/health")
+            health = self.health()
         except (ClusterError, OSError):
             return list(self._processes)
         return [
@@ -400,12 +352,6 @@ class AirflowCluster:
             return [f"Dag {dag_id}"]
         return []
 
-    def _raise_import_errors(self) -> None:
-        errors = self.request("GET", "/api/v2/importErrors")["import_errors"]
-        if errors:
-            listed = "\n".join(f"{error['filename']}: {error['stack_trace']}" for error in errors)
-            raise ClusterError(f"Dags could not be imported:\n{listed}")
-
     def _unfinished(self, dag_id: str, run_id: str) -> list[str]:
         return [] if self.dag_run(dag_id, run_id)["state"] in _ENDED else [f"run {run_id} of Dag {dag_id}"]
 
@@ -413,30 +359,6 @@ class AirflowCluster:
         rows = [row for row in self.task_instances(dag_id, run_id) if row["state"] not in _ENDED]
         lines = (f"{row['task_id']} {row['state']}, pid {row['pid']}" for row in rows)
         return "\n".join(["Tasks that have not ended:", *lines])
-
-    def _all_pages(self, path: str, key: str, params: Mapping[str, object]) -> list[Row]:
-        rows: list[Row] = []
-        while True:
-            page = self.request("GET", path, {**params, "limit": _PAGE, "offset": len(rows)})
-            rows += page[key]
-            if not page[key] or len(rows) >= page["total_entries"]:
-                return rows
-
-    def _send(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
-        request = urllib.request.Request(
-            self.url + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "Accept": "application/json"},
-        )
-        if self._token:
-            request.add_header("Authorization", f"Bearer {self._token}")
-        try:
-            with self._opener.open(request, timeout=120) as response:
-                return json.load(response)
-        except urllib.error.HTTPError as error:
-            answer = error.read().decode(errors="replace")[:2000]
-            raise ClusterError(f"{method} {path} was answered with {error.code}: {answer}") from error
 
     def _tail(self, component: str, lines: int = 30) -> str:
         path = self.log(component)
@@ -451,12 +373,3 @@ def _unless_busy(pending: Callable[[], Sequence[str]]) -> Sequence[str]:
         return pending()
     except TimeoutError:
         return ["an answer of the API server"]
-
-
-def _inherited() -> dict[str, str]:
-    """This process's environment without the Airflow settings of whoever runs it."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW"))}
-
-
-def _quoted(run_id: str) -> str:
-    return urllib.parse.quote(run_id, safe="")

@@ -92,7 +92,8 @@ def _airflow(
     sections: Mapping[str, Mapping[str, str]],
 ) -> dict[str, str]:
     """Start it; returns the environment of its processes."""
-    from devkit.deployments.airflow_cluster import AirflowCluster, ClusterError
+    from devkit.deployments.airflow_api import ClusterError
+    from devkit.deployments.airflow_cluster import AirflowCluster
     from devkit.servers.postgres import PostgresServer
     from devkit.shell import servers as shell_servers
 
