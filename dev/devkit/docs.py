@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from devkit.arguments import parser_of
 from devkit.environment import DEFAULT_AIRFLOW_VERSION, REPO, enter, say
 
 DOCS = REPO / "docs"
@@ -78,7 +79,7 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./dev/docs", description=__doc__)
+    parser = parser_of("./dev/docs", __doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is stale")
     parser.add_argument(
         "--build", action="store_true", help="then build the pages into build/docs with mkdocs"

@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import argparse
-
-from devkit.environment import add_airflow_version, ensure
+from devkit.arguments import add_airflow_version, parser_of
+from devkit.environment import ensure
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="./dev/env", description=__doc__, epilog='Example: "$(./dev/env)/bin/mypy"'
-    )
+    parser = parser_of("./dev/env", __doc__, epilog='Example: "$(./dev/env)/bin/mypy"')
     add_airflow_version(parser)
     print(ensure(parser.parse_args().airflow_version).parents[1])
     return 0

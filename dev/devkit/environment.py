@@ -7,7 +7,6 @@ deleting the folder is always safe. Standard library only, since this runs befor
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -18,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -41,16 +40,6 @@ _STAMP = "complete.stamp"
 
 class DevError(Exception):
     """Something a developer can act on; shown without a traceback."""
-
-
-def add_airflow_version(parser: argparse.ArgumentParser) -> None:
-    """The option that most commands have."""
-    parser.add_argument(
-        "--airflow-version",
-        choices=AIRFLOW_VERSIONS,
-        default=DEFAULT_AIRFLOW_VERSION,
-        help="default: %(default)s",
-    )
 
 
 def say(text: str, end: str = "\n") -> None:
@@ -93,6 +82,15 @@ def airflow_environ(airflow_home: Path | str) -> dict[str, str]:
     """The same, with a home of its own and no examples."""
     own = {"AIRFLOW_HOME": str(airflow_home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
     return {**without_airflow_settings(), **own}
+
+
+def variables_of(sections: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Airflow's options, by section, as environment variables."""
+    return {
+        f"AIRFLOW__{section.upper()}__{option.upper()}": value
+        for section, options in sections.items()
+        for option, value in options.items()
+    }
 
 
 def lock_file(airflow_version: str) -> Path:

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import argparse
-
+from devkit.arguments import parser_of
 from devkit.environment import AIRFLOW_VERSIONS, LOCKS, lock_file, run_uv, step
 
 # 3.2.2 keeps SQLAlchemy 2.0, as most installations have it; the others take what pip would take. Its API
@@ -14,7 +13,7 @@ _EVERYWHERE = ["apache-airflow-providers-standard"]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="./dev/lock", description=__doc__)
+    parser = parser_of("./dev/lock", __doc__)
     parser.add_argument(
         "--airflow-version", choices=AIRFLOW_VERSIONS, help="only this version (default: all of them)"
     )

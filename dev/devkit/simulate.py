@@ -20,7 +20,8 @@ from pathlib import Path
 from random import randrange
 from typing import TYPE_CHECKING
 
-from devkit.environment import DevError, add_airflow_version, enter, say
+from devkit.arguments import add_airflow_version, add_output, parser_of
+from devkit.environment import DevError, enter, say
 
 if TYPE_CHECKING:
     from airflow_dispatch_provider.simulation.report import Report
@@ -162,9 +163,7 @@ positive.__name__ = "number of 1 or more"  # what argparse says was expected
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="./dev/simulate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("./dev/simulate", __doc__)
     add = parser.add_argument
     add_airflow_version(parser)
     add("--seed", type=int, default=randrange(10**6), help="of the first world (default: random)")
@@ -202,5 +201,5 @@ def _parse() -> argparse.Namespace:
         "removals are found within --faults; a row that no world takes is not tried",
     )
     add("--strict", action="store_true", help="with --mutants: the exit code is 1 when a removal is missed")
-    add("--output", choices=("table", "json"), default="table", help="default: %(default)s")
+    add_output(parser)
     return parser.parse_args()

@@ -27,7 +27,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from devkit.bench.comparison import Figures, lines, parser_of, tell
+from devkit.bench.comparison import Figures, benchmark_parser, lines, tell
 from devkit.servers.rabbitmq import ForeignRabbit, RabbitServer
 from devkit.servers.valkey import ValkeyServer
 
@@ -222,7 +222,7 @@ def print_table(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--tasks", type=int, default=5_000, help="to publish (default: %(default)s)")
     parser.add_argument("--running", type=int, default=5_000, help="more, to wait for (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="default: %(default)s")

@@ -36,7 +36,7 @@ from devkit.bench.outages import (
     Progress,
     carry_out,
     figures,
-    parser_of,
+    outages_parser,
     run_in_folder,
     schedule,
 )
@@ -170,7 +170,7 @@ def completed_again(deployment: CeleryDeployment) -> tuple[set[int], set[int]]:
 
 
 def parse() -> argparse.Namespace:
-    parser = parser_of(str(__doc__))
+    parser = outages_parser(str(__doc__))
     add = parser.add_argument
     add("--broker-kills", type=int, default=10, help="default: %(default)s")
     add("--result-outage", type=float, default=60, metavar="SECONDS", help="default: %(default)s")

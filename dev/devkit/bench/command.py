@@ -9,7 +9,8 @@ import sys
 import tempfile
 from importlib import import_module
 
-from devkit.environment import add_airflow_version, enter, interrupt_on_signals
+from devkit.arguments import add_airflow_version, parser_of
+from devkit.environment import enter, interrupt_on_signals
 
 AREAS = {
     "router": "what routing costs the scheduler's thread, for each task and for each heartbeat",
@@ -25,11 +26,10 @@ AREAS = {
 
 def main() -> int:
     areas = "\n".join(f"  {name:20}{what}" for name, what in AREAS.items())
-    parser = argparse.ArgumentParser(
-        prog="./dev/bench",
+    parser = parser_of(
+        "./dev/bench",
         description=f"{__doc__}\n\nareas:\n{areas}",
         epilog="Everything after the area is for the benchmark: ./dev/bench router --help",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_airflow_version(parser)
     parser.add_argument("area", choices=AREAS)

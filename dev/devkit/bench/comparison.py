@@ -8,6 +8,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from devkit.arguments import add_output, parser_of
 from devkit.environment import say
 from devkit.tables import Cell, table
 
@@ -17,12 +18,10 @@ Figures = Mapping[str, float]
 _FORMATS = {"ratio": ".3f"}
 
 
-def parser_of(description: str | None) -> argparse.ArgumentParser:
+def benchmark_parser(description: str | None) -> argparse.ArgumentParser:
     """With the arguments that every benchmark has."""
-    parser = argparse.ArgumentParser(
-        prog=sys.argv[0], description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", choices=("table", "json"), default="table", help="default: %(default)s")
+    parser = parser_of(sys.argv[0], description)
+    add_output(parser)
     return parser
 
 

@@ -21,7 +21,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from devkit.bench.comparison import Figures, in_turn, lines, parser_of
+from devkit.bench.comparison import Figures, benchmark_parser, in_turn, lines
 from devkit.deployments.airflow_cluster import AirflowCluster
 from devkit.servers.postgres import PostgresServer
 
@@ -146,7 +146,7 @@ def measure(server: PostgresServer, options: argparse.Namespace, subject: str, r
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--tasks", type=int, default=200, help="default: %(default)s")
     parser.add_argument("--parallelism", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--runs", type=int, default=5, help="default: %(default)s")

@@ -24,8 +24,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from devkit.bench.comparison import Figures, in_turn, lines, parser_of
-from devkit.environment import say
+from devkit.bench.comparison import Figures, benchmark_parser, in_turn, lines
+from devkit.environment import say, variables_of
 from devkit.servers.faulty_proxy import FaultyProxy
 from devkit.servers.kube import KubeServer, executor_options
 from devkit.servers.kube_client import Access, KubeClient, Refused
@@ -89,7 +89,7 @@ def measure(subject: str, server: KubeServer, url: str | None, pods: int) -> Fig
     image = {"worker_container_repository": "none", "worker_container_tag": "none"}
     more = {**image, **SUBJECTS[subject]}
     given = executor_options(server.kubeconfig(url=url), server.folder, namespace, **more)
-    env = {f"AIRFLOW__KUBERNETES_EXECUTOR__{name.upper()}": value for name, value in given.items()}
+    env = variables_of({"kubernetes_executor": given})
     command = [sys.executable, "-m", "devkit.bench.kubernetes_run", subject, str(pods)]
     environ = {**os.environ, **env, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
     lines: list[str] = []
@@ -123,7 +123,7 @@ async def end(client: KubeClient, path: str) -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = parser_of(__doc__)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--pods", type=int, default=500, help="default: %(default)s")
     parser.add_argument("--runs", type=int, default=5, help="default: %(default)s")
     parser.add_argument(

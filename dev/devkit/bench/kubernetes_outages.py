@@ -33,7 +33,7 @@ from devkit.bench.outages import (
     Progress,
     carry_out,
     figures,
-    parser_of,
+    outages_parser,
     run_in_folder,
     schedule,
 )
@@ -133,7 +133,7 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
 
 
 def parse() -> argparse.Namespace:
-    parser = parser_of(str(__doc__))
+    parser = outages_parser(str(__doc__))
     add = parser.add_argument
     add("--kills", type=int, default=10, help="of an API server (default: %(default)s)")
     add("--hang", type=float, default=60, metavar="SECONDS", help="default: %(default)s")

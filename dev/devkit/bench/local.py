@@ -37,7 +37,7 @@ from typing import Any
 
 import psutil
 
-from devkit.bench.comparison import Figures, in_turn, lines, parser_of, summary
+from devkit.bench.comparison import Figures, benchmark_parser, in_turn, lines, summary
 
 SUBJECTS = ("airflow", "fork", "exec")
 ROWS = {
@@ -216,7 +216,7 @@ def run_in_fresh_process(options: argparse.Namespace, subject: str, _run: int) -
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--parallelism", type=int, default=32)
     parser.add_argument("--workloads", type=int, default=200, help="size of the batch")

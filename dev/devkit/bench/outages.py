@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random, randrange
 from typing import Any
 
-from devkit.bench import comparison
+from devkit.bench.comparison import benchmark_parser
 from devkit.deployments.airflow_cluster import AirflowCluster
 from devkit.deployments.outages import Beats, Deployment, Outage
 from devkit.environment import say
@@ -205,9 +205,9 @@ def lines(titles: Mapping[str, str], result: Mapping[str, Any]) -> list[str]:
     return [*found, "", *table(names, phases)]
 
 
-def parser_of(description: str) -> argparse.ArgumentParser:
+def outages_parser(description: str) -> argparse.ArgumentParser:
     """With the arguments that every benchmark of outages has."""
-    parser = comparison.parser_of(description)
+    parser = benchmark_parser(description)
     add = parser.add_argument
     add("--tasks", type=whole_runs, default=1000, help=f"a multiple of {RUN} (default: %(default)s)")
     add("--seed", type=int, default=randrange(10**6), help="of what happens when (default: random)")

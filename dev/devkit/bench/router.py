@@ -14,7 +14,7 @@ import statistics
 import time
 from typing import Any
 
-from devkit.bench.comparison import parser_of, summary
+from devkit.bench.comparison import benchmark_parser, summary
 from devkit.environment import say
 from devkit.tables import table
 
@@ -169,7 +169,7 @@ def row(what: str, values: list[float]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--tasks", type=int, default=100_000)
     parser.add_argument("--burst", type=int, default=1_000, help="queued at a time (default: %(default)s)")
     parser.add_argument("--backends", type=int, default=3)

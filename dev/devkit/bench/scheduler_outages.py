@@ -36,7 +36,7 @@ from devkit.bench.outages import (
     Progress,
     carry_out,
     figures,
-    parser_of,
+    outages_parser,
     run_in_folder,
     schedule,
 )
@@ -151,7 +151,7 @@ def index_of(row: dict[str, Any], queues: list[str]) -> int:
 
 
 def main() -> None:
-    parser = parser_of(str(__doc__))
+    parser = outages_parser(str(__doc__))
     parser.set_defaults(tasks=200)
     add = parser.add_argument
     add("--backends", choices=("local", "celery"), default="local", help="default: %(default)s")

@@ -21,12 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from devkit.arguments import add_airflow_version, parser_of
 from devkit.environment import (
     DEV,
     PYTHON,
     REPO,
     DevError,
-    add_airflow_version,
     airflow_environ,
     ensure,
     home,
@@ -144,11 +144,8 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="./dev/peer-tests",
-        description=__doc__,
-        epilog="example:\n  ./dev/peer-tests --provider celery --control",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = parser_of(
+        "./dev/peer-tests", __doc__, epilog="example:\n  ./dev/peer-tests --provider celery --control"
     )
     add_airflow_version(parser)
     parser.add_argument(

@@ -25,6 +25,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from devkit.arguments import parser_of
 from devkit.environment import (
     AIRFLOW_VERSIONS,
     DEFAULT_AIRFLOW_VERSION,
@@ -147,11 +148,10 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     ways = "\n".join(f"  {name:<10}{words}" for name, words in RESOLUTIONS.items())
-    parser = argparse.ArgumentParser(
-        prog="./dev/check_resolves",
-        description=__doc__,
+    parser = parser_of(
+        "./dev/check_resolves",
+        __doc__,
         epilog=f"resolutions:\n{ways}\n\nexample:\n  ./dev/check_resolves --python 3.12 --resolution newest",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = partial(parser.add_argument, action="append", metavar="X")
     add("--python", choices=PYTHONS, help=f"one of {', '.join(PYTHONS)}; may be repeated, as the next two")

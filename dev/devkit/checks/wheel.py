@@ -4,7 +4,6 @@ first the wheel alone, then with all its extras."""
 
 from __future__ import annotations
 
-import argparse
 import email
 import json
 import os
@@ -16,7 +15,8 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from devkit.environment import DevError, add_airflow_version, lock_file, say, step
+from devkit.arguments import add_airflow_version, parser_of
+from devkit.environment import DevError, lock_file, say, step
 from devkit.installation import Installation, build, concurrently, only
 
 _PACKAGE = "airflow_dispatch_provider"
@@ -58,7 +58,7 @@ _SCHEMA = "airflow_dispatch_provider/settings/dispatch.schema.json"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="./dev/check_wheel", description=__doc__)
+    parser = parser_of("./dev/check_wheel", __doc__)
     parser.add_argument("wheel", type=Path, nargs="?", help="default: one is built from this checkout")
     add_airflow_version(parser)
     options = parser.parse_args()

@@ -13,7 +13,7 @@ from devkit.demo.extra import Extra, started, worker_env
 from devkit.demo.layout import WITH_CELERY, Layout, Options
 from devkit.deployments.airflow_api import ClusterError
 from devkit.deployments.airflow_cluster import AirflowCluster
-from devkit.environment import say
+from devkit.environment import say, variables_of
 from devkit.servers.valkey import ValkeyServer
 
 _TIMEOUT = 180.0
@@ -37,11 +37,8 @@ def workers(
 ) -> Iterator[None]:
     """An ``airflow celery worker`` for each Celery backend, each of which answers at its broker. Airflow stops them."""
     for backend, worker in layout.workers.items():
-        celery = options[backend]["celery"]
-        env = {f"AIRFLOW__CELERY__{option.upper()}": value for option, value in celery.items()}
-        airflow.start_worker(
-            worker, [str(layout.queue)], layout.slots[backend], {**env, **worker_env(worker)}
-        )
+        env = {**variables_of(options[backend]), **worker_env(worker)}
+        airflow.start_worker(worker, [str(layout.queue)], layout.slots[backend], env)
     missing = dict(layout.workers)
     deadline = time.monotonic() + _TIMEOUT
     while missing:

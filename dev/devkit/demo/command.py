@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 
+from devkit.arguments import add_airflow_version, add_output, parser_of
 from devkit.demo import needs as demo_needs
-from devkit.environment import add_airflow_version, enter, interrupt_on_signals, is_inside
+from devkit.environment import enter, interrupt_on_signals, is_inside
 from devkit.programs import kube_build
 
 _EPILOG = """It needs Python 3.11, 3.12 or 3.13 and a package index; no root, no Docker. What
@@ -41,12 +42,7 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="./dev/demo",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("./dev/demo", __doc__, epilog=_EPILOG)
     add_airflow_version(parser)
     parser.add_argument(
         "--with",
@@ -67,7 +63,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--port", type=_port, metavar="N", help="of Airflow's UI, on 127.0.0.1 (default: a free one)"
     )
-    parser.add_argument("--output", choices=("table", "json"), default="table", help="default: %(default)s")
+    add_output(parser)
     parser.add_argument(
         "--db",
         choices=("sqlite", "postgres"),

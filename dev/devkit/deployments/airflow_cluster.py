@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 
 from devkit.deployments.airflow_api import AirflowApi, ClusterError
-from devkit.environment import without_airflow_settings
+from devkit.environment import variables_of, without_airflow_settings
 from devkit.servers.process import free_port
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
@@ -272,11 +272,7 @@ class AirflowCluster(AirflowApi):
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",
             "PYTHONUNBUFFERED": "1",
-            **{
-                f"AIRFLOW__{section.upper()}__{option.upper()}": value
-                for section, values in options.items()
-                for option, value in values.items()
-            },
+            **variables_of(options),
         }
 
     def _launch(self, name: str, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from devkit.deployments.outages import ROUTER, Deployment, Wait
+from devkit.environment import variables_of
 from devkit.servers.valkey import ValkeyServer
 
 WORKERS = ("worker-1", "worker-2")
@@ -82,7 +83,6 @@ class CeleryDeployment(Deployment):
         self.broker, self.results = servers
         self._concurrency = concurrency
         self._patient = patient
-        self._pids: dict[str, int] = {}
         env = {
             "AIRFLOW__CORE__EXECUTOR": ROUTER,
             "AIRFLOW__DISPATCH__DEFAULT": json.dumps({"backend": "celery", "queue": QUEUE}),
@@ -98,10 +98,8 @@ class CeleryDeployment(Deployment):
         options = celery_options(self.broker, self.results)
         if self._patient:
             options["celery_config_options"] = "chaos_patient.CELERY_CONFIG"
-        env = {f"AIRFLOW__CELERY__{option.upper()}": value for option, value in options.items()}
-        before = _children()
-        self.airflow.start_worker(name, [QUEUE], self._concurrency, {**env, "CHAOS_WORKER": name})
-        (self._pids[name],) = _children() - before
+        env = {**variables_of({"celery": options}), "CHAOS_WORKER": name}
+        self.airflow.start_worker(name, [QUEUE], self._concurrency, env)
 
     # Outages
 
@@ -126,7 +124,7 @@ class CeleryDeployment(Deployment):
     def kill_worker(self, name: str, seconds: float) -> None:
         """With all its tasks, as when its machine is lost: these are in process groups of their own."""
         with self.outages.note(f"{name} killed"):
-            tree = psutil.Process(self._pids.pop(name)).children(recursive=True)
+            tree = psutil.Process(self.airflow.pid(name)).children(recursive=True)
             self.airflow.kill_component(name)
             for process in tree:
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -137,11 +135,8 @@ class CeleryDeployment(Deployment):
     def revive(self) -> None:
         """Start workers again that have ended by themselves, as whatever runs them in production would: some do when
         their broker goes away while they start."""
-        for name, pid in list(self._pids.items()):
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                with self.outages.note(f"{name} ended by itself"):
-                    self.airflow.kill_component(name)
-                    self.start_worker(name)
+        for name in WORKERS:
+            self.restart_if_ended(name, self.airflow.kill_component, self.start_worker)
 
     # What the tasks and the schedulers wrote
 
@@ -162,7 +157,3 @@ class CeleryDeployment(Deployment):
 def celery_options(broker: ValkeyServer, results: ValkeyServer) -> dict[str, str]:
     """The options about which the scheduler's backend and the workers have to agree."""
     return {"broker_url": broker.url(), "result_backend": results.url()}
-
-
-def _children() -> set[int]:
-    return {process.pid for process in psutil.Process().children()}

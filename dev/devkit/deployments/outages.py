@@ -86,6 +86,15 @@ class Deployment:
     def revive(self) -> None:
         """Start again what may end by itself, and has: here nothing."""
 
+    def restart_if_ended(
+        self, name: str, clear: Callable[[str], object], start: Callable[[str], object]
+    ) -> None:
+        """:param clear: takes away what is left of it"""
+        if self.airflow.has_ended(name):
+            with self.outages.note(f"{name} ended by itself"):
+                clear(name)
+                start(name)
+
     def traces(self, ending: str) -> Iterator[tuple[Path, list[str]]]:
         """Files that the tasks wrote, and the words of their names; the first is the number of the task.
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from devkit.deployments.outages import ROUTER, Deployment, Wait
+from devkit.environment import variables_of
 from devkit.servers.postgres import PostgresServer
 from devkit.servers.valkey import ValkeyServer
 
@@ -73,7 +74,7 @@ def local(of_airflow: bool) -> Backends:
 def celery(of_airflow: bool, servers: Sequence[tuple[ValkeyServer, ValkeyServer]]) -> Backends:
     """Two brokers with their result backends behind the router, or Airflow's CeleryExecutor, which has one."""
     options = [{"broker_url": broker.url(), "result_backend": results.url()} for broker, results in servers]
-    env = [{f"AIRFLOW__CELERY__{name.upper()}": url for name, url in each.items()} for each in options]
+    env = [variables_of({"celery": each}) for each in options]
     if of_airflow:
         workers = dict.fromkeys(CELERY_SLOTS, env[0])
         return Backends(CELERY_SLOTS, {"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", **env[0]}, workers)
@@ -176,19 +177,10 @@ class TwoSchedulers(Deployment):
 
     def revive(self) -> None:
         """Start again what has ended by itself, as whatever runs it in production would."""
-        airflow = self.airflow
-        restarts = [
-            *((name, airflow.kill_scheduler, airflow.start_scheduler) for name in SCHEDULERS),
-            *(
-                (name, airflow.kill_component, airflow.start_component)
-                for name in ("api-server", "dag-processor")
-            ),
-        ]
-        for name, clear, start in restarts:
-            if airflow.has_ended(name):
-                with self.outages.note(f"{name} ended by itself"):
-                    clear(name)
-                    start(name)
+        for name in SCHEDULERS:
+            self.restart_if_ended(name, self.airflow.kill_scheduler, self.airflow.start_scheduler)
+        for name in ("api-server", "dag-processor"):
+            self.restart_if_ended(name, self.airflow.kill_component, self.airflow.start_component)
 
     def tries(self, ending: str) -> Iterator[Try]:
         """:param ending: ``start`` or ``end``"""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from devkit.arguments import parser_of
 from devkit.environment import _STAMP, DevError, _digest, _only_one, home, step
 
 _OPTIONS = ("-trimpath", "-buildvcs=false", "-mod=readonly", "-gcflags=all=-dwarf=false")
@@ -50,9 +50,7 @@ class GoProgram:
 
 def print_path(prog: str, description: str | None, build: Callable[[], Path]) -> int:
     """A command that has no options, builds a program where that is not kept yet, and prints its path."""
-    argparse.ArgumentParser(
-        prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    parser_of(prog, description).parse_args()
     print(build())
     return 0
 

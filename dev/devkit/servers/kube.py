@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import contextlib
 import http.client
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from devkit.arguments import parser_of
 from devkit.programs import kube_build
 from devkit.servers.process import ServerProcess, free_port
 
@@ -401,9 +401,7 @@ def executor_options(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="./dev/kube-server", description="Serve an empty Kubernetes API until interrupted."
-    )
+    parser = parser_of("./dev/kube-server", description="Serve an empty Kubernetes API until interrupted.")
     parser.add_argument("--kubeconfig", type=Path, help="write the admin's kubeconfig to this file")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from devkit.arguments import parser_of
 from devkit.servers.kube_client import Access, KubeClient
 from devkit.servers.kubelet import Decide, Kubelet
 from devkit.servers.pod_fates import ANNOTATION, EXIT, KINDS, Fate
@@ -171,8 +172,8 @@ def _variable(text: str) -> tuple[str, str]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python dev node-agent",
+    parser = parser_of(
+        "python dev node-agent",
         description="Run the pods of a Kubernetes API server without nodes as processes of this machine.",
         epilog=f"The annotation {ANNOTATION} of a pod decides otherwise: {', '.join(KINDS)}.",
     )

@@ -15,10 +15,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from devkit.arguments import add_airflow_version, parser_of
 from devkit.environment import (
     REPO,
     DevError,
-    add_airflow_version,
     enter,
     ignore_signals,
     interrupt_on_signals,
@@ -126,12 +126,11 @@ def _as_errors(kind: type[Exception]) -> Iterator[None]:
 
 
 def _parse() -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        prog="./dev/shell",
-        usage="./dev/shell [options] [-- command ...]",
-        description=__doc__,
+    parser = parser_of(
+        "./dev/shell",
+        __doc__,
         epilog=_EPILOG % {"executors": ", ".join(shell_plan.EXECUTORS)},
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="./dev/shell [options] [-- command ...]",
     )
     add_airflow_version(parser)
     parser.add_argument("--executor", default="dispatch", metavar="NAME", help="default: %(default)s")

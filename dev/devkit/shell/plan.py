@@ -7,6 +7,8 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from devkit.environment import variables_of
+
 INTEGRATIONS = ("redis", "rabbitmq", "kubernetes")
 QUEUE = "default"
 """The one that tasks have that name none, and that the Celery worker listens to."""
@@ -54,11 +56,7 @@ def settings(executor: str, options: Mapping[str, Mapping[str, str]]) -> dict[st
     found = {"core": {"executor": class_path(executor)}, **options}
     if executor == "dispatch":
         found["dispatch"] = dispatch(options)
-    return {
-        f"AIRFLOW__{section.upper()}__{option.upper()}": value
-        for section, values in found.items()
-        for option, value in values.items()
-    }
+    return variables_of(found)
 
 
 def dispatch(options: Mapping[str, Any]) -> dict[str, str]:
