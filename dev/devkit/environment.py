@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -108,14 +109,35 @@ def ensure(airflow_version: str) -> Path:
     """Make or update the environment for an Airflow version; returns its Python."""
     folder = folder_of(airflow_version)
     with _only_one(folder):
-        if not _is_complete(folder):
-            _create(folder, airflow_version)
+        _make(folder, partial(_create, airflow_version=airflow_version), _has_python)
         _install_project(folder)
     return python_of(folder)
 
 
 def environment_exists(airflow_version: str) -> bool:
-    return _is_complete(folder_of(airflow_version))
+    return is_kept(folder_of(airflow_version), _has_python)
+
+
+def kept(folder: Path, make: Callable[[Path], None], is_intact: Callable[[Path], bool] = Path.exists) -> Path:
+    """The folder, which is made where it is not there, was interrupted before, or is not intact any more.
+
+    :param make: called with the path, at which nothing is then
+    """
+    with _only_one(folder):
+        _make(folder, make, is_intact)
+    return folder
+
+
+def is_kept(folder: Path, is_intact: Callable[[Path], bool] = Path.exists) -> bool:
+    """Whether ``kept`` would make nothing."""
+    return (folder / _STAMP).exists() and is_intact(folder)
+
+
+def _make(folder: Path, make: Callable[[Path], None], is_intact: Callable[[Path], bool]) -> None:
+    if not is_kept(folder, is_intact):
+        shutil.rmtree(folder, ignore_errors=True)
+        make(folder)
+        (folder / _STAMP).write_text("")
 
 
 def enter(airflow_version: str) -> None:
@@ -200,7 +222,7 @@ def folder_of(airflow_version: str) -> Path:
     lock = lock_file(airflow_version)
     if not lock.exists():
         raise DevError(f"no lock file {lock}. Make it: ./dev/lock --airflow-version {airflow_version}")
-    digest = _digest(str(REPO).encode(), lock.read_bytes())
+    digest = digest_of(str(REPO).encode(), lock.read_bytes())
     return home() / f"env-{airflow_version}-py{PYTHON}-{digest}"
 
 
@@ -213,13 +235,12 @@ def _create(folder: Path, airflow_version: str) -> None:
         python = new_environment(folder)
         lock = str(lock_file(airflow_version))
         run_uv(["pip", "install", "--quiet", "--python", str(python), "--requirements", lock])
-        (folder / _STAMP).write_text("")
 
 
 def _install_project(folder: Path) -> None:
     """Install the checkout itself (editable), again whenever its metadata changed."""
     stamp = folder / _STAMP
-    wanted = _digest(*(path.read_bytes() for path in _metadata_files()))
+    wanted = digest_of(*(path.read_bytes() for path in _metadata_files()))
     if stamp.read_text() == wanted:
         return
     with step("Installing this checkout into it"):
@@ -229,16 +250,17 @@ def _install_project(folder: Path) -> None:
     stamp.write_text(wanted)
 
 
-def _is_complete(folder: Path) -> bool:
-    """Whether it was made to its end, and the Python that it was made with is still installed."""
-    return (folder / _STAMP).exists() and python_of(folder).exists()
+def _has_python(folder: Path) -> bool:
+    """Whether the Python that an environment was made with is still installed."""
+    return python_of(folder).exists()
 
 
 def _metadata_files() -> list[Path]:
     return [REPO / "pyproject.toml", REPO / "airflow_dispatch_provider" / "__init__.py"]
 
 
-def _digest(*parts: bytes) -> str:
+def digest_of(*parts: bytes) -> str:
+    """Part of a folder's name: another one for other parts."""
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:10]
 
 
@@ -257,19 +279,14 @@ def _only_one(folder: Path) -> Iterator[None]:
 def _uv() -> Path:
     """The pinned uv from its wheel; where this Python cannot make environments, the one on PATH."""
     folder = home() / UV.replace("==", "-")
-    with _only_one(folder):
-        if not _is_complete(folder):
-            found = shutil.which("uv")
-            if found and importlib.util.find_spec("ensurepip") is None:
-                return Path(found)
-            with step(f"Installing {UV}"):
-                _install_uv(folder)
-            (folder / _STAMP).write_text("")
-    return folder / "bin" / "uv"
+    found = shutil.which("uv")
+    if found and not is_kept(folder, _has_python) and importlib.util.find_spec("ensurepip") is None:
+        return Path(found)
+    return kept(folder, _install_uv, _has_python) / "bin" / "uv"
 
 
 def _install_uv(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    say(f"-- Installing {UV} ...")
     if subprocess.run([sys.executable, "-m", "venv", str(folder)], check=False).returncode:
         raise DevError(
             f"`{sys.executable} -m venv` failed (see above). On Debian or Ubuntu: apt-get install python{PYTHON}-venv; "

@@ -30,6 +30,7 @@ from devkit.environment import (
     airflow_environ,
     ensure,
     home,
+    kept,
     lock_file,
     new_environment,
     run_uv,
@@ -314,6 +315,7 @@ def _sources(distribution: str, version: str) -> Path:
     def download(folder: Path) -> None:
         with step(f"Downloading the sources of {distribution} {version}"):
             # uv downloads only what it installs, and then without the tests.
+            folder.mkdir()
             python = new_environment(folder / "pip")
             run_uv(["pip", "install", "--quiet", "--python", str(python), "pip"])
             pip = [str(python), "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
@@ -329,17 +331,9 @@ def _sources(distribution: str, version: str) -> Path:
 
 
 def _kept(name: str, make: Callable[[Path], None]) -> Path:
-    """A folder below the dev home; made beside its place, so that an interrupted one is made again."""
     parent = home() / "peer-tests"
     parent.mkdir(exist_ok=True)
-    folder = parent / name
-    if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as temporary:
-            made = Path(temporary, "made")
-            made.mkdir()
-            make(made)
-            made.rename(folder)
-    return folder
+    return kept(parent / name, make)
 
 
 def lines(results: Sequence[Result], meanings: Mapping[str, str]) -> list[str]:

@@ -8,10 +8,11 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from devkit.arguments import parser_of
-from devkit.environment import _STAMP, DevError, _digest, _only_one, home, step
+from devkit.environment import DevError, digest_of, home, is_kept, kept, step
 
 _OPTIONS = ("-trimpath", "-buildvcs=false", "-mod=readonly", "-gcflags=all=-dwarf=false")
 # The collector seldom runs: compilers are short-lived, and the memory is there.
@@ -67,7 +68,7 @@ def problem(program: GoProgram) -> str | None:
 def builder(program: GoProgram) -> str | None:
     """The Go that ``built`` would build with; None where there is nothing to build, or no Go."""
     go = shutil.which("go")
-    return None if not go or (_folder(go, program) / _STAMP).exists() else go
+    return None if not go or is_kept(_folder(go, program)) else go
 
 
 def built(program: GoProgram) -> Path:
@@ -75,15 +76,11 @@ def built(program: GoProgram) -> Path:
     go = shutil.which("go")
     if not go:
         raise DevError(problem(program))
-    folder = _folder(go, program)
-    with _only_one(folder):
-        if not (folder / _STAMP).exists():
-            _build(go, program, folder)
-    return folder
+    return kept(_folder(go, program), partial(_build, go, program))
 
 
 def _folder(go: str, program: GoProgram) -> Path:
-    return home() / f"{program.binary}-{_digest(*_inputs(go, program))}"
+    return home() / f"{program.binary}-{digest_of(*_inputs(go, program))}"
 
 
 def _inputs(go: str, program: GoProgram) -> list[bytes]:
@@ -98,7 +95,6 @@ def _inputs(go: str, program: GoProgram) -> list[bytes]:
 
 
 def _build(go: str, program: GoProgram, folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     with step(f"Building the {program.title} ({program.cost})"):
         target = ["-o", str(folder / program.binary), program.package]
@@ -111,7 +107,6 @@ def _build(go: str, program: GoProgram, folder: Path) -> None:
         )
     for name in program.links:
         (folder / name).symlink_to(program.binary)
-    (folder / _STAMP).write_text("")
 
 
 def _options(program: GoProgram) -> list[str]:
