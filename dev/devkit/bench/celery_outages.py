@@ -94,14 +94,18 @@ def plan(options: argparse.Namespace, deployment: CeleryDeployment, rng: Random)
     def kill_broker(index: int) -> Action:
         empty, seconds = index % 2 == 0, rng.uniform(*DOWN)
         what = f"the broker is killed, and comes back {'empty' if empty else 'with its data'}"
-        return what, partial(deployment.kill_broker, empty, seconds)
+        return what, partial(deployment.kill_server, "broker killed", deployment.broker, seconds, empty)
 
     kills = [kill_broker(index) for index in range(options.broker_kills)]
     first, later = kills[:1], kills[1:]
     worker, seconds = rng.choice(WORKERS), options.result_outage
+    stop_results = partial(deployment.kill_server, "result backend down", deployment.results, seconds)
     later += [
         (f"the broker hangs for {options.hang:g} s", partial(deployment.hang_broker, options.hang)),
-        (f"the result backend is down for {seconds:g} s", partial(deployment.stop_results, seconds)),
+        (
+            f"the result backend is down for {seconds:g} s",
+            partial(deployment.kill_server, "result backend down", deployment.results, seconds),
+        ),
         (f"{worker} is killed", partial(deployment.kill_worker, worker, rng.uniform(*DOWN))),
         ("the scheduler is killed", partial(deployment.kill_scheduler, rng.uniform(*DOWN))),
     ]

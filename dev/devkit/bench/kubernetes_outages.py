@@ -79,10 +79,12 @@ def plan(options: argparse.Namespace, deployment: KubeDeployment, rng: Random) -
     def some() -> str:
         return rng.choice(BACKENDS)
 
-    actions: list[Action] = [
-        ("an API server is killed", partial(deployment.kill_server, some(), rng.uniform(*DOWN)))
-        for _ in range(options.kills)
-    ]
+    def kill() -> Action:
+        server = deployment.servers[some()]
+        call = partial(deployment.kill_server, "API server killed", server, rng.uniform(*DOWN))
+        return "an API server is killed", call
+
+    actions = [kill() for _ in range(options.kills)]
     if options.hang:
         what = f"an API server hangs for {options.hang:g} s"
         actions.append((what, partial(deployment.hang, some(), options.hang)))

@@ -103,23 +103,11 @@ class CeleryDeployment(Deployment):
 
     # Outages
 
-    def kill_broker(self, empty: bool, seconds: float) -> None:
-        with self.outages.note("broker killed"):
-            self.broker.kill()
-            self.wait(seconds)
-            self.broker.restart(empty)
-
     def hang_broker(self, seconds: float) -> None:
         with self.outages.note("broker hangs"):
             self.broker.pause()
             self.wait(seconds)
             self.broker.resume()
-
-    def stop_results(self, seconds: float) -> None:
-        with self.outages.note("result backend down"):
-            self.results.kill()
-            self.wait(seconds)
-            self.results.restart()
 
     def kill_worker(self, name: str, seconds: float) -> None:
         """With all its tasks, as when its machine is lost: these are in process groups of their own."""

@@ -116,12 +116,6 @@ class KubeDeployment(Deployment):
 
     # Outages
 
-    def kill_server(self, name: str, seconds: float) -> None:
-        with self.outages.note("API server killed"):
-            self.servers[name].kill()
-            self.wait(seconds)
-            self.servers[name].restart()
-
     def hang(self, name: str, seconds: float) -> None:
         with self.outages.note("API server hangs"):
             self.proxies[name].mode = "hang"

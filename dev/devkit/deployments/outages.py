@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from devkit.deployments.airflow_cluster import AirflowCluster
+from devkit.servers.process import ServerProcess
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor")
 ROUTER = "devkit.deployments.timed_executor.TimedDispatchExecutor"
@@ -72,6 +73,16 @@ class Deployment:
     def are_ready(self, workers: Sequence[str]) -> bool:
         """Whether all of these have ever been connected to their brokers."""
         return all(" ready." in self.airflow.log(name).read_text(errors="replace") for name in workers)
+
+    def kill_server(self, kind: str, server: ServerProcess, seconds: float, empty: bool = False) -> None:
+        """SIGKILL, and a new start with its data or without.
+
+        :param kind: of the outage, in words
+        """
+        with self.outages.note(kind):
+            server.kill()
+            self.wait(seconds)
+            server.restart(empty)
 
     def kill_scheduler(self, seconds: float) -> None:
         """Until the heartbeat of the next one; it adopts tasks later."""
