@@ -102,10 +102,7 @@ def plan(options: argparse.Namespace, deployment: CeleryDeployment, rng: Random)
     stop_results = partial(deployment.kill_server, "result backend down", deployment.results, seconds)
     later += [
         (f"the broker hangs for {options.hang:g} s", partial(deployment.hang_broker, options.hang)),
-        (
-            f"the result backend is down for {seconds:g} s",
-            partial(deployment.kill_server, "result backend down", deployment.results, seconds),
-        ),
+        (f"the result backend is down for {seconds:g} s", stop_results),
         (f"{worker} is killed", partial(deployment.kill_worker, worker, rng.uniform(*DOWN))),
         ("the scheduler is killed", partial(deployment.kill_scheduler, rng.uniform(*DOWN))),
     ]
