@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from airflow_cluster import AirflowCluster
-from postgres_server import PostgresServer
+
+from devkit.deployments.airflow_cluster import AirflowCluster
+from devkit.servers.postgres import PostgresServer
 
 SLOTS = {"small": 2, "medium": 4, "large": 8}
 ROUTES = {"two": ["small"], "four": ["medium"], "spill": ["medium", "large"], "glob-*": ["large"]}

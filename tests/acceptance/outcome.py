@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import pytest
-from airflow_cluster import AirflowCluster, ClusterError, Row
+
+from devkit.deployments.airflow_api import ClusterError, Row
+from devkit.deployments.airflow_cluster import AirflowCluster
 
 _LINES = 40
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from airflow_cluster import AirflowCluster
+from devkit.deployments.airflow_cluster import AirflowCluster
 
 Span = tuple[float, float]
 

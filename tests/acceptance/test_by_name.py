@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from airflow_cluster import AirflowCluster
-from valkey_server import ValkeyServer
+
+from devkit.deployments.airflow_cluster import AirflowCluster
+from devkit.servers.valkey import ValkeyServer
 
 from .outcome import assert_succeeds
 from .records import backends_of

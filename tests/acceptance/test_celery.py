@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable, Iterator
 
 import pytest
-from airflow_cluster import AirflowCluster
-from valkey_server import ValkeyServer
+
+from devkit.deployments.airflow_cluster import AirflowCluster
+from devkit.servers.valkey import ValkeyServer
 
 from .conftest import QUICK_ADOPTION, wait
 from .outcome import assert_succeeds

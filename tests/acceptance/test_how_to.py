@@ -22,14 +22,15 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from airflow_cluster import AirflowCluster
-from kube_server import KubeServer, executor_options, kube_build, merged_kubeconfig
 from literal.reader import Reader
 from literal.users import USERS, User, identity, installed_for
-from node_agent import NodeAgent, airflow_env
-from postgres_server import PostgresServer
 from support import require
-from valkey_server import ValkeyServer
+
+from devkit.deployments.airflow_cluster import AirflowCluster
+from devkit.servers.kube import KubeServer, executor_options, kube_build, merged_kubeconfig
+from devkit.servers.node_agent import NodeAgent, airflow_env
+from devkit.servers.postgres import PostgresServer
+from devkit.servers.valkey import ValkeyServer
 
 from .conftest import COMPONENTS, wait
 from .outcome import assert_succeeds

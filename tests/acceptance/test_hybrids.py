@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from airflow_cluster import AirflowCluster
-from kube_server import POD_TEMPLATE, KubeServer, kube_build
-from node_agent import NodeAgent, airflow_env
-from postgres_server import PostgresServer
 from support import require
-from valkey_server import ValkeyServer
+
+from devkit.deployments.airflow_cluster import AirflowCluster
+from devkit.servers.kube import POD_TEMPLATE, KubeServer, kube_build
+from devkit.servers.node_agent import NodeAgent, airflow_env
+from devkit.servers.postgres import PostgresServer
+from devkit.servers.valkey import ValkeyServer
 
 from .conftest import COMPONENTS
 from .outcome import assert_succeeds

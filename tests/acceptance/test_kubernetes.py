@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from airflow_cluster import AirflowCluster
-from kube_server import KubeServer, executor_options, kube_build, merged_kubeconfig
-from node_agent import NodeAgent, airflow_env
 from support import require
+
+from devkit.deployments.airflow_cluster import AirflowCluster
+from devkit.servers.kube import KubeServer, executor_options, kube_build, merged_kubeconfig
+from devkit.servers.node_agent import NodeAgent, airflow_env
 
 from .conftest import QUICK_ADOPTION, wait
 from .outcome import assert_succeeds

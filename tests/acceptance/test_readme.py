@@ -17,8 +17,9 @@ import pytest
 from literal.project import project_url
 from literal.reader import Reader
 from literal.users import NO_PYTHON, SOMEBODY, USERS, own, python_for
-from postgres_server import free_port
 from support import require
+
+from devkit.servers.process import free_port
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.once]
 

@@ -27,7 +27,7 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         connect(url)
         yield url
     else:
-        from postgres_server import PostgresServer
+        from devkit.servers.postgres import PostgresServer
 
         with PostgresServer() as server:
             prepare(server.url, folder)

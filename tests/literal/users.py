@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 from support import require
 
-sys.path.append(str(Path(__file__).parents[2] / "dev" / "lib"))
-from environment import lock_file
-from installation import Installation, build, only
+from devkit.environment import lock_file
+from devkit.installation import Installation, build, only
 
 ORDINARY_USER = 12345
 """A user id that no account has."""

@@ -8,11 +8,12 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import pytest
-import rabbitmq_server
-from faulty_proxy import FaultyProxy
-from rabbitmq_server import ForeignRabbit, RabbitServer
 from support import require
-from valkey_server import ValkeyServer
+
+from devkit.servers import rabbitmq as rabbitmq_server
+from devkit.servers.faulty_proxy import FaultyProxy
+from devkit.servers.rabbitmq import ForeignRabbit, RabbitServer
+from devkit.servers.valkey import ValkeyServer
 
 RABBITMQ_URL = "DISPATCH_TEST_RABBITMQ"
 

@@ -8,10 +8,10 @@ import json
 from typing import Any
 
 import redis
-from valkey_server import ValkeyServer
 
 from airflow_dispatch_provider.engines.celery.message import Outgoing
 from airflow_dispatch_provider.lifecycle.events import Rejected, Sent
+from devkit.servers.valkey import ValkeyServer
 
 from .publishing import Publisher, results
 

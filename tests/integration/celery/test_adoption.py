@@ -12,10 +12,10 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from sqlalchemy import update
 from support import wait_until
-from valkey_server import ValkeyServer
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.executors.celery_executor import CeleryExecutor
+from devkit.servers.valkey import ValkeyServer
 
 from ..database import TASKS, DirectClerk, as_the_scheduler_offers_them, stored
 from .publishing import listening, make_app, revoked

@@ -15,7 +15,6 @@ from kombu import Connection
 from support import wait_until
 from unit.dispatch.test_loop import Clerk, Surface
 from unit.lifecycle.builders import route, settings
-from valkey_server import ValkeyServer
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.workload import priority_of, task_ref
@@ -27,6 +26,7 @@ from airflow_dispatch_provider.lifecycle.events import BackendRules, Offered
 from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.lifecycle.states import Row, RowState, State
 from airflow_dispatch_provider.testing import InMemoryExecutor, make_task
+from devkit.servers.valkey import ValkeyServer
 
 from .publishing import make_app, new_queue
 from .test_engine_valkey import app_of, ids_in, store

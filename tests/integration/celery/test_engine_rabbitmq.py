@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any
 
 import pytest
-from faulty_proxy import FaultyProxy
 from kombu import Connection
-from rabbitmq_server import RabbitServer
 from support import wait_until
 
 from airflow_dispatch_provider.engines.celery.brokers import broker_for
 from airflow_dispatch_provider.lifecycle.events import Broken, Ended, Recovered, Rejected, Returned, Sent
 from airflow_dispatch_provider.lifecycle.states import Outcome
+from devkit.servers.faulty_proxy import FaultyProxy
+from devkit.servers.rabbitmq import RabbitServer
 
 from .conftest import Broker, _require_rabbitmq
 from .engines import Hand, running

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from faulty_proxy import FaultyProxy
 from support import wait_until
-from valkey_server import ValkeyServer
 
 from airflow_dispatch_provider.engines.celery._outbox import LOST
 from airflow_dispatch_provider.lifecycle.events import (
@@ -25,6 +23,8 @@ from airflow_dispatch_provider.lifecycle.events import (
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
+from devkit.servers.faulty_proxy import FaultyProxy
+from devkit.servers.valkey import ValkeyServer
 
 from .engines import Hand, running
 from .publishing import make_app, new_queue

@@ -12,9 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from faulty_proxy import FaultyProxy
 from kombu import Connection, Consumer, Exchange, Queue
-from rabbitmq_server import RabbitServer
 from support import wait_until
 
 from airflow_dispatch_provider.engines.celery import _outbox
@@ -22,6 +20,8 @@ from airflow_dispatch_provider.engines.celery._outgoing import SendFailed
 from airflow_dispatch_provider.engines.celery.brokers import broker_for
 from airflow_dispatch_provider.engines.celery.message import Outgoing
 from airflow_dispatch_provider.lifecycle.events import Rejected, Sent
+from devkit.servers.faulty_proxy import FaultyProxy
+from devkit.servers.rabbitmq import RabbitServer
 
 from .conftest import Broker
 from .publishing import (

@@ -14,14 +14,14 @@ from typing import Any
 import kombu.pools
 import pytest
 import redis
-from faulty_proxy import FaultyProxy
 from kombu import Exchange, Queue
 from support import wait_until
-from valkey_server import ValkeyServer
 
 from airflow_dispatch_provider.engines.celery import _outbox
 from airflow_dispatch_provider.engines.celery._outgoing import SendFailed
 from airflow_dispatch_provider.engines.celery.brokers import broker_for
+from devkit.servers.faulty_proxy import FaultyProxy
+from devkit.servers.valkey import ValkeyServer
 
 from .publishing import (
     all_sent,

@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 from celery import Celery
-from faulty_proxy import FaultyProxy
-from postgres_server import PostgresServer
 from support import wait_until
 
 from airflow_dispatch_provider.engines.celery import result_watcher
 from airflow_dispatch_provider.engines.celery.results import Result
+from devkit.servers.faulty_proxy import FaultyProxy
+from devkit.servers.postgres import PostgresServer
 
 from .watching import IMPATIENT, Opened, collect, make_app, new_id, store, until_reached, watching
 

@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 from celery.backends.redis import RedisBackend
-from faulty_proxy import FaultyProxy
 from support import wait_until
-from valkey_server import ValkeyServer
 
 from airflow_dispatch_provider.engines.celery import result_watcher
 from airflow_dispatch_provider.engines.celery.results import Result
+from devkit.servers.faulty_proxy import FaultyProxy
+from devkit.servers.valkey import ValkeyServer
 
 from .watching import IMPATIENT, Opened, collect, make_app, new_id, store, until_reached, watching
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 import pytest
 from celery import Celery
-from faulty_proxy import FaultyProxy
 from support import wait_until
 
 from airflow_dispatch_provider.engines.celery import result_watcher
 from airflow_dispatch_provider.engines.celery.result_sources import open_source, reply_queue
 from airflow_dispatch_provider.engines.celery.result_watcher import ResultWatcher
 from airflow_dispatch_provider.engines.celery.results import Result
+from devkit.servers.faulty_proxy import FaultyProxy
 
 from .conftest import Broker
 from .watching import IMPATIENT, collect, make_app, new_id, store, until_reached, watching

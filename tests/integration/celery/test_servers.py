@@ -14,9 +14,10 @@ import amqp
 import kombu
 import pytest
 import redis
-from faulty_proxy import FaultyProxy
-from rabbitmq_server import RabbitServer
-from valkey_server import ValkeyServer
+
+from devkit.servers.faulty_proxy import FaultyProxy
+from devkit.servers.rabbitmq import RabbitServer
+from devkit.servers.valkey import ValkeyServer
 
 from .conftest import Broker
 

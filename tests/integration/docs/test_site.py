@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from support import require
 
-from .browser import Scheme, Site, find_browser, look, serving
+from devkit.docs import build_site
 
-sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
-from docs import build_site
+from .browser import Scheme, Site, find_browser, look, serving
 
 ROOT = Path(__file__).parents[3]
 PHONE, SCREEN = 390, 1400
@@ -48,7 +46,7 @@ def test_a_dead_link_fails_the_build(added: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copytree(
-        ROOT / "dev" / "lib", tmp_path / "dev" / "lib", ignore=shutil.ignore_patterns("__pycache__")
+        ROOT / "dev" / "devkit", tmp_path / "dev" / "devkit", ignore=shutil.ignore_patterns("__pycache__")
     )
     assert build_site(tmp_path) == 0
     with (tmp_path / "docs" / "index.md").open("a") as page:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
+from devkit.programs import helm_build
+
 from ...support import require
 from .charts import Chart, charts
 from .recipes import Recipe, whole
-
-sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
-import helm_build
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,11 @@ import redis
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
-from kube_server import KubeServer
 from sqlalchemy import delete, update
-from valkey_server import ValkeyServer
 
 from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
+from devkit.servers.kube import KubeServer
+from devkit.servers.valkey import ValkeyServer
 
 from ..celery.conftest import valkey
 from ..kubernetes.conftest import agent_on, shared_kube

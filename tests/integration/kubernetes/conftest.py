@@ -7,10 +7,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from faulty_proxy import FaultyProxy
-from kube_server import Cluster, ForeignCluster, KubeServer, kube_build
-from node_agent import NodeAgent
 from support import require
+
+from devkit.servers.faulty_proxy import FaultyProxy
+from devkit.servers.kube import Cluster, ForeignCluster, KubeServer, kube_build
+from devkit.servers.node_agent import NodeAgent
 
 KUBECONFIG = "KUBECONFIG"
 

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow.configuration import conf
-from kube_server import KubeServer
 from support import wait_until
 
 from airflow_dispatch_provider.bridge import airflow_api
@@ -23,6 +22,7 @@ from airflow_dispatch_provider.engines.kubernetes.engine import KubernetesEngine
 from airflow_dispatch_provider.engines.kubernetes.manifest import PodFactory
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Timing
 from airflow_dispatch_provider.executors.kubernetes_executor import KubernetesExecutor
+from devkit.servers.kube import KubeServer
 
 from .executors import JOB_ID
 

@@ -12,7 +12,6 @@ from typing import Any
 from airflow.configuration import conf
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.state import TaskInstanceState
-from kube_server import executor_options
 from sqlalchemy import inspect
 from sqlalchemy.orm.attributes import set_committed_value
 from unit.dispatch.test_loop import Clerk
@@ -20,6 +19,7 @@ from unit.dispatch.test_loop import Clerk
 from airflow_dispatch_provider.bridge.backend_conf import BackendConf
 from airflow_dispatch_provider.bridge.executor_classes import view_of
 from airflow_dispatch_provider.executors.kubernetes_executor import KubernetesExecutor
+from devkit.servers.kube import executor_options
 
 JOB_ID = 41
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kube_server import KubeServer
-from pod_fates import ANNOTATION
+from devkit.servers.kube import KubeServer
+from devkit.servers.pod_fates import ANNOTATION
 
 Json = dict[str, Any]
 

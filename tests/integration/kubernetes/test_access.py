@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 import yaml
-from kube_server import KubeServer, merged_kubeconfig
-from node_agent import NodeAgent
-from pod_fates import EXIT, Fate
 from support import wait_until
 
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Timing
 from airflow_dispatch_provider.lifecycle.events import Ended, Rejected
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.testing import make_task
+from devkit.servers.kube import KubeServer, merged_kubeconfig
+from devkit.servers.node_agent import NodeAgent
+from devkit.servers.pod_fates import EXIT, Fate
 
 from .engines import Hand, pods_of, running
 from .executors import options

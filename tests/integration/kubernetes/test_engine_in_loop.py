@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kube_server import KubeServer
-from node_agent import NodeAgent
-from pod_fates import EXIT, IMAGE_PULL_ERROR, Fate
 from support import wait_until
 from unit.dispatch.test_loop import Clerk, Surface
 from unit.lifecycle.builders import route, settings
@@ -26,6 +23,9 @@ from airflow_dispatch_provider.lifecycle.events import BackendRules, Offered, Qu
 from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.lifecycle.states import Row, RowState, State
 from airflow_dispatch_provider.testing import InMemoryExecutor, make_task
+from devkit.servers.kube import KubeServer
+from devkit.servers.node_agent import NodeAgent
+from devkit.servers.pod_fates import EXIT, IMAGE_PULL_ERROR, Fate
 
 from .engines import HEIR, JOB_ID, pieces, pods_of, row_of
 from .executors import options

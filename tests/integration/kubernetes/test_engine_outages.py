@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_proxy import FaultyProxy
-from kube_server import KubeServer
-from node_agent import NodeAgent
-from pod_fates import EXIT, Fate
 from support import wait_until
 
 from airflow_dispatch_provider.engines.kubernetes import _driver, watcher
@@ -20,6 +16,10 @@ from airflow_dispatch_provider.engines.kubernetes.pod_api import Timing
 from airflow_dispatch_provider.lifecycle.events import Adopted, Ended, Rejected, Returned, Sent
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.testing import make_task
+from devkit.servers.faulty_proxy import FaultyProxy
+from devkit.servers.kube import KubeServer
+from devkit.servers.node_agent import NodeAgent
+from devkit.servers.pod_fates import EXIT, Fate
 
 from .engines import HEIR, Hand, pods_of, running
 from .executors import options

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kube_server import KubeServer
-from node_agent import NodeAgent
-from pod_fates import EVICTED, EXIT, IMAGE_PULL_ERROR, NODE_LOST, OOM_KILLED, Fate
 from support import lines_executed, wait_until
 
 from airflow_dispatch_provider.engines.engine import Job
@@ -27,6 +24,9 @@ from airflow_dispatch_provider.lifecycle.events import (
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.testing import make_task
+from devkit.servers.kube import KubeServer
+from devkit.servers.node_agent import NodeAgent
+from devkit.servers.pod_fates import EVICTED, EXIT, IMAGE_PULL_ERROR, NODE_LOST, OOM_KILLED, Fate
 
 from .engines import HEIR, JOB_ID, pods_of, running
 from .executors import options

@@ -9,8 +9,9 @@ import ssl
 from pathlib import Path
 
 import pytest
-from kube_server import Cluster, ForeignCluster, KubeError, KubeServer, merged_kubeconfig
 from kubernetes import client, config
+
+from devkit.servers.kube import Cluster, ForeignCluster, KubeError, KubeServer, merged_kubeconfig
 
 from .pods import create, pod
 

@@ -11,10 +11,7 @@ from typing import Any
 import pytest
 from airflow import settings
 from airflow.utils.state import TaskInstanceState
-from kube_server import KubeServer
 from kubernetes.client import models as k8s
-from node_agent import NodeAgent
-from pod_fates import ANNOTATION, EXIT, Fate
 from unit.dispatch.test_loop import Clerk
 
 from airflow_dispatch_provider.bridge import airflow_api
@@ -24,6 +21,9 @@ from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.lifecycle.states import Row, RowState
 from airflow_dispatch_provider.testing import make_task
 from airflow_dispatch_provider.testing.conformance import ExecutorContract
+from devkit.servers.kube import KubeServer
+from devkit.servers.node_agent import NodeAgent
+from devkit.servers.pod_fates import ANNOTATION, EXIT, Fate
 
 from .engines import HEIR, pods_of
 from .executors import JOB_ID, OfTests, beat_until, ended, options, orphan, started

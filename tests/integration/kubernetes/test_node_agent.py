@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import node_agent
-import pod_fates
 import psutil
 import pytest
-from kube_server import KubeServer
-from node_agent import NodeAgent
-from pod_fates import EXIT, Fate
+
+from devkit.environment import DEV
+from devkit.servers import pod_fates
+from devkit.servers.kube import KubeServer
+from devkit.servers.node_agent import NodeAgent
+from devkit.servers.pod_fates import EXIT, Fate
 
 from .pods import create, phase_is, pod, state_of
 
@@ -231,7 +232,7 @@ def test_a_callback_decides_without_processes(
 
 def test_as_a_program(own_kube: KubeServer, tmp_path: Path) -> None:
     """It says when it is ready, gives its variables to the pods, and ends with SIGTERM."""
-    command = [sys.executable, node_agent.__file__, "--kubeconfig", str(own_kube.kubeconfig())]
+    command = [sys.executable, str(DEV), "node-agent", "--kubeconfig", str(own_kube.kubeconfig())]
     options = ["--env", "PATH=/usr/bin:/bin", "--env", "CODE=4", "--folder", str(tmp_path)]
     namespace = own_kube.create_namespace()
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:

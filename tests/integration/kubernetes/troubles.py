@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from kube_server import KubeServer
 from kubernetes.client import models as k8s
 
 from airflow_dispatch_provider.testing import make_task
+from devkit.servers.kube import KubeServer
 
 
 def task_with(namespace: str | None = None, labels: Any = None, **container: Any) -> Any:

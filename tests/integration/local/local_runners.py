@@ -68,7 +68,7 @@ def begin(name: str) -> None:
 
 
 def begin_and_end(name: str) -> None:
-    from tests.integration.local.execution_api import let_start
+    from devkit.servers.execution_api import let_start
 
     let_start()
 

@@ -39,9 +39,9 @@ from airflow_dispatch_provider.lifecycle.events import (
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
+from devkit.servers.execution_api import ExecutionApi
 from tests.integration.local import local_runners
 from tests.integration.local.conftest import alive, pid_of
-from tests.integration.local.execution_api import ExecutionApi
 from tests.support import make_callback, make_connection_test, make_task, wait_until
 
 SUCCESS, FAILED = Outcome.SUCCESS, Outcome.FAILED

@@ -19,9 +19,9 @@ from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Recovered
 from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.lifecycle.states import State
+from devkit.servers.execution_api import ExecutionApi
 from tests.integration.local import local_runners
 from tests.integration.local.conftest import pid_of
-from tests.integration.local.execution_api import ExecutionApi
 from tests.integration.local.test_local_engine import Trial, make_engine
 from tests.support import make_task, wait_until
 from tests.unit.dispatch.test_loop import Clerk, Surface

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 from airflow.executors.executor_loader import CORE_EXECUTOR_NAMES
-from airflow_forks import AirflowForks
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.get_provider_info import EXECUTORS
 from airflow_dispatch_provider.settings.options import OPTIONS
+from devkit.deployments.airflow_forks import AirflowForks
 
 OURS = "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor"
 BACKENDS = (

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from airflow_forks import AirflowForks
+
+from devkit.deployments.airflow_forks import AirflowForks
 
 pytestmark = pytest.mark.once
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from airflow.configuration import conf
-from faulty_proxy import FaultyProxy
-from postgres_server import free_port
 
 from airflow_dispatch_provider.bridge.airflow_api import reach_execution_api
+from devkit.servers.faulty_proxy import FaultyProxy
+from devkit.servers.process import free_port
 from tests.support import wait_until
 
 APP = "airflow.api_fastapi.execution_api.app:create_task_execution_api_app"

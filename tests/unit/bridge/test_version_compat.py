@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import ast
 import logging
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +15,7 @@ from airflow_dispatch_provider.bridge.version_compat import (
     warn_if_untested,
 )
 from airflow_dispatch_provider.executors.local_executor import LocalExecutor
-
-ENVIRONMENT = Path(__file__).parents[3] / "dev" / "lib" / "environment.py"
+from devkit.environment import AIRFLOW_VERSIONS
 
 
 @pytest.mark.parametrize("version", ["3.5.0", "3.5.0b1", "3.10.0", "4.0.0"])
@@ -39,12 +36,7 @@ def test_the_installed_version_is_tested():
 
 
 def test_the_versions_that_are_called_tested_are_those_with_a_lock():
-    (listed,) = (
-        ast.literal_eval(node.value)
-        for node in ast.walk(ast.parse(ENVIRONMENT.read_text()))
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "AIRFLOW_VERSIONS"
-    )
-    minors = [".".join(version.split(".")[:2]) for version in listed]
+    minors = [".".join(version.split(".")[:2]) for version in AIRFLOW_VERSIONS]
     assert (minors[0], minors[-1]) == (OLDEST_TESTED, NEWEST_TESTED)
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
-import environment
+from devkit import environment
 
 pytestmark = pytest.mark.once
 
@@ -70,11 +69,10 @@ def test_too_little_disk_is_said_before_anything_is_installed(
 
 
 def test_what_nobody_reads_any_more_keeps_nothing_from_being_stopped() -> None:
-    lib = str(Path(environment.__file__).parent)
     script = f"""
 import sys
-sys.path.insert(0, {lib!r})
-import environment
+sys.path.insert(0, {str(environment.DEV)!r})
+from devkit import environment
 sys.stdin.read()
 environment.say("x")
 print("stopped")

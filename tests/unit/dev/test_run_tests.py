@@ -14,10 +14,9 @@ from typing import BinaryIO
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
-import run_tests
-from environment import AIRFLOW_VERSIONS, REPO
-from run_tests import Result, Suite, counted, skip_lines
+from devkit import run_tests
+from devkit.environment import AIRFLOW_VERSIONS, REPO
+from devkit.run_tests import Result, Suite, counted, skip_lines
 
 pytestmark = pytest.mark.once
 

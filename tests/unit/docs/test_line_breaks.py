@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[3] / "dev" / "lib"))
-from line_breaks import on_page_content
+from devkit.line_breaks import on_page_content
 
 
 @pytest.mark.parametrize(
