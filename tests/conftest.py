@@ -27,6 +27,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("dispatch")
 
 VERSION_INDEPENDENT = (
+    "integration/celery/test_engine_rabbitmq",
+    "integration/celery/test_engine_valkey",
     "integration/celery/test_servers",
     "integration/celery/test_capacity",
     "integration/celery/test_publish",

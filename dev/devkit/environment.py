@@ -202,13 +202,15 @@ class Terminated(KeyboardInterrupt):
 
 def interrupt_on_signals() -> None:
     """Have SIGTERM, and the SIGHUP of a terminal that is closed, end the script as Ctrl-C does, so that it stops what
-    it has started."""
+    it has started. That takes SIGINT, which is ignored in what a shell starts in the background, and in all that this
+    starts."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise Terminated
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def ignore_signals() -> None:

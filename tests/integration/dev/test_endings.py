@@ -44,7 +44,7 @@ def test_a_benchmark_leaves_no_server_behind() -> None:
 
 
 def test_tests_that_are_ended_stop_their_servers(tmp_path: Path) -> None:
-    """As with Ctrl-C, which pytest would get as well."""
+    """As with Ctrl-C, which pytest would get as well; also where they were started in the background."""
     test = tmp_path / "test_long.py"
     test.write_text(
         "import subprocess, pytest\n"
@@ -56,7 +56,8 @@ def test_tests_that_are_ended_stop_their_servers(tmp_path: Path) -> None:
         "def test_long(server):\n"
         "    server.wait()\n"
     )
-    command = [DEV / "test", str(test), "-p", "no:cacheprovider"]
+    in_background = ["sh", "-c", 'trap "" INT; exec "$0" "$@"']  # as a shell starts it
+    command = [*in_background, DEV / "test", str(test), "-p", "no:cacheprovider"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tests:
         wait_until(lambda: runs(tests, "sleep 600"))
         started = descendants(tests)

@@ -96,6 +96,7 @@ class TestRunning:
         assert template.cmdline()[0] == "airflow dispatch local: template"
 
 
+@pytest.mark.recent
 class TestSlots:
     def test_never_more_than_its_slots_run(self, make_executor):
         """Twelve callbacks or tasks, three slots: none sees more than three, and all end."""
@@ -123,6 +124,7 @@ class TestSlots:
         assert executor.wait_for_event(key) == (SUCCESS, None)
 
 
+@pytest.mark.recent
 class TestFailures:
     def test_a_killed_supervisor_leaves_nobody(self, either):
         """Others in its session are killed, too."""
