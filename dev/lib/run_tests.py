@@ -22,7 +22,9 @@ from typing import BinaryIO
 from environment import (
     AIRFLOW_VERSIONS,
     DEFAULT_AIRFLOW_VERSION,
+    ENVIRONMENTS,
     REPO,
+    WITH_FOREIGN_EXECUTORS,
     Terminated,
     ensure,
     interrupt_on_signals,
@@ -33,6 +35,9 @@ from environment import (
 
 _one_report_at_a_time = threading.Lock()
 _running: set[subprocess.Popen[bytes]] = set()
+
+_FOREIGN = "tests/integration/foreign"
+"""Needs the environment with other providers' executors."""
 
 AGAIN = 3
 """Up to so many failed tests of a run with all versions are run again by themselves, at its end. What passes then is no
@@ -106,13 +111,14 @@ def _everything() -> list[Result]:
     never two of them at once. The longest of the other runs come first."""
     pages = ["tests/acceptance/test_how_to.py", "tests/acceptance/test_readme.py"]
     deployments = Suite("acceptance", ["tests/acceptance", *(f"--ignore={page}" for page in pages)])
-    others = Suite("unit, integration", ["tests/unit", "tests/integration"])
+    others = Suite("unit, integration", ["tests/unit", "tests/integration", f"--ignore={_FOREIGN}"])
     longest, *shorter = sorted(AIRFLOW_VERSIONS, key=lambda version: version != DEFAULT_AIRFLOW_VERSION)
     one_by_one = deque((version, deployments) for version in AIRFLOW_VERSIONS)
     beside_these = deque(
         [
             (longest, others),
             (longest, Suite("README, quickstart, how-tos", pages)),
+            (WITH_FOREIGN_EXECUTORS, Suite("other providers' executors", [_FOREIGN])),
             *((version, others) for version in shorter),
         ]
     )
@@ -162,9 +168,9 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--airflow-version",
-        choices=AIRFLOW_VERSIONS,
+        choices=ENVIRONMENTS,
         default=DEFAULT_AIRFLOW_VERSION,
-        help="the Airflow to test with (default: %(default)s)",
+        help="the Airflow, or the environment, to test with (default: %(default)s)",
     )
     which.add_argument("--all-versions", action="store_true", help="test with each of them in turn")
     arguments = sys.argv[1:]
@@ -276,10 +282,10 @@ def _versions(results: Sequence[Result], reason: str) -> list[str]:
 
 
 def _print_summary(results: list[Result]) -> None:
-    print(f"\n{'Airflow':<10}{'tests':<32}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}  result")
+    print(f"\n{'Airflow':<15}{'tests':<32}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}  result")
     for result in results:
         counts = f"{result.passed:>8}{result.failed:>8}{result.skipped:>9}{result.seconds:>9.1f}"
-        print(f"{result.airflow_version:<10}{result.what:<32}{counts}  {_verdict(result)}")
+        print(f"{result.airflow_version:<15}{result.what:<32}{counts}  {_verdict(result)}")
     if lines := unsteady_lines(results):
         print("\nTests that failed, and passed when they were run again by themselves:", *lines, sep="\n")
     if lines := skip_lines(results):
