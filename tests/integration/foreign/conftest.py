@@ -14,7 +14,9 @@ from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 if IS_COMPLETE := find_spec("moto") is not None:
     from .aws import SERVICES, Aws, Service, serving
 
-collect_ignore = [] if IS_COMPLETE else ["test_aws.py", "test_aws_outages.py", "test_edge.py"]
+collect_ignore = (
+    [] if IS_COMPLETE else ["test_aws.py", "test_aws_outages.py", "test_edge.py", "test_edge_jobs.py"]
+)
 """Modules that need ``./dev/test --airflow-version 3.3.2-foreign``."""
 
 Events = dict[Any, Any]
