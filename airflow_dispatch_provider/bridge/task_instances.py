@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from math import inf
@@ -14,7 +15,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import inspect, select, update
-from sqlalchemy.orm import Session, lazyload, object_session
+from sqlalchemy.orm import Session, lazyload, make_transient, make_transient_to_detached, object_session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
@@ -123,6 +124,23 @@ def detached(ti: Any) -> Any:
     for column in mapper.column_attrs:
         set_committed_value(copy, column.key, getattr(ti, column.key))
     return copy
+
+
+@contextmanager
+def attached(tis: Iterable[Any]) -> Iterator[None]:
+    """Within it, what belongs to a copy that ``detached`` has made (its Dag, its run) is loaded where it is read, as in
+    the scheduler's session. Nothing of it is written."""
+    copies = {ti.id: ti for ti in tis if isinstance(ti, TaskInstance) and inspect(ti).transient}
+    with create_session(scoped=False) as session:
+        for copy in copies.values():
+            make_transient_to_detached(copy)
+        session.add_all(copies.values())
+        try:
+            with session.no_autoflush:
+                yield
+        finally:
+            for copy in copies.values():
+                make_transient(copy)
 
 
 def restart_silent(ids: Iterable[UUID], queued_by: int, silence: float) -> None:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge import airflow_api, task_instances
 from airflow_dispatch_provider.bridge.users_code import is_for_the_process
 from airflow_dispatch_provider.engines.engine import Found
 from airflow_dispatch_provider.engines.outage import Backoff
@@ -75,8 +75,10 @@ class Adopting:
 
     def _ask(self, executor: Any, group: list[_Asked], now: float) -> Iterator[Answer]:
         try:
-            gone = {id(ti) for ti in executor.try_adopt_task_instances([each.found.ti for each in group])}
-            keys = [airflow_api.task_key(executor, each.found.ti) for each in group]
+            tis = [each.found.ti for each in group]
+            with task_instances.attached(tis):
+                gone = {id(ti) for ti in executor.try_adopt_task_instances(tis)}
+            keys = [airflow_api.task_key(executor, ti) for ti in tis]
         except BaseException as error:
             if is_for_the_process(error):
                 raise

@@ -50,6 +50,9 @@ _LOOKED_AT = 100
 _LOOK_EVERY = 1.0
 """Seconds between two looks."""
 
+_TRIES = 5
+"""Failures in a row after which a job that it took in the first of them may be launched elsewhere."""
+
 _MISSED = 2
 """Looks in a row at which the executor must not know a key any more that it had."""
 
@@ -95,6 +98,9 @@ class ForeignEngine:
         self._events: list[Event] = []
         self._look_due = 0.0
         self._rejected = self._troubled = self._stopped = False
+        self._doubtful: list[Out] = []
+        """It took them in a heartbeat that failed, and none has succeeded since."""
+
         self._one_by_one = False
         """It failed over something that it was given, nobody knows what: it is given one job at a time until one gets
         through."""
@@ -281,6 +287,7 @@ class ForeignEngine:
         given = list(self._out.unsent.values())
         if (error := error_of(executor.heartbeat)) is None:
             self._one_by_one = self._one_by_one and not given
+            self._doubtful = []
         else:
             self._find_the_culprit(executor, given, error)
 
@@ -291,11 +298,22 @@ class ForeignEngine:
         again = error_of(executor.heartbeat) if taken else error
         what = Rejected if again is None and len(taken) == 1 else Returned
         self._events += [what(out.dispatch, describe(error)) for out in taken]
+        self._doubtful += [out for out in given if out.ran]
         if again is not None:
             self._failed("heartbeat", again)
+            if self._backoff.failures >= _TRIES:
+                self._let_go(describe(again))
             return
         log.debug("%s failed over what it was given.\n%s", self._name, traceback_of(error))
         self._one_by_one = self._rejected = True
+
+    def _let_go(self, reason: str) -> None:
+        """Whether those have begun, the database knows; without an answer they would wait for it for ever."""
+        for out in self._doubtful:
+            if self._out.by_dispatch.get(out.dispatch) is out:
+                self._out.forget(out)
+                self._events.append(Ended(out.dispatch, Outcome.FAILED, None, reason))
+        self._doubtful = []
 
     def _take_out(self, out: Out) -> bool:
         """Whether it was still in the base class's queues. What had left them may be lost: see ``_look``."""

@@ -24,6 +24,10 @@ from types import FrameType
 
 AIRFLOW_VERSIONS = ("3.1.8", "3.2.2", "3.3.2", "3.4.0b2")
 DEFAULT_AIRFLOW_VERSION = "3.3.2"
+WITH_FOREIGN_EXECUTORS = f"{DEFAULT_AIRFLOW_VERSION}-foreign"
+"""An environment with other providers' executors, too, see the dependency groups in pyproject.toml."""
+
+ENVIRONMENTS = (*AIRFLOW_VERSIONS, WITH_FOREIGN_EXECUTORS)
 
 REPO = Path(__file__).resolve().parents[2]
 DEV = REPO / "dev"
@@ -100,7 +104,7 @@ def lock_file(airflow_version: str) -> Path:
 
 def selection(airflow_version: str) -> list[str]:
     """Arguments for pytest: what is left out with this version, see the markers in pyproject.toml."""
-    if airflow_version == DEFAULT_AIRFLOW_VERSION:
+    if airflow_version in (DEFAULT_AIRFLOW_VERSION, WITH_FOREIGN_EXECUTORS):
         return []
     return ["-m", "not once" if airflow_version == AIRFLOW_VERSIONS[-1] else "not once and not recent"]
 

@@ -21,7 +21,9 @@ from typing import BinaryIO
 from devkit.environment import (
     AIRFLOW_VERSIONS,
     DEFAULT_AIRFLOW_VERSION,
+    ENVIRONMENTS,
     REPO,
+    WITH_FOREIGN_EXECUTORS,
     Terminated,
     airflow_environ,
     ensure,
@@ -33,6 +35,9 @@ from devkit.tables import table
 
 _one_report_at_a_time = threading.Lock()
 _running: set[subprocess.Popen[bytes]] = set()
+
+_FOREIGN = "tests/integration/foreign"
+"""Needs the environment with other providers' executors."""
 
 AGAIN = 3
 """Up to so many failed tests of a run with all versions are run again by themselves, at its end. What passes then is no
@@ -106,13 +111,14 @@ def _everything() -> list[Result]:
     never two of them at once. The longest of the other runs come first."""
     pages = ["tests/acceptance/test_how_to.py", "tests/acceptance/test_readme.py"]
     deployments = Suite("acceptance", ["tests/acceptance", *(f"--ignore={page}" for page in pages)])
-    others = Suite("unit, integration", ["tests/unit", "tests/integration"])
+    others = Suite("unit, integration", ["tests/unit", "tests/integration", f"--ignore={_FOREIGN}"])
     longest, *shorter = sorted(AIRFLOW_VERSIONS, key=lambda version: version != DEFAULT_AIRFLOW_VERSION)
     one_by_one = deque((version, deployments) for version in AIRFLOW_VERSIONS)
     beside_these = deque(
         [
             (longest, others),
             (longest, Suite("README, quickstart, how-tos", pages)),
+            (WITH_FOREIGN_EXECUTORS, Suite("other providers' executors", [_FOREIGN])),
             *((version, others) for version in shorter),
         ]
     )
@@ -162,9 +168,9 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--airflow-version",
-        choices=AIRFLOW_VERSIONS,
+        choices=ENVIRONMENTS,
         default=DEFAULT_AIRFLOW_VERSION,
-        help="the Airflow to test with (default: %(default)s)",
+        help="the Airflow, or the environment, to test with (default: %(default)s)",
     )
     which.add_argument("--all-versions", action="store_true", help="test with each of them in turn")
     arguments = sys.argv[1:]

@@ -15,6 +15,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from sqlalchemy import delete, select, update
 
+from airflow_dispatch_provider.bridge import task_instances
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
@@ -183,3 +184,15 @@ def test_schedulers_that_live():
     assert not {ids["silent"], ids["ended"], ids["no scheduler"]} & found
     with create_session() as session:
         session.execute(delete(Job))
+
+
+def test_a_copy_leads_to_its_dag_and_its_run_while_an_executor_is_asked_about_it(ids: dict[str, Any]) -> None:
+    """Some make the task's workload anew to adopt it. What they change is not written."""
+    with create_session() as session:
+        copies = [task_instances.detached(ti) for ti in stored(session)[:2]]
+    for _ in range(2):
+        with task_instances.attached([*copies, copies[0], object()]):
+            assert {ti.dag_model.dag_id for ti in copies} == {ti.dag_run.dag_id for ti in copies}
+            copies[0].external_executor_id = "changed"
+    with create_session() as session:
+        assert {ti.external_executor_id for ti in stored(session)} == {None}

@@ -140,7 +140,7 @@ def test_deployments_run_one_by_one_beside_all_other_tests(monkeypatch: pytest.M
         if suite.what == "acceptance":
             first_began.set()
             assert others_ended.wait(10)
-        elif len(began) - began.count("acceptance") == len(AIRFLOW_VERSIONS) + 1:
+        elif len(began) - began.count("acceptance") == len(AIRFLOW_VERSIONS) + 2:
             assert first_began.wait(10)
             assert began.count("acceptance") == 1
             others_ended.set()

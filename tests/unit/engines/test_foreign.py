@@ -284,6 +284,31 @@ def test_what_a_heartbeat_that_failed_has_lost_is_found():
     assert x.room().unavailable is None
 
 
+class NeverSyncs(Plain):
+    """Takes what it is given, and raises in the same heartbeat."""
+
+    def sync(self) -> None:
+        self.fail_in("sync")
+
+
+@pytest.mark.parametrize("heals", [False, True])
+def test_what_one_took_that_fails_again_and_again_is_let_go(heals):
+    """The database is asked whether it began: else it would be kept for ever. One heartbeat that succeeds is enough."""
+    clock = Clock()
+    x, executor = engine(NeverSyncs, clock=clock)
+    executor.failing = ("sync",)
+    x.submit([job(1)])
+    events = []
+    for number in range(8):
+        executor.failing = () if heals and number == 3 else ("sync",)
+        events += x.poll()
+        assert not [event for event in events if isinstance(event, Ended)] or number >= 4
+        clock.now += 60
+    ends = [event for event in events if isinstance(event, Ended)]
+    assert ends == ([] if heals else [Ended(1, Outcome.FAILED, None, "OSError: no sync")])
+    assert len(x._out) == heals
+
+
 class HalfTaken(Plain):
     """Raises after it has put the job into the base class's queue."""
 
