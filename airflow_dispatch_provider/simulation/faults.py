@@ -70,7 +70,9 @@ def schedule(world: World, faults: Sequence[Fault]) -> None:
 
 
 def _strike(world: World, fault: Fault) -> None:
-    world.struck.append((fault.at, fault.kind, KINDS[fault.kind](world, fault)))
+    place = len(world.struck)
+    world.struck.append((fault.at, fault.kind, "..."))
+    world.struck[place] = fault.at, fault.kind, KINDS[fault.kind](world, fault)
 
 
 # Each returns the name of what it hit; empty: there was nothing.
@@ -180,8 +182,9 @@ def _task_taken_back(world: World, fault: Fault) -> str:
         return ""
     scheduler, task = found
     if task.state == "running":
-        scheduler.loop.give_up(task.key, world.now)
+        key = task.key
         world.tasks.clear(task)
+        scheduler.loop.give_up(key, world.now)
     elif scheduler.loop.revoke(task.key, world.now):
         world.tasks.schedule(task)
     return f"task {task.number} by scheduler {scheduler.job}"

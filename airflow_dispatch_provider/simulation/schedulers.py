@@ -174,6 +174,13 @@ class ModelSurface:
         return action.how.value, action.info
 
 
+class WatchedLoop(Loop):
+    """It may fail at nothing: no model raises an error."""
+
+    def note_failure(self, what: str, error: Exception) -> None:
+        raise Violation(f"raises {type(error).__name__}", detail=f"{what}: {error}") from error
+
+
 class Scheduler:
     """One process of a scheduler, from its start to its death."""
 
@@ -186,7 +193,7 @@ class Scheduler:
         self._surface, self._buffer = ModelSurface(world), dict[Any, Any]()
         machine = Machine(world.settings, str(job), world.rows)
         clerk = ModelClerk(world, job, world.random("clerk", job))
-        self.loop = Loop(machine, self.engines, clerk, self._surface, lambda: world.now)
+        self.loop = WatchedLoop(machine, self.engines, clerk, self._surface, lambda: world.now)
         self._adopt_at = world.now + self.rng.uniform(0, ADOPTION_EVERY)
         world.jobs[job] = world.now
         self.loop.start(str(job), world.now)

@@ -25,8 +25,8 @@ SILENCE = 4 * HEARTBEAT
 _STATES = {"queued": RowState.QUEUED, "running": RowState.RUNNING}
 
 
-class Violation(AssertionError):
-    """An invariant does not hold.
+class Violation(BaseException):
+    """An invariant does not hold. No ``Exception``: the loop lets none of these out.
 
     :param kind: which one: the same words for the same
     :param task: the number of the task concerned; None: there is no single one

@@ -11,7 +11,9 @@ from itertools import pairwise
 import pytest
 
 from airflow_dispatch_provider.simulation.faults import KINDS, Fault, plan
+from airflow_dispatch_provider.simulation.places import PlaceEngine
 from airflow_dispatch_provider.simulation.scenario import Scenario
+from airflow_dispatch_provider.simulation.tasks import Violation
 from airflow_dispatch_provider.simulation.world import Shape
 
 pytestmark = pytest.mark.once
@@ -63,6 +65,21 @@ def test_an_error_of_the_code_under_test_is_a_violation(monkeypatch: pytest.Monk
     outcome = Scenario(5, ROUGH, 60.0, (Fault(20.0, "run lost", 0.0, 1.0),)).run()
     assert str(outcome.violation) == "raises ZeroDivisionError: broken"
     assert "in fails" in "\n".join(outcome.story())
+    assert [(at, kind) for at, kind, _ in outcome.world.struck] == [(20.0, "run lost")]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("broken"), Violation("goes wrong", detail="broken")])
+def test_the_loop_under_test_hides_nothing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """It guards itself against whatever an engine raises, but no model raises an error that is not a violation."""
+
+    def fails(engine: PlaceEngine, jobs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(PlaceEngine, "submit", fails)
+    outcome = Scenario(5, ROUGH, 60.0, ()).run()
+    assert outcome.violation is not None
+    assert "broken" in str(outcome.violation)
+    assert ("in fails" in outcome.traceback) is isinstance(error, ZeroDivisionError)
 
 
 @pytest.mark.parametrize("kind", KINDS)
