@@ -248,6 +248,7 @@ class PlaceEngine:
         self._sought: dict[int, Found] = {}
         self._trouble: str | None = None
         self._reversed = False
+        self._room = Room(slots, kinds=place.kind.runs)
 
     def __len__(self) -> int:
         return len(self._unsent) + len(self._out) + len(self._sought)
@@ -256,10 +257,13 @@ class PlaceEngine:
         """Nothing is needed."""
 
     def room(self) -> Room:
-        slots = self.slots // 4 if self.place.is_small else self.slots
-        return Room(
-            slots, closed=dict(self.place.closed), unavailable=self._trouble, kinds=self.place.kind.runs
-        )
+        slots, closed = self.slots // 4 if self.place.is_small else self.slots, self.place.closed
+        before = self._room
+        if (slots, closed, self._trouble) != (before.slots, before.closed, before.unavailable):
+            self._room = Room(
+                slots, closed=dict(closed), unavailable=self._trouble, kinds=self.place.kind.runs
+            )
+        return self._room
 
     def submit(self, jobs: Sequence[Job]) -> None:
         self._unsent.update({job.dispatch: job for job in jobs})

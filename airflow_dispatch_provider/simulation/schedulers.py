@@ -226,9 +226,8 @@ class Scheduler:
         self._take_events()
 
     def _queue(self) -> None:
-        free = self.loop.machine.free_slots()
         ready = sorted(self.world.tasks.in_state("scheduled"), key=lambda task: (-task.priority, task.number))
-        for task in ready[:free]:
+        for task in ready[: self.loop.machine.free_slots() if ready else 0]:
             task.state, task.owner, task.queued_at = "queued", self.job, self.world.now
             self.loop.queue(task.key, Workload(task, task.id), _ref(task), task.priority, self.world.now)
 

@@ -40,6 +40,9 @@ _CALLBACKS = 0.1
 CALM = 7200.0
 """Seconds after the last fault within which everything has to have ended."""
 
+AFTERWARDS = 180.0
+"""Seconds after the last fault in which tasks still come, and have to end like the others."""
+
 DAY = 86_400.0
 
 
@@ -105,7 +108,7 @@ class World:
 
     def run(self, seconds: float) -> None:
         """So long, and then without faults until everything has ended."""
-        self._bring_tasks(seconds + CALM / 4)
+        self._bring_tasks(seconds + AFTERWARDS)
         self._until(seconds, lambda: False)
         self._calm_down()
         self._until(self.now + CALM, self._is_over)
