@@ -166,9 +166,15 @@ def _run_denied(world: World, fault: Fault) -> str:
 
 
 def _lane_full(world: World, fault: Fault) -> str:
-    place, queue = fault.pick([(place, queue) for place in world.places.values() for queue in ROUTES])
-    if queue in place.closed:
+    lanes = [
+        (world.places[name], queue)
+        for name, rules in world.settings.backends.items()
+        for queue, names in ROUTES.items()
+        if rules.by_queue and name in names and queue not in world.places[name].closed
+    ]
+    if not lanes:
         return ""
+    place, queue = fault.pick(lanes)
     place.closed[queue] = "full"
     world.restore(fault.seconds, partial(place.closed.__delitem__, queue))
     return f"{queue} at {place.name}"

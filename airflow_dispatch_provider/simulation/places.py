@@ -147,7 +147,7 @@ class Place:
             self._end(run, Ended(run.dispatch, FAILED, False if self.kind.knows else None, "no image"))
             return
         answer = self.world.tasks.start(run.task, run.ti_id, run, self.world.now)
-        self.world.note(run.task, answer.value)
+        self.world.note(run.task, f"{answer.value} at {self.name}")
         if answer is Api.REFUSED:
             self._end(run, Ended(run.dispatch, FAILED, False, "refused"))
         elif answer is Api.AWAY:

@@ -60,6 +60,14 @@ class Shape:
     fault_every: float = 30.0
     """Seconds between two faults, on average."""
 
+    @classmethod
+    def varied(cls, seed: int) -> Shape:
+        """One of many."""
+        rng = Random(f"{seed} shape")
+        return cls(
+            rng.choice((1, 2, 2, 3)), rng.choice((4, 12, 24)), fault_every=rng.choice((1.0, 3.0, 10.0, 30.0))
+        )
+
 
 class World:
     """One run. Raises ``Violation`` as soon as an invariant does not hold."""
