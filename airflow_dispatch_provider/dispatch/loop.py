@@ -170,7 +170,7 @@ class Loop:
             if not isinstance(lane, str | None):
                 raise TypeError(f"a lane is a text or None, not {type(lane).__name__}")
         except Exception as error:
-            self._note_failure(_lane_of(name), error)
+            self.note_failure(_lane_of(name), error)
             return None
         if self._failing:
             self._failing.discard(_lane_of(name))
@@ -231,7 +231,7 @@ class Loop:
         try:
             came = self._do[type(action)](action)
         except Exception as error:
-            self._note_failure(_name_of(action), error)
+            self.note_failure(_name_of(action), error)
             return self._undone(action)
         if self._failing:
             self._failing.discard(_name_of(action))
@@ -261,13 +261,14 @@ class Loop:
         try:
             result = call()
         except Exception as error:
-            self._note_failure(what, error)
+            self.note_failure(what, error)
             return otherwise()
         if self._failing:
             self._failing.discard(what)
         return result
 
-    def _note_failure(self, what: str, error: Exception) -> None:
+    def note_failure(self, what: str, error: Exception) -> None:
+        """Something could not be done, and nothing else is kept from being done by that."""
         level = logging.DEBUG if what in self._failing else logging.ERROR
         log.log(level, "%s could not be done. %s", what, f"{describe(error)}\n{traceback_of(error)}")
         self._failing.add(what)

@@ -135,7 +135,7 @@ def note_not_over(ledger: Ledger, job: Job, event: Any) -> None:
 
 def note_offered(ledger: Ledger, job: Job, event: Any) -> None:
     """Whether its workload is still the right one is not known: only Airflow can make it anew."""
-    job.offered, job.workload = True, None
+    job.workload = None
 
 
 def note_orphan(ledger: Ledger, job: Job, event: Any) -> None:
@@ -182,7 +182,7 @@ def doubt(ledger: Ledger, job: Job, event: Any) -> None:
     """Remember the end until the database has said whether it had begun."""
     job.ended_at = ledger.now
     ended_badly = isinstance(event, Ended) and event.how is Outcome.FAILED
-    job.may_have_begun = ended_badly and event.began is None
+    job.may_have_begun = ended_badly and event.began is not False
     job.mishap = getattr(event, "mishap", False)
     job.trouble = getattr(event, "reason", "") or job.trouble
     job.nothing_ran = getattr(event, "nothing_ran", job.nothing_ran)
@@ -194,6 +194,9 @@ def doubt(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def look_up(ledger: Ledger, job: Job, event: Any) -> None:
+    """A process that nobody sees is judged by its heartbeat alone, which needs the execution API."""
+    if job.orphan:
+        ledger.ask_api()
     job.looked_at = ledger.now
     _ask(ledger, job, actions.LookUp)
 

@@ -24,9 +24,10 @@ def succeeded(ledger: Ledger, job: Job, event: Any) -> bool:
     return bool(event.how is Outcome.SUCCESS)
 
 
-def succeeded_maybe_half(ledger: Ledger, job: Job, event: Any) -> bool:
-    """Another scheduler may have queued the rest of it, which Airflow would fail if told of this success."""
-    return job.offered and event.how is Outcome.SUCCESS
+def maybe_half(ledger: Ledger, job: Job, event: Any) -> bool:
+    """It was offered: what has ended may be the first half of a task that deferred, whose rest another scheduler has
+    queued. Airflow would fail that if told of this end."""
+    return job.workload is None
 
 
 def had_begun(ledger: Ledger, job: Job, event: Any) -> bool:

@@ -311,7 +311,7 @@ class Ledger:
         """Once in each ``handle``; before the questions to the database that are judged by the answer."""
         if (actions.AskApi, "") not in self._batches:
             self._batches[actions.AskApi, ""] = []
-            self._actions.append(actions.AskApi())
+            self._actions.insert(0, actions.AskApi())
 
     def _note_question(self) -> None:
         if self.api_trouble is not None:

@@ -80,9 +80,6 @@ class _Rare:
     value: Any = None
     """UNCLEAR: its engine's own event value."""
 
-    offered: bool = False
-    """Airflow offered it while it was out."""
-
     orphan: bool = False
     """UNCLEAR: offered as running, and no backend has it."""
 

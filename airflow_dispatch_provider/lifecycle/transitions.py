@@ -68,6 +68,8 @@ class Case(NamedTuple):
 _OUT = (S.SUBMITTED, S.SENT, S.RUNNING, S.ADOPTING, S.ORPHANED)
 """Out and believed."""
 
+_OWN = (S.SUBMITTED, S.SENT, S.RUNNING)
+
 _SENT = (S.SENT, S.RUNNING, S.ADOPTING, S.ORPHANED)
 
 
@@ -139,17 +141,19 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="not sent, though the database has it as running"),
 
     # Ended
-    _in(_OUT, Ended, if_.succeeded_maybe_half, S.UNCLEAR, do.doubt,
-        why="ended, and was offered meanwhile: the database is asked whether that was all of it"),
-    _in(_OUT, Ended, if_.succeeded, S.ENDED, do.emit,
+    _in((S.ADOPTING, S.ORPHANED), Ended, None, S.UNCLEAR, do.doubt,
+        why="ended; the database is asked whether that was all of it"),
+    _in(_OWN, Ended, if_.maybe_half, S.UNCLEAR, do.doubt,
+        why="ended, and was offered: the database is asked whether that was all of it"),
+    _in(_OWN, Ended, if_.succeeded, S.ENDED, do.emit,
         why="succeeded"),
-    _in(_OUT, Ended, if_.had_begun, S.ENDED, do.emit,
+    _in(_OWN, Ended, if_.had_begun, S.ENDED, do.emit,
         why="had begun, and failed"),
-    _in(_OUT, Ended, if_.may_launch_without_row, S.HELD, do.note_trouble, do.launch_later,
+    _in(_OWN, Ended, if_.may_launch_without_row, S.HELD, do.note_trouble, do.launch_later,
         why="ended before it began"),
-    _in(_OUT, Ended, if_.has_no_row, S.ENDED, do.emit,
+    _in(_OWN, Ended, if_.has_no_row, S.ENDED, do.emit,
         why="failed"),
-    _in(_OUT, Ended, None, S.UNCLEAR, do.doubt,
+    _in(_OWN, Ended, None, S.UNCLEAR, do.doubt,
         why="ended; the database is asked whether it had begun"),
 
     # Whether it had begun

@@ -17,7 +17,7 @@ from airflow_dispatch_provider.lifecycle.states import State
 from airflow_dispatch_provider.simulation.places import Place, Run
 from airflow_dispatch_provider.simulation.schedulers import Scheduler
 from airflow_dispatch_provider.simulation.tasks import Task
-from airflow_dispatch_provider.simulation.world import World
+from airflow_dispatch_provider.simulation.world import ROUTES, World
 
 T = TypeVar("T")
 
@@ -70,7 +70,9 @@ def schedule(world: World, faults: Sequence[Fault]) -> None:
 
 
 def _strike(world: World, fault: Fault) -> None:
-    world.struck.append((fault.at, fault.kind, KINDS[fault.kind](world, fault)))
+    place = len(world.struck)
+    world.struck.append((fault.at, fault.kind, "..."))
+    world.struck[place] = fault.at, fault.kind, KINDS[fault.kind](world, fault)
 
 
 # Each returns the name of what it hit; empty: there was nothing.
@@ -125,7 +127,9 @@ def _place_is(attribute: str, value: bool, world: World, fault: Fault) -> str:
 def _run_lost(world: World, fault: Fault) -> str:
     """A message, or a process that had begun; its engine hears nothing. Messages are safe where none can be taken back,
     since nobody could send one again."""
-    runs = [(place, run) for place, run in _runs(world) if run.began or place.kind.revokes]
+    runs = [
+        (place, run) for place, run in _runs(world) if run.task.is_task and (run.began or place.kind.revokes)
+    ]
     return _kill(runs, fault, "lost", told=False)
 
 
@@ -151,6 +155,31 @@ def _run_returned(world: World, fault: Fault) -> str:
     return f"task {run.task.number} at {place.name}"
 
 
+def _run_denied(world: World, fault: Fault) -> str:
+    """One that has begun, which its row shows."""
+    begun = [(place, run) for place, run in _runs(world) if run.runs and run.task.is_task]
+    if not begun:
+        return ""
+    place, run = fault.pick(begun)
+    place.deny(run, fault.seconds > _LASTS[2])
+    return f"task {run.task.number} at {place.name}"
+
+
+def _lane_full(world: World, fault: Fault) -> str:
+    lanes = [
+        (world.places[name], queue)
+        for name, rules in world.settings.backends.items()
+        for queue, names in ROUTES.items()
+        if rules.by_queue and name in names and queue not in world.places[name].closed
+    ]
+    if not lanes:
+        return ""
+    place, queue = fault.pick(lanes)
+    place.closed[queue] = "full"
+    world.restore(fault.seconds, partial(place.closed.__delitem__, queue))
+    return f"{queue} at {place.name}"
+
+
 def _task_spoilt(world: World, fault: Fault) -> str:
     """It cannot be sent anywhere, and may fail for that."""
     ready = [task for task in world.tasks.open.values() if task.state in ("scheduled", "queued")]
@@ -164,8 +193,18 @@ def _task_spoilt(world: World, fault: Fault) -> str:
 # People
 
 
+def _log_cleaned(world: World, fault: Fault) -> str:
+    """Nobody knows any more which backend has what."""
+    known = [task for task in world.tasks.open.values() if task.evidence is not None]
+    for task in known:
+        task.evidence = None
+    return f"{len(known)} rows" if known else ""
+
+
 def _task_cleared(world: World, fault: Fault) -> str:
-    going = [task for task in world.tasks.open.values() if task.state in ("queued", "running")]
+    going = [
+        task for task in world.tasks.open.values() if task.is_task and task.state in ("queued", "running")
+    ]
     if not going:
         return ""
     task = fault.pick(going)
@@ -180,8 +219,9 @@ def _task_taken_back(world: World, fault: Fault) -> str:
         return ""
     scheduler, task = found
     if task.state == "running":
-        scheduler.loop.give_up(task.key, world.now)
+        key = task.key
         world.tasks.clear(task)
+        scheduler.loop.give_up(key, world.now)
     elif scheduler.loop.revoke(task.key, world.now):
         world.tasks.schedule(task)
     return f"task {task.number} by scheduler {scheduler.job}"
@@ -197,18 +237,23 @@ def _task_recalled(world: World, fault: Fault) -> str:
 
 
 def _any_job(world: World, fault: Fault, states: Collection[State]) -> tuple[Scheduler, Task] | None:
-    """Of a scheduler that works and has it by the database, too."""
+    """Of a scheduler that works and has it by the database, too; one in a rare state as often as one in another."""
     working = [each for each in world.schedulers.values() if each.alive and not each.paused]
     jobs = [
-        (each, task)
+        (each.loop.machine.state(task.key), each, task)
         for each in working
         for task in world.tasks.open.values()
-        if task.owner == each.job
+        if task.is_task
+        and task.owner == each.job
         and task.state in ("queued", "running")
         and task.key in each.loop.machine
         and each.loop.machine.state(task.key) in states
     ]
-    return fault.pick(jobs) if jobs else None
+    if not jobs:
+        return None
+    which = fault.pick(list(dict.fromkeys(state for state, _, _ in jobs)))
+    among = [(scheduler, task) for state, scheduler, task in jobs if state is which]
+    return among[int(fault.whom * 997 % 1 * len(among))]
 
 
 def _backend_ordered(world: World, fault: Fault) -> str:
@@ -266,13 +311,20 @@ KINDS: dict[str, Callable[[World, Fault], str]] = {
     "run lost": _run_lost,
     "run killed": _run_killed,
     "run returned": _run_returned,
+    "run denied": _run_denied,
     # Engines hold on to what they are given.
     "backend slow": partial(_place_is, "slow", True),
-    # Nothing is heard of what was sent, though it goes on.
+    # Nothing begins, e.g. as all workers are busy; nothing can be sent; whatever would begin ends before that.
+    "backend small": partial(_place_is, "is_small", True),
+    "lane full": _lane_full,
+    "backend idle": partial(_place_is, "idle", True),
+    "backend refuses": partial(_place_is, "refuses", True),
+    "backend breaks": partial(_place_is, "breaks", True),
     "news late": partial(_place_is, "late", True),
-    # News that are heard together come in the wrong order.
+    # Nothing is heard of what was sent, though it goes on; so, too, and then in the wrong order.
     "news reversed": partial(_place_is, "reverses", True),
     "task spoilt": _task_spoilt,
+    "log cleaned": _log_cleaned,
     "task cleared": _task_cleared,
     "task taken back": _task_taken_back,
     "task recalled": _task_recalled,

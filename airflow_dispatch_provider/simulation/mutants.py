@@ -56,7 +56,7 @@ def summary(mutants: Iterable[Mutant]) -> str:
     return f"{found} removals found, {missed} missed, {rest} of rows that these worlds do not take"
 
 
-def try_all(seed: int, seconds: float, shape: Shape, faults: int, words: str = "") -> Iterator[Mutant]:
+def try_all(seed: int, seconds: float, shape: Shape | None, faults: int, words: str = "") -> Iterator[Mutant]:
     """Leave out each row in turn, and run worlds until one goes wrong.
 
     :param seconds: of each world, see ``simulate``

@@ -29,6 +29,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
+from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK
 from airflow_dispatch_provider.simulation.tasks import Api, Task, Tasks, Violation
 
 FAILED = Outcome.FAILED
@@ -52,10 +53,17 @@ class Kind(NamedTuple):
     revokes: bool = True
     """Its engine can take back what it has sent."""
 
+    runs: frozenset[str] = frozenset({EXECUTE_TASK})
+    """Workload types."""
 
-LOCAL = Kind(knows=True, outlives=False, kills=True)
-CELERY = Kind(knows=False, outlives=True, kills=False)
-KUBERNETES = Kind(knows=False, outlives=True, kills=True)
+    keeps: bool = False
+    """It can tell of an end that nobody has heard of."""
+
+
+_ALL = frozenset({EXECUTE_TASK, EXECUTE_CALLBACK})
+LOCAL = Kind(knows=True, outlives=False, kills=True, runs=_ALL)
+CELERY = Kind(knows=False, outlives=True, kills=False, runs=_ALL)
+KUBERNETES = Kind(knows=False, outlives=True, kills=True, keeps=True)
 FOREIGN = Kind(knows=False, outlives=True, kills=False, revokes=False)
 
 
@@ -84,6 +92,8 @@ class Run:
     dispatch: int
     rng: Random
     runs: bool = False
+    """Its own code does."""
+
     began: bool = False
     over: bool = False
     """It is there no more."""
@@ -98,17 +108,29 @@ class Place:
         """It can be reached; it does not answer who has what."""
 
         self.slow = self.late = self.reverses = False
-        """Its engines send nothing; they tell no news of what they have sent; they tell it in the wrong order."""
+        """Its engines send nothing; they keep all news of what they were given to themselves; so, too, and tell it
+        in the wrong order then."""
+
+        self.idle = self.refuses = self.breaks = False
+        """Nothing begins; nothing can be sent; all ends before it begins."""
+
+        self.is_small = False
+        """It has a quarter of its slots."""
+
+        self.closed: dict[str, str] = {}
+        """Lanes that are full."""
 
         self.runs: dict[Run, None] = {}
+        self.kept: dict[UUID, Ended] = {}
+        """Ends of which nobody has heard."""
 
     def send(self, job: Job, engine: PlaceEngine) -> Run | None:
         """None: it cannot be sent."""
         task = job.workload.ti
         task.sent += 1
         rng = self.world.random("run", task.number, task.sent)
-        if rng.random() < _REJECTED or self.world.now < task.spoilt_until:
-            task.excused = task.excused or self.world.now < task.spoilt_until
+        if rng.random() < _REJECTED or self.refuses or self.world.now < task.spoilt_until:
+            task.came_to_nothing()
             return None
         run = Run(task, job.workload.ti_id, engine, job.dispatch, rng)
         self.runs[run] = None
@@ -118,8 +140,14 @@ class Place:
     def _begin(self, run: Run) -> None:
         if run.over:
             return
+        if self.idle:
+            self.world.after(5.0, lambda: self._begin(run))
+            return
+        if self.breaks:
+            self._end(run, Ended(run.dispatch, FAILED, False if self.kind.knows else None, "no image"))
+            return
         answer = self.world.tasks.start(run.task, run.ti_id, run, self.world.now)
-        self.world.note(run.task, answer.value)
+        self.world.note(run.task, f"{answer.value} at {self.name}")
         if answer is Api.REFUSED:
             self._end(run, Ended(run.dispatch, FAILED, False, "refused"))
         elif answer is Api.AWAY:
@@ -142,9 +170,14 @@ class Place:
             return
         if self.world.tasks.finish(run.task, run):
             run.runs = False
-            self._end(run, Ended(run.dispatch, Outcome.SUCCESS, True if self.kind.knows else None))
+            self.world.after(run.rng.choice((0.0, 0.5, 3.0)), lambda: self._exit(run))
         else:
             self.world.after(5.0, lambda: self._finish(run))
+
+    def _exit(self, run: Run) -> None:
+        """A process has something left to do after its task is over, and may be killed meanwhile."""
+        if not run.over:
+            self._end(run, Ended(run.dispatch, Outcome.SUCCESS, True if self.kind.knows else None))
 
     def beat(self) -> None:
         """Heartbeats of all that runs; what is somebody else's by now ends."""
@@ -154,13 +187,18 @@ class Place:
 
     def kill(self, run: Run, reason: str, told: bool = True) -> None:
         """It is gone, in the middle of whatever it did."""
-        began = run.runs if self.kind.knows else None
-        end = Ended(run.dispatch, FAILED, began, reason)
+        began = run.began if self.kind.knows else None
+        end = Ended(run.dispatch, FAILED, began, reason, mishap=not run.began)
         self._end(run, end if told else None)
 
     def give_back(self, run: Run, is_own_fault: bool) -> None:
         """It does not begin any more, and its engine hears so."""
         self._end(run, (Rejected if is_own_fault else Returned)(run.dispatch, "given back"))
+
+    def deny(self, run: Run, is_own_fault: bool) -> None:
+        """Its engine hears that it was not sent, and that is not so."""
+        if run.engine is not None:
+            run.engine.news.append((Rejected if is_own_fault else Returned)(run.dispatch, "denied"))
 
     def _tell_id(self, run: Run) -> None:
         """A few get another id from their place, as a pod that is made anew."""
@@ -175,9 +213,16 @@ class Place:
     def _end(self, run: Run, news: Event | None) -> None:
         run.over, run.runs = True, False
         self.runs.pop(run, None)
+        if not run.began:
+            run.task.came_to_nothing()
+            run.task.excused |= not (run.task.is_task or self.kind.knows)
         self.world.note(run.task, getattr(news, "reason", "lost"))
-        if news is not None and run.engine is not None:
+        if news is None:
+            return
+        if run.engine is not None:
             run.engine.news.append(news)
+        elif self.kind.keeps and isinstance(news, Ended):
+            self.kept[run.ti_id] = news
 
     def desert(self, engine: PlaceEngine) -> None:
         """Its scheduler has died."""
@@ -188,7 +233,7 @@ class Place:
                     self._end(run, None)
 
 
-_LATE = (Sent, Stalled, Began, Ended)
+_LATE = (Sent, Stalled, Began, Ended, Returned, Rejected, Adopted)
 
 
 class PlaceEngine:
@@ -202,6 +247,8 @@ class PlaceEngine:
         self._out: dict[int, Run] = {}
         self._sought: dict[int, Found] = {}
         self._trouble: str | None = None
+        self._reversed = False
+        self._room = Room(slots, kinds=place.kind.runs)
 
     def __len__(self) -> int:
         return len(self._unsent) + len(self._out) + len(self._sought)
@@ -210,7 +257,13 @@ class PlaceEngine:
         """Nothing is needed."""
 
     def room(self) -> Room:
-        return Room(self.slots, unavailable=self._trouble)
+        slots, closed = self.slots // 4 if self.place.is_small else self.slots, self.place.closed
+        before = self._room
+        if (slots, closed, self._trouble) != (before.slots, before.closed, before.unavailable):
+            self._room = Room(
+                slots, closed=dict(closed), unavailable=self._trouble, kinds=self.place.kind.runs
+            )
+        return self._room
 
     def submit(self, jobs: Sequence[Job]) -> None:
         self._unsent.update({job.dispatch: job for job in jobs})
@@ -226,7 +279,7 @@ class PlaceEngine:
             self.news.append(Returned(dispatch))
         elif self._sought.pop(dispatch, None):
             self.news.append(Unknown(dispatch))
-        elif run is not None:
+        elif run is not None and not run.over:
             self._stop(run)
             self.news.append(Ended(dispatch, FAILED, None, "revoked"))
         return None
@@ -255,10 +308,13 @@ class PlaceEngine:
             self.news.append(Broken(self.place.name, "away"))
             self.news += [Returned(number, "away") for number in self._unsent]
             self._unsent.clear()
-        news = [event for event in self.news if not (self.place.late and isinstance(event, _LATE))]
-        self.news = [event for event in self.news if self.place.late and isinstance(event, _LATE)]
-        if self.place.reverses and all(isinstance(event, _LATE) for event in news):
+        news, self.news = self.news, []
+        if self.place.late or self.place.reverses:
+            self.news = [event for event in news if isinstance(event, _LATE)]
+            news = [event for event in news if not isinstance(event, _LATE)]
+        elif self._reversed:
             news.reverse()
+        self._reversed = self.place.reverses
         for event in news:
             if isinstance(event, (Ended, Returned, Rejected)):
                 self._out.pop(event.dispatch, None)
@@ -276,7 +332,7 @@ class PlaceEngine:
             self._send()
         if not self.place.mute:
             for found in self._sought.values():
-                self.news.append(self._find(found))
+                self.news += self._find(found)
             self._sought.clear()
 
     def _send(self) -> None:
@@ -291,10 +347,13 @@ class PlaceEngine:
                     self.news.append(Stalled(job.dispatch, "no room on any node"))
         self._unsent.clear()
 
-    def _find(self, found: Found) -> Event:
+    def _find(self, found: Found) -> list[Event]:
         for run in self.place.runs:
             if run.ti_id == found.ti.id:
                 run.engine, run.dispatch = self, found.dispatch
                 self._out[found.dispatch] = run
-                return Adopted(found.dispatch, run.runs and self.place.kind.knows)
-        return Unknown(found.dispatch)
+                return [Adopted(found.dispatch, run.runs and self.place.kind.knows)]
+        kept = self.place.kept.pop(found.ti.id, None)
+        if kept is not None:
+            return [Adopted(found.dispatch), kept._replace(dispatch=found.dispatch)]
+        return [Unknown(found.dispatch)]

@@ -83,20 +83,22 @@ class Report:
 def simulate(
     seed: int,
     seconds: float,
-    shape: Shape,
+    shape: Shape | None,
     goes_on: Callable[[Report], bool],
     cases: Mapping[int, Case] = ALL,
 ) -> Report:
     """Run worlds with this seed and the following ones, until one goes wrong.
 
     :param seconds: of each, simulated, before it is left to come to rest
+    :param shape: None: each has another one
     :param goes_on: asked before each but the first
     :param cases: rows of the table of transitions by number, where others than all
     """
     report = Report()
     rows = counted(cases, report.taken)
     while True:
-        scenario = Scenario.of(seed + report.worlds, shape, seconds)
+        number = seed + report.worlds
+        scenario = Scenario.of(number, shape or Shape.varied(number), seconds)
         report.add(scenario.run(rows))
         if report.violation is not None or not goes_on(report):
             return report

@@ -54,7 +54,7 @@ class Scenario:
         try:
             world.run(self.seconds)
         except Violation as violation:
-            return Outcome(self, world, violation)
+            return Outcome(self, world, violation, traceback.format_exc() if violation.__cause__ else "")
         except Exception as error:  # of the code under test
             kind = f"raises {type(error).__name__}"
             return Outcome(self, world, Violation(kind, detail=str(error)), traceback.format_exc())

@@ -57,6 +57,9 @@ class World(Clock, Protocol):
     jobs: dict[int, float]
     """When each scheduler's job has sent its last heartbeat; minus infinity: it has ended."""
 
+    taken_for_dead: set[int]
+    """Jobs that some scheduler has marked as failed; whatever one does afterwards, it stays so."""
+
     database_up: bool
     places: dict[str, Place]
     settings: events.Settings
@@ -174,6 +177,13 @@ class ModelSurface:
         return action.how.value, action.info
 
 
+class WatchedLoop(Loop):
+    """It may fail at nothing: no model raises an error."""
+
+    def note_failure(self, what: str, error: Exception) -> None:
+        raise Violation(f"raises {type(error).__name__}", detail=f"{what}: {error}") from error
+
+
 class Scheduler:
     """One process of a scheduler, from its start to its death."""
 
@@ -186,7 +196,7 @@ class Scheduler:
         self._surface, self._buffer = ModelSurface(world), dict[Any, Any]()
         machine = Machine(world.settings, str(job), world.rows)
         clerk = ModelClerk(world, job, world.random("clerk", job))
-        self.loop = Loop(machine, self.engines, clerk, self._surface, lambda: world.now)
+        self.loop = WatchedLoop(machine, self.engines, clerk, self._surface, lambda: world.now)
         self._adopt_at = world.now + self.rng.uniform(0, ADOPTION_EVERY)
         world.jobs[job] = world.now
         self.loop.start(str(job), world.now)
@@ -196,25 +206,28 @@ class Scheduler:
         if self.rng.random() >= EVIDENCE_LOST:
             self._surface.write()
         self.world.jobs[self.job] = float("-inf")
+        for task in list(self.world.tasks.open.values()):
+            if task.owner == self.job and not task.is_task:
+                # Airflow has no adoption of callbacks.
+                del self.world.tasks.open[task.number]
         for engine in self.engines.values():
             engine.place.desert(engine)
 
     def beat(self) -> None:
         """One round of its loop."""
-        self.world.jobs[self.job] = self.world.now
         if self.world.now >= self._adopt_at:
             self._adopt_at = self.world.now + ADOPTION_EVERY
             self._adopt()
             self._purge()
+        self.world.jobs[self.job] = self.world.now
         self._queue()
         self._surface.write()
         self.loop.heartbeat(self.world.now, self._buffer)
         self._take_events()
 
     def _queue(self) -> None:
-        free = self.loop.machine.free_slots()
         ready = sorted(self.world.tasks.in_state("scheduled"), key=lambda task: (-task.priority, task.number))
-        for task in ready[:free]:
+        for task in ready[: self.loop.machine.free_slots() if ready else 0]:
             task.state, task.owner, task.queued_at = "queued", self.job, self.world.now
             self.loop.queue(task.key, Workload(task, task.id), _ref(task), task.priority, self.world.now)
 
@@ -224,14 +237,17 @@ class Scheduler:
             task = self.world.tasks.of_key(key)
             if task is None or state not in ("success", "failed") or task.state not in ("queued", "running"):
                 continue
-            if task.owner == self.job and key not in self.loop.machine:
+            if not task.is_task:
+                self.world.tasks.end_callback(task, state)
+            elif task.owner == self.job and key not in self.loop.machine:
                 self.world.tasks.next_try(task, f"{state} was told while it was {task.state}")
 
     def _adopt(self) -> None:
         now = self.world.now
-        dead = {job for job, beat in self.world.jobs.items() if now - beat > DEAD_AFTER}
+        dead = self.world.taken_for_dead
+        dead |= {job for job, beat in self.world.jobs.items() if now - beat > DEAD_AFTER}
         for task in list(self.world.tasks.open.values()):
-            if task.owner in dead and task.state in ("queued", "running"):
+            if task.is_task and task.owner in dead and task.state in ("queued", "running"):
                 self._take_over(task)
 
     def _take_over(self, task: Task) -> None:
@@ -245,14 +261,14 @@ class Scheduler:
     def _purge(self) -> None:
         now = self.world.now
         for task in self.world.tasks.in_state("queued"):
-            is_stuck = task.owner == self.job and now - task.queued_at > STUCK_AFTER
+            is_stuck = task.is_task and task.owner == self.job and now - task.queued_at > STUCK_AFTER
             if is_stuck and self.loop.revoke(task.key, now):
                 self.world.tasks.schedule(task)
         for task in self.world.tasks.in_state("running"):
-            if now - task.beat > LOST_AFTER:
+            if task.is_task and now - task.beat > LOST_AFTER:
                 self.loop.give_up(task.key, now)
                 self.world.tasks.next_try(task, "no heartbeat")
 
 
 def _ref(task: Task) -> TaskRef:
-    return TaskRef(task.queue, "dag", str(task.number))
+    return TaskRef(task.queue, "dag", str(task.number), task.kind)

@@ -14,7 +14,9 @@ from math import inf
 from typing import Any
 from uuid import UUID
 
+from airflow_dispatch_provider.lifecycle.events import Limits
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
+from airflow_dispatch_provider.routing.model import EXECUTE_TASK
 
 HEARTBEAT = 5.0
 """Seconds between two heartbeats of a running task."""
@@ -22,11 +24,14 @@ HEARTBEAT = 5.0
 SILENCE = 4 * HEARTBEAT
 """Seconds without one after which its process is dead, see ``events.Limits``."""
 
+LAUNCHES = Limits().launch_retries
+"""A task may fail once it has come to nothing so often before it began."""
+
 _STATES = {"queued": RowState.QUEUED, "running": RowState.RUNNING}
 
 
-class Violation(AssertionError):
-    """An invariant does not hold.
+class Violation(BaseException):
+    """An invariant does not hold. No ``Exception``: the loop lets none of these out.
 
     :param kind: which one: the same words for the same
     :param task: the number of the task concerned; None: there is no single one
@@ -40,7 +45,8 @@ class Violation(AssertionError):
 
 @dataclass(eq=False)
 class Task:
-    """One task instance, as its row says, and what an observer knows besides."""
+    """One task instance, as its row says, and what an observer knows besides; or a callback, of which Airflow has a
+    state, and no executor asks for it."""
 
     number: int
     id: UUID
@@ -48,6 +54,8 @@ class Task:
     priority: int
     defers: int = 0
     """How often it will still defer."""
+
+    kind: str = EXECUTE_TASK
 
     state: str = "scheduled"
     owner: int | None = None
@@ -65,6 +73,9 @@ class Task:
     begun: bool = False
     """Its own code has begun, in this try."""
 
+    in_vain: int = 0
+    """How many of its dispatches have come to nothing before they began, in this try."""
+
     excused: bool = False
     """The execution API let it begin and could not say so, and nobody who knows that nothing ran is left."""
 
@@ -72,7 +83,7 @@ class Task:
     """Processes that were let begin in a try that a user has cleared since: they end when they hear of it."""
 
     spoilt_until: float = -inf
-    """Until then (virtual seconds) no backend can send it, and its failure is its own."""
+    """Until then (virtual seconds) no backend can send it."""
 
     completed: int = 0
     sent: int = 0
@@ -81,6 +92,18 @@ class Task:
     @property
     def key(self) -> Hashable:
         return self.number, self.attempt
+
+    @property
+    def is_task(self) -> bool:
+        return self.kind == EXECUTE_TASK
+
+    @property
+    def may_fail(self) -> bool:
+        """Airflow may use its try."""
+        return self.begun or self.excused or self.in_vain > LAUNCHES
+
+    def came_to_nothing(self) -> None:
+        self.in_vain += 1
 
 
 class Api(Enum):
@@ -106,9 +129,9 @@ class Tasks:
 
     _ids: int = 0
 
-    def add(self, queue: str, priority: int, defers: int) -> Task:
+    def add(self, queue: str, priority: int, defers: int = 0, kind: str = EXECUTE_TASK) -> Task:
         number = len(self.by_number)
-        task = Task(number, self._new_id(), queue, priority, defers)
+        task = Task(number, self._new_id(), queue, priority, defers, kind)
         self.by_number[number] = self.by_id[task.id] = self.open[number] = task
         return task
 
@@ -133,11 +156,18 @@ class Tasks:
 
     def next_try(self, task: Task, why: str) -> None:
         """Airflow runs it anew: the try is used."""
-        if not (task.begun or task.excused):
+        if not task.may_fail:
             raise Violation("loses a try that had not begun", task.number, why)
         if task.run is not None and task.run.runs:
             raise Violation("loses a try that runs", task.number, why)
         self._renew(task)
+
+    def end_callback(self, task: Task, state: str) -> None:
+        """As its scheduler was told."""
+        if state == "failed" and not task.may_fail:
+            raise Violation("is a callback that fails and had not begun", task.number)
+        task.state = state
+        self.open.pop(task.number, None)
 
     def clear(self, task: Task) -> None:
         """A user has it run anew, wherever it is."""
@@ -148,7 +178,7 @@ class Tasks:
     def _renew(self, task: Task) -> None:
         del self.by_id[task.id]
         task.id, task.attempt, task.begun, task.run = self._new_id(), task.attempt + 1, False, None
-        task.excused = False
+        task.excused, task.in_vain = False, 0
         self.by_id[task.id] = task
         task.evidence = None
         self.schedule(task)
@@ -162,7 +192,10 @@ class Tasks:
     # Processes
 
     def start(self, task: Task, ti_id: UUID, run: Any, now: float) -> Api:
-        """``ti_run``."""
+        """``ti_run``; a callback asks nobody."""
+        if not task.is_task:
+            task.state = "running"
+            return Api.GO
         if not self.api_up and not self.swallow:
             return Api.AWAY
         is_own = task.state == "running" and task.run is run
@@ -176,7 +209,7 @@ class Tasks:
 
     def heartbeat(self, task: Task, run: Any, now: float) -> bool:
         """False: the process has to end, since its task is somebody else's by now."""
-        if not self.api_up:
+        if not self.api_up or not task.is_task:
             return True
         if task.run is not run or task.state != "running":
             return False
@@ -185,6 +218,8 @@ class Tasks:
 
     def finish(self, task: Task, run: Any) -> bool:
         """Its own code has ended; False: not now. A run that is not its try's any more may not complete."""
+        if not task.is_task:
+            return self._complete(task)
         if not self.api_up:
             return False
         if run in task.cleared:
@@ -195,9 +230,12 @@ class Tasks:
             task.defers -= 1
             task.state = "deferred"
             return True
+        task.state = "success"
+        del self.open[task.number]
+        return self._complete(task)
+
+    def _complete(self, task: Task) -> bool:
         task.completed += 1
         if task.completed > 1:
             raise Violation("completes twice", task.number)
-        task.state = "success"
-        del self.open[task.number]
         return True

@@ -13,7 +13,7 @@ from zlib import crc32
 
 from airflow_dispatch_provider.lifecycle.events import BackendRules, Command, Limits, Order, Settings
 from airflow_dispatch_provider.lifecycle.transitions import ROWS, Rows
-from airflow_dispatch_provider.routing.model import Route, Target
+from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, Route, Target
 from airflow_dispatch_provider.routing.routes import RouteTable
 from airflow_dispatch_provider.simulation.places import CELERY, FOREIGN, KUBERNETES, LOCAL, Place
 from airflow_dispatch_provider.simulation.schedulers import Scheduler
@@ -31,8 +31,17 @@ ROUTES = {
 _BURST, _BURSTS = 8, 0.05
 """How many times as many tasks come in some batches, and the part of these."""
 
+_DEFERS = (0,) * 8 + (1, 3)
+"""How often tasks do."""
+
+_CALLBACKS = 0.1
+"""For each task."""
+
 CALM = 7200.0
 """Seconds after the last fault within which everything has to have ended."""
+
+AFTERWARDS = 180.0
+"""Seconds after the last fault in which tasks still come, and have to end like the others."""
 
 DAY = 86_400.0
 
@@ -51,6 +60,14 @@ class Shape:
     fault_every: float = 30.0
     """Seconds between two faults, on average."""
 
+    @classmethod
+    def varied(cls, seed: int) -> Shape:
+        """One of many."""
+        rng = Random(f"{seed} shape")
+        return cls(
+            rng.choice((1, 2, 2, 3)), rng.choice((4, 12, 24)), fault_every=rng.choice((1.0, 3.0, 10.0, 30.0))
+        )
+
 
 class World:
     """One run. Raises ``Violation`` as soon as an invariant does not hold."""
@@ -61,7 +78,7 @@ class World:
         """
         self.seed, self.shape, self.rows, self.now = seed, shape, rows, 0.0
         self.tasks, self.jobs = Tasks(), dict[int, float]()
-        self.database_up = True
+        self.database_up, self.taken_for_dead = True, set[int]()
         self.struck: list[tuple[float, str, str]] = []
         """Faults so far: when (virtual seconds), which, and what they hit."""
 
@@ -76,7 +93,10 @@ class World:
         self.places = {name: Place(self, name, kind) for name, (kind, _) in BACKENDS.items()}
         routes = [Route(queue=queue, to=tuple(map(Target, to))) for queue, to in ROUTES.items()]
         table = RouteTable(routes, Route(queue="*", to=(Target("celery"),)), {})
-        rules = {name: BackendRules(revokes=kind.revokes) for name, (kind, _) in BACKENDS.items()}
+        rules = {
+            name: BackendRules(revokes=kind.revokes, by_queue=kind is CELERY)
+            for name, (kind, _) in BACKENDS.items()
+        }
         self.settings = self._first_settings = Settings(table, rules, Limits())
         self.schedulers: dict[int, Scheduler] = {}
         for place in range(shape.schedulers):
@@ -96,7 +116,7 @@ class World:
 
     def run(self, seconds: float) -> None:
         """So long, and then without faults until everything has ended."""
-        self._bring_tasks(seconds + CALM / 4)
+        self._bring_tasks(seconds + AFTERWARDS)
         self._until(seconds, lambda: False)
         self._calm_down()
         self._until(self.now + CALM, self._is_over)
@@ -138,7 +158,9 @@ class World:
     def _bring_tasks(self, until: float) -> None:
         rng = self._coming
         for _ in range(self.shape.batch * (_BURST if rng.random() < _BURSTS else 1)):
-            self.tasks.add(rng.choice(list(ROUTES)), rng.choice((1, 1, 5)), int(rng.random() < 0.1))
+            self.tasks.add(rng.choice(list(ROUTES)), rng.choice((1, 1, 5)), rng.choice(_DEFERS))
+            if rng.random() < _CALLBACKS:
+                self.tasks.add("callbacks", 1, kind=EXECUTE_CALLBACK)
         if self.now + self.shape.every < until:
             self.after(self.shape.every, lambda: self._bring_tasks(until))
 
@@ -184,6 +206,8 @@ class World:
         for place in self.places.values():
             place.up, place.mute = True, False
             place.slow = place.late = place.reverses = False
+            place.idle = place.refuses = place.breaks = place.is_small = False
+            place.closed.clear()
         self.configure(self._first_settings)
         for name in BACKENDS:
             self.tell(Order(Command.RESUME, name))

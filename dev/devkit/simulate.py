@@ -26,6 +26,7 @@ from devkit.environment import DevError, enter, say
 if TYPE_CHECKING:
     from airflow_dispatch_provider.simulation.report import Report
     from airflow_dispatch_provider.simulation.scenario import Outcome, Scenario
+    from airflow_dispatch_provider.simulation.world import Shape
 
 
 def main() -> int:
@@ -33,7 +34,6 @@ def main() -> int:
     enter(options.airflow_version)
     # Not before: this is Airflow's environment.
     from airflow_dispatch_provider.simulation.report import simulate
-    from airflow_dispatch_provider.simulation.world import Shape
 
     logging.disable(logging.CRITICAL)
     if options.mutants is not None:
@@ -46,11 +46,12 @@ def main() -> int:
         def goes_on(report: Report) -> bool:
             done = report.faults.total()
             progress.say(f"{report.worlds} worlds, {done} faults, seed {report.seed}")
+            if options.minutes is not None:
+                return bool(progress.seconds < options.minutes * 60)
             return bool(options.forever or done < options.faults)
 
         say(f"--seed {options.seed}")
-        shape = Shape(schedulers=options.schedulers, fault_every=options.fault_every)
-        report = simulate(options.seed, options.seconds, shape, goes_on)
+        report = simulate(options.seed, options.seconds, _shape(options), goes_on)
         if report.wrong is not None:
             report.wrong = _shrunk(report.wrong, options.shrink_seconds)
     print(json.dumps(report.as_dict(), indent=2) if options.output == "json" else "\n".join(report.lines()))
@@ -59,6 +60,15 @@ def main() -> int:
     if options.replay is None:
         _keep(report.wrong, options.keep or Path(f"simulation-{report.seed}.json"))
     return 1
+
+
+def _shape(options: argparse.Namespace) -> Shape | None:
+    """None: each world has another one."""
+    from airflow_dispatch_provider.simulation.world import Shape
+
+    given = {"schedulers": options.schedulers, "fault_every": options.fault_every}
+    given = {name: value for name, value in given.items() if value is not None}
+    return Shape(**given) if given else None
 
 
 class Progress:
@@ -80,10 +90,9 @@ class Progress:
 
 def _mutants(options: argparse.Namespace) -> int:
     from airflow_dispatch_provider.simulation.mutants import HEAD, line, summary, try_all
-    from airflow_dispatch_provider.simulation.world import Shape
 
     say(f"--seed {options.seed}")
-    shape = Shape(schedulers=options.schedulers, fault_every=options.fault_every)
+    shape = _shape(options)
     is_table, mutants = options.output == "table", []
     if is_table:
         print(HEAD, flush=True)
@@ -168,6 +177,7 @@ def _parse() -> argparse.Namespace:
     add_airflow_version(parser)
     add("--seed", type=int, default=randrange(10**6), help="of the first world (default: random)")
     add("--faults", type=positive, default=1000, metavar="N", help="in all worlds (default: %(default)s)")
+    add("--minutes", type=float, metavar="M", help="go on for so long, however many faults that makes")
     add("--forever", action="store_true", help="go on until something does not hold, or Ctrl-C")
     add(
         "--seconds",
@@ -175,13 +185,12 @@ def _parse() -> argparse.Namespace:
         default=3600,
         help="simulated in each world, with faults (default: %(default)s)",
     )
-    add("--schedulers", type=positive, default=2, metavar="N", help="default: %(default)s")
+    add("--schedulers", type=positive, metavar="N", help="2 where only --fault-every is given")
     add(
         "--fault-every",
         type=float,
-        default=30,
         metavar="SECONDS",
-        help="simulated, on average (default: %(default)s)",
+        help="simulated, on average; 30 where only --schedulers is given. Without both, worlds differ in them",
     )
     add(
         "--shrink-seconds",

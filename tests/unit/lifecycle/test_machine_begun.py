@@ -333,6 +333,15 @@ def test_what_was_let_begin_and_never_heard_so_uses_no_try():
     assert 1 not in m
 
 
+def test_the_execution_api_is_asked_before_the_database():
+    """Whatever was asked of that first: its answer is judged by whether tasks reach the API."""
+    m = machine(route("*", "a"))
+    one, two = number(m, 0, 1), number(m, 0, 2)
+    refused, lost = (Ended(each, Outcome.FAILED, began) for each, began in ((one, False), (two, None)))
+    question = m.handle(1, Sent(one), Sent(two), refused, lost)
+    assert question == [actions.AskApi(), actions.LookUp(asked(question).asked, [1, 2])]
+
+
 def test_what_is_launched_again_may_have_run():
     """Of the next dispatch nothing is known yet."""
     m = machine(route("*", "a"), look_every=1e9)

@@ -21,6 +21,7 @@ from unit.lifecycle.builders import (
 
 from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle.events import (
+    Adopted,
     BackendRules,
     Ended,
     Offered,
@@ -44,6 +45,18 @@ def test_late_news_of_an_earlier_dispatch_changes_nothing():
     found = m.handle(13, Ended(first, Outcome.FAILED, True, "late"))
     assert found == []
     assert (m.state(1), m.slots_used) == (State.SUBMITTED, {"a": 0, "b": 1})
+
+
+@pytest.mark.parametrize("how", Outcome)
+def test_the_end_of_a_first_half_that_was_adopted_is_not_that_of_the_task(how):
+    """It deferred, and the scheduler that had queued the rest was taken for dead: what is found there is the process of
+    the first half, on its way out."""
+    m = machine()
+    found = m.handle(0, Offered("x", TaskRef("q"), False, "a"), tick(a=1))
+    (adopt,) = of(found, actions.Adopt)
+    m.handle(1, Adopted(adopt.found[0].number))
+    question = asked(m.handle(2, Ended(adopt.found[0].number, how, True)))
+    assert m.handle(3, Rows(question.asked, {"x": RUNNING})) == []
 
 
 def test_comes_back_as_soon_as_the_earlier_dispatch_has_ended():

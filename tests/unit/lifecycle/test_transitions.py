@@ -63,6 +63,7 @@ IN_VAIN = {**ENDED_LONG_AGO, "nothing_ran": True}
 ENDED_WITHOUT_API = {**ENDED_LONG_AGO, **NO_API}
 ORPHAN = {"ended_at": NOW - 60, "looked_at": NOW, "orphan": True}
 NEVER_BEGAN = {"ended_at": NOW - 60, "looked_at": NOW}
+ASK_BOTH = "AskApi LookUp"
 
 # fmt: off
 ROWS = [
@@ -103,15 +104,17 @@ ROWS = [
     ("running",                    {"began": True},           Returned(0),                   "=",         ""),
     ("running",                    {"began": True},           Rejected(0),                   "=",         ""),
     # Ended
-    ("out",                        {},                        Ended(0, SUCCESS),             "ended",     "success"),
-    ("out",                        {"offered": True},         Ended(0, SUCCESS),             "unclear",   "LookUp"),
-    ("out",                        {},                        Ended(0, FAILED, began=True),  "ended",     "failed"),
+    ("own",                        {},                        Ended(0, SUCCESS),             "ended",     "success"),
+    ("own",                        ADOPTED,                   Ended(0, SUCCESS),             "unclear",   "LookUp"),
+    ("own",                        {},                        Ended(0, FAILED, began=True),  "ended",     "failed"),
+    ("own",                        ADOPTED,                   Ended(0, FAILED, began=True),  "unclear",   ASK_BOTH),
+    ("adopting orphaned",          {},                        Ended(0, SUCCESS),             "unclear",   "LookUp"),
     ("out",                        {},                     Ended(0, FAILED),              "unclear",   "AskApi LookUp"),
     ("running",                    {"began": True},           Ended(0, FAILED),              "ended",     "failed"),
     ("running",                    {"began": True},           Ended(0, FAILED, began=False), "unclear",   "LookUp"),
-    ("out",                        CALLBACK,                  Ended(0, FAILED, began=False), "held",      ""),
-    ("out",                        {**CALLBACK, **TRIED},     Ended(0, FAILED, began=False), "ended",     "failed"),
-    ("out",                        CALLBACK,                  Ended(0, FAILED),              "ended",     "failed"),
+    ("own",                        CALLBACK,                  Ended(0, FAILED, began=False), "held",      ""),
+    ("own",                        {**CALLBACK, **TRIED},     Ended(0, FAILED, began=False), "ended",     "failed"),
+    ("own",                        CALLBACK,                  Ended(0, FAILED),              "ended",     "failed"),
     # Whether it had begun
     ("unclear",                    {},                        OVER,                          "ended",     ""),
     ("unclear",                    {},                        ANOTHERS,                      "ended",     ""),
@@ -186,6 +189,8 @@ ROWS = [
     ("adopting orphaned",          MAYBE_B,                   Unknown(0),                    "adopting",  "Adopt"),
     ("adopting orphaned",          RUNS_IN_B_DOWN,            Unknown(0),                    "orphaned",  ""),
     ("adopting orphaned",          {},                        Unknown(0),                    "unclear",   "LookUp"),
+    ("adopting orphaned",          {**ADOPTED, "runs": True}, Unknown(0),                    "unclear",   ASK_BOTH),
+    ("unclear",                    ORPHAN,                    Due(),                         "unclear",   ASK_BOTH),
     ("unclear",                    ORPHAN,                    DEAD,                          "returning", "Restart"),
     ("unclear",                    ORPHAN,                    ALIVE,                         "unclear",   ""),
     ("returning",                  {},                        Due(),                         "returning", "PutBack"),
@@ -208,6 +213,7 @@ ROWS = [
 
 GROUPS = {
     "out": "submitted sent running adopting orphaned",
+    "own": "submitted sent running",
     "out-submitted": "sent running adopting orphaned",
     "out-adopting": "submitted sent running orphaned",
 }

@@ -630,7 +630,6 @@ def _job_key(job, ranks, now):
         job.runs,
         job.candidates,
         job.asked,
-        job.offered,
         tuple((each.backend, each.times, each.until > now, each.refused) for each in job.paused),
         job.withdrawn == job.dispatch,
         job.orphan,

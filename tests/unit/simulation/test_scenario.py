@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
+from airflow_dispatch_provider.simulation.coverage import ALL, counted
 from airflow_dispatch_provider.simulation.faults import KINDS, Fault, plan
-from airflow_dispatch_provider.simulation.scenario import Scenario
+from airflow_dispatch_provider.simulation.places import PlaceEngine
+from airflow_dispatch_provider.simulation.scenario import Outcome, Scenario
+from airflow_dispatch_provider.simulation.tasks import Violation
 from airflow_dispatch_provider.simulation.world import Shape
 
 pytestmark = pytest.mark.once
@@ -63,13 +67,51 @@ def test_an_error_of_the_code_under_test_is_a_violation(monkeypatch: pytest.Monk
     outcome = Scenario(5, ROUGH, 60.0, (Fault(20.0, "run lost", 0.0, 1.0),)).run()
     assert str(outcome.violation) == "raises ZeroDivisionError: broken"
     assert "in fails" in "\n".join(outcome.story())
+    assert [(at, kind) for at, kind, _ in outcome.world.struck] == [(20.0, "run lost")]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("broken"), Violation("goes wrong", detail="broken")])
+def test_the_loop_under_test_hides_nothing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """It guards itself against whatever an engine raises, but no model raises an error that is not a violation."""
+
+    def fails(engine: PlaceEngine, jobs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(PlaceEngine, "submit", fails)
+    outcome = Scenario(5, ROUGH, 60.0, ()).run()
+    assert outcome.violation is not None
+    assert "broken" in str(outcome.violation)
+    assert ("in fails" in outcome.traceback) is isinstance(error, ZeroDivisionError)
+
+
+ONLY_WITH = {
+    "backend mute": "scheduler killed",
+    "log cleaned": "scheduler killed",
+    "rules wrong": "task taken back",
+}
+"""Faults that change nothing by themselves, and another one that lets them."""
+
+BATCHES, WHOM = (60.0, 120.0, 180.0), (0.05, 0.3, 0.55, 0.8, 0.95)
+
+
+def with_faults(*kinds: str) -> tuple[Outcome, Counter[int]]:
+    """A world in which these strike everybody, one kind after the other, and the rows of the table that it takes."""
+    faults = [
+        Fault(batch + place * 0.7 - 0.5 + number / 10, kind, whom, 15.0)
+        for number, kind in enumerate(kinds)
+        for batch in BATCHES
+        for place, whom in enumerate(WHOM)
+    ]
+    taken = Counter[int]()
+    scenario = Scenario(2, Shape(batch=24), 240.0, tuple(sorted(faults)))
+    return scenario.run(counted(ALL, taken)), taken
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_fault_hits_something_and_alone_harms_nothing(kind: str) -> None:
-    """While tasks come, wait and run."""
-    moments = (0.6, 1.1, 1.6, 3.0, 9.0)
-    faults = tuple(Fault(60.0 + moment, kind, 0.7, 20.0) for moment in moments)
-    outcome = Scenario(2, Shape(), 120.0, faults).run()
+def test_each_fault_changes_what_happens_and_alone_harms_nothing(kind: str) -> None:
+    """Other rows of the table are taken than without it, or something begins elsewhere or at another time."""
+    other = [ONLY_WITH[kind]] if kind in ONLY_WITH else []
+    outcome, taken = with_faults(kind, *other)
     assert outcome.violation is None, "\n".join(outcome.story())
-    assert any(hit for _, _, hit in outcome.world.struck)
+    without, taken_without = with_faults(*other)
+    assert (taken, outcome.world.trace) != (taken_without, without.world.trace)
