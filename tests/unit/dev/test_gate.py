@@ -14,7 +14,17 @@ import pytest
 pytestmark = pytest.mark.once
 
 GATE = Path(__file__).parents[3] / ".ci" / "run"
-COMMANDS = ("_python", "docs", "check_wheel", "check_resolves", "kube-build", "helm-build", "test", "demo")
+COMMANDS = (
+    "_python",
+    "docs",
+    "check_wheel",
+    "check_resolves",
+    "kube-build",
+    "helm-build",
+    "test",
+    "demo",
+    "simulate",
+)
 TOOLS = ("ruff", "mypy", "lint-imports", "python", "mkdocs")
 TIMED = re.compile(r"^ +\d+  (.*)$", re.MULTILINE)
 
