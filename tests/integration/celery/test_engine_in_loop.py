@@ -13,7 +13,7 @@ import pytest
 import redis
 from kombu import Connection
 from support import wait_until
-from unit.dispatch.test_loop import Clerk, Surface
+from unit.dispatch.loop_house import Clerk, Surface
 from unit.lifecycle.builders import route, settings
 
 from airflow_dispatch_provider.bridge import airflow_api

@@ -14,7 +14,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import inspect
 from sqlalchemy.orm.attributes import set_committed_value
-from unit.dispatch.test_loop import Clerk
+from unit.dispatch.loop_house import Clerk
 
 from airflow_dispatch_provider.bridge.backend_conf import BackendConf
 from airflow_dispatch_provider.bridge.executor_classes import view_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support import wait_until
-from unit.dispatch.test_loop import Clerk, Surface
+from unit.dispatch.loop_house import Clerk, Surface
 from unit.lifecycle.builders import route, settings
 
 from airflow_dispatch_provider.bridge import airflow_api

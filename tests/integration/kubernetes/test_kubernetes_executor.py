@@ -12,7 +12,7 @@ import pytest
 from airflow import settings
 from airflow.utils.state import TaskInstanceState
 from kubernetes.client import models as k8s
-from unit.dispatch.test_loop import Clerk
+from unit.dispatch.loop_house import Clerk
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.exceptions import DispatchConfigError

@@ -24,7 +24,7 @@ from tests.integration.local import local_runners
 from tests.integration.local.conftest import pid_of
 from tests.integration.local.test_local_engine import Trial, make_engine
 from tests.support import make_task, wait_until
-from tests.unit.dispatch.test_loop import Clerk, Surface
+from tests.unit.dispatch.loop_house import Clerk, Surface
 
 __all__ = ["make_engine"]
 

@@ -10,13 +10,14 @@ from kubernetes_files import kubeconfig
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
-from . import cases_file, cases_patterns, cases_settings
+from . import cases_executors, cases_file, cases_patterns, cases_settings
 from .conftest import Run
 from .harness import Case, Configuration, Validate, airflow_cfg, answer, check, parameters
 
 
 @pytest.mark.parametrize(
-    "case", **parameters([*cases_patterns.CASES, *cases_settings.CASES, *cases_file.CASES])
+    "case",
+    **parameters([*cases_patterns.CASES, *cases_settings.CASES, *cases_executors.CASES, *cases_file.CASES]),
 )
 def test_mistake_is_named_once_and_its_remedy_works(case: Case, validate: Validate, home: str) -> None:
     check(case, validate, home)

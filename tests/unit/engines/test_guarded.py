@@ -11,7 +11,7 @@ from airflow_dispatch_provider.engines.engine import Found, Job
 from airflow_dispatch_provider.engines.guarded import GuardedEngine
 from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.lifecycle.events import Adopted, Returned, Room, Sent
-from tests.unit.engines.test_foreign import Clock
+from tests.unit.engines.foreign_executors import Clock
 
 JOB = Job(1, "key", "workload")
 FOUND = Found(2, "other key", "ti", True)

@@ -7,7 +7,9 @@ import gc
 from collections import defaultdict, deque
 from dataclasses import dataclass
 
-from unit.lifecycle.world import World, Wrong, forget
+from unit.lifecycle.frozen import Wrong
+from unit.lifecycle.small_scheduler import forget
+from unit.lifecycle.world import World
 
 
 @dataclass

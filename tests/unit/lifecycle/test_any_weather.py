@@ -6,7 +6,8 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from unit.lifecycle.world import World, forget
+from unit.lifecycle.small_scheduler import forget
+from unit.lifecycle.world import World
 
 from airflow_dispatch_provider.lifecycle.events import Room
 

@@ -8,122 +8,29 @@ for every step that may come next.
 
 from __future__ import annotations
 
-import copyreg
-import io
-import pickle
-from collections import Counter
-from typing import NamedTuple
-
-from unit.lifecycle.builders import route, settings
+from unit.lifecycle.frozen import FOREVER, LONG, REFS, Wrong, freeze, orders
+from unit.lifecycle.small_scheduler import KNOWS, LOOKING, NOBODY, ROOMS, SETTINGS, SURVIVES, Copy, Scheduler
 
 from airflow_dispatch_provider.lifecycle import actions
-from airflow_dispatch_provider.lifecycle._backend import Stage
 from airflow_dispatch_provider.lifecycle.events import (
     EXECUTION_API,
     Adopted,
-    BackendRules,
     Began,
     Broken,
     Ended,
-    Limits,
     Offered,
     Queued,
     Recovered,
     Rejected,
     Returned,
     Revoke,
-    Room,
     Rows,
     Sent,
-    Settings,
     Tick,
     Unknown,
 )
-from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.lifecycle.machine import Machine
-from airflow_dispatch_provider.lifecycle.states import Outcome, Row, RowState, State
-from airflow_dispatch_provider.lifecycle.story import Past
-from airflow_dispatch_provider.routing.circuit import Circuit
-from airflow_dispatch_provider.routing.model import Route, Target, TaskRef
-from airflow_dispatch_provider.routing.routes import Match, RouteTable
-
-FOREVER = 1e12
-LONG = 100.0
-"""A step of time that is longer than any delay of the machine."""
-
-
-def _settings(look_every):
-    return settings(
-        route("q", "a", "b"),
-        rules={"a": BackendRules(by_queue=True)},
-        look_every=look_every,
-        refresh_every=FOREVER,
-        let_go_after=LONG * 1.5,
-        paused_after=FOREVER,
-        launch_retries=3,
-    )
-
-
-SETTINGS, LOOKING = _settings(FOREVER), _settings(LONG / 2)
-ROOMS = {"a": Room(1), "b": Room(1)}
-REFS = [TaskRef("q", "dag", str(j)) for j in range(6)]
-SURVIVES = {"a": ("sent", "running"), "b": ("running",)}
-"""The part of a backend that outlives its scheduler: a is like Celery, b like local processes."""
-
-KNOWS = {"a": False, "b": True}
-"""Whether its engine can tell that a task has begun."""
-
-NOBODY = -1
-
-
-class Wrong(AssertionError):
-    """An invariant does not hold."""
-
-
-class Copy(NamedTuple):
-    """One dispatch as its engine has it."""
-
-    owner: int
-    """The scheduler that hears of it; NOBODY: none."""
-
-    number: int
-    job: int
-    backend: str
-    phase: str = "unsent"
-    """``unsent``, ``sent``, ``running``; ``done`` and ``refused`` until the scheduler has heard of it."""
-
-
-class Scheduler:
-    """A machine with its own clock, and what it waits for. Only what a step touches is thawed."""
-
-    def __init__(self, alive_as, empty):
-        self.alive_as = alive_as
-        """The id under which it queues; NOBODY once it was taken for dead."""
-
-        self.questions = ()
-        self.adoptions = ()
-        self.down = ""
-        """The backend that it cannot reach, or that does not answer it."""
-
-        self.frozen = empty
-
-    def copy(self):
-        other = Scheduler.__new__(Scheduler)
-        other.__dict__.update(self.__dict__)
-        return other
-
-    def hear(self, passed, events):
-        """Let time pass and the machine handle events; returns what it wants done. What the same machine has done
-        with the same before is not computed again."""
-        question = (self.frozen.content, passed, repr(events))
-        known = _KNOWN.get(question)
-        if known is None:
-            machine, now = thaw(self.frozen.content)
-            now += passed
-            wanted = machine.handle(now, *events)
-            known = _KNOWN[question] = (freeze(machine, now), wanted)
-        self.frozen, wanted = known
-        return wanted
+from airflow_dispatch_provider.lifecycle.states import Outcome, Row, RowState
 
 
 class World:
@@ -248,17 +155,15 @@ class World:
         self._spend("stuck")
         self.lost(s, j)
 
-    def lost(self, s, j):
+    def lost(self, s, j, dead=False):
         """The same, which is all that helps a task that its engine has lost."""
-        self._hear(s, Revoke(j))
+        self._hear(s, Revoke(j, dead=dead))
         self.rows[j] = ["S", NOBODY]
         self._tell(s)
 
     def purge(self, s, j):
         """It has sent no heartbeat for ``task_instance_heartbeat_timeout``; it is tried once more."""
-        self._hear(s, Revoke(j, dead=True))
-        self.rows[j] = ["S", NOBODY]
-        self._tell(s)
+        self.lost(s, j, dead=True)
 
     def adopt(self, s):
         for j, (state, by) in enumerate(self.rows):
@@ -309,17 +214,9 @@ class World:
         rows = {}
         for j in question.keys:
             mine = self.schedulers[s].alive_as
-            if (
-                isinstance(question, actions.PutBack)
-                and self.rows[j] == ["Q", mine]
-                and self.queued[j] == queued[j]
-            ):
-                self.rows[j] = ["S", NOBODY]
-            if (
-                isinstance(question, actions.Restart | actions.Unstart)
-                and self.rows[j] == ["R", mine]
-                and self._row(j, mine).silent
-            ):
+            put_back = isinstance(question, actions.PutBack) and self.queued[j] == queued[j]
+            anew = isinstance(question, actions.Restart | actions.Unstart) and self._row(j, mine).silent
+            if (put_back and self.rows[j] == ["Q", mine]) or (anew and self.rows[j] == ["R", mine]):
                 self.rows[j] = ["S", NOBODY]
             rows[j] = self._row(j, mine)
         self._tell(s, Rows(question.asked, rows))
@@ -517,15 +414,15 @@ class World:
     def key(self):
         """Equal for worlds in which the same may happen from now on; the two schedulers are alike."""
         self.drop_inert()
-        return min(self._key_as(jobs) for jobs in _orders([self._kind_of(0), self._kind_of(1)]))
+        return min(self._key_as(jobs) for jobs in orders([self._kind_of(0), self._kind_of(1)]))
 
     def _kind_of(self, j):
         state, by = self.rows[j]
         return state, by if by in (NOBODY, "dead") else 0, self.evidence[j] or ""
 
     def _key_as(self, jobs):
-        parts = [self._part(scheduler, jobs) for scheduler in self.schedulers]
-        return min(self._key(parts, names, jobs) for names in _orders([hash(part) for part in parts]))
+        parts = [scheduler.as_value(jobs, self.queued) for scheduler in self.schedulers]
+        return min(self._key(parts, names, jobs) for names in orders([hash(part) for part in parts]))
 
     def drop_inert(self):
         """Facts that can change nothing any more."""
@@ -546,191 +443,3 @@ class World:
     def _rank(self, copy):
         """Numbers of dispatches count only as far as they can still matter."""
         return 0 if copy.owner == NOBODY else self.schedulers[copy.owner].frozen.ranks.get(copy.number, 0)
-
-    def _part(self, scheduler, jobs):
-        frozen = scheduler.frozen
-        questions = tuple(
-            (
-                type(q).__name__,
-                *sorted((jobs[k], q.asked >= frozen.moments[k], queued[k] == self.queued[k]) for k in q.keys),
-            )
-            for q, queued in scheduler.questions
-        )
-        adoptions = tuple(
-            (b, jobs[f.key], frozen.ranks.get(f.number, 0), f.runs) for b, f in scheduler.adoptions
-        )
-        return scheduler.alive_as != NOBODY, scheduler.down, adoptions, questions, frozen.keys[jobs[0]]
-
-
-_ORDERS = ((0, 1), (1, 0))
-"""The two ways to name two of a kind."""
-
-_NAMES = tuple((*order, 2, 3, 4, 5) for order in _ORDERS)
-"""The same for tasks, of which there may be more."""
-
-
-def _orders(kinds):
-    """Both ways only where the two cannot be told apart."""
-    first, second = map(str, kinds)
-    return _ORDERS if first == second else _ORDERS[first > second :][:1]
-
-
-class Frozen(NamedTuple):
-    """A machine as bytes, and what is asked of it while it is."""
-
-    content: bytes
-    keys: tuple
-    """As the jobs are named, and the other way round."""
-
-    ranks: dict
-    moments: list
-    empty: bool
-    due: bool
-    overfull: bool
-    """It has given a backend more than that has slots; what was adopted does not count."""
-
-    waits: bool
-    """Something happens if time passes."""
-
-
-def _jobs(machine):
-    ledger = machine._ledger
-    return [*ledger.jobs.values(), *(job for job in ledger.out.values() if job.state is State.REVOKING)]
-
-
-def _machine_key(machine, now, ranks, jobs, names):
-    ledger = machine._ledger
-    return (
-        tuple(
-            (names[job.key], *_job_key(job, ranks, now)) for job in sorted(jobs, key=lambda job: job.sequence)
-        ),
-        tuple(_backend_key(backend, now, names) for backend in ledger.backends.values()),
-        ledger.stirred or now >= machine._nothing_before,
-        ledger.api_trouble is None,
-        machine._api.may_try(now),
-        tuple(machine._api._refuted.items()),
-        ledger.api_trouble is not None and now - ledger.api_met > LONG,
-        tuple((names[job.key], now >= due) for job, due in ledger.looks if due < FOREVER / 2),
-    )
-
-
-def _job_key(job, ranks, now):
-    unclear = job.state is State.UNCLEAR
-    return (
-        job.state,
-        job.backend,
-        ranks.get(job.dispatch, 0),
-        job.failures,
-        job.waits,
-        0 if job.due <= now else 1 if job.due <= now + LONG else 2,
-        job.state is State.ADOPTING and min(2, int((now - job.since) / LONG)),
-        unclear and (now > job.ended_at, now > job.looked_at, job.may_have_begun),
-        job.over,
-        job.began,
-        job.runs,
-        job.candidates,
-        job.asked,
-        tuple((each.backend, each.times, each.until > now, each.refused) for each in job.paused),
-        job.withdrawn == job.dispatch,
-        job.orphan,
-        job.revoked,
-        job.nothing_ran,
-        job.dead,
-        job.workload is None,
-    )
-
-
-def _backend_key(backend, now, names):
-    circuit = backend.circuit
-    retry = None if circuit.retry_at is None else circuit.retry_at <= now
-    stable = circuit.closed_at is not None and now - circuit.closed_at >= 60
-    failures = 0 if stable else circuit.failures
-    return (
-        backend.room.slots,
-        backend.out,
-        backend.trying is not None,
-        backend.api_away,
-        retry,
-        failures,
-        tuple((stage.value, names[j]) for stage, j in backend.suspects.items()),
-    )
-
-
-# Worlds are copied some hundred thousand times: what never changes is shared, stories are dropped.
-
-_BY_INDEX, _INDEX = [], {}
-
-
-def _shared(index):
-    return _BY_INDEX[index]
-
-
-def _reduce(value):
-    index = _INDEX.get(id(value))
-    if index is None:
-        index = _INDEX[id(value)] = len(_BY_INDEX)
-        _BY_INDEX.append(value)
-    return _shared, (index,)
-
-
-_CIRCUITS = {}
-
-
-def _reduce_circuit(circuit):
-    return _reduce(_CIRCUITS.setdefault(circuit, circuit))
-
-
-_SHARED_TYPES = (
-    RouteTable,
-    Match,
-    Route,
-    Target,
-    Settings,
-    Limits,
-    BackendRules,
-    Room,
-    TaskRef,
-    State,
-    Waits,
-    Stage,
-)
-_DISPATCH = copyreg.dispatch_table | dict.fromkeys(_SHARED_TYPES, _reduce) | {Circuit: _reduce_circuit}
-
-
-def freeze(machine, now):
-    """A machine and its time as bytes, of which ``thaw`` makes as many copies as are wanted."""
-    ledger, jobs = machine._ledger, _jobs(machine)
-    for name, used in machine.slots_used.items():
-        if used != sum(job.backend == name for job in ledger.out.values()):
-            raise Wrong(f"slots of {name} are counted wrong: {used}")
-    ledger.past = Past()
-    for job in jobs:
-        job.story = ()
-    buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
-    pickler.dispatch_table = _DISPATCH
-    pickler.dump([machine, now])
-    ranks = {number: rank for rank, number in enumerate(sorted(ledger.out), 1)}
-    moments = [ledger.jobs[j].moment if j in ledger.jobs else FOREVER for j in range(len(REFS))]
-    looks = ledger.limits.look_every < FOREVER and ledger.jobs
-    away = ledger.api_trouble or any(b.circuit.retry_at is not None for b in ledger.backends.values())
-    waits = bool(looks or (away and ledger.held) or any(job.due < FOREVER for job in jobs))
-    due = any(job.due <= now for job in jobs)
-    keys = tuple(hash(_machine_key(machine, now, ranks, jobs, names)) for names in _NAMES)
-    return Frozen(
-        buffer.getvalue(), keys, ranks, moments, not jobs and not ledger.out, due, _overfull(ledger), waits
-    )
-
-
-def _overfull(ledger):
-    given = Counter(job.backend for job in ledger.out.values() if job.workload is not None)
-    return any(given[name] > backend.room.slots for name, backend in ledger.backends.items())
-
-
-thaw = pickle.loads
-_KNOWN = {}
-
-
-def forget():
-    """Remembered steps of machines; a search fills some hundred megabytes with them."""
-    _KNOWN.clear()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -33,3 +34,15 @@ def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pat
     for name, value in variables(folder).items():
         monkeypatch.setenv(name, value)
     return folder
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[[str], str]:
+    """Write an airflow.cfg; returns its path."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "airflow.cfg"
+        path.write_text(text)
+        return str(path)
+
+    return write

@@ -25,7 +25,7 @@ from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.lifecycle.events import Adopted, Ended, Rejected, Returned, Sent, Unknown
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from tests.support import make_callback, make_task
-from tests.unit.engines.test_foreign import Clock
+from tests.unit.engines.foreign_executors import Clock
 
 
 class FakePool:
