@@ -253,9 +253,18 @@ def kinds_of(backends: Iterable[Backend]) -> frozenset[str]:
 
 
 def in_start_order(backends: Iterable[Backend]) -> list[Backend]:
-    """Local executors first: they fork, and their children inherit what is open by then. Ending goes the
-    other way round: the remote ones first, since a local one waits for its tasks."""
-    return sorted(backends, key=lambda backend: not is_local(backend))
+    """Local executors first, then those of others, as far as their classes tell: both may fork, and their children
+    inherit what is open and which threads hold a lock by then. Ending goes the other way round: the remote ones first,
+    since a local one, and some of others, wait for their tasks."""
+    return sorted(backends, key=lambda backend: (not is_local(backend), _has_threads(backend)))
+
+
+def _has_threads(backend: Backend) -> bool:
+    """Whether it has an engine of ours, of which the remote ones begin threads."""
+    try:
+        return hasattr(import_executor_class(backend.settings), "make_engine")
+    except BackendUnavailable:
+        return False
 
 
 def is_local(backend: Backend) -> bool:

@@ -12,7 +12,13 @@ import pytest
 from airflow.configuration import conf
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
-from airflow_dispatch_provider.dispatch.backend import Backend, clashes, import_executor_class, kinds_of
+from airflow_dispatch_provider.dispatch.backend import (
+    Backend,
+    clashes,
+    import_executor_class,
+    in_start_order,
+    kinds_of,
+)
 from airflow_dispatch_provider.engines.foreign import ForeignEngine
 from airflow_dispatch_provider.engines.guarded import GuardedEngine
 from airflow_dispatch_provider.engines.protocols import Claim
@@ -260,6 +266,19 @@ def test_nothing_is_made_to_ask_what_it_uses_that_cannot_say() -> None:
     others = [backend(InMemoryExecutor), backend("no.such.Executor")]
     assert list(clashes(others, "")) == []
     assert others[0].made is None
+
+
+def test_who_may_fork_is_started_before_who_begins_threads() -> None:
+    """A child would inherit the locks that threads hold at that moment, and wait for them for ever."""
+    paths = {
+        "pods": "KubernetesExecutor",
+        "workers": "CeleryExecutor",
+        "theirs": "airflow_dispatch_provider.testing.InMemoryExecutor",
+        "absent": "no.such.Executor",
+        "here": "LocalExecutor",
+    }
+    backends = [Backend(name, BackendSettings(path, 1), conf, None) for name, path in paths.items()]
+    assert [each.name for each in in_start_order(backends)] == ["here", "theirs", "absent", "pods", "workers"]
 
 
 def test_kinds_of_all_backends() -> None:
