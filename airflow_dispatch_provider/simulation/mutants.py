@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from airflow_dispatch_provider.simulation.coverage import ALL, name_of, without
-from airflow_dispatch_provider.simulation.report import Report, simulate
+from airflow_dispatch_provider.lifecycle.transitions import rows_of
+from airflow_dispatch_provider.simulation.coverage import ALL, counted, name_of, without
+from airflow_dispatch_provider.simulation.report import Report
+from airflow_dispatch_provider.simulation.scenario import Scenario
 from airflow_dispatch_provider.simulation.world import Shape
 
 
@@ -57,26 +60,38 @@ def summary(mutants: Iterable[Mutant]) -> str:
 
 
 def try_all(seed: int, seconds: float, shape: Shape | None, faults: int, words: str = "") -> Iterator[Mutant]:
-    """Leave out each row in turn, and run worlds until one goes wrong.
+    """Leave out each row in turn, and run those worlds that take it until one goes wrong.
 
     :param seconds: of each world, see ``simulate``
     :param faults: after so many faults no further world is begun
     :param words: rows whose name has them, see ``name_of``
     :raises ValueError: a world goes wrong with all rows, so that nothing can be said of those without one
     """
-
-    def goes_on(report: Report) -> bool:
-        return report.faults.total() < faults
-
-    whole = simulate(seed, seconds, shape, goes_on)
-    if whole.violation is not None:
-        raise ValueError(f"with all rows and seed {whole.seed}: {whole.violation}")
+    worlds = list(_whole(seed, seconds, shape, faults))
     for number in ALL:
-        if words not in name_of(number):
-            continue
-        began = time.monotonic()
-        if not whole.taken[number]:
-            yield Mutant(number, False, None, 0, 0.0)
-            continue
-        report = simulate(seed, seconds, shape, goes_on, without(number))
-        yield Mutant(number, True, report.violation, report.faults.total(), time.monotonic() - began)
+        if words in name_of(number):
+            yield _without(number, [scenario for scenario, taken in worlds if taken[number]])
+
+
+def _whole(
+    seed: int, seconds: float, shape: Shape | None, faults: int
+) -> Iterator[tuple[Scenario, Counter[int]]]:
+    """Worlds with all rows, each with how often it takes which."""
+    report = Report()
+    for scenario in Scenario.following(seed, shape, seconds):
+        taken: Counter[int] = Counter()
+        report.add(scenario.run(counted(ALL, taken)))
+        if report.violation is not None:
+            raise ValueError(f"with all rows and seed {report.seed}: {report.violation}")
+        yield scenario, taken
+        if report.faults.total() >= faults:
+            break
+
+
+def _without(number: int, worlds: Sequence[Scenario]) -> Mutant:
+    report, rows, began = Report(), rows_of(without(number)), time.monotonic()
+    for scenario in worlds:
+        report.add(scenario.run(rows))
+        if report.violation is not None:
+            break
+    return Mutant(number, bool(worlds), report.violation, report.faults.total(), time.monotonic() - began)

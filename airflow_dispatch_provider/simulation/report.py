@@ -96,9 +96,8 @@ def simulate(
     """
     report = Report()
     rows = counted(cases, report.taken)
-    while True:
-        number = seed + report.worlds
-        scenario = Scenario.of(number, shape or Shape.varied(number), seconds)
+    for scenario in Scenario.following(seed, shape, seconds):
         report.add(scenario.run(rows))
         if report.violation is not None or not goes_on(report):
-            return report
+            break
+    return report

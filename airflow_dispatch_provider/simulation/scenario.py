@@ -6,6 +6,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from typing import Any
 
 from airflow_dispatch_provider.lifecycle.transitions import ROWS, Rows
@@ -35,6 +36,15 @@ class Scenario:
         """The contrary of ``as_dict``, and of ``Outcome.as_dict``; raises TypeError or KeyError where it is neither."""
         faults = tuple(Fault(*(fault[name] for name in Fault._fields)) for fault in given["faults"])
         return cls(given["seed"], Shape(**given["shape"]), given["seconds"], faults)
+
+    @classmethod
+    def following(cls, seed: int, shape: Shape | None, seconds: float) -> Iterator[Scenario]:
+        """Those of this seed and the next ones, without end.
+
+        :param shape: None: each has another one
+        """
+        for number in count(seed):
+            yield cls.of(number, shape or Shape.varied(number), seconds)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
