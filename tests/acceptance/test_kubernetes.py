@@ -24,6 +24,7 @@ pytestmark = pytest.mark.acceptance
 TASKS = 10
 BACKENDS, ROUTES, DEFAULT = ("near", "far"), {"two": "far", "four": "far"}, "near"
 NAMESPACE = "default"
+PROVIDERS = "airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor"
 
 
 @pytest.fixture
@@ -102,5 +103,33 @@ def test_api_servers_and_the_scheduler_are_killed(
     expected = {task: ROUTES.get(task.rsplit("_", 1)[0], DEFAULT) for task in records.completions()}
     assert {task: where[-1] for task, where in ran_on.items()} == expected
     assert [row for row in cluster.event_logs(dag_id="many") if "stuck" in row["event"]] == []
+    wait(lambda: not [pod for server in servers.values() for pod in pods_of(server)], 60, cluster)
+    assert all(agent.started for agent in agents)
+
+
+@pytest.mark.once
+def test_the_executor_of_the_provider_runs_beside_ours(
+    make_cluster: Callable[..., AirflowCluster],
+    servers: dict[str, KubeServer],
+    start_nodes: Callable[[AirflowCluster], list[NodeAgent]],
+    tmp_path: Path,
+) -> None:
+    """By its import path, with processes of its own and the options of ``airflow.cfg``: each has its tasks, all succeed
+    at the first dispatch, and no pod is left."""
+    settings = dispatch_settings(tmp_path, servers)
+    backends = json.loads(settings["AIRFLOW__DISPATCH__BACKENDS"])
+    options = backends["far"].pop("config")["kubernetes_executor"]
+    backends["far"]["executor"] = PROVIDERS
+    settings["AIRFLOW__DISPATCH__BACKENDS"] = json.dumps(backends)
+    globally = {f"AIRFLOW__KUBERNETES_EXECUTOR__{option.upper()}": value for option, value in options.items()}
+    cluster = make_cluster(TASKS, **settings, **globally)
+    agents = start_nodes(cluster)
+    run_id = cluster.trigger("many")
+    assert_succeeds(cluster, "many", run_id, timeout=300)
+    records = Records.of(cluster, run_id)
+    assert set(records.completions().values()) == {1}
+    ran_on = backends_of(cluster.event_logs(dag_id="many", event="dispatched"), run_id)
+    expected = {task: [ROUTES.get(task.rsplit("_", 1)[0], DEFAULT)] for task in records.completions()}
+    assert ran_on == expected
     wait(lambda: not [pod for server in servers.values() for pod in pods_of(server)], 60, cluster)
     assert all(agent.started for agent in agents)
