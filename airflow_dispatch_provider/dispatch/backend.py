@@ -189,7 +189,7 @@ class Backend:
 
         def make_engine() -> Engine:
             # Only now: a class that cannot be had may be there later.
-            self.has_engine = hasattr(import_executor_class(self.settings), "make_engine")
+            self.has_engine = _has_engine(self.settings)
             self._is_late, self._is_new = False, self._is_late
             if not self.has_engine:
                 return ForeignEngine(self.name, make, slots, counts_workers, backoff, clock)
@@ -198,7 +198,7 @@ class Backend:
             return made
 
         with suppress(BackendUnavailable):
-            if not hasattr(import_executor_class(self.settings), "make_engine"):
+            if not _has_engine(self.settings):
                 return make_engine()
             return GuardedEngine(self.name, make_engine, slots, backoff, clock)
         self._is_late = True
@@ -256,15 +256,20 @@ def in_start_order(backends: Iterable[Backend]) -> list[Backend]:
     """Local executors first, then those of others, as far as their classes tell: both may fork, and their children
     inherit what is open and which threads hold a lock by then. Ending goes the other way round: the remote ones first,
     since a local one, and some of others, wait for their tasks."""
-    return sorted(backends, key=lambda backend: (not is_local(backend), _has_threads(backend)))
+    return sorted(backends, key=lambda backend: (not is_local(backend), _may_have_threads(backend)))
 
 
-def _has_threads(backend: Backend) -> bool:
-    """Whether it has an engine of ours, of which the remote ones begin threads."""
+def _may_have_threads(backend: Backend) -> bool:
+    """Whether it has an engine of its own, of which our remote ones begin threads."""
     try:
-        return hasattr(import_executor_class(backend.settings), "make_engine")
+        return _has_engine(backend.settings)
     except BackendUnavailable:
         return False
+
+
+def _has_engine(settings: BackendSettings) -> bool:
+    """Whether its executor makes an engine of its own; raises BackendUnavailable."""
+    return hasattr(import_executor_class(settings), "make_engine")
 
 
 def is_local(backend: Backend) -> bool:

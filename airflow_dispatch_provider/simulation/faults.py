@@ -130,38 +130,31 @@ def _run_lost(world: World, fault: Fault) -> str:
     runs = [
         (place, run) for place, run in _runs(world) if run.task.is_task and (run.began or place.kind.revokes)
     ]
-    return _kill(runs, fault, "lost", told=False)
+    return _at_one(runs, fault, lambda place, run: place.kill(run, "lost", told=False))
 
 
 def _run_killed(world: World, fault: Fault) -> str:
-    return _kill(_runs(world), fault, "killed", told=True)
-
-
-def _kill(runs: list[tuple[Place, Run]], fault: Fault, reason: str, told: bool) -> str:
-    if not runs:
-        return ""
-    place, run = fault.pick(runs)
-    place.kill(run, reason, told)
-    return f"task {run.task.number} at {place.name}"
+    return _at_one(_runs(world), fault, lambda place, run: place.kill(run, "killed", told=True))
 
 
 def _run_returned(world: World, fault: Fault) -> str:
     """A message that nobody takes, or a pod that is refused after all: it certainly does not begin."""
     waiting = [(place, run) for place, run in _runs(world) if not run.began]
-    if not waiting:
-        return ""
-    place, run = fault.pick(waiting)
-    place.give_back(run, fault.seconds > _LASTS[2])
-    return f"task {run.task.number} at {place.name}"
+    return _at_one(waiting, fault, lambda place, run: place.give_back(run, fault.seconds > _LASTS[2]))
 
 
 def _run_denied(world: World, fault: Fault) -> str:
     """One that has begun, which its row shows."""
     begun = [(place, run) for place, run in _runs(world) if run.runs and run.task.is_task]
-    if not begun:
+    return _at_one(begun, fault, lambda place, run: place.deny(run, fault.seconds > _LASTS[2]))
+
+
+def _at_one(runs: list[tuple[Place, Run]], fault: Fault, strike: Callable[[Place, Run], None]) -> str:
+    """Strike one of these, if there is one."""
+    if not runs:
         return ""
-    place, run = fault.pick(begun)
-    place.deny(run, fault.seconds > _LASTS[2])
+    place, run = fault.pick(runs)
+    strike(place, run)
     return f"task {run.task.number} at {place.name}"
 
 
@@ -320,8 +313,8 @@ KINDS: dict[str, Callable[[World, Fault], str]] = {
     "backend idle": partial(_place_is, "idle", True),
     "backend refuses": partial(_place_is, "refuses", True),
     "backend breaks": partial(_place_is, "breaks", True),
-    "news late": partial(_place_is, "late", True),
     # Nothing is heard of what was sent, though it goes on; so, too, and then in the wrong order.
+    "news late": partial(_place_is, "late", True),
     "news reversed": partial(_place_is, "reverses", True),
     "task spoilt": _task_spoilt,
     "log cleaned": _log_cleaned,

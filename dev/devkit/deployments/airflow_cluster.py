@@ -28,7 +28,7 @@ import psutil
 
 from devkit.deployments.airflow_api import AirflowApi, ClusterError
 from devkit.environment import variables_of, without_airflow_settings
-from devkit.servers.process import free_port
+from devkit.servers.process import Startable, free_port
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
@@ -37,7 +37,7 @@ _HEALTH = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggere
 _ENDED = frozenset({"success", "failed"})
 
 
-class AirflowCluster(AirflowApi):
+class AirflowCluster(AirflowApi, Startable):
     """Airflow's components as child processes, and the REST API to talk to them.
 
     :param home: becomes AIRFLOW_HOME; Dags go to its ``dags`` folder, the processes' output to ``processes``.
@@ -75,17 +75,6 @@ class AirflowCluster(AirflowApi):
         is_other = uid not in (None, os.getuid())
         self._user: dict[str, Any] = {"user": uid, "group": uid, "extra_groups": []} if is_other else {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-
-    def __enter__(self) -> AirflowCluster:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     # Processes
 

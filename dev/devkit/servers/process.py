@@ -27,7 +27,28 @@ def free_port() -> int:
             return port
 
 
-class ServerProcess(ABC):
+class Startable(ABC):
+    """Runs within a ``with``, and leaves nothing behind where its start fails."""
+
+    @abstractmethod
+    def start(self) -> None: ...
+
+    @abstractmethod
+    def stop(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class ServerProcess(Startable):
     """A server on one port of 127.0.0.1 that can be killed, frozen, and started again on that port.
 
     Everything it writes goes to a temporary folder, which ``stop`` removes.
@@ -96,17 +117,6 @@ class ServerProcess(ABC):
 
     def resume(self) -> None:
         self._running().send_signal(signal.SIGCONT)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     @property
     def folder(self) -> Path:
