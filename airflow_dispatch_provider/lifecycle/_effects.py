@@ -193,10 +193,13 @@ def doubt(ledger: Ledger, job: Job, event: Any) -> None:
     look_up(ledger, job, event)
 
 
+def look_again(ledger: Ledger, job: Job, event: Any) -> None:
+    """Silence may be the judge now, and without the execution API every process is silent."""
+    ledger.ask_api()
+    look_up(ledger, job, event)
+
+
 def look_up(ledger: Ledger, job: Job, event: Any) -> None:
-    """A process that nobody sees is judged by its heartbeat alone, which needs the execution API."""
-    if job.orphan:
-        ledger.ask_api()
     job.looked_at = ledger.now
     _ask(ledger, job, actions.LookUp)
 

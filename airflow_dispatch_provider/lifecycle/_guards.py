@@ -104,6 +104,11 @@ def over_again(ledger: Ledger, job: Job, event: Any) -> bool:
     return job.over and event.state is RowState.OVER
 
 
+def queued_again(ledger: Ledger, job: Job, event: Any) -> bool:
+    """What is out was over; what the row says now is of another dispatch, which another scheduler never sent."""
+    return job.over and queued_and_mine(ledger, job, event)
+
+
 def not_mine(ledger: Ledger, job: Job, event: Any) -> bool:
     return not event.mine and event.state is not RowState.OVER
 

@@ -177,7 +177,7 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="had begun, and sends no heartbeat any more"),
     _in(S.UNCLEAR, Row, None, None, do.look_later,
         why="the database has it as running; its heartbeat will tell"),
-    _in(S.UNCLEAR, Due, None, None, do.look_up,
+    _in(S.UNCLEAR, Due, None, None, do.look_again,
         why="the database is asked again"),
 
     # Reconciled with the database
@@ -193,6 +193,8 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="over in the database, and its engine says nothing"),
     _in(_OUT, Row, if_.over, None, do.note_over,
         why="over in the database; its engine has until the next look to say so"),
+    _in(_OUT, Row, if_.queued_again, S.RETURNING, do.put_back,
+        why="was over, and its engine says nothing; since queued again: it is set back to scheduled"),
     _in(S.SUBMITTED, Row, if_.running, None, do.note_not_over, do.withdraw,
         why="runs, maybe by an earlier dispatch"),
     _in(S.SENT, Row, if_.running, S.RUNNING, do.note_not_over, do.note_runs,

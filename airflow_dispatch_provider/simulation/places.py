@@ -284,8 +284,13 @@ class PlaceEngine:
             self.news.append(Ended(dispatch, FAILED, None, "revoked"))
         return None
 
+    def _let_go(self, run: Run) -> None:
+        """Another engine may have it by now."""
+        if run.engine is self:
+            run.engine = None
+
     def _stop(self, run: Run) -> None:
-        run.engine = None
+        self._let_go(run)
         if run.runs and self.place.kind.kills and run.task.run is run and run.task.state == "running":
             raise Violation("is killed, and runs", run.task.number)
         if self.place.kind.kills or (self.place.kind.revokes and not run.runs):
@@ -295,7 +300,7 @@ class PlaceEngine:
         self._unsent.pop(dispatch, None)
         self._sought.pop(dispatch, None)
         if run := self._out.pop(dispatch, None):
-            run.engine = None
+            self._let_go(run)
 
     def adopt(self, found: Sequence[Found]) -> None:
         self._sought.update({each.dispatch: each for each in found})
