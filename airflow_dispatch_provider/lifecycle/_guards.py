@@ -105,7 +105,7 @@ def over_again(ledger: Ledger, job: Job, event: Any) -> bool:
 
 
 def queued_again(ledger: Ledger, job: Job, event: Any) -> bool:
-    """What is out was over; what the row says now is of another dispatch, which another scheduler never sent."""
+    """The dispatch that is out was over; the row is that of the next one, which another scheduler never sent."""
     return job.over and queued_and_mine(ledger, job, event)
 
 

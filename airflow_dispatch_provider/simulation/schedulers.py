@@ -58,7 +58,7 @@ class World(Clock, Protocol):
     """When each scheduler's job has sent its last heartbeat; minus infinity: it has ended."""
 
     taken_for_dead: set[int]
-    """Jobs that some scheduler has marked as failed; whatever one does afterwards, it stays so."""
+    """Jobs that some scheduler has marked as failed, until their next heartbeat."""
 
     database_up: bool
     places: dict[str, Place]
@@ -220,6 +220,7 @@ class Scheduler:
             self._adopt()
             self._purge()
         self.world.jobs[self.job] = self.world.now
+        self.world.taken_for_dead.discard(self.job)
         self._queue()
         self._surface.write()
         self.loop.heartbeat(self.world.now, self._buffer)
