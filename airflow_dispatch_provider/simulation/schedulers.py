@@ -33,6 +33,10 @@ STUCK_AFTER = 600.0
 LOST_AFTER = 300.0
 """``task_instance_heartbeat_timeout``, seconds."""
 
+FINDS_OUT_WITHIN = 100.0
+"""Seconds without an outage after which a scheduler has set back what was let begin and whose answer was lost: the next
+question to the execution API may be a minute away, and then its silence has to last."""
+
 EVIDENCE_LOST = 0.5
 """Part of the schedulers that die before the rows of their last dispatches are written."""
 
@@ -61,6 +65,9 @@ class World(Clock, Protocol):
     """Jobs that some scheduler has marked as failed, until their next heartbeat."""
 
     database_up: bool
+
+    def undisturbed(self, since: float) -> float: ...
+
     places: dict[str, Place]
     settings: events.Settings
     rows: TableRows
@@ -267,6 +274,7 @@ class Scheduler:
                 self.world.tasks.schedule(task)
         for task in self.world.tasks.in_state("running"):
             if task.is_task and now - task.beat > LOST_AFTER:
+                task.excused |= self.world.undisturbed(task.beat) < FINDS_OUT_WITHIN
                 self.loop.give_up(task.key, now)
                 self.world.tasks.next_try(task, "no heartbeat")
 

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, pairwise
 from random import Random
 from typing import Any
 from zlib import crc32
@@ -79,6 +80,7 @@ class World:
         self.seed, self.shape, self.rows, self.now = seed, shape, rows, 0.0
         self.tasks, self.jobs = Tasks(), dict[int, float]()
         self.database_up, self.taken_for_dead = True, set[int]()
+        self._disturbed: list[float] = []
         self.struck: list[tuple[float, str, str]] = []
         """Faults so far: when (virtual seconds), which, and what they hit."""
 
@@ -166,11 +168,19 @@ class World:
 
     def _beat(self) -> None:
         """Heartbeats of tasks, and the triggers of those that have deferred."""
+        asleep = any(each.paused for each in self.schedulers.values())
+        if asleep or not self.tasks.api_up or not self.database_up:
+            self._disturbed.append(self.now)
         for place in self.places.values():
             place.beat()
         for task in self.tasks.in_state("deferred"):
             self.tasks.schedule(task)
         self.after(HEARTBEAT, self._beat)
+
+    def undisturbed(self, since: float) -> float:
+        """The longest time since then in which all who have to be asked could be, in seconds."""
+        disturbed = self._disturbed[bisect(self._disturbed, since) :]
+        return max(later - before for before, later in pairwise([since, *disturbed, self.now]))
 
     def start(self, place: int) -> None:
         """A scheduler, in the place of one that has died."""
