@@ -12,7 +12,7 @@ import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,7 +47,7 @@ _EXAMPLES = """examples:
   ./dev/test                              unit, integration and acceptance tests on Airflow %(default)s
   ./dev/test tests/unit -k circuit        some of them
   ./dev/test --airflow-version 3.1.8 -x   on another version, stopping at the first failure
-  ./dev/test --all-versions               everything on every supported version, two runs beside each other,
+  ./dev/test --all-versions               everything on every supported version, two or three runs at a time,
                                           with a summary; what does not depend on Airflow runs once, with
                                           %(default)s
   ./dev/test -- --help                    pytest's own options
@@ -107,8 +107,9 @@ def main() -> int:
 
 
 def _everything() -> list[Result]:
-    """Two runs at a time. Whole deployments wait for much of their time, and are sensitive to how busy the machine is:
-    never two of them at once. The longest of the other runs come first."""
+    """Whole deployments keep a core busy, and are sensitive to how busy the machine is: never two of them at once, and
+    one other run beside them. The others wait for much of their time: without a deployment, three at a time. The
+    longest of them come first."""
     pages = ["tests/acceptance/test_how_to.py", "tests/acceptance/test_readme.py"]
     deployments = Suite("acceptance", ["tests/acceptance", *(f"--ignore={page}" for page in pages)])
     others = Suite("unit, integration", ["tests/unit", "tests/integration", f"--ignore={_FOREIGN}"])
@@ -122,10 +123,12 @@ def _everything() -> list[Result]:
             *((version, others) for version in shorter),
         ]
     )
-    with ThreadPoolExecutor(2) as pool:
-        lanes = [pool.submit(_lane, one_by_one, beside_these), pool.submit(_lane, beside_these)]
+    with ThreadPoolExecutor(3) as pool:
+        whole, beside = pool.submit(_lane, one_by_one), pool.submit(_lane, beside_these)
         try:
-            results = [result for lane in lanes for result in lane.result()]
+            results = whole.result()
+            lanes = [beside, *(pool.submit(_lane, beside_these) for _ in range(2))]
+            results += [result for lane in lanes for result in lane.result()]
         except KeyboardInterrupt as interrupt:
             one_by_one.clear()
             beside_these.clear()
@@ -136,20 +139,15 @@ def _everything() -> list[Result]:
     return sorted(results, key=lambda result: (result.airflow_version, result.what))
 
 
-def _lane(*queues: deque[Work]) -> list[Result]:
-    """Run what is in the queues, one after the other."""
-    return [_run(*work) for work in _taken(queues)]
-
-
-def _taken(queues: Sequence[deque[Work]]) -> Iterator[Work]:
-    """Empty the queues; the other lane may take from them meanwhile."""
-    for queue in queues:
-        while True:
-            try:
-                work = queue.popleft()
-            except IndexError:
-                break
-            yield work
+def _lane(queue: deque[Work]) -> list[Result]:
+    """Run what is in the queue, one after the other; other lanes may take from it meanwhile."""
+    results = []
+    while True:
+        try:
+            work = queue.popleft()
+        except IndexError:
+            return results
+        results.append(_run(*work))
 
 
 def _run(airflow_version: str, suite: Suite) -> Result:

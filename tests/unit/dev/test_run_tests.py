@@ -150,3 +150,17 @@ def test_deployments_run_one_by_one_beside_all_other_tests(monkeypatch: pytest.M
     results = run_tests._everything()
     assert began.count("acceptance") == len(AIRFLOW_VERSIONS)
     assert len(results) == len(began)
+
+
+def test_where_no_deployment_is_left_three_others_run_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait for much of their time."""
+    three = threading.Barrier(3, timeout=10)
+
+    def run(version: str, suite: Suite) -> Result:
+        if suite.what != "acceptance":
+            three.wait()
+        return Result(version, 0, passed=1, what=suite.what)
+
+    monkeypatch.setattr(run_tests, "_run", run)
+    assert len(run_tests._everything()) == 2 * len(AIRFLOW_VERSIONS) + 2
+    assert not three.broken
