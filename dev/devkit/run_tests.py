@@ -141,7 +141,7 @@ def _everything() -> list[Result]:
 
 def _lane(queue: deque[Work]) -> list[Result]:
     """Run what is in the queue, one after the other; other lanes may take from it meanwhile."""
-    results = []
+    results: list[Result] = []
     while True:
         try:
             work = queue.popleft()
