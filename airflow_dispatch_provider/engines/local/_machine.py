@@ -175,8 +175,8 @@ class _ApiWitness:
         return [Recovered(EXECUTION_API)]
 
     def ended(self, key: Hashable, event: messages.Ended) -> list[Event]:
-        """An error that the server answers to one task is that task's own, until a different one meets the same with no
-        beginning in between; a server that does not answer answers nobody."""
+        """A server that was reached, and gave one task an error or no answer: that is the task's own, until a different
+        one meets the same with no beginning in between. One that cannot be reached answers nobody."""
         if not event.unanswered or event.began:
             return []
         if event.failing and self._suspect in (None, key):

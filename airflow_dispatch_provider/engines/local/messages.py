@@ -84,9 +84,10 @@ class Ended:
     """Exit code, or minus the signal that ended it."""
     error: str = ""
     unanswered: bool = False
-    """The error is that the Execution API answered nobody."""
+    """The error is that the Execution API gave no answer to the request."""
     failing: bool = False
-    """It did answer, with an error of its own (HTTP 500): maybe to others, too, maybe to this task alone."""
+    """It was reached, and gave an error of its own (HTTP 500) or no answer: maybe others fare the same, maybe this task
+    alone does."""
     began: bool | None = None
     """None: the process has asked for leave to start, and whether it was given is not known."""
 

@@ -28,8 +28,11 @@ GO = b"g"
 ASKED, BEGUN = b"a", b"b"
 """This process has asked the Execution API whether its task may start; its workload has begun."""
 
-_AWAY = frozenset({429, 502, 503, 504})
+_AWAY = frozenset({429, 502, 503})
 """HTTP statuses with which a server, or what stands before it, says that it answers nobody at the moment."""
+
+_NO_WAY = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"})
+"""Errors of a client that has not even reached a server; after any other one, others may well be answered."""
 
 _KNOWN = {
     "Invalid auth token": "The scheduler and the API server need the same [api_auth] jwt_secret.",
@@ -46,7 +49,7 @@ class Api(Enum):
     """It answers nobody at the moment."""
 
     FAILING = "2"
-    """It has answered with an error of its own (HTTP 500)."""
+    """It has answered with an error of its own (HTTP 500), or was reached and gave this request no answer."""
 
     REFUSED = "3"
     """It has answered, and the answer is no (HTTP 409, 403 ...)."""
@@ -154,9 +157,11 @@ def _said_by(error: BaseException) -> Api:
     response."""
     cause: BaseException | None = error
     while cause is not None:
-        clients = [cls.__module__ for cls in type(cause).__mro__ if cls.__name__ == "TransportError"]
+        client = {cls.__name__ for cls in type(cause).__mro__ if cls.__module__.startswith("httpx")}
         status = getattr(getattr(cause, "response", None), "status_code", 0)
-        if any(name.startswith("httpx") for name in clients) or status in _AWAY:
+        if "TransportError" in client:
+            return Api.AWAY if client & _NO_WAY else Api.FAILING
+        if status in _AWAY:
             return Api.AWAY
         if status >= 400:
             return Api.FAILING if status >= 500 else Api.REFUSED

@@ -95,14 +95,18 @@ def caused_by(error: Exception) -> RuntimeError:
     [
         # nobody is answered
         (httpx.ConnectError("refused"), Api.AWAY),
-        (httpx.ReadTimeout("hangs"), Api.AWAY),
-        (httpx.RemoteProtocolError("cut"), Api.AWAY),
+        (httpx.ConnectTimeout("lost"), Api.AWAY),
+        (httpx.ProxyError("no way"), Api.AWAY),
         (http_error(503), Api.AWAY),
         (http_error(502), Api.AWAY),  # as a proxy says before a server that is away
         (http_error(429), Api.AWAY),  # too many requests: nobody is answered for the moment
         (caused_by(httpx.ConnectError("refused")), Api.AWAY),
-        # an answer, though maybe the same for all
+        # reached: maybe the same for all, maybe for this one alone, e.g. since its Dag run is a large one
         (http_error(500), Api.FAILING),
+        (http_error(504), Api.FAILING),
+        (httpx.ReadTimeout("slow"), Api.FAILING),
+        (httpx.RemoteProtocolError("cut"), Api.FAILING),
+        (caused_by(httpx.ReadTimeout("slow")), Api.FAILING),
         # an answer to this one
         (http_error(403), Api.REFUSED),  # this token
         (http_error(409), Api.REFUSED),  # this task
