@@ -20,7 +20,7 @@ class Verdict(str, Enum):
     """The namespace has no room for this pod. The backend is well; the task waits."""
 
     THROTTLED = "throttled"
-    """The server has too much to do. The task waits, and so does every other request."""
+    """The server has too much to do. The task waits, and so does every other request, unless the scope is ``JOB``."""
 
     TROUBLE = "trouble"
     """It may work later: the server, the way to it, the rights of the backend, or something that the pod needs. The

@@ -74,6 +74,8 @@ def of_create(
         if sent_before:
             return response.verdict(Verdict.DONE, "An earlier request has created the pod already")
         return response.verdict(Verdict.INVALID, "Another pod has this name")
+    if status == 409 and _CHANGED in response.message:
+        return response.verdict(Verdict.THROTTLED, "The namespace's quota was being counted", Scope.JOB)
     if _lacks_namespace(response):
         verdict = Verdict.TROUBLE if own_namespace else Verdict.INVALID
         return response.verdict(verdict, f"The namespace {namespace} cannot take pods")
@@ -127,6 +129,9 @@ _PERMISSION = re.compile(
 _DENIED = re.compile(r"admission webhook .* denied the request|ValidatingAdmissionPolicy .* denied request")
 _NO_ROOM = ("exceeded quota", "exceeded hierarchical quota", "status unknown for quota")
 _QUOTA = re.compile(r"requested: (?P<requested>\S+), used: \S+, limited: (?P<limited>[^\s;]+)")
+
+# The API server notes every pod in the quotas of its namespace; several at a time get into each other's way.
+_CHANGED = "the object has been modified"
 
 # What the pod refers to is not there: it may be put there, and it may be missed by every pod of the template.
 _MISSING = re.compile(

@@ -10,6 +10,9 @@ from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope
 WAITS = (Verdict.FULL, Verdict.TROUBLE, Verdict.THROTTLED)
 """Verdicts after which a job waits."""
 
+_AT_THE_QUOTA = (Verdict.FULL, Verdict.THROTTLED)
+"""Verdicts on a pod that has got as far as the quota of its namespace."""
+
 
 def scope_of(answer: Answer, witness: Answer, others: bool) -> Scope:
     """
@@ -28,7 +31,7 @@ def scope_of(answer: Answer, witness: Answer, others: bool) -> Scope:
         return Scope.SERVER
     if witness.verdict is Verdict.TROUBLE or witness.verdict is answer.verdict:
         return Scope.LANE
-    if witness.verdict is Verdict.FULL:
+    if witness.verdict in _AT_THE_QUOTA:
         # A quota is looked at last: what troubles the job does not trouble the neutral pod.
         return Scope.JOB
     # Refused for what it is, e.g. for its dry run: it tells nothing. Others may still be created where there is room.
@@ -37,11 +40,14 @@ def scope_of(answer: Answer, witness: Answer, others: bool) -> Scope:
 
 def counts(answer: Answer, witness: Answer, others: bool) -> bool:
     """Whether a job whose own trouble this is fails after too many of them. A pod for which there is no room at the
-    moment waits, and so does one of many where nothing shows that any pod can be created."""
+    moment, or that met others on its way, waits, and so does one of many where nothing shows that any pod can be
+    created."""
+    if answer.verdict is Verdict.THROTTLED:
+        return False
     if answer.scope is Scope.JOB:
         return True
     return answer.verdict is not Verdict.FULL and (
-        witness.verdict in (Verdict.DONE, Verdict.FULL) or not others
+        witness.verdict in (Verdict.DONE, *_AT_THE_QUOTA) or not others
     )
 
 

@@ -100,8 +100,9 @@ CREATES = [
     (*forbidden('pod rejected: RuntimeClass "kata" not found'), TROUBLE),
     # A webhook that asks for a pause: it has not seen other pods.
     (429, status(429, "TooManyRequests", DENIAL), TROUBLE),
-    # Passing: a conflict in the quota's bookkeeping, an expired version, a time-out of the server's.
-    (409, MODIFIED, TROUBLE),
+    # A conflict in the quota's bookkeeping, as where many pods are created at a time.
+    (409, MODIFIED, THROTTLED),
+    # Passing: an expired version, a time-out of the server's.
     (410, status(410, "Expired", "The provided continue parameter is too old"), TROUBLE),
     (408, status(408, "Timeout", "request timed out"), TROUBLE),
     # The server or its storage is unwell; a webhook that cannot be called.
@@ -209,7 +210,7 @@ def test_a_repeated_create_that_had_worked(body):
 
 def test_a_repeated_create_with_another_conflict():
     """Only the existence of the pod counts as success."""
-    assert create(409, MODIFIED, sent_before=True).verdict is TROUBLE
+    assert create(409, MODIFIED, sent_before=True).verdict is THROTTLED
 
 
 CHANGES = [

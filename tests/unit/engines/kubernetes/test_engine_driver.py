@@ -115,6 +115,17 @@ def test_a_failure_that_left_no_pod_is_the_jobs_own_where_a_neutral_pod_could_be
     assert house.api.names("create") == ["pod-1"]
 
 
+def test_a_pod_that_met_others_at_the_quota_is_asked_for_again_and_blames_nobody(world):
+    """As where many are created at a time in a namespace with a quota."""
+    house = world()
+    conflict = 'Operation cannot be fulfilled on resourcequotas "q": the object has been modified'
+    fail_once(house, status(409, conflict, "Conflict"))
+    house.submit(1)
+    house.hears(Sent(1, "7"))
+    assert house.heard == [Sent(1, "7")]
+    assert house.api.names("create") == ["pod-1", "pod-1"]
+
+
 def test_a_pod_of_that_name_with_another_mark_is_not_taken_for_its_own(world):
     house = world()
     at_server(house, "somebody's")

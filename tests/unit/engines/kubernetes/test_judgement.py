@@ -12,6 +12,7 @@ DONE, FULL, THROTTLED, TROUBLE, GONE, INVALID = (Answer(verdict, verdict.value) 
 UNREACHABLE = Answer(Verdict.TROUBLE, "no connection", scope=Scope.SERVER)
 BUSY = Answer(Verdict.THROTTLED, "429", scope=Scope.SERVER)
 NEVER_FITS = Answer(Verdict.FULL, "more than the quota", scope=Scope.JOB)
+CROSSED = Answer(Verdict.THROTTLED, "409", scope=Scope.JOB)
 
 CASES = [
     # What the answer itself tells needs no witness.
@@ -33,6 +34,9 @@ CASES = [
     # It got as far as the quota, which is looked at last.
     (TROUBLE, FULL, False, Scope.JOB),
     (TROUBLE, FULL, True, Scope.JOB),
+    (TROUBLE, CROSSED, False, Scope.JOB),
+    (FULL, CROSSED, True, Scope.JOB),
+    (CROSSED, DONE, True, Scope.JOB),
     # It was refused for what it is, which tells nothing: then different jobs tell what is full.
     (TROUBLE, INVALID, False, Scope.JOB),
     (TROUBLE, INVALID, True, Scope.JOB),
@@ -51,7 +55,10 @@ COUNTS = [
     (TROUBLE, DONE, False, True),
     (TROUBLE, DONE, True, True),
     (TROUBLE, FULL, True, True),
+    (TROUBLE, CROSSED, True, True),
     (NEVER_FITS, NEVER_FITS, True, True),
+    # Others were in its way.
+    (CROSSED, CROSSED, False, False),
     # There will be room.
     (FULL, DONE, False, False),
     (FULL, INVALID, False, False),
