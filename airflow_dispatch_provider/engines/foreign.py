@@ -29,7 +29,6 @@ from airflow_dispatch_provider.lifecycle.events import (
     Began,
     CannotRevoke,
     Ended,
-    Recovered,
     Rejected,
     Returned,
     Room,
@@ -97,7 +96,7 @@ class ForeignEngine:
         self._adopting = Adopting(name)
         self._events: list[Event] = []
         self._look_due = 0.0
-        self._rejected = self._troubled = self._stopped = False
+        self._troubled = self._stopped = False
         self._doubtful: list[Out] = []
         """It took them in a heartbeat that failed, and none has succeeded since."""
 
@@ -182,7 +181,6 @@ class ForeignEngine:
             if is_for_the_process(error):
                 raise
             log.debug("%s refused a workload.\n%s", self._name, traceback_of(error))
-            self._rejected = True
             if self._out.oldest(child_key) is None:
                 self._ask(lambda: airflow_api.forget_queued_key(executor, child_key), False)
             self._events.append(Rejected(job.dispatch, describe(error)))
@@ -275,7 +273,8 @@ class ForeignEngine:
             self._take_events(self._executor)
             if may and not self._troubled:
                 self._works()
-                self._after_success()
+                if self._adopting:
+                    self._adopt()
             self._look()
         events, self._events = self._events, []
         return events
@@ -293,7 +292,8 @@ class ForeignEngine:
 
     def _find_the_culprit(self, executor: Any, given: list[Out], error: BaseException) -> None:
         """Its heartbeat has failed with these. Without them it fails again, or they are the trouble: a single one is to
-        blame itself, of several each is tried alone."""
+        blame itself, of several each is tried alone. Heartbeats with nothing to send prove nothing: where different
+        jobs are rejected and none gets through, it is the backend's trouble."""
         taken = [out for out in given if self._take_out(out)]
         again = error_of(executor.heartbeat) if taken else error
         what = Rejected if again is None and len(taken) == 1 else Returned
@@ -305,7 +305,7 @@ class ForeignEngine:
                 self._let_go(describe(again))
             return
         log.debug("%s failed over what it was given.\n%s", self._name, traceback_of(error))
-        self._one_by_one = self._rejected = True
+        self._one_by_one = True
 
     def _let_go(self, reason: str) -> None:
         """Whether those have begun, the database knows; without an answer they would wait for it for ever."""
@@ -319,14 +319,6 @@ class ForeignEngine:
         """Whether it was still in the base class's queues. What had left them may be lost: see ``_look``."""
         out.ran = not self._withdraw(out.dispatch)
         return not out.ran
-
-    def _after_success(self) -> None:
-        """Earlier rejections were those jobs' own affair, and it can be asked about others."""
-        if self._rejected:
-            self._rejected = False
-            self._events.append(Recovered(self._name))
-        if self._adopting:
-            self._adopt()
 
     def _take_events(self, executor: Any) -> None:
         for child_key, value in self._new_events(executor).items():

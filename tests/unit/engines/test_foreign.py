@@ -10,6 +10,7 @@ from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.engines.foreign import ForeignEngine
 from airflow_dispatch_provider.lifecycle.events import (
     Began,
     Ended,
@@ -19,6 +20,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Sent,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
+from airflow_dispatch_provider.routing.circuit import CircuitState
 from airflow_dispatch_provider.testing import InMemoryExecutor
 from airflow_dispatch_provider.testing.workloads import make_callback, make_task
 from tests.unit.engines.foreign_executors import (
@@ -34,6 +36,7 @@ from tests.unit.engines.foreign_executors import (
     job,
     typed,
 )
+from tests.unit.lifecycle.builders import machine, queued, tick
 
 # From submission to end
 
@@ -130,9 +133,7 @@ def test_one_that_it_does_not_take_keeps_none_from_it(caplog):
     """The other jobs of the batch are sent; its trouble is its own as long as the executor works."""
     x, _ = engine(Picky)
     x.submit([job(1), job(2, make_task("poison")), job(3)])
-    assert typed(x.poll()) == typed(
-        [Rejected(2, "ValueError: not this one"), Sent(1), Sent(3), Recovered("x")]
-    )
+    assert typed(x.poll()) == typed([Rejected(2, "ValueError: not this one"), Sent(1), Sent(3)])
     assert x.room().unavailable is None
 
 
@@ -140,8 +141,35 @@ def test_one_job_over_which_its_heartbeat_fails_is_to_blame_itself():
     """A heartbeat without it works: it is rejected with the reason, and the executor is not in trouble."""
     x, _ = engine(Poisoned)
     x.submit([job(1, make_task("poison"))])
-    assert typed(x.poll()) == typed([Rejected(1, "ValueError: not this one"), Recovered("x")])
+    assert typed(x.poll()) == typed([Rejected(1, "ValueError: not this one")])
     assert x.room().unavailable is None
+
+
+class ServerAway(Plain):
+    """Raises over whatever it is to send, and over nothing else."""
+
+    def _process_workloads(self, workload_items: Any) -> None:
+        if workload_items and "sending" in self.failing:
+            raise ConnectionError("its server is away")
+        super()._process_workloads(workload_items)
+
+
+def test_different_jobs_over_which_its_heartbeat_fails_are_its_own_trouble():
+    """Heartbeats with nothing to send prove nothing; one job that gets through does."""
+    executor = ServerAway(parallelism=4)
+    x = ForeignEngine("a", lambda: executor, 4, clock=Clock())
+    x.start("77")
+    executor.failing = ("sending",)
+    m, jobs = machine(), {1: make_task(), 2: make_task()}
+    m.handle(0.0, *(queued(key) for key in jobs), tick(a=1))
+    for number, key in ((1, 1), (2, 2)):
+        x.submit([job(number, jobs[key])])
+        news = [event for event in x.poll() if isinstance(event, Rejected | Recovered)]
+        m.handle(float(number), *news, tick(a=1))
+    assert m.circuit("a") is CircuitState.OPEN
+    executor.failing = ()
+    x.submit([job(3, jobs[1])])
+    assert x.poll() == [Sent(3)]
 
 
 def test_of_several_over_which_its_heartbeat_fails_each_is_tried_alone():
