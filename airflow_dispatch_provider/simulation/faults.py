@@ -213,7 +213,7 @@ def _task_taken_back(world: World, fault: Fault) -> str:
     scheduler, task = found
     if task.state == "running":
         key = task.key
-        world.tasks.clear(task)
+        world.tasks.take_away(task)
         scheduler.loop.give_up(key, world.now)
     elif scheduler.loop.revoke(task.key, world.now):
         world.tasks.schedule(task)

@@ -21,12 +21,15 @@ from airflow_dispatch_provider.lifecycle.states import Row
 from airflow_dispatch_provider.lifecycle.transitions import Rows as TableRows
 from airflow_dispatch_provider.routing.model import TaskRef
 from airflow_dispatch_provider.simulation.places import Clock, Place, PlaceEngine
-from airflow_dispatch_provider.simulation.tasks import SILENCE, Task, Violation
+from airflow_dispatch_provider.simulation.tasks import ADOPTABLE, PATIENCE, RUNNING, SILENCE, Task, Violation
 
 DEAD_AFTER = 30.0
 """``scheduler_health_check_threshold``, seconds."""
 
 ADOPTION_EVERY = 30.0
+JOB_HEARTBEAT = 5.0
+"""``job_heartbeat_sec``, seconds."""
+
 STUCK_AFTER = 600.0
 """``task_queued_timeout``, seconds."""
 
@@ -59,7 +62,8 @@ class World(Clock, Protocol):
     """See ``world.World``."""
 
     jobs: dict[int, float]
-    """When each scheduler's job has sent its last heartbeat; minus infinity: it has ended."""
+    """When each scheduler's job has sent its last heartbeat but one, which is in its row; minus infinity: it has
+    ended."""
 
     taken_for_dead: set[int]
     """Jobs that some scheduler has marked as failed, until their next heartbeat."""
@@ -119,21 +123,21 @@ class ModelClerk:
     def restart(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
         def change(task: Task) -> None:
             if self._silent(task):
-                self._world.tasks.next_try(task, "restart")
+                self._world.tasks.restart(task, "restart")
 
         self._later(asked, ids, change)
 
     def unstart(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
         def change(task: Task) -> None:
             if self._silent(task):
-                if task.run.began:
+                if task.state == "running" and task.run.began:
                     raise Violation("is set back though it had begun", task.number)
                 self._world.tasks.schedule(task)
 
         self._later(asked, ids, change)
 
     def _silent(self, task: Task) -> bool:
-        is_ours = task.state == "running" and task.owner == self._job
+        is_ours = task.state in RUNNING and task.owner == self._job
         return is_ours and self._world.now - task.beat >= SILENCE
 
     def refresh(self, ids: Mapping[Hashable, Any]) -> None:
@@ -205,7 +209,7 @@ class Scheduler:
         clerk = ModelClerk(world, job, world.random("clerk", job))
         self.loop = WatchedLoop(machine, self.engines, clerk, self._surface, lambda: world.now)
         self._adopt_at = world.now + self.rng.uniform(0, ADOPTION_EVERY)
-        world.jobs[job] = world.now
+        self.beaten = world.jobs[job] = world.now
         self.loop.start(str(job), world.now)
 
     def die(self) -> None:
@@ -226,12 +230,18 @@ class Scheduler:
             self._adopt_at = self.world.now + ADOPTION_EVERY
             self._adopt()
             self._purge()
-        self.world.jobs[self.job] = self.world.now
-        self.world.taken_for_dead.discard(self.job)
+        self.beat_job()
         self._queue()
         self._surface.write()
         self.loop.heartbeat(self.world.now, self._buffer)
         self._take_events()
+
+    def beat_job(self) -> None:
+        """Every few seconds. It runs again, also where another one has marked it as failed; what is written is when it
+        sent the one before."""
+        if self.world.now - self.beaten >= JOB_HEARTBEAT:
+            self.world.jobs[self.job], self.beaten = self.beaten, self.world.now
+            self.world.taken_for_dead.discard(self.job)
 
     def _queue(self) -> None:
         ready = sorted(self.world.tasks.in_state("scheduled"), key=lambda task: (-task.priority, task.number))
@@ -243,23 +253,30 @@ class Scheduler:
         taken, self._buffer = self._buffer, {}
         for key, (state, _) in taken.items():
             task = self.world.tasks.of_key(key)
-            if task is None or state not in ("success", "failed") or task.state not in ("queued", "running"):
+            if task is None or state not in ("success", "failed"):
                 continue
             if not task.is_task:
-                self.world.tasks.end_callback(task, state)
-            elif task.owner == self.job and key not in self.loop.machine:
+                if task.state in ("queued", "running"):
+                    self.world.tasks.end_callback(task, state)
+            elif self._is_lost(task, state) and key not in self.loop.machine:
                 self.world.tasks.next_try(task, f"{state} was told while it was {task.state}")
+
+    def _is_lost(self, task: Task, told: str) -> bool:
+        """Its executor says that it has ended, and its row does not."""
+        has_only_deferred = task.state == "scheduled" and task.resumes and told == "success"
+        is_open = task.state in ("scheduled", *ADOPTABLE)
+        return task.owner == self.job and is_open and not has_only_deferred
 
     def _adopt(self) -> None:
         now = self.world.now
         dead = self.world.taken_for_dead
         dead |= {job for job, beat in self.world.jobs.items() if now - beat > DEAD_AFTER}
         for task in list(self.world.tasks.open.values()):
-            if task.is_task and task.owner in dead and task.state in ("queued", "running"):
+            if task.is_task and task.owner in dead and task.state in ADOPTABLE:
                 self._take_over(task)
 
     def _take_over(self, task: Task) -> None:
-        runs = task.state == "running"
+        runs = task.state in RUNNING
         names = tuple(self.engines) if runs and task.evidence is None else ()
         offered = Offered(task.key, _ref(task), runs, task.evidence, names, Instance(task, task.id))
         self.loop.offer(offered, self.world.now)
@@ -268,15 +285,25 @@ class Scheduler:
 
     def _purge(self) -> None:
         now = self.world.now
-        for task in self.world.tasks.in_state("queued"):
-            is_stuck = task.is_task and task.owner == self.job and now - task.queued_at > STUCK_AFTER
-            if is_stuck and self.loop.revoke(task.key, now):
-                self.world.tasks.schedule(task)
-        for task in self.world.tasks.in_state("running"):
-            if task.is_task and now - task.beat > LOST_AFTER:
+        self._purge_stuck(now)
+        for task in list(self.world.tasks.open.values()):
+            is_ours = task.is_task and task.owner == self.job and task.state in RUNNING
+            if is_ours and now - task.beat > LOST_AFTER:
                 task.excused |= self.world.undisturbed(task.beat) < FINDS_OUT_WITHIN
                 self.loop.give_up(task.key, now)
                 self.world.tasks.next_try(task, "no heartbeat")
+
+    def _purge_stuck(self, now: float) -> None:
+        for task in self.world.tasks.in_state("queued"):
+            if not (task.is_task and task.owner == self.job and now - task.queued_at > STUCK_AFTER):
+                continue
+            if not self.loop.revoke(task.key, now):
+                return  # Airflow looks at no other one of this executor then
+            if task.stuck < PATIENCE:
+                task.stuck += 1
+                self.world.tasks.schedule(task)
+            else:
+                self.world.tasks.fail(task, "queued for too long")
 
 
 def _ref(task: Task) -> TaskRef:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model of Airflow's database and of its execution API: the rows of tasks, and who may change them when.
 
-Rules after Airflow 3.3: ``ti_run`` lets one process of a try begin, and answers the same process once more; a new try
-has another id.
+Rules after Airflow 3.3: ``ti_run`` lets one process of a try begin, and answers the same process once more. A try that
+has run and one that was cleared are followed by one with another id; one that failed while it was queued is not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ SILENCE = 4 * HEARTBEAT
 LAUNCHES = Limits().launch_retries
 """A task may fail once it has come to nothing so often before it began."""
 
-_STATES = {"queued": RowState.QUEUED, "running": RowState.RUNNING}
+_STATES = {"queued": RowState.QUEUED, "running": RowState.RUNNING, "restarting": RowState.RUNNING}
+
+RUNNING = ("running", "restarting")
+ADOPTABLE = ("queued", *RUNNING)
+
+PATIENCE = 2
+"""A task that is queued for too long is scheduled again so often, unless it has run since; then it fails."""
 
 
 class Violation(BaseException):
@@ -75,6 +81,12 @@ class Task:
 
     in_vain: int = 0
     """How many of its dispatches have come to nothing before they began, in this try."""
+
+    stuck: int = 0
+    """How often it was scheduled again since it last ran, because it was queued for too long."""
+
+    resumes: bool = False
+    """It has deferred in this try (``next_method``)."""
 
     excused: bool = False
     """The execution API let it begin and could not say so, and nobody who knows that nothing ran is left."""
@@ -154,13 +166,34 @@ class Tasks:
         """In the same try."""
         task.state, task.owner = "scheduled", None
 
+    def resume(self, task: Task) -> None:
+        """Its trigger has fired. Its scheduler stays its owner."""
+        task.state = "scheduled"
+
     def next_try(self, task: Task, why: str) -> None:
         """Airflow runs it anew: the try is used."""
+        self._check_loss(task, why)
+        self._renew(task, task.state == "running")
+
+    def restart(self, task: Task, why: str) -> None:
+        """As what no executor adopts."""
+        self._check_loss(task, why)
+        self._renew(task, True)
+        task.owner = None
+
+    def fail(self, task: Task, why: str) -> None:
+        """It has no more tries."""
+        self._check_loss(task, why)
+        task.state = "failed"
+        del self.open[task.number]
+
+    def _check_loss(self, task: Task, why: str) -> None:
+        if task.state == "restarting":
+            return  # a user wants another try
         if not task.may_fail:
             raise Violation("loses a try that had not begun", task.number, why)
         if task.run is not None and task.run.runs:
             raise Violation("loses a try that runs", task.number, why)
-        self._renew(task)
 
     def end_callback(self, task: Task, state: str) -> None:
         """As its scheduler was told."""
@@ -170,18 +203,35 @@ class Tasks:
         self.open.pop(task.number, None)
 
     def clear(self, task: Task) -> None:
-        """A user has it run anew, wherever it is."""
+        """A user has it run anew, wherever it is: what runs ends first, and has another id already."""
+        if task.state != "running":
+            self.take_away(task)
+            return
+        self._leave_run(task)
+        task.state = "restarting"
+        self._rename(task)
+
+    def take_away(self, task: Task) -> None:
+        """It is run anew, whatever it does."""
+        self._leave_run(task)
+        self._renew(task, True)
+
+    def _leave_run(self, task: Task) -> None:
         if task.run is not None:
             task.cleared.append(task.run)
-        self._renew(task)
+            task.run = None
 
-    def _renew(self, task: Task) -> None:
+    def _rename(self, task: Task) -> None:
         del self.by_id[task.id]
-        task.id, task.attempt, task.begun, task.run = self._new_id(), task.attempt + 1, False, None
-        task.excused, task.in_vain = False, 0
+        task.id = self._new_id()
         self.by_id[task.id] = task
-        task.evidence = None
-        self.schedule(task)
+
+    def _renew(self, task: Task, another_id: bool) -> None:
+        if another_id:
+            self._rename(task)
+        task.attempt, task.begun, task.run = task.attempt + 1, False, None
+        task.excused, task.in_vain, task.stuck, task.resumes = False, 0, 0, False
+        task.state, task.evidence = "scheduled", None
 
     def row(self, ti_id: UUID, job: int, now: float) -> Row:
         task = self.by_id.get(ti_id)
@@ -199,9 +249,9 @@ class Tasks:
         if not self.api_up and not self.swallow:
             return Api.AWAY
         is_own = task.state == "running" and task.run is run
-        if task.id != ti_id or not (task.state == "queued" or is_own):
+        if task.id != ti_id or not (task.state in ("queued", "restarting") or is_own):
             return Api.REFUSED
-        task.state, task.run, task.beat = "running", run, now
+        task.state, task.run, task.beat, task.stuck = "running", run, now, 0
         if self.swallow:
             self.swallow -= 1
             return Api.AWAY
@@ -228,7 +278,7 @@ class Tasks:
             raise Violation("has a run that completes", task.number, f"its try is {task.state}")
         if task.defers:
             task.defers -= 1
-            task.state = "deferred"
+            task.state, task.resumes = "deferred", True
             return True
         task.state = "success"
         del self.open[task.number]

@@ -174,7 +174,7 @@ class World:
         for place in self.places.values():
             place.beat()
         for task in self.tasks.in_state("deferred"):
-            self.tasks.schedule(task)
+            self.tasks.resume(task)
         self.after(HEARTBEAT, self._beat)
 
     def undisturbed(self, since: float) -> float:

@@ -18,7 +18,7 @@ from .database import DirectClerk, TheyRun, connect, prepare
     ],
 )
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a migrated database with one Dag run, which this process uses for the rest of the session."""
+    """The URL of a migrated database with one run of each Dag, which this process uses for the rest of the session."""
     folder = tmp_path_factory.mktemp(request.param)
     before = os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
     if request.param == "sqlite":

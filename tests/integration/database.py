@@ -26,14 +26,22 @@ from airflow_dispatch_provider.testing import make_task
 from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
 DAG_ID, TASKS = "it_dag", 12
+RETRIED = "it_retried"
+"""A Dag with tasks that run something, and have more tries."""
 
 _DAG_FILE = f"""
+from datetime import timedelta
 from airflow.sdk import DAG
+from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
 
 with DAG("{DAG_ID}", schedule=None):
     for number in range({TASKS}):
         EmptyOperator(task_id=f"t{{number}}", queue="a" if number % 2 else "b")
+
+with DAG("{RETRIED}", schedule=None):
+    for number in range(2):
+        BashOperator(task_id=f"t{{number}}", bash_command="true", retries=9, retry_delay=timedelta(0))
 """
 
 
@@ -49,7 +57,7 @@ for command in sys.argv[1:]:
 
 
 def prepare(url: str, folder: Path) -> None:
-    """Migrate the database, parse the Dag into it and create a run, as a user would."""
+    """Migrate the database, parse the Dags into it and create a run of each, as a user would."""
     dags = folder / "dags"
     dags.mkdir()
     (dags / "it_dag.py").write_text(_DAG_FILE)
@@ -59,8 +67,9 @@ def prepare(url: str, folder: Path) -> None:
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
     }
+    triggers = [f"dags trigger {dag_id}" for dag_id in (DAG_ID, RETRIED)]
     done = subprocess.run(
-        [sys.executable, "-c", _COMMANDS, "db migrate", "dags reserialize", f"dags trigger {DAG_ID}"],
+        [sys.executable, "-c", _COMMANDS, "db migrate", "dags reserialize", *triggers],
         env=env,
         capture_output=True,
         text=True,
