@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import httpx
 from airflow.executors.base_executor import BaseExecutor
 from airflow.jobs.job import Job
 from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
@@ -28,8 +27,10 @@ from .sides import GO, REFUSED, Seen
 
 if AIRFLOW_V_3_4_PLUS:
     from airflow.api_fastapi.execution_api.in_process import InProcessExecutionAPI
+    from httpx2 import Client
 else:
     from airflow.api_fastapi.execution_api.app import InProcessExecutionAPI
+    from httpx import Client
 
 LONG = timedelta(hours=1)
 """Longer than any limit."""
@@ -37,8 +38,8 @@ LONG = timedelta(hours=1)
 TASK = "t0"
 
 
-def make_client() -> httpx.Client:
-    return httpx.Client(transport=InProcessExecutionAPI().transport, base_url="http://in-process.invalid")
+def make_client() -> Any:
+    return Client(transport=InProcessExecutionAPI().transport, base_url="http://in-process.invalid")
 
 
 class Executor(BaseExecutor):
@@ -103,7 +104,7 @@ class AirflowSide:
     is_model = False
     one_id_per_try = AIRFLOW_V_3_4_PLUS
 
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: Any) -> None:
         self.takes, self.revokes, self.holds = True, True, False
         self._client, self._began = client, dict[int, Any]()
         self._keys: dict[int, Any] = {}
@@ -209,13 +210,11 @@ class AirflowSide:
         body = {"state": "running", "unixname": "user", "start_date": _now().isoformat(), **_process(process)}
         self._began.setdefault(process, self._ids[number])
         answer = self._client.patch(f"/task-instances/{self._ids[number]}/run", json=body)
-        assert answer.status_code in (200, 404, 409), answer.text
-        return GO if answer.status_code == 200 else REFUSED
+        return GO if _is_done(answer) else REFUSED
 
     def heartbeat(self, process: int) -> bool:
-        answer = self._client.put(f"/task-instances/{self._began[process]}/heartbeat", json=_process(process))
-        assert answer.status_code in (204, 404, 409, 410), answer.text
-        return answer.status_code == 204
+        path = f"/task-instances/{self._began[process]}/heartbeat"
+        return _is_done(self._client.put(path, json=_process(process)))
 
     def succeed(self, process: int) -> bool:
         return self._say(process, state="success", end_date=_now().isoformat())
@@ -225,9 +224,7 @@ class AirflowSide:
         return self._say(process, state="deferred", **waits_for, next_method="resume", next_kwargs={})
 
     def _say(self, process: int, **body: Any) -> bool:
-        answer = self._client.patch(f"/task-instances/{self._began[process]}/state", json=body)
-        assert answer.status_code in (204, 404, 409), answer.text
-        return answer.status_code == 204
+        return _is_done(self._client.patch(f"/task-instances/{self._began[process]}/state", json=body))
 
     # Others
 
@@ -252,6 +249,12 @@ class AirflowSide:
     def restart(self, scheduler: str) -> None:
         self._change(last_heartbeat_at=_now() - LONG)
         self._schedulers[scheduler].clerk.restart(self._id())
+
+
+def _is_done(answer: Any) -> bool:
+    """False: it was refused, since the row says something else, or there is none of this id any more."""
+    assert answer.status_code in (200, 204, 404, 409, 410), (answer.status_code, answer.text)
+    return answer.status_code in (200, 204)
 
 
 def _process(number: int) -> dict[str, Any]:
