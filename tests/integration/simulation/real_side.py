@@ -17,9 +17,14 @@ from airflow.models.trigger import handle_event_submit
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.session import create_session
 from sqlalchemy import delete, select, update
+from svcs import Registry
 
 from airflow_dispatch_provider.bridge import airflow_api
-from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
+from airflow_dispatch_provider.bridge.version_compat import (
+    AIRFLOW_V_3_2_PLUS,
+    AIRFLOW_V_3_3_PLUS,
+    AIRFLOW_V_3_4_PLUS,
+)
 from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase
 
 from ..database import RETRIED
@@ -39,7 +44,10 @@ TASK = "t0"
 
 
 def make_client() -> Any:
-    return Client(transport=InProcessExecutionAPI().transport, base_url="http://in-process.invalid")
+    api = InProcessExecutionAPI()
+    if not AIRFLOW_V_3_3_PLUS:  # which waits for its lifespan, where this is set
+        api.app.state.svcs_registry = Registry()
+    return Client(transport=api.transport, base_url="http://in-process.invalid")
 
 
 class Executor(BaseExecutor):
@@ -123,7 +131,7 @@ class AirflowSide:
                 session.execute(delete(table).where(table.c.working_set.is_(None)))
             blank = {"state": None, "queued_by_job_id": None, "try_number": 0, "max_tries": 9}
             session.execute(update(TaskInstance).values(**blank, next_method=None, next_kwargs=None))
-            session.execute(update(DagRun).values(state="running"))
+            session.execute(update(DagRun).values(state="running", start_date=_now()))
 
     def close(self) -> None:
         """Leave nothing for the next test."""
