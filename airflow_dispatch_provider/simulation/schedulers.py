@@ -20,7 +20,7 @@ from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.lifecycle.states import Row
 from airflow_dispatch_provider.lifecycle.transitions import Rows as TableRows
 from airflow_dispatch_provider.routing.model import TaskRef
-from airflow_dispatch_provider.simulation.places import Clock, Place, PlaceEngine
+from airflow_dispatch_provider.simulation.places import Clock, ModelError, Place, PlaceEngine
 from airflow_dispatch_provider.simulation.tasks import SILENCE, Task, Violation
 
 DEAD_AFTER = 30.0
@@ -157,6 +157,11 @@ class ModelSurface:
         self.unwritten: list[tuple[Task, str]] = []
 
     def prepare(self, dispatch: Dispatch, backend: str) -> Any:
+        task: Task = dispatch.workload.ti
+        if task.is_unprepared and self._world.now < task.spoilt_until:
+            task.came_to_nothing(self._world.now)
+            self._world.places[backend].note_failure(task)
+            raise ModelError
         return dispatch.workload
 
     def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
@@ -178,9 +183,12 @@ class ModelSurface:
 
 
 class WatchedLoop(Loop):
-    """It may fail at nothing: no model raises an error."""
+    """It may fail at nothing but what a model lets fail."""
 
     def note_failure(self, what: str, error: Exception) -> None:
+        if isinstance(error, ModelError):
+            super().note_failure(what, error)
+            return
         raise Violation(f"raises {type(error).__name__}", detail=f"{what}: {error}") from error
 
 
