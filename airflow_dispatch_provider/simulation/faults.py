@@ -24,7 +24,7 @@ T = TypeVar("T")
 LONGEST_API_OUTAGE, LONGEST_DATABASE_OUTAGE, LONGEST_RESTART = 120.0, 60.0, 40.0
 """Seconds."""
 
-_OF_ONE_TASK = {
+_CONFINED = {
     "run lost",
     "run killed",
     "run returned",
@@ -34,8 +34,9 @@ _OF_ONE_TASK = {
     "task cleared",
     "task taken back",
     "task recalled",
+    "lane full",
 }
-"""Faults that say nothing of a backend, or of everything."""
+"""Faults that keep no other task from a backend."""
 
 _LASTS = (0.5, 5.0, 20.0, 60.0, 300.0)
 
@@ -87,7 +88,7 @@ def _strike(world: World, fault: Fault) -> None:
     world.struck.append((fault.at, fault.kind, "..."))
     hit = KINDS[fault.kind](world, fault)
     world.struck[place] = fault.at, fault.kind, hit
-    if fault.kind not in _OF_ONE_TASK:
+    if fault.kind not in _CONFINED:
         world.patience.disturb(hit, fault.seconds)
 
 

@@ -22,8 +22,11 @@ IDLE = 180.0
 over, and more than it takes to ask what has become of what a dead scheduler had."""
 
 
-SUSPECTED = 180.0
-"""Seconds for which a failure may be remembered against a backend."""
+RECOVERED = 180.0
+"""Seconds after which a fault that is over may keep no backend from its work."""
+
+SUSPECTED = 900.0
+"""Seconds for which a failure may be remembered against a backend: as long as nothing has succeeded there."""
 
 
 class World(Protocol):
@@ -84,13 +87,25 @@ class Patience:
         if is_spoilt or scheduler.loop.machine.state(task.key) is not State.HELD:
             return None
         used = scheduler.loop.machine.slots_used.get(name, 0)
-        return name if used < scheduler.engines[name].slots and not self._world.places[name].closed else None
+        is_free = used < scheduler.engines[name].slots and task.queue not in self._world.places[name].closed
+        return name if is_free else None
+
+    def dispatched(self, scheduler: Scheduler, task: Task, backend: str) -> None:
+        """A task goes to its first choice where that has a slot for it, unless it came to nothing there."""
+        first = self._routes.get(task.queue, (backend,))[0]
+        machine, place = scheduler.loop.machine, self._world.places[first]
+        if first == backend or not self._is_all_right(first, self._world.now - RECOVERED):
+            return
+        is_closed = machine.circuit(first) is not CircuitState.CLOSED or task.queue in place.closed
+        has_failed = any(each is task for _, each in place.failures)
+        if machine.slots_used[first] < scheduler.engines[first].slots and not is_closed and not has_failed:
+            raise Violation("passes over a free slot", task.number, f"of {first} for {backend}")
 
     def _check_circuits(self, scheduler: Scheduler) -> None:
         """None is open for the trouble of one task alone."""
         now, machine = self._world.now, scheduler.loop.machine
         for name in machine.slots_used:
-            if machine.circuit(name) is CircuitState.OPEN and self._is_all_right(name, now - SUSPECTED):
+            if machine.circuit(name) is CircuitState.OPEN and self._is_all_right(name, now - RECOVERED):
                 failed = {task for at, task in self._world.places[name].failures if now - at < SUSPECTED}
                 if len(failed) == 1:
                     raise Violation("is taken for a failure of its backend", failed.pop().number, name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from random import Random
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import UUID
 
 from airflow_dispatch_provider.dispatch.loop import Loop
@@ -22,6 +22,9 @@ from airflow_dispatch_provider.lifecycle.transitions import Rows as TableRows
 from airflow_dispatch_provider.routing.model import TaskRef
 from airflow_dispatch_provider.simulation.places import Clock, ModelError, Place, PlaceEngine
 from airflow_dispatch_provider.simulation.tasks import SILENCE, Task, Violation
+
+if TYPE_CHECKING:
+    from airflow_dispatch_provider.simulation.patience import Patience
 
 DEAD_AFTER = 30.0
 """``scheduler_health_check_threshold``, seconds."""
@@ -65,6 +68,7 @@ class World(Clock, Protocol):
     settings: events.Settings
     rows: TableRows
     slots: dict[str, int]
+    patience: Patience
 
 
 class ModelClerk:
@@ -152,8 +156,8 @@ class ModelClerk:
 class ModelSurface:
     """See ``loop.Surface``."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, scheduler: Scheduler) -> None:
+        self._world, self._scheduler = world, scheduler
         self.unwritten: list[tuple[Task, str]] = []
 
     def prepare(self, dispatch: Dispatch, backend: str) -> Any:
@@ -165,7 +169,10 @@ class ModelSurface:
         return dispatch.workload
 
     def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
-        self.unwritten += [(each.workload.ti, backend) for each in dispatches]
+        tasks: list[Task] = [each.workload.ti for each in dispatches]
+        self.unwritten += [(task, backend) for task in tasks]
+        for task in tasks:
+            self._world.patience.dispatched(self._scheduler, task, backend)
 
     def write(self) -> None:
         """Airflow does so once a loop."""
@@ -201,7 +208,7 @@ class Scheduler:
         self.engines: dict[str, PlaceEngine] = {
             name: PlaceEngine(place, world.slots[name]) for name, place in world.places.items()
         }
-        self._surface, self._buffer = ModelSurface(world), dict[Any, Any]()
+        self._surface, self._buffer = ModelSurface(world, self), dict[Any, Any]()
         machine = Machine(world.settings, str(job), world.rows)
         clerk = ModelClerk(world, job, world.random("clerk", job))
         self.loop = WatchedLoop(machine, self.engines, clerk, self._surface, lambda: world.now)
