@@ -142,7 +142,8 @@ def _place_is(attribute: str, value: bool, world: World, fault: Fault) -> str:
 
 
 def _backend_away(world: World, fault: Fault) -> str:
-    _place(world, fault).raises = fault.seconds > _LASTS[2]
+    """Some raise errors meanwhile, and not for long: no news of theirs is heard."""
+    _place(world, fault).raises = _LASTS[0] * 2 < fault.seconds < _LASTS[2] * 2
     return _place_is("up", False, world, fault)
 
 
