@@ -165,7 +165,7 @@ class ModelSurface:
         if task.is_unprepared and self._world.now < task.spoilt_until:
             task.came_to_nothing(self._world.now)
             self._world.places[backend].note_failure(task)
-            raise ModelError
+            raise ValueError("cannot be prepared")  # Not a ModelError: nothing else may fail for it.
         return dispatch.workload
 
     def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
