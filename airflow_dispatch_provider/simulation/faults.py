@@ -24,6 +24,20 @@ T = TypeVar("T")
 LONGEST_API_OUTAGE, LONGEST_DATABASE_OUTAGE, LONGEST_RESTART = 120.0, 60.0, 40.0
 """Seconds."""
 
+_CONFINED = {
+    "run lost",
+    "run killed",
+    "run returned",
+    "run denied",
+    "task spoilt",
+    "log cleaned",
+    "task cleared",
+    "task taken back",
+    "task recalled",
+    "lane full",
+}
+"""Faults that keep no other task from a backend."""
+
 _LASTS = (0.5, 5.0, 20.0, 60.0, 300.0)
 
 
@@ -72,7 +86,10 @@ def schedule(world: World, faults: Sequence[Fault]) -> None:
 def _strike(world: World, fault: Fault) -> None:
     place = len(world.struck)
     world.struck.append((fault.at, fault.kind, "..."))
-    world.struck[place] = fault.at, fault.kind, KINDS[fault.kind](world, fault)
+    hit = KINDS[fault.kind](world, fault)
+    world.struck[place] = fault.at, fault.kind, hit
+    if fault.kind not in _CONFINED:
+        world.patience.disturb(hit, fault.seconds)
 
 
 # Each returns the name of what it hit; empty: there was nothing.
@@ -122,6 +139,12 @@ def _place_is(attribute: str, value: bool, world: World, fault: Fault) -> str:
     setattr(place, attribute, value)
     world.restore(fault.seconds, lambda: setattr(place, attribute, not value))
     return place.name
+
+
+def _backend_away(world: World, fault: Fault) -> str:
+    """Some raise errors meanwhile, and not for long: no news of theirs is heard."""
+    _place(world, fault).raises = _LASTS[0] * 2 < fault.seconds < _LASTS[2] * 2
+    return _place_is("up", False, world, fault)
 
 
 def _run_lost(world: World, fault: Fault) -> str:
@@ -174,12 +197,12 @@ def _lane_full(world: World, fault: Fault) -> str:
 
 
 def _task_spoilt(world: World, fault: Fault) -> str:
-    """It cannot be sent anywhere, and may fail for that."""
+    """It cannot be sent anywhere, or not even prepared, and may fail for that."""
     ready = [task for task in world.tasks.open.values() if task.state in ("scheduled", "queued")]
     if not ready:
         return ""
     task = fault.pick(ready)
-    task.spoilt_until = world.now + fault.seconds * 2
+    task.spoilt_until, task.is_unprepared = world.now + fault.seconds * 2, fault.seconds > _LASTS[2]
     return f"task {task.number}"
 
 
@@ -299,7 +322,7 @@ KINDS: dict[str, Callable[[World, Fault], str]] = {
     "scheduler stopped": _scheduler_stopped,
     "api killed": _api_killed,
     "database away": _database_away,
-    "backend away": partial(_place_is, "up", False),
+    "backend away": _backend_away,
     "backend mute": partial(_place_is, "mute", True),
     "run lost": _run_lost,
     "run killed": _run_killed,

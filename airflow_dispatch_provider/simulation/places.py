@@ -6,6 +6,7 @@ A place (a broker with workers, a cluster, a machine) outlives the schedulers; a
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -38,6 +39,10 @@ _REJECTED, _STALLED, _RENAMED = 0.003, 0.02, 0.02
 says; that their place names anew."""
 
 
+_REMEMBERED = 100
+"""Failures of a place."""
+
+
 class Kind(NamedTuple):
     """A kind of backend."""
 
@@ -65,6 +70,10 @@ LOCAL = Kind(knows=True, outlives=False, kills=True, runs=_ALL)
 CELERY = Kind(knows=False, outlives=True, kills=False, runs=_ALL)
 KUBERNETES = Kind(knows=False, outlives=True, kills=True, keeps=True)
 FOREIGN = Kind(knows=False, outlives=True, kills=False, revokes=False)
+
+
+class ModelError(Exception):
+    """Raised by a model, on purpose."""
 
 
 class Clock(Protocol):
@@ -107,6 +116,9 @@ class Place:
         self.up, self.mute = True, False
         """It can be reached; it does not answer who has what."""
 
+        self.raises = False
+        """Whatever its engine is asked while it cannot be reached raises an error."""
+
         self.slow = self.late = self.reverses = False
         """Its engines send nothing; they keep all news of what they were given to themselves; so, too, and tell it
         in the wrong order then."""
@@ -120,6 +132,9 @@ class Place:
         self.closed: dict[str, str] = {}
         """Lanes that are full."""
 
+        self.failures: deque[tuple[float, Task]] = deque(maxlen=_REMEMBERED)
+        """When (virtual seconds) what came to nothing here last, as its engine was told."""
+
         self.runs: dict[Run, None] = {}
         self.kept: dict[UUID, Ended] = {}
         """Ends of which nobody has heard."""
@@ -130,7 +145,8 @@ class Place:
         task.sent += 1
         rng = self.world.random("run", task.number, task.sent)
         if rng.random() < _REJECTED or self.refuses or self.world.now < task.spoilt_until:
-            task.came_to_nothing()
+            task.came_to_nothing(self.world.now)
+            self.note_failure(task)
             return None
         run = Run(task, job.workload.ti_id, engine, job.dispatch, rng)
         self.runs[run] = None
@@ -197,8 +213,12 @@ class Place:
 
     def deny(self, run: Run, is_own_fault: bool) -> None:
         """Its engine hears that it was not sent, and that is not so."""
+        self.note_failure(run.task)
         if run.engine is not None:
             run.engine.news.append((Rejected if is_own_fault else Returned)(run.dispatch, "denied"))
+
+    def note_failure(self, task: Task) -> None:
+        self.failures.append((self.world.now, task))
 
     def _tell_id(self, run: Run) -> None:
         """A few get another id from their place, as a pod that is made anew."""
@@ -214,9 +234,11 @@ class Place:
         run.over, run.runs = True, False
         self.runs.pop(run, None)
         if not run.began:
-            run.task.came_to_nothing()
+            run.task.came_to_nothing(self.world.now)
             run.task.excused |= not (run.task.is_task or self.kind.knows)
         self.world.note(run.task, getattr(news, "reason", "lost"))
+        if not (isinstance(news, Ended) and news.how is Outcome.SUCCESS):
+            self.note_failure(run.task)
         if news is None:
             return
         if run.engine is not None:
@@ -257,6 +279,7 @@ class PlaceEngine:
         """Nothing is needed."""
 
     def room(self) -> Room:
+        self._fail()
         slots, closed = self.slots // 4 if self.place.is_small else self.slots, self.place.closed
         before = self._room
         if (slots, closed, self._trouble) != (before.slots, before.closed, before.unavailable):
@@ -305,7 +328,12 @@ class PlaceEngine:
     def adopt(self, found: Sequence[Found]) -> None:
         self._sought.update({each.dispatch: each for each in found})
 
+    def _fail(self) -> None:
+        if self.place.raises and not self.place.up:
+            raise ModelError
+
     def poll(self) -> list[Event]:
+        self._fail()
         if self.place.up:
             self._work()
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from random import Random
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import UUID
 
 from airflow_dispatch_provider.dispatch.loop import Loop
@@ -20,8 +20,18 @@ from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.lifecycle.states import Row
 from airflow_dispatch_provider.lifecycle.transitions import Rows as TableRows
 from airflow_dispatch_provider.routing.model import TaskRef
-from airflow_dispatch_provider.simulation.places import Clock, Place, PlaceEngine
-from airflow_dispatch_provider.simulation.tasks import ADOPTABLE, PATIENCE, RUNNING, SILENCE, Task, Violation
+from airflow_dispatch_provider.simulation.places import Clock, ModelError, Place, PlaceEngine
+from airflow_dispatch_provider.simulation.tasks import (
+    ADOPTABLE,
+    RUNNING,
+    SILENCE,
+    STUCK_RETRIES,
+    Task,
+    Violation,
+)
+
+if TYPE_CHECKING:
+    from airflow_dispatch_provider.simulation.patience import Patience
 
 DEAD_AFTER = 30.0
 """``scheduler_health_check_threshold``, seconds."""
@@ -76,6 +86,7 @@ class World(Clock, Protocol):
     settings: events.Settings
     rows: TableRows
     slots: dict[str, int]
+    patience: Patience
 
 
 class ModelClerk:
@@ -163,15 +174,23 @@ class ModelClerk:
 class ModelSurface:
     """See ``loop.Surface``."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, scheduler: Scheduler) -> None:
+        self._world, self._scheduler = world, scheduler
         self.unwritten: list[tuple[Task, str]] = []
 
     def prepare(self, dispatch: Dispatch, backend: str) -> Any:
+        task: Task = dispatch.workload.ti
+        if task.is_unprepared and self._world.now < task.spoilt_until:
+            task.came_to_nothing(self._world.now)
+            self._world.places[backend].note_failure(task)
+            raise ValueError("cannot be prepared")  # Not a ModelError: nothing else may fail for it.
         return dispatch.workload
 
     def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
-        self.unwritten += [(each.workload.ti, backend) for each in dispatches]
+        tasks: list[Task] = [each.workload.ti for each in dispatches]
+        self.unwritten += [(task, backend) for task in tasks]
+        for task in tasks:
+            self._world.patience.dispatched(self._scheduler, task, backend)
 
     def write(self) -> None:
         """Airflow does so once a loop."""
@@ -189,9 +208,12 @@ class ModelSurface:
 
 
 class WatchedLoop(Loop):
-    """It may fail at nothing: no model raises an error."""
+    """It may fail at nothing but what a model lets fail."""
 
     def note_failure(self, what: str, error: Exception) -> None:
+        if isinstance(error, ModelError):
+            super().note_failure(what, error)
+            return
         raise Violation(f"raises {type(error).__name__}", detail=f"{what}: {error}") from error
 
 
@@ -204,7 +226,7 @@ class Scheduler:
         self.engines: dict[str, PlaceEngine] = {
             name: PlaceEngine(place, world.slots[name]) for name, place in world.places.items()
         }
-        self._surface, self._buffer = ModelSurface(world), dict[Any, Any]()
+        self._surface, self._buffer = ModelSurface(world, self), dict[Any, Any]()
         machine = Machine(world.settings, str(job), world.rows)
         clerk = ModelClerk(world, job, world.random("clerk", job))
         self.loop = WatchedLoop(machine, self.engines, clerk, self._surface, lambda: world.now)
@@ -299,7 +321,7 @@ class Scheduler:
                 continue
             if not self.loop.revoke(task.key, now):
                 return  # Airflow looks at no other one of this executor then
-            if task.stuck < PATIENCE:
+            if task.stuck < STUCK_RETRIES:
                 task.stuck += 1
                 self.world.tasks.schedule(task)
             else:

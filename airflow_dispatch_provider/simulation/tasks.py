@@ -27,12 +27,15 @@ SILENCE = 4 * HEARTBEAT
 LAUNCHES = Limits().launch_retries
 """A task may fail once it has come to nothing so often before it began."""
 
+LAUNCHED_FOR = 240.0
+"""And that for so many seconds: the delays between so many launches come to five minutes."""
+
 _STATES = {"queued": RowState.QUEUED, "running": RowState.RUNNING, "restarting": RowState.RUNNING}
 
 RUNNING = ("running", "restarting")
 ADOPTABLE = ("queued", *RUNNING)
 
-PATIENCE = 2
+STUCK_RETRIES = 2
 """A task that is queued for too long is scheduled again so often, unless it has run since; then it fails."""
 
 
@@ -88,6 +91,10 @@ class Task:
     resumes: bool = False
     """It has deferred in this try (``next_method``)."""
 
+    vain_since: float = 0.0
+    vain_for: float = 0.0
+    """When the first of these has, and seconds between that and the last."""
+
     excused: bool = False
     """The execution API let it begin and could not say so, and nobody who knows that nothing ran is left."""
 
@@ -96,6 +103,9 @@ class Task:
 
     spoilt_until: float = -inf
     """Until then (virtual seconds) no backend can send it."""
+
+    is_unprepared: bool = False
+    """Then: its workload cannot even be prepared."""
 
     completed: int = 0
     sent: int = 0
@@ -112,10 +122,15 @@ class Task:
     @property
     def may_fail(self) -> bool:
         """Airflow may use its try."""
-        return self.begun or self.excused or self.in_vain > LAUNCHES
+        has_been_tried = self.in_vain > LAUNCHES and self.vain_for >= LAUNCHED_FOR
+        return self.begun or self.excused or has_been_tried
 
-    def came_to_nothing(self) -> None:
+    def came_to_nothing(self, now: float) -> None:
+        """A dispatch of it has, before it began."""
+        if not self.in_vain:
+            self.vain_since = now
         self.in_vain += 1
+        self.vain_for = now - self.vain_since
 
 
 class Api(Enum):

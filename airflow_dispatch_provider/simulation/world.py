@@ -16,6 +16,7 @@ from airflow_dispatch_provider.lifecycle.events import BackendRules, Command, Li
 from airflow_dispatch_provider.lifecycle.transitions import ROWS, Rows
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, Route, Target
 from airflow_dispatch_provider.routing.routes import RouteTable
+from airflow_dispatch_provider.simulation.patience import Patience
 from airflow_dispatch_provider.simulation.places import CELERY, FOREIGN, KUBERNETES, LOCAL, Place
 from airflow_dispatch_provider.simulation.schedulers import Scheduler
 from airflow_dispatch_provider.simulation.tasks import HEARTBEAT, Task, Tasks, Violation
@@ -91,6 +92,7 @@ class World:
         self._ties, self._coming = count(), self.random("tasks")
         self._job_ids = [count(place, shape.schedulers) for place in range(1, shape.schedulers + 1)]
         self._calm = False
+        self.patience = Patience(self, ROUTES)
         self.slots = {name: slots for name, (_, slots) in BACKENDS.items()}
         self.places = {name: Place(self, name, kind) for name, (kind, _) in BACKENDS.items()}
         routes = [Route(queue=queue, to=tuple(map(Target, to))) for queue, to in ROUTES.items()]
@@ -175,6 +177,7 @@ class World:
             place.beat()
         for task in self.tasks.in_state("deferred"):
             self.tasks.resume(task)
+        self.patience.check()
         self.after(HEARTBEAT, self._beat)
 
     def undisturbed(self, since: float) -> float:

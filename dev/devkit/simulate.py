@@ -19,15 +19,19 @@ import subprocess
 import time
 from pathlib import Path
 from random import randrange
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from devkit.arguments import add_airflow_version, add_output, parser_of
-from devkit.environment import DevError, enter, say
+from devkit.environment import REPO, DevError, enter, say
+from devkit.reverted import FILE, Plan, fixes, lines, try_all
 
 if TYPE_CHECKING:
     from airflow_dispatch_provider.simulation.report import Report
     from airflow_dispatch_provider.simulation.scenario import Outcome, Scenario
     from airflow_dispatch_provider.simulation.world import Shape
+
+REVERTED_MINUTES = 10.0
+"""For each fix."""
 
 
 def main() -> int:
@@ -39,6 +43,8 @@ def main() -> int:
     logging.disable(logging.CRITICAL)
     if options.mutants is not None:
         return _mutants(options)
+    if options.reverted is not None:
+        return _reverted(options)
     if options.replay is not None:
         report = _replay(options.replay)
     else:
@@ -72,9 +78,13 @@ def _shape(options: argparse.Namespace) -> Shape | None:
     """None: each world has another one."""
     from airflow_dispatch_provider.simulation.world import Shape
 
-    given = {"schedulers": options.schedulers, "fault_every": options.fault_every}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = _given(options)
     return Shape(**given) if given else None
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    given = {"schedulers": options.schedulers, "fault_every": options.fault_every}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 class Progress:
@@ -111,6 +121,26 @@ def _mutants(options: argparse.Namespace) -> int:
         raise DevError(f"{error}\nNo row was left out. Choose another --seed.") from error
     print(summary(mutants) if is_table else json.dumps([each.as_dict() for each in mutants], indent=2))
     return int(options.strict and any(mutant.word == "missed" for mutant in mutants))
+
+
+def _reverted(options: argparse.Namespace) -> int:
+    found = fixes(options.reverted)
+    if not found:
+        raise DevError(f"No fix in {FILE} has these words: {options.reverted}")
+    say(f"--seed {options.seed}")
+    minutes = REVERTED_MINUTES if options.minutes is None else options.minutes
+    tried = []
+    for each in try_all(found, Plan(options.seed, options.seconds, minutes, _given(options) or None)):
+        tried.append(each)
+        say(
+            f"{len(tried)} of {len(found)}: {each.fix.name}: {each.violation or 'missed'} ({each.seconds:.1f} s)"
+        )
+    print(
+        json.dumps([each.as_dict() for each in tried], indent=2)
+        if options.output == "json"
+        else "\n".join(lines(tried))
+    )
+    return int(options.strict and any(each.violation is None for each in tried))
 
 
 def _replay(file: Path) -> Report:
@@ -215,6 +245,19 @@ def _parse() -> argparse.Namespace:
         help="leave out each row of the table of transitions in turn (with WORDS: those that have them), and say which "
         "removals are found within --faults; a row that no world takes is not tried",
     )
-    add("--strict", action="store_true", help="with --mutants: the exit code is 1 when a removal is missed")
+    add(
+        "--reverted",
+        nargs="?",
+        const="",
+        metavar="WORDS",
+        help=f"take each of the fixes in {FILE.relative_to(REPO)} (with WORDS: those that have them) out of a copy of "
+        f"the package, and say which are found within --minutes (here {REVERTED_MINUTES:.0f} by default), each in a "
+        "process of its own. What today's code does in the same world, too, does not count",
+    )
+    add(
+        "--strict",
+        action="store_true",
+        help="with --mutants or --reverted: the exit code is 1 when one is missed",
+    )
     add_output(parser)
     return parser.parse_args()

@@ -71,7 +71,7 @@ def lacking(event: type[Any], state: State, words: str) -> Mapping[int, Case]:
     ("event", "state", "words", "wrong"),
     [
         (Row, State.UNCLEAR, "nothing of it has run", "loses a try that had not begun"),
-        (Row, State.UNCLEAR, "it will be launched again", "does not come to rest"),
+        (Row, State.UNCLEAR, "it will be launched again", "is taken for a failure of its backend"),
         (Row, State.RETURNING, "Airflow queues it again", "does not come to rest"),
         (Returned, State.SUBMITTED, "returned unsent", ""),
     ],
