@@ -58,6 +58,9 @@ class Backend:
         self.suspects: dict[Stage, Hashable] = {}
         """The first job that has come to nothing since the last success, by stage."""
 
+        self.blamed: tuple[str, int] | None = None
+        """It failed last over a task of this Dag, in this ``handle``."""
+
     def use(self, rules: BackendRules) -> None:
         self.rules, self.gone = rules, False
         self.circuit = replace(self.circuit, min_delay=rules.min_delay, max_delay=rules.max_delay)
@@ -121,6 +124,7 @@ class Backend:
         """It cannot be used, whatever the job."""
         if stage is not None:
             self._stage = stage
+        self.blamed = None
         self.circuit = self.circuit.failed(now, reason, self._jitter())
 
     def worked(self, stage: Stage, now: float) -> bool:

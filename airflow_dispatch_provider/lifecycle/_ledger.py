@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from itertools import islice, takewhile
+from typing import Any, cast
 
 from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle._backend import Backend, Stage
@@ -15,7 +16,8 @@ from airflow_dispatch_provider.lifecycle.events import BackendRules, Limits, Set
 from airflow_dispatch_provider.lifecycle.job import Job, Paused, Waits
 from airflow_dispatch_provider.lifecycle.states import OUT, State
 from airflow_dispatch_provider.lifecycle.story import Past
-from airflow_dispatch_provider.routing.hold import HoldQueue, Places
+from airflow_dispatch_provider.routing.circuit import CircuitState
+from airflow_dispatch_provider.routing.hold import HoldQueue, Lane, Places
 from airflow_dispatch_provider.routing.model import Route, Target
 from airflow_dispatch_provider.routing.routes import RouteTable, ordered_targets
 
@@ -23,6 +25,9 @@ Question = type[actions.LookUp] | type[actions.PutBack] | type[actions.Restart] 
 
 _QUESTIONS = 100
 """Questions to the database of which it is known when they were asked."""
+
+_AT_ONCE = 1000
+"""Jobs of a lane that step back in one heartbeat: ten milliseconds of it or so."""
 
 
 class Ledger:
@@ -243,7 +248,26 @@ class Ledger:
         backend = self.backends[job.backend or ""]
         news = backend.circuit.error is None
         if backend.met(job.key, stage, self.now, job.trouble):
+            backend.blamed = (job.dag_id, self.moment) if job.is_task else None
             self._opened(backend, news)
+
+    def let_other_dags_try(self) -> None:
+        """Hundreds of tasks of one Dag may have the same wrong image, and each would have its try before anything else:
+        where a backend has failed over one of them, the others that are next let those behind them go first, once."""
+        for backend in self.backends.values():
+            if backend.blamed is not None and backend.circuit.state(self.now) is CircuitState.HALF_OPEN:
+                for lane in list(self.holding.lanes):
+                    if any(target.backend == backend.name for target in lane.targets):
+                        self._step_back(lane, *backend.blamed)
+
+    def _step_back(self, lane: Lane, dag_id: str, blamed: int) -> None:
+        jobs = cast("Iterator[Job]", iter(lane.entries))
+        alike = takewhile(lambda job: job.dag_id == dag_id and job.stepped_back <= blamed, jobs)
+        for job in list(islice(alike, _AT_ONCE)):
+            self.holding.remove(job.key)
+            job.to_the_back(self.next_sequence())
+            job.stepped_back = self.moment
+            self.holding.add(job, lane.match, lane.targets, lane.places)
 
     def has_no_api(self, job: Job) -> bool:
         """Whether the execution API answers nobody, or nobody at the backend of the job, so that nothing counts."""

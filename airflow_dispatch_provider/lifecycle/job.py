@@ -89,6 +89,9 @@ class _Rare:
     candidates: tuple[str, ...] = ()
     """ADOPTING: the backends to be asked after this one."""
 
+    stepped_back: int = 0
+    """HELD: when it has let others go first for a try, as a number of ``handle``."""
+
     paused: tuple[Paused, ...] = ()
     """Backends that have given it back or refused it, with no success in between."""
 

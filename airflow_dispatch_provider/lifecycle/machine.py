@@ -283,7 +283,7 @@ class Machine:
 
     def _decide(self) -> None:
         ledger = self._ledger
-        ledger.stirred = False
+        ledger.let_other_dags_try()
         # What the database was asked until now is not said of what is dispatched now.
         ledger.moment += 1
         self._nothing_before = inf

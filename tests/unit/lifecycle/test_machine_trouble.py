@@ -24,6 +24,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Began,
     Broken,
     Ended,
+    Queued,
     Recall,
     Recovered,
     Rejected,
@@ -36,6 +37,7 @@ from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.lifecycle.states import Outcome, State
 from airflow_dispatch_provider.routing.circuit import CircuitState
+from airflow_dispatch_provider.routing.model import TaskRef
 from airflow_dispatch_provider.routing.reasons import Reason
 
 
@@ -276,3 +278,34 @@ def test_retries_are_spread_over_schedulers_and_told_again():
         delays.append(line.arguments[1])
     assert delays[0] == delays[2] != delays[1]
     assert all(0.5 <= delay <= 1 for delay in delays)
+
+
+BAD = [Queued(number, TaskRef("q", "bad", str(number)), 1, "workload") for number in range(4)]
+GOOD = Queued("good", TaskRef("q", "good", "x"), 1, "workload")
+
+
+def test_after_the_trouble_of_one_dag_another_one_has_the_next_try():
+    """Hundreds of its tasks may have the same wrong image: each would have its try before anything else."""
+    m = machine(route("q", "a"))
+    m.handle(0.0, *BAD, GOOD, tick(a=2))
+    m.handle(1.0, Rejected(1, "why"), Rejected(2, "why"), tick(a=2))
+    assert m.circuit("a") is CircuitState.OPEN
+    assert launched(m, 3.0, a=2) == {"good": "a"}
+    m.handle(10.0, Sent(3))
+    assert launched(m, 60.0, a=9).keys() == {0, 1, 2, 3}
+
+
+def test_they_let_others_go_first_after_each_failure_and_are_tried_where_there_are_none():
+    m = machine(route("q", "a"))
+    m.handle(0.0, *BAD, tick(a=2))
+    m.handle(1.0, Rejected(1, "why"), Rejected(2, "why"), tick(a=2))
+    assert launched(m, 3.0, a=2) == {2: "a"}
+    m.handle(4.0, GOOD, Rejected(3, "why"), tick(a=2))
+    assert launched(m, 9.0, a=2) == {"good": "a"}
+
+
+def test_after_trouble_of_a_server_the_order_is_as_it_was():
+    m = machine(route("q", "a"))
+    m.handle(0.0, Broken("a", "away"), tick(a=2))
+    m.handle(0.1, *BAD, GOOD, tick(a=2))
+    assert launched(m, 3.0, a=2) == {0: "a"}
