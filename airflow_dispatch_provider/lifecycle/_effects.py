@@ -134,8 +134,9 @@ def note_not_over(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def note_offered(ledger: Ledger, job: Job, event: Any) -> None:
-    """Whether its workload is still the right one is not known: only Airflow can make it anew."""
-    job.workload = None
+    """Whether its workload is still the right one is not known: only Airflow can make it anew. It is this scheduler's
+    from now on, whatever the database was asked before."""
+    job.workload, job.moment = None, ledger.moment
 
 
 def note_orphan(ledger: Ledger, job: Job, event: Any) -> None:

@@ -59,6 +59,16 @@ def test_the_end_of_a_first_half_that_was_adopted_is_not_that_of_the_task(how):
     assert m.handle(3, Rows(question.asked, {"x": RUNNING})) == []
 
 
+def test_what_was_asked_before_a_task_was_offered_does_not_make_it_anothers():
+    """Its second half was queued by a scheduler that died: the row still named that one."""
+    m = machine(look_every=30)
+    m.handle(0, Sent(number(m, 0, 1, a=9)))
+    question = asked(m.handle(30, tick(a=9)))
+    m.handle(31, Offered(1, TaskRef("q"), False, "a"))
+    m.handle(32, Rows(question.asked, {1: Row(RowState.QUEUED, mine=False)}))
+    assert m.state(1) is State.SENT
+
+
 def test_comes_back_as_soon_as_the_earlier_dispatch_has_ended():
     """It waits for that, and not for the whole grace."""
     m = machine()
