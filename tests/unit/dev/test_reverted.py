@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+import airflow_dispatch_provider
 from devkit import reverted
-from devkit.environment import REPO, DevError
+from devkit.environment import DevError
 from devkit.reverted import Fix, Plan, Replacement, Tried, fixes, lines, revert
 
-PACKAGE = REPO / reverted.PACKAGE
+PACKAGE = Path(airflow_dispatch_provider.__file__ or "").parent
 FIX = Fix("doors", "K1", "They were open.", (Replacement("doors.py", "closed = 1\n", ""),))
 
 
