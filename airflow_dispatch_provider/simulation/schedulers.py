@@ -16,8 +16,9 @@ from airflow_dispatch_provider.dispatch.loop import Loop
 from airflow_dispatch_provider.lifecycle import actions, events
 from airflow_dispatch_provider.lifecycle.actions import Dispatch
 from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Offered, Rows
+from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.lifecycle.machine import Machine
-from airflow_dispatch_provider.lifecycle.states import Row
+from airflow_dispatch_provider.lifecycle.states import Row, State
 from airflow_dispatch_provider.lifecycle.transitions import Rows as TableRows
 from airflow_dispatch_provider.routing.model import TaskRef
 from airflow_dispatch_provider.simulation.places import Clock, ModelError, Place, PlaceEngine
@@ -177,6 +178,8 @@ class ModelSurface:
     def __init__(self, world: World, scheduler: Scheduler) -> None:
         self._world, self._scheduler = world, scheduler
         self.unwritten: list[tuple[Task, str]] = []
+        self.launched = 0
+        """How many dispatches there were."""
 
     def prepare(self, dispatch: Dispatch, backend: str) -> Any:
         task: Task = dispatch.workload.ti
@@ -189,6 +192,7 @@ class ModelSurface:
     def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
         tasks: list[Task] = [each.workload.ti for each in dispatches]
         self.unwritten += [(task, backend) for task in tasks]
+        self.launched += len(tasks)
         for task in tasks:
             self._world.patience.dispatched(self._scheduler, task, backend)
 
@@ -255,8 +259,21 @@ class Scheduler:
         self.beat_job()
         self._queue()
         self._surface.write()
-        self.loop.heartbeat(self.world.now, self._buffer)
+        self._heartbeat()
         self._take_events()
+
+    def _heartbeat(self) -> None:
+        """While the execution API is known to answer nobody, one task at a time may try it."""
+        known, before = self._waits_for_api(), self._surface.launched
+        self.loop.heartbeat(self.world.now, self._buffer)
+        launched = self._surface.launched - before
+        if launched > 1 and known and self._waits_for_api():
+            raise Violation("launches tasks that cannot begin", detail=f"{launched} in one heartbeat")
+
+    def _waits_for_api(self) -> bool:
+        machine = self.loop.machine
+        held = next((key for key in machine if machine.state(key) is State.HELD), None)
+        return not self.world.tasks.api_up and held is not None and machine.waits(held) is Waits.API
 
     def beat_job(self) -> None:
         """Every few seconds. It runs again, also where another one has marked it as failed; what is written is when it
