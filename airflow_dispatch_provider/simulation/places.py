@@ -179,7 +179,8 @@ class Place:
             run.task.excused = True
         if self.kind.knows and run.engine is not None:
             run.engine.news.append(Broken(EXECUTION_API, "away", self.name))
-        self._end(run, Ended(run.dispatch, FAILED, None, "no API", nothing_ran=self.kind.knows))
+        end = Ended(run.dispatch, FAILED, None, "no API", nothing_ran=self.kind.knows)
+        self._end(run, end, in_vain=False)
 
     def _finish(self, run: Run) -> None:
         if run.over:
@@ -230,11 +231,15 @@ class Place:
             run.engine.news.append(kind(run.dispatch))
             run.engine.news.append(Recovered(EXECUTION_API))
 
-    def _end(self, run: Run, news: Event | None) -> None:
+    def _end(self, run: Run, news: Event | None, in_vain: bool = True) -> None:
+        """
+        :param in_vain: it may count against its task that it has not begun
+        """
         run.over, run.runs = True, False
         self.runs.pop(run, None)
         if not run.began:
-            run.task.came_to_nothing(self.world.now)
+            if in_vain:
+                run.task.came_to_nothing(self.world.now)
             run.task.excused |= not (run.task.is_task or self.kind.knows)
         self.world.note(run.task, getattr(news, "reason", "lost"))
         if not (isinstance(news, Ended) and news.how is Outcome.SUCCESS):
