@@ -247,7 +247,8 @@ class Ledger:
         """A job came to nothing at its backend."""
         backend = self.backends[job.backend or ""]
         news = backend.circuit.error is None
-        if backend.met(job.key, stage, self.now, job.trouble):
+        # The next try of a task is the same suspect.
+        if backend.met(job.seed or job.key, stage, self.now, job.trouble):
             backend.blamed = (job.dag_id, self.moment) if job.is_task else None
             self._opened(backend, news)
 

@@ -124,7 +124,7 @@ def _backend_key(backend, now, names):
         backend.api_away,
         retry,
         failures,
-        tuple((stage.value, names[j]) for stage, j in backend.suspects.items()),
+        tuple((stage.value, names[int(seed)]) for stage, seed in backend.suspects.items()),
     )
 
 

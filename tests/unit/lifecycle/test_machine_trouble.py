@@ -29,6 +29,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Recovered,
     Rejected,
     Returned,
+    Revoke,
     Room,
     Rows,
     Sent,
@@ -309,3 +310,13 @@ def test_after_trouble_of_a_server_the_order_is_as_it_was():
     m.handle(0.0, Broken("a", "away"), tick(a=2))
     m.handle(0.1, *BAD, GOOD, tick(a=2))
     assert launched(m, 3.0, a=2) == {0: "a"}
+
+
+def test_the_next_try_of_a_task_is_no_second_witness():
+    """Its key is another one."""
+    m = machine(route("q", "a"))
+    for now, key in ((0.0, ("x", 1)), (700.0, ("x", 2))):
+        m.handle(now, Queued(key, TaskRef("q", "dag", "x"), 1, "workload"), tick(a=2))
+        m.handle(now + 1.0, *(Rejected(number, "why") for number in (1, 2)), tick(a=2))
+        assert m.circuit("a") is CircuitState.CLOSED
+        m.handle(now + 2.0, Revoke(key))
