@@ -104,7 +104,7 @@ ACTIONS = [
     ("returning", IN_B,                     Revoke("x"),  actions.Revoke("b", 7, over=True)),
     ("returning", {"backend": "gone", "dispatch": 7}, Revoke("x"),                     None),
     ("returning", {},                       Due(),                                     actions.PutBack(1, ["x"])),
-    ("returning", {"asked": True},          Due(),                                     actions.LookUp(1, ["x"])),
+    ("returning", {"asked": True},          Due(),  [actions.AskApi(), actions.LookUp(1, ["x"])]),
 ]
 # fmt: on
 
