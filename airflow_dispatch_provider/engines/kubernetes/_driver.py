@@ -27,7 +27,7 @@ from airflow_dispatch_provider.engines.kubernetes._seen import PodName
 from airflow_dispatch_provider.engines.kubernetes._steps import AskNamespace, AskServer, Create, Step, Wait
 from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
 from airflow_dispatch_provider.engines.kubernetes.finisher import Finisher
-from airflow_dispatch_provider.engines.kubernetes.judgement import WAITS, shared
+from airflow_dispatch_provider.engines.kubernetes.judgement import WAITS
 from airflow_dispatch_provider.engines.kubernetes.manifest import InvalidTask
 from airflow_dispatch_provider.engines.kubernetes.plugins import PluginLoop
 from airflow_dispatch_provider.engines.kubernetes.pod_api import PodApi
@@ -78,7 +78,7 @@ class Driver:
         :param renew: see ``Maker``
         """
         self._name, self._api, self._options, self._clock = name, api, options, clock
-        self._own_namespaces = own = {options.namespace, *options.watched}
+        own = {options.namespace, *options.watched}
         self._maker = Maker(api, factory, own, renew)
         self._witness = Witness(api, factory.plain, options.watched[0], own)
         self._finisher = _finisher(api, options)
@@ -344,8 +344,6 @@ class Driver:
             answer = await self._maker.ask(request)
             if answer.verdict in WAITS and answer.scope is Scope.UNKNOWN:
                 neutral = await self._witness.ask(request.pod.namespace)
-            elif answer.rule and request.pod.namespace in self._own_namespaces:
-                answer = shared(answer, await self._witness.ask(request.pod.namespace))
             elif answer.verdict is Verdict.DONE and request.manifest:
                 self._witness.has_created(request.manifest)
         except BaseException:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field
 
 from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Verdict
-from airflow_dispatch_provider.engines.kubernetes.judgement import is_same_refusal
 from airflow_dispatch_provider.engines.outage import Backoff
 
 _FULL, _TROUBLE = Backoff(5.0, 60.0), Backoff(0.5, 30.0)
@@ -24,9 +23,6 @@ class _Lane:
 
     reason: str | None = None
     """Why it is closed; None: it is open."""
-
-    refusal: Answer | None = None
-    """Closed because of this, which all its pods meet."""
 
     full: bool = False
     """Closed because there is no room, and not because of trouble."""
@@ -62,14 +58,9 @@ class Lanes:
         lane, full = self._lane(name), answer.verdict is Verdict.FULL
         if lane.full is not full:
             lane.backoff = _FULL if full else _TROUBLE
-        lane.reason, lane.full, lane.refusal = answer.reason, full, answer if answer.rule else None
+        lane.reason, lane.full = answer.reason, full
         lane.backoff = lane.backoff.failed(now, self._chance())
         lane.due = max(lane.backoff.until, now + (answer.retry_after or 0.0))
-
-    def refuses(self, name: str, answer: Answer) -> bool:
-        """Whether it is closed because of this very refusal."""
-        refusal = self._lane(name).refusal
-        return refusal is not None and is_same_refusal(refusal, answer)
 
     def open(self, name: str) -> None:
         """A pod was created there, or could have been."""

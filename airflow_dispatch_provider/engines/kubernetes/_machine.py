@@ -329,7 +329,7 @@ class Machine:
         if answer.scope is Scope.SERVER:
             self._failed(answer, now)
             self.lanes.release(namespace, now)
-        elif answer.verdict in WAITS or self.lanes.refuses(namespace, answer):
+        elif answer.verdict in WAITS:
             self.lanes.close(namespace, answer, now)
         elif answer.verdict is Verdict.DONE:
             self.lanes.open(namespace)

@@ -63,7 +63,3 @@ class Answer:
 
     scope: Scope = Scope.UNKNOWN
     """As far as the answer itself tells; of ``FULL``, ``THROTTLED`` and ``TROUBLE`` only."""
-
-    rule: str = ""
-    """Of ``INVALID``: the server's words without the name of the pod, by which a refusal of another pod is known as the
-    same."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
 
@@ -50,29 +49,6 @@ def counts(answer: Answer, witness: Answer, others: bool) -> bool:
     return answer.verdict is not Verdict.FULL and (
         witness.verdict in (Verdict.DONE, *_AT_THE_QUOTA) or not others
     )
-
-
-def shared(answer: Answer, witness: Answer) -> Answer:
-    """The refusal of a pod, as it is to be judged: one that a neutral pod meets with the same words, as under a policy
-    that the backend's own template breaks, is trouble of the namespace.
-
-    :param answer: to the create, ``INVALID``
-    """
-    if not is_same_refusal(answer, witness):
-        return answer
-    return replace(answer, verdict=Verdict.TROUBLE, scope=Scope.LANE)
-
-
-def is_same_refusal(one: Answer, other: Answer) -> bool:
-    """Where both are cut off, that is at different places."""
-    if not (one.rule.endswith(_CUT) and other.rule.endswith(_CUT)):
-        return bool(one.rule) and one.rule == other.rule
-    words, others = one.rule.removesuffix(_CUT), other.rule.removesuffix(_CUT)
-    return words.startswith(others) or others.startswith(words)
-
-
-_CUT = "..."
-"""See ``masking.one_line``."""
 
 
 def best(witnesses: Iterable[Answer]) -> Answer:

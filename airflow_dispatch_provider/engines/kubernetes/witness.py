@@ -63,9 +63,8 @@ async def attempt(
         namespace=namespace,
         own_namespace=namespace in own,
     )
-    if answer.verdict is Verdict.INVALID:
-        return replace(answer, rule=answer.reason.replace(manifest["metadata"]["name"], "")), Doubt.NONE
-    return answer, Doubt.FAILED if reply.status >= SERVER_ERROR else Doubt.NONE
+    failed = reply.status >= SERVER_ERROR and answer.verdict is not Verdict.INVALID
+    return answer, Doubt.FAILED if failed else Doubt.NONE
 
 
 class Witness:
@@ -111,13 +110,13 @@ class Witness:
         return replace(answer, scope=Scope.SERVER)
 
     async def _ask(self, namespace: str) -> Answer:
-        found: list[Answer] = []
+        found = [_NONE]
         for manifest in self._manifests(namespace):
             answer, _ = await create(self._api, manifest, self._own, sent_before=True, dry_run=True)
             if answer.verdict is Verdict.DONE:
                 return answer
             found.append(answer)
-        answer = best([*found, _NONE])
+        answer = best(found)
         if answer.verdict is Verdict.TROUBLE and answer.scope is not Scope.SERVER:
             return await self.server() or answer
         return answer

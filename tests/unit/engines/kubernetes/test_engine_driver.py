@@ -126,44 +126,6 @@ def test_a_pod_that_met_others_at_the_quota_is_asked_for_again_and_blames_nobody
     assert house.api.names("create") == ["pod-1", "pod-1"]
 
 
-def refuses(*verbs: str) -> Callable[[str, str, Any], Any]:
-    """A policy, which names the pod."""
-
-    def rule(verb: str, _: str, manifest: Any) -> Any:
-        name = manifest["metadata"]["name"]
-        return status(403, f'pods "{name}" is forbidden: root', "Forbidden") if verb in verbs else None
-
-    return rule
-
-
-def test_a_policy_that_refuses_every_pod_is_the_namespaces_trouble(world):
-    """Each task would fail by itself otherwise, though there is nothing wrong with any of them."""
-    house = world()
-    house.api.rules.append(refuses("create", "dry run"))
-    house.submit(1, 2, 3)
-    wait_until(lambda: house.hears() or len(house.heard) == 3, 20)
-    assert {type(event) for event in house.heard} == {Returned}
-    with house.driver.machine() as machine:
-        assert "forbidden: root" in machine.room(3).closed[NAMESPACE]
-    house.api.rules.clear()
-
-    def is_open() -> bool:
-        with house.driver.machine() as machine:
-            return not machine.room(3).closed
-
-    wait_until(is_open, 20)
-    house.submit(4)
-    house.hears(Sent(4, "7"))
-
-
-def test_a_policy_that_refuses_one_pod_is_that_jobs_trouble(world):
-    house = world()
-    house.api.rules.append(refuses("create"))
-    house.submit(1)
-    house.hears(Recovered("x"))
-    assert [event.dispatch for event in house.heard if isinstance(event, Rejected)] == [1]
-
-
 def test_a_pod_of_that_name_with_another_mark_is_not_taken_for_its_own(world):
     house = world()
     at_server(house, "somebody's")

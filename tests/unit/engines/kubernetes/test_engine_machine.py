@@ -10,7 +10,6 @@ import pytest
 from airflow_dispatch_provider.engines.kubernetes._machine import LOOK
 from airflow_dispatch_provider.engines.kubernetes._seen import Kind
 from airflow_dispatch_provider.engines.kubernetes._steps import AskNamespace, Create, Wait
-from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
 from airflow_dispatch_provider.lifecycle.events import (
     Ended,
     Recovered,
@@ -257,17 +256,6 @@ def test_a_closed_namespace_for_which_nothing_waits_is_asked_about():
     assert world.steps() == [AskNamespace("a")]
     world.machine.namespace_answered("a", DONE, world.now)
     assert world.room.closed == {}
-
-
-def test_a_namespace_with_a_rule_that_all_pods_break_stays_closed_while_the_neutral_pod_breaks_it():
-    """No job has to try it."""
-    world, rule = World(), Answer(Verdict.TROUBLE, "no", scope=Scope.LANE, rule="no root")
-    world.submit(1).ask(1, rule)
-    for verdict, words, closed in ((Verdict.INVALID, "no root", True), (Verdict.DONE, "", False)):
-        world.now += 60
-        assert world.step() == AskNamespace("a")
-        world.machine.namespace_answered("a", Answer(verdict, "no", rule=words), world.now)
-        assert ("a" in world.room.closed) is closed
 
 
 def test_a_closed_namespace_of_which_a_neutral_pod_tells_nothing_is_tried_with_a_job_and_rests_longer():

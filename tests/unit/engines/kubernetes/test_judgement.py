@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_dispatch_provider.engines.kubernetes.answers import Answer, Scope, Verdict
-from airflow_dispatch_provider.engines.kubernetes.judgement import best, counts, scope_of, shared
+from airflow_dispatch_provider.engines.kubernetes.judgement import best, counts, scope_of
 
 DONE, FULL, THROTTLED, TROUBLE, GONE, INVALID = (Answer(verdict, verdict.value) for verdict in Verdict)
 UNREACHABLE = Answer(Verdict.TROUBLE, "no connection", scope=Scope.SERVER)
@@ -86,23 +86,3 @@ def test_what_counts_against_a_job(answer, witness, others, counted):
 def test_the_witness_that_says_most(witnesses, says_most):
     """One that succeeds refutes all others."""
     assert best(witnesses) is says_most
-
-
-@pytest.mark.parametrize(
-    ("refusal", "of_the_neutral_pod", "scope"),
-    [
-        ('pods "" is forbidden: root', 'pods "" is forbidden: root', Scope.LANE),
-        # cut off where the name left room
-        ('pods "" is forbidden: no ro...', 'pods "" is forbidden: no root a...', Scope.LANE),
-        ('pods "" is forbidden: no', 'pods "" is forbidden: no root', Scope.UNKNOWN),
-        ('pods "" is forbidden: root', "this webhook does not support dry run", Scope.UNKNOWN),
-        ('pods "" is forbidden: root', "", Scope.UNKNOWN),
-        ("", "", Scope.UNKNOWN),
-    ],
-)
-def test_a_refusal_that_a_neutral_pod_meets_too_is_the_namespaces(refusal, of_the_neutral_pod, scope):
-    """Known by its words, since any other one may be for what the neutral pod is."""
-    answer, witness = (Answer(Verdict.INVALID, "why", rule=rule) for rule in (refusal, of_the_neutral_pod))
-    found = shared(answer, witness)
-    assert found.scope is scope
-    assert (found.verdict is Verdict.TROUBLE) is (scope is Scope.LANE)

@@ -136,14 +136,3 @@ def test_what_they_mean_for_the_backend(
     for name in "abc":
         answer = closed.get(name)
         assert lanes.why_closed(name) == (answer.reason if answer else unwatched.get(name, ""))
-
-
-def test_what_it_is_closed_for_is_known_again() -> None:
-    """Another refusal may be for what a neutral pod is, and tells nothing."""
-    lanes, rule = Lanes(), Answer(Verdict.TROUBLE, "why", rule="no root")
-    same, other = (Answer(Verdict.INVALID, "why", rule=words) for words in ("no root", "no dry run"))
-    assert not lanes.refuses("a", same)
-    lanes.close("a", rule, 0.0)
-    assert [lanes.refuses("a", each) for each in (same, other)] == [True, False]
-    lanes.close("a", FULL, 0.0)
-    assert not lanes.refuses("a", same)
