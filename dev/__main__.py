@@ -10,6 +10,7 @@ from devkit.environment import run
 
 COMMANDS = {
     "bench": "bench.command",
+    "chaos": "chaos",
     "check_resolves": "checks.resolves",
     "check_wheel": "checks.wheel",
     "demo": "demo.command",

@@ -21,6 +21,7 @@ AREAS = {
     "celery-outages": "CeleryExecutor under a real Airflow whose broker, results, worker and scheduler fail",
     "kubernetes-outages": "KubernetesExecutor under a real Airflow whose two API servers and scheduler fail",
     "scheduler-outages": "a real Airflow whose two schedulers, api-server and database fail, beside Airflow's own",
+    "chaos": "a real Airflow with two schedulers and five backends, everything of which fails",
 }
 
 

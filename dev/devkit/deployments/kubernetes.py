@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -41,7 +42,38 @@ pods()
 """
 
 
-class KubeDeployment(Deployment):
+def light_python(folder: Path) -> Path:
+    """Makes a folder there with the ``python`` that pods find: it runs light_task.py, whatever module is asked for."""
+    light = folder / "light"
+    light.mkdir()
+    program, script = light / "python", Path(__file__).with_name("light_task.py")
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {script} "$@"\n')
+    program.chmod(0o755)
+    return light
+
+
+class ClusterOutages(Deployment):
+    """One with clusters."""
+
+    proxies: Mapping[str, FaultyProxy]
+    """Between the schedulers and each cluster's API server."""
+
+    def hang(self, name: str, seconds: float) -> None:
+        with self.outages.note("API server hangs"):
+            self.proxies[name].mode = "hang"
+            self.wait(seconds)
+            self.proxies[name].mode = "forward"
+
+    def cut_connections(self, name: str, times: int) -> None:
+        """Every second, all of them, watches and whatever is being asked for."""
+        with self.outages.note("connections cut"):
+            for _ in range(times):
+                self.proxies[name].mode = "reset"
+                self.proxies[name].mode = "forward"
+                self.wait(1)
+
+
+class KubeDeployment(ClusterOutages):
     """Airflow, two API servers with a node each, and a proxy between the scheduler and each server.
 
     Pods run light_task.py in place of Airflow's supervisor; the task of the queue ``far`` goes far.
@@ -79,7 +111,7 @@ class KubeDeployment(Deployment):
 
     def start(self) -> None:
         self._stack.enter_context(self.airflow)
-        env = {**self.airflow.env, "PATH": str(self._light_python())}
+        env = {**self.airflow.env, "PATH": str(light_python(self.airflow.home))}
         for name, server in self.servers.items():
             output = self.airflow.home / f"node-{name}"
             output.mkdir()
@@ -103,32 +135,6 @@ class KubeDeployment(Deployment):
             }
             for name in BACKENDS
         }
-
-    def _light_python(self) -> Path:
-        """A folder with the ``python`` that pods find: it runs light_task.py, whatever module it is asked for."""
-        folder = self.airflow.home / "light"
-        folder.mkdir()
-        program = folder / "python"
-        script = Path(__file__).with_name("light_task.py")
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {script} "$@"\n')
-        program.chmod(0o755)
-        return folder
-
-    # Outages
-
-    def hang(self, name: str, seconds: float) -> None:
-        with self.outages.note("API server hangs"):
-            self.proxies[name].mode = "hang"
-            self.wait(seconds)
-            self.proxies[name].mode = "forward"
-
-    def cut_connections(self, name: str, times: int) -> None:
-        """Every second, all of them, watches and whatever is being asked for."""
-        with self.outages.note("connections cut"):
-            for _ in range(times):
-                self.proxies[name].mode = "reset"
-                self.proxies[name].mode = "forward"
-                self.wait(1)
 
     # What has happened
 

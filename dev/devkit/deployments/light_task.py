@@ -12,13 +12,20 @@ import json
 import os
 import socket
 import sys
+import time
 import urllib.error
 import urllib.request
+import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 JSON_ARGUMENT = "--json-string"
+_PATIENCE = 60.0
+"""Seconds for which a request is repeated."""
+
+T = TypeVar("T")
 
 
 class Refused(Exception):
@@ -58,8 +65,37 @@ def succeed(server: str, token: str, task_id: str) -> None:
 def main() -> None:
     workload = json.loads(sys.argv[sys.argv.index(JSON_ARGUMENT) + 1])
     server, task_id = os.environ["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"], workload["ti"]["id"]
-    _, token = begin(server, workload["token"], task_id)
-    succeed(server, token, task_id)
+    context, token = _patiently(lambda: begin(server, workload["token"], task_id))
+    if "CHAOS_QUEUES" in os.environ:
+        _record(workload["ti"], context["dag_run"]["conf"]["first"])
+    _patiently(lambda: succeed(server, token, task_id))
+
+
+def _record(ti: dict[str, Any], first: int) -> None:
+    """As the tasks of ``two_schedulers.DAG`` do it themselves.
+
+    :param first: the number of the first task of the run
+    """
+    queues = os.environ["CHAOS_QUEUES"].split(",")
+    number = first + queues.index(ti["queue"]) + ti["map_index"] * len(queues)
+    trace = os.path.join(
+        os.environ["CHAOS_RECORDS"], f"{number}.{ti['try_number']}.{ti['queue']}.{uuid.uuid4().hex}"
+    )
+    open(f"{trace}.start", "w").close()
+    time.sleep(0.5)
+    open(f"{trace}.end", "w").close()
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """As Airflow's supervisor, it asks again where nobody answers."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return call()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1)
 
 
 def _patch(server: str, token: str, path: str, body: dict[str, Any]) -> tuple[dict[str, Any], str]:

@@ -120,8 +120,15 @@ class Deployment:
 
     def beats(self) -> list[Beats]:
         """Of each scheduler that runs the router."""
-        found = []
-        for path in self._heartbeats.glob("*.txt"):
-            rows = (line.split() for line in path.read_text().splitlines())
-            found.append([(float(row[0]), float(row[1]), int(row[2])) for row in rows if len(row) == 3])
+        found = map(_beats_in, self._heartbeats.glob("*.txt"))
         return sorted(beats for beats in found if beats)
+
+    def beats_of(self, pid: int) -> Beats:
+        """Of one process; none where it has not sent any."""
+        path = self._heartbeats / f"{pid}.txt"
+        return _beats_in(path) if path.exists() else []
+
+
+def _beats_in(path: Path) -> Beats:
+    rows = (line.split() for line in path.read_text().splitlines())
+    return [(float(row[0]), float(row[1]), int(row[2])) for row in rows if len(row) == 3]
