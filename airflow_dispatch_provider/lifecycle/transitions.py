@@ -268,7 +268,7 @@ _TABLE: tuple[Iterable[Case], ...] = (
     _in(S.RETURNING, Row, if_.began_there_askable, S.ADOPTING, do.keep_slot_there, do.adopt,
         why="began meanwhile; its backend is asked"),
     _in(S.RETURNING, Row, if_.began_in_vain, None, do.unstart,
-        why="nothing of it has run, and the database did not hear so: once more"),
+        why="was let begin in vain, and the database did not hear so: once more"),
     _in(S.RETURNING, Row, if_.began_there, S.ORPHANED, do.keep_slot_there,
         why="began meanwhile on a backend that cannot be asked now"),
     _in(S.RETURNING, Row, if_.running, S.ENDED,
