@@ -21,7 +21,6 @@ IDLE = 180.0
 """Seconds for which a task may wait beside a free slot: more than the longest time for which a circuit is open, twice
 over, and more than it takes to ask what has become of what a dead scheduler had."""
 
-
 RECOVERED = 180.0
 """Seconds after which a fault that is over may keep no backend from its work."""
 

@@ -275,9 +275,11 @@ class Scheduler:
             raise Violation("launches tasks that cannot begin", detail=f"{launched} in one heartbeat")
 
     def _waits_for_api(self) -> bool:
+        if self.world.tasks.api_up:
+            return False
         machine = self.loop.machine
         held = next((key for key in machine if machine.state(key) is State.HELD), None)
-        return not self.world.tasks.api_up and held is not None and machine.waits(held) is Waits.API
+        return held is not None and machine.waits(held) is Waits.API
 
     def beat_job(self) -> None:
         """Every few seconds. It runs again, also where another one has marked it as failed; what is written is when it

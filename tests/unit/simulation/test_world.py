@@ -71,13 +71,13 @@ def lacking(event: type[Any], state: State, words: str) -> Mapping[int, Case]:
     ("event", "state", "words", "wrong"),
     [
         (Row, State.UNCLEAR, "nothing of it has run", "loses a try that had not begun"),
-        (Row, State.UNCLEAR, "it will be launched again", ""),
-        (Row, State.RETURNING, "Airflow queues it again", ""),
+        (Row, State.UNCLEAR, "it will be launched again", "does not come to rest"),
+        (Row, State.RETURNING, "Airflow queues it again", "does not come to rest"),
         (Returned, State.SUBMITTED, "returned unsent", ""),
     ],
 )
 def test_a_row_that_the_table_lacks_is_missed(event: type[Any], state: State, words: str, wrong: str) -> None:
-    """Within some hundred faults; where several violations follow, whichever comes first."""
+    """Within some hundred faults."""
     cases = lacking(event, state, words)
     report = simulate(100, 600, ROUGH, lambda so_far: so_far.faults.total() < 1000, cases)
     assert report.violation is not None
