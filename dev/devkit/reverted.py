@@ -164,16 +164,19 @@ def _run(fix: Fix, folder: Path, plan: Plan) -> dict[str, Any]:
     return ran
 
 
-def _shape(plan: Plan) -> Shape | None:
+def shape_of(given: Mapping[str, Any] | None) -> Shape | None:
+    """
+    :param given: what differs from the defaults; None: each world has another shape
+    """
     from airflow_dispatch_provider.simulation.world import Shape
 
-    return None if plan.shape is None else Shape(**plan.shape)
+    return None if given is None else Shape(**given)
 
 
 def _goes_wrong_today(seed: int, plan: Plan) -> bool:
     from airflow_dispatch_provider.simulation.scenario import Scenario
 
-    scenario = next(Scenario.following(seed, _shape(plan), plan.seconds))
+    scenario = next(Scenario.following(seed, shape_of(plan.shape), plan.seconds))
     return scenario.run().violation is not None
 
 
@@ -209,7 +212,7 @@ def worlds(folder: Path, plan: Plan) -> dict[str, Any]:
     def goes_on(report: Report) -> bool:
         return time.monotonic() - began < plan.minutes * 60
 
-    report = simulate(plan.seed, plan.seconds, _shape(plan), goes_on)
+    report = simulate(plan.seed, plan.seconds, shape_of(plan.shape), goes_on)
     wrong = None if report.wrong is None else report.wrong.violation
     return {
         "worlds": report.worlds,

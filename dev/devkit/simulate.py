@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from devkit.arguments import add_airflow_version, add_output, parser_of
 from devkit.environment import REPO, DevError, enter, say
-from devkit.reverted import FILE, Plan, fixes, lines, try_all
+from devkit.reverted import FILE, Plan, fixes, lines, shape_of, try_all
 
 if TYPE_CHECKING:
     from airflow_dispatch_provider.simulation.report import Report
     from airflow_dispatch_provider.simulation.scenario import Outcome, Scenario
-    from airflow_dispatch_provider.simulation.world import Shape
 
 REVERTED_MINUTES = 10.0
 """For each fix."""
@@ -63,7 +62,7 @@ def main() -> int:
             return bool(options.forever or done < options.faults)
 
         say(f"--seed {options.seed}")
-        report = simulate(options.seed, options.seconds, _shape(options), goes_on)
+        report = simulate(options.seed, options.seconds, shape_of(_given(options)), goes_on)
         if report.wrong is not None:
             report.wrong = _shrunk(report.wrong, options.shrink_seconds)
     print(json.dumps(report.as_dict(), indent=2) if options.output == "json" else "\n".join(report.lines()))
@@ -74,17 +73,10 @@ def main() -> int:
     return 1
 
 
-def _shape(options: argparse.Namespace) -> Shape | None:
-    """None: each world has another one."""
-    from airflow_dispatch_provider.simulation.world import Shape
-
-    given = _given(options)
-    return Shape(**given) if given else None
-
-
-def _given(options: argparse.Namespace) -> dict[str, Any]:
+def _given(options: argparse.Namespace) -> dict[str, Any] | None:
+    """See ``reverted.shape_of``."""
     given = {"schedulers": options.schedulers, "fault_every": options.fault_every}
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in given.items() if value is not None} or None
 
 
 class Progress:
@@ -108,7 +100,7 @@ def _mutants(options: argparse.Namespace) -> int:
     from airflow_dispatch_provider.simulation.mutants import HEAD, line, summary, try_all
 
     say(f"--seed {options.seed}")
-    shape = _shape(options)
+    shape = shape_of(_given(options))
     is_table, mutants = options.output == "table", []
     if is_table:
         print(HEAD, flush=True)
@@ -130,7 +122,7 @@ def _reverted(options: argparse.Namespace) -> int:
     say(f"--seed {options.seed}")
     minutes = REVERTED_MINUTES if options.minutes is None else options.minutes
     tried = []
-    for each in try_all(found, Plan(options.seed, options.seconds, minutes, _given(options) or None)):
+    for each in try_all(found, Plan(options.seed, options.seconds, minutes, _given(options))):
         tried.append(each)
         say(
             f"{len(tried)} of {len(found)}: {each.fix.name}: {each.violation or 'missed'} ({each.seconds:.1f} s)"

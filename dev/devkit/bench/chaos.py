@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -41,14 +40,13 @@ from devkit.bench.outages import (
     Action,
     Progress,
     carry_out,
-    figures,
     outages_parser,
     run_in_folder,
     schedule,
 )
-from devkit.bench.scheduler_outages import PAUSE, TABLE, lost_tries, settings
-from devkit.deployments.airflow_api import ClusterError
-from devkit.deployments.everything import CELERY, CLUSTERS, SLOTS, Everything, Routing
+from devkit.bench.scheduler_outages import PAUSE, TABLE, is_right, outcome, settings, start
+from devkit.deployments.everything import CELERY, SLOTS, Everything, Routing
+from devkit.deployments.kubernetes import BACKENDS
 from devkit.deployments.two_schedulers import SCHEDULERS
 from devkit.environment import say
 from devkit.servers.postgres import PostgresServer
@@ -93,32 +91,32 @@ def _database_restarted(deployment: Everything, rng: Random) -> Action:
 
 def _broker_killed(deployment: Everything, rng: Random) -> Action:
     name, empty = rng.choice(CELERY), rng.random() < 0.5
-    server = deployment.servers.brokers[name]
+    server = deployment.brokers[name]
     what = f"the broker {name} is killed{', and comes back empty' if empty else ''}"
     return what, partial(deployment.kill_server, "broker killed", server, rng.uniform(*DOWN), empty)
 
 
 def _results_killed(deployment: Everything, rng: Random) -> Action:
     name = rng.choice(CELERY)
-    server = deployment.servers.results[name]
+    server = deployment.results[name]
     call = partial(deployment.kill_server, "results killed", server, rng.uniform(*DOWN))
     return f"the result backend {name} is killed", call
 
 
 def _cluster_killed(deployment: Everything, rng: Random) -> Action:
-    name = rng.choice(CLUSTERS)
-    server = deployment.servers.clusters[name]
+    name = rng.choice(BACKENDS)
+    server = deployment.clusters[name]
     call = partial(deployment.kill_server, "cluster killed", server, rng.uniform(*DOWN))
     return f"the cluster {name} is killed", call
 
 
 def _cluster_hangs(deployment: Everything, rng: Random) -> Action:
-    name = rng.choice(CLUSTERS)
+    name = rng.choice(BACKENDS)
     return f"the cluster {name} hangs", partial(deployment.hang, name, rng.uniform(*HANG))
 
 
 def _connections_cut(deployment: Everything, rng: Random) -> Action:
-    name = rng.choice(CLUSTERS)
+    name = rng.choice(BACKENDS)
     return f"connections to {name} are cut", partial(deployment.cut_connections, name, rng.randint(5, 15))
 
 
@@ -178,27 +176,13 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
     progress = Progress(options.tasks)
     runs = options.tasks // RUN
     deployment = Everything(home, postgres, settings(options.tasks), stack, runs, RUN, progress.wait)
-    progress.say("Airflow starts")
-    stack.enter_context(deployment.airflow)
-    deployment.start()
-    progress.deployment = deployment
-    if not progress.until(deployment.is_ready, 120):
-        raise ClusterError("the workers are not ready after 120 s")
+    start(deployment, progress, stack)
     rng = Random(options.seed)
     steps = plan(deployment, options.tasks, options.faults, rng)
     run_ids, seconds = carry_out(deployment, steps, progress, rng, options.timeout)
     progress.say("waiting until nothing is left")
     progress.until(lambda: not any(deployment.left().values()), SETTLE)
-    starts = Counter(deployment.tries("start"))
-    ends = Counter(trace.number for trace in set(deployment.tries("end")))
-    return {
-        **figures(deployment, run_ids),
-        "started_again": sum(count > 1 for count in starts.values()),
-        **lost_tries(deployment, run_ids),
-        "completed_again": sum(count > 1 for count in ends.values()),
-        **deployment.left(),
-        "seconds": seconds,
-    }
+    return {**outcome(deployment, run_ids), **deployment.left(), "seconds": seconds}
 
 
 def parse() -> argparse.Namespace:
@@ -214,5 +198,4 @@ def main() -> None:
     options = parse()
     say(f"--seed {options.seed} --tasks {options.tasks} --faults {options.faults}")
     result = run_in_folder(options, run, {**TABLE, **LEFT})
-    wrong = result["started_again"] or result["unbegun"] or any(result[name] for name in LEFT)
-    sys.exit(0 if result["succeeded"] == options.tasks and not wrong else 1)
+    sys.exit(0 if is_right(result) and not any(result[name] for name in LEFT) else 1)

@@ -80,7 +80,7 @@ def plan(options: argparse.Namespace, deployment: KubeDeployment, rng: Random) -
         return rng.choice(BACKENDS)
 
     def kill() -> Action:
-        server = deployment.servers[some()]
+        server = deployment.clusters[some()]
         call = partial(deployment.kill_server, "API server killed", server, rng.uniform(*DOWN))
         return "an API server is killed", call
 
@@ -120,14 +120,14 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
 
     run_ids, seconds = carry_out(deployment, steps, progress, rng, options.timeout, watch)
     progress.say("waiting until all pods are gone")
-    progress.until(lambda: not deployment.left(), SETTLE)
+    progress.until(lambda: not deployment.pods_left(), SETTLE)
     found = figures(deployment, run_ids)
     started = deployment.started()
     return {
         **found,
         "astray": started["near"]["far"] + started["far"]["near"],
         "again": deployment.ended() - found["tasks"],
-        "left": deployment.left(),
+        "left": deployment.pods_left(),
         "seconds": seconds,
         "children": int(memory[1]),
         "memory": memory[0],

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -98,15 +99,28 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
     progress = Progress(options.tasks)
     backends, runs = backends_of(options, stack), options.tasks // RUN
     deployment = TwoSchedulers(home, postgres, settings(options.tasks), backends, runs, RUN, progress.wait)
+    start(deployment, progress, stack)
+    rng = Random(options.seed)
+    steps = plan(deployment, options.tasks, rng)
+    run_ids, seconds = carry_out(deployment, steps, progress, rng, options.timeout)
+    return {**outcome(deployment, run_ids), "seconds": seconds}
+
+
+def start(deployment: TwoSchedulers, progress: Progress, stack: ExitStack) -> None:
+    """Airflow and the workers; returns when all are ready.
+
+    :param stack: takes them down
+    """
     progress.say("Airflow starts")
     stack.enter_context(deployment.airflow)
     deployment.start()
     progress.deployment = deployment
     if not progress.until(deployment.is_ready, 120):
         raise ClusterError("the workers are not ready after 120 s")
-    rng = Random(options.seed)
-    steps = plan(deployment, options.tasks, rng)
-    run_ids, seconds = carry_out(deployment, steps, progress, rng, options.timeout)
+
+
+def outcome(deployment: TwoSchedulers, run_ids: list[str]) -> dict[str, Any]:
+    """The figures of ``TABLE``, but for the seconds."""
     starts = Counter(deployment.tries("start"))
     ends = Counter(trace.number for trace in set(deployment.tries("end")))
     return {
@@ -114,7 +128,6 @@ def run(options: argparse.Namespace, home: Path, stack: ExitStack) -> dict[str, 
         "started_again": sum(count > 1 for count in starts.values()),
         **lost_tries(deployment, run_ids),
         "completed_again": sum(count > 1 for count in ends.values()),
-        "seconds": seconds,
     }
 
 
@@ -160,5 +173,10 @@ def main() -> None:
     options = parser.parse_args()
     say(f"--seed {options.seed} --backends {options.backends} --executor {options.executor}")
     result = run_in_folder(options, run, TABLE)
+    sys.exit(0 if is_right(result) else 1)
+
+
+def is_right(result: Mapping[str, Any]) -> bool:
+    """Whether all succeeded, and none started twice in one try or lost one that was not let begin."""
     wrong = result["started_again"] or result["unbegun"]
-    sys.exit(0 if result["succeeded"] == options.tasks and not wrong else 1)
+    return bool(result["succeeded"] == result["tasks"] and not wrong)

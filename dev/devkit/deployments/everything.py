@@ -8,25 +8,20 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import redis
 
-from devkit.deployments.kubernetes import ClusterOutages, light_python
+from devkit.deployments.kubernetes import ClusterDeployment
 from devkit.deployments.outages import ROUTER, Wait
 from devkit.deployments.two_schedulers import SCHEDULERS, Backends, TwoSchedulers
 from devkit.environment import variables_of
-from devkit.servers.faulty_proxy import FaultyProxy
-from devkit.servers.kube import KubeServer, executor_options, merged_kubeconfig
-from devkit.servers.node_agent import NodeAgent
 from devkit.servers.postgres import PostgresServer
 from devkit.servers.valkey import ValkeyServer
 
-CELERY, CLUSTERS = ("one", "two"), ("near", "far")
+CELERY = ("one", "two")
 SLOTS = {"local": 3, "one": 4, "two": 4, "near": 3, "far": 3}
-NAMESPACE = "default"
 PROCESSES = 3
 """Pods that a node runs at a time."""
 
@@ -34,34 +29,8 @@ Routing = dict[str, Any]
 """The contents of the routing file."""
 
 
-@dataclass(frozen=True)
-class Servers:
-    """All that the backends need besides Airflow."""
-
-    brokers: Mapping[str, ValkeyServer]
-    results: Mapping[str, ValkeyServer]
-    clusters: Mapping[str, KubeServer]
-    proxies: Mapping[str, FaultyProxy]
-    """Between the schedulers and each cluster."""
-
-    @classmethod
-    def started(cls, stack: ExitStack) -> Servers:
-        """
-        :param stack: takes them down
-        """
-        brokers, results = (
-            {name: stack.enter_context(ValkeyServer(appendonly=True)) for name in CELERY} for _ in range(2)
-        )
-        clusters = {name: stack.enter_context(KubeServer()) for name in CLUSTERS}
-        proxies = {
-            name: stack.enter_context(FaultyProxy("127.0.0.1", server.port))
-            for name, server in clusters.items()
-        }
-        return cls(brokers, results, clusters, proxies)
-
-
-class Everything(TwoSchedulers, ClusterOutages):
-    """Pods run light_task.py in place of Airflow's supervisor; all other tasks are run as Airflow has it.
+class Everything(TwoSchedulers, ClusterDeployment):
+    """All tasks but those in pods are run as Airflow has it.
 
     :param stack: takes down what was started
     """
@@ -76,8 +45,11 @@ class Everything(TwoSchedulers, ClusterOutages):
         tasks: int,
         wait: Wait,
     ) -> None:
-        self._stack, self.servers = stack, Servers.started(stack)
-        self.proxies = self.servers.proxies
+        self._stack = stack
+        self.brokers, self.results = (
+            {name: stack.enter_context(ValkeyServer(appendonly=True)) for name in CELERY} for _ in range(2)
+        )
+        self.start_clusters(stack)
         home.mkdir()
         self._file = home / "routing.json"
         self.routing: Routing = self._routing(home)
@@ -86,22 +58,10 @@ class Everything(TwoSchedulers, ClusterOutages):
         env = {"AIRFLOW__CORE__EXECUTOR": ROUTER, "AIRFLOW__DISPATCH__CONFIG_FILE": str(self._file)}
         backends = Backends(SLOTS, env, celery)
         super().__init__(home, postgres, dict(settings), backends, runs, tasks, wait)
-        self.agents: dict[str, NodeAgent] = {}
 
     def start(self) -> None:
         super().start()
-        env = {
-            **self.airflow.env,
-            "PATH": str(light_python(self.airflow.home)),
-            "CHAOS_QUEUES": ",".join(SLOTS),
-        }
-        for name, server in self.servers.clusters.items():
-            folder = self.airflow.home / f"node-{name}"
-            folder.mkdir()
-            agent = NodeAgent(
-                server.kubeconfig(), env=env, processes=PROCESSES, node=folder.name, folder=folder
-            )
-            self.agents[name] = self._stack.enter_context(agent)
+        self.start_nodes(self._stack, PROCESSES, CHAOS_QUEUES=",".join(SLOTS))
 
     # Configuration
 
@@ -109,7 +69,7 @@ class Everything(TwoSchedulers, ClusterOutages):
         backends: dict[str, Any] = {"local": {"executor": "LocalExecutor"}}
         for name in CELERY:
             backends[name] = {"executor": "CeleryExecutor", "config": {"celery": self._celery(name)}}
-        for name, config in self._kubernetes(folder).items():
+        for name, config in self.cluster_options(folder).items():
             backends[name] = {"executor": "KubernetesExecutor", "config": {"kubernetes_executor": config}}
         return {
             "backends": {name: {**backend, "slots": SLOTS[name]} for name, backend in backends.items()},
@@ -118,18 +78,7 @@ class Everything(TwoSchedulers, ClusterOutages):
         }
 
     def _celery(self, name: str) -> dict[str, str]:
-        broker, results = self.servers.brokers[name], self.servers.results[name]
-        return {"broker_url": broker.url(), "result_backend": results.url()}
-
-    def _kubernetes(self, folder: Path) -> dict[str, dict[str, str]]:
-        servers = self.servers
-        entries = {
-            name: server.entry(url=servers.proxies[name].url(server.url()))
-            for name, server in servers.clusters.items()
-        }
-        kubeconfig = merged_kubeconfig(folder / "kubeconfig.yaml", entries)
-        common = executor_options(kubeconfig, folder, NAMESPACE, delete_worker_pods_on_failure="True")
-        return {name: {**common, "cluster_context": name} for name in CLUSTERS}
+        return {"broker_url": self.brokers[name].url(), "result_backend": self.results[name].url()}
 
     def _write(self, routing: Routing) -> None:
         """In one step: a scheduler may read it at any time."""
@@ -161,18 +110,14 @@ class Everything(TwoSchedulers, ClusterOutages):
 
     def left(self) -> dict[str, int]:
         """Messages in the queues of the brokers, pods, and slots of the schedulers that run."""
-        return {"messages": self._messages(), "pods": self._pods(), "slots": self._slots()}
+        return {"messages": self._messages(), "pods": self.pods_left(), "slots": self._slots()}
 
     def _messages(self) -> int:
         found = 0
-        for name, broker in self.servers.brokers.items():
+        for name, broker in self.brokers.items():
             with redis.Redis.from_url(broker.url()) as client:
                 found += int(client.llen(name))
         return found
-
-    def _pods(self) -> int:
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods"
-        return sum(len(each.request("GET", path)["items"]) for each in self.servers.clusters.values())
 
     def _slots(self) -> int:
         """As their last heartbeats said."""

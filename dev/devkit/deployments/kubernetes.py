@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -42,7 +41,7 @@ pods()
 """
 
 
-def light_python(folder: Path) -> Path:
+def _light_python(folder: Path) -> Path:
     """Makes a folder there with the ``python`` that pods find: it runs light_task.py, whatever module is asked for."""
     light = folder / "light"
     light.mkdir()
@@ -52,11 +51,45 @@ def light_python(folder: Path) -> Path:
     return light
 
 
-class ClusterOutages(Deployment):
-    """One with clusters."""
+class ClusterDeployment(Deployment):
+    """One with the clusters of ``BACKENDS``: an API server and a node each, whose pods run light_task.py in place of
+    Airflow's supervisor, and a proxy between the schedulers and each API server."""
 
-    proxies: Mapping[str, FaultyProxy]
-    """Between the schedulers and each cluster's API server."""
+    def start_clusters(self, stack: ExitStack) -> None:
+        """
+        :param stack: takes them down
+        """
+        self.clusters = {name: stack.enter_context(KubeServer()) for name in BACKENDS}
+        self.proxies = {
+            name: stack.enter_context(FaultyProxy("127.0.0.1", server.port))
+            for name, server in self.clusters.items()
+        }
+        self.agents: dict[str, NodeAgent] = {}
+
+    def start_nodes(self, stack: ExitStack, processes: int, **env: str) -> None:
+        """
+        :param processes: pods that each node runs at a time
+        :param env: of the pods, on top of Airflow's
+        """
+        home = self.airflow.home
+        env = {**self.airflow.env, "PATH": str(_light_python(home)), **env}
+        for name, server in self.clusters.items():
+            output = home / f"node-{name}"
+            output.mkdir()
+            agent = NodeAgent(
+                server.kubeconfig(), env=env, processes=processes, node=output.name, folder=output
+            )
+            self.agents[name] = stack.enter_context(agent)
+
+    def cluster_options(self, folder: Path) -> dict[str, dict[str, str]]:
+        """``[kubernetes_executor]`` of each backend; the files that they name are written there."""
+        entries = {
+            name: server.entry(url=self.proxies[name].url(server.url()))
+            for name, server in self.clusters.items()
+        }
+        kubeconfig = merged_kubeconfig(folder / "kubeconfig.yaml", entries)
+        common = executor_options(kubeconfig, folder, NAMESPACE, delete_worker_pods_on_failure="True")
+        return {name: {**common, "cluster_context": name} for name in BACKENDS}
 
     def hang(self, name: str, seconds: float) -> None:
         with self.outages.note("API server hangs"):
@@ -72,8 +105,13 @@ class ClusterOutages(Deployment):
                 self.proxies[name].mode = "forward"
                 self.wait(1)
 
+    def pods_left(self) -> int:
+        """Pods that are still there."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+        return sum(len(server.request("GET", path)["items"]) for server in self.clusters.values())
 
-class KubeDeployment(ClusterOutages):
+
+class KubeDeployment(ClusterDeployment):
     """Airflow, two API servers with a node each, and a proxy between the scheduler and each server.
 
     Pods run light_task.py in place of Airflow's supervisor; the task of the queue ``far`` goes far.
@@ -94,11 +132,7 @@ class KubeDeployment(ClusterOutages):
         wait: Wait,
     ) -> None:
         self._stack, self._processes = stack, processes
-        self.servers = {name: stack.enter_context(KubeServer()) for name in BACKENDS}
-        self.proxies = {
-            name: stack.enter_context(FaultyProxy("127.0.0.1", server.port))
-            for name, server in self.servers.items()
-        }
+        self.start_clusters(stack)
         home.mkdir()
         env = {
             "AIRFLOW__CORE__EXECUTOR": ROUTER,
@@ -107,33 +141,19 @@ class KubeDeployment(ClusterOutages):
             "AIRFLOW__DISPATCH__DEFAULT": "near",
         }
         super().__init__(home, database, {**env, **settings}, "pods", DAG, wait)
-        self.agents: dict[str, NodeAgent] = {}
 
     def start(self) -> None:
         self._stack.enter_context(self.airflow)
-        env = {**self.airflow.env, "PATH": str(light_python(self.airflow.home))}
-        for name, server in self.servers.items():
-            output = self.airflow.home / f"node-{name}"
-            output.mkdir()
-            agent = NodeAgent(
-                server.kubeconfig(), env=env, processes=self._processes, node=output.name, folder=output
-            )
-            self.agents[name] = self._stack.enter_context(agent)
+        self.start_nodes(self._stack, self._processes)
 
     def _backends(self, folder: Path, slots: int) -> dict[str, object]:
-        entries = {
-            name: server.entry(url=self.proxies[name].url(server.url()))
-            for name, server in self.servers.items()
-        }
-        kubeconfig = merged_kubeconfig(folder / "kubeconfig.yaml", entries)
-        common = executor_options(kubeconfig, folder, NAMESPACE, delete_worker_pods_on_failure="True")
         return {
             name: {
                 "executor": "KubernetesExecutor",
                 "slots": slots,
-                "config": {"kubernetes_executor": {**common, "cluster_context": name}},
+                "config": {"kubernetes_executor": options},
             }
-            for name in BACKENDS
+            for name, options in self.cluster_options(folder).items()
         }
 
     # What has happened
@@ -150,11 +170,6 @@ class KubeDeployment(ClusterOutages):
             found[name] = Counter("far" if "-far-" in pod else "near" for pod in names)
             found[name]["twice"] = len(names) - len(set(names))
         return found
-
-    def left(self) -> int:
-        """Pods that are still there."""
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods"
-        return sum(len(server.request("GET", path)["items"]) for server in self.servers.values())
 
     def scheduler_memory(self) -> tuple[float, int]:
         """MiB (PSS) of the scheduler and its children together, and how many children there are."""
