@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -50,12 +51,13 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def environ(checkout: Path) -> dict[str, str]:
+    return {**os.environ, "PATH": f"{checkout / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+
 def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    path = f"{checkout / 'bin'}{os.pathsep}{os.environ['PATH']}"
     command = [str(checkout / ".ci" / "run"), *arguments]
-    return subprocess.run(
-        command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(command, env=environ(checkout), capture_output=True, text=True, check=False)
 
 
 def test_help_names_every_step_that_is_run(checkout: Path) -> None:
@@ -73,6 +75,29 @@ def test_a_step_that_fails_ends_it_and_is_named(checkout: Path) -> None:
     assert "FAILED: tests on all Airflow versions (exit code 3)" in done.stderr
     assert "===== demo" not in done.stdout
     assert "types" in TIMED.findall(done.stdout)
+
+
+@pytest.mark.parametrize("stopped_by", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_where_a_signal_stops_it_not_everything_has_passed(
+    checkout: Path, stopped_by: signal.Signals
+) -> None:
+    script(checkout / "dev" / "test", "echo tests run; exec sleep 600")
+    command = [str(checkout / ".ci" / "run")]
+    with subprocess.Popen(
+        command,
+        env=environ(checkout),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as gate:
+        assert gate.stdout is not None
+        while "tests run" not in (line := gate.stdout.readline()):
+            assert line
+        os.killpg(gate.pid, stopped_by)
+        rest = gate.stdout.read()
+    assert "Everything passed" not in rest
+    assert "FAILED: tests on all Airflow versions" in rest
 
 
 def test_a_server_that_cannot_be_built_ends_it_with_the_reason(checkout: Path) -> None:
