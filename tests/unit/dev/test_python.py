@@ -23,7 +23,7 @@ PYTHON = """#!/bin/sh
 [ "$1 $2" = "-m venv" ] && {{ for last; do :; done; mkdir -p "$last/bin"; cat "$0" >"$last/bin/python"
     chmod +x "$last/bin/python"; exit {venv}; }}
 [ "$1 $2" = "-m pip" ] && {{ [ -e "{uv}" ] || exit 1; cat "{uv}" >"${{0%/*}}/uv"; chmod +x "${{0%/*}}/uv"; exit; }}
-echo "{name} ran $*"
+echo "{name} ran $*${{PYTHONDONTWRITEBYTECODE+ and keeps no bytecode}}"
 """
 # Finds nothing until it has installed; then what it has installed.
 UV = """#!/bin/sh
@@ -112,6 +112,11 @@ def test_an_unfit_python_in_the_variable_is_refused_and_not_replaced(machine: Ma
     done = machine.run(DISPATCH_DEV_PYTHON="mine")
     assert (done.returncode, done.stdout) == (2, "")
     assert "DISPATCH_DEV_PYTHON is 'mine'" in done.stderr
+
+
+def test_bytecode_is_kept_where_the_machine_forbids_it(machine: Machine) -> None:
+    machine.python("python3", (3, 11))
+    assert machine.run(PYTHONDONTWRITEBYTECODE="1").stdout == "python3 ran script.py an argument\n"
 
 
 def test_uv_on_path_brings_a_python_once(machine: Machine) -> None:
