@@ -17,7 +17,7 @@ from airflow_dispatch_provider.bridge import schedulers, task_instances
 from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
 from airflow_dispatch_provider.engines.outage import OutageLog
 from airflow_dispatch_provider.lifecycle.events import Broken, Recovered, Rows
-from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
+from airflow_dispatch_provider.lifecycle.states import GONE, Row, row_of
 from airflow_dispatch_provider.masking import describe, traceback_of
 
 log = logging.getLogger(__name__)
@@ -29,13 +29,6 @@ API = "The question whether the Execution API answers"
 
 Ids = Mapping[Hashable, UUID]
 """Task instances by the key of their job."""
-
-_STATES = {
-    "queued": RowState.QUEUED,
-    "running": RowState.RUNNING,
-    "restarting": RowState.RUNNING,
-}
-
 
 _NO_ROWS = ("refresh", "living", "api")
 """Questions that are not answered by rows."""
@@ -80,8 +73,7 @@ class AirflowDatabase:
     def _row(self, facts: task_instances.RowFacts | None) -> Row:
         if facts is None:
             return GONE
-        state = _STATES.get(str(facts.state), RowState.OVER)
-        return Row(state, facts.queued_by_job_id == self._job_id, facts.silent)
+        return row_of(str(facts.state), facts.queued_by_job_id == self._job_id, facts.silent)
 
     def put_back(self, ids: Ids, before: float) -> None:
         task_instances.reschedule_queued(ids.values(), before, self._job_id)

@@ -352,7 +352,8 @@ class ForeignEngine:
             how = Outcome.FAILED if state == "failed" else Outcome.SUCCESS
             reason = self._ask(lambda: str(info) if info else "", None)
             kept = value if executor_classes.is_pair(value) and reason is not None else None
-            end = Ended(out.dispatch, how, None, reason or "", kept)
+            # As Airflow does, it takes another's word for a success; a failure is judged by the row.
+            end = Ended(out.dispatch, how, True if how is Outcome.SUCCESS else None, reason or "", kept)
             self._out.forget(out)
             self._events.append(end)
         elif state == "running" and out.ti is None and not airflow_api.is_task(out.workload):

@@ -21,6 +21,10 @@ from airflow_dispatch_provider.routing.reasons import Reason
 
 Effect = Callable[[Ledger, Job, Any], None]
 
+NOTHING_BEGAN = (
+    "it ended with success and never began the task: does what is started there run its arguments?"
+)
+
 # Effects: holding and sending
 
 
@@ -159,6 +163,13 @@ def emit(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.do(actions.Emit(job.key, event.how, event.reason or None, event.value, job.kind))
 
 
+def emit_success(ledger: Ledger, job: Job, event: Any) -> None:
+    """As the engine has said, and the database confirms; its backend may have been removed since."""
+    if job.backend in ledger.backends:
+        ledger.worked(job, Stage.START)
+    ledger.do(actions.Emit(job.key, Outcome.SUCCESS, None, job.value, job.kind))
+
+
 def emit_failed(ledger: Ledger, job: Job, event: Any) -> None:
     """With what went wrong last."""
     ledger.do(actions.Emit(job.key, Outcome.FAILED, job.trouble or None, job.value, job.kind))
@@ -183,12 +194,13 @@ def doubt(ledger: Ledger, job: Job, event: Any) -> None:
     """Remember the end until the database has said whether it had begun."""
     job.ended_at = ledger.now
     ended_badly = isinstance(event, Ended) and event.how is Outcome.FAILED
-    job.may_have_begun = ended_badly and event.began is not False
+    job.ended_well = job.workload is not None and isinstance(event, Ended) and not ended_badly
+    job.may_have_begun = job.ended_well or (ended_badly and event.began is not False)
     job.mishap = getattr(event, "mishap", False)
-    job.trouble = getattr(event, "reason", "") or job.trouble
+    job.trouble = NOTHING_BEGAN if job.ended_well else getattr(event, "reason", "") or job.trouble
     job.nothing_ran = getattr(event, "nothing_ran", job.nothing_ran)
     job.value = getattr(event, "value", None)
-    if job.may_have_begun and job.is_task and not job.mishap:
+    if ended_badly and job.may_have_begun and job.is_task and not job.mishap:
         # Its engine cannot know why it came to nothing.
         ledger.ask_api()
     look_up(ledger, job, event)

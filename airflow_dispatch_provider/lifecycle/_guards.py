@@ -24,6 +24,15 @@ def succeeded(ledger: Ledger, job: Job, event: Any) -> bool:
     return bool(event.how is Outcome.SUCCESS)
 
 
+def succeeded_unseen(ledger: Ledger, job: Job, event: Any) -> bool:
+    """Its container has ended well, which one does too that starts something else than the task."""
+    return job.is_task and event.how is Outcome.SUCCESS and not had_begun(ledger, job, event)
+
+
+def finished_well(ledger: Ledger, job: Job, event: Any) -> bool:
+    return bool(job.ended_well and event.finished and event.mine)
+
+
 def maybe_half(ledger: Ledger, job: Job, event: Any) -> bool:
     """It was offered: what has ended may be the first half of a task that deferred, whose rest another scheduler has
     queued. Airflow would fail that if told of this end."""

@@ -65,6 +65,9 @@ class _Rare:
     may_have_begun: bool = False
     """UNCLEAR: its engine could not tell."""
 
+    ended_well: bool = False
+    """UNCLEAR: its engine said SUCCESS."""
+
     mishap: bool = False
     """UNCLEAR: its backend has lost it, and is no suspect for that."""
 

@@ -81,6 +81,24 @@ class Row(NamedTuple):
     silent: float = 0.0
     """Seconds since the last heartbeat of the task's process, as far as the clocks of two hosts agree."""
 
+    finished: bool = False
+    """OVER: Airflow will not run this try any more, as it may one that deferred."""
 
-GONE = Row(RowState.OVER)
+
+_ALIVE = {"queued": RowState.QUEUED, "running": RowState.RUNNING, "restarting": RowState.RUNNING}
+
+_FINISHED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+"""Those that ``airflow.utils.state.State.finished`` has, which a test compares."""
+
+
+def row_of(state: str, mine: bool, silent: float) -> Row:
+    """
+    The row of a task instance.
+
+    :param state: Airflow's word for its state
+    """
+    return Row(_ALIVE.get(state, RowState.OVER), mine, silent, state in _FINISHED)
+
+
+GONE = Row(RowState.OVER, finished=True)
 """There is no such row any more."""

@@ -145,6 +145,8 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="ended; the database is asked whether that was all of it"),
     _in(_OWN, Ended, if_.maybe_half, S.UNCLEAR, do.doubt,
         why="ended, and was offered: the database is asked whether that was all of it"),
+    _in(_OWN, Ended, if_.succeeded_unseen, S.UNCLEAR, do.doubt,
+        why="ended well, and nobody saw it begin: the database is asked"),
     _in(_OWN, Ended, if_.succeeded, S.ENDED, do.emit,
         why="succeeded"),
     _in(_OWN, Ended, if_.had_begun, S.ENDED, do.emit,
@@ -157,6 +159,8 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="ended; the database is asked whether it had begun"),
 
     # Whether it had begun
+    _in(S.UNCLEAR, Row, if_.finished_well, S.ENDED, do.emit_success,
+        why="succeeded, and is finished in the database"),
     _in(S.UNCLEAR, Row, if_.over_or_not_mine, S.ENDED,
         why="over in the database, or another scheduler's"),
     _in(S.UNCLEAR, Row, if_.queued_no_workload, S.RETURNING, do.put_back,

@@ -336,6 +336,8 @@ KINDS: dict[str, Callable[[World, Fault], str]] = {
     "backend idle": partial(_place_is, "idle", True),
     "backend refuses": partial(_place_is, "refuses", True),
     "backend breaks": partial(_place_is, "breaks", True),
+    # What is started there is not the task, and ends well.
+    "backend hollow": partial(_place_is, "hollow", True),
     # Nothing is heard of what was sent, though it goes on; so, too, and then in the wrong order.
     "news late": partial(_place_is, "late", True),
     "news reversed": partial(_place_is, "reverses", True),

@@ -123,8 +123,9 @@ class Place:
         """Its engines send nothing; they keep all news of what they were given to themselves; so, too, and tell it
         in the wrong order then."""
 
-        self.idle = self.refuses = self.breaks = False
-        """Nothing begins; nothing can be sent; all ends before it begins."""
+        self.idle = self.refuses = self.breaks = self.hollow = False
+        """Nothing begins; nothing can be sent; all ends before it begins; all ends well before it begins, as its engine
+        sees it that cannot know."""
 
         self.is_small = False
         """It has a quarter of its slots."""
@@ -161,6 +162,9 @@ class Place:
             return
         if self.breaks:
             self._end(run, Ended(run.dispatch, FAILED, False if self.kind.knows else None, "no image"))
+            return
+        if self.hollow and not self.kind.knows:
+            self._end(run, Ended(run.dispatch, Outcome.SUCCESS))
             return
         answer = self.world.tasks.start(run.task, run.ti_id, run, self.world.now)
         self.world.note(run.task, f"{answer.value} at {self.name}")
@@ -242,7 +246,7 @@ class Place:
                 run.task.came_to_nothing(self.world.now)
             run.task.excused |= not (run.task.is_task or self.kind.knows)
         self.world.note(run.task, getattr(news, "reason", "lost"))
-        if not (isinstance(news, Ended) and news.how is Outcome.SUCCESS):
+        if not run.began or not (isinstance(news, Ended) and news.how is Outcome.SUCCESS):
             self.note_failure(run.task)
         if news is None:
             return

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from airflow_dispatch_provider.lifecycle.events import Limits
-from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
+from airflow_dispatch_provider.lifecycle.states import GONE, Row, row_of
 from airflow_dispatch_provider.routing.model import EXECUTE_TASK
 
 HEARTBEAT = 5.0
@@ -29,8 +29,6 @@ LAUNCHES = Limits().launch_retries
 
 LAUNCHED_FOR = 240.0
 """And that for so many seconds: the delays between so many launches come to five minutes."""
-
-_STATES = {"queued": RowState.QUEUED, "running": RowState.RUNNING, "restarting": RowState.RUNNING}
 
 RUNNING = ("running", "restarting")
 ADOPTABLE = ("queued", *RUNNING)
@@ -252,7 +250,7 @@ class Tasks:
         task = self.by_id.get(ti_id)
         if task is None:
             return GONE
-        return Row(_STATES.get(task.state, RowState.OVER), task.owner == job, now - task.beat)
+        return row_of(task.state, task.owner == job, now - task.beat)
 
     # Processes
 

@@ -219,7 +219,7 @@ class World:
         for place in self.places.values():
             place.up, place.mute = True, False
             place.slow = place.late = place.reverses = False
-            place.idle = place.refuses = place.breaks = place.is_small = False
+            place.idle = place.refuses = place.breaks = place.hollow = place.is_small = False
             place.closed.clear()
         self.configure(self._first_settings)
         for name in BACKENDS:

@@ -11,7 +11,7 @@ from airflow_dispatch_provider.lifecycle.states import GONE, Row
 
 
 class InMemoryClerk:
-    """Answers about the keys in ``rows`` at the next heartbeat, and nothing about others."""
+    """Answers at the next heartbeat: keys that are not in ``rows`` are in no database."""
 
     def __init__(self) -> None:
         self.rows: dict[Hashable, Row] = {}
@@ -37,9 +37,7 @@ class InMemoryClerk:
         """Nothing is needed."""
 
     def look_up(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
-        found = {key: self.rows[key] for key in ids if key in self.rows}
-        if found:
-            self._answers.append(Rows(asked, found))
+        self._answers.append(Rows(asked, {key: self.rows.get(key, GONE) for key in ids}))
 
     def put_back(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
         self.returned += ids

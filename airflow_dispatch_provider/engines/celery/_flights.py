@@ -109,7 +109,8 @@ class Flights:
             return []
         self.leave(flight)
         if state == SUCCESS:
-            return [Ended(flight.dispatch, Outcome.SUCCESS)]
+            # Airflow's function returns only where the execution API let the task begin.
+            return [Ended(flight.dispatch, Outcome.SUCCESS, began=True)]
         began = False if type(info).__name__ == _REFUSED else None
         return [Ended(flight.dispatch, Outcome.FAILED, began, reason)]
 

@@ -166,7 +166,7 @@ class TestResults:
         store(own_valkey, celery_id, "STARTED")
         store(own_valkey, celery_id, state, OSError("why") if how is Outcome.FAILED else None)
         (ended,) = hand.hears(Ended, [number])
-        assert (ended.how, ended.began) == (how, None)
+        assert (ended.how, ended.began) == (how, True if how is Outcome.SUCCESS else None)
         assert ("OSError: why" in ended.reason) == (how is Outcome.FAILED)
 
     def test_a_backend_that_is_away_holds_up_nothing_and_tells_later(self, valkey, own_valkey):
@@ -193,7 +193,7 @@ class TestAdoption:
         hand.hears(Adopted, [adopted])
         hand.hears(Unknown, unknown)
         store(own_valkey, "begun", "SUCCESS")
-        assert hand.hears(Ended, [adopted]) == [Ended(adopted, Outcome.SUCCESS)]
+        assert hand.hears(Ended, [adopted]) == [Ended(adopted, Outcome.SUCCESS, True)]
 
     def test_it_is_answered_when_the_backend_can_be_asked(self, valkey, own_valkey):
         """Not before: that it does not answer says nothing."""

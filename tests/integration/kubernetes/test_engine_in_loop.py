@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support import wait_until
-from unit.dispatch.loop_house import Clerk, Surface
+from unit.dispatch.loop_house import FINISHED, Clerk, Surface
 from unit.lifecycle.builders import route, settings
 
 from airflow_dispatch_provider.bridge import airflow_api
@@ -74,6 +74,11 @@ class House:
             self.told.setdefault(key, []).append(str(value[0]))
         self.buffer.clear()
         return self
+
+    def runs(self, pod: Any) -> Fate:
+        """It lets its task begin, which has finished by the time at which it ends."""
+        self.clerk.others = FINISHED
+        return Fate(EXIT)
 
     def until(self, keys: list[Any], state: State) -> None:
         wait_until(lambda: self.beat() and all(self.state(key) is state for key in keys), 120)
@@ -161,7 +166,7 @@ def test_a_pod_that_could_not_start_is_made_again_and_costs_no_try(
         {**given, "worker_pod_pending_fatal_container_state_reasons": "ErrImagePull"},
         route("*", "kubernetes"),
     )
-    node_in(agent_on, shared_kube, namespace, decide=lambda pod: next(fates, Fate(EXIT)))
+    node_in(agent_on, shared_kube, namespace, decide=lambda pod: next(fates, None) or own.runs(pod))
     (key,) = own.queue(make_task())
     own.until([key], State.ENDED)
     assert own.told[key][-1] == "success"
@@ -170,13 +175,27 @@ def test_a_pod_that_could_not_start_is_made_again_and_costs_no_try(
     assert own.loop.machine.slots_used["kubernetes"] == 0
 
 
+def test_a_pod_that_ends_well_and_never_began_its_task_is_made_again(
+    shared_kube, namespace, given, house, agent_on
+):
+    """As one whose image starts something else. The second lets it begin."""
+    fates = iter([Fate(EXIT)])
+    own = house(given, route("*", "kubernetes"))
+    node_in(agent_on, shared_kube, namespace, decide=lambda pod: next(fates, None) or own.runs(pod))
+    (key,) = own.queue(make_task())
+    own.until([key], State.ENDED)
+    assert own.told[key][-1] == "success"
+    assert "had not begun: it will be launched again" in own.words(key)
+    assert own.failed == []
+
+
 def test_a_pod_that_is_deleted_while_it_waits_is_made_again(shared_kube, namespace, given, house, agent_on):
     own = house(given, route("*", "kubernetes"))
     (key,) = own.queue(make_task())
     own.until([key], State.SENT)
     (pod,) = pods_of(shared_kube, namespace)
     shared_kube.request("DELETE", f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}")
-    node_in(agent_on, shared_kube, namespace)
+    node_in(agent_on, shared_kube, namespace, decide=own.runs)
     own.until([key], State.ENDED)
     assert own.told[key][-1] == "success"
     assert own.failed == []
@@ -190,7 +209,7 @@ def test_a_deferred_task_that_comes_back_waits_for_its_first_half_and_keeps_no_s
     (key,) = own.queue(task)
     own.until([key], State.SENT)
     own.queue(task)
-    node_in(agent_on, shared_kube, namespace)
+    node_in(agent_on, shared_kube, namespace, decide=own.runs)
     wait_until(lambda: own.beat() and len(own.told.get(key, ())) and own.state(key) is State.ENDED)
     wait_until(lambda: own.beat() and own.loop.machine.slots_used["kubernetes"] == 0)
     assert own.told[key][-1] == "success"

@@ -12,7 +12,7 @@ import pytest
 from airflow import settings
 from airflow.utils.state import TaskInstanceState
 from kubernetes.client import models as k8s
-from unit.dispatch.loop_house import Clerk
+from unit.dispatch.loop_house import FINISHED, Clerk
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.exceptions import DispatchConfigError
@@ -85,14 +85,19 @@ def events_of(executor: Any) -> list[tuple[str, str]]:
 class TestContract(ExecutorContract):
     """Airflow's expectations of every executor."""
 
+    @pytest.fixture
+    def executor(self, given: dict[str, Any]) -> Iterator[OfTests]:
+        with started(given, clerk=Clerk(FINISHED)) as executor:
+            yield executor
+
 
 @pytest.mark.usefixtures("agent")
 class TestContractBehindTheRouter(ExecutorContract):
     """Two backends in one router, each with a namespace of its own."""
 
     @pytest.fixture
-    def make_clerk(self, they_run: Any) -> Any:
-        return they_run
+    def make_clerk(self) -> Any:
+        return lambda: Clerk(FINISHED)
 
     @pytest.fixture
     def executor(
@@ -121,6 +126,7 @@ class TestContractBehindTheRouter(ExecutorContract):
 @pytest.mark.usefixtures("agent")
 def test_each_task_has_one_pod_and_no_pod_is_left(executor, shared_kube, namespace, agent):
     """More than there are slots; each succeeds and is deleted."""
+    executor.clerk.others = FINISHED
     keys = queue(executor, *(make_task() for _ in range(20)))
     events = beat_until(executor, ended(*keys))
     assert {value[0] for value in events.values()} == {SUCCESS}
@@ -202,12 +208,14 @@ def test_pods_that_nobody_can_create_fail_alone(given):
     impossible = k8s.V1Pod(spec=k8s.V1PodSpec(containers=[], restart_policy="Whenever"))
     with started(given) as executor:
         bad, good = queue(executor, make_task(executor_config={"pod_override": impossible}), make_task())
+        executor.clerk.rows[good] = FINISHED
         events = beat_until(executor, ended(bad, good))
         assert (events[bad][0], "Whenever" in events[bad][1], events[good][0]) == (FAILED, True, SUCCESS)
 
 
 def test_a_used_up_quota_is_waited_for(executor, shared_kube, namespace, agent):
     """Nothing fails: the executor has no slot until there is room."""
+    executor.clerk.others = FINISHED
     shared_kube.set_quota(namespace, pods=1, used=1)
     (key,) = queue(executor, make_task())
     assert beat_until(executor, lambda _: executor.slots_available == 0) == {}
@@ -224,7 +232,9 @@ def test_a_full_namespace_holds_its_own_tasks_behind_the_router(
     agent_on(shared_kube, namespaces=[namespace, other], processes=0, decide=lambda pod: Fate(EXIT))
     listed = {"multi_namespace_mode": "True", "multi_namespace_mode_namespace_list": f"{namespace},{other}"}
     config = {"kubernetes_executor": {**given, **listed}}
-    router = make_router({"k": {"executor": "KubernetesExecutor", "slots": 3, "config": config}})
+    router = make_router(
+        {"k": {"executor": "KubernetesExecutor", "slots": 3, "config": config}}, Clerk(FINISHED)
+    )
     shared_kube.set_quota(namespace, pods=1, used=1)
     waits = queue(router, *(make_task(priority=9) for _ in range(6)))
     beat_until(router, lambda _: namespace in router._loop.engines["k"].room().closed)
@@ -251,7 +261,9 @@ def test_a_full_namespace_that_a_mutation_hook_chooses_keeps_no_other(
     agent_on(shared_kube, namespaces=[namespace, other], processes=0, decide=lambda pod: Fate(EXIT))
     listed = {"multi_namespace_mode": "True", "multi_namespace_mode_namespace_list": f"{namespace},{other}"}
     config = {"kubernetes_executor": {**given, **listed}}
-    router = make_router({"k": {"executor": "KubernetesExecutor", "slots": 3, "config": config}})
+    router = make_router(
+        {"k": {"executor": "KubernetesExecutor", "slots": 3, "config": config}}, Clerk(FINISHED)
+    )
     shared_kube.set_quota(other, pods=1, used=1)
     waits = queue(router, *(task_with(labels={"moved": "yes"}) for _ in range(6)))
     beat_until(router, lambda _: other in router._loop.engines["k"].room().closed)

@@ -19,15 +19,22 @@ from airflow_dispatch_provider.lifecycle.states import Outcome, Row, RowState
 from airflow_dispatch_provider.testing import InMemoryExecutor
 from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
-QUEUED = Row(RowState.QUEUED)
+QUEUED, FINISHED = Row(RowState.QUEUED), Row(RowState.OVER, finished=True)
 STATES = {Outcome.SUCCESS: TaskInstanceState.SUCCESS, Outcome.FAILED: TaskInstanceState.FAILED}
 
 
 class Clerk(InMemoryClerk):
-    """A task that it was told nothing about is queued."""
+    """Every task has a row.
+
+    :param others: of tasks that are not in ``rows``
+    """
+
+    def __init__(self, others: Row = QUEUED) -> None:
+        super().__init__()
+        self.others = others
 
     def look_up(self, asked: int, ids: Any) -> None:
-        self._answers.append(Rows(asked, {key: self.rows.get(key, QUEUED) for key in ids}))
+        self._answers.append(Rows(asked, {key: self.rows.get(key, self.others) for key in ids}))
 
 
 class Surface:

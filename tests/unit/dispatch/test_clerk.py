@@ -286,7 +286,7 @@ ID, OTHER = uuid4(), uuid4()
         ("running", 7, Row(RowState.RUNNING, True, 3.0)),
         ("restarting", 7, Row(RowState.RUNNING, True, 3.0)),
         # Everything else is the task's own affair, or Airflow's.
-        ("success", 7, Row(RowState.OVER, True, 3.0)),
+        ("success", 7, Row(RowState.OVER, True, 3.0, finished=True)),
         ("scheduled", 7, Row(RowState.OVER, True, 3.0)),
         ("deferred", 7, Row(RowState.OVER, True, 3.0)),
         (None, 7, Row(RowState.OVER, True, 3.0)),

@@ -48,7 +48,7 @@ def test_submitted_sent_ended():
     x.submit([one])
     assert typed(x.poll()) == typed([Sent(1)])
     finish(executor, one.workload, info="well done")
-    assert typed(x.poll()) == typed([Ended(1, Outcome.SUCCESS, None, "well done", (SUCCESS, "well done"))])
+    assert typed(x.poll()) == typed([Ended(1, Outcome.SUCCESS, True, "well done", (SUCCESS, "well done"))])
     assert x.poll() == []
 
 
@@ -104,7 +104,7 @@ def test_an_odd_value_of_an_event_costs_no_other(value):
     executor.event_buffer[odd.key] = value
     finish(executor, good.workload)
     ends = [event for event in x.poll() if isinstance(event, Ended)]
-    assert ends[-1] == Ended(2, Outcome.SUCCESS, None, "", (SUCCESS, None))
+    assert ends[-1] == Ended(2, Outcome.SUCCESS, True, "", (SUCCESS, None))
     assert [end.value for end in ends[:-1]] == ([None] if is_end(value) else [])
     assert x.room().unavailable is None
 
@@ -282,7 +282,7 @@ def test_two_dispatches_of_one_key_are_told_apart_by_their_order():
     x.poll()
     x.submit([job(2, task)])
     finish(executor, task)
-    assert typed(x.poll()[:1]) == typed([Ended(1, Outcome.SUCCESS, None, "", (SUCCESS, None))])
+    assert typed(x.poll()[:1]) == typed([Ended(1, Outcome.SUCCESS, True, "", (SUCCESS, None))])
     finish(executor, task)
     assert [event.dispatch for event in x.poll()] == [2]
 

@@ -12,7 +12,9 @@ from unit.lifecycle.test_transitions import (
     DEAD,
     DECISION,
     ENDED_NOW,
+    ENDED_WELL,
     FAILED,
+    FINISHED,
     FOUND_QUEUED,
     IN_B,
     MAYBE_B,
@@ -20,6 +22,7 @@ from unit.lifecycle.test_transitions import (
     NOW,
     ONCE_MORE,
     ORPHAN,
+    OVER,
     QUEUED,
     RUNS_IN_B_DOWN,
     SUCCESS,
@@ -29,6 +32,7 @@ from unit.lifecycle.test_transitions import (
 )
 
 from airflow_dispatch_provider.lifecycle import actions
+from airflow_dispatch_provider.lifecycle._effects import NOTHING_BEGAN
 from airflow_dispatch_provider.lifecycle.events import (
     Adopted,
     Began,
@@ -43,7 +47,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.job import Job, Paused, Waits
-from airflow_dispatch_provider.lifecycle.states import State
+from airflow_dispatch_provider.lifecycle.states import GONE, State
 from airflow_dispatch_provider.lifecycle.transitions import Back, Down, Due, apply
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK, Target
 from airflow_dispatch_provider.routing.reasons import Reason
@@ -82,7 +86,14 @@ ACTIONS = [
     ("submitted", {**TRIED_ALL, **CALLBACK}, Rejected(1, "no"),
      actions.Emit("x", FAILED, "no", None, EXECUTE_CALLBACK)),
     ("submitted", {},                       Returned(1, "no"),                         None),
-    ("running",   {},                       Ended(1, SUCCESS),                         actions.Emit("x", SUCCESS)),
+    ("running",   {},                       Ended(1, SUCCESS, True),                   actions.Emit("x", SUCCESS)),
+    ("running",   {},                       Ended(1, SUCCESS),                         actions.LookUp(1, ["x"])),
+    ("unclear",   ENDED_WELL,               FINISHED,                                  actions.Emit("x", SUCCESS)),
+    ("unclear",   ENDED_WELL,               GONE,                                      actions.Emit("x", SUCCESS)),
+    ("unclear",   {**ENDED_WELL, "backend": "gone"}, FINISHED,                         actions.Emit("x", SUCCESS)),
+    ("unclear",   ENDED_WELL,               FINISHED._replace(mine=False),             None),
+    ("unclear",   ENDED_WELL,               OVER,                                      None),
+    ("unclear",   {},                       FINISHED,                                  None),
     ("running",   {},                       Ended(1, FAILED, True, "why", "value"),
      actions.Emit("x", FAILED, "why", "value")),
     ("running",   CALLBACK,                 Ended(1, FAILED),
@@ -208,6 +219,9 @@ REMEMBERED = [
     ("running",   {"trouble": "before"},       Ended(0, FAILED, False),
      {"may_have_begun": False, "mishap": False, "trouble": "before"}),
     ("running",   {"workload": None},          Ended(0, SUCCESS),             {"may_have_begun": False}),
+    ("running",   {},                          Ended(0, SUCCESS),
+     {"ended_well": True, "may_have_begun": True, "trouble": NOTHING_BEGAN}),
+    ("running",   {},                          Ended(0, FAILED),              {"ended_well": False}),
     ("running",   {"workload": None},          Ended(0, FAILED, began=True),  {"may_have_begun": True}),
     ("unclear",   LAUNCHED_OFTEN,              QUEUED,                        {"failures": 4}),
     ("unclear",   {"backend": "a", "dispatch": 7}, QUEUED,                    {"paused": (Paused("a", 1, NOW, True),)}),
@@ -259,7 +273,8 @@ def test_one_that_began_meanwhile_is_asked_for_as_soon_as_its_backend_may_be_tri
 @pytest.mark.parametrize(
     ("given", "event", "mends"),
     [
-        ({}, Ended(1, SUCCESS), True),
+        ({}, Ended(1, SUCCESS, True), True),
+        ({}, Ended(1, SUCCESS), False),
         ({}, Ended(1, FAILED, began=True), True),
         # Seen to begin before; that was the time to say so.
         ({"began": True}, Ended(1, FAILED), False),

@@ -37,6 +37,7 @@ REF = TaskRef("q", "dag", "x")
 NOW = 1000.0
 SUCCESS, FAILED = Outcome.SUCCESS, Outcome.FAILED
 QUEUED, OVER = Row(RowState.QUEUED), Row(RowState.OVER)
+FINISHED = Row(RowState.OVER, finished=True)
 ANOTHERS = Row(RowState.QUEUED, mine=False)
 ALIVE, DEAD = Row(RowState.RUNNING, silent=1.0), Row(RowState.RUNNING, silent=500.0)
 DECISION = Decision(Job("x", 1, 0.0, 1), Target(backend="a"), "q", Reason.FIRST_CHOICE)
@@ -62,6 +63,7 @@ ENDED_LONG_AGO = {"ended_at": NOW - 60, "looked_at": NOW, "may_have_begun": True
 IN_VAIN = {**ENDED_LONG_AGO, "nothing_ran": True}
 ENDED_WITHOUT_API = {**ENDED_LONG_AGO, **NO_API}
 ORPHAN = {"ended_at": NOW - 60, "looked_at": NOW, "orphan": True}
+ENDED_WELL = {**ENDED_NOW, "ended_well": True}
 NEVER_BEGAN = {"ended_at": NOW - 60, "looked_at": NOW}
 ASK_BOTH = "AskApi LookUp"
 
@@ -104,7 +106,10 @@ ROWS = [
     ("running",                    {"began": True},           Returned(0),                   "=",         ""),
     ("running",                    {"began": True},           Rejected(0),                   "=",         ""),
     # Ended
-    ("own",                        {},                        Ended(0, SUCCESS),             "ended",     "success"),
+    ("own",                        {},                        Ended(0, SUCCESS, began=True), "ended",     "success"),
+    ("running",                    {"began": True},           Ended(0, SUCCESS),             "ended",     "success"),
+    ("own",                        CALLBACK,                  Ended(0, SUCCESS),             "ended",     "success"),
+    ("own",                        {},                        Ended(0, SUCCESS),             "unclear",   "LookUp"),
     ("own",                        ADOPTED,                   Ended(0, SUCCESS),             "unclear",   "LookUp"),
     ("own",                        {},                        Ended(0, FAILED, began=True),  "ended",     "failed"),
     ("own",                        ADOPTED,                   Ended(0, FAILED, began=True),  "unclear",   ASK_BOTH),
@@ -118,6 +123,11 @@ ROWS = [
     # Whether it had begun
     ("unclear",                    {},                        OVER,                          "ended",     ""),
     ("unclear",                    {},                        ANOTHERS,                      "ended",     ""),
+    ("unclear",                    ENDED_WELL,                FINISHED,                      "ended",     "success"),
+    ("unclear",                    ENDED_WELL,                OVER,                          "ended",     ""),
+    ("unclear",                    ENDED_WELL,                ANOTHERS,                      "ended",     ""),
+    ("unclear",                    ENDED_WELL,                QUEUED,                        "held",      "Record"),
+    ("unclear",                    {**ENDED_WELL, **TRIED},   QUEUED,                        "ended",     "failed"),
     ("unclear",                    ADOPTED,                   QUEUED,                        "returning", "PutBack"),
     ("unclear",                    TRIED,                     QUEUED,                        "ended",     "failed"),
     ("unclear",                    {**TRIED, **NO_API},       QUEUED,                        "held",      "Record"),

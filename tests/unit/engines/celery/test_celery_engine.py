@@ -168,7 +168,7 @@ def test_submitted_sent_ended(bench):
     assert bench.heard == [Sent(1, celery_id)]
     assert bench.watcher.watched == [celery_id]
     assert bench.result(celery_id, "STARTED") == []
-    assert bench.result(celery_id, "SUCCESS") == [Ended(1, Outcome.SUCCESS)]
+    assert bench.result(celery_id, "SUCCESS") == [Ended(1, Outcome.SUCCESS, True)]
     assert bench.result(celery_id, "SUCCESS") == []
 
 
@@ -218,7 +218,7 @@ def test_two_dispatches_of_one_task_are_told_apart(bench):
     assert first == "a"
     assert second != "a"
     assert bench.result("a", "FAILURE") == []
-    assert bench.result(second, "SUCCESS") == [Ended(2, Outcome.SUCCESS)]
+    assert bench.result(second, "SUCCESS") == [Ended(2, Outcome.SUCCESS, True)]
 
 
 def test_a_message_that_is_rejected_ends_for_good(bench):
@@ -373,7 +373,7 @@ def test_what_a_worker_has_begun_with_is_adopted(bench):
     assert bench.result("a", "STARTED") == [Adopted(1)]
     assert bench.result("b", "PENDING") == [Unknown(2)]
     assert bench.result("c", "SUCCESS") == [Unknown(3)]
-    assert bench.result("a", "SUCCESS") == [Ended(1, Outcome.SUCCESS)]
+    assert bench.result("a", "SUCCESS") == [Ended(1, Outcome.SUCCESS, True)]
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ def flights() -> Flights:
         (True, "STARTED", {"pid": 1}, []),
         # Callbacks ask nobody.
         (False, "STARTED", {"pid": 1}, [Began(1)]),
-        (True, "SUCCESS", None, [Ended(1, Outcome.SUCCESS)]),
-        (False, "SUCCESS", None, [Ended(1, Outcome.SUCCESS)]),
+        (True, "SUCCESS", None, [Ended(1, Outcome.SUCCESS, True)]),
+        (False, "SUCCESS", None, [Ended(1, Outcome.SUCCESS, True)]),
         # Whether it had begun, the database knows.
         (True, "FAILURE", ServerResponseError("no"), [Ended(1, Outcome.FAILED, None, "words")]),
         (True, "REVOKED", "terminated", [Ended(1, Outcome.FAILED, None, "words")]),
@@ -76,7 +76,7 @@ def test_answers_to_adoption(flights: Flights, state: str, expected: Any) -> Non
 def test_an_adopted_one_ends_like_any_other(flights: Flights) -> None:
     flight = flights.adopt(1, "a", runs=True)
     flights.take(flight, "STARTED", None, "")
-    assert flights.take(flight, "SUCCESS", None, "") == [Ended(1, Outcome.SUCCESS)]
+    assert flights.take(flight, "SUCCESS", None, "") == [Ended(1, Outcome.SUCCESS, True)]
 
 
 def test_airflows_id_is_used_once(flights: Flights) -> None:
