@@ -40,6 +40,9 @@ class _Out:
     """A dispatch that has a process, or is about to get one."""
 
     key: Hashable
+    task: Hashable
+    """The same for each try of a task."""
+
     is_task: bool
     begun: bool = False
 
@@ -67,12 +70,15 @@ class Machine:
         """The job of a dispatch that is out."""
         return self._out[dispatch].key
 
-    def enter(self, dispatch: int, key: Hashable, *, is_task: bool, begun: bool = False) -> None:
+    def enter(
+        self, dispatch: int, key: Hashable, *, is_task: bool, begun: bool = False, task: str = ""
+    ) -> None:
         """It was handed to the template process, or its process was found.
 
         :param key: differs between jobs; two dispatches of one job may have the same
+        :param task: differs between tasks; two tries of one task have the same
         """
-        self._out[dispatch] = _Out(key, is_task, begun)
+        self._out[dispatch] = _Out(key, task or key, is_task, begun)
 
     def clear(self) -> None:
         """Everything was ended from outside, and nobody waits for news."""
@@ -101,7 +107,7 @@ class Machine:
             return [Returned(event.number, event.reason)]
         if isinstance(event, Gone):
             return [end_unseen(event.number, is_task=out.is_task, begun=out.begun)]
-        trouble = self._api.ended(out.key, event) if out.is_task else []
+        trouble = self._api.ended(out.task, event) if out.is_task else []
         return [*trouble, end_of(event, is_task=out.is_task)]
 
     def revoke(self, dispatch: int, now: float, *, over: bool, unheard: bool) -> list[Kill]:
@@ -174,13 +180,13 @@ class _ApiWitness:
         self._broken = False
         return [Recovered(EXECUTION_API)]
 
-    def ended(self, key: Hashable, event: messages.Ended) -> list[Event]:
+    def ended(self, task: Hashable, event: messages.Ended) -> list[Event]:
         """A server that was reached, and gave one task an error or no answer: that is the task's own, until a different
         one meets the same with no beginning in between. One that cannot be reached answers nobody."""
         if not event.unanswered or event.began:
             return []
-        if event.failing and self._suspect in (None, key):
-            self._suspect = key
+        if event.failing and self._suspect in (None, task):
+            self._suspect = task
             return []
         self._broken = True
         return [Broken(EXECUTION_API, event.error, self._backend)]

@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow_dispatch_provider.bridge.workload import task_ref
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.local._machine import Machine
 from airflow_dispatch_provider.engines.local._options import LocalOptions
@@ -133,7 +134,9 @@ class LocalEngine:
             reason = f"The workload cannot be pickled: {describe(error)}"
             self._events.append(Rejected(job.dispatch, reason))
             return
-        self._machine.enter(job.dispatch, job.key, is_task=airflow_api.is_task(job.workload))
+        is_task = airflow_api.is_task(job.workload)
+        seed = task_ref(job.workload).seed if is_task else ""
+        self._machine.enter(job.dispatch, job.key, is_task=is_task, task=seed)
         pool.run(job.dispatch, airflow_api.workload_name(job.workload), pickled)
 
     def withdraw(self, dispatches: Collection[int]) -> set[int]:

@@ -113,6 +113,14 @@ class TestExecutionApi:
         events = x.handle(*(self.of(number, self.FAILING) for number in (1, 2, 3)))
         assert [type(event) for event in events] == [Ended, Ended, Ended]
 
+    def test_the_next_try_of_a_task_is_no_different_task(self) -> None:
+        """Its key is another one."""
+        x = Machine("x")
+        for number, key in ((1, "try 1"), (2, "try 2")):
+            x.enter(number, key, is_task=True, task="a")
+        events = x.handle(self.FAILING, self.of(2, self.FAILING))
+        assert [type(event) for event in events] == [Ended, Ended]
+
     def test_an_error_that_a_different_task_meets_too_is_the_servers(self) -> None:
         x = machine("a", "b")
         events = x.handle(self.FAILING, self.of(2, self.FAILING))
