@@ -99,8 +99,8 @@ class Machine:
 
     def _offered(self, event: events.Offered) -> None:
         ledger = self._ledger
+        self._about_key(event)
         if event.key in ledger.jobs:
-            self._about_key(event)
             return
         number, ref = ledger.next_sequence(), event.ref
         job = Job(
