@@ -118,13 +118,21 @@ class AirflowCluster(AirflowApi, Startable):
         scheduler was killed in, and no other scheduler touches those Dag runs.
         """
         process = self._process(name)
-        children = [] if self.has_ended(name) else psutil.Process(process.pid).children()
-        log_servers = [child for child in children if "serve-logs" in " ".join(child.cmdline())]
+        children = {} if self.has_ended(name) else self.children(name)
         process.kill()
-        for child in log_servers:
-            child.kill()
+        for child, command in children.items():
+            if "serve-logs" in command:
+                child.kill()
         process.wait()
         del self._processes[name]
+
+    def children(self, name: str) -> dict[psutil.Process, str]:
+        """The processes that a component has begun, with their command lines; not those that are ending meanwhile."""
+        found = {}
+        for child in psutil.Process(self.pid(name)).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one, too
+                found[child] = " ".join(child.cmdline())
+        return found
 
     def has_ended(self, name: str) -> bool:
         """Whether a component was started, and has ended by itself."""

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
-
 from devkit.deployments.outages import ROUTER, Deployment, Wait
 from devkit.environment import variables_of
 from devkit.servers.postgres import PostgresServer
@@ -168,8 +166,8 @@ class TwoSchedulers(Deployment):
     def kill_child(self, name: str) -> None:
         """SIGKILL to a child of a scheduler that has children: a template process, or a worker of Airflow's."""
         with self.outages.note("child killed"):
-            children = psutil.Process(self.airflow.pid(name)).children()
-            parents = [child for child in children if "serve-logs" not in " ".join(child.cmdline())]
+            children = self.airflow.children(name)
+            parents = [child for child, command in children.items() if "serve-logs" not in command]
             for child in parents[:1]:
                 child.kill()
 
