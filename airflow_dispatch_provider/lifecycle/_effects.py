@@ -256,7 +256,13 @@ def give_up(ledger: Ledger, job: Job, event: Any) -> None:
     """One that was to be stopped has to end; what was only let go may end in its own way, and is forgotten."""
     if job.revoked:
         clean_up(ledger, job, event)
-    elif job.backend in ledger.backends:
+    else:
+        forget(ledger, job, event)
+
+
+def forget(ledger: Ledger, job: Job, event: Any) -> None:
+    """Its engine leaves alone what it has of it."""
+    if job.dispatch and job.backend in ledger.backends:
         ledger.do(actions.Forget(job.backend, job.dispatch))
 
 

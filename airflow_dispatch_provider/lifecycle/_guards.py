@@ -126,6 +126,11 @@ def over_or_not_mine(ledger: Ledger, job: Job, event: Any) -> bool:
     return event.state is RowState.OVER or not event.mine
 
 
+def runs_for_another(ledger: Ledger, job: Job, event: Any) -> bool:
+    """Another scheduler has adopted it, with the very process that is left here."""
+    return event.state is RowState.RUNNING and not event.mine
+
+
 def runs_elsewhere(ledger: Ledger, job: Job, event: Any) -> bool:
     """The row runs though the dispatch of this job certainly did not, or had ended before the last heartbeat."""
     return event.state is RowState.RUNNING and (not job.may_have_begun or _has_beaten_since(job, event))

@@ -271,6 +271,8 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="the database is asked what has become of that"),
     _in(S.RETURNING, Row, if_.queued_and_mine, None, do.put_back_later,
         why="could not be set back to scheduled yet; it will be tried again"),
+    _in(S.RETURNING, Row, if_.runs_for_another, S.ENDED, do.forget,
+        why="began meanwhile, and another scheduler has it"),
     _in(S.RETURNING, Row, if_.over_or_not_mine, S.ENDED, do.clean_up,
         why="set back to scheduled: Airflow queues it again"),
     _in(S.RETURNING, Row, if_.began_there_askable, S.ADOPTING, do.keep_slot_there, do.adopt,

@@ -392,6 +392,7 @@ class PlaceEngine:
     def _find(self, found: Found) -> list[Event]:
         for run in self.place.runs:
             if run.ti_id == found.ti.id:
+                self._tell_loser(run)
                 run.engine, run.dispatch = self, found.dispatch
                 self._out[found.dispatch] = run
                 return [Adopted(found.dispatch, run.runs and self.place.kind.knows)]
@@ -399,3 +400,10 @@ class PlaceEngine:
         if kept is not None:
             return [Adopted(found.dispatch), kept._replace(dispatch=found.dispatch)]
         return [Unknown(found.dispatch)]
+
+    def _tell_loser(self, run: Run) -> None:
+        """A scheduler that was taken for dead, and goes on, sees that its pods are another's, and the results of its
+        messages; of processes it may hear nothing."""
+        loser = run.engine
+        if loser is not None and loser is not self and not self.place.kind.knows:
+            loser.news.append(Ended(run.dispatch, FAILED, None, "another scheduler has it"))

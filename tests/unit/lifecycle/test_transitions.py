@@ -39,6 +39,7 @@ SUCCESS, FAILED = Outcome.SUCCESS, Outcome.FAILED
 QUEUED, OVER = Row(RowState.QUEUED), Row(RowState.OVER)
 FINISHED = Row(RowState.OVER, finished=True)
 ANOTHERS = Row(RowState.QUEUED, mine=False)
+RUNS_FOR_ANOTHER = Row(RowState.RUNNING, mine=False)
 ALIVE, DEAD = Row(RowState.RUNNING, silent=1.0), Row(RowState.RUNNING, silent=500.0)
 DECISION = Decision(Job("x", 1, 0.0, 1), Target(backend="a"), "q", Reason.FIRST_CHOICE)
 ONCE_MORE = Queued("x", REF)
@@ -213,6 +214,9 @@ ROWS = [
     ("returning",                  {},                        QUEUED,                        "returning", ""),
     ("returning",                  IN_B,                      OVER,                          "ended",     "Revoke"),
     ("returning",                  {},                        ANOTHERS,                      "ended",     ""),
+    ("returning",                  IN_B,                      ANOTHERS,                      "ended",     "Revoke"),
+    ("returning",                  {},                        RUNS_FOR_ANOTHER,              "ended",     ""),
+    ("returning",                  IN_B,                      RUNS_FOR_ANOTHER,              "ended",     "Forget"),
     ("returning",                  IN_B,                      ALIVE,                         "adopting",  "Adopt"),
     ("returning",                  {**IN_B, "down": "b"},     ALIVE,                         "orphaned",  ""),
     ("returning",                  {},                        ALIVE,                         "ended",     ""),
