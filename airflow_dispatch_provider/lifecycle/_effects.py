@@ -137,10 +137,15 @@ def note_not_over(ledger: Ledger, job: Job, event: Any) -> None:
     job.over = False
 
 
+def note_mine(ledger: Ledger, job: Job, event: Any) -> None:
+    """It is this scheduler's from now on, whatever the database was asked before."""
+    job.moment = ledger.moment
+
+
 def note_offered(ledger: Ledger, job: Job, event: Any) -> None:
-    """Whether its workload is still the right one is not known: only Airflow can make it anew. It is this scheduler's
-    from now on, whatever the database was asked before."""
-    job.workload, job.moment = None, ledger.moment
+    """Whether its workload is still the right one is not known: only Airflow can make it anew."""
+    job.workload = None
+    note_mine(ledger, job, event)
 
 
 def note_orphan(ledger: Ledger, job: Job, event: Any) -> None:
