@@ -376,7 +376,7 @@ class TestExecutionApi:
         return x
 
     def run(self, x: Trial, *dispatches: int) -> list[Any]:
-        x.submit([Job(number, number, make_task()) for number in dispatches])
+        x.submit([Job(number, number, make_task(f"t{number}")) for number in dispatches])
         for number in dispatches:
             wait_until(lambda number=number: x.end_of(number), 90)
         return x.said
