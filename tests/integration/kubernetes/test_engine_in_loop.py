@@ -157,15 +157,23 @@ def test_a_server_that_is_away_sends_all_to_the_next_target_and_is_used_again(
     assert own.failed == []
 
 
-def test_a_pod_that_could_not_start_is_made_again_and_costs_no_try(
-    shared_kube, namespace, given, house, agent_on
+@pytest.mark.parametrize(
+    ("first", "more"),
+    [
+        pytest.param(
+            Fate(IMAGE_PULL_ERROR),
+            {"worker_pod_pending_fatal_container_state_reasons": "ErrImagePull"},
+            id="has no image",
+        ),
+        pytest.param(Fate(EXIT), {}, id="ends well, and its image has started something else"),
+    ],
+)
+def test_a_pod_that_never_began_its_task_is_made_again_and_costs_no_try(
+    first, more, shared_kube, namespace, given, house, agent_on
 ):
-    """The database says that it is queued; the second pod finds its image."""
-    fates = iter([Fate(IMAGE_PULL_ERROR)])
-    own = house(
-        {**given, "worker_pod_pending_fatal_container_state_reasons": "ErrImagePull"},
-        route("*", "kubernetes"),
-    )
+    """The database says that it is queued; the second pod lets it begin."""
+    fates = iter([first])
+    own = house({**given, **more}, route("*", "kubernetes"))
     node_in(agent_on, shared_kube, namespace, decide=lambda pod: next(fates, None) or own.runs(pod))
     (key,) = own.queue(make_task())
     own.until([key], State.ENDED)
@@ -173,20 +181,6 @@ def test_a_pod_that_could_not_start_is_made_again_and_costs_no_try(
     assert "had not begun: it will be launched again" in own.words(key)
     assert own.failed == []
     assert own.loop.machine.slots_used["kubernetes"] == 0
-
-
-def test_a_pod_that_ends_well_and_never_began_its_task_is_made_again(
-    shared_kube, namespace, given, house, agent_on
-):
-    """As one whose image starts something else. The second lets it begin."""
-    fates = iter([Fate(EXIT)])
-    own = house(given, route("*", "kubernetes"))
-    node_in(agent_on, shared_kube, namespace, decide=lambda pod: next(fates, None) or own.runs(pod))
-    (key,) = own.queue(make_task())
-    own.until([key], State.ENDED)
-    assert own.told[key][-1] == "success"
-    assert "had not begun: it will be launched again" in own.words(key)
-    assert own.failed == []
 
 
 def test_a_pod_that_is_deleted_while_it_waits_is_made_again(shared_kube, namespace, given, house, agent_on):
