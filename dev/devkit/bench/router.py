@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cost of routing: DispatchExecutor over in-memory backends against one in-memory executor alone.
+"""The cost of routing: DispatchExecutor over in-memory backends against one of these backends alone.
 
 Both get the same workloads; the difference is the router's own share. No database, no process, no network.
+
+  over engines     backends that are engines, as this package's executors have them
+  over executors   backends that are executors of somebody else: each workload is copied for them, and goes through the
+                   queues of Airflow's base class
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 from devkit.bench.comparison import benchmark_parser, summary
@@ -22,16 +27,19 @@ os.environ["AIRFLOW__CORE__PARALLELISM"] = "1000000"
 QUEUES = 20
 
 
-def configure(backends: int, slots: int) -> None:
-    """Half of the queues are routed by name, half by globs; two backends in turn, with overflow."""
-    in_memory = "airflow_dispatch_provider.testing.in_memory.InMemoryExecutor"
+def configure(backends: int, slots: int, executor: str) -> None:
+    """Half of the queues are routed by name, half by globs; two backends in turn, with overflow.
+
+    :param executor: a class of ``devkit.bench.in_memory``
+    """
     names = [f"b{number}" for number in range(backends)]
+    path = f"devkit.bench.in_memory.{executor}"
     routes = [
         {"queue": f"q{n}" if n % 2 else f"q{n}*", "to": [names[n % backends], names[(n + 1) % backends]]}
         for n in range(QUEUES)
     ]
     options = {
-        "backends": json.dumps({name: {"executor": in_memory, "slots": slots} for name in names}),
+        "backends": json.dumps({name: {"executor": path, "slots": slots} for name in names}),
         "routes": json.dumps(routes),
         "default": names[0],
         "max_held": "1000000",
@@ -40,125 +48,164 @@ def configure(backends: int, slots: int) -> None:
         os.environ[f"AIRFLOW__DISPATCH__{option.upper()}"] = value
 
 
-class Alone:
-    """The in-memory executor by itself, driven like the router."""
+class EngineAlone:
+    """One engine, given what the router would give it."""
 
     def __init__(self, slots: int) -> None:
-        from airflow_dispatch_provider.testing import InMemoryExecutor
+        from devkit.bench.in_memory import InMemoryEngine
 
-        self.executor = InMemoryExecutor(parallelism=slots)
-        self.children = [self.executor]
+        self.engine = InMemoryEngine(slots)
 
+    def run(self, tasks: list[Any]) -> int:
+        """Queue, send and end these tasks; returns how many ends were told."""
+        from airflow_dispatch_provider.engines.engine import Job
 
-class Routed:
-    def __init__(self) -> None:
-        from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
-        from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
-
-        make: Any = DispatchExecutor  # its database is replaced
-        self.executor = make(parallelism=32)
-        self.executor._make_clerk = lambda limits: InMemoryClerk()
-        self.executor.start()
-        self.children = [backend.executor for backend in self.executor._backends.values()]
+        self.engine.submit([Job(number, task.ti.key, task) for number, task in enumerate(tasks)])
+        self.engine.poll()
+        self.engine.finish_all()
+        return len(self.engine.poll())
 
 
-def drain(executor: Any) -> int:
-    """Events as the scheduler takes them, and the rows of the event log."""
-    events = executor.get_event_buffer()
-    while executor._task_event_logs:
-        executor._task_event_logs.popleft()
-    return len(events)
+class Executor:
+    """An executor that is driven as the scheduler does it."""
+
+    def __init__(self, executor: Any, backends: list[Any]) -> None:
+        self.executor, self.backends = executor, backends
+
+    def run(self, tasks: list[Any]) -> int:
+        """Queue, send and end these tasks; returns how many ends were told."""
+        self.give(tasks)
+        self.end_all()
+        return self.drain()
+
+    def give(self, tasks: list[Any]) -> None:
+        for task in tasks:
+            self.executor.queue_workload(task, None)
+        self.executor.heartbeat()
+
+    def end_all(self) -> None:
+        for backend in self.backends:
+            backend.finish_all()
+        self.executor.heartbeat()
+
+    def drain(self) -> int:
+        """Events as the scheduler takes them, and the rows of the event log."""
+        events = self.executor.get_event_buffer()
+        self.executor._task_event_logs.clear()
+        return len(events)
 
 
-def cost_per_task(subject: Any, tasks: list[Any], burst: int) -> float:
+def executor_alone(slots: int) -> Executor:
+    from devkit.bench.in_memory import PlainExecutor
+
+    make: Any = PlainExecutor
+    executor = make(parallelism=slots)
+    return Executor(executor, [executor])
+
+
+def routed(has_event_log: bool = True) -> Executor:
+    """The router, as configured.
+
+    :param has_event_log: it makes the rows of the event log: each is one object of Airflow's ``Log``
+    """
+    from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
+    from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
+    from devkit.bench.in_memory import EngineExecutor
+
+    make: Any = DispatchExecutor  # its database is replaced
+    executor = make(parallelism=32)
+    executor._make_clerk = lambda limits: InMemoryClerk()
+    EngineExecutor.made.clear()
+    executor.start()
+    if not has_event_log:
+        executor._loop._surface.dispatched = lambda backend, dispatches: None
+    backends = [backend.executor for backend in executor._backends.values()]
+    return Executor(executor, list(EngineExecutor.made) or backends)
+
+
+def cost_per_task(subject: EngineAlone | Executor, tasks: list[Any], burst: int) -> float:
     """Microseconds from queue_workload to the drained terminal event, for each task.
 
     :param burst: how many are queued, dispatched and ended together
     """
     gc.collect()
-    drained = 0
     start = time.perf_counter()
-    for first in range(0, len(tasks), burst):
-        for task in tasks[first : first + burst]:
-            subject.executor.queue_workload(task, None)
-        subject.executor.heartbeat()
-        for child in subject.children:
-            child.finish_all()
-            child.given.clear()
-        subject.executor.heartbeat()
-        drained += drain(subject.executor)
+    ended = sum(subject.run(tasks[first : first + burst]) for first in range(0, len(tasks), burst))
     seconds = time.perf_counter() - start
-    assert drained == len(tasks), (drained, len(tasks))
+    assert ended == len(tasks), (ended, len(tasks))
     return seconds / len(tasks) * 1e6
 
 
-def without_event_log(subject: Any) -> Any:
-    """The same router, writing no rows: each is one object of Airflow's ``Log``."""
-    subject.executor._loop._surface.dispatched = lambda backend, dispatches: None
-    return subject
-
-
-def idle_heartbeat(subject: Any, tasks: list[Any]) -> float:
-    """Milliseconds of one heartbeat and drain while all tasks run and nothing changes; median of 50."""
-    for task in tasks:
-        subject.executor.queue_workload(task, None)
-    subject.executor.heartbeat()
-    drain(subject.executor)
+def median_heartbeat(executor: Executor) -> float:
+    """Milliseconds of a heartbeat and drain in which nothing changes; median of 50."""
     times = []
     for _ in range(50):
         start = time.perf_counter()
-        subject.executor.heartbeat()
-        drain(subject.executor)
+        executor.executor.heartbeat()
+        executor.drain()
         times.append((time.perf_counter() - start) * 1e3)
-    for child in subject.children:
-        child.finish_all()
-        child.given.clear()
-    subject.executor.heartbeat()
-    drain(subject.executor)
     return statistics.median(times)
 
 
-def held_heartbeat(subject: Any, tasks: list[Any]) -> float:
-    """Milliseconds of one heartbeat while every slot is taken and all these tasks are held; median of 50."""
-    for engine in subject.executor._loop.engines.values():
+def idle_heartbeat(tasks: list[Any]) -> float:
+    """The same while all tasks run."""
+    router = routed()
+    router.give(tasks)
+    router.drain()
+    return median_heartbeat(router)
+
+
+def held_heartbeat(tasks: list[Any]) -> float:
+    """The same while every slot is taken and all but a few of these tasks are held."""
+    router = routed()
+    for engine in router.executor._loop.engines.values():
         engine.slots = 1
-    for task in tasks:
-        subject.executor.queue_workload(task, None)
-    subject.executor.heartbeat()
-    times = []
-    for _ in range(50):
-        start = time.perf_counter()
-        subject.executor.heartbeat()
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times)
+    router.give(tasks)
+    router.drain()
+    return median_heartbeat(router)
+
+
+def workloads(number: int) -> list[Any]:
+    from airflow_dispatch_provider.testing import make_task
+
+    return [make_task(f"q{n % QUEUES}", priority=n % 7) for n in range(number)]
+
+
+def costs(args: argparse.Namespace, subjects: dict[str, Any]) -> dict[str, list[float]]:
+    """Microseconds a task, in turns; a run before the first is not counted."""
+    figures: dict[str, list[float]] = {name: [] for name in subjects}
+    for run in range(args.runs + 1):
+        tasks = workloads(args.tasks)
+        each = {name: cost_per_task(subject, tasks, args.burst) for name, subject in subjects.items()}
+        say(f"run {run} of {args.runs}: " + ", ".join(f"{name} {cost:.1f} us" for name, cost in each.items()))
+        if run:
+            for name, cost in each.items():
+                figures[name].append(cost)
+    return figures
+
+
+def measured_over(
+    args: argparse.Namespace, kind: str, executor: str, alone: Callable[[int], Any]
+) -> list[dict[str, Any]]:
+    """Rows of one kind of backend."""
+    configure(args.backends, args.tasks, executor)
+    subjects = {"alone": alone(args.tasks), "routed": routed(), "without event log": routed(False)}
+    own, through, unlogged = costs(args, subjects).values()
+    return [
+        row(f"{kind} alone, us a task ({args.tasks:,} tasks)", own),
+        row(f"through the router, over {kind}s, us a task", through),
+        row("the router's share, us a task", [b - a for a, b in zip(own, through, strict=True)]),
+        row("... without its event-log rows", [b - a for a, b in zip(own, unlogged, strict=True)]),
+    ]
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from airflow_dispatch_provider.testing import make_task
-
-    def workloads(number: int) -> list[Any]:
-        return [make_task(f"q{n % QUEUES}", priority=n % 7) for n in range(number)]
-
-    configure(args.backends, args.tasks)
-    alone, routed, silent = Alone(args.tasks), Routed(), without_event_log(Routed())
-    own: list[float] = []
-    through: list[float] = []
-    unlogged: list[float] = []
-    for run in range(args.runs + 1):
-        tasks = workloads(args.tasks)
-        costs = [cost_per_task(subject, tasks, args.burst) for subject in (alone, routed, silent)]
-        for figures, cost in zip((own, through, unlogged), costs, strict=True):
-            if run:
-                figures.append(cost)
-        said = ", ".join(f"{cost:.1f}" for cost in costs)
-        say(f"run {run} of {args.runs}: alone, routed, without event log: {said} us")
-    idle = [idle_heartbeat(routed, workloads(10_000)) for _ in range(args.runs)]
-    held = [held_heartbeat(Routed(), workloads(10_000)) for _ in range(args.runs)]
+    rows = measured_over(args, "executor", "PlainExecutor", executor_alone)
+    rows += measured_over(args, "engine", "EngineExecutor", EngineAlone)
+    idle = [idle_heartbeat(workloads(10_000)) for _ in range(args.runs)]
+    held = [held_heartbeat(workloads(10_000)) for _ in range(args.runs)]
     return [
-        row(f"executor alone, us a task ({args.tasks:,} tasks)", own),
-        row("through the router, us a task", through),
-        row("the router's share, us a task", [b - a for a, b in zip(own, through, strict=True)]),
-        row("... without its event-log rows", [b - a for a, b in zip(own, unlogged, strict=True)]),
+        *rows,
         row("heartbeat, 10,000 running, nothing changed, ms", idle),
         row("heartbeat, 10,000 held, every slot taken, ms", held),
     ]
