@@ -92,11 +92,12 @@ class ExecutionApi:
         self._is_asked, self._asked_at = True, now
 
     def hear(self, job: Job, event: Any) -> bool:
-        """Take in news of a task; returns whether it shows that what was tried has succeeded."""
-        ended = event if isinstance(event, Ended) else None
+        """Take in news of a task; returns whether it shows that what was tried has succeeded. What ends well without
+        having been seen to begin may be something else than the task."""
+        ended = event if isinstance(event, Ended) and event.began else None
         if isinstance(event, Began) or (ended and ended.how is Outcome.SUCCESS):
             self._has_begun(job)
-        elif not (ended and ended.began):
+        elif not ended:
             return False
         return self._try is not None and event.dispatch == self._dispatch
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
@@ -34,10 +34,13 @@ from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TA
 from airflow_dispatch_provider.simulation.tasks import Api, Task, Tasks, Violation
 
 FAILED = Outcome.FAILED
-_REJECTED, _STALLED, _RENAMED = 0.003, 0.02, 0.02
+REJECTED, STALLED, _RENAMED = 0.003, 0.02, 0.02
 """Parts of the jobs that cannot be sent, for no reason that others share; that do not start at once, as their engine
 says; that their place names anew."""
 
+
+_LINGERS = (0.0, 0.5, 3.0) * 5 + (120.0,)
+"""Seconds that a process still has to do after its task is over."""
 
 _REMEMBERED = 100
 """Failures of a place."""
@@ -61,14 +64,11 @@ class Kind(NamedTuple):
     runs: frozenset[str] = frozenset({EXECUTE_TASK})
     """Workload types."""
 
-    keeps: bool = False
-    """It can tell of an end that nobody has heard of."""
-
 
 _ALL = frozenset({EXECUTE_TASK, EXECUTE_CALLBACK})
 LOCAL = Kind(knows=True, outlives=False, kills=True, runs=_ALL)
 CELERY = Kind(knows=False, outlives=True, kills=False, runs=_ALL)
-KUBERNETES = Kind(knows=False, outlives=True, kills=True, keeps=True)
+KUBERNETES = Kind(knows=False, outlives=True, kills=True)
 FOREIGN = Kind(knows=False, outlives=True, kills=False, revokes=False)
 
 
@@ -108,6 +108,9 @@ class Run:
     """It is there no more."""
 
 
+R = TypeVar("R", bound=Run)
+
+
 class Place:
     """One of a backend."""
 
@@ -137,21 +140,34 @@ class Place:
         """When (virtual seconds) what came to nothing here last, as its engine was told."""
 
         self.runs: dict[Run, None] = {}
-        self.kept: dict[UUID, Ended] = {}
-        """Ends of which nobody has heard."""
+
+    @property
+    def shows_the_api(self) -> bool:
+        """Whether what is sent here shows, before long, whether the execution API answers here."""
+        if not self.kind.knows:
+            return True
+        is_kept = self.slow or self.idle or self.refuses or self.breaks
+        return self.up and not (self.late or self.reverses or is_kept)
+
+    def engine(self, slots: int) -> PlaceEngine:
+        """That of one scheduler."""
+        return PlaceEngine(self, slots)
 
     def send(self, job: Job, engine: PlaceEngine) -> Run | None:
         """None: it cannot be sent."""
         task = job.workload.ti
         task.sent += 1
         rng = self.world.random("run", task.number, task.sent)
-        if rng.random() < _REJECTED or self.refuses or self.world.now < task.spoilt_until:
+        if rng.random() < REJECTED or self.refuses or self.world.now < task.spoilt_until:
             task.came_to_nothing(self.world.now)
             self.note_failure(task)
             return None
-        run = Run(task, job.workload.ti_id, engine, job.dispatch, rng)
+        return self.enter(Run(task, job.workload.ti_id, engine, job.dispatch, rng))
+
+    def enter(self, run: R) -> R:
+        """It is there from now on."""
         self.runs[run] = None
-        self.world.after(rng.uniform(0.05, 3.0), lambda: self._begin(run))
+        self.world.after(run.rng.uniform(0.05, 3.0), lambda: self._begin(run))
         return run
 
     def _begin(self, run: Run) -> None:
@@ -174,8 +190,7 @@ class Place:
             self._cannot_begin(run)
         else:
             run.runs = run.began = run.task.begun = True
-            self._tell(run, Began)
-            self._tell_id(run)
+            self.tell_begun(run)
             self.world.after(run.rng.choice((0.5, 2.0, 10.0, 60.0)), lambda: self._finish(run))
 
     def _cannot_begin(self, run: Run) -> None:
@@ -191,7 +206,7 @@ class Place:
             return
         if self.world.tasks.finish(run.task, run):
             run.runs = False
-            self.world.after(run.rng.choice((0.0, 0.5, 3.0)), lambda: self._exit(run))
+            self.world.after(run.rng.choice(_LINGERS), lambda: self._exit(run))
         else:
             self.world.after(5.0, lambda: self._finish(run))
 
@@ -219,21 +234,22 @@ class Place:
     def deny(self, run: Run, is_own_fault: bool) -> None:
         """Its engine hears that it was not sent, and that is not so."""
         self.note_failure(run.task)
-        if run.engine is not None:
-            run.engine.news.append((Rejected if is_own_fault else Returned)(run.dispatch, "denied"))
+        self.tell(run, (Rejected if is_own_fault else Returned)(run.dispatch, "denied"))
 
     def note_failure(self, task: Task) -> None:
         self.failures.append((self.world.now, task))
 
-    def _tell_id(self, run: Run) -> None:
+    def tell_begun(self, run: Run) -> None:
         """A few get another id from their place, as a pod that is made anew."""
-        if run.engine is not None and run.rng.random() < _RENAMED:
-            run.engine.news.append(Sent(run.dispatch, "renamed"))
+        if self.kind.knows:
+            self.tell(run, Began(run.dispatch), Recovered(EXECUTION_API))
+        if run.rng.random() < _RENAMED:
+            self.tell(run, Sent(run.dispatch, "renamed"))
 
-    def _tell(self, run: Run, kind: Callable[[int], Event]) -> None:
-        if self.kind.knows and run.engine is not None:
-            run.engine.news.append(kind(run.dispatch))
-            run.engine.news.append(Recovered(EXECUTION_API))
+    def tell(self, run: Run, *news: Event) -> None:
+        """Its engine, if it has one."""
+        if run.engine is not None:
+            run.engine.news += news
 
     def _end(self, run: Run, news: Event | None, in_vain: bool = True) -> None:
         """
@@ -248,12 +264,8 @@ class Place:
         self.world.note(run.task, getattr(news, "reason", "lost"))
         if not run.began or not (isinstance(news, Ended) and news.how is Outcome.SUCCESS):
             self.note_failure(run.task)
-        if news is None:
-            return
-        if run.engine is not None:
-            run.engine.news.append(news)
-        elif self.kind.keeps and isinstance(news, Ended):
-            self.kept[run.ti_id] = news
+        if news is not None:
+            self.tell(run, news)
 
     def desert(self, engine: PlaceEngine) -> None:
         """Its scheduler has died."""
@@ -343,13 +355,7 @@ class PlaceEngine:
 
     def poll(self) -> list[Event]:
         self._fail()
-        if self.place.up:
-            self._work()
-        else:
-            self._trouble = "away"
-            self.news.append(Broken(self.place.name, "away"))
-            self.news += [Returned(number, "away") for number in self._unsent]
-            self._unsent.clear()
+        self._work()
         news, self.news = self.news, []
         if self.place.late or self.place.reverses:
             self.news = [event for event in news if isinstance(event, _LATE)]
@@ -367,6 +373,12 @@ class PlaceEngine:
         return set()
 
     def _work(self) -> None:
+        if not self.place.up:
+            self._trouble = "away"
+            self.news.append(Broken(self.place.name, "away"))
+            self.news += [Returned(number, "away") for number in self._unsent]
+            self._unsent.clear()
+            return
         if self._trouble is not None:
             self._trouble = None
             self.news.append(Recovered(self.place.name))
@@ -385,7 +397,7 @@ class PlaceEngine:
             else:
                 self._out[job.dispatch] = run
                 self.news.append(Sent(job.dispatch))
-                if run.rng.random() < _STALLED:
+                if run.rng.random() < STALLED:
                     self.news.append(Stalled(job.dispatch, "no room on any node"))
         self._unsent.clear()
 
@@ -396,9 +408,6 @@ class PlaceEngine:
                 run.engine, run.dispatch = self, found.dispatch
                 self._out[found.dispatch] = run
                 return [Adopted(found.dispatch, run.runs and self.place.kind.knows)]
-        kept = self.place.kept.pop(found.ti.id, None)
-        if kept is not None:
-            return [Adopted(found.dispatch), kept._replace(dispatch=found.dispatch)]
         return [Unknown(found.dispatch)]
 
     def _tell_loser(self, run: Run) -> None:

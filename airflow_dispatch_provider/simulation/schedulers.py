@@ -231,7 +231,7 @@ class Scheduler:
         self.world, self.job = world, job
         self.alive, self.paused, self.rng = True, False, world.random("scheduler", job)
         self.engines: dict[str, PlaceEngine] = {
-            name: PlaceEngine(place, world.slots[name]) for name, place in world.places.items()
+            name: place.engine(world.slots[name]) for name, place in world.places.items()
         }
         self._surface, self._buffer = ModelSurface(world, self), dict[Any, Any]()
         machine = Machine(world.settings, str(job), world.rows)

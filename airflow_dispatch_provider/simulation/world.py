@@ -16,6 +16,7 @@ from airflow_dispatch_provider.lifecycle.events import BackendRules, Command, Li
 from airflow_dispatch_provider.lifecycle.transitions import ROWS, Rows
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, Route, Target
 from airflow_dispatch_provider.routing.routes import RouteTable
+from airflow_dispatch_provider.simulation.cluster import Cluster
 from airflow_dispatch_provider.simulation.patience import Patience
 from airflow_dispatch_provider.simulation.places import CELERY, FOREIGN, KUBERNETES, LOCAL, Place
 from airflow_dispatch_provider.simulation.schedulers import Scheduler
@@ -94,7 +95,10 @@ class World:
         self._calm = False
         self.patience = Patience(self, ROUTES)
         self.slots = {name: slots for name, (_, slots) in BACKENDS.items()}
-        self.places = {name: Place(self, name, kind) for name, (kind, _) in BACKENDS.items()}
+        self.places = {
+            name: (Cluster if kind is KUBERNETES else Place)(self, name, kind)
+            for name, (kind, _) in BACKENDS.items()
+        }
         routes = [Route(queue=queue, to=tuple(map(Target, to))) for queue, to in ROUTES.items()]
         table = RouteTable(routes, Route(queue="*", to=(Target("celery"),)), {})
         rules = {
@@ -171,7 +175,8 @@ class World:
     def _beat(self) -> None:
         """Heartbeats of tasks, and the triggers of those that have deferred."""
         asleep = any(each.paused for each in self.schedulers.values())
-        if asleep or not self.tasks.api_up or not self.database_up:
+        shows = all(place.shows_the_api for place in self.places.values())
+        if asleep or not self.tasks.api_up or not self.database_up or not shows:
             self._disturbed.append(self.now)
         for place in self.places.values():
             place.beat()

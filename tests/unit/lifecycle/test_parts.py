@@ -212,14 +212,15 @@ def test_it_is_tried_by_one_job_after_a_delay() -> None:
     ("event", "shows"),
     [
         (Began(7), True),
-        (Ended(7, Outcome.SUCCESS), True),
+        (Ended(7, Outcome.SUCCESS, True), True),
+        (Ended(7, Outcome.SUCCESS), False),
         (Ended(7, Outcome.FAILED, True), True),
         (Ended(7, Outcome.FAILED), False),
         (Ended(7, Outcome.FAILED, False), False),
         (Sent(7), False),
         # Of another dispatch.
         (Began(8), False),
-        (Ended(8, Outcome.SUCCESS), False),
+        (Ended(8, Outcome.SUCCESS, True), False),
     ],
 )
 def test_what_shows_that_the_try_has_succeeded(event, shows: bool) -> None:
@@ -254,13 +255,14 @@ def at(backend: str, state: State = State.RUNNING) -> Job:
     ("event", "refutes"),
     [
         (Began(9), True),
-        (Ended(9, Outcome.SUCCESS), True),
+        (Ended(9, Outcome.SUCCESS, True), True),
+        (Ended(9, Outcome.SUCCESS), False),
         (Ended(9, Outcome.FAILED), False),
         (Sent(9), False),
     ],
 )
 def test_a_beginning_elsewhere_makes_it_that_backends_trouble(event, refutes: bool) -> None:
-    """Once: each time it has to be refuted anew."""
+    """Once: each time it has to be refuted anew. A success that nobody saw begin is none."""
     api = ExecutionApi()
     assert not api.take_refutation("a")
     assert not api.take_refutation("b")
