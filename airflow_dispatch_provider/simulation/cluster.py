@@ -16,7 +16,7 @@ from typing import Any
 from airflow_dispatch_provider.engines.engine import Event, Found, Job, Room
 from airflow_dispatch_provider.engines.kubernetes._lanes import Lanes
 from airflow_dispatch_provider.engines.kubernetes._machine import Machine
-from airflow_dispatch_provider.engines.kubernetes._pods import Pods, Seen
+from airflow_dispatch_provider.engines.kubernetes._pods import Finish, Pods, Seen
 from airflow_dispatch_provider.engines.kubernetes._seen import Kind, Observation, PodName
 from airflow_dispatch_provider.engines.kubernetes._steps import AskNamespace, AskServer, Create, Step, Wait
 from airflow_dispatch_provider.engines.kubernetes._verdicts import Answer, Scope, Verdict
@@ -241,8 +241,8 @@ class PodEngine(PlaceEngine):
         self._asked: dict[int, _Asked] = {}
         self._answers: list[Callable[[float], None]] = []
         self._searches: list[_Search] = []
-        self._unwanted: dict[PodName, None] = {}
-        """To be deleted."""
+        self._unwanted: dict[PodName, bool] = {}
+        """To be deleted; whether even where they have started."""
 
         self._was_away, self._look_due = False, 0.0
 
@@ -345,17 +345,20 @@ class PodEngine(PlaceEngine):
 
     def _take_orders(self) -> None:
         for order in self.machine.take_orders():
-            pod = self.cluster.pods.get(order.pod)
-            if pod is not None and pod.runs and pod.task.run is pod and pod.task.state == "running":
-                raise Violation("is killed, and runs", pod.task.number)
-            self._unwanted[order.pod] = None
+            even_started = isinstance(order, Finish) or order.even_started
+            self._unwanted[order.pod] = even_started or self._unwanted.get(order.pod, False)
 
     def _delete(self) -> None:
-        for name in self._unwanted:
+        for name, even_started in self._unwanted.items():
             pod = self.cluster.pods.get(name)
-            if pod is not None:
+            if pod is not None and (even_started or not pod.started):
+                self._check(pod)
                 self.cluster.delete(pod)
         self._unwanted.clear()
+
+    def _check(self, pod: Pod) -> None:
+        if pod.runs and pod.task.run is pod and pod.task.state == "running":
+            raise Violation("is killed, and runs", pod.task.number)
 
     # What it sees
 

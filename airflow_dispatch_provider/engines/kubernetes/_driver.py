@@ -366,7 +366,7 @@ class Driver:
             if isinstance(order, Finish):
                 self._finisher.finish(*order)
             else:
-                self._finisher.remove(order.pod)
+                self._finisher.remove(*order)
         if troubles.keys() != self._said.keys():
             self._say(troubles)
 

@@ -41,6 +41,9 @@ class Remove(NamedTuple):
     """Delete a pod that is not wanted any more."""
 
     pod: PodName
+    even_started: bool = False
+    """False: one whose container has started since is left to end by itself. Its task may have been queued again before
+    the pod could be deleted, and then the Execution API lets this very pod run it, and refuses the next one."""
 
 
 Order = Finish | Remove
@@ -135,7 +138,7 @@ class Pods:
             return
         known.sure = True
         if known.revoked:
-            self.orders.append(Remove(name))
+            self._remove(name)
         else:
             self.events.append(Sent(known.dispatch, self.info))
 
@@ -163,7 +166,10 @@ class Pods:
         known = self._pods[name]
         known.revoked = True
         if known.sure:
-            self.orders.append(Remove(name))
+            self._remove(name)
+
+    def _remove(self, name: PodName) -> None:
+        self.orders.append(Remove(name, even_started=self._pods[name].started))
 
     def let_go(self, dispatch: int, now: float) -> None:
         """Its task is over in Airflow: what has started may still be storing its log."""
@@ -189,9 +195,10 @@ class Pods:
     # Adoption
 
     def adopt(self, dispatch: int, name: PodName, mark: str | None, started: bool) -> bool:
-        """It was another scheduler's; False where it is being removed here."""
+        """It was another scheduler's; False where it is being removed here, or is of a later dispatch of its task: what
+        is looked for for long may have been queued again meanwhile."""
         known = self._pods.get(name)
-        if known is not None and known.revoked:
+        if known is not None and (known.revoked or known.dispatch > dispatch):
             return False
         if known is not None:
             self._forget(name)
@@ -256,10 +263,9 @@ class Pods:
         kind, failed = seen.observation.kind, seen.observation.kind is Kind.FAILED
         if failed or kind is Kind.SUCCEEDED:
             self._end(name, known, seen, f"Pod {name}: {seen.observation.reason}" if failed else "")
-            if not known.revoked:
-                # What is still pending could start when its task has been launched again.
-                lives_on = seen.observation.lives_on or (failed and seen.stuck is not None)
-                self.orders.append(Finish(name, failed, lives_on))
+            # What is still pending could start when its task has been launched again.
+            lives_on = seen.observation.lives_on or (failed and seen.stuck is not None)
+            self.orders.append(Finish(name, failed, lives_on))
         elif kind is Kind.DELETED or (seen.gone and known.revoked):
             self._end(name, known, seen, f"Pod {name}: {seen.observation.reason or 'deleted'}")
         elif kind is Kind.RELEASED or (kind is Kind.REVOKED and not known.revoked):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import math
 import time
@@ -22,6 +23,7 @@ from airflow_dispatch_provider.engines.kubernetes import answers
 from airflow_dispatch_provider.engines.kubernetes._seen import PodName
 from airflow_dispatch_provider.engines.kubernetes._verdicts import Verdict
 from airflow_dispatch_provider.engines.kubernetes.pod_api import PodApi, Reply
+from airflow_dispatch_provider.engines.kubernetes.status import observe
 from airflow_dispatch_provider.engines.kubernetes.trouble import Trouble, delay
 from airflow_dispatch_provider.engines.kubernetes.watcher import reason_of
 
@@ -47,6 +49,9 @@ class _Work:
     """It is to be marked first, so that others take its end for no news."""
 
     delete: bool = False
+    spares: bool = False
+    """It is left alone if its container has started."""
+
     metadata: dict[str, Any] | None = None
     """Labels and annotations that are to be added."""
 
@@ -93,18 +98,21 @@ class Finisher:
 
         :param lives_on: other containers still run, which nobody needs: such a pod is never kept
         """
+        work = self._put(pod)
+        work.spares = False
         if lives_on or (self._delete and (self._delete_failed or not failed)):
-            self._put(pod).delete = True
+            work.delete = True
         else:
-            self._put(pod).metadata = DONE
+            work.metadata = DONE
 
     def label(self, pod: PodName, metadata: dict[str, Any]) -> None:
         """Add labels and annotations, whenever that works."""
         self._put(pod).metadata = metadata
 
-    def remove(self, pod: PodName) -> None:
-        """Delete a pod that is not wanted any more."""
+    def remove(self, pod: PodName, even_started: bool) -> None:
+        """Delete a pod that is not wanted any more; see ``Remove``."""
         work = self._put(pod)
+        work.spares = not even_started and (work.spares or not work.delete)
         work.revoke = work.delete = True
 
     def _put(self, pod: PodName) -> _Work:
@@ -159,6 +167,9 @@ class Finisher:
             self._again(pod, work, reason, retry_after)
 
     def _calls(self, pod: PodName, work: _Work) -> Iterator[Callable[[], Awaitable[Reply]]]:
+        """Each is made when the one before has succeeded."""
+        if work.spares:
+            yield lambda: self._spare(pod, work)
         # The mark is a courtesy: a pod that cannot be marked is deleted all the same.
         if work.revoke and work.failures < MARKS:
             yield lambda: self._api.label_pod(pod.namespace, pod.name, REVOKED)
@@ -167,6 +178,13 @@ class Finisher:
         elif work.metadata is not None:
             metadata = work.metadata
             yield lambda: self._api.label_pod(pod.namespace, pod.name, metadata)
+
+    async def _spare(self, pod: PodName, work: _Work) -> Reply:
+        """Leave it alone if it has started."""
+        reply = await self._api.get_pod(pod.namespace, pod.name)
+        if reply.ok and observe("ADDED", json.loads(reply.body), ()).started:
+            work.revoke = work.delete = False
+        return reply
 
     def _again(self, pod: PodName, work: _Work, reason: str, retry_after: float | None) -> None:
         """Its trouble is its own until a different pod meets trouble, too."""
@@ -180,6 +198,7 @@ class Finisher:
         work.due = time.monotonic() + max(pause, retry_after or 0.0)
         later = self._todo.pop(pod, None)
         if later is not None:
+            work.spares = work.spares and (later.spares or not later.delete)
             work.revoke, work.delete = work.revoke or later.revoke, work.delete or later.delete
             work.metadata = later.metadata or work.metadata
         self._todo[pod] = work

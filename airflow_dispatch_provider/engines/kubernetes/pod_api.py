@@ -102,6 +102,9 @@ class PodApi:
     async def delete_pod(self, namespace: str, name: str, options: Mapping[str, Any]) -> Reply:
         return await self._ask("DELETE", _pod(namespace, name), dict(options) or None)
 
+    async def get_pod(self, namespace: str, name: str) -> Reply:
+        return await self._ask("GET", _pod(namespace, name))
+
     async def one_pod(self, namespace: str | None) -> Reply:
         """A list of at most one: it costs the server next to nothing, and tells whether it serves.
 

@@ -83,6 +83,9 @@ class FakeApi:
     async def close(self) -> None:
         """There is no connection."""
 
+    async def get_pod(self, namespace: str, name: str) -> Reply:
+        return await self._answer("get", name)
+
     async def one_pod(self, namespace: str | None) -> Reply:
         return await self._answer("one", namespace or "")
 

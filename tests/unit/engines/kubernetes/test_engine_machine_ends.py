@@ -121,13 +121,26 @@ def test_what_is_found_is_adopted_and_followed(runs):
     assert world.see(1, Kind.SUCCEEDED) == [Ended(1, SUCCESS)]
 
 
-@pytest.mark.parametrize(("over", "orders"), [(False, [Remove(pod(1))]), (True, [])])
+@pytest.mark.parametrize(("over", "orders"), [(False, [Remove(pod(1), True)]), (True, [])])
 def test_revoked_while_it_is_looked_for_it_is_stopped_when_it_is_found(over, orders):
     world = World()
     world.machine.seek([1])
     assert world.revoke(1, over=over) == []
     assert found(world, 1) == []
     assert world.orders() == orders
+
+
+def test_the_pod_of_a_later_dispatch_is_not_what_was_looked_for():
+    """The cluster answered nobody for long, and its task was queued again."""
+    world = World()
+    world.machine.seek([1])
+    world.revoke(1)
+    world.submit(2)
+    world.ask(2, DONE)
+    world.machine.found(1, seen(2, Kind.RUNNING, started=True), True, world.now)
+    assert world.machine.take_events() == [Unknown(1)]
+    assert world.orders() == []
+    assert world.see(2, Kind.SUCCEEDED) == [Ended(2, SUCCESS)]
 
 
 def test_revoked_while_it_is_looked_for_it_may_be_unknown():

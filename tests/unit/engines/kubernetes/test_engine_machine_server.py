@@ -24,6 +24,7 @@ from tests.unit.engines.kubernetes.machine_world import (
     FAILED,
     FULL,
     INVALID,
+    SUCCESS,
     TROUBLE,
     World,
     pod,
@@ -267,10 +268,20 @@ def test_revoked_with_a_pod_its_end_is_told_when_that_is_gone(started, stuck, ne
     world.see(1, Kind.RUNNING if started else Kind.PENDING, started=started, stuck=stuck)
     assert world.revoke(1) == []
     assert world.revoke(1) == []
-    assert world.orders() == [Remove(pod(1))]
+    assert world.orders() == [Remove(pod(1), even_started=started)]
     assert world.see(1, Kind.REVOKED) == []
     assert world.see(1, Kind.REVOKED, gone=True, never_started=never) == [end]
     assert world.see(1, Kind.REVOKED, gone=True) == []
+
+
+def test_revoked_and_left_alone_since_it_has_started_it_ends_and_is_cleaned_up():
+    """Until its deletion gets through its task may have been queued again, and run in it."""
+    world = World().with_pod()
+    world.revoke(1)
+    assert world.orders() == [Remove(pod(1), even_started=False)]
+    assert world.see(1, Kind.RUNNING, started=True) == []
+    assert world.see(1, Kind.SUCCEEDED) == [Ended(1, SUCCESS)]
+    assert world.orders() == [Finish(pod(1), False, False)]
 
 
 def test_forgotten_it_gets_no_pod_any_more():
@@ -303,7 +314,7 @@ def test_over_in_airflow_what_has_started_may_end_by_itself_for_a_while():
     assert world.step() == Wait(world.now + OVER_GRACE)
     world.now += OVER_GRACE
     world.step()
-    assert world.orders() == [Remove(pod(1))]
+    assert world.orders() == [Remove(pod(1), even_started=True)]
 
 
 def test_over_in_airflow_what_ends_by_itself_is_cleaned_up_as_ever():

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from airflow_dispatch_provider.engines.kubernetes.finisher import Finisher, delete_options
+from airflow_dispatch_provider.engines.kubernetes.pod_api import Reply
 
 from .fakes import FakeApi, named, status, until
 
@@ -91,9 +93,49 @@ def test_an_unwanted_pod_is_marked_before_it_is_deleted():
     """Whoever watches it then takes its end for no news."""
 
     async def test(finisher: Finisher, api: FakeApi) -> None:
-        finisher.remove(named("p"))
+        finisher.remove(named("p"), even_started=True)
 
     assert running(test).calls == [("label airflow_pod_revoked", "p"), ("delete", "p")]
+
+
+RUNS = {"status": {"phase": "Running", "containerStatuses": [{"name": "base", "state": {"running": {}}}]}}
+WAITS = {"status": {"phase": "Pending"}}
+
+
+@pytest.mark.parametrize(
+    ("pod", "calls"),
+    [(RUNS, ["get"]), (WAITS, ["get", "label airflow_pod_revoked", "delete"])],
+)
+def test_an_unwanted_pod_that_has_started_since_is_left_alone(pod, calls):
+    """Its task may have been queued again before it could be deleted, and runs in it now."""
+
+    async def test(finisher: Finisher, api: FakeApi) -> None:
+        api.answers += [status(500), Reply(200, json.dumps(pod))]
+        finisher.remove(named("p"), even_started=False)
+
+    assert running(test).calls == [(call, "p") for call in ["get", *calls]]
+
+
+def test_an_unwanted_pod_that_has_ended_since_is_cleaned_up():
+    """However it was to be treated before."""
+
+    async def test(finisher: Finisher, api: FakeApi) -> None:
+        finisher.remove(named("p"), even_started=False)
+        finisher.finish(named("p"), failed=False)
+
+    assert running(test).names("get") == []
+
+
+def test_what_is_unwanted_even_where_it_has_started_is_not_asked_about():
+    """In whatever order that was said."""
+
+    async def test(finisher: Finisher, api: FakeApi) -> None:
+        finisher.remove(named("p"), even_started=False)
+        finisher.remove(named("p"), even_started=True)
+        finisher.finish(named("q"), failed=False)
+        finisher.remove(named("q"), even_started=False)
+
+    assert running(test).names("get") == []
 
 
 def test_delete_options_are_put_in_the_words_of_the_api():
@@ -141,7 +183,7 @@ def test_a_pod_that_cannot_be_marked_is_deleted_all_the_same():
 
     async def test(finisher: Finisher, api: FakeApi) -> None:
         api.rules.append(lambda verb, *_: status(500, "webhook") if verb.startswith("label") else None)
-        finisher.remove(named("p"))
+        finisher.remove(named("p"), even_started=True)
         await until(lambda: api.names("delete"))
 
     assert len(running(test).names("label airflow_pod_revoked")) == 3
