@@ -126,6 +126,23 @@ def test_one_whose_answer_is_lost_cannot_be_withdrawn_and_is_removed_when_it_is_
     wait_until(lambda: len(pods_of(own_kube, namespace)) == 1)
 
 
+def test_one_that_is_revoked_in_an_outage_and_starts_meanwhile_is_left_alone(
+    own_kube, namespace, hand, proxy, agent_on
+):
+    """Airflow may have queued its task again, and the Execution API let this pod run it."""
+    (number,) = hand.submit(*tasks())
+    hand.hears(Sent, [number])
+    proxy.mode = "refuse"
+    wait_until(lambda: hand.room().unavailable)
+    hand.engine.revoke(number)
+    agent_on(own_kube, namespaces=[namespace], processes=0, decide=lambda pod: Fate(EXIT, after=8.0))
+    wait_until(lambda: [pod["status"]["phase"] for pod in pods_of(own_kube, namespace)] == ["Running"])
+    proxy.mode = "forward"
+    (end,) = hand.hears(Ended, [number])
+    assert end.how is Outcome.SUCCESS
+    wait_until(lambda: not pods_of(own_kube, namespace))
+
+
 def test_a_server_that_is_killed_again_and_again_loses_nothing(hand, own_kube, agent):
     """While pods are created, run, end and are deleted; what is returned is submitted again."""
     left = dict.fromkeys(hand.submit(*tasks(60)))
