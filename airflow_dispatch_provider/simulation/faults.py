@@ -38,6 +38,9 @@ _CONFINED = {
 }
 """Faults that keep no other task from a backend."""
 
+_EMPTIES = 0.3
+"""Part of the backends that come back empty."""
+
 _LASTS = (0.5, 5.0, 20.0, 60.0, 300.0)
 
 
@@ -142,9 +145,12 @@ def _place_is(attribute: str, value: bool, world: World, fault: Fault) -> str:
 
 
 def _backend_away(world: World, fault: Fault) -> str:
-    """Some raise errors meanwhile, and not for long: no news of theirs is heard."""
-    _place(world, fault).raises = _LASTS[0] * 2 < fault.seconds < _LASTS[2] * 2
-    return _place_is("up", False, world, fault)
+    """Some raise errors meanwhile, and not for long: no news of theirs is heard. Some come back empty."""
+    place = _place(world, fault)
+    place.raises = _LASTS[0] * 2 < fault.seconds < _LASTS[2] * 2
+    place.go_away(empties=fault.whom * 1009 % 1 < _EMPTIES)
+    world.restore(fault.seconds, lambda: setattr(place, "up", True))
+    return place.name
 
 
 def _run_lost(world: World, fault: Fault) -> str:

@@ -64,12 +64,15 @@ class Kind(NamedTuple):
     runs: frozenset[str] = frozenset({EXECUTE_TASK})
     """Workload types."""
 
+    hollow: bool = False
+    """What ends well there need not be the task."""
+
 
 _ALL = frozenset({EXECUTE_TASK, EXECUTE_CALLBACK})
 LOCAL = Kind(knows=True, outlives=False, kills=True, runs=_ALL)
 CELERY = Kind(knows=False, outlives=True, kills=False, runs=_ALL)
-KUBERNETES = Kind(knows=False, outlives=True, kills=True)
-FOREIGN = Kind(knows=False, outlives=True, kills=False, revokes=False)
+KUBERNETES = Kind(knows=False, outlives=True, kills=True, hollow=True)
+FOREIGN = Kind(knows=False, outlives=True, kills=False, revokes=False, hollow=True)
 
 
 class ModelError(Exception):
@@ -149,6 +152,13 @@ class Place:
         is_kept = self.slow or self.idle or self.refuses or self.breaks
         return self.up and not (self.late or self.reverses or is_kept)
 
+    def go_away(self, empties: bool) -> None:
+        """It cannot be reached from now on.
+
+        :param empties: what it keeps for others is lost
+        """
+        self.up = False
+
     def engine(self, slots: int) -> PlaceEngine:
         """That of one scheduler."""
         return PlaceEngine(self, slots)
@@ -167,19 +177,19 @@ class Place:
     def enter(self, run: R) -> R:
         """It is there from now on."""
         self.runs[run] = None
-        self.world.after(run.rng.uniform(0.05, 3.0), lambda: self._begin(run))
+        self.world.after(run.rng.uniform(0.05, 3.0), lambda: self.begin(run))
         return run
 
-    def _begin(self, run: Run) -> None:
+    def begin(self, run: Run) -> None:
         if run.over:
             return
         if self.idle:
-            self.world.after(5.0, lambda: self._begin(run))
+            self.world.after(5.0, lambda: self.begin(run))
             return
         if self.breaks:
             self._end(run, Ended(run.dispatch, FAILED, False if self.kind.knows else None, "no image"))
             return
-        if self.hollow and not self.kind.knows:
+        if self.hollow and self.kind.hollow:
             self._end(run, Ended(run.dispatch, Outcome.SUCCESS))
             return
         answer = self.world.tasks.start(run.task, run.ti_id, run, self.world.now)

@@ -67,6 +67,8 @@ class Workload(NamedTuple):
 
     ti: Task
     ti_id: UUID
+    assigned: str | None = None
+    """``external_executor_id``: another one each time that it is queued (Airflow 3.2 and later)."""
 
 
 class World(Clock, Protocol):
@@ -292,13 +294,17 @@ class Scheduler:
         ready = sorted(self.world.tasks.in_state("scheduled"), key=lambda task: (-task.priority, task.number))
         for task in ready[: self.loop.machine.free_slots() if ready else 0]:
             task.state, task.owner, task.queued_at = "queued", self.job, self.world.now
-            self.loop.queue(task.key, Workload(task, task.id), _ref(task), task.priority, self.world.now)
+            workload = Workload(task, task.id, self.world.tasks.assign(task))
+            self.loop.queue(task.key, workload, _ref(task), task.priority, self.world.now)
 
     def _take_events(self) -> None:
         taken, self._buffer = self._buffer, {}
-        for key, (state, _) in taken.items():
+        for key, (state, info) in taken.items():
             task = self.world.tasks.of_key(key)
-            if task is None or state not in ("success", "failed"):
+            if task is None:
+                continue
+            if state not in ("success", "failed"):
+                task.external_executor_id = info
                 continue
             if not task.is_task:
                 if task.state in ("queued", "running"):

@@ -77,6 +77,7 @@ class Task:
     evidence: str | None = None
     """The backend that the event log names."""
 
+    external_executor_id: str | None = None
     begun: bool = False
     """Its own code has begun, in this try."""
 
@@ -153,12 +154,19 @@ class Tasks:
     """So many answers are lost though what was asked is done."""
 
     _ids: int = 0
+    _assigned: int = 0
 
     def add(self, queue: str, priority: int, defers: int = 0, kind: str = EXECUTE_TASK) -> Task:
         number = len(self.by_number)
         task = Task(number, self._new_id(), queue, priority, defers, kind)
         self.by_number[number] = self.by_id[task.id] = self.open[number] = task
         return task
+
+    def assign(self, task: Task) -> str:
+        """An ``external_executor_id`` for what is queued now."""
+        self._assigned += 1
+        task.external_executor_id = f"assigned {self._assigned}"
+        return task.external_executor_id
 
     def _new_id(self) -> UUID:
         self._ids += 1
@@ -244,7 +252,7 @@ class Tasks:
             self._rename(task)
         task.attempt, task.begun, task.run = task.attempt + 1, False, None
         task.excused, task.in_vain, task.stuck, task.resumes = False, 0, 0, False
-        task.state, task.evidence = "scheduled", None
+        task.state, task.evidence, task.external_executor_id = "scheduled", None, None
 
     def row(self, ti_id: UUID, job: int, now: float) -> Row:
         task = self.by_id.get(ti_id)

@@ -17,8 +17,9 @@ from airflow_dispatch_provider.lifecycle.transitions import ROWS, Rows
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, Route, Target
 from airflow_dispatch_provider.routing.routes import RouteTable
 from airflow_dispatch_provider.simulation.cluster import Cluster
+from airflow_dispatch_provider.simulation.messages import MessageBroker
 from airflow_dispatch_provider.simulation.patience import Patience
-from airflow_dispatch_provider.simulation.places import CELERY, FOREIGN, KUBERNETES, LOCAL, Place
+from airflow_dispatch_provider.simulation.places import CELERY, FOREIGN, KUBERNETES, LOCAL, Kind, Place
 from airflow_dispatch_provider.simulation.schedulers import Scheduler
 from airflow_dispatch_provider.simulation.tasks import HEARTBEAT, Task, Tasks, Violation
 
@@ -31,6 +32,7 @@ ROUTES = {
     "wide": ("pods", "celery", "local"),
     "else": ("other", "local"),
 }
+_MODELS: dict[Kind, type[Place]] = {CELERY: MessageBroker, KUBERNETES: Cluster}
 _BURST, _BURSTS = 8, 0.05
 """How many times as many tasks come in some batches, and the part of these."""
 
@@ -96,8 +98,7 @@ class World:
         self.patience = Patience(self, ROUTES)
         self.slots = {name: slots for name, (_, slots) in BACKENDS.items()}
         self.places = {
-            name: (Cluster if kind is KUBERNETES else Place)(self, name, kind)
-            for name, (kind, _) in BACKENDS.items()
+            name: _MODELS.get(kind, Place)(self, name, kind) for name, (kind, _) in BACKENDS.items()
         }
         routes = [Route(queue=queue, to=tuple(map(Target, to))) for queue, to in ROUTES.items()]
         table = RouteTable(routes, Route(queue="*", to=(Target("celery"),)), {})

@@ -21,8 +21,9 @@ from airflow_dispatch_provider.engines.celery._flights import Flight, Flights
 from airflow_dispatch_provider.engines.celery._outbox import Outbox
 from airflow_dispatch_provider.engines.celery._outgoing import Outgoing
 from airflow_dispatch_provider.engines.celery._receipts import Receipts
+from airflow_dispatch_provider.engines.celery.brokers import Broker
 from airflow_dispatch_provider.engines.celery.results import Result
-from airflow_dispatch_provider.engines.celery.servers import CeleryOptions, Census, Servers, Watcher
+from airflow_dispatch_provider.engines.celery.servers import CeleryOptions, Census, Drives, Servers, Watcher
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.outage import Backoff, OutageLog
 from airflow_dispatch_provider.lifecycle.events import (
@@ -52,7 +53,7 @@ LAST_RESULTS = 1.0
 class _Parts(NamedTuple):
     """Everything that talks to the servers; there is none before the engine could be started."""
 
-    driver: Driver
+    driver: Drives
     watcher: Watcher
     census: Census | None
 
@@ -68,21 +69,29 @@ class CeleryEngine:
         options: CeleryOptions,
         kinds: Collection[str] = (EXECUTE_TASK, EXECUTE_CALLBACK),
         clock: Callable[[], float] = time.monotonic,
+        drive: Callable[[Outbox, Broker, str, Callable[[], float]], Drives] = Driver,
+        new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         """
         :param connect: see ``servers.servers_of``; called again after each failure to start
         :param slots: where ``connect`` has the workers counted, only for as long as none is known
         :param kinds: workload types that its workers can run
+        :param drive: makes what does the steps of an outbox
+        :param new_id: gives a Celery id that nobody has
         """
         self.slots = slots
         self._name, self._connect = name, connect
         self._options, self._kinds, self._clock = options, frozenset(kinds), clock
-        self._flights = Flights(lambda: str(uuid4()))
+        self._drive, self._flights = drive, Flights(new_id)
         self._parts: _Parts | None = None
         self._events: list[Event] = []
         self._backoff = Backoff()
         self._outage = OutageLog(log, f"Backend {name!r}")
         self._stopped = False
+
+    def __len__(self) -> int:
+        """How many dispatches somebody waits for."""
+        return len(self._flights)
 
     def __repr__(self) -> str:
         if self._parts is None:
@@ -106,7 +115,7 @@ class CeleryEngine:
             return
         receipts = Receipts(uuid4().hex, self._options.queued_timeout)
         outbox = Outbox(self._name, broker_name, self._options.max_unsent, receipts)
-        self._parts = _Parts(Driver(outbox, broker, self._name, self._clock), watcher, census)
+        self._parts = _Parts(self._drive(outbox, broker, self._name, self._clock), watcher, census)
         self._parts.driver.start()
         if census:
             census.start()

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from celery import Celery
 
 from airflow_dispatch_provider.bridge.patience import queued_timeout
+from airflow_dispatch_provider.engines.celery._outbox import Outbox
 from airflow_dispatch_provider.engines.celery.brokers import Broker, broker_for
 from airflow_dispatch_provider.engines.celery.capacity import WorkerCensus
 from airflow_dispatch_provider.engines.celery.result_watcher import ResultWatcher
@@ -46,6 +48,19 @@ class CeleryOptions:
             max_unsent=conf.getint("dispatch", "celery_max_unsent", fallback=250),
             queued_timeout=queued_timeout(),
         )
+
+
+class Drives(Protocol):
+    """See ``Driver``."""
+
+    @property
+    def is_dead(self) -> bool: ...
+
+    def start(self) -> None: ...
+
+    def outbox(self, wake: bool = False) -> AbstractContextManager[Outbox]: ...
+
+    def stop(self, deadline: float) -> list[int]: ...
 
 
 class Watcher(Protocol):

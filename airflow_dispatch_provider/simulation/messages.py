@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model of a broker with its workers and its result backend, and over it the real Celery engine.
+
+In place of the two threads of the engine, the steps of its outbox are done, and results are looked up, at every
+heartbeat. A broker keeps receipts of the batches that it has got, as the engine has it do with Redis and RabbitMQ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from airflow_dispatch_provider.engines.celery._flights import PENDING, STARTED, SUCCESS
+from airflow_dispatch_provider.engines.celery._outbox import (
+    Answer,
+    Check,
+    Connect,
+    Outbox,
+    Probe,
+    Send,
+    Step,
+    Tell,
+    Wait,
+)
+from airflow_dispatch_provider.engines.celery._outgoing import Outgoing, Refusal, SendFailed, Why
+from airflow_dispatch_provider.engines.celery.engine import CeleryEngine
+from airflow_dispatch_provider.engines.celery.results import Result
+from airflow_dispatch_provider.engines.celery.servers import CeleryOptions, Servers
+from airflow_dispatch_provider.engines.engine import Event, Found, Job, Room
+from airflow_dispatch_provider.lifecycle.events import Ended
+from airflow_dispatch_provider.lifecycle.states import Outcome
+from airflow_dispatch_provider.simulation.places import REJECTED, Clock, Kind, Place, PlaceEngine, Run
+from airflow_dispatch_provider.simulation.tasks import Task
+
+_CUT, _PARTLY = 0.01, 0.01
+"""Parts of the batches of which nobody hears whether they have arrived; of which only the first half is sent."""
+
+FAILURE, REVOKED = "FAILURE", "REVOKED"
+"""Celery's names."""
+
+
+class TaskAlreadyRunningError(Exception):
+    """What a worker meets whose task the execution API does not let begin, as Airflow calls it."""
+
+
+class Letter(NamedTuple):
+    """A workload as the engine reads it."""
+
+    ti: Any
+    """None: it is a callback."""
+
+    task: Task
+    ti_id: UUID
+    callback: Any = None
+
+
+@dataclass(eq=False)
+class Message(Run):
+    """One that is with the broker, or with a worker."""
+
+    celery_id: str = ""
+    receipt: str = ""
+
+
+class MessageBroker(Place):
+    """One of a backend."""
+
+    def __init__(self, world: Clock, name: str, kind: Kind) -> None:
+        super().__init__(world, name, kind)
+        self.receipts: dict[str, None] = {}
+        self.results: dict[str, tuple[str, Any]] = {}
+        """State and information of each Celery task of which a worker has said something."""
+
+        self.outages = 0
+        """How many there were: connections of before are cut."""
+
+        self._engines = 0
+
+    def engine(self, slots: int) -> MessageEngine:
+        self._engines += 1
+        return MessageEngine(self, slots, self._engines)
+
+    def go_away(self, empties: bool) -> None:
+        super().go_away(empties)
+        self.outages += 1
+        if empties:
+            self.receipts.clear()
+            for run in list(self.runs):
+                if isinstance(run, Message) and run.celery_id not in self.results:
+                    self.kill(run, "emptied", told=False)
+
+    def take(self, outgoing: Outgoing, receipt: str, engine: MessageEngine | None) -> Refusal | None:
+        """Accept a message, or refuse it.
+
+        :param engine: None: its scheduler has died
+        """
+        letter: Letter = outgoing.workload
+        task = letter.task
+        if reason := self.closed.get(outgoing.queue):
+            return Refusal(outgoing, reason, Why.FULL)
+        task.sent += 1
+        rng = self.world.random("run", task.number, task.sent)
+        if self.refuses or rng.random() < REJECTED or self.world.now < task.spoilt_until:
+            task.came_to_nothing(self.world.now)
+            self.note_failure(task)
+            return Refusal(outgoing, "not allowed" if self.refuses else "too large", self._why)
+        number = outgoing.key
+        assert isinstance(number, int)
+        self.enter(
+            Message(task, letter.ti_id, engine, number, rng, celery_id=outgoing.celery_id, receipt=receipt)
+        )
+        return None
+
+    @property
+    def _why(self) -> Why:
+        return Why.QUEUE if self.refuses else Why.MESSAGE
+
+    def drop(self, celery_ids: Collection[str]) -> None:
+        """Workers do, when they come to such a message; what runs goes on."""
+        for run in list(self.runs):
+            if isinstance(run, Message) and run.celery_id in celery_ids and run.celery_id not in self.results:
+                self.kill(run, "dropped", told=False)
+                self.results[run.celery_id] = REVOKED, None
+
+    # As a place
+
+    def begin(self, run: Run) -> None:
+        if isinstance(run, Message) and not (run.over or self.idle):
+            self.results[run.celery_id] = STARTED, None
+        super().begin(run)
+
+    def tell_begun(self, run: Run) -> None:
+        """A worker says only that it has the message."""
+
+    def tell(self, run: Run, *news: Event) -> None:
+        """By its result."""
+        assert isinstance(run, Message)
+        for event in news:
+            if not isinstance(event, Ended):
+                self.results[run.celery_id] = REVOKED, None
+            elif event.how is Outcome.SUCCESS:
+                self.results[run.celery_id] = SUCCESS, None
+            else:
+                error = TaskAlreadyRunningError if event.reason == "refused" else RuntimeError
+                self.results[run.celery_id] = FAILURE, error(event.reason)
+
+    def deny(self, run: Run, is_own_fault: bool) -> None:
+        """The broker has lost the receipt of its batch."""
+        self.note_failure(run.task)
+        assert isinstance(run, Message)
+        self.receipts.pop(run.receipt, None)
+        self.outages += 1
+
+    def desert(self, engine: PlaceEngine) -> None:
+        super().desert(engine)
+        if isinstance(engine, MessageEngine):
+            engine.is_dead = True
+
+
+class _Connection:
+    """See ``brokers.Broker``."""
+
+    def __init__(self, place: MessageBroker, engine: MessageEngine) -> None:
+        self._place, self._engine = place, engine
+        self._outages = -1
+        self._rng = engine.rng
+
+    def new_connection(self) -> Any:
+        raise NotImplementedError
+
+    def connect(self) -> None:
+        self._outages = self._place.outages
+        self.check()
+
+    def check(self) -> None:
+        if not self._place.up:
+            raise OSError("away")
+        if self._outages != self._place.outages:
+            raise OSError("cut")
+
+    def probe(self) -> None:
+        self.check()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def missing(self, receipts: Sequence[str]) -> set[str] | None:
+        return {receipt for receipt in receipts if receipt not in self._place.receipts}
+
+    def revoke(self, celery_ids: Sequence[str]) -> None:
+        self.check()
+        self._place.drop(celery_ids)
+
+    def send(self, batch: Sequence[Outgoing], receipt: str) -> list[Refusal]:
+        try:
+            self.check()
+        except OSError as error:
+            raise SendFailed(error, unsent=batch) from error
+        chance = self._rng.random()
+        if chance < _CUT:
+            arrives = self._rng.random() < 0.5
+            refusals = self._take(batch, receipt) if arrives else []
+            refused = {refusal.outgoing.celery_id for refusal in refusals}
+            unknown = [outgoing for outgoing in batch if outgoing.celery_id not in refused]
+            raise SendFailed(OSError("cut"), unknown=unknown, refusals=refusals)
+        if chance < _CUT + _PARTLY:
+            half = len(batch) // 2
+            refusals = self._take(batch[:half], receipt)
+            raise SendFailed(OSError("cut"), unsent=batch[half:], refusals=refusals)
+        return self._take(batch, receipt)
+
+    def _take(self, batch: Sequence[Outgoing], receipt: str) -> list[Refusal]:
+        engine = None if self._engine.is_dead else self._engine
+        found = [self._place.take(outgoing, receipt, engine) for outgoing in batch]
+        if None in found:
+            self._place.receipts[receipt] = None
+        return [refusal for refusal in found if refusal is not None]
+
+
+class _Driver:
+    """See ``Driver``: one step at a time, each of which takes a while."""
+
+    is_dead = False
+
+    def __init__(self, outbox: Outbox, broker: _Connection, engine: MessageEngine) -> None:
+        self._outbox, self._broker, self._engine = outbox, broker, engine
+        self._is_busy = False
+        self._done: tuple[Step, Answer] | None = None
+
+    def start(self) -> None:
+        """Nothing is needed."""
+
+    def stop(self, deadline: float) -> list[int]:
+        return self._outbox.take_waiting()
+
+    @contextmanager
+    def outbox(self, wake: bool = False) -> Iterator[Outbox]:
+        yield self._outbox
+
+    def turn(self, now: float) -> None:
+        if self._done is not None:
+            step, answer = self._done
+            self._done, self._is_busy = None, False
+            self._outbox.done(now, step, answer, self._engine.rng.random())
+            self._outbox.notes.clear()
+        if not self._is_busy and not isinstance(step := self._outbox.next(now), Wait):
+            self._is_busy = True
+            self._after_a_while(step)
+
+    def _after_a_while(self, step: Step) -> None:
+        self._engine.place.world.after(self._engine.rng.uniform(0.01, 1.0), lambda: self._perform(step))
+
+    def _perform(self, step: Step) -> None:
+        if self._engine.place.slow:
+            self._after_a_while(step)
+            return
+        try:
+            answer = self._do(step)
+        except (OSError, SendFailed) as error:
+            answer = Answer(error, str(error))
+        self._done = step, answer
+
+    def _do(self, step: Step) -> Answer:
+        broker = self._broker
+        match step:
+            case Connect(receipts):
+                broker.connect()
+                return Answer(missing=broker.missing(receipts) if receipts else ())
+            case Probe():
+                broker.probe()
+            case Send(batch, receipt):
+                return Answer(refusals=broker.send(batch, receipt))
+            case Tell(celery_ids):
+                broker.revoke(celery_ids)
+            case Check():
+                broker.check()
+        return Answer()
+
+
+class _Watcher:
+    """See ``ResultWatcher``."""
+
+    problem = None
+
+    def __init__(self, place: MessageBroker) -> None:
+        self._place = place
+        self._watched: dict[str, bool] = {}
+        """Whether each is known to have started."""
+
+        self._looked_for: dict[str, None] = {}
+        self._results: list[Result] = []
+
+    def start(self, wait: bool = True) -> None:
+        """Nothing is needed."""
+
+    def stop(self, timeout: float) -> None:
+        """Nothing is needed."""
+
+    def watch(self, celery_id: str) -> None:
+        self._watched.setdefault(celery_id, False)
+
+    def look(self, celery_id: str) -> None:
+        self.watch(celery_id)
+        self._looked_for[celery_id] = None
+
+    def forget(self, celery_id: str) -> None:
+        self._watched.pop(celery_id, None)
+        self._looked_for.pop(celery_id, None)
+
+    def drain(self) -> list[Result]:
+        results, self._results = self._results, []
+        return results
+
+    def turn(self) -> None:
+        for celery_id, has_started in list(self._watched.items()):
+            state, info = self._place.results.get(celery_id, (PENDING, None))
+            if state == PENDING and celery_id not in self._looked_for:
+                continue
+            if state == STARTED and has_started:
+                continue
+            result = Result(celery_id, state, info)
+            self._watched[celery_id] = True
+            self._looked_for.pop(celery_id, None)
+            if result.final:
+                del self._watched[celery_id]
+            self._results.append(result)
+
+
+class MessageEngine(PlaceEngine):
+    """See ``engine.Engine``."""
+
+    def __init__(self, place: MessageBroker, slots: int, number: int) -> None:
+        """
+        :param number: names it among those of its broker
+        """
+        super().__init__(place, slots)
+        self.is_dead = False
+        self.rng = place.world.random("engine", place.name, number)
+        self._number, self._ids = number, 0
+        self._watcher = _Watcher(place)
+        servers = Servers(_Connection(place, self), "broker", self._watcher)
+        self._engine = CeleryEngine(
+            place.name,
+            lambda: servers,
+            slots,
+            CeleryOptions(),
+            clock=lambda: place.world.now,
+            drive=self._drive,
+            new_id=self._new_id,
+        )
+
+    def _drive(self, outbox: Outbox, broker: Any, name: str, clock: Callable[[], float]) -> _Driver:
+        self._driver = _Driver(outbox, broker, self)
+        return self._driver
+
+    def _new_id(self) -> str:
+        self._ids += 1
+        return f"{self._number}-{self._ids}"
+
+    def __len__(self) -> int:
+        return len(self._engine)
+
+    def start(self, scheduler_id: str) -> None:
+        self._engine.start(scheduler_id)
+
+    def room(self) -> Room:
+        self._fail()
+        self._engine.slots = self.slots // 4 if self.place.is_small else self.slots
+        return self._engine.room()
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        self._engine.submit([job._replace(workload=self._letter(job.workload)) for job in jobs])
+
+    def _letter(self, workload: Any) -> Letter:
+        task: Task = workload.ti
+        ti = SimpleNamespace(queue=task.queue, external_executor_id=workload.assigned)
+        return Letter(ti if task.is_task else None, task, workload.ti_id)
+
+    def withdraw(self, dispatches: Collection[int]) -> set[int]:
+        return self._engine.withdraw(dispatches)
+
+    def revoke(self, dispatch: int, over: bool = False) -> None:
+        self._engine.revoke(dispatch, over)
+
+    def forget(self, dispatch: int) -> None:
+        self._engine.forget(dispatch)
+
+    def adopt(self, found: Sequence[Found]) -> None:
+        self._engine.adopt([each._replace(ti=_row(each.ti)) for each in found])
+
+    def _work(self) -> None:
+        self._driver.turn(self.place.world.now)
+        if not self.place.mute:
+            self._watcher.turn()
+        self.news += self._engine.poll()
+
+
+def _row(instance: Any) -> Any:
+    return SimpleNamespace(id=instance.id, external_executor_id=instance.task.external_executor_id)
