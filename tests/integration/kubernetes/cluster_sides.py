@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
-from random import Random
 from typing import Any, Protocol
 
+from integration.virtual_time import VirtualTime
 from support import wait_until
 
 from airflow_dispatch_provider.engines.engine import Found, Job
@@ -18,7 +17,7 @@ from airflow_dispatch_provider.lifecycle.events import Room, Stalled
 from airflow_dispatch_provider.simulation.cluster import NAMESPACES, QUOTA, Cluster
 from airflow_dispatch_provider.simulation.places import KUBERNETES
 from airflow_dispatch_provider.simulation.schedulers import Instance, Workload
-from airflow_dispatch_provider.simulation.tasks import Task, Tasks
+from airflow_dispatch_provider.simulation.tasks import Task
 from airflow_dispatch_provider.testing import make_task
 from devkit.servers.kube import KubeServer
 from devkit.servers.node_agent import NodeAgent
@@ -100,39 +99,13 @@ class Side(Protocol):
         ...
 
 
-class _World:
-    """Virtual time, and nothing that happens by chance."""
-
-    def __init__(self) -> None:
-        self.now, self.tasks = 0.0, Tasks()
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._ties = count()
-
-    def random(self, *of: object) -> Random:
-        return Random(str(of))
-
-    def after(self, seconds: float, call: Callable[[], None]) -> None:
-        heappush(self._heap, (self.now + seconds, next(self._ties), call))
-
-    def note(self, task: Task, what: str) -> None:
-        """Nobody reads it."""
-
-    def go_on(self) -> None:
-        """For a second."""
-        until = self.now + 1
-        while self._heap and self._heap[0][0] <= until:
-            self.now, _, call = heappop(self._heap)
-            call()
-        self.now = until
-
-
 class ModelSide:
     """See ``Side``."""
 
     namespace = NAMESPACES[0]
 
     def __init__(self) -> None:
-        self.world = _World()
+        self.world = VirtualTime()
         self.cluster = Cluster(self.world, "x", KUBERNETES)
         self.engines = [self.cluster.engine(1000), self.cluster.engine(1000)]
         self.given: dict[int, Task] = {}
@@ -146,8 +119,7 @@ class ModelSide:
 
     def _task(self) -> Task:
         while True:
-            task = self.world.tasks.add("q", 1)
-            task.state = "queued"
+            task = self.world.queued()
             is_here = self.engines[0].lane(Workload(task, task.id)) == self.namespace
             if is_here and self.cluster.size_of(task) == 1:
                 return task
