@@ -28,7 +28,7 @@ from airflow_dispatch_provider.simulation.places import Kind as PlaceKind
 from airflow_dispatch_provider.simulation.tasks import Task, Violation
 
 NAMESPACES = ("blue", "green")
-"""What is refused is refused in the first one."""
+"""All that is refused is refused in the first one."""
 
 QUOTA = 4
 """Pods of a namespace, while it has one."""
@@ -108,7 +108,7 @@ class Cluster(Place):
         return PodEngine(self, slots, self._engines)
 
     def create(self, asked: _Asked, engine: PodEngine | None) -> Answer:
-        """What the API server answers.
+        """Ask for a pod; returns the API server's answer.
 
         :param engine: whose label it gets; None: that of a scheduler that has died
         """
@@ -140,7 +140,7 @@ class Cluster(Place):
         return 1 if task.number % _LARGE else QUOTA
 
     def meets(self, namespace: str, size: int = 1) -> Answer:
-        """What every pod of that size meets there."""
+        """The answer that every pod of that size meets there."""
         if self.refuses and namespace == NAMESPACES[0]:
             return _DENIED
         pods = (pod for pod in self.pods.values() if pod.name.namespace == namespace and not pod.over)
@@ -235,7 +235,7 @@ class PodEngine(PlaceEngine):
         lanes = Lanes(NAMESPACES, self._unwatched, self._rng.random)
         self.machine = Machine(cluster.name, lanes, Pods(), chance=self._rng.random)
         self.watched: list[Seen] = []
-        """What its watch will tell."""
+        """Not told yet by its watch."""
 
         self.is_dead = False
         self._asked: dict[int, _Asked] = {}

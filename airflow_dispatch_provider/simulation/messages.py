@@ -44,7 +44,7 @@ FAILURE, REVOKED = "FAILURE", "REVOKED"
 
 
 class TaskAlreadyRunningError(Exception):
-    """What a worker meets whose task the execution API does not let begin, as Airflow calls it."""
+    """Met by a worker whose task the execution API does not let begin; Airflow's name."""
 
 
 class Letter(NamedTuple):
@@ -89,9 +89,7 @@ class MessageBroker(Place):
         self.outages += 1
         if empties:
             self.receipts.clear()
-            for run in list(self.runs):
-                if isinstance(run, Message) and run.celery_id not in self.results:
-                    self.kill(run, "emptied", told=False)
+            self._lose(lambda message: True)
 
     def take(self, outgoing: Outgoing, receipt: str, engine: MessageEngine | None) -> Refusal | None:
         """Accept a message, or refuse it.
@@ -149,11 +147,23 @@ class MessageBroker(Place):
                 self.results[run.celery_id] = FAILURE, error(event.reason)
 
     def deny(self, run: Run, is_own_fault: bool) -> None:
-        """The broker has lost the receipt of its batch."""
+        """The broker has lost its batch, and it was with a worker already."""
         self.note_failure(run.task)
         assert isinstance(run, Message)
         self.receipts.pop(run.receipt, None)
         self.outages += 1
+        self._lose(lambda message: message.receipt == run.receipt)
+
+    def _lose(self, concerns: Callable[[Message], bool]) -> None:
+        """Messages that no worker has. Of the others nobody may have heard yet: the database tells of tasks, and
+        nothing of callbacks."""
+        for run in list(self.runs):
+            if not (isinstance(run, Message) and concerns(run)):
+                continue
+            if run.celery_id in self.results:
+                run.task.may_repeat = not run.task.is_task
+            else:
+                self.kill(run, "lost by the broker", told=False)
 
     def desert(self, engine: PlaceEngine) -> None:
         super().desert(engine)

@@ -65,7 +65,7 @@ class Kind(NamedTuple):
     """Workload types."""
 
     hollow: bool = False
-    """What ends well there need not be the task."""
+    """Something else than the task may end well there."""
 
 
 _ALL = frozenset({EXECUTE_TASK, EXECUTE_CALLBACK})

@@ -97,6 +97,9 @@ class Task:
     excused: bool = False
     """The execution API let it begin and could not say so, and nobody who knows that nothing ran is left."""
 
+    may_repeat: bool = False
+    """It is a callback, and whoever sent it may take it for lost while it runs."""
+
     cleared: list[Any] = field(default_factory=list)
     """Processes that were let begin in a try that a user has cleared since: they end when they hear of it."""
 
@@ -307,6 +310,6 @@ class Tasks:
 
     def _complete(self, task: Task) -> bool:
         task.completed += 1
-        if task.completed > 1:
+        if task.completed > 1 and not task.may_repeat:
             raise Violation("completes twice", task.number)
         return True

@@ -29,7 +29,7 @@ Said = tuple[str, Any, Any]
 """An event: its name, and of an end how, and whether it had begun."""
 
 ERRORS: dict[str, type[Exception]] = {"refused": TaskAlreadyRunningError, "crashed": RuntimeError}
-"""What a worker meets: the execution API refuses the task; something else."""
+"""Met by a worker: the execution API refuses the task; something else."""
 
 
 def said(event: Any) -> Said:

@@ -30,7 +30,7 @@ from .troubles import break_webhook_for, task_with
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
 ENDS_WELL, WAITS, RUNS, NO_IMAGE = "ends well", "waits", "runs", "no image"
-"""What becomes of pods."""
+"""Fates of pods."""
 
 FATES = {
     ENDS_WELL: Fate(EXIT),
@@ -53,7 +53,7 @@ class Side(Protocol):
     namespace: str
 
     def meet(self, fate: str) -> None:
-        """What becomes of all pods from now on."""
+        """The fate of all pods from now on."""
 
     def submit(self, number: int = 1) -> list[int]:
         """So many tasks; returns their dispatches."""

@@ -88,7 +88,7 @@ def test_a_task_without_a_pod_is_unknown(side):
 
 
 def test_a_used_up_quota_closes_its_namespace(side):
-    """What it does not take is returned with the namespace."""
+    """The rest is returned with the namespace."""
     side.meet(WAITS)
     room = side.fill()
     numbers = side.submit(room)
