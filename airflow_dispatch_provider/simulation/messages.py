@@ -71,7 +71,9 @@ class MessageBroker(Place):
 
     def __init__(self, world: Clock, name: str, kind: Kind) -> None:
         super().__init__(world, name, kind)
-        self.receipts: dict[str, None] = {}
+        self.receipts: dict[str, list[Task]] = {}
+        """Tasks of the batches that the broker has."""
+
         self.results: dict[str, tuple[str, Any]] = {}
         """State and information of each Celery task of which a worker has said something."""
 
@@ -88,8 +90,7 @@ class MessageBroker(Place):
         super().go_away(empties)
         self.outages += 1
         if empties:
-            self.receipts.clear()
-            self._lose(lambda message: True)
+            self._lose(list(self.receipts))
 
     def take(self, outgoing: Outgoing, receipt: str, engine: MessageEngine | None) -> Refusal | None:
         """Accept a message, or refuse it.
@@ -150,19 +151,17 @@ class MessageBroker(Place):
         """The broker has lost its batch, and it was with a worker already."""
         self.note_failure(run.task)
         assert isinstance(run, Message)
-        self.receipts.pop(run.receipt, None)
         self.outages += 1
-        self._lose(lambda message: message.receipt == run.receipt)
+        self._lose([run.receipt])
 
-    def _lose(self, concerns: Callable[[Message], bool]) -> None:
-        """Messages that no worker has. Of the others nobody may have heard yet: the database tells of tasks, and
+    def _lose(self, receipts: Collection[str]) -> None:
+        """These batches, but for what a worker has. Nobody may have heard so yet: the database tells of tasks, and
         nothing of callbacks."""
+        for receipt in receipts:
+            for task in self.receipts.pop(receipt, ()):
+                task.may_repeat = not task.is_task
         for run in list(self.runs):
-            if not (isinstance(run, Message) and concerns(run)):
-                continue
-            if run.celery_id in self.results:
-                run.task.may_repeat = not run.task.is_task
-            else:
+            if isinstance(run, Message) and run.receipt in receipts and run.celery_id not in self.results:
                 self.kill(run, "lost by the broker", told=False)
 
     def desert(self, engine: PlaceEngine) -> None:
@@ -226,8 +225,9 @@ class _Connection:
     def _take(self, batch: Sequence[Outgoing], receipt: str) -> list[Refusal]:
         engine = None if self._engine.is_dead else self._engine
         found = [self._place.take(outgoing, receipt, engine) for outgoing in batch]
-        if None in found:
-            self._place.receipts[receipt] = None
+        accepted = [each.workload.task for each, refusal in zip(batch, found, strict=True) if refusal is None]
+        if accepted:
+            self._place.receipts[receipt] = accepted
         return [refusal for refusal in found if refusal is not None]
 
 
