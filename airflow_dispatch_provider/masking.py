@@ -18,6 +18,11 @@ MASK = "***"
 MAX_LENGTH = 500
 """Characters of a text that somebody else has written."""
 
+_READ = 4000
+"""Characters of a text, or of a line, that are looked at: the search for secrets takes longer than in proportion."""
+
+UNREADABLE = "(its text cannot be read)"
+
 _SCHEME = re.compile(r"(?<![\w:@/])[A-Za-z][A-Za-z0-9+.-]*://")
 _LISTED = re.compile(
     r"(amqps?|azure\w+|confluentkafka|db\+[\w+]+|etcd|filesystem|gcpubsub|https?|kafka|memory|mongodb(\+srv)?|mysql[\w+]*"
@@ -80,14 +85,32 @@ def may_be_secret(text: str) -> bool:
 
 def one_line(text: str) -> str:
     """The text, masked, in one line of at most ``MAX_LENGTH`` characters."""
-    text = " ".join(masked(text).split())
+    text = " ".join(masked(_shortened(text)).split())
     return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 3] + "..."
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line: its type, and its text where it has one."""
-    name, text = type(error).__name__, str(error)
+    """An exception in one line: its type, and its text where it has one. Raises nothing."""
+    name, text = type(error).__name__, text_of(error)
     return one_line(f"{name}: {text}" if text else name)
+
+
+def text_of(thing: object) -> str:
+    """``str`` of what somebody else has written: it may raise, which must not hide what there was to say."""
+    try:
+        return str(thing)
+    except Exception:
+        return UNREADABLE
+
+
+def _shortened(text: str) -> str:
+    """Not in the middle of a URL or a token, which are known by how they end."""
+    if len(text) <= _READ:
+        return text
+    before, blank, word = text[:_READ].rpartition(" ")
+    if "://" in word or "eyJ" in word:
+        word = ""
+    return f"{before}{blank}{word}..."
 
 
 def kind_of(error: BaseException) -> str:
@@ -100,7 +123,8 @@ def kind_of(error: BaseException) -> str:
 
 def traceback_of(error: BaseException) -> str:
     """For a log, in place of ``exc_info``, which would show an exception's own text."""
-    return masked("".join(traceback.format_exception(error)).rstrip())
+    lines = "".join(traceback.format_exception(error)).rstrip().split("\n")
+    return masked("\n".join(map(_shortened, lines)))
 
 
 def _url(text: str) -> str:

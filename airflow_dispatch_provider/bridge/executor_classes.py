@@ -13,6 +13,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.bridge.airflow_api import Conf, Workload
+from airflow_dispatch_provider.bridge.users_code import is_for_the_process
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.exceptions import BackendUnavailable
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK, TEST_CONNECTION
@@ -83,7 +84,9 @@ def parallelism_for(executor: Any, slots: int) -> int:
         return slots
     try:
         occupied = int(executor.slots_occupied)
-    except Exception:
+    except BaseException as error:
+        if is_for_the_process(error):
+            raise
         occupied = 0
     return slots + max(0, occupied)
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from airflow_dispatch_provider.masking import masked, traceback_of
+from airflow_dispatch_provider.masking import describe, traceback_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,7 +31,7 @@ def guarded(otherwise: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
             try:
                 result = method(*args, **kwargs)
             except Exception as error:
-                description = masked(f"{type(error).__name__}: {error}")
+                description = describe(error)
                 level = logging.DEBUG if description in last else logging.ERROR
                 last[:] = [description]
                 log.log(level, "%s failed: %s", method.__name__, f"{description}\n{traceback_of(error)}")

@@ -21,7 +21,7 @@ from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
 _EXIT_CODES = (
     "Exit codes: 0 all is well, 1 routes or backends have mistakes (only validate looks at the options of backends,"
-    " too), 2 wrong usage."
+    " too, and only it and backends import their executors), 2 wrong usage."
 )
 
 _COLUMNS, _OPTION_COLUMNS = 80, 56
@@ -29,8 +29,12 @@ _COLUMNS, _OPTION_COLUMNS = 80, 56
 texts."""
 
 
+def _fill(text: str, columns: int) -> str:
+    return fill(text, columns, break_on_hyphens=False)
+
+
 def _arg(*flags: str, help_: str, **options: Any) -> Arg:
-    return Arg(flags, help=fill(help_, _OPTION_COLUMNS), **options)  # type: ignore[no-untyped-call]
+    return Arg(flags, help=_fill(help_, _OPTION_COLUMNS), **options)  # type: ignore[no-untyped-call]
 
 
 def _some(text: str) -> str:
@@ -117,7 +121,7 @@ def _command(
     return ActionCommand(
         name=name,
         help=help_,
-        description=f"{fill(description, _COLUMNS)}\n\n{fill(exit_codes, _COLUMNS)}",
+        description=f"{_fill(description, _COLUMNS)}\n\n{_fill(exit_codes, _COLUMNS)}",
         func=_load_when_called(name),
         args=(*args, _ARG_OUTPUT, ARG_VERBOSE),
     )

@@ -38,6 +38,9 @@ class LogBackends:
         name = event_log.owner_of(ti) or _first_choice(settings, ti)
         if started is not None:
             return started.get(name)
+        made = self._made.get(name)
+        if made is not None and made.settings != settings.backends.get(name):
+            del self._made[name]
         if name not in self._made and name in settings.backends:
             self._made[name] = Backend(name, settings.backends[name], self._conf, self._team_name)
         return self._made.get(name)

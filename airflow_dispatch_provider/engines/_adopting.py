@@ -77,7 +77,7 @@ class Adopting:
         try:
             tis = [each.found.ti for each in group]
             with task_instances.attached(tis):
-                gone = {id(ti) for ti in executor.try_adopt_task_instances(tis)}
+                gone = {ti.id for ti in executor.try_adopt_task_instances(tis)}
             keys = [airflow_api.task_key(executor, ti) for ti in tis]
         except BaseException as error:
             if is_for_the_process(error):
@@ -86,7 +86,7 @@ class Adopting:
             return
         for each, key in zip(group, keys, strict=True):
             del self._asked[each.found.dispatch]
-            yield Answer(each.found, key, id(each.found.ti) not in gone)
+            yield Answer(each.found, key, each.found.ti.id not in gone)
 
     def _failed(self, group: list[_Asked], error: BaseException, now: float) -> Iterator[Answer]:
         level = logging.DEBUG if self._said else logging.ERROR

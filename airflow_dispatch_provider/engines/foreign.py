@@ -417,7 +417,9 @@ class ForeignEngine:
         """A question that has a safe answer where the executor has none."""
         try:
             return question()
-        except Exception as error:
+        except BaseException as error:
+            if is_for_the_process(error):
+                raise
             log.debug("Backend %r gives no answer.\n%s", self._name, traceback_of(error))
             return otherwise
 

@@ -16,6 +16,7 @@ from airflow_dispatch_provider.bridge import event_log
 from airflow_dispatch_provider.bridge.backend_conf import RunOnce, settings_source, unread_options
 from airflow_dispatch_provider.bridge.guard import guarded
 from airflow_dispatch_provider.bridge.patience import limits
+from airflow_dispatch_provider.bridge.users_code import error_of
 from airflow_dispatch_provider.bridge.version_compat import (
     AIRFLOW_V_3_2_PLUS,
     AIRFLOW_V_3_4_PLUS,
@@ -176,7 +177,10 @@ class DispatchExecutor(Face):
         except Exception as error:
             # Not made in this process, which may lack its provider: the log of the task is shown all the same.
             return [f"Backend {backend.name!r} cannot be asked for a log here: {describe(error)}"], []
-        return executor.get_task_log(ti, try_number)
+        try:
+            return executor.get_task_log(ti, try_number)
+        except Exception as error:
+            return [f"Backend {backend.name!r} cannot give the log: {describe(error)}"], []
 
     def _started_backends(self) -> dict[str, Backend] | None:
         return self._backends if self._loop is not None else None
@@ -199,7 +203,9 @@ class DispatchExecutor(Face):
             log.info("%r", backend)
             executor: Any = backend.made
             if executor is not None and not backend.has_engine:
-                executor.debug_dump()
+                error = error_of(executor.debug_dump)
+                if error is not None:
+                    log.info("Backend %r cannot be dumped: %s", backend.name, describe(error))
 
     @classmethod
     def get_cli_commands(cls) -> list[Any]:

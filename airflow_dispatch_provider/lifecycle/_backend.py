@@ -87,6 +87,17 @@ class Backend:
             return _sentence(self.room.unavailable or self.circuit.error or "It has failed")
         return "It is cordoned." if self.cordoned else ""
 
+    def in_short(self, now: float) -> str:
+        """Its name, its slots in use, those that there are, and whether it takes no work: ``a 2/2``."""
+        state = ""
+        if self.gone:
+            state = " removed"
+        elif not self.usable(now):
+            state = " unusable"
+        elif self.cordoned:
+            state = " cordoned"
+        return f"{self.name} {self.out}/{self.room.slots}{state}"
+
     def view(self, now: float) -> BackendView:
         """The view of it that a decision has."""
         kinds, closed = self.room.kinds, self.room.closed

@@ -105,6 +105,11 @@ class Ledger:
         else:
             self.backends[name] = Backend(name, rules, self._seed)
 
+    def in_short(self) -> list[str]:
+        """See ``Machine.in_short``."""
+        backends = [backend.in_short(self.now) for backend in self.backends.values()]
+        return [*backends, *(["the Execution API answers nobody"] if self.api_trouble else [])]
+
     def forget_drained(self) -> None:
         """Backends that are no longer configured and have nothing any more."""
         for name in [name for name, backend in self.backends.items() if backend.gone and not backend.out]:

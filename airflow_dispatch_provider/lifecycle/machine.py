@@ -340,10 +340,8 @@ class Machine:
         return f"Machine({self.in_short()})"
 
     def in_short(self) -> str:
-        """Slots in use and slots there are, by backend, and how many jobs wait: ``a 2/2, b 0/16, held 1``."""
-        backends = self._ledger.backends.items()
-        loads = [f"{name} {backend.out}/{backend.room.slots}" for name, backend in backends]
-        return ", ".join([*loads, f"held {self.held}"])
+        """Of each backend and the execution API, and how many jobs wait: ``a 2/2, b 0/16 cordoned, held 1``."""
+        return ", ".join([*self._ledger.in_short(), f"held {self.held}"])
 
     def snapshot(self) -> Snapshot:
         """The snapshot that a decision would see."""

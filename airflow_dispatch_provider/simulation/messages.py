@@ -211,16 +211,21 @@ class _Connection:
             raise SendFailed(error, unsent=batch) from error
         chance = self._rng.random()
         if chance < _CUT:
-            arrives = self._rng.random() < 0.5
-            refusals = self._take(batch, receipt) if arrives else []
+            refusals = self._take(batch, receipt) if self._rng.random() < 0.5 else self._lose(batch)
             refused = {refusal.outgoing.celery_id for refusal in refusals}
             unknown = [outgoing for outgoing in batch if outgoing.celery_id not in refused]
             raise SendFailed(OSError("cut"), unknown=unknown, refusals=refusals)
         if chance < _CUT + _PARTLY:
             half = len(batch) // 2
-            refusals = self._take(batch[:half], receipt)
+            refusals = self._take(batch[:half], receipt) + self._lose(batch[half:])
             raise SendFailed(OSError("cut"), unsent=batch[half:], refusals=refusals)
         return self._take(batch, receipt)
+
+    def _lose(self, batch: Sequence[Outgoing]) -> list[Refusal]:
+        """It does not arrive."""
+        for outgoing in batch:
+            self._place.note_failure(outgoing.workload.task)
+        return []
 
     def _take(self, batch: Sequence[Outgoing], receipt: str) -> list[Refusal]:
         engine = None if self._engine.is_dead else self._engine
@@ -385,10 +390,10 @@ class MessageEngine(PlaceEngine):
     def submit(self, jobs: Sequence[Job]) -> None:
         self._engine.submit([job._replace(workload=self._letter(job.workload)) for job in jobs])
 
-    def _letter(self, workload: Any) -> Letter:
-        task: Task = workload.ti
-        ti = SimpleNamespace(queue=task.queue, external_executor_id=workload.assigned)
-        return Letter(ti if task.is_task else None, task, workload.ti_id)
+    def _letter(self, given: Any) -> Letter:
+        task: Task = given.ti
+        ti = SimpleNamespace(queue=task.queue, external_executor_id=given.assigned)
+        return Letter(ti if task.is_task else None, task, given.ti_id)
 
     def withdraw(self, dispatches: Collection[int]) -> set[int]:
         return self._engine.withdraw(dispatches)

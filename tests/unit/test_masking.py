@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_dispatch_provider.masking import MASK, MAX_LENGTH, describe, masked, one_line, traceback_of
+from airflow_dispatch_provider.masking import (
+    MASK,
+    MAX_LENGTH,
+    UNREADABLE,
+    describe,
+    masked,
+    one_line,
+    traceback_of,
+)
 
 SECRET = "S3cretPw"
 SCHEMES = [
@@ -143,3 +151,25 @@ def test_exceptions_are_masked_in_one_line_and_in_a_traceback():
 def test_a_line_has_an_end():
     """Somebody else's text may be long."""
     assert len(one_line("x" * 2 * MAX_LENGTH)) == MAX_LENGTH
+
+
+@pytest.mark.parametrize("rest", [f"redis://user:{SECRET}@h", f"eyJhbGciOiJI.{SECRET}.x"])
+def test_a_text_is_not_cut_in_the_middle_of_a_secret(rest):
+    """By its end alone it is known to be one."""
+    for length in range(3990, 4010):
+        before = ("?" + "x" * 98 + " ") * 40
+        assert SECRET[:4] not in one_line(f"redis://h:1/{before[: length - len(rest)]} {rest}"[-length:])
+        assert SECRET[:4] not in masked(describe(ValueError(f"{'x ' * 1990}{rest}{'y' * length}")))
+
+
+class NoText(Exception):
+    """Of a library that gives what is no text."""
+
+    def __str__(self) -> str:
+        return None  # type: ignore[return-value]
+
+
+def test_an_exception_whose_text_cannot_be_read_is_described_all_the_same():
+    """It must cost nothing else than itself."""
+    assert describe(NoText()) == f"NoText: {UNREADABLE}"
+    assert "NoText" in traceback_of(NoText())

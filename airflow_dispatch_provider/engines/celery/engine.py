@@ -38,7 +38,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
-from airflow_dispatch_provider.masking import describe, one_line, traceback_of
+from airflow_dispatch_provider.masking import describe, one_line, text_of, traceback_of
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK
 
 log = logging.getLogger(__name__)
@@ -291,4 +291,4 @@ class CeleryEngine:
 def _words(info: Any) -> str:
     if isinstance(info, BaseException):
         return describe(info)
-    return one_line(str(info)) if info else ""
+    return one_line(text_of(info)) if info is not None else ""

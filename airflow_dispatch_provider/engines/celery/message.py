@@ -20,6 +20,9 @@ from airflow_dispatch_provider.engines.celery._outgoing import Outgoing as Outgo
 TASK_NAME = "execute_workload"
 """The task that ``airflow celery worker`` registers."""
 
+_QUEUES = 1_000
+"""Queues for which a template is kept."""
+
 _ID, _REPR, _BODY = (f"dispatch-hole-{uuid.uuid4()}" for _ in range(3))
 _JSON = {"content_type": "application/json", "content_encoding": "utf-8"}
 """Content type and encoding that kombu's ``json`` serializer gives."""
@@ -80,6 +83,8 @@ class Messages:
     def sample(self, queue: str) -> Publication:
         """The message for a queue, with placeholders for id and workload."""
         if queue not in self._uniform:
+            if len(self._uniform) >= _QUEUES:
+                del self._uniform[next(iter(self._uniform))]
             (recorded,) = self._record(_ID, "", queue, argsrepr=_REPR)
             options = {**recorded.options, **_JSON}
             del options["serializer"]

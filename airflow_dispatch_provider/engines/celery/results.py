@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_REPORTED_IDS = 10_000
+
 CHUNK = 500
 """How many ids are asked for in one round trip."""
 
@@ -132,6 +134,8 @@ class Reader:
             return [Result(celery_id, state, meta.get("result"))] if state in REPORTED else []
         except self._unreadable as error:
             if celery_id not in self._reported:
+                if len(self._reported) >= _REPORTED_IDS:
+                    self._reported.clear()
                 self._reported.add(celery_id)
                 log.warning("The result of Celery task %s is ignored: %s", celery_id, describe(error))
             return []

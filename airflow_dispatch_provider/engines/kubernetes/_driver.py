@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -54,6 +55,7 @@ LAST_CALLS = 2.0
 FLUSH = 10.0
 """Seconds that ``stop`` lets completed pods be cleaned up, at most."""
 
+_CUT_OFF = Answer(Verdict.TROUBLE, "its request was cut off")
 _SETTLES = (Sent, Ended, Returned, Rejected)
 
 
@@ -314,20 +316,26 @@ class Driver:
             case Create(dispatch) if request is not None:
                 await self._create(dispatch, request)
             case AskNamespace(namespace):
-                answer = await self._witness.ask(namespace)
-                with self._lock:
-                    self._machine.namespace_answered(namespace, answer, self._clock())
+                answer = _CUT_OFF
+                try:
+                    answer = await self._witness.ask(namespace)
+                finally:
+                    with self._lock:
+                        self._machine.namespace_answered(namespace, answer, self._clock())
             case AskServer():
-                trouble = await self._witness.server()
-                with self._lock:
-                    self._machine.server_answered(trouble, self._clock())
+                trouble: Answer | None = _CUT_OFF
+                try:
+                    trouble = await self._witness.server()
+                finally:
+                    with self._lock:
+                        self._machine.server_answered(trouble, self._clock())
 
     async def _create(self, dispatch: int, request: Request) -> None:
         try:
             self._maker.build(request, self._clock())
         except BaseException as error:
+            reason = str(error) if isinstance(error, InvalidTask) else describe(error)
             with self._lock:
-                reason = str(error) if isinstance(error, InvalidTask) else describe(error)
                 self._machine.invalid(dispatch, reason, self._clock())
             if not isinstance(error, Exception):
                 raise
@@ -339,7 +347,7 @@ class Driver:
             may = self._machine.built(dispatch, request.pod, request.mark, self._clock())
         if not may:
             return
-        answer, neutral = Answer(Verdict.TROUBLE, "its request was cut off", scope=Scope.JOB), None
+        answer, neutral = replace(_CUT_OFF, scope=Scope.JOB), None
         try:
             answer = await self._maker.ask(request)
             if answer.verdict in WAITS and answer.scope is Scope.UNKNOWN:

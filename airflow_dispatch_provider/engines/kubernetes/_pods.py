@@ -101,8 +101,8 @@ class Pods:
         self.info = info
         self._pods: dict[PodName, _Pod] = {}
         self._names: dict[int, PodName] = {}
-        self._unwanted: dict[PodName, str | None] = {}
-        """May turn up though they were given up; with their marks."""
+        self._unwanted: dict[PodName, _Pod] = {}
+        """May turn up though they were given up."""
 
         self._ends: dict[int, float] = {}
         """When the pod of each dispatch is removed that is over in Airflow."""
@@ -151,7 +151,7 @@ class Pods:
         if name is None:
             return
         if doubtful:
-            self._unwanted[name] = self._pods[name].mark
+            self._unwanted[name] = self._pods[name]
             if len(self._unwanted) > _REMEMBERED:
                 del self._unwanted[next(iter(self._unwanted))]
         self._forget(name)
@@ -190,7 +190,9 @@ class Pods:
         """Remove what was let go, and has had its time."""
         for dispatch in [dispatch for dispatch, due in self._ends.items() if due <= now]:
             del self._ends[dispatch]
-            self.revoke(dispatch)
+            if (name := self._names.get(dispatch)) is not None:
+                self._pods[name].revoked = True
+                self._remove(name)
 
     # Adoption
 
@@ -216,9 +218,7 @@ class Pods:
     def see(self, seen: Seen) -> int | None:
         """Take note of it; returns the dispatch that it is of, if it is of any."""
         name = seen.pod
-        if name in self._unwanted and _same(self._unwanted[name], seen.mark) and not seen.gone:
-            del self._unwanted[name]
-            self.orders.append(Remove(name))
+        self._turn_up(seen)
         known = self._pods.get(name)
         if known is None or not _same(known.mark, seen.mark):
             return None
@@ -229,6 +229,17 @@ class Pods:
             self._note_stuck(name, known, seen.stuck, seen.observation.kind is Kind.PENDING)
         self._note(name, known, seen)
         return known.dispatch
+
+    def _turn_up(self, seen: Seen) -> None:
+        """One that was given up is there after all: it is removed, or followed to its end."""
+        unwanted = self._unwanted.get(seen.pod)
+        if unwanted is None or seen.gone or not _same(unwanted.mark, seen.mark):
+            return
+        del self._unwanted[seen.pod]
+        if seen.pod not in self._pods:
+            unwanted.revoked, unwanted.sure = True, False
+            self._pods[seen.pod] = unwanted
+            self._names.setdefault(unwanted.dispatch, seen.pod)
 
     def missing(self, names: Iterable[PodName]) -> None:
         """Those are not in the cluster any more."""

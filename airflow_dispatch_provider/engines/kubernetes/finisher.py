@@ -170,8 +170,9 @@ class Finisher:
         """Each is made when the one before has succeeded."""
         if work.spares:
             yield lambda: self._spare(pod, work)
-        # The mark is a courtesy: a pod that cannot be marked is deleted all the same.
-        if work.revoke and work.failures < MARKS:
+        # The mark is a courtesy: a pod that cannot be marked is deleted all the same. As it hides what becomes of the
+        # pod afterwards, one that may yet be left alone gets none.
+        if work.revoke and not work.spares and work.failures < MARKS:
             yield lambda: self._api.label_pod(pod.namespace, pod.name, REVOKED)
         if work.delete:
             yield lambda: self._api.delete_pod(pod.namespace, pod.name, self._options)

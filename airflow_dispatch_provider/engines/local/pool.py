@@ -79,6 +79,12 @@ class Pool:
         self._launcher = launcher
         self._handed: dict[int, Started | None] = {}
         self._watched = processes.Watchlist()
+        self._orphans: dict[int, Started | None] = {}
+        """Handed to a template process that has ended, and not looked up since."""
+
+        self._news: list[News] = []
+        """Not given yet."""
+
         self._graces: dict[int, float] = {}
         self._kills = processes.KillList(clock)
         self._unreaped: list[Link] = []
@@ -96,7 +102,7 @@ class Pool:
     @property
     def live(self) -> int:
         """How many process trees live or are about to."""
-        return len(self._handed) + len(self._watched)
+        return len(self._handed) + len(self._orphans) + len(self._watched)
 
     @property
     def ready(self) -> bool:
@@ -163,18 +169,22 @@ class Pool:
         return [event for event in self.news() if not isinstance(event, Began)]
 
     def news(self) -> list[News]:
-        """Events since the last call."""
-        events = self._read() if self._link else []
+        """Events since the last call. Where it raises, those that it knew by then are given by the next one."""
+        events = self._news
+        events += self._read() if self._link else []
         if self._link and self._silence(self._clock()) >= KILLED_AFTER:
             log.error("The template process %s is killed: it says nothing.", self._link.pid)
             self._link.kill()
         if self._link and (self._link.channel.closed or self._link.ended()):
-            events += self._read() + self._lose(self._link)
+            events += self._read()
+            self._lose(self._link)
         elif self._link is None and not self._closing and self._clock() >= self._next_start:
             self._start("exec")  # by now this process may have threads
         self._unreaped = [link for link in self._unreaped if not link.ended()]
-        events += self._check_watched()
+        self._take_orphans()
+        self._check_watched()
         self._kills.tick()
+        self._news = []
         return events
 
     def wait(self, timeout: float) -> None:
@@ -232,7 +242,7 @@ class Pool:
         self._refusals, self._refusal = self._refusals.failed(now), error
         log.warning("A workload could not be started, it waits: %s", error)
 
-    def _lose(self, link: Link) -> list[News]:
+    def _lose(self, link: Link) -> None:
         link.kill()
         link.channel.close()
         self._unreaped.append(link)
@@ -250,13 +260,19 @@ class Pool:
                 sum(started is None for started in handed.values()),
                 delay,
             )
-        return [event for number, started in handed.items() for event in self._orphan(number, started)]
+        self._orphans.update(handed)
+
+    def _take_orphans(self) -> None:
+        """Each by itself: what cannot be looked up now, for want of descriptors, say, is looked up later."""
+        for number, started in list(self._orphans.items()):
+            self._news += self._orphan(number, started)
+            del self._orphans[number]
 
     def _orphan(self, number: int, started: Started | None) -> list[News]:
+        process = processes.find(started.pid, started.created) if started else None
         grace = self._graces.pop(number, None)
         if started is None:
             return [NotStarted(number, self._last_death)]
-        process = processes.find(started.pid, started.created)
         if process is None:
             self._forget_ended(started.pid)
             return [Gone(number)]
@@ -265,11 +281,11 @@ class Pool:
             self.kill(number, grace)
         return []
 
-    def _check_watched(self) -> list[News]:
+    def _check_watched(self) -> None:
         ended = self._watched.take_ended()
+        self._news += [Gone(number) for number, _ in ended]
         for _, pid in ended:
             self._forget_ended(pid)
-        return [Gone(number) for number, _ in ended]
 
     def _forget_ended(self, pid: int) -> None:
         """A process that lost its supervisor unseen is not left alone; one that is condemned has its grace."""
@@ -307,6 +323,7 @@ class Pool:
             link.channel.close()
             self._unreaped.append(link)
         self._handed.clear()
+        self._orphans.clear()
         self._watched.clear()
 
     def _children_of(self, link: Link) -> list[psutil.Process]:

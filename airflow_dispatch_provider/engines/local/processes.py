@@ -38,6 +38,8 @@ def has_ended(process: psutil.Process) -> bool:
             return False
     except psutil.Error:
         return True
+    except OSError:
+        return False  # it cannot be told now
     with suppress(ChildProcessError):
         os.waitpid(process.pid, os.WNOHANG)  # orphans of a template may have become our children
     return True
@@ -192,7 +194,9 @@ class KillList:
         """Kill what is due. To be called now and then."""
         now = self._clock()
         for pid in [pid for pid, each in self._terminating.items() if each.deadline <= now]:
-            kill_trees(self._terminating.pop(pid).processes)
+            with suppress(OSError):  # out of descriptors, say: once more, later
+                kill_trees(self._terminating[pid].processes)
+                del self._terminating[pid]
 
 
 def kill_trees(roots: Iterable[psutil.Process]) -> None:

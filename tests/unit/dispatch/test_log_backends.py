@@ -105,6 +105,18 @@ def test_settings_are_read_again_only_when_they_have_changed(backends: LogBacken
     assert (found.name, source.read) == ("new", 2)
 
 
+def test_a_backend_with_other_settings_is_made_anew(backends: LogBackends, source: Source) -> None:
+    """Its logs may be somewhere else by now."""
+    before = backends.of(TI, None)
+    other = settings()
+    other.backends["b"] = BackendSettings(IN_MEMORY, 2)
+    source.has_changed, source.settings = True, other
+    after = backends.of(TI, None)
+    assert before is not after
+    assert after is not None
+    assert after.settings.slots == 2
+
+
 def test_settings_with_mistakes_are_said_and_the_last_good_ones_serve(
     backends: LogBackends, source: Source, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,6 +20,7 @@ from airflow_dispatch_provider.executors.class_attributes import configured_clas
 from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
 from airflow_dispatch_provider.executors.surface import FaceSurface
 from airflow_dispatch_provider.lifecycle.actions import Dispatch
+from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Broken, Command, Order
 from airflow_dispatch_provider.routing.model import Target
 from airflow_dispatch_provider.routing.reasons import Reason
 from airflow_dispatch_provider.testing import make_callback, make_connection_test, make_task
@@ -97,6 +98,10 @@ def test_it_says_in_short_what_it_has(make_router):
     assert repr(DispatchExecutor()) == "DispatchExecutor(not started)"
     router.heartbeat()
     assert repr(router) == "DispatchExecutor(b 1/1, a 0/16, held 2)"
+    router._loop.tell(1.0, Order(Command.CORDON, "a"), Broken("b", "no broker"))
+    assert repr(router) == "DispatchExecutor(b 1/1 unusable, a 0/16 cordoned, held 2)"
+    router._loop.tell(1.0, Broken(EXECUTION_API, "refused"))
+    assert repr(router).endswith("a 0/16 cordoned, the Execution API answers nobody, held 2)")
 
 
 def test_free_slots_are_those_that_a_new_task_could_get(make_router):
@@ -257,3 +262,23 @@ def test_a_log_is_shown_where_its_backend_cannot_be_made(make_router, monkeypatc
     assert ("Backend 'a' cannot be asked for a log here" in messages[0], logs) == (True, [])
     with pytest.raises(NotImplementedError):
         router.get_streaming_task_log(None, 1)
+
+
+def test_what_a_backend_raises_over_a_log_or_a_dump_is_its_own_affair(make_router, monkeypatch):
+    """A log is shown without it; the dump comes from the handler of a signal."""
+    router = make_router({"a": 1, "b": 1})
+    executor = child(router, "a")
+
+    def fail(*_):
+        raise OSError("away")
+
+    monkeypatch.setattr(executor, "get_task_log", fail)
+    monkeypatch.setattr(executor, "debug_dump", fail)
+    dumped = []
+    monkeypatch.setattr(child(router, "b"), "debug_dump", lambda: dumped.append("b"))
+    of = type("Of", (), {"of": lambda self, ti, started: router._backends["a"]})()
+    monkeypatch.setattr(router, "_log_backends", of)
+    messages, logs = router.get_task_log(None, 1)
+    assert ("OSError: away" in messages[0], logs) == (True, [])
+    router.debug_dump()
+    assert dumped == ["b"]

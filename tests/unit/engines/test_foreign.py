@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -135,6 +136,46 @@ def test_one_that_it_does_not_take_keeps_none_from_it(caplog):
     x.submit([job(1), job(2, make_task("poison")), job(3)])
     assert typed(x.poll()) == typed([Rejected(2, "ValueError: not this one"), Sent(1), Sent(3)])
     assert x.room().unavailable is None
+
+
+class Unreadable(Exception):
+    """Its text cannot be read."""
+
+    def __str__(self) -> str:
+        return None  # type: ignore[return-value]
+
+
+def test_an_error_whose_text_cannot_be_read_is_one_jobs_own_trouble():
+    class Refuses(Plain):
+        def queue_workload(self, workload: Any, session: Any) -> None:
+            if workload.ti.queue == "poison":
+                raise Unreadable
+            super().queue_workload(workload, session)
+
+    x, _ = engine(Refuses)
+    x.submit([job(1), job(2, make_task("poison")), job(3)])
+    assert [type(event) for event in x.poll() if event != Recovered("x")] == [Rejected, Sent, Sent]
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError()])
+def test_whatever_its_attributes_raise_is_no_reason_to_end(error):
+    """Only a signal ends the process."""
+
+    class Raises(Plain):
+        @property
+        def slots_occupied(self) -> int:
+            raise error
+
+        def terminate(self) -> None:
+            raise error
+
+        def start(self) -> None:
+            raise ConnectionError("away")
+
+    x, _ = engine(Raises)
+    assert x.room().unavailable
+    Raises.start = lambda self: None  # type: ignore[method-assign]
+    x.poll()
 
 
 def test_one_job_over_which_its_heartbeat_fails_is_to_blame_itself():

@@ -255,6 +255,18 @@ def test_revoked_with_its_answer_lost_it_is_removed_should_it_turn_up():
     assert world.orders() == [Remove(pod(1))]
 
 
+def test_turned_up_and_started_it_is_followed_to_its_end():
+    """Its removal leaves it alone then."""
+    world = World().submit(1)
+    world.ask(1, TROUBLE, doubtful=True, neutral=DONE)
+    world.revoke(1)
+    world.see(1, Kind.RUNNING, started=True)
+    assert world.orders() == [Remove(pod(1), even_started=False)]
+    world.see(1, Kind.SUCCEEDED)
+    assert world.orders() == [Finish(pod(1), False, False)]
+    assert len(world.machine.pods) == 0
+
+
 @pytest.mark.parametrize(
     ("started", "stuck", "never", "end"),
     [
@@ -312,6 +324,18 @@ def test_over_in_airflow_what_has_started_may_end_by_itself_for_a_while():
     world.revoke(1, over=True)
     assert world.orders() == []
     assert world.step() == Wait(world.now + OVER_GRACE)
+    world.now += OVER_GRACE
+    world.step()
+    assert world.orders() == [Remove(pod(1), even_started=True)]
+
+
+def test_over_in_airflow_what_was_revoked_before_and_has_started_since_has_the_same_time():
+    """Its removal has left it alone."""
+    world = World().with_pod()
+    world.revoke(1)
+    world.see(1, Kind.RUNNING, started=True)
+    world.revoke(1, over=True)
+    world.orders()
     world.now += OVER_GRACE
     world.step()
     assert world.orders() == [Remove(pod(1), even_started=True)]

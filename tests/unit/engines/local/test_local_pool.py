@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from airflow_dispatch_provider.engines.local import processes
 from airflow_dispatch_provider.engines.local.channel import Channel
 from airflow_dispatch_provider.engines.local.messages import Ended, Kill, Ready, Run, Started, Work
 from airflow_dispatch_provider.engines.local.pool import HUNG_AFTER, KILLED_AFTER, Gone, NotStarted, Pool
@@ -267,3 +268,28 @@ def test_what_cannot_be_forked_is_tried_again_after_growing_pauses(stage):
     pool.poll()
     stage.now += 1
     assert pool.ready
+
+
+def test_ends_are_not_lost_where_something_else_fails(stage, monkeypatch):
+    """No descriptors are left for a moment, say."""
+    pool = ready_pool(stage)
+    pool.run(1, "a", b"")
+    pool.run(2, "b", b"")
+    stage.template.send(Started(1, 9_999_999, 0.0))
+    stage.template.send(Ended(2, 0, None))
+    pool.news()
+    pool.run(3, "c", b"")
+    stage.template.send(Started(3, 9_999_998, 0.0))
+    stage.template.send(Ended(3, 1, None))
+    stage.links[-1].kill()
+
+    def fail(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(processes, "find", fail)
+    with pytest.raises(OSError, match="Too many"):
+        pool.news()
+    assert pool.live == 1
+    monkeypatch.undo()
+    assert [type(event) for event in pool.news()] == [Started, Ended, Gone]
+    assert pool.live == 0
