@@ -180,10 +180,12 @@ def _routes_are_open(settings: Settings, place: str) -> Iterator[Problem]:
     numbered = [(f"routes[{index}]", route) for index, route in enumerate(settings.routes)]
     for where, route in [*numbered, ("default", settings.default)]:
         if all(settings.backends[target.backend].cordoned for target in route.to):
+            names = ", ".join(dict.fromkeys(target.backend for target in route.to))
+            queue = f" (queue {show(route.queue)})" if route.queue and where != "default" else ""
             yield Problem(
                 place + where,
-                "all its targets are cordoned: its tasks wait.",
-                "Take 'cordoned' off one of them.",
+                f"all its targets are cordoned{queue}: its tasks wait.",
+                f"Take 'cordoned' off one of them: {names}.",
             )
 
 

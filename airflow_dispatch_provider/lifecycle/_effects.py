@@ -15,7 +15,7 @@ from airflow_dispatch_provider.lifecycle._guards import askable
 from airflow_dispatch_provider.lifecycle._ledger import Ledger, Question
 from airflow_dispatch_provider.lifecycle.events import WAITS_START, Ended
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
-from airflow_dispatch_provider.lifecycle.states import Outcome
+from airflow_dispatch_provider.lifecycle.states import Outcome, Row, RowState
 from airflow_dispatch_provider.routing.circuit import growing_delay
 from airflow_dispatch_provider.routing.reasons import Reason
 
@@ -24,6 +24,7 @@ Effect = Callable[[Ledger, Job, Any], None]
 NOTHING_BEGAN = (
     "it ended with success and never began the task: does what is started there run its arguments?"
 )
+FELL_SILENT = "it ended with success, and its row still runs, without a heartbeat"
 
 # Effects: holding and sending
 
@@ -176,8 +177,10 @@ def emit_success(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def emit_failed(ledger: Ledger, job: Job, event: Any) -> None:
-    """With what went wrong last."""
-    ledger.do(actions.Emit(job.key, Outcome.FAILED, job.trouble or None, job.value, job.kind))
+    """With what went wrong last. What ended well and has a row that runs had begun after all."""
+    ran = job.ended_well and isinstance(event, Row) and event.state is RowState.RUNNING
+    trouble = FELL_SILENT if ran else job.trouble
+    ledger.do(actions.Emit(job.key, Outcome.FAILED, trouble or None, job.value, job.kind))
 
 
 def note_trouble(ledger: Ledger, job: Job, event: Any) -> None:

@@ -262,7 +262,7 @@ BACKENDS = [
         "[dispatch] routes[0]",
         "all its targets are cordoned",
         "false",
-        "Take 'cordoned' off one of them.",
+        "Take 'cordoned' off one of them: b.",
         cfg=airflow_cfg(
             backends=f'{{"a": {LOCAL}, "b": {{"executor": "LocalExecutor", "slots": 1, "cordoned": <>}}}}'
         ),

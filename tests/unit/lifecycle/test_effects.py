@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from unit.lifecycle.test_transitions import (
     ADOPTED,
@@ -32,7 +35,7 @@ from unit.lifecycle.test_transitions import (
 )
 
 from airflow_dispatch_provider.lifecycle import actions
-from airflow_dispatch_provider.lifecycle._effects import NOTHING_BEGAN
+from airflow_dispatch_provider.lifecycle._effects import FELL_SILENT, NOTHING_BEGAN, emit_failed
 from airflow_dispatch_provider.lifecycle.events import (
     Adopted,
     Began,
@@ -118,6 +121,15 @@ ACTIONS = [
     ("returning", {"asked": True},          Due(),  [actions.AskApi(), actions.LookUp(1, ["x"])]),
 ]
 # fmt: on
+
+
+@pytest.mark.parametrize(("row", "reason"), [(DEAD, FELL_SILENT), (QUEUED, "no image")])
+def test_what_ended_well_and_runs_by_its_row_had_begun(row, reason) -> None:
+    """Its user is not told that it never did."""
+    done: list[Any] = []
+    job = SimpleNamespace(key="x", ended_well=True, trouble="no image", value=None, kind="ExecuteTask")
+    emit_failed(SimpleNamespace(do=done.append), job, row)  # type: ignore[arg-type]
+    assert [action.info for action in done] == [reason]
 
 
 @pytest.mark.parametrize(
