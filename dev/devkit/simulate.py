@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real life cycle and dispatch loop in virtual time, under faults, between models of Airflow and of backends.
+"""The real life cycle, dispatch loop and engines in virtual time, under faults, between models of Airflow, of brokers,
+clusters and machines. The LocalExecutor's engine is a model, too.
 
 Each world has its own seed, and the same seed tells the same story. What must hold is checked at every step: no try is
 lost that had not begun, no run completes twice, nothing is killed that runs, and once faults stop everything ends with

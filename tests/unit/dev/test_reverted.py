@@ -25,7 +25,7 @@ def test_what_holds_a_fix_is_there_once_and_what_is_left_compiles(fix: Fix, tmp_
     """Else nobody would see that the list has drifted."""
     files = {each.file for each in fix.holds}
     for file in files:
-        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text((PACKAGE / file).read_text())
     revert(fix, tmp_path)
     for file in files:
