@@ -156,10 +156,10 @@ def test_a_line_has_an_end():
 @pytest.mark.parametrize("rest", [f"redis://user:{SECRET}@h", f"eyJhbGciOiJI.{SECRET}.x"])
 def test_a_text_is_not_cut_in_the_middle_of_a_secret(rest):
     """By its end alone it is known to be one."""
-    for length in range(3990, 4010):
-        before = ("?" + "x" * 98 + " ") * 40
-        assert SECRET[:4] not in one_line(f"redis://h:1/{before[: length - len(rest)]} {rest}"[-length:])
-        assert SECRET[:4] not in masked(describe(ValueError(f"{'x ' * 1990}{rest}{'y' * length}")))
+    for length in range(3900, 4000):
+        text = f"redis://h:1/0?a={'x' * length} {rest}"
+        assert SECRET[:4] not in one_line(text)
+        assert SECRET[:4] not in describe(ValueError(text))
 
 
 class NoText(Exception):
