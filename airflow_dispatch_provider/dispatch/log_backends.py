@@ -38,12 +38,12 @@ class LogBackends:
         name = event_log.owner_of(ti) or _first_choice(settings, ti)
         if started is not None:
             return started.get(name)
-        made = self._made.get(name)
-        if made is not None and made.settings != settings.backends.get(name):
-            del self._made[name]
-        if name not in self._made and name in settings.backends:
-            self._made[name] = Backend(name, settings.backends[name], self._conf, self._team_name)
-        return self._made.get(name)
+        wanted, made = settings.backends.get(name), self._made.get(name)
+        if wanted is None:
+            return None
+        if made is None or made.settings != wanted:
+            made = self._made[name] = Backend(name, wanted, self._conf, self._team_name)
+        return made
 
     def _load(self) -> Settings | None:
         if self._settings is None or self._source.changed():

@@ -101,11 +101,9 @@ class Cluster(Place):
     def __init__(self, world: Clock, name: str, kind: PlaceKind) -> None:
         super().__init__(world, name, kind)
         self.pods: dict[PodName, Pod] = {}
-        self._engines = 0
 
     def engine(self, slots: int) -> PodEngine:
-        self._engines += 1
-        return PodEngine(self, slots, self._engines)
+        return PodEngine(self, slots, next(self.numbers))
 
     def create(self, asked: _Asked, engine: PodEngine | None) -> Answer:
         """Ask for a pod; returns the API server's answer.
@@ -211,8 +209,6 @@ class Cluster(Place):
 
     def desert(self, engine: PlaceEngine) -> None:
         super().desert(engine)
-        if isinstance(engine, PodEngine):
-            engine.is_dead = True
         for pod in list(self.pods.values()):
             if pod.engine is engine:
                 pod.engine = None
@@ -237,7 +233,6 @@ class PodEngine(PlaceEngine):
         self.watched: list[Seen] = []
         """Not told yet by its watch."""
 
-        self.is_dead = False
         self._asked: dict[int, _Asked] = {}
         self._answers: list[Callable[[float], None]] = []
         self._searches: list[_Search] = []

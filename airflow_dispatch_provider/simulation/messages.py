@@ -14,16 +14,12 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from airflow_dispatch_provider.engines.celery._driver import do
 from airflow_dispatch_provider.engines.celery._flights import PENDING, STARTED, SUCCESS
 from airflow_dispatch_provider.engines.celery._outbox import (
     Answer,
-    Check,
-    Connect,
     Outbox,
-    Probe,
-    Send,
     Step,
-    Tell,
     Wait,
 )
 from airflow_dispatch_provider.engines.celery._outgoing import Outgoing, Refusal, SendFailed, Why
@@ -80,11 +76,8 @@ class MessageBroker(Place):
         self.outages = 0
         """How many there were: connections of before are cut."""
 
-        self._engines = 0
-
     def engine(self, slots: int) -> MessageEngine:
-        self._engines += 1
-        return MessageEngine(self, slots, self._engines)
+        return MessageEngine(self, slots, next(self.numbers))
 
     def go_away(self, empties: bool) -> None:
         super().go_away(empties)
@@ -163,11 +156,6 @@ class MessageBroker(Place):
         for run in list(self.runs):
             if isinstance(run, Message) and run.receipt in receipts and run.celery_id not in self.results:
                 self.kill(run, "lost by the broker", told=False)
-
-    def desert(self, engine: PlaceEngine) -> None:
-        super().desert(engine)
-        if isinstance(engine, MessageEngine):
-            engine.is_dead = True
 
 
 class _Connection:
@@ -274,26 +262,10 @@ class _Driver:
             self._after_a_while(step)
             return
         try:
-            answer = self._do(step)
+            answer = do(step, self._broker)
         except (OSError, SendFailed) as error:
             answer = Answer(error, str(error))
         self._done = step, answer
-
-    def _do(self, step: Step) -> Answer:
-        broker = self._broker
-        match step:
-            case Connect(receipts):
-                broker.connect()
-                return Answer(missing=broker.missing(receipts) if receipts else ())
-            case Probe():
-                broker.probe()
-            case Send(batch, receipt):
-                return Answer(refusals=broker.send(batch, receipt))
-            case Tell(celery_ids):
-                broker.revoke(celery_ids)
-            case Check():
-                broker.check()
-        return Answer()
 
 
 class _Watcher:
@@ -353,7 +325,6 @@ class MessageEngine(PlaceEngine):
         :param number: names it among those of its broker
         """
         super().__init__(place, slots)
-        self.is_dead = False
         self.rng = place.world.random("engine", place.name, number)
         self._number, self._ids = number, 0
         self._watcher = _Watcher(place)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 from typing import NamedTuple, Protocol, TypeVar
 from uuid import UUID
@@ -143,6 +144,8 @@ class Place:
         """When (virtual seconds) what came to nothing here last, as its engine was told."""
 
         self.runs: dict[Run, None] = {}
+        self.numbers = count(1)
+        """Names of its engines."""
 
     @property
     def shows_the_api(self) -> bool:
@@ -279,6 +282,7 @@ class Place:
 
     def desert(self, engine: PlaceEngine) -> None:
         """Its scheduler has died."""
+        engine.is_dead = True
         for run in list(self.runs):
             if run.engine is engine:
                 run.engine = None
@@ -294,7 +298,7 @@ class PlaceEngine:
 
     def __init__(self, place: Place, slots: int) -> None:
         self.slots = slots
-        self.place = place
+        self.place, self.is_dead = place, False
         self.news: list[Event] = []
         self._unsent: dict[int, Job] = {}
         self._out: dict[int, Run] = {}

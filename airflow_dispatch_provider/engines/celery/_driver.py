@@ -33,6 +33,26 @@ LAST_STEP = 2.0
 """Seconds that ``stop`` gives the thread to end, once all is sent or given back."""
 
 
+def do(step: Step, broker: Broker) -> Answer:
+    """Raises what the broker raises.
+
+    :param step: not ``Wait``
+    """
+    match step:
+        case Connect(receipts):
+            broker.connect()
+            return Answer(missing=broker.missing(receipts) if receipts else ())
+        case Probe():
+            broker.probe()
+        case Send(batch, receipt):
+            return Answer(refusals=broker.send(batch, receipt))
+        case Tell(celery_ids):
+            broker.revoke(celery_ids)
+        case Check():
+            broker.check()
+    return Answer()
+
+
 class Driver:
     """One outbox and one broker."""
 
@@ -87,7 +107,7 @@ class Driver:
     def _run(self) -> None:
         while (step := self._next()) is not None:
             try:
-                answer = self._do(step)
+                answer = do(step, self._broker)
             except BaseException as error:
                 log.debug("%s failed.\n%s", type(step).__name__, traceback_of(error))
                 answer = Answer(error, describe(error))
@@ -103,22 +123,6 @@ class Driver:
                     return step
                 self._changed.wait(max(0.0, step.until - now))
         return None
-
-    def _do(self, step: Step) -> Answer:
-        broker = self._broker
-        match step:
-            case Connect(receipts):
-                broker.connect()
-                return Answer(missing=broker.missing(receipts) if receipts else ())
-            case Probe():
-                broker.probe()
-            case Send(batch, receipt):
-                return Answer(refusals=broker.send(batch, receipt))
-            case Tell(celery_ids):
-                broker.revoke(celery_ids)
-            case Check():
-                broker.check()
-        return Answer()
 
     def _done(self, step: Step, answer: Answer) -> None:
         with self._changed:

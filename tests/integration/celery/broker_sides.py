@@ -9,10 +9,9 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from integration.virtual_time import VirtualTime
+from integration.sides import Engines, VirtualTime, said
 from support import wait_until
 
-from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.engines.engine import Found, Job
 from airflow_dispatch_provider.lifecycle.events import Room
 from airflow_dispatch_provider.simulation.messages import MessageBroker, TaskAlreadyRunningError
@@ -25,15 +24,8 @@ from .engines import Hand, running
 from .publishing import new_queue
 from .test_engine_valkey import app_of
 
-Said = tuple[str, Any, Any]
-"""An event: its name, and of an end how, and whether it had begun."""
-
 ERRORS: dict[str, type[Exception]] = {"refused": TaskAlreadyRunningError, "crashed": RuntimeError}
 """Met by a worker: the execution API refuses the task; something else."""
-
-
-def said(event: Any) -> Said:
-    return type(event).__name__, getattr(event, "how", None), getattr(event, "began", None)
 
 
 class Side(Protocol):
@@ -86,7 +78,7 @@ class ModelSide:
         self.engines = [self.broker.engine(1000), self.broker.engine(1000)]
         for engine in self.engines:
             engine.start("1")
-        self.heard: list[list[Any]] = [[], []]
+        self._both = Engines(self.world, *self.engines)
         self._numbers = count(1)
 
     def submit(self, number: int = 1) -> list[int]:
@@ -103,18 +95,15 @@ class ModelSide:
         return number
 
     def store(self, dispatch: int, state: str, error: str = "") -> None:
-        (sent,) = (
-            event for event in self.heard[0] if said(event)[0] == "Sent" and event.dispatch == dispatch
-        )
-        self.broker.results[sent.info] = state, ERRORS[error]() if error else None
+        self.broker.results[self._id_of(dispatch)] = state, ERRORS[error]() if error else None
+
+    def _id_of(self, dispatch: int) -> str:
+        (sent,) = (event for event in self._both.said_of(dispatch) if said(event)[0] == "Sent")
+        return str(sent.info)
 
     def adopt(self, dispatch: int | None) -> int:
         task, number = self.world.queued(), next(self._numbers)
-        if dispatch is not None:
-            (sent,) = (e for e in self.heard[0] if said(e)[0] == "Sent" and e.dispatch == dispatch)
-            task.external_executor_id = sent.info
-        else:
-            task.external_executor_id = "nobody"
+        task.external_executor_id = "nobody" if dispatch is None else self._id_of(dispatch)
         self.engines[1].adopt([Found(number, task.key, Instance(task, task.id), True)])
         return number
 
@@ -122,11 +111,7 @@ class ModelSide:
         self.engines[0].revoke(dispatch)
 
     def hears(self, dispatch: int, kind: type[Any], heir: bool = False) -> list[Any]:
-        def of_it() -> list[Any]:
-            return [event for event in self.heard[heir] if getattr(event, "dispatch", None) == dispatch]
-
-        self.wait_until(lambda: any(isinstance(event, kind) for event in of_it()))
-        return of_it()
+        return self._both.hears(dispatch, kind, heir)
 
     def kill(self) -> None:
         self.broker.go_away(empties=False)
@@ -137,13 +122,7 @@ class ModelSide:
         self.broker.up = True
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        for _ in range(300):
-            self.world.go_on()
-            for engine, heard in zip(self.engines, self.heard, strict=True):
-                heard += engine.poll()
-            if condition():
-                return
-        raise TimeoutError(self.heard)
+        self._both.until(condition)
 
     def room(self) -> Room:
         return self.engines[0].room()
@@ -169,7 +148,7 @@ class RealSide:
             raise ValueError("cannot be written")
 
         task = make_task(queue=self._queue)
-        spoilt = SimpleNamespace(ti=task.ti, model_dump_json=fail, key=airflow_api.kind_of(task))
+        spoilt = SimpleNamespace(ti=task.ti, model_dump_json=fail)
         self._hands[0].engine.submit([Job(900, "spoilt", spoilt)])
         return 900
 

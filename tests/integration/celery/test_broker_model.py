@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from integration.sides import said
 
 from airflow_dispatch_provider.lifecycle.events import Adopted, Ended, Rejected, Returned, Sent, Unknown
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from devkit.servers.valkey import ValkeyServer
 
-from .broker_sides import ModelSide, RealSide, Side, said
+from .broker_sides import ModelSide, RealSide, Side
 
 pytestmark = [pytest.mark.integration("redis", "rabbitmq"), pytest.mark.recent]
 

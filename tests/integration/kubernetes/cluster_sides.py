@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
-from integration.virtual_time import VirtualTime
+from integration.sides import Engines, VirtualTime
 from support import wait_until
 
 from airflow_dispatch_provider.engines.engine import Found, Job
@@ -25,9 +24,7 @@ from devkit.servers.pod_fates import EXIT, IMAGE_PULL_ERROR, UNSCHEDULABLE, Fate
 
 from .engines import HEIR, Hand, pods_of, running
 from .executors import options
-from .troubles import break_webhook_for, task_with
-
-WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+from .troubles import break_webhook_for, mend_webhook_for, task_with
 
 ENDS_WELL, WAITS, RUNS, NO_IMAGE = "ends well", "waits", "runs", "no image"
 """Fates of pods."""
@@ -38,13 +35,6 @@ FATES = {
     RUNS: Fate(EXIT, after=600),
     NO_IMAGE: Fate(IMAGE_PULL_ERROR),
 }
-
-Said = tuple[str, Any, Any]
-"""An event: its name, and of an end how, and whether it had begun."""
-
-
-def said(event: Any) -> Said:
-    return type(event).__name__, getattr(event, "how", None), getattr(event, "began", None)
 
 
 class Side(Protocol):
@@ -109,7 +99,7 @@ class ModelSide:
         self.cluster = Cluster(self.world, "x", KUBERNETES)
         self.engines = [self.cluster.engine(1000), self.cluster.engine(1000)]
         self.given: dict[int, Task] = {}
-        self.heard: list[list[Any]] = [[], []]
+        self._both = Engines(self.world, *self.engines)
         self._numbers = count(1)
 
     def meet(self, fate: str) -> None:
@@ -148,31 +138,14 @@ class ModelSide:
         return number
 
     def hears(self, dispatch: int, kind: type[Any], heir: bool = False) -> list[Any]:
-        def of_it() -> list[Any]:
-            events = [event for event in self.heard[heir] if getattr(event, "dispatch", None) == dispatch]
-            return [event for event in events if not isinstance(event, Stalled)]
-
-        self._until(lambda: any(isinstance(event, kind) for event in of_it()))
-        return of_it()
+        return self._both.hears(dispatch, kind, heir)
 
     def wait_until_it_runs(self, dispatch: int) -> None:
         task = self.given[dispatch]
         self.world.tasks.api_up = True
-        self._until(lambda: task.state == "running")
+        self._both.until(lambda: task.state == "running")
         self.world.tasks.api_up = False
-        self._turn()
-
-    def _until(self, condition: Callable[[], bool]) -> None:
-        for _ in range(300):
-            if condition():
-                return
-            self._turn()
-        raise TimeoutError(self.heard)
-
-    def _turn(self) -> None:
-        self.world.go_on()
-        for engine, heard in zip(self.engines, self.heard, strict=True):
-            heard += engine.poll()
+        self._both.turn()
 
     def delete_by_hand(self, dispatch: int) -> None:
         (pod,) = self.cluster.pods.values()
@@ -187,7 +160,7 @@ class ModelSide:
 
     def mend(self) -> None:
         self.cluster.is_small = self.cluster.refuses = False
-        self._until(lambda: not self.room().closed)
+        self._both.until(lambda: not self.room().closed)
 
     def room(self) -> Room:
         return self.engines[0].room()
@@ -263,7 +236,7 @@ class KubeSide:
         break_webhook_for(self.server, self.namespace)
 
     def mend(self) -> None:
-        self.server.request("DELETE", f"{WEBHOOKS}/{self.namespace}")
+        mend_webhook_for(self.server, self.namespace)
         wait_until(lambda: not self.room().closed)
 
     def room(self) -> Room:

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from integration.sides import said
 
 from airflow_dispatch_provider.lifecycle.events import Adopted, Ended, Rejected, Returned, Sent, Unknown
 from airflow_dispatch_provider.lifecycle.states import Outcome
 
-from .cluster_sides import ENDS_WELL, NO_IMAGE, RUNS, WAITS, KubeSide, ModelSide, Side, said
+from .cluster_sides import ENDS_WELL, NO_IMAGE, RUNS, WAITS, KubeSide, ModelSide, Side
 
 pytestmark = [pytest.mark.integration("kubernetes"), pytest.mark.recent]
 

@@ -30,7 +30,7 @@ from devkit.servers.pod_fates import EVICTED, EXIT, IMAGE_PULL_ERROR, NODE_LOST,
 
 from .engines import HEIR, JOB_ID, pods_of, running
 from .executors import options
-from .troubles import TROUBLES, break_webhook_for, cpu, set_quota, task_with
+from .troubles import TROUBLES, break_webhook_for, cpu, mend_webhook_for, set_quota, task_with
 
 pytestmark = [pytest.mark.integration("kubernetes"), pytest.mark.recent]
 
@@ -212,8 +212,7 @@ def test_a_webhook_that_fails_for_all_pods_is_trouble_until_it_is_mended(shared_
         numbers = hand.submit(make_task(), make_task())
         assert "webhook" in hand.hears(Returned, numbers)[0].reason
         assert "webhook" in hand.room().unavailable
-        path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
-        shared_kube.request("DELETE", f"{path}/{namespace}")
+        mend_webhook_for(shared_kube, namespace)
         wait_until(lambda: hand.room().unavailable is None)
         hand.hears(Sent, hand.submit(make_task()))
         assert not [event for event in hand.heard if isinstance(event, Rejected)]

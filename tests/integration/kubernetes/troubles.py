@@ -10,6 +10,8 @@ from kubernetes.client import models as k8s
 from airflow_dispatch_provider.testing import make_task
 from devkit.servers.kube import KubeServer
 
+_WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+
 
 def task_with(namespace: str | None = None, labels: Any = None, **container: Any) -> Any:
     """A task whose pod_override says that."""
@@ -42,8 +44,11 @@ def break_webhook_for(server: KubeServer, namespace: str, **labels: str) -> None
         "sideEffects": "None",
         "admissionReviewVersions": ["v1"],
     }
-    path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
-    server.request("POST", path, {"metadata": {"name": namespace}, "webhooks": [webhook]})
+    server.request("POST", _WEBHOOKS, {"metadata": {"name": namespace}, "webhooks": [webhook]})
+
+
+def mend_webhook_for(server: KubeServer, namespace: str) -> None:
+    server.request("DELETE", f"{_WEBHOOKS}/{namespace}")
 
 
 TROUBLES = {
