@@ -147,27 +147,26 @@ def restart_silent(ids: Iterable[UUID], queued_by: int, silence: float) -> None:
     """Have Airflow run those anew that run for this scheduler and whose processes have sent no heartbeat for so many
     seconds: a new try, as where no executor adopts a running task. For threads: in a session of its own."""
     for batch in _batches(ids):
-        silent = _silent(batch, queued_by, silence)
-        query = select(TaskInstance).options(lazyload(TaskInstance.dag_run)).where(*silent)
+        ours = (*_silent(batch, silence), TaskInstance.queued_by_job_id == queued_by)
+        query = select(TaskInstance).options(lazyload(TaskInstance.dag_run)).where(*ours)
         with create_session(scoped=False) as session:
             for ti in session.scalars(query.with_for_update(skip_locked=True, of=TaskInstance)):
                 _restart(ti, session)
 
 
-def unstart_silent(ids: Iterable[UUID], queued_by: int, silence: float) -> None:
-    """Have Airflow queue those again in the same try that run for this scheduler, and whose processes have sent no
-    heartbeat for so many seconds. Rows that another transaction has locked are left alone. For threads: in a session of
-    its own."""
+def unstart_silent(ids: Iterable[UUID], silence: float) -> None:
+    """Have Airflow queue those again in the same try that run, whichever scheduler queued them, and whose processes
+    have sent no heartbeat for so many seconds. Rows that another transaction has locked are left alone. For threads: in
+    a session of its own."""
     for batch in _batches(ids):
         with create_session(scoped=False) as session:
-            _update_free(session, _silent(batch, queued_by, silence), _scheduled())
+            _update_free(session, _silent(batch, silence), _scheduled())
 
 
-def _silent(batch: list[Any], queued_by: int, silence: float) -> tuple[Any, ...]:
+def _silent(batch: list[Any], silence: float) -> tuple[Any, ...]:
     return (
         TaskInstance.id.in_(batch),
         TaskInstance.state.in_((TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)),
-        TaskInstance.queued_by_job_id == queued_by,
         TaskInstance.last_heartbeat_at < datetime.now(UTC) - timedelta(seconds=silence),
     )
 

@@ -82,7 +82,7 @@ class AirflowDatabase:
         task_instances.restart_silent(ids.values(), self._job_id, self._silence)
 
     def unstart(self, ids: Ids) -> None:
-        task_instances.unstart_silent(ids.values(), self._job_id, self._silence)
+        task_instances.unstart_silent(ids.values(), self._silence)
 
     def refresh(self, ids: Ids) -> None:
         task_instances.refresh_queued(ids.values(), self._job_id)

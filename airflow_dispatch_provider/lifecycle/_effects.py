@@ -221,12 +221,12 @@ def look_again(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def look_up(ledger: Ledger, job: Job, event: Any) -> None:
-    job.looked_at = ledger.now
     _ask(ledger, job, actions.LookUp)
 
 
 def _ask(ledger: Ledger, job: Job, kind: Question) -> None:
     """And once more after a while, should no answer come."""
+    job.looked_at = ledger.now
     ledger.ask(kind, job.key)
     ledger.timers.set(job, ledger.now + ledger.limits.look_again)
 
@@ -304,7 +304,7 @@ def restart(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def unstart(ledger: Ledger, job: Job, event: Any) -> None:
-    """From now on it is one that runs, without a workload of ours: should it stay so, it is asked for again."""
+    """From now on it is one that runs, without a workload of ours."""
     job.runs, job.workload, job.asked = True, None, True
     _ask(ledger, job, actions.Unstart)
 

@@ -126,6 +126,11 @@ def over_or_not_mine(ledger: Ledger, job: Job, event: Any) -> bool:
     return event.state is RowState.OVER or not event.mine
 
 
+def over_or_anothers(ledger: Ledger, job: Job, event: Any) -> bool:
+    """As ``over_or_not_mine``, but for what may have begun in vain: who else could know so?"""
+    return over_or_not_mine(ledger, job, event) and not maybe_in_vain(ledger, job, event)
+
+
 def runs_for_another(ledger: Ledger, job: Job, event: Any) -> bool:
     """Another scheduler has adopted it, with the very process that is left here."""
     return event.state is RowState.RUNNING and not event.mine
@@ -145,9 +150,14 @@ _SLACK = 6.0
 """Seconds between two heartbeats of a task, and between an end and the news of it."""
 
 
+def maybe_in_vain(ledger: Ledger, job: Job, event: Any) -> bool:
+    """The row may run since it was let begin, and nobody has heard so. It need not be ours: two schedulers may have had
+    the task, and the one with the dead dispatch alone knows."""
+    return job.nothing_ran and running(ledger, job, event) and not _has_beaten_since(job, event)
+
+
 def began_in_vain(ledger: Ledger, job: Job, event: Any) -> bool:
-    """The row runs since it was let begin, and nobody has heard so."""
-    return job.nothing_ran and died_running(ledger, job, event) and not _has_beaten_since(job, event)
+    return maybe_in_vain(ledger, job, event) and died_running(ledger, job, event)
 
 
 def orphan_died(ledger: Ledger, job: Job, event: Any) -> bool:

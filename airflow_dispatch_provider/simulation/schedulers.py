@@ -139,7 +139,7 @@ class ModelClerk:
 
     def restart(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
         def change(task: Task) -> None:
-            if self._silent(task):
+            if task.owner == self._job and self._silent(task):
                 self._world.tasks.restart(task, "restart")
 
         self._later(asked, ids, change)
@@ -154,8 +154,7 @@ class ModelClerk:
         self._later(asked, ids, change)
 
     def _silent(self, task: Task) -> bool:
-        is_ours = task.state in RUNNING and task.owner == self._job
-        return is_ours and self._world.now - task.beat >= SILENCE
+        return task.state in RUNNING and self._world.now - task.beat >= SILENCE
 
     def refresh(self, ids: Mapping[Hashable, Any]) -> None:
         for ti_id in ids.values():

@@ -30,7 +30,7 @@ LONG_AGO = datetime.now(UTC) - timedelta(hours=1)
 @pytest.fixture
 def ids(database: str) -> Iterator[dict[str, Any]]:
     """One task instance of each kind, by name; nothing has a foreign key to a scheduler's job here."""
-    names = ("queued", "another's", "running", "over", "again")
+    names = ("queued", "another's", "running", "runs for another", "over", "again")
     with create_session() as session:
         found = {name: UUID(str(ti.id)) for name, ti in zip(names, stored(session), strict=False)}
         job = {"queued_by_job_id": MINE, "queued_dttm": LONG_AGO, "last_heartbeat_at": None}
@@ -38,6 +38,12 @@ def ids(database: str) -> Iterator[dict[str, Any]]:
             "queued": {**job, "state": "queued"},
             "another's": {**job, "state": "queued", "queued_by_job_id": OTHER},
             "running": {**job, "state": "running", "last_heartbeat_at": LONG_AGO},
+            "runs for another": {
+                **job,
+                "state": "running",
+                "last_heartbeat_at": LONG_AGO,
+                "queued_by_job_id": OTHER,
+            },
             "over": {**job, "state": "success"},
             "again": {**job, "state": "queued", "queued_dttm": datetime.now(UTC) + timedelta(seconds=60)},
         }
@@ -67,11 +73,12 @@ def test_look_up(ids):
         "queued": RowState.QUEUED,
         "another's": RowState.QUEUED,
         "running": RowState.RUNNING,
+        "runs for another": RowState.RUNNING,
         "over": RowState.OVER,
         "again": RowState.QUEUED,
         "deleted": RowState.OVER,
     }
-    assert [name for name, row in rows.items() if not row.mine] == ["another's"]
+    assert [name for name, row in rows.items() if not row.mine] == ["another's", "runs for another"]
     assert 3600 <= rows["running"].silent < 2 * 3600
 
 
@@ -84,6 +91,7 @@ def test_put_back_in_place(ids):
         "queued": "scheduled",
         "another's": "queued",
         "running": "running",
+        "runs for another": "running",
         "over": "success",
         "again": "queued",
     }
@@ -109,12 +117,13 @@ def test_restart_what_ran_for_us_and_is_silent(ids):
     assert {name: state_of(ids[name]) for name in others} == others
 
 
-def test_unstart_what_ran_for_us_and_is_silent(ids):
-    """To scheduled, in the same try; whatever else there is stays as it is."""
+def test_unstart_what_runs_and_is_silent(ids):
+    """To scheduled, in the same try, whichever scheduler queued it; whatever else there is stays as it is."""
     before = {name: state_of(ti_id) for name, ti_id in ids.items()}
     OURS.unstart(ids)
     after = {name: state_of(ti_id) for name, ti_id in ids.items()}
-    assert after.pop("running") == ("scheduled", None, before.pop("running")[2])
+    for name in ("running", "runs for another"):
+        assert after.pop(name) == ("scheduled", None, before.pop(name)[2])
     assert after == before
 
 

@@ -29,7 +29,6 @@ from airflow_dispatch_provider.lifecycle.events import (
     Room,
     Rows,
     Sent,
-    Unknown,
 )
 from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.lifecycle.states import GONE, Outcome, Row, RowState
@@ -321,15 +320,24 @@ def test_what_was_let_begin_and_never_heard_so_uses_no_try():
     question = asked(m.handle(0, Sent(one), Ended(one, lost, None, "refused", nothing_ran=True)))
     assert of(m.handle(1, Rows(question.asked, {1: silent})), actions.Unstart) == []
     question = asked(m.handle(25, tick(a=9)))
-    again = asked(m.handle(25, Rows(question.asked, {1: silent})), actions.Unstart)
-    (adopt,) = of(m.handle(26, Rows(again.asked, {1: silent})), actions.Adopt)
-    question = asked(m.handle(27, Unknown(adopt.found[0].number)))
-    assert of(m.handle(27, Rows(question.asked, {1: silent})), actions.Restart) == []
+    once = asked(m.handle(25, Rows(question.asked, {1: silent})), actions.Unstart)
+    assert not m.handle(26, Rows(once.asked, {1: silent}))
     question = asked(m.handle(60, tick(a=9)))
     again = asked(m.handle(60, Rows(question.asked, {1: silent})), actions.Unstart)
-    assert m.handle(61, Rows(again.asked, {1: GONE}))[-1:] == [
-        actions.Revoke("a", adopt.found[0].number, True)
-    ]
+    assert m.handle(61, Rows(again.asked, {1: GONE}))[-1:] == [actions.Revoke("a", one, True)]
+    assert 1 not in m
+
+
+def test_what_was_let_begin_in_vain_for_another_scheduler_uses_no_try():
+    """Both had it; the row is the other one's, which sent nothing, and this one alone knows that nothing runs."""
+    m = machine(route("*", "a"), look_every=1e9)
+    one = number(m, 0, 1)
+    question = asked(m.handle(0, Sent(one), Ended(one, Outcome.FAILED, None, "refused", nothing_ran=True)))
+    anothers = Row(RowState.RUNNING, mine=False, silent=400.0)
+    assert not of(m.handle(1, Rows(question.asked, {1: anothers})), actions.Unstart)
+    question = asked(m.handle(25, tick(a=9)))
+    again = asked(m.handle(25, Rows(question.asked, {1: anothers})), actions.Unstart)
+    m.handle(26, Rows(again.asked, {1: GONE}))
     assert 1 not in m
 
 

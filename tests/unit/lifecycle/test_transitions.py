@@ -40,6 +40,7 @@ QUEUED, OVER = Row(RowState.QUEUED), Row(RowState.OVER)
 FINISHED = Row(RowState.OVER, finished=True)
 ANOTHERS = Row(RowState.QUEUED, mine=False)
 RUNS_FOR_ANOTHER = Row(RowState.RUNNING, mine=False)
+DIED_FOR_ANOTHER = Row(RowState.RUNNING, mine=False, silent=500.0)
 ALIVE, DEAD = Row(RowState.RUNNING, silent=1.0), Row(RowState.RUNNING, silent=500.0)
 DECISION = Decision(Job("x", 1, 0.0, 1), Target(backend="a"), "q", Reason.FIRST_CHOICE)
 ONCE_MORE = Queued("x", REF)
@@ -139,6 +140,12 @@ ROWS = [
     ("unclear",                    {**IN_VAIN, **NO_API},     DEAD,                          "unclear",   ""),
     ("unclear",                    {**IN_VAIN, **ENDED_NOW},  DEAD,                          "unclear",   ""),
     ("unclear",                    IN_VAIN,                   ALIVE,                         "ended",     ""),
+    ("unclear",                    IN_VAIN,                   ANOTHERS,                      "ended",     ""),
+    ("unclear",                    IN_VAIN,                   RUNS_FOR_ANOTHER,              "ended",     ""),
+    ("unclear",                    IN_VAIN,                   DIED_FOR_ANOTHER,              "returning", "Unstart"),
+    ("unclear",                    {**IN_VAIN, **NO_API},     DIED_FOR_ANOTHER,              "unclear",   ""),
+    ("unclear",                    {**IN_VAIN, **ENDED_NOW},  DIED_FOR_ANOTHER,              "unclear",   ""),
+    ("unclear",                    ENDED_LONG_AGO,            DIED_FOR_ANOTHER,              "ended",     ""),
     ("unclear",                    ENDED_LONG_AGO,            ALIVE,                         "ended",     ""),
     ("unclear",                    ENDED_LONG_AGO,            DEAD,                          "ended",     "failed"),
     ("unclear",                    ENDED_WITHOUT_API,         DEAD,                          "unclear",   ""),
@@ -206,9 +213,11 @@ ROWS = [
     ("unclear",                    ORPHAN,                    Due(),                         "unclear",   ASK_BOTH),
     ("unclear",                    ORPHAN,                    DEAD,                          "returning", "Restart"),
     ("unclear",                    ORPHAN,                    ALIVE,                         "unclear",   ""),
-    ("returning",                  IN_VAIN,                   DEAD,                          "returning", "Unstart"),
+    ("returning",                  IN_VAIN,                   DEAD,                          "unclear",   ""),
     ("returning",                  IN_VAIN,                   ALIVE,                         "ended",     ""),
-    ("returning",                  {**IN_VAIN, **IN_B},       DEAD,                          "adopting",  "Adopt"),
+    ("returning",                  {**IN_VAIN, **IN_B},       DEAD,                          "unclear",   ""),
+    ("returning",                  {**IN_VAIN, **IN_B},       DIED_FOR_ANOTHER,              "unclear",   ""),
+    ("returning",                  {**IN_VAIN, **IN_B},       RUNS_FOR_ANOTHER,              "ended",     "Forget"),
     ("returning",                  {},                        Due(),                         "returning", "PutBack"),
     ("returning",                  {"asked": True},           Due(),                         "returning", ASK_BOTH),
     ("returning",                  {},                        QUEUED,                        "returning", ""),
