@@ -332,7 +332,9 @@ class Loop:
 
     def _withdraw(self, action: actions.Withdraw) -> list[Any]:
         engine = self.engines.get(action.backend)
-        return [Returned(number) for number in engine.withdraw(action.dispatches)] if engine else []
+        return (
+            [Returned(number) for number in engine.withdraw(action.dispatches)] if engine is not None else []
+        )
 
     def _revoke(self, action: actions.Revoke) -> list[Any]:
         engine = self.engines.get(action.backend)

@@ -198,7 +198,7 @@ def _lane_full(world: World, fault: Fault) -> str:
         return ""
     place, queue = fault.pick(lanes)
     place.closed[queue] = "full"
-    world.restore(fault.seconds, partial(place.closed.__delitem__, queue))
+    world.restore(fault.seconds, partial(place.reopen, queue))
     return f"{queue} at {place.name}"
 
 

@@ -66,10 +66,11 @@ class Patience:
         uncared, idle = dict[Task, object](), dict[Task, object]()
         for scheduler in self._world.schedulers.values():
             if scheduler.alive and not scheduler.paused:
+                machine, free = scheduler.loop.machine, self._free_slots(scheduler)
                 for task in self._queued(scheduler):
-                    if task.key not in scheduler.loop.machine:
+                    if task.key not in machine:
                         uncared[task] = scheduler
-                    elif (backend := self._beside_a_free_slot(scheduler, task)) is not None:
+                    elif (backend := free.get(task.queue)) is not None and self._waits(scheduler, task):
                         idle[task] = scheduler, backend
                 self._check_circuits(scheduler)
         self._uncared = self._since(self._uncared, uncared, UNCARED, "is in nobody's care")
@@ -79,15 +80,20 @@ class Patience:
         tasks = self._world.tasks.in_state("queued")
         return [task for task in tasks if task.is_task and task.owner == scheduler.job]
 
-    def _beside_a_free_slot(self, scheduler: Scheduler, task: Task) -> str | None:
-        """The backend that has one for it."""
-        now, name = self._world.now, self._routes[task.queue][0]
-        is_spoilt = now < task.spoilt_until or not self._is_all_right(name, now)
-        if is_spoilt or scheduler.loop.machine.state(task.key) is not State.HELD:
-            return None
-        used = scheduler.loop.machine.slots_used.get(name, 0)
-        is_free = used < scheduler.engines[name].slots and task.queue not in self._world.places[name].closed
-        return name if is_free else None
+    def _free_slots(self, scheduler: Scheduler) -> Mapping[str, str]:
+        """The backend that has one, by queue."""
+        used, found = scheduler.loop.machine.slots_used, dict[str, str]()
+        for queue, (name, *_) in self._routes.items():
+            is_open = queue not in self._world.places[name].closed and self._is_all_right(
+                name, self._world.now
+            )
+            if is_open and scheduler.engines[name].has_room(used.get(name, 0)):
+                found[queue] = name
+        return found
+
+    def _waits(self, scheduler: Scheduler, task: Task) -> bool:
+        is_held = scheduler.loop.machine.state(task.key) is State.HELD
+        return is_held and self._world.now >= task.spoilt_until
 
     def dispatched(self, scheduler: Scheduler, task: Task, backend: str) -> None:
         """A task goes to its first choice where that has a slot for it, unless it came to nothing there."""
@@ -95,9 +101,12 @@ class Patience:
         machine, place = scheduler.loop.machine, self._world.places[first]
         if first == backend or not self._is_all_right(first, self._world.now - RECOVERED):
             return
-        is_closed = machine.circuit(first) is not CircuitState.CLOSED or task.queue in place.closed
+        was_full = (
+            task.queue in place.closed or self._world.now < place.reopened.get(task.queue, -inf) + RECOVERED
+        )
+        is_closed = machine.circuit(first) is not CircuitState.CLOSED or was_full
         has_failed = any(each is task for _, each in place.failures)
-        if machine.slots_used[first] < scheduler.engines[first].slots and not is_closed and not has_failed:
+        if scheduler.engines[first].has_room(machine.slots_used[first]) and not is_closed and not has_failed:
             raise Violation("passes over a free slot", task.number, f"of {first} for {backend}")
 
     def _check_circuits(self, scheduler: Scheduler) -> None:

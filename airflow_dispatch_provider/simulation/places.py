@@ -16,7 +16,6 @@ from uuid import UUID
 
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.lifecycle.events import (
-    EXECUTION_API,
     Adopted,
     Began,
     Broken,
@@ -32,7 +31,7 @@ from airflow_dispatch_provider.lifecycle.events import (
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK
-from airflow_dispatch_provider.simulation.tasks import Api, Task, Tasks, Violation
+from airflow_dispatch_provider.simulation.tasks import Api, Task, Tasks
 
 FAILED = Outcome.FAILED
 REJECTED, STALLED, _RENAMED = 0.003, 0.02, 0.02
@@ -50,15 +49,6 @@ _REMEMBERED = 100
 class Kind(NamedTuple):
     """A kind of backend."""
 
-    knows: bool
-    """Its engine sees a task begin, and hears of the execution API what its processes hear."""
-
-    outlives: bool
-    """A dispatch that was sent and has not begun outlives its scheduler."""
-
-    kills: bool
-    """Revoking ends a process."""
-
     revokes: bool = True
     """Its engine can take back what it has sent."""
 
@@ -70,10 +60,10 @@ class Kind(NamedTuple):
 
 
 _ALL = frozenset({EXECUTE_TASK, EXECUTE_CALLBACK})
-LOCAL = Kind(knows=True, outlives=False, kills=True, runs=_ALL)
-CELERY = Kind(knows=False, outlives=True, kills=False, runs=_ALL)
-KUBERNETES = Kind(knows=False, outlives=True, kills=True, hollow=True)
-FOREIGN = Kind(knows=False, outlives=True, kills=False, revokes=False, hollow=True)
+LOCAL = Kind(runs=_ALL)
+CELERY = Kind(runs=_ALL)
+KUBERNETES = Kind(hollow=True)
+FOREIGN = Kind(revokes=False, hollow=True)
 
 
 class ModelError(Exception):
@@ -91,6 +81,8 @@ class Clock(Protocol):
     def after(self, seconds: float, call: Callable[[], None]) -> None: ...
 
     def note(self, task: Task, what: str) -> None: ...
+
+    def disturb(self, name: str, seconds: float) -> None: ...
 
 
 @dataclass(eq=False)
@@ -140,6 +132,9 @@ class Place:
         self.closed: dict[str, str] = {}
         """Lanes that are full."""
 
+        self.reopened: dict[str, float] = {}
+        """Virtual seconds since when each is not full any more."""
+
         self.failures: deque[tuple[float, Task]] = deque(maxlen=_REMEMBERED)
         """When (virtual seconds) what came to nothing here last, as its engine was told."""
 
@@ -149,11 +144,9 @@ class Place:
 
     @property
     def shows_the_api(self) -> bool:
-        """Whether what is sent here shows, before long, whether the execution API answers here."""
-        if not self.kind.knows:
-            return True
-        is_kept = self.slow or self.idle or self.refuses or self.breaks
-        return self.up and not (self.late or self.reverses or is_kept)
+        """Whether what is sent here shows, before long, whether the execution API answers here, if its engine can see
+        that at all."""
+        return True
 
     def go_away(self, empties: bool) -> None:
         """It cannot be reached from now on.
@@ -161,6 +154,11 @@ class Place:
         :param empties: what it keeps for others is lost
         """
         self.up = False
+
+    def reopen(self, lane: str) -> None:
+        """It is not full any more."""
+        del self.closed[lane]
+        self.reopened[lane] = self.world.now
 
     def engine(self, slots: int) -> PlaceEngine:
         """That of one scheduler."""
@@ -190,7 +188,7 @@ class Place:
             self.world.after(5.0, lambda: self.begin(run))
             return
         if self.breaks:
-            self._end(run, Ended(run.dispatch, FAILED, False if self.kind.knows else None, "no image"))
+            self._end(run, Ended(run.dispatch, FAILED, None, "no image"))
             return
         if self.hollow and self.kind.hollow:
             self._end(run, Ended(run.dispatch, Outcome.SUCCESS))
@@ -200,19 +198,16 @@ class Place:
         if answer is Api.REFUSED:
             self._end(run, Ended(run.dispatch, FAILED, False, "refused"))
         elif answer is Api.AWAY:
-            self._cannot_begin(run)
+            run.task.excused |= run.task.run is run and not self.is_heard(run)
+            self._end(run, Ended(run.dispatch, FAILED, None, "no API"), in_vain=False)
         else:
             run.runs = run.began = run.task.begun = True
             self.tell_begun(run)
             self.world.after(run.rng.choice((0.5, 2.0, 10.0, 60.0)), lambda: self._finish(run))
 
-    def _cannot_begin(self, run: Run) -> None:
-        if run.task.run is run and not (self.kind.knows and run.engine):
-            run.task.excused = True
-        if self.kind.knows and run.engine is not None:
-            run.engine.news.append(Broken(EXECUTION_API, "away", self.name))
-        end = Ended(run.dispatch, FAILED, None, "no API", nothing_ran=self.kind.knows)
-        self._end(run, end, in_vain=False)
+    def is_heard(self, run: Run) -> bool:
+        """Whether its engine hears what the execution API has told it."""
+        return False
 
     def _finish(self, run: Run) -> None:
         if run.over:
@@ -226,18 +221,17 @@ class Place:
     def _exit(self, run: Run) -> None:
         """A process has something left to do after its task is over, and may be killed meanwhile."""
         if not run.over:
-            self._end(run, Ended(run.dispatch, Outcome.SUCCESS, True if self.kind.knows else None))
+            self._end(run, Ended(run.dispatch, Outcome.SUCCESS))
 
     def beat(self) -> None:
         """Heartbeats of all that runs; what is somebody else's by now ends."""
         for run in list(self.runs):
             if run.runs and not self.world.tasks.heartbeat(run.task, run, self.world.now):
-                self._end(run, Ended(run.dispatch, FAILED, True if self.kind.knows else None, "not its task"))
+                self._end(run, Ended(run.dispatch, FAILED, None, "not its task"))
 
     def kill(self, run: Run, reason: str, told: bool = True) -> None:
         """It is gone, in the middle of whatever it did."""
-        began = run.began if self.kind.knows else None
-        end = Ended(run.dispatch, FAILED, began, reason, mishap=not run.began)
+        end = Ended(run.dispatch, FAILED, None, reason, mishap=not run.began)
         self._end(run, end if told else None)
 
     def give_back(self, run: Run, is_own_fault: bool) -> None:
@@ -254,8 +248,6 @@ class Place:
 
     def tell_begun(self, run: Run) -> None:
         """A few get another id from their place, as a pod that is made anew."""
-        if self.kind.knows:
-            self.tell(run, Began(run.dispatch), Recovered(EXECUTION_API))
         if run.rng.random() < _RENAMED:
             self.tell(run, Sent(run.dispatch, "renamed"))
 
@@ -273,7 +265,7 @@ class Place:
         if not run.began:
             if in_vain:
                 run.task.came_to_nothing(self.world.now)
-            run.task.excused |= not (run.task.is_task or self.kind.knows)
+            run.task.excused |= not (run.task.is_task or self.is_heard(run))
         self.world.note(run.task, getattr(news, "reason", "lost"))
         if not run.began or not (isinstance(news, Ended) and news.how is Outcome.SUCCESS):
             self.note_failure(run.task)
@@ -286,8 +278,6 @@ class Place:
         for run in list(self.runs):
             if run.engine is engine:
                 run.engine = None
-                if not (run.runs or self.kind.outlives):
-                    self._end(run, None)
 
 
 _LATE = (Sent, Stalled, Began, Ended, Returned, Rejected, Adopted)
@@ -309,6 +299,13 @@ class PlaceEngine:
 
     def __len__(self) -> int:
         return len(self._unsent) + len(self._out) + len(self._sought)
+
+    def has_room(self, used: int) -> bool:
+        """Whether one more could go there.
+
+        :param used: slots, as its scheduler counts them
+        """
+        return used < self.slots
 
     def start(self, scheduler_id: str) -> None:
         """Nothing is needed."""
@@ -333,12 +330,13 @@ class PlaceEngine:
         if dispatch in self._out and not self.place.kind.revokes and not over:
             return CannotRevoke(dispatch)
         run = self._out.pop(dispatch, None)
+        if run is not None:
+            self._let_go(run)
         if self._unsent.pop(dispatch, None):
             self.news.append(Returned(dispatch))
         elif self._sought.pop(dispatch, None):
             self.news.append(Unknown(dispatch))
         elif run is not None and not run.over:
-            self._stop(run)
             self.news.append(Ended(dispatch, FAILED, None, "revoked"))
         return None
 
@@ -346,13 +344,6 @@ class PlaceEngine:
         """Another engine may have it by now."""
         if run.engine is self:
             run.engine = None
-
-    def _stop(self, run: Run) -> None:
-        self._let_go(run)
-        if run.runs and self.place.kind.kills and run.task.run is run and run.task.state == "running":
-            raise Violation("is killed, and runs", run.task.number)
-        if self.place.kind.kills or (self.place.kind.revokes and not run.runs):
-            self.place.kill(run, "revoked", told=False)
 
     def forget(self, dispatch: int) -> None:
         self._unsent.pop(dispatch, None)
@@ -421,12 +412,11 @@ class PlaceEngine:
                 self._tell_loser(run)
                 run.engine, run.dispatch = self, found.dispatch
                 self._out[found.dispatch] = run
-                return [Adopted(found.dispatch, run.runs and self.place.kind.knows)]
+                return [Adopted(found.dispatch)]
         return [Unknown(found.dispatch)]
 
     def _tell_loser(self, run: Run) -> None:
-        """A scheduler that was taken for dead, and goes on, sees that its pods are another's, and the results of its
-        messages; of processes it may hear nothing."""
+        """A scheduler that was taken for dead, and goes on, sees that what it had is another's."""
         loser = run.engine
-        if loser is not None and loser is not self and not self.place.kind.knows:
+        if loser is not None and loser is not self:
             loser.news.append(Ended(run.dispatch, FAILED, None, "another scheduler has it"))

@@ -7,7 +7,7 @@ has run and one that was cleared are followed by one with another id; one that f
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
@@ -181,8 +181,8 @@ class Tasks:
         task = self.by_number[number]
         return task if task.attempt == attempt else None
 
-    def in_state(self, state: str) -> Iterator[Task]:
-        return (task for task in list(self.open.values()) if task.state == state)
+    def in_state(self, state: str) -> list[Task]:
+        return [task for task in self.open.values() if task.state == state]
 
     # The scheduler and its executor
 

@@ -17,9 +17,10 @@ from airflow_dispatch_provider.lifecycle.transitions import ROWS, Rows
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, Route, Target
 from airflow_dispatch_provider.routing.routes import RouteTable
 from airflow_dispatch_provider.simulation.cluster import Cluster
+from airflow_dispatch_provider.simulation.hosts import Host
 from airflow_dispatch_provider.simulation.messages import MessageBroker
 from airflow_dispatch_provider.simulation.patience import Patience
-from airflow_dispatch_provider.simulation.places import CELERY, FOREIGN, KUBERNETES, LOCAL, Kind, Place
+from airflow_dispatch_provider.simulation.places import CELERY, FOREIGN, KUBERNETES, LOCAL, Place
 from airflow_dispatch_provider.simulation.schedulers import Scheduler
 from airflow_dispatch_provider.simulation.tasks import HEARTBEAT, Task, Tasks, Violation
 
@@ -32,7 +33,7 @@ ROUTES = {
     "wide": ("pods", "celery", "local"),
     "else": ("other", "local"),
 }
-_MODELS: dict[Kind, type[Place]] = {CELERY: MessageBroker, KUBERNETES: Cluster}
+_MODELS: dict[str, type[Place]] = {"local": Host, "celery": MessageBroker, "pods": Cluster}
 _BURST, _BURSTS = 8, 0.05
 """How many times as many tasks come in some batches, and the part of these."""
 
@@ -98,12 +99,12 @@ class World:
         self.patience = Patience(self, ROUTES)
         self.slots = {name: slots for name, (_, slots) in BACKENDS.items()}
         self.places = {
-            name: _MODELS.get(kind, Place)(self, name, kind) for name, (kind, _) in BACKENDS.items()
+            name: _MODELS.get(name, Place)(self, name, kind) for name, (kind, _) in BACKENDS.items()
         }
         routes = [Route(queue=queue, to=tuple(map(Target, to))) for queue, to in ROUTES.items()]
         table = RouteTable(routes, Route(queue="*", to=(Target("celery"),)), {})
         rules = {
-            name: BackendRules(revokes=kind.revokes, by_queue=kind is CELERY)
+            name: BackendRules(revokes=kind.revokes, by_queue=name == "celery")
             for name, (kind, _) in BACKENDS.items()
         }
         self.settings = self._first_settings = Settings(table, rules, Limits())
@@ -122,6 +123,10 @@ class World:
     def note(self, task: Task, what: str) -> None:
         """Something has begun or ended."""
         self.trace = crc32(f"{self.now} {task.number} {what}".encode(), self.trace)
+
+    def disturb(self, name: str, seconds: float) -> None:
+        """A backend is not all right for so long."""
+        self.patience.disturb(name, seconds)
 
     def run(self, seconds: float) -> None:
         """So long, and then without faults until everything has ended."""

@@ -38,6 +38,9 @@ class VirtualTime:
     def note(self, task: Task, what: str) -> None:
         """Nobody reads it."""
 
+    def disturb(self, name: str, seconds: float) -> None:
+        """Nobody is impatient."""
+
     def go_on(self) -> None:
         """For a second."""
         until = self.now + 1

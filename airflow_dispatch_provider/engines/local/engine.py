@@ -37,6 +37,7 @@ PROGRESS_INTERVAL = 10.0
 """Seconds between two lines of ``stop`` about what it waits for."""
 
 MakePool = Callable[[Work, Mode], Pool]
+MakeSearch = Callable[[str], Search]
 
 
 class LocalEngine:
@@ -59,6 +60,7 @@ class LocalEngine:
         warm_up: Callable[[Any], object] = airflow_api.warm_up,
         clock: Callable[[], float] = time.monotonic,
         make_pool: MakePool = Pool,
+        make_search: MakeSearch = Search,
     ) -> None:
         """
         :param slots: how many processes it may have; may be changed at any time
@@ -73,13 +75,17 @@ class LocalEngine:
         self._work = Work(runner, conf, self._options.preload, warm_up, title)
         self._pool: Pool | None = None
         self._machine = Machine(name)
-        self._search = Search(title)
+        self._search = make_search(title)
         self._searched: dict[int, Found] = {}
         self._revoked: dict[int, bool] = {}
         self._events: list[Event] = []
         self._backoff = Backoff()
         self._outage = OutageLog(log, f"Backend {name!r}")
         self._stopped = False
+
+    def __len__(self) -> int:
+        """How many dispatches it has, or is looking for."""
+        return len(self._machine) + len(self._searched)
 
     def __repr__(self) -> str:
         template = self._pool.template_pid if self._pool else None

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -59,6 +59,19 @@ class Launcher(Protocol):
     def __call__(self, mode: Mode, work: Work) -> Link: ...
 
 
+class Processes(Protocol):
+    """The processes of a machine: the module ``processes``."""
+
+    Watchlist: type[processes.Watchlist]
+    KillList: type[processes.KillList]
+
+    def find(self, pid: int, created: float) -> psutil.Process | None: ...
+
+    def survivors(self, leader: int) -> list[psutil.Process]: ...
+
+    def kill_trees(self, roots: Iterable[psutil.Process]) -> None: ...
+
+
 def restart_delay(deaths: int) -> float:
     """Seconds to wait after so many failures in a row: none after the first, then 1, 2, 4 ... ``MAX_DELAY``."""
     return 0.0 if deaths <= 1 else growing_delay(deaths - 2, 1.0, MAX_DELAY)
@@ -73,12 +86,13 @@ class Pool:
         mode: Mode,
         clock: Callable[[], float] = time.monotonic,
         launcher: Launcher = launch,
+        machine: Processes = processes,
     ) -> None:
         self._work = work
         self._clock = clock
-        self._launcher = launcher
+        self._launcher, self._machine = launcher, machine
         self._handed: dict[int, Started | None] = {}
-        self._watched = processes.Watchlist()
+        self._watched = machine.Watchlist()
         self._orphans: dict[int, Started | None] = {}
         """Handed to a template process that has ended, and not looked up since."""
 
@@ -86,7 +100,7 @@ class Pool:
         """Not given yet."""
 
         self._graces: dict[int, float] = {}
-        self._kills = processes.KillList(clock)
+        self._kills = machine.KillList(clock)
         self._unreaped: list[Link] = []
         self._deaths = 0
         self._refusals = Backoff(max_delay=MAX_DELAY)
@@ -269,7 +283,7 @@ class Pool:
             del self._orphans[number]
 
     def _orphan(self, number: int, started: Started | None) -> list[News]:
-        process = processes.find(started.pid, started.created) if started else None
+        process = self._machine.find(started.pid, started.created) if started else None
         grace = self._graces.pop(number, None)
         if started is None:
             return [NotStarted(number, self._last_death)]
@@ -290,7 +304,7 @@ class Pool:
     def _forget_ended(self, pid: int) -> None:
         """A process that lost its supervisor unseen is not left alone; one that is condemned has its grace."""
         if pid not in self._kills:
-            processes.kill_trees(processes.survivors(pid))
+            self._machine.kill_trees(self._machine.survivors(pid))
 
     def close(self) -> None:
         """Start no other template process; this one goes on until ``stop``."""

@@ -38,14 +38,14 @@ class World:
     def __init__(self) -> None:
         self.now, self.tasks, self.machine = 1000.0, Tasks(), Machine()
         self.places: dict[str, Any] = {
-            name: SimpleNamespace(closed={}, failures=[]) for name in self.machine.slots_used
+            name: SimpleNamespace(closed={}, reopened={}, failures=[]) for name in self.machine.slots_used
         }
         self.scheduler: Any = SimpleNamespace(
             alive=True,
             paused=False,
             job=1,
             loop=SimpleNamespace(machine=self.machine),
-            engines={name: SimpleNamespace(slots=4) for name in self.places},
+            engines={name: SimpleNamespace(has_room=lambda used: used < 4) for name in self.places},
         )
         self.schedulers = {0: self.scheduler}
         self.task = self.queue()
@@ -135,12 +135,16 @@ def test_a_task_goes_to_its_first_choice(world: World) -> None:
         world.patience.dispatched(world.scheduler, world.task, "far")
 
 
-@pytest.mark.parametrize("reason", ["full", "closed lane", "circuit", "failed there", "fault", "recovers"])
+@pytest.mark.parametrize(
+    "reason", ["full", "closed lane", "lane just reopened", "circuit", "failed there", "fault", "recovers"]
+)
 def test_a_task_may_pass_over_its_first_choice(world: World, reason: str) -> None:
     if reason == "full":
         world.machine.slots_used["near"] = 4
     elif reason == "closed lane":
         world.places["near"].closed["queue"] = "full"
+    elif reason == "lane just reopened":
+        world.places["near"].reopened["queue"] = world.now - RECOVERED + 1
     elif reason == "circuit":
         world.machine.circuits["near"] = CircuitState.HALF_OPEN
     elif reason == "failed there":

@@ -108,15 +108,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def search(monkeypatch: pytest.MonkeyPatch) -> FakeSearch:
-    made = FakeSearch()
-    monkeypatch.setattr(engine_module, "Search", lambda title: made)
-    return made
+def search() -> FakeSearch:
+    return FakeSearch()
 
 
 @pytest.fixture
 def x(clock: Clock, search: FakeSearch) -> Any:
-    return started(clock)
+    return started(clock, make_search=lambda title: search)
 
 
 def started(clock: Any, slots: int = 2, make_pool: Any = FakePool, **fields: Any) -> Any:
@@ -216,9 +214,7 @@ class TestRoom:
         others |= {"TestConnection"} if AIRFLOW_V_3_3_PLUS else set()
         assert {"ExecuteTask"} | others == KINDS
 
-    def test_a_pool_that_cannot_be_made_is_tried_again_with_growing_delays(
-        self, clock, search, caplog
-    ) -> None:
+    def test_a_pool_that_cannot_be_made_is_tried_again_with_growing_delays(self, clock, caplog) -> None:
         """Nothing is raised; it is said once that it fails, and once that it works."""
         caplog.set_level(logging.INFO)
         tried = []
@@ -388,7 +384,7 @@ class TestStopping:
 
 
 class TestItself:
-    def test_what_its_processes_are_given(self, clock, search) -> None:
+    def test_what_its_processes_are_given(self, clock) -> None:
         """The configuration of its backend, the modules of its options, and titles that name the team."""
         x = started(clock, team="red", options=LocalOptions("exec", ("json",)))
         work = pool(x).work
@@ -396,7 +392,7 @@ class TestItself:
         assert work.title == "airflow dispatch local [red]"
         assert work.runner is airflow_api.run_workload
 
-    def test_what_prevents_a_fork_leads_to_a_fresh_interpreter(self, clock, search, monkeypatch) -> None:
+    def test_what_prevents_a_fork_leads_to_a_fresh_interpreter(self, clock, monkeypatch) -> None:
         monkeypatch.setattr(engine_module, "obstacle_to_fork", lambda: "a reason")
         assert pool(started(clock)).mode == "exec"
 

@@ -1,0 +1,429 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model of a machine with its processes, and over it the real local engine with its pool.
+
+The model has template processes, what they fork, and signals. The pool is the engine's own, so that it meets templates
+that die, hang, or cannot be started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+from airflow_dispatch_provider.engines.engine import Event, Found, Job
+from airflow_dispatch_provider.engines.local import messages
+from airflow_dispatch_provider.engines.local._options import LocalOptions
+from airflow_dispatch_provider.engines.local._search import Answer
+from airflow_dispatch_provider.engines.local.engine import LocalEngine
+from airflow_dispatch_provider.engines.local.launch import Mode
+from airflow_dispatch_provider.engines.local.messages import Kill, Ready, Started, Work
+from airflow_dispatch_provider.engines.local.pool import Pool
+from airflow_dispatch_provider.lifecycle.events import Began, Ended, Room
+from airflow_dispatch_provider.lifecycle.states import Outcome
+from airflow_dispatch_provider.routing.model import EXECUTE_TASK
+from airflow_dispatch_provider.simulation.places import REJECTED, Clock, Kind, Place, PlaceEngine, Run
+from airflow_dispatch_provider.simulation.tasks import Task, Violation
+
+_SIGKILL = -9
+_AWHILE = 1.0
+"""Seconds after which a template process that hangs is looked at again."""
+
+_RACE = 2.0
+"""Seconds: what was told to end before it began may have begun by the time of the signal."""
+
+_RESTARTS = 90.0
+"""Seconds for which a template process that has died may be missed: at most a minute, and then it has to be ready."""
+
+
+@dataclass(eq=False)
+class Process(Run):
+    """One that supervises a task."""
+
+    pid: int = 0
+    number: int = 0
+    """As its template process was told."""
+
+    template: Template | None = None
+    """Who waits for it, and tells its engine; None: it has died."""
+
+    begun_at: float = 0.0
+
+
+class Template:
+    """One template process, and its engine's channel to it: see ``launch.Link``."""
+
+    pending = 0
+
+    def __init__(self, host: Host, engine: HostEngine) -> None:
+        self._host, self._engine = host, engine
+        self._rng = host.world.random("template", host.name, engine.number, next(engine.templates))
+        self.pid, self.closed = next(host.pids), False
+        self.status: int | None = None
+        self._said: list[Any] = []
+        self._after_a_while(lambda: self.tell(Ready()))
+
+    @property
+    def channel(self) -> Template:
+        return self
+
+    # The channel
+
+    def send(self, message: messages.Run | Kill) -> None:
+        self._after_a_while(lambda: self._handle(message))
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def receive(self) -> list[Any]:
+        if self._host.slow and self.status is None:
+            return []
+        said, self._said = self._said, []
+        self.closed = self.closed or self.status is not None
+        return said
+
+    def close(self) -> None:
+        self.closed = True
+
+    # The process
+
+    def ended(self) -> bool:
+        return self.status is not None
+
+    def kill(self) -> None:
+        """The processes that it has forked go on."""
+        if self.status is None:
+            self.status = _SIGKILL
+            self._host.lose(self)
+
+    def _after_a_while(self, call: Callable[[], None]) -> None:
+        self._host.world.after(self._rng.uniform(0.01, 1.0), lambda: self._do(call))
+
+    def _do(self, call: Callable[[], None]) -> None:
+        if self.status is not None:
+            return
+        if self._host.slow:
+            self._host.world.after(_AWHILE, lambda: self._do(call))
+        else:
+            call()
+
+    def _handle(self, message: messages.Run | Kill) -> None:
+        if isinstance(message, Kill):
+            for process in self._host.children(self):
+                if process.number == message.number:
+                    self._host.end(process, message.grace)
+        elif not (self.closed or self._engine.is_dead):
+            self._start(message)
+
+    def _start(self, run: messages.Run) -> None:
+        process = self._host.fork(self._engine.given.pop(run.number), run.number, self)
+        if process is None:
+            self.tell(messages.Ended(run.number, 1, "no process could be started"))
+        else:
+            self.tell(Started(run.number, process.pid, 0.0))
+
+    def tell(self, message: Any) -> None:
+        self._said.append(message)
+
+
+class Watchlist(dict[int, Process]):
+    """See ``processes.Watchlist``."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values())
+
+    def pid(self, number: int) -> int:
+        return self[number].pid
+
+    def add(self, number: int, process: Process) -> None:
+        self[number] = process
+
+    def take_ended(self) -> list[tuple[int, int]]:
+        ended = [(number, process.pid) for number, process in self.items() if process.over]
+        for number, _ in ended:
+            del self[number]
+        return ended
+
+
+class Killed(set[int]):
+    """See ``processes.KillList``."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__()
+        self._host = host
+
+    def add(self, pid: int, grace: float = 0.0) -> None:
+        super().add(pid)
+        for process in self._host.processes():
+            if process.pid == pid:
+                self._host.end(process, grace)
+
+    def tick(self) -> None:
+        """They end by themselves."""
+
+
+class Host(Place):
+    """One of a backend."""
+
+    def __init__(self, world: Clock, name: str, kind: Kind) -> None:
+        super().__init__(world, name, kind)
+        self.pids = count(1)
+        self.engines: list[HostEngine] = []
+
+    @property
+    def shows_the_api(self) -> bool:
+        is_kept = self.late or self.reverses or self.slow or self.idle or self.refuses or self.breaks
+        return self.up and not is_kept and all(each.is_ready for each in self.engines if not each.is_dead)
+
+    def engine(self, slots: int) -> HostEngine:
+        engine = HostEngine(self, slots, next(self.numbers))
+        self.engines.append(engine)
+        return engine
+
+    def processes(self) -> Iterable[Process]:
+        return [run for run in self.runs if isinstance(run, Process)]
+
+    def children(self, template: Template | None) -> Sequence[Process]:
+        """Of a template process that lives."""
+        processes = self.processes() if template is not None else ()
+        return [process for process in processes if process.template is template]
+
+    def launch(self, engine: HostEngine) -> Template:
+        """Start a template process; raises OSError where none can be started."""
+        if not self.up:
+            raise OSError("no process can be started")
+        engine.template = Template(self, engine)
+        return engine.template
+
+    def fork(self, job: Job, number: int, template: Template) -> Process | None:
+        """A process for a dispatch; None: there cannot be one."""
+        if self.refuses:
+            return None
+        task: Task = job.workload.ti
+        task.sent += 1
+        rng = self.world.random("run", task.number, task.sent)
+        process = Process(task, job.workload.ti_id, None, job.dispatch, rng)
+        process.pid, process.number, process.template = next(self.pids), number, template
+        return self.enter(process)
+
+    def find(self, pid: int, created: float) -> Process | None:
+        """See ``processes.find``."""
+        return next((process for process in self.processes() if process.pid == pid), None)
+
+    def end(self, process: Process, grace: float) -> None:
+        """SIGTERM, and SIGKILL after its grace."""
+        seconds = min(grace, process.rng.uniform(0.05, 1.0) * grace * 1.5)
+        self.world.after(seconds, lambda: self._signal(process))
+
+    def _signal(self, process: Process) -> None:
+        if process.over:
+            return
+        has_its_try = process.task.run is process and process.task.state == "running"
+        if process.runs and has_its_try and self.world.now - process.begun_at > _RACE:
+            raise Violation("is killed, and runs", process.task.number)
+        self.kill(process, "told to end")
+
+    def lose(self, template: Template) -> None:
+        """It has died."""
+        self.world.disturb(self.name, _RESTARTS)
+        for process in self.children(template):
+            process.template = None
+
+    # As a place
+
+    def go_away(self, empties: bool) -> None:
+        """No process can be started, and the template processes die; where it comes back empty, everything."""
+        super().go_away(empties)
+        for engine in self.engines:
+            engine.kill_template()
+        for process in self.processes() if empties else ():
+            self.kill(process, "killed with all others")
+
+    def is_heard(self, run: Run) -> bool:
+        assert isinstance(run, Process)
+        return run.template is not None
+
+    def tell_begun(self, run: Run) -> None:
+        assert isinstance(run, Process)
+        run.begun_at = self.world.now
+        self.tell(run, Began(run.dispatch))
+
+    def tell(self, run: Run, *news: Event) -> None:
+        """By its template process, if that lives: what it has heard of the process, and how that has ended."""
+        assert isinstance(run, Process)
+        if (template := run.template) is None:
+            return
+        for event in news:
+            template.tell(messages.Began(run.number) if isinstance(event, Began) else _end_of(run, event))
+
+    def kill(self, run: Run, reason: str, told: bool = True) -> None:
+        """With its template process, where that shall not tell."""
+        if not told:
+            self._kill_template_of(run)
+        super().kill(run, reason)
+
+    def give_back(self, run: Run, is_own_fault: bool) -> None:
+        """It ends before it asks for leave to start."""
+        self.kill(run, "ended")
+
+    def deny(self, run: Run, is_own_fault: bool) -> None:
+        """Its template process dies, and it goes on."""
+        self._kill_template_of(run)
+
+    def _kill_template_of(self, run: Run) -> None:
+        assert isinstance(run, Process)
+        if run.template is not None:
+            run.template.kill()
+
+    def desert(self, engine: PlaceEngine) -> None:
+        """Its template process ends after what it has forked, and nobody hears of that."""
+        engine.is_dead = True
+        assert isinstance(engine, HostEngine)
+        self.engines.remove(engine)
+        engine.kill_template()
+
+
+def _end_of(process: Process, event: Event) -> messages.Ended:
+    """As its template process tells it."""
+    if not isinstance(event, Ended):
+        return messages.Ended(process.number, _SIGKILL, began=process.began)
+    if event.how is Outcome.SUCCESS:
+        return messages.Ended(process.number, 0, began=True)
+    is_away = event.reason == "no API"
+    began = None if is_away else process.began
+    return messages.Ended(process.number, 1, event.reason, unanswered=is_away, began=began)
+
+
+class Search:
+    """See ``_search.Search``."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._asked: list[Found] = []
+
+    def ask(self, found: Sequence[Found]) -> None:
+        self._asked += found
+
+    def answers(self) -> list[Answer]:
+        if self._host.mute:
+            return []
+        asked, self._asked = self._asked, []
+        by_id: dict[UUID, Any] = {run.ti_id: run for run in self._host.runs}
+        return [Answer(each, by_id.get(each.ti.id)) for each in asked]
+
+    def stop(self) -> None:
+        """Nothing goes on."""
+
+
+class Errand:
+    """A workload as the engine reads it, and pickles it."""
+
+    def __init__(self, given: Any, is_spoilt: bool) -> None:
+        task: Task = given.ti
+        ids = {"dag_id": "dag", "run_id": "run", "task_id": str(task.number), "map_index": -1}
+        self.ti = SimpleNamespace(id=given.ti_id, queue=task.queue, **ids) if task.is_task else None
+        self.callback = SimpleNamespace(id=given.ti_id)
+        self.type, self.display_name, self.is_spoilt = EXECUTE_TASK, str(given.ti_id), is_spoilt
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.is_spoilt:
+            raise TypeError("cannot be pickled")
+        return str, (self.display_name,)
+
+
+class HostEngine(PlaceEngine):
+    """See ``engine.Engine``."""
+
+    place: Host
+
+    def __init__(self, place: Host, slots: int, number: int) -> None:
+        """
+        :param number: names it among those of its machine
+        """
+        super().__init__(place, slots)
+        self.number, self.templates = number, count(1)
+        self.template: Template | None = None
+        self.given: dict[int, Job] = {}
+        """Jobs that no template process has come to yet, by dispatch."""
+
+        self._watched = Watchlist()
+        self._rng = place.world.random("engine", place.name, number)
+        self._engine = LocalEngine(
+            place.name,
+            slots,
+            None,
+            LocalOptions(template="exec"),
+            clock=self._clock,
+            make_pool=self._make_pool,
+            make_search=lambda title: Search(place),  # type: ignore[arg-type,return-value]
+        )
+
+    def _clock(self) -> float:
+        return self.place.world.now
+
+    def _make_pool(self, work: Work, mode: Mode) -> Pool:
+        host = self.place
+        machine: Any = SimpleNamespace(
+            Watchlist=lambda: self._watched,
+            KillList=lambda clock: Killed(host),
+            find=host.find,
+            survivors=lambda leader: [],
+            kill_trees=lambda roots: None,
+        )
+        launcher: Any = lambda mode, work: host.launch(self)  # noqa: E731
+        return Pool(work, mode, self._clock, launcher, machine)
+
+    def __len__(self) -> int:
+        return len(self._engine)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it could start a process now."""
+        return self._engine.room().takes != 0
+
+    def has_room(self, used: int) -> bool:
+        """Its slots are taken until its processes are gone, whatever its scheduler thinks of their tasks."""
+        processes = {*self._watched.values(), *self.place.children(self.template)}
+        return max(used, sum(not process.over for process in processes)) < self.slots
+
+    def kill_template(self) -> None:
+        if self.template is not None:
+            self.template.kill()
+
+    def start(self, scheduler_id: str) -> None:
+        self._engine.start(scheduler_id)
+
+    def room(self) -> Room:
+        self._fail()
+        self._engine.slots = self.slots // 4 if self.place.is_small else self.slots
+        return self._engine.room()
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        self.given.update({job.dispatch: job for job in jobs})
+        self._engine.submit([job._replace(workload=self._errand(job)) for job in jobs])
+
+    def _errand(self, job: Job) -> Errand:
+        task: Task = job.workload.ti
+        is_spoilt = self._rng.random() < REJECTED or self.place.world.now < task.spoilt_until
+        if is_spoilt:
+            task.came_to_nothing(self.place.world.now)
+            self.place.note_failure(task)
+        return Errand(job.workload, is_spoilt)
+
+    def withdraw(self, dispatches: Collection[int]) -> set[int]:
+        return self._engine.withdraw(dispatches)
+
+    def revoke(self, dispatch: int, over: bool = False) -> None:
+        self._engine.revoke(dispatch, over)
+
+    def forget(self, dispatch: int) -> None:
+        self._engine.forget(dispatch)
+
+    def adopt(self, found: Sequence[Found]) -> None:
+        self._engine.adopt(found)
+
+    def _work(self) -> None:
+        self.news += self._engine.poll()
