@@ -35,6 +35,9 @@ from airflow_dispatch_provider.simulation.tasks import Task
 _CUT, _PARTLY = 0.01, 0.01
 """Parts of the batches of which nobody hears whether they have arrived; of which only the first half is sent."""
 
+_DROPPED = 0.3
+"""Part of the messages that workers drop while the result backend is away."""
+
 FAILURE, REVOKED = "FAILURE", "REVOKED"
 """Celery's names."""
 
@@ -60,6 +63,7 @@ class Message(Run):
 
     celery_id: str = ""
     receipt: str = ""
+    queue: str = ""
 
 
 class MessageBroker(Place):
@@ -102,9 +106,9 @@ class MessageBroker(Place):
             return Refusal(outgoing, "not allowed" if self.refuses else "too large", self._why)
         number = outgoing.key
         assert isinstance(number, int)
-        self.enter(
-            Message(task, letter.ti_id, engine, number, rng, celery_id=outgoing.celery_id, receipt=receipt)
-        )
+        message = Message(task, letter.ti_id, engine, number, rng)
+        message.celery_id, message.receipt, message.queue = outgoing.celery_id, receipt, outgoing.queue
+        self.enter(message)
         return None
 
     @property
@@ -118,11 +122,20 @@ class MessageBroker(Place):
                 self.kill(run, "dropped", told=False)
                 self.results[run.celery_id] = REVOKED, None
 
+    def waiting(self, queue: str) -> int:
+        """How many messages are with no worker."""
+        messages = (run for run in self.runs if isinstance(run, Message))
+        return sum(message.queue == queue and message.celery_id not in self.results for message in messages)
+
     # As a place
 
     def begin(self, run: Run) -> None:
+        """A worker that cannot store that it has a message drops some, without a word."""
         if isinstance(run, Message) and not (run.over or self.idle):
-            self.results[run.celery_id] = STARTED, None
+            if self.mute and run.task.is_task and run.rng.random() < _DROPPED:
+                self.kill(run, "dropped by its worker", told=False)
+            else:
+                self.results[run.celery_id] = STARTED, None
         super().begin(run)
 
     def tell_begun(self, run: Run) -> None:
@@ -187,6 +200,10 @@ class _Connection:
 
     def missing(self, receipts: Sequence[str]) -> set[str] | None:
         return {receipt for receipt in receipts if receipt not in self._place.receipts}
+
+    def waiting(self, queues: Sequence[str]) -> dict[str, int]:
+        self.check()
+        return {queue: self._place.waiting(queue) for queue in queues}
 
     def revoke(self, celery_ids: Sequence[str]) -> None:
         self.check()
@@ -271,15 +288,18 @@ class _Driver:
 class _Watcher:
     """See ``ResultWatcher``."""
 
-    problem = None
-
     def __init__(self, place: MessageBroker) -> None:
         self._place = place
         self._watched: dict[str, bool] = {}
         """Whether each is known to have started."""
 
+        self.outages, self._was_away = 0, False
         self._looked_for: dict[str, None] = {}
         self._results: list[Result] = []
+
+    @property
+    def problem(self) -> str | None:
+        return "away" if self._place.mute else None
 
     def start(self, wait: bool = True) -> None:
         """Nothing is needed."""
@@ -303,6 +323,12 @@ class _Watcher:
         return results
 
     def turn(self) -> None:
+        self.outages += self._was_away and not self._place.mute
+        self._was_away = self._place.mute
+        if not self._was_away:
+            self._look()
+
+    def _look(self) -> None:
         for celery_id, has_started in list(self._watched.items()):
             state, info = self._place.results.get(celery_id, (PENDING, None))
             if state == PENDING and celery_id not in self._looked_for:
@@ -380,8 +406,7 @@ class MessageEngine(PlaceEngine):
 
     def _work(self) -> None:
         self._driver.turn(self.place.world.now)
-        if not self.place.mute:
-            self._watcher.turn()
+        self._watcher.turn()
         self.news += self._engine.poll()
 
 

@@ -14,6 +14,7 @@ from airflow_dispatch_provider.engines.celery._outbox import (
     Answer,
     Check,
     Connect,
+    Count,
     Doubt,
     Lost,
     Outbox,
@@ -48,6 +49,8 @@ def do(step: Step, broker: Broker) -> Answer:
             return Answer(refusals=broker.send(batch, receipt))
         case Tell(celery_ids):
             broker.revoke(celery_ids)
+        case Count(queues):
+            return Answer(counts=broker.waiting(queues))
         case Check():
             broker.check()
     return Answer()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,15 @@ class Flight:
     taken: bool = False
     """A worker has it, or had it."""
 
+    queue: str = ""
+    """Of its message; empty where a dead scheduler has sent it."""
+
+    sent: bool = False
+    """By this engine."""
+
+    over: bool = False
+    """Nobody waits for it any more."""
+
 
 class Flights:
     """The dispatches that are out. Not thread-safe."""
@@ -54,8 +63,11 @@ class Flights:
     def __len__(self) -> int:
         return len(self._by_dispatch)
 
-    def enter(self, dispatch: int, celery_id: str, is_task: bool) -> Flight:
-        return self._enter(Flight(dispatch, celery_id, is_task))
+    def __iter__(self) -> Iterator[Flight]:
+        return iter(self._by_dispatch.values())
+
+    def enter(self, dispatch: int, celery_id: str, is_task: bool, queue: str = "") -> Flight:
+        return self._enter(Flight(dispatch, celery_id, is_task, queue=queue))
 
     def adopt(self, dispatch: int, celery_id: str, runs: bool) -> Flight:
         """A task of a dead scheduler.
@@ -79,6 +91,7 @@ class Flights:
 
     def leave(self, flight: Flight) -> None:
         """Nothing that is said of it is passed on any more."""
+        flight.over = True
         self._by_dispatch.pop(flight.dispatch, None)
         if self._by_id.get(flight.celery_id) is flight:
             del self._by_id[flight.celery_id]
@@ -90,6 +103,7 @@ class Flights:
         return assigned if assigned is not None and is_new else self._new_id()
 
     def note_sent(self, flight: Flight) -> None:
+        flight.sent = True
         self._used[flight.celery_id] = None
         if len(self._used) > _REMEMBERED_IDS:
             del self._used[next(iter(self._used))]

@@ -63,6 +63,12 @@ class Tell(NamedTuple):
     celery_ids: Sequence[str]
 
 
+class Count(NamedTuple):
+    """How many messages wait in each of these queues; answered by ``counts``."""
+
+    queues: Sequence[str]
+
+
 class Check(NamedTuple):
     """Find out whether the connection still works."""
 
@@ -73,7 +79,7 @@ class Wait(NamedTuple):
     until: float
 
 
-Step = Connect | Probe | Send | Tell | Check | Wait
+Step = Connect | Probe | Send | Tell | Count | Check | Wait
 
 
 class Answer(NamedTuple):
@@ -88,6 +94,9 @@ class Answer(NamedTuple):
 
     refusals: Sequence[Refusal] = ()
     """Of ``Send``."""
+
+    counts: Mapping[str, int] = {}
+    """Of ``Count``, by queue."""
 
 
 class Lost(NamedTuple):
@@ -137,6 +146,8 @@ class Outbox:
         self._waiting: dict[str, Outgoing] = {}
         self._sending: dict[str, Outgoing] = {}
         self._to_tell: dict[str, None] = {}
+        self._to_count: list[str] = []
+        self._counts: dict[str, int] = {}
         self._receipts = receipts
         self._lanes: dict[str, _Lane] = {}
         self._lane_backoff = Backoff(1.0, 60.0)
@@ -199,6 +210,15 @@ class Outbox:
         self._sending.pop(celery_id, None)
         self._receipts.settled(celery_id)
 
+    def count(self, queues: Collection[str]) -> None:
+        """Have it counted what waits in these queues, when the broker can be reached."""
+        self._to_count += queues
+
+    def take_counts(self) -> dict[str, int]:
+        """Messages that wait, by queue, where they have been counted since the last call."""
+        counts, self._counts = self._counts, {}
+        return counts
+
     def take_waiting(self) -> list[int]:
         """Take back everything that is certainly not sent: dispatches."""
         waiting, self._waiting = self._waiting, {}
@@ -225,6 +245,8 @@ class Outbox:
             return Probe()
         if self._to_tell:
             return Tell(list(self._to_tell))
+        if self._to_count:
+            return Count(self._to_count)
         if now >= self._check_at:
             return Check()
         if self._waiting:
@@ -248,6 +270,8 @@ class Outbox:
             self._sent(now, step, answer, chance)
         elif isinstance(step, Tell):
             self._told(step, answer)
+        elif isinstance(step, Count):
+            self._to_count, self._counts = [], {**self._counts, **answer.counts}
         if answer.error is not None:
             self._failed(now, step, answer, chance)
         else:

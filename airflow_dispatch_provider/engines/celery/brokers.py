@@ -25,6 +25,7 @@ Prepared = tuple[Outgoing, list[Publication]]
 """A workload with what is published for it."""
 
 _ACCESS_REFUSED, _RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 405, 406
+_NOT_FOUND = "404"  # a number where it comes from an AMQP server
 
 
 class Broker(Protocol):
@@ -43,6 +44,9 @@ class Broker(Protocol):
     def missing(self, receipts: Sequence[str]) -> set[str] | None:
         """Which of these batches the broker does not have, for it never got them, or has lost them; None where
         a broker cannot tell."""
+
+    def waiting(self, queues: Sequence[str]) -> dict[str, int]:
+        """How many messages wait in each of these, and are with no worker."""
 
     def revoke(self, celery_ids: Sequence[str]) -> None:
         """Tell all workers to drop these tasks."""
@@ -212,6 +216,18 @@ class ChannelBroker:
 
     def missing(self, receipts: Sequence[str]) -> set[str] | None:
         return None
+
+    def waiting(self, queues: Sequence[str]) -> dict[str, int]:
+        return {queue: self._waiting(queue) for queue in queues}
+
+    def _waiting(self, queue: str) -> int:
+        try:
+            with self._connection.channel() as channel:
+                return int(channel.queue_declare(queue, passive=True).message_count)
+        except self._connection.channel_errors as error:
+            if str(getattr(error, "reply_code", "")) == _NOT_FOUND:
+                return 0
+            raise
 
     def revoke(self, celery_ids: Sequence[str]) -> None:
         arguments = {"task_id": list(celery_ids), "terminate": False, "signal": "SIGTERM"}

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.engines.celery._driver import Driver
+from airflow_dispatch_provider.engines.celery._dropped import DROPPED, Suspects
 from airflow_dispatch_provider.engines.celery._flights import Flight, Flights
 from airflow_dispatch_provider.engines.celery._outbox import Outbox
 from airflow_dispatch_provider.engines.celery._outgoing import Outgoing
@@ -48,6 +49,12 @@ FLUSH = 10.0
 
 LAST_RESULTS = 1.0
 """Seconds that ``stop`` gives the result backend at most."""
+
+
+_DROPPED = (
+    "Backend %r: %d messages are in no queue, and with no worker. Their tasks are sent again, unless they have begun. "
+    "Workers drop what they take while the result backend is away, unless they have result_backend_always_retry."
+)
 
 
 class _Parts(NamedTuple):
@@ -83,6 +90,7 @@ class CeleryEngine:
         self._name, self._connect = name, connect
         self._options, self._kinds, self._clock = options, frozenset(kinds), clock
         self._drive, self._flights = drive, Flights(new_id)
+        self._suspects, self._tracks_started = Suspects(), True
         self._parts: _Parts | None = None
         self._events: list[Event] = []
         self._backoff = Backoff()
@@ -107,7 +115,7 @@ class CeleryEngine:
 
     def _start(self) -> None:
         try:
-            broker, broker_name, watcher, census = self._connect()
+            broker, broker_name, watcher, census, self._tracks_started = self._connect()
             watcher.start(wait=False)
         except Exception as error:
             self._backoff = self._backoff.failed(self._clock(), random.random())
@@ -149,8 +157,9 @@ class CeleryEngine:
     def _outgoing(self, job: Job) -> Outgoing:
         ti = job.workload.ti if airflow_api.is_task(job.workload) else None
         celery_id = self._flights.id_for(getattr(ti, "external_executor_id", None))
-        self._flights.enter(job.dispatch, celery_id, ti is not None)
-        return Outgoing(celery_id, job.dispatch, job.workload, job.queue or self._queue_of(job.workload))
+        queue = job.queue or self._queue_of(job.workload)
+        self._flights.enter(job.dispatch, celery_id, ti is not None, queue)
+        return Outgoing(celery_id, job.dispatch, job.workload, queue)
 
     def _queue_of(self, workload: Any) -> str:
         if airflow_api.is_task(workload):
@@ -241,6 +250,24 @@ class CeleryEngine:
             yield from self._pass_on(parts, event)
         for result in results:
             yield from self._take(parts, result)
+        if self._tracks_started:
+            yield from self._dropped(parts)
+
+    def _dropped(self, parts: _Parts) -> list[Event]:
+        """Ends of messages that are nowhere; see ``Suspects``."""
+        now = self._clock()
+        watcher = parts.watcher
+        self._suspects.note(now, watcher.outages, watcher.problem is not None, self._flights)
+        queues = self._suspects.queues(now)
+        with parts.driver.outbox(wake=bool(queues)) as outbox:
+            outbox.count(queues)
+            counts = outbox.take_counts()
+        dropped = self._suspects.judge(counts)
+        if dropped:
+            log.warning(_DROPPED, self._name, len(dropped))
+        for flight in dropped:
+            self.forget(flight.dispatch)
+        return [Ended(each.dispatch, Outcome.FAILED, None, DROPPED, mishap=True) for each in dropped]
 
     def _pass_on(self, parts: _Parts, event: Event) -> list[Event]:
         """News of the broker, unless nobody waits for it any more."""

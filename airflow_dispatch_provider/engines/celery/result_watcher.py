@@ -150,6 +150,9 @@ class ResultWatcher:
         self._stopping = Event()
         self._announced = Event()
         self._outage: tuple[float, str] | None = None
+        self.outages = 0
+        """How many there were, and are over."""
+
         self._moved: float | None = None
         self._failures = 0
         self._noted: str | None = None
@@ -292,4 +295,4 @@ class ResultWatcher:
             log.info(
                 "The result backend %s is back after %.0f s.", self._name, self._clock() - self._outage[0]
             )
-            self._outage = None
+            self._outage, self.outages = None, self.outages + 1

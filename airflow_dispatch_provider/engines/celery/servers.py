@@ -69,6 +69,9 @@ class Watcher(Protocol):
     @property
     def problem(self) -> str | None: ...
 
+    @property
+    def outages(self) -> int: ...
+
     def start(self, wait: bool = True) -> None: ...
 
     def watch(self, celery_id: str) -> None: ...
@@ -104,6 +107,9 @@ class Servers(NamedTuple):
     census: Census | None = None
     """None: nobody asks how many tasks the workers can run."""
 
+    tracks_started: bool = True
+    """Whether the workers say that they have a message."""
+
 
 def servers_of(
     make_app: Callable[[], Celery], options: CeleryOptions, count_workers: bool = False
@@ -123,4 +129,10 @@ def servers_of(
         queued_timeout=options.queued_timeout,
     )
     census = WorkerCensus(app, options.timeout) if count_workers else None
-    return Servers(broker, masked(app.connection_for_write().as_uri()), watcher, census)
+    return Servers(
+        broker,
+        masked(app.connection_for_write().as_uri()),
+        watcher,
+        census,
+        bool(app.conf.task_track_started),
+    )

@@ -69,6 +69,9 @@ class FakeBroker:
             raise outcome
         return outcome.refusals
 
+    def waiting(self, queues: Sequence[str]) -> dict[str, int]:
+        return dict.fromkeys(queues, 0)
+
     def missing(self, receipts: Sequence[str]) -> set[str] | None:
         self._enter("missing")
         self.asked.append(list(receipts))
@@ -92,6 +95,7 @@ class FakeWatcher:
     """Knows no result by itself."""
 
     problem: str | None = None
+    outages = 0
 
     def __init__(self) -> None:
         self.looked: list[str] = []

@@ -10,6 +10,7 @@ from airflow_dispatch_provider.engines.celery._outbox import (
     CHECK_EVERY,
     Answer,
     Check,
+    Count,
     Doubt,
     Send,
     Tell,
@@ -46,6 +47,23 @@ def test_revocations_go_before_what_waits(world):
     assert step == Tell(["id 1"])
     world.done(step)
     assert world.do(Send) == sent(2)
+
+
+def test_queues_are_counted_once(world):
+    """Before what waits is sent; without an answer nothing is said of them."""
+    world.outbox.count(["a", "b"])
+    world.submit(1)
+    step = world.step()
+    assert step == Count(["a", "b"])
+    world.done(step, Answer(counts={"a": 2, "b": 0}))
+    assert world.outbox.take_counts() == {"a": 2, "b": 0}
+    assert world.outbox.take_counts() == {}
+    assert world.do(Send) == sent(1)
+    world.outbox.count(["a"])
+    world.done(world.step(), Answer(DOWN, "down"))
+    world.now += 1
+    world.connect()
+    assert (world.outbox.take_counts(), type(world.step())) == ({}, Wait)
 
 
 def test_a_busy_connection_is_checked_as_often_as_an_idle_one(world):
