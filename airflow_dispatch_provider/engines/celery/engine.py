@@ -51,12 +51,6 @@ LAST_RESULTS = 1.0
 """Seconds that ``stop`` gives the result backend at most."""
 
 
-_DROPPED = (
-    "Backend %r: %d messages are in no queue, and with no worker. Their tasks are sent again, unless they have begun. "
-    "Workers drop what they take while the result backend is away, unless they have result_backend_always_retry."
-)
-
-
 class _Parts(NamedTuple):
     """Everything that talks to the servers; there is none before the engine could be started."""
 
@@ -264,7 +258,13 @@ class CeleryEngine:
             counts = outbox.take_counts()
         dropped = self._suspects.judge(counts)
         if dropped:
-            log.warning(_DROPPED, self._name, len(dropped))
+            message = (
+                "Backend %r: %d messages are in no queue, and with no worker. "
+                "Their tasks are sent again, unless they have begun. "
+                "Workers drop what they take while the result backend is away, "
+                "unless they have result_backend_always_retry."
+            )
+            log.warning(message, self._name, len(dropped))
         for flight in dropped:
             self.forget(flight.dispatch)
         return [Ended(each.dispatch, Outcome.FAILED, None, DROPPED, mishap=True) for each in dropped]

@@ -77,7 +77,7 @@ def test_what_a_worker_has_dropped_has_ended(app: Any, own_valkey: ValkeyServer,
 def test_workers_that_do_not_say_what_they_have_are_not_suspected(
     app: Any, own_valkey: ValkeyServer, monkeypatch: Any
 ) -> None:
-    """What runs would be taken for dropped."""
+    """Messages that run would be taken for dropped."""
     monkeypatch.setattr(_dropped, "LOOK_AFTER", 0.0)
     monkeypatch.setattr(_dropped, "LOOK_AGAIN", 0.0)
     app.conf.task_track_started = False

@@ -21,7 +21,7 @@ def after_outage(*flights: Flight) -> Suspects:
 
 
 def count(suspects: Suspects, now: float, **counts: int) -> list[int]:
-    """What is judged to be nowhere, at the moment at which it is to be looked at."""
+    """Those that are judged to be nowhere, at the moment at which it is to be looked at."""
     assert suspects.queues(now)
     return [each.dispatch for each in suspects.judge(counts)]
 
@@ -55,7 +55,7 @@ def test_without_an_answer_nothing_is_judged() -> None:
 
 @pytest.mark.parametrize("fields", [{"sent": False}, {"taken": True}, {"is_task": False}])
 def test_who_is_no_suspect(fields: dict[str, bool]) -> None:
-    """What is not sent yet, what a worker has, and callbacks, of which nobody could say whether they have run."""
+    """One that is not sent yet, one that a worker has, and callbacks, of which nobody could say whether they have run."""
     assert after_outage(flight(**fields)).queues(1e9) == []
 
 
