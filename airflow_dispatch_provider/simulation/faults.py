@@ -155,9 +155,12 @@ def _backend_away(world: World, fault: Fault) -> str:
 
 def _run_lost(world: World, fault: Fault) -> str:
     """A message, or a process that had begun; its engine hears nothing. Messages are safe where none can be taken back,
-    since nobody could send one again."""
+    since nobody could send one again; so is the process of an earlier half, which may have been adopted as a
+    message."""
     runs = [
-        (place, run) for place, run in _runs(world) if run.task.is_task and (run.began or place.kind.revokes)
+        (place, run)
+        for place, run in _runs(world)
+        if run.task.is_task and (place.kind.revokes or (run.began and run.task.state != "queued"))
     ]
     return _at_one(runs, fault, lambda place, run: place.kill(run, "lost", told=False))
 

@@ -55,7 +55,7 @@ def test_without_an_answer_nothing_is_judged() -> None:
 
 @pytest.mark.parametrize("fields", [{"sent": False}, {"taken": True}, {"is_task": False}])
 def test_who_is_no_suspect(fields: dict[str, bool]) -> None:
-    """One that is not sent yet, one that a worker has, and callbacks, of which nobody could say whether they have run."""
+    """One that is not sent yet, one that a worker has, and callbacks, of which nobody knows whether they have run."""
     assert after_outage(flight(**fields)).queues(1e9) == []
 
 
