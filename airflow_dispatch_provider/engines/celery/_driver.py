@@ -142,7 +142,10 @@ class Driver:
                 message = "The broker %s does not have %d messages: their tasks are sent again, unless they have begun."
                 log.warning(message, name, number)
             case Doubt(celery_ids):
-                message = "The broker %s may not have got %d messages; [scheduler] task_queued_timeout will tell: %s"
+                message = (
+                    "The broker %s may not have got %d messages; "
+                    "their queues, or [scheduler] task_queued_timeout, will tell: %s"
+                )
                 log.warning(message, name, len(celery_ids), ", ".join(celery_ids[:10]))
             case Untold(number, reason):
                 log.warning("Workers cannot be told to drop %d tasks: %s", number, reason)

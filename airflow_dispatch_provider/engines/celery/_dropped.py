@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages that workers have dropped: one that cannot store that it has started neither runs its task nor gives the
-message back, with Celery's own settings. Pure: times are monotonic seconds, and given."""
+"""Messages that may be with nobody: a broker that keeps no receipts may not have got them, or a worker has dropped
+them. One that cannot store that it has started neither runs its task nor gives the message back, with Celery's own
+settings. Pure: times are monotonic seconds, and given."""
 
 from __future__ import annotations
 
@@ -15,12 +16,12 @@ LOOK_AFTER = 60.0
 LOOK_AGAIN = 30.0
 """Seconds. What is twice in no queue, with nothing said of it in between, is nowhere."""
 
-DROPPED = "its message is in no queue, and the result backend was away when a worker may have taken it"
+NOWHERE = "its message is in no queue, and no worker says that it has it"
 
 
 class Suspects:
-    """Of one engine: what was sent before an outage of its result backend ended, and is with no worker. Whoever is
-    wrong about one does no harm: its task is sent again, and the execution API lets only one message begin."""
+    """Of one engine. Whoever is wrong about one does no harm: its task is sent again, and the execution API lets only
+    one message begin."""
 
     def __init__(self) -> None:
         self._outages, self._is_away = 0, False
@@ -31,13 +32,17 @@ class Suspects:
 
     def note(self, now: float, outages: int, is_away: bool, flights: Iterable[Flight]) -> None:
         """
-        :param outages: of the result backend, that are over
+        :param outages: of the result backend, that are over: workers may have dropped what was sent until then
         :param is_away: whether it is
         """
         if outages > self._outages:
-            self._left |= {each: 0 for each in flights if each.sent and each.is_task and not each.taken}
-            self._look_at = now + LOOK_AFTER
+            self.add(now, flights)
         self._outages, self._is_away = outages, is_away
+
+    def add(self, now: float, flights: Iterable[Flight]) -> None:
+        """Those among them that are sent and with no worker; of callbacks nobody could say whether they have run."""
+        self._left |= {each: 0 for each in flights if each.sent and each.is_task and not each.taken}
+        self._look_at = now + LOOK_AFTER
 
     def queues(self, now: float) -> list[str]:
         """Those that have to be counted now."""

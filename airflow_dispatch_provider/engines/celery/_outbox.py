@@ -143,10 +143,11 @@ class Outbox:
         self.broker = broker
         self._backend, self._most = backend, most
         self._doubted: list[str] = []
+        self._doubts: list[str] = []
         self._waiting: dict[str, Outgoing] = {}
         self._sending: dict[str, Outgoing] = {}
         self._to_tell: dict[str, None] = {}
-        self._to_count: list[str] = []
+        self._to_count: dict[str, None] = {}
         self._counts: dict[str, int] = {}
         self._receipts = receipts
         self._lanes: dict[str, _Lane] = {}
@@ -212,7 +213,12 @@ class Outbox:
 
     def count(self, queues: Collection[str]) -> None:
         """Have it counted what waits in these queues, when the broker can be reached."""
-        self._to_count += queues
+        self._to_count |= dict.fromkeys(queues)
+
+    def take_doubts(self) -> list[str]:
+        """Celery ids of messages that may not have arrived, where the broker cannot tell."""
+        doubts, self._doubts = self._doubts, []
+        return doubts
 
     def take_counts(self) -> dict[str, int]:
         """Messages that wait, by queue, where they have been counted since the last call."""
@@ -246,7 +252,7 @@ class Outbox:
         if self._to_tell:
             return Tell(list(self._to_tell))
         if self._to_count:
-            return Count(self._to_count)
+            return Count(list(self._to_count))
         if now >= self._check_at:
             return Check()
         if self._waiting:
@@ -271,7 +277,7 @@ class Outbox:
         elif isinstance(step, Tell):
             self._told(step, answer)
         elif isinstance(step, Count):
-            self._to_count, self._counts = [], {**self._counts, **answer.counts}
+            self._to_count, self._counts = {}, {**self._counts, **answer.counts}
         if answer.error is not None:
             self._failed(now, step, answer, chance)
         else:
@@ -318,6 +324,7 @@ class Outbox:
             self.notes.append(Lost(len(lost)))
         if missing is None and self._doubted:
             self.notes.append(Doubt(self._doubted))
+            self._doubts += self._doubted
         self._doubted = []
 
     # Sending

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.engines.celery._driver import Driver
-from airflow_dispatch_provider.engines.celery._dropped import DROPPED, Suspects
+from airflow_dispatch_provider.engines.celery._dropped import NOWHERE, Suspects
 from airflow_dispatch_provider.engines.celery._flights import Flight, Flights
 from airflow_dispatch_provider.engines.celery._outbox import Outbox
 from airflow_dispatch_provider.engines.celery._outgoing import Outgoing
@@ -245,17 +245,19 @@ class CeleryEngine:
         for result in results:
             yield from self._take(parts, result)
         if self._tracks_started:
-            yield from self._dropped(parts)
+            yield from self._nowhere(parts)
 
-    def _dropped(self, parts: _Parts) -> list[Event]:
-        """Ends of messages that are nowhere; see ``Suspects``."""
+    def _nowhere(self, parts: _Parts) -> list[Event]:
+        """Ends of messages that are with nobody; see ``Suspects``."""
         now = self._clock()
         watcher = parts.watcher
         self._suspects.note(now, watcher.outages, watcher.problem is not None, self._flights)
         queues = self._suspects.queues(now)
         with parts.driver.outbox(wake=bool(queues)) as outbox:
             outbox.count(queues)
-            counts = outbox.take_counts()
+            counts, doubts = outbox.take_counts(), outbox.take_doubts()
+        if doubts:
+            self._suspects.add(now, filter(None, map(self._flights.of_id, doubts)))
         dropped = self._suspects.judge(counts)
         if dropped:
             message = (
@@ -267,7 +269,7 @@ class CeleryEngine:
             log.warning(message, self._name, len(dropped))
         for flight in dropped:
             self.forget(flight.dispatch)
-        return [Ended(each.dispatch, Outcome.FAILED, None, DROPPED, mishap=True) for each in dropped]
+        return [Ended(each.dispatch, Outcome.FAILED, None, NOWHERE, mishap=True) for each in dropped]
 
     def _pass_on(self, parts: _Parts, event: Event) -> list[Event]:
         """News of the broker, unless nobody waits for it any more."""

@@ -10,7 +10,7 @@ import pytest
 from support import wait_until
 
 from airflow_dispatch_provider.engines.celery import _dropped
-from airflow_dispatch_provider.engines.celery._dropped import DROPPED
+from airflow_dispatch_provider.engines.celery._dropped import NOWHERE
 from airflow_dispatch_provider.engines.celery.brokers import Broker, broker_for
 from airflow_dispatch_provider.lifecycle.events import Ended, Sent
 from airflow_dispatch_provider.lifecycle.states import Outcome
@@ -70,7 +70,7 @@ def test_what_a_worker_has_dropped_has_ended(app: Any, own_valkey: ValkeyServer,
         own_valkey.restart(empty=False)
         wait_until(lambda: not _problem(hand))
         (ended,) = hand.hears(Ended, [dropped])
-        assert ended == Ended(dropped, Outcome.FAILED, None, DROPPED, mishap=True)
+        assert ended == Ended(dropped, Outcome.FAILED, None, NOWHERE, mishap=True)
         assert [type(event) for event in hand.said_of(waits)] == [Sent]
 
 

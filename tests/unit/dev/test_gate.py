@@ -25,6 +25,7 @@ COMMANDS = (
     "test",
     "demo",
     "simulate",
+    "chaos",
 )
 TOOLS = ("ruff", "mypy", "lint-imports", "python", "mkdocs")
 TIMED = re.compile(r"^ +\d+  (.*)$", re.MULTILINE)

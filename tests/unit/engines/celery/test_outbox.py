@@ -66,6 +66,19 @@ def test_queues_are_counted_once(world):
     assert (world.outbox.take_counts(), type(world.step())) == ({}, Wait)
 
 
+@pytest.mark.parametrize(("missing", "doubts"), [(None, ["id 1"]), ((), [])])
+def test_what_may_not_have_arrived_is_in_doubt_where_the_broker_cannot_tell(world, missing, doubts):
+    """Once it can be asked for anything at all."""
+    world.submit(1)
+    step = world.step()
+    world.done(step, Answer(SendFailed(DOWN, unknown=step.batch), "down"))
+    assert world.outbox.take_doubts() == []
+    world.now += 1
+    world.connect(missing)
+    assert world.outbox.take_doubts() == doubts
+    assert world.outbox.take_doubts() == []
+
+
 def test_a_busy_connection_is_checked_as_often_as_an_idle_one(world):
     world.now += CHECK_EVERY
     world.submit(1)
