@@ -7,7 +7,7 @@ that die, hang, or cannot be started.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from types import SimpleNamespace
@@ -25,7 +25,15 @@ from airflow_dispatch_provider.engines.local.pool import Pool
 from airflow_dispatch_provider.lifecycle.events import Began, Ended, Room
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.routing.model import EXECUTE_TASK
-from airflow_dispatch_provider.simulation.places import REJECTED, Clock, Kind, Place, PlaceEngine, Run
+from airflow_dispatch_provider.simulation.places import (
+    REJECTED,
+    Clock,
+    Kind,
+    Place,
+    PlaceEngine,
+    RealEngine,
+    Run,
+)
 from airflow_dispatch_provider.simulation.tasks import Task, Violation
 
 _SIGKILL = -9
@@ -334,7 +342,7 @@ class Errand:
         return str, (self.display_name,)
 
 
-class HostEngine(PlaceEngine):
+class HostEngine(RealEngine):
     """See ``engine.Engine``."""
 
     place: Host
@@ -376,9 +384,6 @@ class HostEngine(PlaceEngine):
         launcher: Any = lambda mode, work: host.launch(self)  # noqa: E731
         return Pool(work, mode, self._clock, launcher, machine)
 
-    def __len__(self) -> int:
-        return len(self._engine)
-
     @property
     def is_ready(self) -> bool:
         """Whether it could start a process now."""
@@ -392,9 +397,6 @@ class HostEngine(PlaceEngine):
     def kill_template(self) -> None:
         if self.template is not None:
             self.template.kill()
-
-    def start(self, scheduler_id: str) -> None:
-        self._engine.start(scheduler_id)
 
     def room(self) -> Room:
         self._fail()
@@ -412,15 +414,6 @@ class HostEngine(PlaceEngine):
             task.came_to_nothing(self.place.world.now)
             self.place.note_failure(task)
         return Errand(job.workload, is_spoilt)
-
-    def withdraw(self, dispatches: Collection[int]) -> set[int]:
-        return self._engine.withdraw(dispatches)
-
-    def revoke(self, dispatch: int, over: bool = False) -> None:
-        self._engine.revoke(dispatch, over)
-
-    def forget(self, dispatch: int) -> None:
-        self._engine.forget(dispatch)
 
     def adopt(self, found: Sequence[Found]) -> None:
         self._engine.adopt(found)

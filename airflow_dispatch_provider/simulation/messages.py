@@ -29,7 +29,14 @@ from airflow_dispatch_provider.engines.celery.servers import CeleryOptions, Serv
 from airflow_dispatch_provider.engines.engine import Event, Found, Job, Room
 from airflow_dispatch_provider.lifecycle.events import Ended
 from airflow_dispatch_provider.lifecycle.states import Outcome
-from airflow_dispatch_provider.simulation.places import REJECTED, Clock, Kind, Place, PlaceEngine, Run
+from airflow_dispatch_provider.simulation.places import (
+    REJECTED,
+    Clock,
+    Kind,
+    Place,
+    RealEngine,
+    Run,
+)
 from airflow_dispatch_provider.simulation.tasks import Task
 
 _CUT, _PARTLY = 0.01, 0.01
@@ -343,7 +350,7 @@ class _Watcher:
             self._results.append(result)
 
 
-class MessageEngine(PlaceEngine):
+class MessageEngine(RealEngine):
     """See ``engine.Engine``."""
 
     def __init__(self, place: MessageBroker, slots: int, number: int) -> None:
@@ -373,12 +380,6 @@ class MessageEngine(PlaceEngine):
         self._ids += 1
         return f"{self._number}-{self._ids}"
 
-    def __len__(self) -> int:
-        return len(self._engine)
-
-    def start(self, scheduler_id: str) -> None:
-        self._engine.start(scheduler_id)
-
     def room(self) -> Room:
         self._fail()
         self._engine.slots = self.slots // 4 if self.place.is_small else self.slots
@@ -391,15 +392,6 @@ class MessageEngine(PlaceEngine):
         task: Task = given.ti
         ti = SimpleNamespace(queue=task.queue, external_executor_id=given.assigned)
         return Letter(ti if task.is_task else None, task, given.ti_id)
-
-    def withdraw(self, dispatches: Collection[int]) -> set[int]:
-        return self._engine.withdraw(dispatches)
-
-    def revoke(self, dispatch: int, over: bool = False) -> None:
-        self._engine.revoke(dispatch, over)
-
-    def forget(self, dispatch: int) -> None:
-        self._engine.forget(dispatch)
 
     def adopt(self, found: Sequence[Found]) -> None:
         self._engine.adopt([each._replace(ti=_row(each.ti)) for each in found])

@@ -14,7 +14,9 @@ from random import Random
 from typing import NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
+from airflow_dispatch_provider.engines.celery.engine import CeleryEngine
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
+from airflow_dispatch_provider.engines.local.engine import LocalEngine
 from airflow_dispatch_provider.lifecycle.events import (
     Adopted,
     Began,
@@ -420,3 +422,24 @@ class PlaceEngine:
         loser = run.engine
         if loser is not None and loser is not self:
             loser.news.append(Ended(run.dispatch, FAILED, None, "another scheduler has it"))
+
+
+class RealEngine(PlaceEngine):
+    """With the code of an engine of this package, which is given all that its place does not change."""
+
+    _engine: CeleryEngine | LocalEngine
+
+    def __len__(self) -> int:
+        return len(self._engine)
+
+    def start(self, scheduler_id: str) -> None:
+        self._engine.start(scheduler_id)
+
+    def withdraw(self, dispatches: Collection[int]) -> set[int]:
+        return self._engine.withdraw(dispatches)
+
+    def revoke(self, dispatch: int, over: bool = False) -> CannotRevoke | None:
+        return self._engine.revoke(dispatch, over)
+
+    def forget(self, dispatch: int) -> None:
+        self._engine.forget(dispatch)

@@ -46,7 +46,7 @@ class Broker(Protocol):
         a broker cannot tell."""
 
     def waiting(self, queues: Sequence[str]) -> dict[str, int]:
-        """How many messages wait in each of these, and are with no worker."""
+        """How many messages wait in each of these, and are with no worker; without those that cannot be counted."""
 
     def revoke(self, celery_ids: Sequence[str]) -> None:
         """Tell all workers to drop these tasks."""
@@ -218,16 +218,16 @@ class ChannelBroker:
         return None
 
     def waiting(self, queues: Sequence[str]) -> dict[str, int]:
-        return {queue: self._waiting(queue) for queue in queues}
+        return {queue: count for queue in queues if (count := self._waiting(queue)) is not None}
 
-    def _waiting(self, queue: str) -> int:
+    def _waiting(self, queue: str) -> int | None:
         try:
             with self._connection.channel() as channel:
                 return int(channel.queue_declare(queue, passive=True).message_count)
-        except self._connection.channel_errors as error:
-            if str(getattr(error, "reply_code", "")) == _NOT_FOUND:
-                return 0
-            raise
+        except Exception as error:
+            if self._concerns_connection(error):
+                raise
+            return 0 if str(getattr(error, "reply_code", "")) == _NOT_FOUND else None
 
     def revoke(self, celery_ids: Sequence[str]) -> None:
         arguments = {"task_id": list(celery_ids), "terminate": False, "signal": "SIGTERM"}

@@ -17,11 +17,11 @@ from uuid import uuid4
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.engines.celery._driver import Driver
-from airflow_dispatch_provider.engines.celery._dropped import NOWHERE, Suspects
 from airflow_dispatch_provider.engines.celery._flights import Flight, Flights
 from airflow_dispatch_provider.engines.celery._outbox import Outbox
 from airflow_dispatch_provider.engines.celery._outgoing import Outgoing
 from airflow_dispatch_provider.engines.celery._receipts import Receipts
+from airflow_dispatch_provider.engines.celery._suspects import NOWHERE, Suspects
 from airflow_dispatch_provider.engines.celery.brokers import Broker
 from airflow_dispatch_provider.engines.celery.results import Result
 from airflow_dispatch_provider.engines.celery.servers import CeleryOptions, Census, Drives, Servers, Watcher

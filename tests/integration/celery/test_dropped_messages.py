@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support import wait_until
 
-from airflow_dispatch_provider.engines.celery import _dropped
-from airflow_dispatch_provider.engines.celery._dropped import NOWHERE
+from airflow_dispatch_provider.engines.celery import _suspects
+from airflow_dispatch_provider.engines.celery._suspects import NOWHERE
 from airflow_dispatch_provider.engines.celery.brokers import Broker, broker_for
 from airflow_dispatch_provider.lifecycle.events import Ended, Sent
 from airflow_dispatch_provider.lifecycle.states import Outcome
@@ -59,8 +59,8 @@ def test_a_broker_says_what_waits(broker: Broker, app: Any) -> None:
 
 def test_what_a_worker_has_dropped_has_ended(app: Any, own_valkey: ValkeyServer, monkeypatch: Any) -> None:
     """The database is asked then; what waits in its queue goes on waiting."""
-    monkeypatch.setattr(_dropped, "LOOK_AFTER", 0.0)
-    monkeypatch.setattr(_dropped, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(_suspects, "LOOK_AFTER", 0.0)
+    monkeypatch.setattr(_suspects, "LOOK_AGAIN", 0.0)
     with running(app) as hand:
         (dropped,), (waits,) = hand.submit(1, queue := new_queue()), hand.submit(1, new_queue())
         hand.hears(Sent, [dropped, waits])
@@ -78,8 +78,8 @@ def test_workers_that_do_not_say_what_they_have_are_not_suspected(
     app: Any, own_valkey: ValkeyServer, monkeypatch: Any
 ) -> None:
     """Messages that run would be taken for dropped."""
-    monkeypatch.setattr(_dropped, "LOOK_AFTER", 0.0)
-    monkeypatch.setattr(_dropped, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(_suspects, "LOOK_AFTER", 0.0)
+    monkeypatch.setattr(_suspects, "LOOK_AGAIN", 0.0)
     app.conf.task_track_started = False
     with running(app) as hand:
         (taken,) = hand.submit(1, queue := new_queue())

@@ -13,9 +13,9 @@ import pytest
 from support import wait_until
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
-from airflow_dispatch_provider.engines.celery import _dropped
+from airflow_dispatch_provider.engines.celery import _suspects
 from airflow_dispatch_provider.engines.celery import engine as engine_module
-from airflow_dispatch_provider.engines.celery._dropped import NOWHERE
+from airflow_dispatch_provider.engines.celery._suspects import NOWHERE
 from airflow_dispatch_provider.engines.celery.engine import CeleryEngine
 from airflow_dispatch_provider.engines.celery.results import Result
 from airflow_dispatch_provider.engines.celery.servers import CeleryOptions, Servers
@@ -441,8 +441,8 @@ def test_one_that_never_started_has_nothing_to_give_back(make_bench):
 
 def test_what_never_arrived_ends_where_the_broker_cannot_tell(bench, monkeypatch):
     """Twice it is in no queue, and no worker has it; so the database is asked."""
-    monkeypatch.setattr(_dropped, "LOOK_AFTER", 0.0)
-    monkeypatch.setattr(_dropped, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(_suspects, "LOOK_AFTER", 0.0)
+    monkeypatch.setattr(_suspects, "LOOK_AGAIN", 0.0)
     monkeypatch.setattr(bench.broker, "missing", lambda receipts: None)
     bench.broker.outcomes.append(outcome(unknown=slice(1)))
     bench.submit(Job(1, 1, make_task()))

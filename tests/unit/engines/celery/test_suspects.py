@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_dispatch_provider.engines.celery._dropped import LOOK_AFTER, LOOK_AGAIN, Suspects
 from airflow_dispatch_provider.engines.celery._flights import Flight
+from airflow_dispatch_provider.engines.celery._suspects import LOOK_AFTER, LOOK_AGAIN, Suspects
 
 
 def flight(number: int = 1, queue: str = "q", **fields: bool) -> Flight:
