@@ -7,6 +7,7 @@ that die, hang, or cannot be started.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -72,6 +73,7 @@ class Template:
         self.pid, self.closed = next(host.pids), False
         self.status: int | None = None
         self._said: list[Any] = []
+        self._inbox = deque[messages.Run | Kill]()
         self._after_a_while(lambda: self.tell(Ready()))
 
     @property
@@ -81,7 +83,16 @@ class Template:
     # The channel
 
     def send(self, message: messages.Run | Kill) -> None:
-        self._after_a_while(lambda: self._handle(message))
+        """In their order, one after the other."""
+        self._inbox.append(message)
+        if len(self._inbox) == 1:
+            self._after_a_while(self._take)
+
+    def _take(self) -> None:
+        self._handle(self._inbox[0])
+        self._inbox.popleft()
+        if self._inbox:
+            self._after_a_while(self._take)
 
     def flush(self) -> None:
         """Nothing waits."""
@@ -108,7 +119,7 @@ class Template:
             self._host.lose(self)
 
     def _after_a_while(self, call: Callable[[], None]) -> None:
-        self._host.world.after(self._rng.uniform(0.01, 1.0), lambda: self._do(call))
+        self._host.world.after(self._rng.uniform(0.01, 0.5), lambda: self._do(call))
 
     def _do(self, call: Callable[[], None]) -> None:
         if self.status is not None:
