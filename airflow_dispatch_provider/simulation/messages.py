@@ -37,6 +37,7 @@ from airflow_dispatch_provider.simulation.places import (
     RealEngine,
     Run,
 )
+from airflow_dispatch_provider.simulation.schedulers import Instance
 from airflow_dispatch_provider.simulation.tasks import Task
 
 _CUT, _PARTLY = 0.01, 0.01
@@ -402,5 +403,9 @@ class MessageEngine(RealEngine):
         self.news += self._engine.poll()
 
 
-def _row(instance: Any) -> Any:
-    return SimpleNamespace(id=instance.id, external_executor_id=instance.task.external_executor_id)
+def _row(subject: Instance | Task) -> Any:
+    """
+    :param subject: of a task that was offered, or of one that this scheduler has queued itself
+    """
+    task = subject if isinstance(subject, Task) else subject.task
+    return SimpleNamespace(id=subject.id, external_executor_id=task.external_executor_id)
