@@ -131,6 +131,9 @@ def attached(tis: Iterable[Any]) -> Iterator[None]:
     """Within it, what belongs to a copy that ``detached`` has made (its Dag, its run) is loaded where it is read, as in
     the scheduler's session. Nothing of it is written."""
     copies = {ti.id: ti for ti in tis if isinstance(ti, TaskInstance) and inspect(ti).transient}
+    if not copies:
+        yield
+        return
     with create_session(scoped=False) as session:
         for copy in copies.values():
             make_transient_to_detached(copy)

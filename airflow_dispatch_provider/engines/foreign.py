@@ -74,6 +74,7 @@ class ForeignEngine:
         counts_workers: bool = False,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """
         :param make: gives the executor, prepared but not started; called again after each failure to start
@@ -86,7 +87,7 @@ class ForeignEngine:
 
         self._counted: int | None = None
         self._kinds: frozenset[str] = frozenset()
-        self._make, self._clock = make, clock
+        self._make, self._clock, self._chance = make, clock, chance
         self._executor: Any = None
         self._job_id = ""
         self._backoff = backoff or Backoff()
@@ -103,6 +104,10 @@ class ForeignEngine:
         self._one_by_one = False
         """It failed over something that it was given, nobody knows what: it is given one job at a time until one gets
         through."""
+
+    def __len__(self) -> int:
+        """How many dispatches it has, or asks about."""
+        return len(self._out) + len(self._adopting)
 
     def __repr__(self) -> str:
         out, unsent = len(self._out), len(self._out.unsent)
@@ -424,7 +429,7 @@ class ForeignEngine:
             return otherwise
 
     def _failed(self, what: str, error: BaseException) -> None:
-        self._backoff = self._backoff.failed(self._clock(), random.random())
+        self._backoff = self._backoff.failed(self._clock(), self._chance())
         self._note(what, describe(error), f"\n{traceback_of(error)}")
 
     def _note(self, what: str, reason: str, details: str = "") -> None:

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from airflow_dispatch_provider.engines.celery.engine import CeleryEngine
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
+from airflow_dispatch_provider.engines.foreign import ForeignEngine
 from airflow_dispatch_provider.engines.local.engine import LocalEngine
 from airflow_dispatch_provider.lifecycle.events import (
     Adopted,
@@ -65,7 +66,7 @@ _ALL = frozenset({EXECUTE_TASK, EXECUTE_CALLBACK})
 LOCAL = Kind(runs=_ALL)
 CELERY = Kind(runs=_ALL)
 KUBERNETES = Kind(hollow=True)
-FOREIGN = Kind(revokes=False, hollow=True)
+FOREIGN = Kind(revokes=False)
 
 
 class ModelError(Exception):
@@ -427,7 +428,7 @@ class PlaceEngine:
 class RealEngine(PlaceEngine):
     """With the code of an engine of this package, which is given all that its place does not change."""
 
-    _engine: CeleryEngine | LocalEngine
+    _engine: CeleryEngine | ForeignEngine | LocalEngine
 
     def __len__(self) -> int:
         return len(self._engine)

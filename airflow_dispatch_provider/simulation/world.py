@@ -22,6 +22,7 @@ from airflow_dispatch_provider.simulation.messages import MessageBroker
 from airflow_dispatch_provider.simulation.patience import Patience
 from airflow_dispatch_provider.simulation.places import CELERY, FOREIGN, KUBERNETES, LOCAL, Place
 from airflow_dispatch_provider.simulation.schedulers import Scheduler
+from airflow_dispatch_provider.simulation.strangers import StrangePlace
 from airflow_dispatch_provider.simulation.tasks import HEARTBEAT, Task, Tasks, Violation
 
 BACKENDS = {"local": (LOCAL, 4), "celery": (CELERY, 16), "pods": (KUBERNETES, 16), "other": (FOREIGN, 8)}
@@ -33,7 +34,12 @@ ROUTES = {
     "wide": ("pods", "celery", "local"),
     "else": ("other", "local"),
 }
-_MODELS: dict[str, type[Place]] = {"local": Host, "celery": MessageBroker, "pods": Cluster}
+_MODELS: dict[str, type[Place]] = {
+    "local": Host,
+    "celery": MessageBroker,
+    "pods": Cluster,
+    "other": StrangePlace,
+}
 _BURST, _BURSTS = 8, 0.05
 """How many times as many tasks come in some batches, and the part of these."""
 
