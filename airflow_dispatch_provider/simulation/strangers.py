@@ -24,8 +24,7 @@ from airflow_dispatch_provider.simulation.places import (
     RealEngine,
     Run,
 )
-from airflow_dispatch_provider.simulation.schedulers import Instance, Workload
-from airflow_dispatch_provider.simulation.tasks import Task
+from airflow_dispatch_provider.simulation.schedulers import Workload
 from airflow_dispatch_provider.testing.workloads import make_task
 
 
@@ -35,6 +34,7 @@ class Stranger(BaseExecutor):
     def __init__(self, place: StrangePlace, engine: StrangeEngine) -> None:
         super().__init__()
         self._place, self._engine = place, engine
+        self._keys: dict[Run, Any] = {}
         self._runs: dict[Any, Run] = {}
         """The last of each key."""
 
@@ -59,7 +59,7 @@ class Stranger(BaseExecutor):
             self._run(airflow_api.workload_key(self, workload), run)
 
     def _run(self, key: Any, run: Run) -> None:
-        self._runs[key] = run
+        self._keys[run], self._runs[key] = key, run
         self.running.add(key)
 
     def try_adopt_task_instances(self, tis: Sequence[Any]) -> Sequence[Any]:
@@ -79,7 +79,7 @@ class Stranger(BaseExecutor):
 
     def hear(self, run: Run, event: Event) -> None:
         """What its place says of a run, unless a later one has its key: a success is believed, as Airflow does."""
-        key = airflow_api.task_key(self, _ti(run.task, run.ti_id))
+        key = self._keys[run]
         if key not in self.running or self._runs[key] is not run:
             return
         if isinstance(event, Sent):
@@ -91,7 +91,7 @@ class Stranger(BaseExecutor):
 
     def lose(self, run: Run) -> None:
         """Forget it without a word."""
-        self.running.discard(airflow_api.task_key(self, _ti(run.task, run.ti_id)))
+        self.running.discard(self._keys[run])
 
     def end(self) -> None:
         """Nothing runs here."""
@@ -159,21 +159,19 @@ class StrangeEngine(RealEngine):
     def _real(self, job: Job) -> Job:
         given: Workload = job.workload
         self.given[given.ti_id] = given
-        workload = make_task(
-            given.ti.queue, priority=given.ti.priority, task_id=str(given.ti.number), id=given.ti_id
-        )
+        workload = _workload(given.ti_id, job.key)
         return job._replace(key=airflow_api.workload_key(self.stranger, workload), workload=workload)
 
     def adopt(self, found: Sequence[Found]) -> None:
-        self._engine.adopt([each._replace(ti=_row(each.ti)) for each in found])
+        self._engine.adopt([each._replace(ti=_workload(each.ti.id, each.key).ti) for each in found])
 
     def _work(self) -> None:
         self.news += self._engine.poll()
 
 
-def _row(subject: Instance | Task) -> Any:
-    return _ti(subject if isinstance(subject, Task) else subject.task, subject.id)
-
-
-def _ti(task: Task, ti_id: UUID) -> Any:
-    return make_task(task.queue, task_id=str(task.number), id=ti_id).ti
+def _workload(ti_id: UUID, key: Any) -> Any:
+    """
+    :param key: number and try of the task
+    """
+    number, attempt = key
+    return make_task(task_id=str(number), try_number=attempt, id=ti_id)
