@@ -78,7 +78,7 @@ class Stranger(BaseExecutor):
         return False
 
     def hear(self, run: Run, event: Event) -> None:
-        """What its place says of a run, unless a later one has its key: a success is believed, as Airflow does."""
+        """News of its place of a run, unless a later one has its key: a success is believed, as Airflow does."""
         key = self._keys[run]
         if key not in self.running or self._runs[key] is not run:
             return
@@ -148,6 +148,10 @@ class StrangeEngine(RealEngine):
 
     def _fail(self) -> None:
         """The engine lets nothing through."""
+
+    def has_room(self, used: int) -> bool:
+        """After a failure it is given one at a time."""
+        return super().has_room(used) and self._engine.room().takes != 0
 
     def room(self) -> Room:
         self._engine.slots = self.slots // 4 if self.place.is_small else self.slots

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_dispatch_provider.simulation.coverage import ALL, counted
 from airflow_dispatch_provider.simulation.faults import KINDS, Fault, plan
-from airflow_dispatch_provider.simulation.places import PlaceEngine
+from airflow_dispatch_provider.simulation.hosts import HostEngine
 from airflow_dispatch_provider.simulation.scenario import Outcome, Scenario
 from airflow_dispatch_provider.simulation.tasks import Violation
 from airflow_dispatch_provider.simulation.world import Shape
@@ -74,10 +74,10 @@ def test_an_error_of_the_code_under_test_is_a_violation(monkeypatch: pytest.Monk
 def test_the_loop_under_test_hides_nothing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """It guards itself against whatever an engine raises, but no model raises an error that is not a violation."""
 
-    def fails(engine: PlaceEngine, jobs: object) -> None:
+    def fails(engine: HostEngine, jobs: object) -> None:
         raise error
 
-    monkeypatch.setattr(PlaceEngine, "submit", fails)
+    monkeypatch.setattr(HostEngine, "submit", fails)
     outcome = Scenario(5, ROUGH, 60.0, ()).run()
     assert outcome.violation is not None
     assert "broken" in str(outcome.violation)
