@@ -244,6 +244,9 @@ class PodEngine(PlaceEngine):
     def __len__(self) -> int:
         return self.machine.unsent + len(self.machine.pods) + len(self._searches) + len(self._unwanted)
 
+    def start(self, scheduler_id: str) -> None:
+        """Its watches begin with its first work."""
+
     @property
     def _now(self) -> float:
         return self.place.world.now

@@ -6,6 +6,7 @@ A place (a broker with workers, a cluster, a machine) outlives the schedulers; a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -21,16 +22,13 @@ from airflow_dispatch_provider.engines.local.engine import LocalEngine
 from airflow_dispatch_provider.lifecycle.events import (
     Adopted,
     Began,
-    Broken,
     CannotRevoke,
     Ended,
-    Recovered,
     Rejected,
     Returned,
     Room,
     Sent,
     Stalled,
-    Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK
@@ -110,7 +108,7 @@ class Run:
 R = TypeVar("R", bound=Run)
 
 
-class Place:
+class Place(ABC):
     """One of a backend."""
 
     def __init__(self, world: Clock, name: str, kind: Kind) -> None:
@@ -163,20 +161,9 @@ class Place:
         del self.closed[lane]
         self.reopened[lane] = self.world.now
 
+    @abstractmethod
     def engine(self, slots: int) -> PlaceEngine:
         """That of one scheduler."""
-        return PlaceEngine(self, slots)
-
-    def send(self, job: Job, engine: PlaceEngine) -> Run | None:
-        """None: it cannot be sent."""
-        task = job.workload.ti
-        task.sent += 1
-        rng = self.world.random("run", task.number, task.sent)
-        if rng.random() < REJECTED or self.refuses or self.world.now < task.spoilt_until:
-            task.came_to_nothing(self.world.now)
-            self.note_failure(task)
-            return None
-        return self.enter(Run(task, job.workload.ti_id, engine, job.dispatch, rng))
 
     def enter(self, run: R) -> R:
         """It is there from now on."""
@@ -241,10 +228,9 @@ class Place:
         """It does not begin any more, and its engine hears so."""
         self._end(run, (Rejected if is_own_fault else Returned)(run.dispatch, "given back"))
 
+    @abstractmethod
     def deny(self, run: Run, is_own_fault: bool) -> None:
-        """Its engine hears that it was not sent, and that is not so."""
-        self.note_failure(run.task)
-        self.tell(run, (Rejected if is_own_fault else Returned)(run.dispatch, "denied"))
+        """Its engine hears that it was not sent, or has ended, and that is not so."""
 
     def note_failure(self, task: Task) -> None:
         self.failures.append((self.world.now, task))
@@ -254,10 +240,9 @@ class Place:
         if run.rng.random() < _RENAMED:
             self.tell(run, Sent(run.dispatch, "renamed"))
 
+    @abstractmethod
     def tell(self, run: Run, *news: Event) -> None:
         """Its engine, if it has one."""
-        if run.engine is not None:
-            run.engine.news += news
 
     def _end(self, run: Run, news: Event | None, in_vain: bool = True) -> None:
         """
@@ -286,22 +271,18 @@ class Place:
 _LATE = (Sent, Stalled, Began, Ended, Returned, Rejected, Adopted)
 
 
-class PlaceEngine:
-    """See ``engine.Engine``."""
+class PlaceEngine(ABC):
+    """See ``engine.Engine``. The code of an engine of this package, without its threads, among models of what it talks
+    to."""
 
     def __init__(self, place: Place, slots: int) -> None:
         self.slots = slots
         self.place, self.is_dead = place, False
         self.news: list[Event] = []
-        self._unsent: dict[int, Job] = {}
-        self._out: dict[int, Run] = {}
-        self._sought: dict[int, Found] = {}
-        self._trouble: str | None = None
         self._reversed = False
-        self._room = Room(slots, kinds=place.kind.runs)
 
-    def __len__(self) -> int:
-        return len(self._unsent) + len(self._out) + len(self._sought)
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     def has_room(self, used: int) -> bool:
         """Whether one more could go there.
@@ -310,52 +291,26 @@ class PlaceEngine:
         """
         return used < self.slots
 
-    def start(self, scheduler_id: str) -> None:
-        """Nothing is needed."""
+    @abstractmethod
+    def start(self, scheduler_id: str) -> None: ...
 
-    def room(self) -> Room:
-        self._fail()
-        slots, closed = self.slots // 4 if self.place.is_small else self.slots, self.place.closed
-        before = self._room
-        if (slots, closed, self._trouble) != (before.slots, before.closed, before.unavailable):
-            self._room = Room(
-                slots, closed=dict(closed), unavailable=self._trouble, kinds=self.place.kind.runs
-            )
-        return self._room
+    @abstractmethod
+    def room(self) -> Room: ...
 
-    def submit(self, jobs: Sequence[Job]) -> None:
-        self._unsent.update({job.dispatch: job for job in jobs})
+    @abstractmethod
+    def submit(self, jobs: Sequence[Job]) -> None: ...
 
-    def withdraw(self, dispatches: Collection[int]) -> set[int]:
-        return {number for number in dispatches if self._unsent.pop(number, None)}
+    @abstractmethod
+    def withdraw(self, dispatches: Collection[int]) -> set[int]: ...
 
-    def revoke(self, dispatch: int, over: bool = False) -> CannotRevoke | None:
-        if dispatch in self._out and not self.place.kind.revokes and not over:
-            return CannotRevoke(dispatch)
-        run = self._out.pop(dispatch, None)
-        if run is not None:
-            self._let_go(run)
-        if self._unsent.pop(dispatch, None):
-            self.news.append(Returned(dispatch))
-        elif self._sought.pop(dispatch, None):
-            self.news.append(Unknown(dispatch))
-        elif run is not None and not run.over:
-            self.news.append(Ended(dispatch, FAILED, None, "revoked"))
-        return None
+    @abstractmethod
+    def revoke(self, dispatch: int, over: bool = False) -> CannotRevoke | None: ...
 
-    def _let_go(self, run: Run) -> None:
-        """Another engine may have it by now."""
-        if run.engine is self:
-            run.engine = None
+    @abstractmethod
+    def forget(self, dispatch: int) -> None: ...
 
-    def forget(self, dispatch: int) -> None:
-        self._unsent.pop(dispatch, None)
-        self._sought.pop(dispatch, None)
-        if run := self._out.pop(dispatch, None):
-            self._let_go(run)
-
-    def adopt(self, found: Sequence[Found]) -> None:
-        self._sought.update({each.dispatch: each for each in found})
+    @abstractmethod
+    def adopt(self, found: Sequence[Found]) -> None: ...
 
     def _fail(self) -> None:
         if self.place.raises and not self.place.up:
@@ -371,62 +326,19 @@ class PlaceEngine:
         elif self._reversed:
             news.reverse()
         self._reversed = self.place.reverses
-        for event in news:
-            if isinstance(event, (Ended, Returned, Rejected)):
-                self._out.pop(event.dispatch, None)
         return news
 
     def stop(self, deadline: float) -> set[int]:
         """Schedulers die here; none ends."""
         return set()
 
+    @abstractmethod
     def _work(self) -> None:
-        if not self.place.up:
-            self._trouble = "away"
-            self.news.append(Broken(self.place.name, "away"))
-            self.news += [Returned(number, "away") for number in self._unsent]
-            self._unsent.clear()
-            return
-        if self._trouble is not None:
-            self._trouble = None
-            self.news.append(Recovered(self.place.name))
-        if not self.place.slow:
-            self._send()
-        if not self.place.mute:
-            for found in self._sought.values():
-                self.news += self._find(found)
-            self._sought.clear()
-
-    def _send(self) -> None:
-        for job in self._unsent.values():
-            run = self.place.send(job, self)
-            if run is None:
-                self.news.append(Rejected(job.dispatch, "too large"))
-            else:
-                self._out[job.dispatch] = run
-                self.news.append(Sent(job.dispatch))
-                if run.rng.random() < STALLED:
-                    self.news.append(Stalled(job.dispatch, "no room on any node"))
-        self._unsent.clear()
-
-    def _find(self, found: Found) -> list[Event]:
-        for run in self.place.runs:
-            if run.ti_id == found.ti.id:
-                self._tell_loser(run)
-                run.engine, run.dispatch = self, found.dispatch
-                self._out[found.dispatch] = run
-                return [Adopted(found.dispatch)]
-        return [Unknown(found.dispatch)]
-
-    def _tell_loser(self, run: Run) -> None:
-        """A scheduler that was taken for dead, and goes on, sees that what it had is another's."""
-        loser = run.engine
-        if loser is not None and loser is not self:
-            loser.news.append(Ended(run.dispatch, FAILED, None, "another scheduler has it"))
+        """What its threads would have done since the last time, and its news."""
 
 
 class RealEngine(PlaceEngine):
-    """With the code of an engine of this package, which is given all that its place does not change."""
+    """One that is used whole."""
 
     _engine: CeleryEngine | ForeignEngine | LocalEngine
 

@@ -19,6 +19,7 @@ from airflow_dispatch_provider.engines.foreign import ForeignEngine
 from airflow_dispatch_provider.lifecycle.events import Ended, Room, Sent
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.simulation.places import (
+    REJECTED,
     ModelError,
     Place,
     RealEngine,
@@ -50,7 +51,7 @@ class Stranger(BaseExecutor):
 
     def _process_workloads(self, workload_items: Sequence[Any]) -> None:
         for workload in workload_items:
-            run = self._place.send(Job(0, None, self._engine.given[workload.ti.id]), self._engine)
+            run = self._place.send(self._engine.given[workload.ti.id], self._engine)
             if run is None:
                 if self._engine.rng.random() < 0.5:
                     airflow_api.forget_queued(self, workload)
@@ -105,6 +106,17 @@ class StrangePlace(Place):
 
     def engine(self, slots: int) -> StrangeEngine:
         return StrangeEngine(self, slots, next(self.numbers))
+
+    def send(self, workload: Workload, engine: StrangeEngine) -> Run | None:
+        """None: it cannot be sent."""
+        task = workload.ti
+        task.sent += 1
+        rng = self.world.random("run", task.number, task.sent)
+        if rng.random() < REJECTED or self.refuses or self.world.now < task.spoilt_until:
+            task.came_to_nothing(self.world.now)
+            self.note_failure(task)
+            return None
+        return self.enter(Run(task, workload.ti_id, engine, 0, rng))
 
     def tell(self, run: Run, *news: Event) -> None:
         if isinstance(run.engine, StrangeEngine):
