@@ -198,15 +198,21 @@ def lines(tried: Iterable[Tried]) -> list[str]:
     return [*table(headers, rows, {"seconds": ".1f"}), f"{found} of {len(rows)} found"]
 
 
+def keep_quiet() -> None:
+    """Before the package is imported: what Airflow says then would be in the output."""
+    os.environ.setdefault("AIRFLOW__API_AUTH__JWT_SECRET", "simulation")
+    logging.disable(logging.CRITICAL)
+
+
 def worlds(folder: Path, plan: Plan) -> dict[str, Any]:
     """Run in a process of its own, with the package in a folder."""
+    keep_quiet()
     import airflow_dispatch_provider
     from airflow_dispatch_provider.simulation.report import Report, simulate
 
     imported = Path(airflow_dispatch_provider.__file__ or "").parent
     if imported != folder / PACKAGE:
         raise DevError(f"{imported} was imported, not the copy in {folder}")
-    logging.disable(logging.CRITICAL)
     began = time.monotonic()
 
     def goes_on(report: Report) -> bool:

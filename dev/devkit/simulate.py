@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real life cycle, dispatch loop and engines in virtual time, under faults, between models of Airflow, of brokers,
-clusters and machines. The LocalExecutor's engine is a model, too.
+clusters, machines and executors of others.
 
 Each world has its own seed, and the same seed tells the same story. What must hold is checked at every step: no try is
 lost that had not begun, no run completes twice, nothing is killed that runs, and once faults stop everything ends with
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import logging
 import subprocess
 import time
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from devkit.arguments import add_airflow_version, add_output, parser_of
 from devkit.environment import REPO, DevError, enter, say
-from devkit.reverted import FILE, Plan, fixes, lines, shape_of, try_all
+from devkit.reverted import FILE, Plan, fixes, keep_quiet, lines, shape_of, try_all
 
 if TYPE_CHECKING:
     from airflow_dispatch_provider.simulation.report import Report
@@ -37,10 +36,10 @@ REVERTED_MINUTES = 10.0
 def main() -> int:
     options = _parse()
     enter(options.airflow_version)
+    keep_quiet()
     # Not before: this is Airflow's environment.
     from airflow_dispatch_provider.simulation.report import simulate
 
-    logging.disable(logging.CRITICAL)
     if options.mutants is not None:
         return _mutants(options)
     if options.reverted is not None:
