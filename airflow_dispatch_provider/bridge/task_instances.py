@@ -14,10 +14,11 @@ from uuid import UUID
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import inspect, select, update
+from sqlalchemy import inspect, or_, select, update
 from sqlalchemy.orm import Session, lazyload, make_transient, make_transient_to_detached, object_session
 from sqlalchemy.orm.attributes import set_committed_value
 
+from airflow_dispatch_provider.bridge.airflow_api import hostname
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_4_PLUS
 
 _BATCH = 900
@@ -69,6 +70,9 @@ class RowFacts(NamedTuple):
     silent: float
     """Seconds since its process's last heartbeat, by the clock of this host; infinite if there was none."""
 
+    is_here: bool = False
+    """Its process runs, or ran last, on this host."""
+
 
 def row_facts(ids: Iterable[UUID]) -> dict[UUID, RowFacts]:
     """Rows by id; those that are not there are left out. For threads: in a session of its own."""
@@ -77,15 +81,17 @@ def row_facts(ids: Iterable[UUID]) -> dict[UUID, RowFacts]:
         TaskInstance.state,
         TaskInstance.queued_by_job_id,
         TaskInstance.last_heartbeat_at,
+        TaskInstance.hostname,
     )
+    here = hostname()
     found: dict[UUID, RowFacts] = {}
     for batch in _batches(ids):
         with create_session(scoped=False) as session:
             rows = session.execute(select(*columns).where(TaskInstance.id.in_(batch))).all()
         now = datetime.now(UTC)
-        for ti_id, state, job_id, beat in rows:
+        for ti_id, state, job_id, beat, host in rows:
             silent = (now - beat).total_seconds() if beat is not None else inf
-            found[UUID(str(ti_id))] = RowFacts(state, job_id, silent)
+            found[UUID(str(ti_id))] = RowFacts(state, job_id, silent, host == here)
     return found
 
 
@@ -157,13 +163,14 @@ def restart_silent(ids: Iterable[UUID], queued_by: int, silence: float) -> None:
                 _restart(ti, session)
 
 
-def unstart_silent(ids: Iterable[UUID], silence: float) -> None:
-    """Have Airflow queue those again in the same try that run, whichever scheduler queued them, and whose processes
-    have sent no heartbeat for so many seconds. Rows that another transaction has locked are left alone. For threads: in
-    a session of its own."""
+def unstart_silent(ids: Iterable[UUID], queued_by: int, silence: float) -> None:
+    """Have Airflow queue those again in the same try that run for this scheduler, or on this host for whichever, and
+    whose processes have sent no heartbeat for so many seconds. Rows that another transaction has locked are left alone.
+    For threads: in a session of its own."""
+    ours = or_(TaskInstance.queued_by_job_id == queued_by, TaskInstance.hostname == hostname())
     for batch in _batches(ids):
         with create_session(scoped=False) as session:
-            _update_free(session, _silent(batch, silence), _scheduled())
+            _update_free(session, (*_silent(batch, silence), ours), _scheduled())
 
 
 def _silent(batch: list[Any], silence: float) -> tuple[Any, ...]:

@@ -73,7 +73,8 @@ class AirflowDatabase:
     def _row(self, facts: task_instances.RowFacts | None) -> Row:
         if facts is None:
             return GONE
-        return row_of(str(facts.state), facts.queued_by_job_id == self._job_id, facts.silent)
+        mine = facts.queued_by_job_id == self._job_id
+        return row_of(str(facts.state), mine, facts.silent, facts.is_here)
 
     def put_back(self, ids: Ids, before: float) -> None:
         task_instances.reschedule_queued(ids.values(), before, self._job_id)
@@ -82,7 +83,7 @@ class AirflowDatabase:
         task_instances.restart_silent(ids.values(), self._job_id, self._silence)
 
     def unstart(self, ids: Ids) -> None:
-        task_instances.unstart_silent(ids.values(), self._silence)
+        task_instances.unstart_silent(ids.values(), self._job_id, self._silence)
 
     def refresh(self, ids: Ids) -> None:
         task_instances.refresh_queued(ids.values(), self._job_id)

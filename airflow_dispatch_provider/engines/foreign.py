@@ -297,11 +297,12 @@ class ForeignEngine:
 
     def _find_the_culprit(self, executor: Any, given: list[Out], error: BaseException) -> None:
         """Its heartbeat has failed with these. Without them it fails again, or they are the trouble: a single one is to
-        blame itself, of several each is tried alone. Heartbeats with nothing to send prove nothing: where different
-        jobs are rejected and none gets through, it is the backend's trouble."""
+        blame itself, of several each is tried alone, also where only one of them was still waiting. Heartbeats with
+        nothing to send prove nothing: where different jobs are rejected and none gets through, it is the backend's
+        trouble."""
         taken = [out for out in given if self._take_out(out)]
         again = error_of(executor.heartbeat) if taken else error
-        what = Rejected if again is None and len(taken) == 1 else Returned
+        what = Rejected if again is None and len(given) == 1 else Returned
         self._events += [what(out.dispatch, describe(error)) for out in taken]
         self._doubtful += [out for out in given if out.ran]
         if again is not None:

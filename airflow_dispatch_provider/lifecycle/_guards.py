@@ -152,8 +152,9 @@ _SLACK = 6.0
 
 def maybe_in_vain(ledger: Ledger, job: Job, event: Any) -> bool:
     """The row may run since it was let begin, and nobody has heard so. It need not be ours: two schedulers may have had
-    the task, and the one with the dead dispatch alone knows."""
-    return job.nothing_ran and running(ledger, job, event) and not _has_beaten_since(job, event)
+    the task, and the one with the dead dispatch alone knows; but that has run here."""
+    is_it = job.nothing_ran and (event.mine or event.here)
+    return is_it and running(ledger, job, event) and not _has_beaten_since(job, event)
 
 
 def began_in_vain(ledger: Ledger, job: Job, event: Any) -> bool:

@@ -84,6 +84,9 @@ class Row(NamedTuple):
     finished: bool = False
     """OVER: Airflow will not run this try any more, as it may one that deferred."""
 
+    here: bool = False
+    """RUNNING: its process runs, or ran last, on the host of this scheduler."""
+
 
 _ALIVE = {"queued": RowState.QUEUED, "running": RowState.RUNNING, "restarting": RowState.RUNNING}
 
@@ -91,13 +94,13 @@ _FINISHED = frozenset({"success", "failed", "skipped", "upstream_failed", "remov
 """Those that ``airflow.utils.state.State.finished`` has, which a test compares."""
 
 
-def row_of(state: str, mine: bool, silent: float) -> Row:
+def row_of(state: str, mine: bool, silent: float, here: bool = False) -> Row:
     """
     The row of a task instance.
 
     :param state: Airflow's word for its state
     """
-    return Row(_ALIVE.get(state, RowState.OVER), mine, silent, state in _FINISHED)
+    return Row(_ALIVE.get(state, RowState.OVER), mine, silent, state in _FINISHED, here)
 
 
 GONE = Row(RowState.OVER, finished=True)

@@ -52,6 +52,8 @@ _RESTARTS = 90.0
 class Process(Run):
     """One that supervises a task."""
 
+    is_local = True
+
     pid: int = 0
     number: int = 0
     """As its template process was told."""

@@ -97,6 +97,9 @@ class Run:
 
     dispatch: int
     rng: Random
+    is_local = False
+    """A process on the host of the schedulers."""
+
     runs: bool = False
     """Its own code does."""
 
@@ -334,7 +337,7 @@ class PlaceEngine(ABC):
 
     @abstractmethod
     def _work(self) -> None:
-        """What its threads would have done since the last time, and its news."""
+        """Do all that its threads would have done since the last time, and collect its news."""
 
 
 class RealEngine(PlaceEngine):

@@ -146,7 +146,7 @@ class ModelClerk:
 
     def unstart(self, asked: int, ids: Mapping[Hashable, Any]) -> None:
         def change(task: Task) -> None:
-            if self._silent(task):
+            if (task.owner == self._job or task.is_here) and self._silent(task):
                 if task.state == "running" and task.run.began:
                     raise Violation("is set back though it had begun", task.number)
                 self._world.tasks.schedule(task)

@@ -114,6 +114,11 @@ class Task:
     """How many of its dispatches have been sent, in all tries."""
 
     @property
+    def is_here(self) -> bool:
+        """All schedulers are on one host, which runs local processes."""
+        return self.run is not None and self.run.is_local
+
+    @property
     def key(self) -> Hashable:
         return self.number, self.attempt
 
@@ -261,7 +266,7 @@ class Tasks:
         task = self.by_id.get(ti_id)
         if task is None:
             return GONE
-        return row_of(task.state, task.owner == job, now - task.beat)
+        return row_of(task.state, task.owner == job, now - task.beat, task.is_here)
 
     # Processes
 

@@ -40,6 +40,16 @@ class AmqpBroker(ChannelBroker):
         connection.transport_options.pop("confirm_publish", None)
         return connection
 
+    def _waiting(self, queue: str) -> int | None:
+        """A queue that no worker listens to may be one that the server cannot count now: a quorum queue without its
+        leader has no messages and no consumers. One that cannot be reached is not found, in other words."""
+        try:
+            with self._connection.channel() as channel:
+                found = channel.queue_declare(queue, passive=True)
+        except self._connection.channel_errors as error:
+            return 0 if f"no queue '{queue}'" in str(error) else None
+        return int(found.message_count) if found.message_count or found.consumer_count else None
+
     def _open_channel(self) -> None:
         super()._open_channel()
         self._published = 0

@@ -25,7 +25,6 @@ Prepared = tuple[Outgoing, list[Publication]]
 """A workload with what is published for it."""
 
 _ACCESS_REFUSED, _RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 405, 406
-_NOT_FOUND = "404"  # a number where it comes from an AMQP server
 
 
 class Broker(Protocol):
@@ -46,7 +45,8 @@ class Broker(Protocol):
         a broker cannot tell."""
 
     def waiting(self, queues: Sequence[str]) -> dict[str, int]:
-        """How many messages wait in each of these, and are with no worker; without those that cannot be counted."""
+        """How many messages wait in each of these, and are with no worker; without those of which that is not certain.
+        A queue that is not there has none."""
 
     def revoke(self, celery_ids: Sequence[str]) -> None:
         """Tell all workers to drop these tasks."""
@@ -218,16 +218,19 @@ class ChannelBroker:
         return None
 
     def waiting(self, queues: Sequence[str]) -> dict[str, int]:
-        return {queue: count for queue in queues if (count := self._waiting(queue)) is not None}
+        return {queue: count for queue in queues if (count := self._count(queue)) is not None}
 
-    def _waiting(self, queue: str) -> int | None:
+    def _count(self, queue: str) -> int | None:
         try:
-            with self._connection.channel() as channel:
-                return int(channel.queue_declare(queue, passive=True).message_count)
+            return self._waiting(queue)
         except Exception as error:
             if self._concerns_connection(error):
                 raise
-            return 0 if str(getattr(error, "reply_code", "")) == _NOT_FOUND else None
+            return None
+
+    def _waiting(self, queue: str) -> int | None:
+        """Of other transports some count nearly, and some not at all."""
+        return None
 
     def revoke(self, celery_ids: Sequence[str]) -> None:
         arguments = {"task_id": list(celery_ids), "terminate": False, "signal": "SIGTERM"}

@@ -237,15 +237,16 @@ class CeleryEngine:
     def _news(self, parts: _Parts) -> Iterator[Event]:
         results = parts.watcher.drain()
         with parts.driver.outbox() as outbox:
-            said = outbox.take_events()
+            said, doubts = outbox.take_events(), outbox.take_doubts()
             for result in results:  # a worker has the message, or had it
                 outbox.settled(result.celery_id)
         for event in said:
             yield from self._pass_on(parts, event)
+        if doubts:
+            self._suspects.add(self._clock(), filter(None, map(self._flights.of_id, doubts)))
         for result in results:
             yield from self._take(parts, result)
-        if self._tracks_started:
-            yield from self._nowhere(parts)
+        yield from self._nowhere(parts) if self._tracks_started else ()
 
     def _nowhere(self, parts: _Parts) -> list[Event]:
         """Ends of messages that are with nobody; see ``Suspects``."""
@@ -255,9 +256,7 @@ class CeleryEngine:
         queues = self._suspects.queues(now)
         with parts.driver.outbox(wake=bool(queues)) as outbox:
             outbox.count(queues)
-            counts, doubts = outbox.take_counts(), outbox.take_doubts()
-        if doubts:
-            self._suspects.add(now, filter(None, map(self._flights.of_id, doubts)))
+            counts = outbox.take_counts()
         dropped = self._suspects.judge(counts)
         if dropped:
             message = (

@@ -92,6 +92,10 @@ class RedisBroker(ChannelBroker):
         connection.transport_options["retry_on_timeout"] = False
         return connection
 
+    def _waiting(self, queue: str) -> int | None:
+        """Of all priorities. Kombu's own question whether a queue is there knows nothing of a ``global_keyprefix``."""
+        return int(self._channel._size(queue))
+
     def send(self, batch: Sequence[Outgoing], receipt: str) -> list[Refusal]:
         commands = _Batch()
         refusals: list[Refusal] = []

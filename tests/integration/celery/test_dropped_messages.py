@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -30,12 +31,12 @@ def app(request: pytest.FixtureRequest, own_valkey: ValkeyServer) -> Any:
     return app
 
 
-def take(app: Any, queue: str) -> str:
-    """As a worker that drops what it takes: the Celery id."""
+@contextmanager
+def dropped(app: Any, queue: str) -> Iterator[None]:
+    """Within it, a worker listens that has dropped a message."""
     with app.connection_for_read() as connection, connection.SimpleQueue(queue) as messages:
-        message = messages.get(timeout=30)
-        message.ack()
-        return str(message.headers["id"])
+        messages.get(timeout=30).ack()
+        yield
 
 
 @pytest.fixture
@@ -51,10 +52,33 @@ def test_a_broker_says_what_waits(broker: Broker, app: Any) -> None:
     one, other, none = new_queue(), new_queue(), new_queue()
     assert broker.send([*make(2, one), *make(1, other)], "receipt 1") == []
     assert broker.waiting([one, none, other]) == {one: 2, none: 0, other: 1}
-    take(app, one)
-    assert broker.waiting([one]) == {one: 1}
+    with dropped(app, other):
+        assert broker.waiting([other]) == {other: 0}
     assert broker.send(make(1, one), "receipt 2") == []
-    assert broker.waiting([one]) == {one: 2}
+    assert broker.waiting([one]) == {one: 3}
+
+
+def test_what_a_prefix_hides_is_counted(valkey: ValkeyServer) -> None:
+    """Kombu's own question for a queue does not see it."""
+    app, queue = app_of(valkey.url(), valkey.url()), new_queue()
+    app.conf.broker_transport_options = {"global_keyprefix": "airflow:"}
+    broker = broker_for(app, 5.0)
+    broker.connect()
+    assert broker.send(make(3, queue), "receipt") == []
+    assert broker.waiting([queue]) == {queue: 3}
+    broker.close()
+
+
+def test_of_a_queue_without_workers_that_seems_empty_nothing_is_known(rabbitmq: Any) -> None:
+    """A quorum queue without its leader seems so, too."""
+    app, queue = app_of(rabbitmq.url(), "cache+memory://"), new_queue()
+    broker = broker_for(app, 5.0)
+    broker.connect()
+    assert broker.send(make(1, queue), "receipt") == []
+    with dropped(app, queue):
+        assert broker.waiting([queue]) == {queue: 0}
+    wait_until(lambda: broker.waiting([queue]) == {})
+    broker.close()
 
 
 def test_what_a_worker_has_dropped_has_ended(app: Any, own_valkey: ValkeyServer, monkeypatch: Any) -> None:
@@ -62,15 +86,15 @@ def test_what_a_worker_has_dropped_has_ended(app: Any, own_valkey: ValkeyServer,
     monkeypatch.setattr(_suspects, "LOOK_AFTER", 0.0)
     monkeypatch.setattr(_suspects, "LOOK_AGAIN", 0.0)
     with running(app) as hand:
-        (dropped,), (waits,) = hand.submit(1, queue := new_queue()), hand.submit(1, new_queue())
-        hand.hears(Sent, [dropped, waits])
+        (lost,), (waits,) = hand.submit(1, queue := new_queue()), hand.submit(1, new_queue())
+        hand.hears(Sent, [lost, waits])
         own_valkey.kill()
         wait_until(lambda: _problem(hand))
-        take(app, queue)
-        own_valkey.restart(empty=False)
-        wait_until(lambda: not _problem(hand))
-        (ended,) = hand.hears(Ended, [dropped])
-        assert ended == Ended(dropped, Outcome.FAILED, None, NOWHERE, mishap=True)
+        with dropped(app, queue):
+            own_valkey.restart(empty=False)
+            wait_until(lambda: not _problem(hand))
+            (ended,) = hand.hears(Ended, [lost])
+        assert ended == Ended(lost, Outcome.FAILED, None, NOWHERE, mishap=True)
         assert [type(event) for event in hand.said_of(waits)] == [Sent]
 
 
@@ -84,13 +108,13 @@ def test_workers_that_do_not_say_what_they_have_are_not_suspected(
     with running(app) as hand:
         (taken,) = hand.submit(1, queue := new_queue())
         hand.hears(Sent, [taken])
-        take(app, queue)
-        own_valkey.kill()
-        wait_until(lambda: _problem(hand))
-        own_valkey.restart(empty=False)
-        wait_until(lambda: not _problem(hand))
-        for _ in range(5):
-            assert [type(event) for event in hand.said_of(taken)] == [Sent]
+        with dropped(app, queue):
+            own_valkey.kill()
+            wait_until(lambda: _problem(hand))
+            own_valkey.restart(empty=False)
+            wait_until(lambda: not _problem(hand))
+            for _ in range(5):
+                assert [type(event) for event in hand.said_of(taken)] == [Sent]
 
 
 def _problem(hand: Hand) -> Any:

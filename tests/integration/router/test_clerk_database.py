@@ -16,6 +16,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import delete, select, update
 
 from airflow_dispatch_provider.bridge import task_instances
+from airflow_dispatch_provider.bridge.airflow_api import hostname
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState
@@ -30,7 +31,7 @@ LONG_AGO = datetime.now(UTC) - timedelta(hours=1)
 @pytest.fixture
 def ids(database: str) -> Iterator[dict[str, Any]]:
     """One task instance of each kind, by name; nothing has a foreign key to a scheduler's job here."""
-    names = ("queued", "another's", "running", "runs for another", "over", "again")
+    names = ("queued", "another's", "running", "runs for another", "runs elsewhere", "over", "again")
     with create_session() as session:
         found = {name: UUID(str(ti.id)) for name, ti in zip(names, stored(session), strict=False)}
         job = {"queued_by_job_id": MINE, "queued_dttm": LONG_AGO, "last_heartbeat_at": None}
@@ -43,6 +44,14 @@ def ids(database: str) -> Iterator[dict[str, Any]]:
                 "state": "running",
                 "last_heartbeat_at": LONG_AGO,
                 "queued_by_job_id": OTHER,
+                "hostname": hostname(),
+            },
+            "runs elsewhere": {
+                **job,
+                "state": "running",
+                "last_heartbeat_at": LONG_AGO,
+                "queued_by_job_id": OTHER,
+                "hostname": "elsewhere",
             },
             "over": {**job, "state": "success"},
             "again": {**job, "state": "queued", "queued_dttm": datetime.now(UTC) + timedelta(seconds=60)},
@@ -74,11 +83,17 @@ def test_look_up(ids):
         "another's": RowState.QUEUED,
         "running": RowState.RUNNING,
         "runs for another": RowState.RUNNING,
+        "runs elsewhere": RowState.RUNNING,
         "over": RowState.OVER,
         "again": RowState.QUEUED,
         "deleted": RowState.OVER,
     }
-    assert [name for name, row in rows.items() if not row.mine] == ["another's", "runs for another"]
+    assert [name for name, row in rows.items() if not row.mine] == [
+        "another's",
+        "runs for another",
+        "runs elsewhere",
+    ]
+    assert [name for name, row in rows.items() if row.here] == ["runs for another"]
     assert 3600 <= rows["running"].silent < 2 * 3600
 
 
@@ -92,6 +107,7 @@ def test_put_back_in_place(ids):
         "another's": "queued",
         "running": "running",
         "runs for another": "running",
+        "runs elsewhere": "running",
         "over": "success",
         "again": "queued",
     }
@@ -118,7 +134,8 @@ def test_restart_what_ran_for_us_and_is_silent(ids):
 
 
 def test_unstart_what_runs_and_is_silent(ids):
-    """To scheduled, in the same try, whichever scheduler queued it; whatever else there is stays as it is."""
+    """To scheduled, in the same try, if it runs for this scheduler, or on this host for whichever; whatever else there
+    is stays as it is."""
     before = {name: state_of(ti_id) for name, ti_id in ids.items()}
     OURS.unstart(ids)
     after = {name: state_of(ti_id) for name, ti_id in ids.items()}

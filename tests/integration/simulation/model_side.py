@@ -125,7 +125,7 @@ class ModelSide:
 
     def start(self, process: int, id: int | None = None) -> str:
         number = self.see().id if id is None else id
-        run = self._runs.setdefault(process, SimpleNamespace(runs=False, began=False))
+        run = self._runs.setdefault(process, SimpleNamespace(runs=False, began=False, is_local=False))
         answer = self._tasks.start(self._task, self._ids[number], run, self._world.now)
         return GO if answer is Api.GO else REFUSED
 

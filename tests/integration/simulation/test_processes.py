@@ -98,16 +98,9 @@ def test_only_the_owner_sets_back(side: Side) -> None:
     side.put_back("b")
     assert side.see() == Seen("queued", "a", 1, 0)
     assert side.start(1) == GO
+    side.unstart("b")
     side.restart("b")
     assert side.see() == Seen("running", "a", 1, 0)
-
-
-def test_whoever_knows_that_nothing_ran_sets_back(side: Side) -> None:
-    """Two schedulers may have had the task, and the other one's dispatch was let begin in vain."""
-    side.queue()
-    assert side.start(1) == GO
-    side.unstart("b")
-    assert side.see() == Seen("scheduled", None, 1, 0)
 
 
 def test_a_task_that_defers_goes_on_in_the_same_try(side: Side) -> None:

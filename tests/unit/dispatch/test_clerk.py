@@ -307,12 +307,12 @@ def test_a_row_as_the_life_cycle_sees_it(state, queued_by, row, monkeypatch):
     [
         (lambda it: it.put_back({"x": ID}, 5.0), "reschedule_queued", (5.0, 7)),
         (lambda it: it.restart({"x": ID}), "restart_silent", (7, 20.0)),
-        (lambda it: it.unstart({"x": ID}), "unstart_silent", (20.0,)),
+        (lambda it: it.unstart({"x": ID}), "unstart_silent", (7, 20.0)),
         (lambda it: it.refresh({"x": ID}), "refresh_queued", (7,)),
     ],
 )
 def test_what_the_database_is_told(ask, call, told, monkeypatch):
-    """Only rows of this scheduler are changed, but for what was let begin in vain: whosever that is."""
+    """Rows of this scheduler are changed; see also ``unstart_silent``."""
     calls: list[Any] = []
     monkeypatch.setattr(task_instances, call, lambda ids, *rest: calls.append((list(ids), rest)))
     ask(AirflowDatabase(7, 20.0))

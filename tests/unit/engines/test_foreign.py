@@ -186,6 +186,21 @@ def test_one_job_over_which_its_heartbeat_fails_is_to_blame_itself():
     assert x.room().unavailable is None
 
 
+class Forgetful(Plain):
+    """Raises over the first of those that it is to send, which it has taken out of its queue by then."""
+
+    def _process_workloads(self, workload_items: Any) -> None:
+        airflow_api.forget_queued(self, workload_items[0])
+        raise ValueError("not this one")
+
+
+def test_one_that_waited_behind_the_culprit_is_not_to_blame():
+    """It alone is still in the queue, and would be taken for the one that could not be sent."""
+    x, _ = engine(Forgetful)
+    x.submit([job(1), job(2)])
+    assert typed(x.poll()[:1]) == typed([Returned(2, "ValueError: not this one")])
+
+
 class ServerAway(Plain):
     """Raises over whatever it is to send, and over nothing else."""
 

@@ -333,7 +333,7 @@ def test_what_was_let_begin_in_vain_for_another_scheduler_uses_no_try():
     m = machine(route("*", "a"), look_every=1e9)
     one = number(m, 0, 1)
     question = asked(m.handle(0, Sent(one), Ended(one, Outcome.FAILED, None, "refused", nothing_ran=True)))
-    anothers = Row(RowState.RUNNING, mine=False, silent=400.0)
+    anothers = Row(RowState.RUNNING, mine=False, silent=400.0, here=True)
     assert not of(m.handle(1, Rows(question.asked, {1: anothers})), actions.Unstart)
     question = asked(m.handle(25, tick(a=9)))
     again = asked(m.handle(25, Rows(question.asked, {1: anothers})), actions.Unstart)

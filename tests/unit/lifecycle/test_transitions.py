@@ -40,7 +40,8 @@ QUEUED, OVER = Row(RowState.QUEUED), Row(RowState.OVER)
 FINISHED = Row(RowState.OVER, finished=True)
 ANOTHERS = Row(RowState.QUEUED, mine=False)
 RUNS_FOR_ANOTHER = Row(RowState.RUNNING, mine=False)
-DIED_FOR_ANOTHER = Row(RowState.RUNNING, mine=False, silent=500.0)
+DIED_FOR_ANOTHER = Row(RowState.RUNNING, mine=False, silent=500.0, here=True)
+DIED_ELSEWHERE = Row(RowState.RUNNING, mine=False, silent=500.0)
 ALIVE, DEAD = Row(RowState.RUNNING, silent=1.0), Row(RowState.RUNNING, silent=500.0)
 DECISION = Decision(Job("x", 1, 0.0, 1), Target(backend="a"), "q", Reason.FIRST_CHOICE)
 ONCE_MORE = Queued("x", REF)
@@ -146,6 +147,8 @@ ROWS = [
     ("unclear",                    {**IN_VAIN, **NO_API},     DIED_FOR_ANOTHER,              "unclear",   ""),
     ("unclear",                    {**IN_VAIN, **ENDED_NOW},  DIED_FOR_ANOTHER,              "unclear",   ""),
     ("unclear",                    ENDED_LONG_AGO,            DIED_FOR_ANOTHER,              "ended",     ""),
+    ("unclear",                    IN_VAIN,                   DIED_ELSEWHERE,                "ended",     ""),
+    ("returning",                  {**IN_VAIN, **IN_B},       DIED_ELSEWHERE,                "ended",     "Forget"),
     ("unclear",                    ENDED_LONG_AGO,            ALIVE,                         "ended",     ""),
     ("unclear",                    ENDED_LONG_AGO,            DEAD,                          "ended",     "failed"),
     ("unclear",                    ENDED_WITHOUT_API,         DEAD,                          "unclear",   ""),

@@ -215,10 +215,8 @@ class World:
         for j in question.keys:
             mine = self.schedulers[s].alive_as
             put_back = isinstance(question, actions.PutBack) and self.queued[j] == queued[j]
-            restart, unstart = (isinstance(question, kind) for kind in (actions.Restart, actions.Unstart))
-            is_silent = self.rows[j][0] == "R" and self._row(j, mine).silent
-            anew = is_silent and (unstart or (restart and self.rows[j][1] == mine))
-            if anew or (put_back and self.rows[j] == ["Q", mine]):
+            anew = isinstance(question, actions.Restart | actions.Unstart) and self._row(j, mine).silent
+            if (put_back and self.rows[j] == ["Q", mine]) or (anew and self.rows[j] == ["R", mine]):
                 self.rows[j] = ["S", NOBODY]
             rows[j] = self._row(j, mine)
         self._tell(s, Rows(question.asked, rows))
