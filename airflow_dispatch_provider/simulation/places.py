@@ -6,7 +6,7 @@ A place (a broker with workers, a cluster, a machine) outlives the schedulers; a
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ class Run:
 R = TypeVar("R", bound=Run)
 
 
-class Place(ABC):
+class Place(metaclass=ABCMeta):
     """One of a backend."""
 
     def __init__(self, world: Clock, name: str, kind: Kind) -> None:
@@ -274,7 +274,7 @@ class Place(ABC):
 _LATE = (Sent, Stalled, Began, Ended, Returned, Rejected, Adopted)
 
 
-class PlaceEngine(ABC):
+class PlaceEngine(metaclass=ABCMeta):
     """See ``engine.Engine``. The code of an engine of this package, without its threads, among models of what it talks
     to."""
 
