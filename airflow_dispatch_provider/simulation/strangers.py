@@ -107,16 +107,16 @@ class StrangePlace(Place):
     def engine(self, slots: int) -> StrangeEngine:
         return StrangeEngine(self, slots, next(self.numbers))
 
-    def send(self, workload: Workload, engine: StrangeEngine) -> Run | None:
+    def send(self, given: Workload, engine: StrangeEngine) -> Run | None:
         """None: it cannot be sent."""
-        task = workload.ti
+        task = given.ti
         task.sent += 1
         rng = self.world.random("run", task.number, task.sent)
         if rng.random() < REJECTED or self.refuses or self.world.now < task.spoilt_until:
             task.came_to_nothing(self.world.now)
             self.note_failure(task)
             return None
-        return self.enter(Run(task, workload.ti_id, engine, 0, rng))
+        return self.enter(Run(task, given.ti_id, engine, 0, rng))
 
     def tell(self, run: Run, *news: Event) -> None:
         if isinstance(run.engine, StrangeEngine):
