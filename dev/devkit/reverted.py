@@ -201,7 +201,6 @@ def lines(tried: Iterable[Tried]) -> list[str]:
 def keep_quiet() -> None:
     """Before the package is imported: what Airflow says then would be in the output."""
     os.environ.setdefault("AIRFLOW__API_AUTH__JWT_SECRET", "simulation")
-    logging.disable(logging.CRITICAL)
 
 
 def worlds(folder: Path, plan: Plan) -> dict[str, Any]:
@@ -213,6 +212,7 @@ def worlds(folder: Path, plan: Plan) -> dict[str, Any]:
     imported = Path(airflow_dispatch_provider.__file__ or "").parent
     if imported != folder / PACKAGE:
         raise DevError(f"{imported} was imported, not the copy in {folder}")
+    logging.disable(logging.CRITICAL)
     began = time.monotonic()
 
     def goes_on(report: Report) -> bool:

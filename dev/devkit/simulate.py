@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import logging
 import subprocess
 import time
 from pathlib import Path
@@ -40,6 +41,7 @@ def main() -> int:
     # Not before: this is Airflow's environment.
     from airflow_dispatch_provider.simulation.report import simulate
 
+    logging.disable(logging.CRITICAL)
     if options.mutants is not None:
         return _mutants(options)
     if options.reverted is not None:
