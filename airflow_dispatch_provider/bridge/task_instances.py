@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import islice
 from math import inf
 from typing import Any, NamedTuple
@@ -62,6 +63,10 @@ def _scheduled() -> dict[str, Any]:
     }
 
 
+_here = cache(hostname)
+"""Of this process; to find it out may take a question to a name server."""
+
+
 class RowFacts(NamedTuple):
     """A row, as far as the life cycle asks for it."""
 
@@ -83,7 +88,7 @@ def row_facts(ids: Iterable[UUID]) -> dict[UUID, RowFacts]:
         TaskInstance.last_heartbeat_at,
         TaskInstance.hostname,
     )
-    here = hostname()
+    here = _here()
     found: dict[UUID, RowFacts] = {}
     for batch in _batches(ids):
         with create_session(scoped=False) as session:
@@ -167,7 +172,7 @@ def unstart_silent(ids: Iterable[UUID], queued_by: int, silence: float) -> None:
     """Have Airflow queue those again in the same try that run for this scheduler, or on this host for whichever, and
     whose processes have sent no heartbeat for so many seconds. Rows that another transaction has locked are left alone.
     For threads: in a session of its own."""
-    ours = or_(TaskInstance.queued_by_job_id == queued_by, TaskInstance.hostname == hostname())
+    ours = or_(TaskInstance.queued_by_job_id == queued_by, TaskInstance.hostname == _here())
     for batch in _batches(ids):
         with create_session(scoped=False) as session:
             _update_free(session, (*_silent(batch, silence), ours), _scheduled())

@@ -23,7 +23,7 @@ from airflow_dispatch_provider.engines.local.engine import LocalEngine
 from airflow_dispatch_provider.engines.local.launch import Mode
 from airflow_dispatch_provider.engines.local.messages import Kill, Ready, Started, Work
 from airflow_dispatch_provider.engines.local.pool import Pool
-from airflow_dispatch_provider.lifecycle.events import Began, Ended, Room
+from airflow_dispatch_provider.lifecycle.events import Began, Ended
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.routing.model import EXECUTE_TASK
 from airflow_dispatch_provider.simulation.places import (
@@ -372,6 +372,7 @@ class HostEngine(RealEngine):
 
         self._watched = Watchlist()
         self._rng = place.world.random("engine", place.name, number)
+        search: Any = Search(place)
         self._engine = LocalEngine(
             place.name,
             slots,
@@ -379,7 +380,7 @@ class HostEngine(RealEngine):
             LocalOptions(template="exec"),
             clock=self._clock,
             make_pool=self._make_pool,
-            make_search=lambda title: Search(place),  # type: ignore[arg-type,return-value]
+            make_search=lambda title: search,
         )
 
     def _clock(self) -> float:
@@ -394,8 +395,11 @@ class HostEngine(RealEngine):
             survivors=lambda leader: [],
             kill_trees=lambda roots: None,
         )
-        launcher: Any = lambda mode, work: host.launch(self)  # noqa: E731
-        return Pool(work, mode, self._clock, launcher, machine)
+
+        def launch(mode: Mode, work: Work) -> Any:
+            return host.launch(self)
+
+        return Pool(work, mode, self._clock, launch, machine)
 
     @property
     def is_ready(self) -> bool:
@@ -411,11 +415,6 @@ class HostEngine(RealEngine):
         if self.template is not None:
             self.template.kill()
 
-    def room(self) -> Room:
-        self._fail()
-        self._engine.slots = self.slots // 4 if self.place.is_small else self.slots
-        return self._engine.room()
-
     def submit(self, jobs: Sequence[Job]) -> None:
         self.given.update({job.dispatch: job for job in jobs})
         self._engine.submit([job._replace(workload=self._errand(job)) for job in jobs])
@@ -427,9 +426,3 @@ class HostEngine(RealEngine):
             task.came_to_nothing(self.place.world.now)
             self.place.note_failure(task)
         return Errand(job.workload, is_spoilt)
-
-    def adopt(self, found: Sequence[Found]) -> None:
-        self._engine.adopt(found)
-
-    def _work(self) -> None:
-        self.news += self._engine.poll()

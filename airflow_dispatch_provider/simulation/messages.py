@@ -26,7 +26,7 @@ from airflow_dispatch_provider.engines.celery._outgoing import Outgoing, Refusal
 from airflow_dispatch_provider.engines.celery.engine import CeleryEngine
 from airflow_dispatch_provider.engines.celery.results import Result
 from airflow_dispatch_provider.engines.celery.servers import CeleryOptions, Servers
-from airflow_dispatch_provider.engines.engine import Event, Found, Job, Room
+from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.lifecycle.events import Ended
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.simulation.places import (
@@ -381,11 +381,6 @@ class MessageEngine(RealEngine):
         self._ids += 1
         return f"{self._number}-{self._ids}"
 
-    def room(self) -> Room:
-        self._fail()
-        self._engine.slots = self.slots // 4 if self.place.is_small else self.slots
-        return self._engine.room()
-
     def submit(self, jobs: Sequence[Job]) -> None:
         self._engine.submit([job._replace(workload=self._letter(job.workload)) for job in jobs])
 
@@ -400,7 +395,7 @@ class MessageEngine(RealEngine):
     def _work(self) -> None:
         self._driver.turn(self.place.world.now)
         self._watcher.turn()
-        self.news += self._engine.poll()
+        super()._work()
 
 
 def _row(subject: Instance | Task) -> Any:

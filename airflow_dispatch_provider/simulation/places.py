@@ -31,7 +31,6 @@ from airflow_dispatch_provider.lifecycle.events import (
     Stalled,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
-from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK
 from airflow_dispatch_provider.simulation.tasks import Api, Task, Tasks
 
 FAILED = Outcome.FAILED
@@ -53,16 +52,12 @@ class Kind(NamedTuple):
     revokes: bool = True
     """Its engine can take back what it has sent."""
 
-    runs: frozenset[str] = frozenset({EXECUTE_TASK})
-    """Workload types."""
-
     hollow: bool = False
     """Something else than the task may end well there."""
 
 
-_ALL = frozenset({EXECUTE_TASK, EXECUTE_CALLBACK})
-LOCAL = Kind(runs=_ALL)
-CELERY = Kind(runs=_ALL)
+LOCAL = Kind()
+CELERY = Kind()
 KUBERNETES = Kind(hollow=True)
 FOREIGN = Kind(revokes=False)
 
@@ -359,3 +354,14 @@ class RealEngine(PlaceEngine):
 
     def forget(self, dispatch: int) -> None:
         self._engine.forget(dispatch)
+
+    def adopt(self, found: Sequence[Found]) -> None:
+        self._engine.adopt(found)
+
+    def room(self) -> Room:
+        self._fail()
+        self._engine.slots = self.slots // 4 if self.place.is_small else self.slots
+        return self._engine.room()
+
+    def _work(self) -> None:
+        self.news += self._engine.poll()

@@ -16,7 +16,7 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.foreign import ForeignEngine
-from airflow_dispatch_provider.lifecycle.events import Ended, Room, Sent
+from airflow_dispatch_provider.lifecycle.events import Ended, Sent
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.simulation.places import (
     REJECTED,
@@ -88,7 +88,7 @@ class Stranger(BaseExecutor):
         elif isinstance(event, Ended) and event.how is Outcome.SUCCESS:
             self.success(key)
         else:
-            self.fail(key, event.reason)  # type: ignore[union-attr]
+            self.fail(key, getattr(event, "reason", None))
 
     def lose(self, run: Run) -> None:
         """Forget it without a word."""
@@ -165,10 +165,6 @@ class StrangeEngine(RealEngine):
         """After a failure it is given one at a time."""
         return super().has_room(used) and self._engine.room().takes != 0
 
-    def room(self) -> Room:
-        self._engine.slots = self.slots // 4 if self.place.is_small else self.slots
-        return self._engine.room()
-
     def submit(self, jobs: Sequence[Job]) -> None:
         self._engine.submit([self._real(job) for job in jobs])
 
@@ -180,9 +176,6 @@ class StrangeEngine(RealEngine):
 
     def adopt(self, found: Sequence[Found]) -> None:
         self._engine.adopt([each._replace(ti=_workload(each.ti.id, each.key).ti) for each in found])
-
-    def _work(self) -> None:
-        self.news += self._engine.poll()
 
 
 def _workload(ti_id: UUID, key: Any) -> Any:

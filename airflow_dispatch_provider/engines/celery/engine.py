@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -237,7 +237,7 @@ class CeleryEngine:
     def _news(self, parts: _Parts) -> Iterator[Event]:
         results = parts.watcher.drain()
         with parts.driver.outbox() as outbox:
-            said, doubts = outbox.take_events(), outbox.take_doubts()
+            said, doubts, counts = outbox.take_events(), outbox.take_doubts(), outbox.take_counts()
             for result in results:  # a worker has the message, or had it
                 outbox.settled(result.celery_id)
         for event in said:
@@ -246,17 +246,16 @@ class CeleryEngine:
             self._suspects.add(self._clock(), filter(None, map(self._flights.of_id, doubts)))
         for result in results:
             yield from self._take(parts, result)
-        yield from self._nowhere(parts) if self._tracks_started else ()
+        yield from self._nowhere(parts, counts) if self._tracks_started else ()
 
-    def _nowhere(self, parts: _Parts) -> list[Event]:
+    def _nowhere(self, parts: _Parts, counts: Mapping[str, int]) -> list[Event]:
         """Ends of messages that are with nobody; see ``Suspects``."""
         now = self._clock()
         watcher = parts.watcher
         self._suspects.note(now, watcher.outages, watcher.problem is not None, self._flights)
-        queues = self._suspects.queues(now)
-        with parts.driver.outbox(wake=bool(queues)) as outbox:
-            outbox.count(queues)
-            counts = outbox.take_counts()
+        if queues := self._suspects.queues(now):
+            with parts.driver.outbox(wake=True) as outbox:
+                outbox.count(queues)
         dropped = self._suspects.judge(counts)
         if dropped:
             message = (

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from airflow_dispatch_provider.engines.celery._flights import Flight
@@ -10,7 +12,7 @@ from airflow_dispatch_provider.engines.celery._suspects import LOOK_AFTER, LOOK_
 
 
 def flight(number: int = 1, queue: str = "q", **fields: bool) -> Flight:
-    return Flight(number, f"id {number}", **{"is_task": True, "sent": True, **fields}, queue=queue)  # type: ignore[arg-type]
+    return replace(Flight(number, f"id {number}", is_task=True, sent=True, queue=queue), **fields)
 
 
 def after_outage(*flights: Flight) -> Suspects:
