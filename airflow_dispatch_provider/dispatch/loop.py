@@ -302,8 +302,9 @@ class Loop:
             unsent: set[int] = self._guarded(f"The stop of backend {name!r}", stop, set)
             self.tell(self._clock(), *map(Returned, unsent))
             self._poll(name, engine)
-        self._fill(buffer)
         self._clerk.stop(_LAST_QUESTIONS)
+        self.tell(self._clock(), *self._clerk.answers())
+        self._fill(buffer)
 
     def terminate(self, buffer: dict[Any, Any]) -> None:
         """End the engines at once, and what runs in them."""

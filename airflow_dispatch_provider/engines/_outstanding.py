@@ -11,7 +11,7 @@ class Out:
     """One dispatch that the executor has."""
 
     ran = False
-    """Its key was among the executor's running ones."""
+    """Its key was among the executor's running ones, for this dispatch or an earlier one."""
 
     missed = 0
     """Looks in a row at which the executor did not know its key."""
@@ -58,6 +58,7 @@ class Outstanding:
         later = next((each for each in self._behind if each.child_key == out.child_key), None)
         if later is not None:
             self._behind.remove(later)
+            later.ran = later.ran or out.ran
             self._oldest[later.child_key] = later
 
     def in_turn(self, most: int) -> Iterator[Out]:

@@ -63,6 +63,10 @@ def _whole(number: Any) -> int | None:
     return None if number is None else int(number)
 
 
+def _is_task(out: Out) -> bool:
+    return out.ti is not None or airflow_api.is_task(out.workload)
+
+
 class ForeignEngine:
     """An executor behind the protocol of ``engine.Engine``."""
 
@@ -247,7 +251,7 @@ class ForeignEngine:
         return None
 
     def _stop(self, out: Out) -> None:
-        if out.ti is not None or airflow_api.is_task(out.workload):
+        if _is_task(out):
             self._executor.revoke_task(ti=out.ti or executor_classes.TaskOf(out.workload, self._job_id))
         elif hasattr(self._executor, "fail_connection_test"):
             self._executor.fail_connection_test(out.child_key)
@@ -352,17 +356,19 @@ class ForeignEngine:
 
     def _take_event(self, out: Out, value: Any) -> None:
         """Of two dispatches of one key, the older one's; the scheduler's own events are not among them. Whether a task
-        that runs has begun, its row says."""
+        has begun, and whether all of it is over, its row says: an executor knows keys, and a task that deferred runs
+        twice under one."""
         state, info = executor_classes.state_of_event(value)
         if executor_classes.is_terminal_state(state):
             how = Outcome.FAILED if state == "failed" else Outcome.SUCCESS
             reason = self._ask(lambda: str(info) if info else "", None)
             kept = value if executor_classes.is_pair(value) and reason is not None else None
-            # As Airflow does, it takes another's word for a success; a failure is judged by the row.
-            end = Ended(out.dispatch, how, True if how is Outcome.SUCCESS else None, reason or "", kept)
+            # What has no row is judged by the executor's word alone, as far as that says how it began.
+            began = True if how is Outcome.SUCCESS and not _is_task(out) else None
+            end = Ended(out.dispatch, how, began, reason or "", kept)
             self._out.forget(out)
             self._events.append(end)
-        elif state == "running" and out.ti is None and not airflow_api.is_task(out.workload):
+        elif state == "running" and not _is_task(out):
             self._note_sent(out, None)
             self._events.append(Began(out.dispatch, info))
         elif state in ("queued", "running"):

@@ -158,7 +158,7 @@ def maybe_in_vain(ledger: Ledger, job: Job, event: Any) -> bool:
 
 
 def began_in_vain(ledger: Ledger, job: Job, event: Any) -> bool:
-    return maybe_in_vain(ledger, job, event) and died_running(ledger, job, event)
+    return maybe_in_vain(ledger, job, event) and _is_silent(ledger, job, event, ledger.limits.silence)
 
 
 def orphan_died(ledger: Ledger, job: Job, event: Any) -> bool:
@@ -170,11 +170,18 @@ def orphan_lives(ledger: Ledger, job: Job, event: Any) -> bool:
 
 
 def died_running(ledger: Ledger, job: Job, event: Any) -> bool:
-    """It had begun and is dead. A process that cannot reach the execution API is silent, too."""
+    """It had begun and is dead. Whoever adopted it, and has not seen it begin, leaves time to the scheduler that had
+    sent it, which may know that nothing of it has run."""
+    is_adopted = job.workload is None and not job.began
+    return _is_silent(ledger, job, event, ledger.limits.silence * (2 if is_adopted else 1))
+
+
+def _is_silent(ledger: Ledger, job: Job, event: Any, patience: float) -> bool:
+    """Its process sends no heartbeat any more. One that cannot reach the execution API is silent, too."""
     if event.state is not RowState.RUNNING or ledger.has_no_api(job):
         return False
     since = max(job.ended_at, ledger.api_since)
-    return bool(event.silent >= ledger.limits.silence and ledger.now - since >= ledger.limits.silence)
+    return bool(event.silent >= patience and ledger.now - since >= patience)
 
 
 def can_be_asked(ledger: Ledger, job: Job, event: Any) -> bool:

@@ -59,7 +59,7 @@ class Kind(NamedTuple):
 LOCAL = Kind()
 CELERY = Kind()
 KUBERNETES = Kind(hollow=True)
-FOREIGN = Kind(revokes=False)
+FOREIGN = Kind(revokes=False, hollow=True)
 
 
 class ModelError(Exception):

@@ -36,8 +36,6 @@ class Stranger(BaseExecutor):
         super().__init__()
         self._place, self._engine = place, engine
         self._keys: dict[Run, Any] = {}
-        self._runs: dict[Any, Run] = {}
-        """The last of each key."""
 
     def start(self) -> None:
         """Nothing is needed."""
@@ -60,7 +58,7 @@ class Stranger(BaseExecutor):
             self._run(airflow_api.workload_key(self, workload), run)
 
     def _run(self, key: Any, run: Run) -> None:
-        self._keys[run], self._runs[key] = key, run
+        self._keys[run] = key
         self.running.add(key)
 
     def try_adopt_task_instances(self, tis: Sequence[Any]) -> Sequence[Any]:
@@ -79,9 +77,9 @@ class Stranger(BaseExecutor):
         return False
 
     def hear(self, run: Run, event: Event) -> None:
-        """News of its place of a run, unless a later one has its key: a success is believed, as Airflow does."""
+        """News of its place of a run, or of another one that has its key: it cannot tell them apart."""
         key = self._keys[run]
-        if key not in self.running or self._runs[key] is not run:
+        if key not in self.running:
             return
         if isinstance(event, Sent):
             self.event_buffer[key] = "queued", event.info

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from airflow_dispatch_provider.lifecycle.states import GONE
 from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 from devkit.servers.faulty_proxy import FaultyProxy
 
@@ -26,13 +27,17 @@ Start = Callable[..., "Hand"]
 class Hand:
     """The scheduler's side of a router."""
 
-    def __init__(self, router: Any) -> None:
-        self.router = router
+    def __init__(self, router: Any, clerk: InMemoryClerk) -> None:
+        self.router, self.clerk = router, clerk
         self.events: Events = {}
 
     def queue(self, *tasks: Any) -> None:
         for task in tasks:
             self.router.queue_workload(task, None)
+
+    def succeeded(self, *tasks: Any) -> None:
+        """Their rows say so, which the task's own process sees to before it ends."""
+        self.clerk.rows |= {task.ti.key: GONE for task in tasks}
 
     def beat_until(self, done: Callable[[], Any], timeout: float = 15) -> Any:
         """Heartbeat and drain, as the scheduler's loop does, until it is so."""
@@ -92,7 +97,8 @@ def start(
 
     def started(clerk: InMemoryClerk | None = None, others: Any = None, **options: Any) -> Hand:
         backends = {"aws": service.backend(), **(others or {})}
-        return Hand(make_router(backends, clerk=clerk or they_run(), **options))
+        asked = clerk or they_run()
+        return Hand(make_router(backends, clerk=asked, **options), asked)
 
     yield started
     proxy.mode = "forward"

@@ -29,6 +29,8 @@ def test_a_task_goes_there_and_its_end_comes_back(
     hand.beat_until(service.received)
     (received,) = service.received()
     assert str(task.ti.id) in received
+    if exit_code == 0:
+        hand.succeeded(task)
     service.end(exit_code)
     hand.queue(other)
     hand.beat_until(lambda: hand.is_ended(task))
@@ -59,6 +61,7 @@ def test_a_submission_that_is_refused_costs_no_try(service: Service, start: Star
         hand.beat_until(lambda: refused)
     hand.beat_until(service.received)
     assert not hand.is_ended(task)
+    hand.succeeded(task)
     service.end(0)
     hand.beat_until(lambda: hand.is_ended(task))
     assert hand.state(task) == "success"
@@ -73,6 +76,7 @@ def test_it_cannot_take_back_what_it_has_and_goes_on_with_it(service: Service, s
     hand.beat_until(service.received)
     with pytest.raises(NotImplementedError):
         hand.router.revoke_task(ti=task.ti)
+    hand.succeeded(task)
     service.end(0)
     hand.beat_until(lambda: hand.is_ended(task))
     assert hand.state(task) == "success"
@@ -84,6 +88,7 @@ def test_the_last_events_arrive_at_the_end(service: Service, start: Start) -> No
     hand, task = start(), make_task()
     hand.queue(task)
     hand.beat_until(service.received)
+    hand.succeeded(task)
     service.end(0)
     hand.router.end()
     hand.drain()

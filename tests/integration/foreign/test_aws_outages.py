@@ -30,11 +30,13 @@ def test_another_backend_goes_on_and_nothing_is_lost(
     other = hand.router._backends["other"].executor
     proxy.mode = mode
     hand.queue(there, here)
+    hand.succeeded(here)
     hand.beat_until(lambda: (other.finish_all(), hand.is_ended(here))[1])
     assert hand.state(here) == "success"
     assert not hand.is_ended(there)
     proxy.mode = "forward"
     hand.beat_until(service.received)
+    hand.succeeded(there)
     # A submission that nobody waited for any more may arrive, too: one of the two runs is let begin.
     hand.beat_until(lambda: (service.end(0), hand.is_ended(there))[1])
     assert hand.state(there) == "success"
@@ -49,10 +51,12 @@ def test_where_it_cannot_start_work_takes_the_next_target_until_it_can(
     there, either = make_task(queue="aws"), make_task(queue="either")
     hand.queue(there, either)
     other = hand.router._backends["other"].executor
+    hand.succeeded(either)
     hand.beat_until(lambda: (other.finish_all(), hand.is_ended(either))[1])
     assert not service.received()
     proxy.mode = "forward"
     hand.beat_until(service.received)
+    hand.succeeded(there)
     service.end(0)
     hand.beat_until(lambda: hand.is_ended(there))
     assert (hand.state(either), hand.state(there)) == ("success", "success")

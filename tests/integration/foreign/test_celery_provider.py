@@ -89,7 +89,8 @@ def test_celery_tasks_end_side_by_side(app: Celery, make_router: MakeRouter, the
         "theirs": {"executor": CELERY, "slots": 4},
         "ours": {"executor": "CeleryExecutor", "slots": 4},
     }
-    hand = Hand(make_router(backends, clerk=they_run(), routes=routes(), default="ours"))
+    clerk = they_run()
+    hand = Hand(make_router(backends, clerk=clerk, routes=routes(), default="ours"), clerk)
     tasks = [make_task(queue=queue) for queue in ("theirs", "ours", "theirs", "ours")]
     hand.queue(*tasks)
     hand.beat_until(lambda: hand.is_ended(*tasks), 40)
@@ -104,8 +105,11 @@ def test_a_celery_task_is_adopted(
     """By the id of its message; its end arrives at the router that adopted it."""
     backends = {"theirs": {"executor": CELERY, "slots": 4}}
     (task,) = stored_tasks("later")
+    clerk = they_run()
     hand = adopting(
-        lambda: Hand(make_router(backends, clerk=they_run())), task, lambda first: task.ti.key in first.events
+        lambda: Hand(make_router(backends, clerk=clerk), clerk),
+        task,
+        lambda first: task.ti.key in first.events,
     )
     app.control.add_consumer("later", reply=True)
     hand.beat_until(lambda: hand.is_ended(task), 40)

@@ -49,7 +49,11 @@ def task(database: str) -> Any:
 
 @pytest.fixture
 def start(make_router: Callable[..., Any]) -> Callable[[], Hand]:
-    return lambda: Hand(make_router({"edge": EDGE}, clerk=DirectClerk()))
+    def started() -> Hand:
+        clerk = DirectClerk()
+        return Hand(make_router({"edge": EDGE}, clerk=clerk), clerk)
+
+    return started
 
 
 def test_a_job_is_in_the_table_and_its_end_comes_back(task: Any, start: Callable[[], Hand]) -> None:
@@ -59,6 +63,8 @@ def test_a_job_is_in_the_table_and_its_end_comes_back(task: Any, start: Callable
     hand.beat_until(lambda: jobs() == {task.ti.task_id: "queued"})
     set_state("running")
     hand.router.heartbeat()
+    with create_session() as session:
+        session.execute(update(TaskInstance).values(state="success"))
     set_state("success")
     hand.beat_until(lambda: hand.is_ended(task))
     assert (hand.state(task), hand.router.slots_occupied) == ("success", 0)

@@ -82,6 +82,11 @@ class House:
             self.loop.queue(self.key(each), each, task_ref(each), priority_of(each), self.now)
         return self
 
+    def finish(self, name: str, workload: Any, info: Any = None) -> None:
+        """It has succeeded, which both its executor and its row say."""
+        self.clerk.rows[self.key(workload)] = FINISHED
+        self.executors[name].finish(workload, info=info)
+
     def beat(self, times: int = 1, passed: float = 1.0) -> House:
         for _ in range(times):
             self.now += passed

@@ -16,6 +16,7 @@ from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.executors import by_name
 from airflow_dispatch_provider.executors.dispatch_executor import STARTED, DispatchExecutor
 from airflow_dispatch_provider.testing import make_callback, make_task
+from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
 from .support import child, given, key
 
@@ -37,6 +38,7 @@ ENTRIES = {
 def executors(monkeypatch, dispatch_config):
     """The executors of `[core] executor`, as the scheduler makes and starts them, by alias."""
     made = []
+    monkeypatch.setattr(DispatchExecutor, "_make_clerk", lambda *_: InMemoryClerk())
 
     def start(*entries, backends=BACKENDS):
         dispatch_config(backends=backends, routes=ROUTES, default="celery")
@@ -111,6 +113,7 @@ def test_the_router_answers_for_all(three):
     assert all(executor.has_task(task.ti) for executor in three)
     child(router, "celery").finish(task)
     beat(*three)
+    beat(*three)
     assert [list(executor.get_event_buffer()) for executor in three] == [[key(router, task)], [], []]
     assert not any(executor.has_task(task.ti) for executor in three)
 
@@ -122,6 +125,7 @@ def test_airflow_leaves_nothing_behind_in_a_name(three):
     celery.queue_workload(task, None)
     beat(*three)
     child(router, "celery").finish(task)
+    beat(*three)
     beat(*three)
     for executor in three:
         executor.get_event_buffer()

@@ -79,7 +79,7 @@ def test_a_full_backend_does_not_keep_others_from_working(make_router):
 
 
 def test_the_terminal_event_reaches_the_scheduler_and_frees_the_slot(make_router):
-    """An event is passed on as it is, under the router's key, once."""
+    """An event is passed on as it is, under the router's key, once, when the row says so, too."""
     router = make_router({"a": 1})
     task = make_task()
     queue(router, task)
@@ -87,8 +87,9 @@ def test_the_terminal_event_reaches_the_scheduler_and_frees_the_slot(make_router
     assert router.slots_occupied == 1
     child(router, "a").finish(task, info="done")
     router.heartbeat()
-    assert router.get_event_buffer() == {key(router, task): (TaskInstanceState.SUCCESS, "done")}
     assert router.slots_occupied == 0
+    router.heartbeat()
+    assert router.get_event_buffer() == {key(router, task): (TaskInstanceState.SUCCESS, "done")}
     assert router.get_event_buffer() == {}
 
 
@@ -101,6 +102,7 @@ def test_has_task_is_false_once_the_terminal_event_was_drained(make_router):
     router.heartbeat()
     assert router.has_task(task.ti)
     child(router, "a").finish(task)
+    router.heartbeat()
     router.heartbeat()
     router.get_event_buffer()
     assert not router.has_task(task.ti)

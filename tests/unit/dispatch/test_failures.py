@@ -404,9 +404,11 @@ def test_one_event_for_a_key_at_a_time(make_router):
     router.heartbeat()
     child(router, "a").finish(task)
     router.heartbeat()
+    router.heartbeat()
     queue(router, task)
     router.heartbeat()
     child(router, "a").finish(task, info="again")
+    router.heartbeat()
     router.heartbeat()
     infos = [router.get_event_buffer()[key(router, task)][1]]
     router.heartbeat()

@@ -15,19 +15,20 @@ from airflow_dispatch_provider.engines.engine import Job
 from airflow_dispatch_provider.lifecycle.events import BackendRules, Offered
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, RowState, State
 from airflow_dispatch_provider.testing import make_task
-from tests.unit.dispatch.loop_house import House
+from tests.unit.dispatch.loop_house import FINISHED, House
 
 
 def test_from_queue_to_event():
-    """In one heartbeat decided, recorded and sent; in the next told to Airflow, and the slot free again."""
+    """In one heartbeat decided, recorded and sent; with its end the slot is free again; told once the row says so."""
     house, one, two = House(route("*", "a")), make_task(priority=9), make_task()
     house.queue(two, one).beat()
     assert house.given("a") == [one.ti.task_id]
     assert house.surface.rows == [(house.key(one), "a")]
-    house.executors["a"].finish(one)
+    house.finish("a", one)
+    house.beat()
+    assert house.told() == {}
     house.beat()
     assert house.told() == {house.key(one): "success"}
-    house.beat()
     assert house.given("a") == [one.ti.task_id, two.ti.task_id]
 
 
@@ -141,11 +142,11 @@ def test_one_event_for_a_key_at_a_time():
     """A terminal event that Airflow has not taken yet is not replaced."""
     house, one = House(route("*", "a")), make_task()
     house.queue(one).beat()
-    house.executors["a"].finish(one)
-    house.beat()
+    house.finish("a", one)
+    house.beat(2)
     house.queue(one).beat()
-    house.executors["a"].finish(one, info="the second")
-    house.beat()
+    house.finish("a", one, info="the second")
+    house.beat(2)
     assert house.buffer[house.key(one)][1] is None
     house.told()
     house.beat()
@@ -156,7 +157,7 @@ def test_stop_tells_what_is_still_said():
     """Ends come with the end; what was not sent is held again, for whoever takes over."""
     house, one = House(route("*", "a")), make_task()
     house.queue(one).beat()
-    house.executors["a"].finish(one)
+    house.finish("a", one)
     house.loop.stop(inf, house.buffer)
     assert house.told() == {house.key(one): "success"}
     assert house.executors["b"].calls[-1] == "end"
@@ -166,7 +167,7 @@ def test_nothing_is_submitted_after_the_stop():
     """Airflow may call once more; what is still to be told, it is told."""
     house, one, two = House(route("*", "a")), make_task(priority=9), make_task()
     house.queue(one, two).beat()
-    house.executors["a"].finish(one)
+    house.finish("a", one)
     house.loop.stop(inf, house.buffer)
     house.beat(3)
     assert house.given("a") == [one.ti.task_id]
@@ -219,16 +220,16 @@ def test_jobs_are_taken_back_from_an_engine_that_fails_over_some_of_them():
 
 @pytest.mark.parametrize("method", ["poll", "room"])
 def test_an_engine_that_raises_costs_no_other_its_news(method):
-    """Ends of the others are told, and their slots are free, in the same heartbeat."""
+    """Ends of the others are told, and their slots are free, as if nothing were wrong."""
     house, one = House(route("*", "b")), make_task()
     house.queue(one).beat()
-    house.executors["b"].finish(one)
+    house.finish("b", one)
 
     def fails() -> Any:
         raise RuntimeError("a bug")
 
     setattr(house.loop.engines["a"], method, fails)
-    house.beat()
+    house.beat(2)
     assert house.told() == {house.key(one): "success"}
 
 
@@ -236,11 +237,11 @@ def test_an_event_that_cannot_be_made_costs_no_other():
     """Airflow is told the rest."""
     house, one, two = House(), make_task(priority=9), make_task()
     house.queue(one, two).beat()
-    for executor in house.executors.values():
-        executor.finish_all()
+    house.finish("a", one)
+    house.finish("b", two)
     value_of = house.surface.value_of
     house.surface.value_of = lambda action: value_of(action) if action.key == house.key(two) else 1 / 0  # type: ignore[method-assign]
-    house.beat()
+    house.beat(2)
     assert house.told() == {house.key(two): "success"}
 
 
@@ -279,11 +280,12 @@ def test_an_engine_never_sees_another_ones_numbers():
 def test_nothing_leaks(steps):
     """Hundreds of tasks through two slots: every one is told once, and no slot is lost."""
     house, ended = House(), []
+    house.clerk.others = FINISHED
     for _ in range(steps):
         house.queue(make_task()).beat()
         for executor in house.executors.values():
             executor.finish_all()
-        house.beat()
+        house.beat(2)
         ended += house.told()
     assert len(ended) == len(set(ended)) == steps
     assert house.loop.machine.slots_used == {"a": 0, "b": 0}

@@ -249,7 +249,7 @@ def test_news_that_cannot_be_handled_cost_no_other_engine_its_own():
     """An engine of somebody else's may say anything."""
     house, one = House(route("*", "b")), make_task()
     house.queue(one).beat()
-    house.executors["b"].finish(one)
+    house.finish("b", one)
     house.loop.engines["a"].poll = lambda: ["nonsense"]  # type: ignore[method-assign,list-item,return-value]
-    house.beat()
+    house.beat(2)
     assert house.told() == {house.key(one): "success"}

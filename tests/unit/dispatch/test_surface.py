@@ -147,6 +147,7 @@ def test_a_cordoned_backend_offers_no_slots_and_finishes_its_work(make_router, t
     assert len(given(router, "a")) == 1
     child(router, "a").finish(task)
     router.heartbeat()
+    router.heartbeat()
     assert list(router.get_event_buffer()) == [key(router, task)]
 
 
@@ -198,6 +199,7 @@ def test_a_backend_without_uuid_keys_works(make_router, monkeypatch):
     router.heartbeat()
     child(router, "a").finish(task)
     router.heartbeat()
+    router.heartbeat()
     events, coordinates = router._drain_events_with_task_ids()
     assert list(events) == [key(router, task)]
     assert coordinates == {key(router, task): task.ti.key}
@@ -211,6 +213,7 @@ def test_coordinates_are_forgotten_with_the_task(make_router):
     queue(router, task)
     router.heartbeat()
     child(router, "a").finish(task)
+    router.heartbeat()
     router.heartbeat()
     router.get_event_buffer()
     assert router._task_coordinates == {}

@@ -43,13 +43,14 @@ from tests.unit.lifecycle.builders import machine, queued, tick
 
 
 def test_submitted_sent_ended():
-    """Sent when it has left the base class's queue, ended with the executor's own event value."""
+    """Sent when it has left the base class's queue, ended with the executor's own event value; it cannot know whether
+    that was the task's own end."""
     x, executor = engine()
     one = job(1)
     x.submit([one])
     assert typed(x.poll()) == typed([Sent(1)])
     finish(executor, one.workload, info="well done")
-    assert typed(x.poll()) == typed([Ended(1, Outcome.SUCCESS, True, "well done", (SUCCESS, "well done"))])
+    assert typed(x.poll()) == typed([Ended(1, Outcome.SUCCESS, None, "well done", (SUCCESS, "well done"))])
     assert x.poll() == []
 
 
@@ -77,6 +78,9 @@ def test_a_callback_that_runs_has_begun():
     x.poll()
     executor.event_buffer[one.key] = airflow_api.event_state("ExecuteCallback", "running"), None
     assert typed(x.poll()) == typed([Began(1, None)])
+    finish(executor, one.workload)
+    [end] = x.poll()
+    assert (end.how, end.began) == (Outcome.SUCCESS, True)
 
 
 class Odd:
@@ -105,7 +109,7 @@ def test_an_odd_value_of_an_event_costs_no_other(value):
     executor.event_buffer[odd.key] = value
     finish(executor, good.workload)
     ends = [event for event in x.poll() if isinstance(event, Ended)]
-    assert ends[-1] == Ended(2, Outcome.SUCCESS, True, "", (SUCCESS, None))
+    assert ends[-1] == Ended(2, Outcome.SUCCESS, None, "", (SUCCESS, None))
     assert [end.value for end in ends[:-1]] == ([None] if is_end(value) else [])
     assert x.room().unavailable is None
 
@@ -338,9 +342,29 @@ def test_two_dispatches_of_one_key_are_told_apart_by_their_order():
     x.poll()
     x.submit([job(2, task)])
     finish(executor, task)
-    assert typed(x.poll()[:1]) == typed([Ended(1, Outcome.SUCCESS, True, "", (SUCCESS, None))])
+    assert typed(x.poll()[:1]) == typed([Ended(1, Outcome.SUCCESS, None, "", (SUCCESS, None))])
     finish(executor, task)
     assert [event.dispatch for event in x.poll()] == [2]
+
+
+def test_a_second_dispatch_whose_end_was_taken_for_that_of_the_first_is_not_out_for_ever():
+    """The first ends silently, the second before anybody has looked at it, under the key that both have."""
+    clock = Clock()
+    x, executor = engine(clock=clock)
+    task = make_task()
+    x.submit([job(1, task)])
+    x.poll()
+    clock.now += 2
+    x.poll()
+    x.submit([job(2, task)])
+    x.poll()
+    finish(executor, task)
+    assert [event.dispatch for event in x.poll()] == [1]
+    ends = []
+    for _ in range(4):
+        clock.now += 2
+        ends += x.poll()
+    assert typed(ends) == typed([Ended(2, Outcome.FAILED, None, "the executor does not know it any more")])
 
 
 def test_events_about_nothing_of_ours_are_ignored():

@@ -21,10 +21,12 @@ from unit.lifecycle.builders import (
 from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle.events import (
     EXECUTION_API,
+    Adopted,
     BackendRules,
     Began,
     Broken,
     Ended,
+    Offered,
     Recovered,
     Room,
     Rows,
@@ -33,6 +35,7 @@ from airflow_dispatch_provider.lifecycle.events import (
 from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.lifecycle.states import GONE, Outcome, Row, RowState
 from airflow_dispatch_provider.routing.circuit import CircuitState
+from airflow_dispatch_provider.routing.model import TaskRef
 
 
 def test_ended_before_it_began_uses_no_try():
@@ -326,6 +329,24 @@ def test_what_was_let_begin_and_never_heard_so_uses_no_try():
     again = asked(m.handle(60, Rows(question.asked, {1: silent})), actions.Unstart)
     assert m.handle(61, Rows(again.asked, {1: GONE}))[-1:] == [actions.Revoke("a", one, True)]
     assert 1 not in m
+
+
+@pytest.mark.parametrize(("began", "failed_at"), [(False, 45), (True, 25)])
+def test_whoever_adopted_it_waits_longer_before_it_is_dead(began, failed_at):
+    """The scheduler that had sent it may know that nothing of it has run; not where its engine has seen it begin."""
+    m = machine(route("*", "a"), look_every=1e9)
+    m.handle(0, Offered(1, TaskRef("q"), runs=True, evidence="a"))
+    (adopt,) = of(m.handle(0, tick(a=9)), actions.Adopt)
+    number = adopt.found[0].number
+    news = (Adopted(number), *([Began(number)] if began else []))
+    question = asked(m.handle(0, *news, Ended(number, Outcome.FAILED, None, "gone")))
+    silent = Row(RowState.RUNNING, silent=400.0)
+    emitted = []
+    for at in (1, 25, 45):
+        found = m.handle(at, Rows(question.asked, {1: silent}))
+        emitted += [at for _ in of(found, actions.Emit)]
+        question = next(iter(of(m.handle(at + 15, tick(a=9)), actions.LookUp)), question)
+    assert emitted == [failed_at]
 
 
 def test_what_was_let_begin_in_vain_for_another_scheduler_uses_no_try():
