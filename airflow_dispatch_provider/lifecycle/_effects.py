@@ -200,7 +200,7 @@ def suspect_start(ledger: Ledger, job: Job, event: Any) -> None:
 
 def doubt(ledger: Ledger, job: Job, event: Any) -> None:
     """Remember the end until the database has said whether it had begun."""
-    job.ended_at = ledger.now
+    job.ended_at, job.silent_since = ledger.now, 0.0
     ended_badly = isinstance(event, Ended) and event.how is Outcome.FAILED
     job.ended_well = job.workload is not None and isinstance(event, Ended) and not ended_badly
     job.may_have_begun = job.ended_well or (ended_badly and event.began is not False)
@@ -232,6 +232,9 @@ def _ask(ledger: Ledger, job: Job, kind: Question) -> None:
 
 
 def look_later(ledger: Ledger, job: Job, event: Any) -> None:
+    """And remember whether its process was silent: so is every one in an outage that nobody has told of here."""
+    is_silent = event.silent >= ledger.limits.silence and not ledger.has_no_api(job)
+    job.silent_since = (job.silent_since or ledger.now) if is_silent else 0.0
     ledger.timers.set(job, ledger.now + ledger.limits.look_again)
 
 

@@ -177,8 +177,11 @@ def died_running(ledger: Ledger, job: Job, event: Any) -> bool:
 
 
 def _is_silent(ledger: Ledger, job: Job, event: Any, patience: float) -> bool:
-    """Its process sends no heartbeat any more. One that cannot reach the execution API is silent, too."""
+    """Its process sends no heartbeat any more, as an earlier answer has shown, too. One that cannot reach the execution
+    API is silent, and its next heartbeat comes after a while."""
     if event.state is not RowState.RUNNING or ledger.has_no_api(job):
+        return False
+    if not job.silent_since or ledger.now - job.silent_since < _SLACK:
         return False
     since = max(job.ended_at, ledger.api_since)
     return bool(event.silent >= patience and ledger.now - since >= patience)

@@ -62,6 +62,9 @@ class _Rare:
     looked_at: float = 0.0
     """UNCLEAR: when the database was last asked."""
 
+    silent_since: float = 0.0
+    """UNCLEAR: since when each answer of the database has shown its process as silent; 0: the last one has not."""
+
     may_have_begun: bool = False
     """UNCLEAR: its engine could not tell."""
 

@@ -314,6 +314,20 @@ def test_silent_while_the_execution_api_is_away_is_not_dead():
     assert len(of(m.handle(125, Rows(asked(found).asked, {1: silent})), actions.Emit)) == 1
 
 
+@pytest.mark.parametrize(("then", "failed_at"), [(4.0, []), (41.0, [41])])
+def test_an_outage_of_which_nobody_has_heard_is_no_silence(then, failed_at):
+    """Its process could not reach the execution API, nor the clerk the database: its next heartbeat comes soon after,
+    and shows that it lives. What is still silent then is dead."""
+    m = machine(route("*", "a"), look_every=1e9)
+    one, emitted = number(m, 0, 1), []
+    question = asked(m.handle(0, Sent(one), Ended(one, Outcome.FAILED, None, "lost")))
+    for at, silent in ((30, 30.0), (41, then)):
+        found = m.handle(at, Rows(question.asked, {1: Row(RowState.RUNNING, silent=silent)}))
+        emitted += [at for _ in of(found, actions.Emit)]
+        question = next(iter(of(m.handle(at + 10, tick(a=9)), actions.LookUp)), question)
+    assert emitted == failed_at
+
+
 def test_what_was_let_begin_and_never_heard_so_uses_no_try():
     """The server died before it could answer: the row runs, and nothing does. Airflow queues it again in the same try,
     however often its row is locked; what was launched again meanwhile is judged anew."""
@@ -379,5 +393,7 @@ def test_what_is_launched_again_may_have_run():
     m.handle(1, Rows(question.asked, {1: QUEUED}))
     (two,) = dispatches(m.handle(9, tick(a=9))).values()
     question = asked(m.handle(9, Sent(two.number), Ended(two.number, Outcome.FAILED, None, "lost")))
-    found = m.handle(40, Rows(question.asked, {1: Row(RowState.RUNNING, silent=400.0)}))
+    silent = Row(RowState.RUNNING, silent=400.0)
+    m.handle(40, Rows(question.asked, {1: silent}))
+    found = m.handle(51, Rows(asked(m.handle(51, tick(a=9))).asked, {1: silent}))
     assert of(found, actions.Emit) == [actions.Emit(1, Outcome.FAILED, "lost")]

@@ -62,12 +62,14 @@ MAYBE_B = {"candidates": ("b",)}
 B_DOWN = {**MAYBE_B, "down": "b"}
 RUNS_IN_B_DOWN = {**B_DOWN, "runs": True}
 ENDED_NOW = {"ended_at": NOW, "looked_at": NOW, "may_have_begun": True}
-ENDED_LONG_AGO = {"ended_at": NOW - 60, "looked_at": NOW, "may_have_begun": True}
+SILENT = {"ended_at": NOW - 60, "looked_at": NOW, "silent_since": NOW - 10}
+ENDED_LONG_AGO = {**SILENT, "may_have_begun": True}
+FIRST_LOOK = {**ENDED_LONG_AGO, "silent_since": 0.0}
 IN_VAIN = {**ENDED_LONG_AGO, "nothing_ran": True}
 ENDED_WITHOUT_API = {**ENDED_LONG_AGO, **NO_API}
-ORPHAN = {"ended_at": NOW - 60, "looked_at": NOW, "orphan": True}
+ORPHAN = {**SILENT, "orphan": True}
 ENDED_WELL = {**ENDED_NOW, "ended_well": True}
-NEVER_BEGAN = {"ended_at": NOW - 60, "looked_at": NOW}
+NEVER_BEGAN = SILENT
 ASK_BOTH = "AskApi LookUp"
 
 # fmt: off
@@ -151,6 +153,8 @@ ROWS = [
     ("returning",                  {**IN_VAIN, **IN_B},       DIED_ELSEWHERE,                "ended",     "Forget"),
     ("unclear",                    ENDED_LONG_AGO,            ALIVE,                         "ended",     ""),
     ("unclear",                    ENDED_LONG_AGO,            DEAD,                          "ended",     "failed"),
+    ("unclear",                    FIRST_LOOK,                DEAD,                          "unclear",   ""),
+    ("unclear",                    {**IN_VAIN, **FIRST_LOOK}, DEAD,                          "unclear",   ""),
     ("unclear",                    ENDED_WITHOUT_API,         DEAD,                          "unclear",   ""),
     ("unclear",                    ENDED_NOW,                 ALIVE,                         "unclear",   ""),
     ("unclear",                    ENDED_NOW,                 DEAD,                          "unclear",   ""),
