@@ -54,14 +54,14 @@ class Fault(NamedTuple):
     """A key of ``KINDS``."""
 
     whom: float
-    """From 0 to below 1: which of those that are there then."""
+    """From 0 to 1: which of those that are there then."""
 
     seconds: float
     """How long it lasts, where it passes by itself."""
 
     def pick(self, among: Sequence[T]) -> T:
         """One of them, of which there has to be one."""
-        return among[int(self.whom * len(among))]
+        return among[min(int(self.whom * len(among)), len(among) - 1)]
 
 
 def plan(seed: int, seconds: float, every: float) -> tuple[Fault, ...]:
@@ -268,9 +268,9 @@ def _any_job(world: World, fault: Fault, states: Collection[State]) -> tuple[Sch
         (each.loop.machine.state(task.key), each, task)
         for each in working
         for task in world.tasks.open.values()
-        if task.is_task
-        and task.owner == each.job
+        if task.owner == each.job
         and task.state in ("queued", "running")
+        and task.is_task
         and task.key in each.loop.machine
         and each.loop.machine.state(task.key) in states
     ]

@@ -78,7 +78,7 @@ class Patience:
 
     def _queued(self, scheduler: Scheduler) -> Collection[Task]:
         tasks = self._world.tasks.in_state("queued")
-        return [task for task in tasks if task.is_task and task.owner == scheduler.job]
+        return [task for task in tasks if task.owner == scheduler.job and task.is_task]
 
     def _free_slots(self, scheduler: Scheduler) -> Mapping[str, str]:
         """The backend that has one, by queue."""

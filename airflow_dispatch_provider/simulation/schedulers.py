@@ -322,7 +322,7 @@ class Scheduler:
         dead = self.world.taken_for_dead
         dead |= {job for job, beat in self.world.jobs.items() if now - beat > DEAD_AFTER}
         for task in list(self.world.tasks.open.values()):
-            if task.is_task and task.owner in dead and task.state in ADOPTABLE:
+            if task.owner in dead and task.state in ADOPTABLE and task.is_task:
                 self._take_over(task)
 
     def _take_over(self, task: Task) -> None:
@@ -337,7 +337,7 @@ class Scheduler:
         now = self.world.now
         self._purge_stuck(now)
         for task in list(self.world.tasks.open.values()):
-            is_ours = task.is_task and task.owner == self.job and task.state in RUNNING
+            is_ours = task.owner == self.job and task.state in RUNNING and task.is_task
             if is_ours and now - task.beat > LOST_AFTER:
                 task.excused |= self.world.undisturbed(task.beat) < FINDS_OUT_WITHIN
                 self.loop.give_up(task.key, now)
@@ -345,7 +345,7 @@ class Scheduler:
 
     def _purge_stuck(self, now: float) -> None:
         for task in self.world.tasks.in_state("queued"):
-            if not (task.is_task and task.owner == self.job and now - task.queued_at > STUCK_AFTER):
+            if not (task.owner == self.job and now - task.queued_at > STUCK_AFTER and task.is_task):
                 continue
             if not self.loop.revoke(task.key, now):
                 return  # Airflow looks at no other one of this executor then

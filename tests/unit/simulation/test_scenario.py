@@ -40,6 +40,11 @@ def test_a_longer_plan_begins_like_a_shorter_one() -> None:
     assert plan(4, 300.0, 10.0) != short
 
 
+def test_a_fault_hits_one_of_those_that_are_there() -> None:
+    """Chances are kept with six digits, so that one may be 1."""
+    assert [Fault(0.0, "", whom, 0.0).pick("abc") for whom in (0.0, 0.334, 0.999999, 1.0)] == [*"abcc"]
+
+
 def test_faults_that_are_left_out_change_nothing_before_them() -> None:
     """The others strike when they did; those that strike later may hit something else."""
     scenario = Scenario.of(5, ROUGH, 300)
