@@ -14,6 +14,7 @@ from devkit.environment import enter, interrupt_on_signals
 
 AREAS = {
     "router": "what routing costs the scheduler's thread, for each task and for each heartbeat",
+    "scale": "how the cost of a decision grows, with up to a million jobs, a thousand queues, ten schedulers",
     "local": "LocalExecutor in one process: memory, start, hand-over",
     "celery": "CeleryExecutor in one process, on Redis and RabbitMQ: publishing, and waiting for results",
     "kubernetes": "KubernetesExecutor in one process, on a real API server: creating, watching and deleting pods",
