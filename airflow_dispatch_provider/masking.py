@@ -21,6 +21,9 @@ MAX_LENGTH = 500
 _READ = 4000
 """Characters of a text, or of a line, that are looked at: the search for secrets takes longer than in proportion."""
 
+_LINES, _TRACEBACK = 200, 20_000
+"""The same of a traceback: lines, and characters."""
+
 UNREADABLE = "(its text cannot be read)"
 
 _SCHEME = re.compile(r"(?<![\w:@/])[A-Za-z][A-Za-z0-9+.-]*://")
@@ -122,9 +125,23 @@ def kind_of(error: BaseException) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """For a log, in place of ``exc_info``, which would show an exception's own text."""
+    """For a log, in place of ``exc_info``, which would show an exception's own text. Its end, where it is long."""
     lines = "".join(traceback.format_exception(error)).rstrip().split("\n")
-    return masked("\n".join(map(_shortened, lines)))
+    shown = list(map(_shortened, lines[-_LINES:]))
+    while sum(map(len, shown)) > _TRACEBACK:
+        # Whole lines, since a secret is known by its beginning.
+        del shown[0]
+    return masked("\n".join(shown))
+
+
+class LateTraceback:
+    """The same, where it may not be written at all."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __str__(self) -> str:
+        return traceback_of(self._error)
 
 
 def _url(text: str) -> str:

@@ -7,10 +7,19 @@ from airflow.configuration import conf
 
 from airflow_dispatch_provider.lifecycle.events import Limits
 
+_MARGIN = 60.0
+"""Seconds within which a supervisor that has ended its task stores the log and ends itself."""
+
 
 def queued_timeout() -> float:
     """Seconds after which Airflow takes a queued task for stuck."""
     return conf.getfloat("scheduler", "task_queued_timeout")
+
+
+def overtime(least: float) -> float:
+    """Seconds that a process gets whose task is over: callbacks, listeners and its log come then. Airflow's supervisor
+    ends one that has succeeded after ``[core] task_success_overtime``; it has the first word."""
+    return max(least, conf.getfloat("core", "task_success_overtime", fallback=20.0) + _MARGIN)
 
 
 def limits(max_held: int) -> Limits:

@@ -24,7 +24,7 @@ from airflow_dispatch_provider.lifecycle.actions import Dispatch
 from airflow_dispatch_provider.lifecycle.events import Returned, Rows, Tick
 from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.lifecycle.states import Outcome
-from airflow_dispatch_provider.masking import describe, traceback_of
+from airflow_dispatch_provider.masking import LateTraceback, describe
 from airflow_dispatch_provider.routing.model import TaskRef
 
 log = logging.getLogger(__name__)
@@ -270,7 +270,7 @@ class Loop:
     def note_failure(self, what: str, error: Exception) -> None:
         """Something could not be done, and nothing else is kept from being done by that."""
         level = logging.DEBUG if what in self._failing else logging.ERROR
-        log.log(level, "%s could not be done. %s", what, f"{describe(error)}\n{traceback_of(error)}")
+        log.log(level, "%s could not be done. %s\n%s", what, describe(error), LateTraceback(error))
         self._failing.add(what)
 
     def emit_metrics(self) -> None:

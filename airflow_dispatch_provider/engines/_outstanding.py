@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from typing import Any
 
+from airflow_dispatch_provider.bridge import airflow_api
+
 
 class Out:
     """One dispatch that the executor has."""
@@ -23,6 +25,11 @@ class Out:
         """
         self.dispatch, self.child_key, self.workload, self.ti = dispatch, child_key, workload, ti
         self.sent = False
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it has a row; nothing else is ever adopted."""
+        return self.ti is not None or airflow_api.is_task(self.workload)
 
 
 class Outstanding:

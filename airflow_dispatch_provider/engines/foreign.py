@@ -36,7 +36,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
-from airflow_dispatch_provider.masking import describe, traceback_of
+from airflow_dispatch_provider.masking import LateTraceback, describe
 from airflow_dispatch_provider.routing.model import EXECUTE_TASK
 
 log = logging.getLogger(__name__)
@@ -61,10 +61,6 @@ def _whole(number: Any) -> int | None:
     :raises TypeError: it is no number; ValueError and OverflowError likewise
     """
     return None if number is None else int(number)
-
-
-def _is_task(out: Out) -> bool:
-    return out.ti is not None or airflow_api.is_task(out.workload)
 
 
 class ForeignEngine:
@@ -189,7 +185,7 @@ class ForeignEngine:
         except BaseException as error:
             if is_for_the_process(error):
                 raise
-            log.debug("%s refused a workload.\n%s", self._name, traceback_of(error))
+            log.debug("%s refused a workload.\n%s", self._name, LateTraceback(error))
             if self._out.oldest(child_key) is None:
                 self._ask(lambda: airflow_api.forget_queued_key(executor, child_key), False)
             self._events.append(Rejected(job.dispatch, describe(error)))
@@ -251,7 +247,7 @@ class ForeignEngine:
         return None
 
     def _stop(self, out: Out) -> None:
-        if _is_task(out):
+        if out.is_task:
             self._executor.revoke_task(ti=out.ti or executor_classes.TaskOf(out.workload, self._job_id))
         elif hasattr(self._executor, "fail_connection_test"):
             self._executor.fail_connection_test(out.child_key)
@@ -314,7 +310,7 @@ class ForeignEngine:
             if self._backoff.failures >= _TRIES:
                 self._let_go(describe(again))
             return
-        log.debug("%s failed over what it was given.\n%s", self._name, traceback_of(error))
+        log.debug("%s failed over what it was given.\n%s", self._name, LateTraceback(error))
         self._one_by_one = True
 
     def _let_go(self, reason: str) -> None:
@@ -364,11 +360,11 @@ class ForeignEngine:
             reason = self._ask(lambda: str(info) if info else "", None)
             kept = value if executor_classes.is_pair(value) and reason is not None else None
             # What has no row is judged by the executor's word alone, as far as that says how it began.
-            began = True if how is Outcome.SUCCESS and not _is_task(out) else None
+            began = True if how is Outcome.SUCCESS and not out.is_task else None
             end = Ended(out.dispatch, how, began, reason or "", kept)
             self._out.forget(out)
             self._events.append(end)
-        elif state == "running" and not _is_task(out):
+        elif state == "running" and not out.is_task:
             self._note_sent(out, None)
             self._events.append(Began(out.dispatch, info))
         elif state in ("queued", "running"):
@@ -432,18 +428,18 @@ class ForeignEngine:
         except BaseException as error:
             if is_for_the_process(error):
                 raise
-            log.debug("Backend %r gives no answer.\n%s", self._name, traceback_of(error))
+            log.debug("Backend %r gives no answer.\n%s", self._name, LateTraceback(error))
             return otherwise
 
     def _failed(self, what: str, error: BaseException) -> None:
         self._backoff = self._backoff.failed(self._clock(), self._chance())
-        self._note(what, describe(error), f"\n{traceback_of(error)}")
+        self._note(what, describe(error), LateTraceback(error))
 
-    def _note(self, what: str, reason: str, details: str = "") -> None:
+    def _note(self, what: str, reason: str, details: LateTraceback) -> None:
         """It cannot be used now. Said once; what repeats itself until it works is for debugging."""
         news = self._trouble is None
         level = logging.ERROR if news else logging.DEBUG
-        message = "Backend %r failed in %s and gets no new work until it works again. %s%s"
+        message = "Backend %r failed in %s and gets no new work until it works again. %s\n%s"
         log.log(level, message, self._name, what, reason, details)
         if news:
             count_failure(self._name)

@@ -18,7 +18,7 @@ from airflow_dispatch_provider.engines.engine import Engine, Event, Found, HasLa
 from airflow_dispatch_provider.engines.manners import checked_events, checked_room
 from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.lifecycle.events import CannotRevoke, Returned, Room
-from airflow_dispatch_provider.masking import describe, traceback_of
+from airflow_dispatch_provider.masking import LateTraceback, describe
 
 T = TypeVar("T")
 
@@ -199,9 +199,9 @@ class GuardedEngine:
         """Said once; what repeats itself until it works is for debugging."""
         news = not self._failing
         level = logging.ERROR if news else logging.DEBUG
-        reason, details = describe(error), f"\n{traceback_of(error)}"
-        message = "Backend %r failed in %s and gets no new work until it works again. %s%s"
-        log.log(level, message, self._name, what, reason, details)
+        reason = describe(error)
+        message = "Backend %r failed in %s and gets no new work until it works again. %s\n%s"
+        log.log(level, message, self._name, what, reason, LateTraceback(error))
         if news:
             count_failure(self._name)
         self._failing[what] = reason

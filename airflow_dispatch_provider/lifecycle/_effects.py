@@ -180,7 +180,8 @@ def emit_failed(ledger: Ledger, job: Job, event: Any) -> None:
     """With what went wrong last. What ended well and has a row that runs had begun after all."""
     ran = job.ended_well and isinstance(event, Row) and event.state is RowState.RUNNING
     trouble = FELL_SILENT if ran else job.trouble
-    ledger.do(actions.Emit(job.key, Outcome.FAILED, trouble or None, job.value, job.kind))
+    value = None if job.ended_well else job.value
+    ledger.do(actions.Emit(job.key, Outcome.FAILED, trouble or None, value, job.kind))
 
 
 def note_trouble(ledger: Ledger, job: Job, event: Any) -> None:
@@ -203,6 +204,8 @@ def doubt(ledger: Ledger, job: Job, event: Any) -> None:
     job.ended_at, job.silent_since = ledger.now, 0.0
     ended_badly = isinstance(event, Ended) and event.how is Outcome.FAILED
     job.ended_well = job.workload is not None and isinstance(event, Ended) and not ended_badly
+    if job.ended_well and event.began:
+        ledger.worked(job, Stage.START)
     job.may_have_begun = job.ended_well or (ended_badly and event.began is not False)
     job.mishap = getattr(event, "mishap", False)
     job.trouble = NOTHING_BEGAN if job.ended_well else getattr(event, "reason", "") or job.trouble

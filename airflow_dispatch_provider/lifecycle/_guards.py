@@ -24,9 +24,10 @@ def succeeded(ledger: Ledger, job: Job, event: Any) -> bool:
     return bool(event.how is Outcome.SUCCESS)
 
 
-def succeeded_unseen(ledger: Ledger, job: Job, event: Any) -> bool:
-    """Its container has ended well, which one does too that starts something else than the task."""
-    return job.is_task and event.how is Outcome.SUCCESS and not had_begun(ledger, job, event)
+def task_succeeded(ledger: Ledger, job: Job, event: Any) -> bool:
+    """Airflow fails a task that has been scheduled again when it is told of the end of its first half, e.g. of a sensor
+    in reschedule mode; and a container ends well, too, that starts something else than the task."""
+    return job.is_task and event.how is Outcome.SUCCESS
 
 
 def finished_well(ledger: Ledger, job: Job, event: Any) -> bool:

@@ -63,6 +63,9 @@ class Pod(Run):
     """As the API server has it; its engine is the one whose label it has."""
 
     name: PodName = _NOWHERE
+    worker: str = ""
+    """The scheduler that its label names."""
+
     mark: str = ""
     phase: Kind = Kind.PENDING
     started: bool = False
@@ -105,10 +108,10 @@ class Cluster(Place):
     def engine(self, slots: int) -> PodEngine:
         return PodEngine(self, slots, next(self.numbers))
 
-    def create(self, asked: _Asked, engine: PodEngine | None) -> Answer:
+    def create(self, asked: _Asked, engine: PodEngine) -> Answer:
         """Ask for a pod; returns the API server's answer.
 
-        :param engine: whose label it gets; None: that of a scheduler that has died
+        :param engine: whose label it gets
         """
         there = self.pods.get(asked.name)
         if there is not None:
@@ -125,7 +128,14 @@ class Cluster(Place):
             self.note_failure(task)
             return rng.choice((_SPOILT, _OWN_TROUBLE))
         pod = Pod(
-            task, asked.job.workload.ti_id, engine, asked.job.dispatch, rng, name=asked.name, mark=asked.mark
+            task,
+            asked.job.workload.ti_id,
+            None if engine.is_dead else engine,
+            asked.job.dispatch,
+            rng,
+            name=asked.name,
+            worker=engine.worker,
+            mark=asked.mark,
         )
         pod.stuck = "no room on any node" if rng.random() < STALLED else None
         self.pods[pod.name] = pod
@@ -155,7 +165,7 @@ class Cluster(Place):
         """It is another scheduler's from now on, and leaves the watch of the one before."""
         if pod.engine is not engine:
             self._show(pod, Kind.RELEASED)
-        pod.engine, pod.dispatch = engine, dispatch
+        pod.engine, pod.worker, pod.dispatch = engine, engine.worker, dispatch
 
     def _show(self, pod: Pod, kind: Kind | None = None) -> None:
         if isinstance(pod.engine, PodEngine):
@@ -239,13 +249,14 @@ class PodEngine(PlaceEngine):
         self._unwanted: dict[PodName, bool] = {}
         """To be deleted; whether even where they have started."""
 
-        self._was_away, self._look_due = False, 0.0
+        self._was_away, self._look_due, self.worker = False, 0.0, ""
 
     def __len__(self) -> int:
         return self.machine.unsent + len(self.machine.pods) + len(self._searches) + len(self._unwanted)
 
     def start(self, scheduler_id: str) -> None:
         """Its watches begin with its first work."""
+        self.worker = scheduler_id
 
     @property
     def _now(self) -> float:
@@ -322,7 +333,7 @@ class PodEngine(PlaceEngine):
         if self.place.up and self._rng.random() < _THROTTLED:
             answer = _TOO_MANY
         elif self.place.up:
-            answer = self.cluster.create(asked, None if self.is_dead else self)
+            answer = self.cluster.create(asked, self)
             asked.doubtful = self._rng.random() < _LOST
             if asked.doubtful:
                 answer = _AWAY
@@ -385,18 +396,23 @@ class PodEngine(PlaceEngine):
             if self.place.mute or search.due > self._now:
                 self._searches.append(search)
                 continue
-            left = [each for each in search.found if not self._own(each)]
+            left = [each for each in search.found if not self._own(each, search.is_last)]
             if search.is_last:
                 self.machine.absent(each.dispatch for each in left)
             elif left:
                 self._searches.append(_Search(left, self._now + _GRACE, is_last=True))
 
-    def _own(self, found: Found) -> bool:
+    def _own(self, found: Found, is_anyones: bool) -> bool:
         """Of several pods one that has started, and of these the newest."""
+        owner = getattr(found.ti, "queued_by_job_id", None)
+        is_anyones = owner is None or (is_anyones and self.machine.is_sought(found.dispatch))
+        workers = self.worker, str(owner)
         pods = [
             pod
             for pod in self.cluster.pods.values()
-            if pod.ti_id == found.ti.id and pod.phase is not Kind.SUCCEEDED
+            if pod.ti_id == found.ti.id
+            and (is_anyones or pod.worker in workers)
+            and pod.phase is not Kind.SUCCEEDED
         ]
         if not pods:
             return False

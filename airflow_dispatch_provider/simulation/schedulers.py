@@ -60,6 +60,7 @@ class Instance(NamedTuple):
 
     task: Task
     id: UUID
+    queued_by_job_id: int | None = None
 
 
 class Workload(NamedTuple):
@@ -328,7 +329,9 @@ class Scheduler:
     def _take_over(self, task: Task) -> None:
         runs = task.state in RUNNING
         names = tuple(self.engines) if runs and task.evidence is None else ()
-        offered = Offered(task.key, _ref(task), runs, task.evidence, names, Instance(task, task.id))
+        offered = Offered(
+            task.key, _ref(task), runs, task.evidence, names, Instance(task, task.id, task.owner)
+        )
         self.loop.offer(offered, self.world.now)
         task.owner = self.job
         task.excused = runs and not task.begun

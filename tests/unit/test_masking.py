@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from airflow_dispatch_provider.masking import (
     MASK,
     MAX_LENGTH,
     UNREADABLE,
+    LateTraceback,
     describe,
     masked,
     one_line,
@@ -146,6 +148,25 @@ def test_exceptions_are_masked_in_one_line_and_in_a_traceback():
     assert describe(caught.value) == f"RuntimeError: no broker amqp://{MASK}@h//"
     assert f"redis://{MASK}@h:1/0" in traceback_of(caught.value)
     assert SECRET not in traceback_of(caught.value)
+
+
+def test_of_a_long_traceback_the_end_is_shown():
+    """In whole lines: what is looked through for secrets takes its time."""
+    error = ValueError("\n".join([f"redis://user:{SECRET}@h:1/0 {'x' * 500}"] * 1000))
+    shown = traceback_of(error)
+    assert len(shown) < 30_000
+    assert SECRET not in shown
+    assert {line.partition(" ")[0] for line in shown.split("\n")} == {f"redis://{MASK}@h:1/0"}
+
+
+def test_a_traceback_that_is_not_written_is_not_read(monkeypatch):
+    """Thousands of refusals that nobody logs cost nothing."""
+    error, read = ValueError("no"), []
+    monkeypatch.setattr(traceback, "format_exception", lambda it: read.append(it) or ["no"])
+    late = LateTraceback(error)
+    assert read == []
+    assert str(late) == "no"
+    assert read == [error]
 
 
 def test_a_line_has_an_end():

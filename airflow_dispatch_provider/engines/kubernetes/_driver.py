@@ -16,13 +16,14 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+from airflow_dispatch_provider.bridge.patience import overtime
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.kubernetes import status
 from airflow_dispatch_provider.engines.kubernetes._creating import Factory, Maker, Request
 from airflow_dispatch_provider.engines.kubernetes._lanes import Lanes
 from airflow_dispatch_provider.engines.kubernetes._machine import Machine
 from airflow_dispatch_provider.engines.kubernetes._options import KubernetesOptions
-from airflow_dispatch_provider.engines.kubernetes._pods import Finish, Pods
+from airflow_dispatch_provider.engines.kubernetes._pods import OVER_GRACE, Finish, Pods
 from airflow_dispatch_provider.engines.kubernetes._search import NOT_DONE, Owned, Search, tidy
 from airflow_dispatch_provider.engines.kubernetes._seen import PodName
 from airflow_dispatch_provider.engines.kubernetes._steps import AskNamespace, AskServer, Create, Step, Wait
@@ -88,7 +89,9 @@ class Driver:
         labels = f"airflow-worker={label},{NOT_DONE}"
         self._watchers = {place: Watcher(api, self, place, labels) for place in options.watched}
         lanes = Lanes(options.named, self._unwatched, random.random)
-        self._machine = Machine(name, lanes, Pods(info), options.max_unsent, options.limit, random.random)
+        self._machine = Machine(
+            name, lanes, Pods(info, overtime(OVER_GRACE)), options.max_unsent, options.limit, random.random
+        )
         self._lock = threading.Lock()
         self._requests: dict[int, Request] = {}
         self._nonce = uuid4().hex
@@ -414,9 +417,13 @@ class Driver:
     # Adoption
 
     async def _adopt(self, found: Sequence[Found]) -> None:
-        missing = await self._search.find(found, self._own)
+        missing = await self._search.find(found, self._own, self._is_sought)
         with self._lock:
             self._machine.absent(each.dispatch for each in missing)
+
+    def _is_sought(self, dispatch: int) -> bool:
+        with self._lock:
+            return self._machine.is_sought(dispatch)
 
     def _own(self, owned: Owned) -> None:
         """An end that came before the new label is not told by any later event."""

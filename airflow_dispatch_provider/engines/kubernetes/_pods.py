@@ -18,8 +18,7 @@ from airflow_dispatch_provider.lifecycle.events import Ended, Sent, Stalled
 from airflow_dispatch_provider.lifecycle.states import Outcome
 
 OVER_GRACE = 600.0
-"""Seconds for which the pod of a task that is over in Airflow may go on, once its container has started: it may be
-storing the task's log."""
+"""At least, in seconds."""
 
 _REMEMBERED = 10_000
 """Names of pods that are removed should they turn up."""
@@ -92,10 +91,13 @@ class _Pod:
 class Pods:
     """Of one engine; changed by its machine alone."""
 
-    def __init__(self, info: str | None = None) -> None:
+    def __init__(self, info: str | None = None, over_grace: float = OVER_GRACE) -> None:
         """
         :param info: what ``Sent`` says for the outside world
+        :param over_grace: seconds for which the pod of a task that is over in Airflow may go on, once its container
+            has started: it may be storing the task's log
         """
+        self._over_grace = over_grace
         self.events: list[Event] = []
         self.orders: list[Order] = []
         self.info = info
@@ -177,7 +179,7 @@ class Pods:
         if name is None:
             return
         if self._pods[name].started:
-            self._ends.setdefault(dispatch, now + OVER_GRACE)
+            self._ends.setdefault(dispatch, now + self._over_grace)
         else:
             self.revoke(dispatch)
 

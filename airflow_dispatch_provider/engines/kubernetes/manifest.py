@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -273,12 +273,28 @@ def _reconciled(pod: Model, pod_override: Model) -> Model:
         ) from error
 
 
+_LABELS = ("airflow-worker", "kubernetes_executor")
+"""By which a pod is seen at all; one that had none would be taken for gone."""
+
+_ANNOTATIONS = ("dag_id", "task_id", "run_id", "try_number", "map_index")
+"""By which it is known whose it is."""
+
+
 def _mutate(pod: Model) -> None:
+    """A hook may replace the labels, but not those by which the pod is found."""
+    labels, annotations = dict(pod.metadata.labels or {}), dict(pod.metadata.annotations or {})
     try:
         hook: Any = settings.pod_mutation_hook
         hook(pod)
+        if (metadata := pod.metadata) is not None:
+            metadata.labels = {**(metadata.labels or {}), **_of(labels, _LABELS)}
+            metadata.annotations = {**(metadata.annotations or {}), **_of(annotations, _ANNOTATIONS)}
     except BaseException as error:  # sys.exit() among them, which would end the thread
         raise InvalidTask(f"The pod_mutation_hook raised {describe(error)}") from error
+
+
+def _of(texts: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    return {name: texts[name] for name in names if name in texts}
 
 
 def _checked(manifest: dict[str, Any], values: TaskValues) -> dict[str, Any]:

@@ -28,7 +28,7 @@ KILL_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL for what has begun: ``on_kill`` of its operator runs in them."""
 
 OVER_GRACE = 60.0
-"""Seconds for which a process may go on whose task is over in Airflow: it may still be writing its log."""
+"""At least, in seconds."""
 
 NOT_BEGUN = "Its process has ended, and the Execution API had not let the task start."
 
@@ -50,10 +50,12 @@ class _Out:
 class Machine:
     """Of one engine; changed by its engine alone."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, over_grace: float = OVER_GRACE) -> None:
         """
         :param name: the backend's
+        :param over_grace: seconds for which a process may go on whose task is over in Airflow
         """
+        self._over_grace = over_grace
         self._out: dict[int, _Out] = {}
         self._end_at: dict[int, float] = {}
         """When each is ended that is over in Airflow."""
@@ -121,7 +123,7 @@ class Machine:
         if out is None:
             return []
         if over and (out.begun or unheard):
-            self._end_at[dispatch] = now + OVER_GRACE
+            self._end_at[dispatch] = now + self._over_grace
             return []
         return [Kill(dispatch, KILL_GRACE if out.begun else 0.0)]
 

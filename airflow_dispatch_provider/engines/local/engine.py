@@ -10,10 +10,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.patience import overtime
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 from airflow_dispatch_provider.bridge.workload import task_ref
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
-from airflow_dispatch_provider.engines.local._machine import Machine
+from airflow_dispatch_provider.engines.local._machine import OVER_GRACE, Machine
 from airflow_dispatch_provider.engines.local._options import LocalOptions
 from airflow_dispatch_provider.engines.local._search import Answer, Search
 from airflow_dispatch_provider.engines.local.launch import Mode, obstacle_to_fork
@@ -74,7 +75,7 @@ class LocalEngine:
         title = f"airflow dispatch local [{team}]" if team else "airflow dispatch local"
         self._work = Work(runner, conf, self._options.preload, warm_up, title)
         self._pool: Pool | None = None
-        self._machine = Machine(name)
+        self._machine = Machine(name, overtime(OVER_GRACE))
         self._search = make_search(title)
         self._searched: dict[int, Found] = {}
         self._revoked: dict[int, bool] = {}

@@ -84,8 +84,10 @@ class Executor:
         self.executor.heartbeat()
 
     def end_all(self) -> None:
+        """With the second heartbeat comes the database's answer."""
         for backend in self.backends:
             backend.finish_all()
+        self.executor.heartbeat()
         self.executor.heartbeat()
 
     def drain(self) -> int:

@@ -89,7 +89,9 @@ ACTIONS = [
     ("submitted", {**TRIED_ALL, **CALLBACK}, Rejected(1, "no"),
      actions.Emit("x", FAILED, "no", None, EXECUTE_CALLBACK)),
     ("submitted", {},                       Returned(1, "no"),                         None),
-    ("running",   {},                       Ended(1, SUCCESS, True),                   actions.Emit("x", SUCCESS)),
+    ("running",   {},                       Ended(1, SUCCESS, True),                   actions.LookUp(1, ["x"])),
+    ("running",   CALLBACK,                 Ended(1, SUCCESS, True),
+     actions.Emit("x", SUCCESS, kind=EXECUTE_CALLBACK)),
     ("running",   {},                       Ended(1, SUCCESS),                         actions.LookUp(1, ["x"])),
     ("unclear",   ENDED_WELL,               FINISHED,                                  actions.Emit("x", SUCCESS)),
     ("unclear",   ENDED_WELL,               GONE,                                      actions.Emit("x", SUCCESS)),
@@ -125,11 +127,12 @@ ACTIONS = [
 
 @pytest.mark.parametrize(("row", "reason"), [(DEAD, FELL_SILENT), (QUEUED, "no image")])
 def test_what_ended_well_and_runs_by_its_row_had_begun(row, reason) -> None:
-    """Its user is not told that it never did."""
+    """Its user is not told that it never did; nor is Airflow told the engine's own word, which was success."""
     done: list[Any] = []
-    job = SimpleNamespace(key="x", ended_well=True, trouble="no image", value=None, kind="ExecuteTask")
+    said = "success", None
+    job = SimpleNamespace(key="x", ended_well=True, trouble="no image", value=said, kind="ExecuteTask")
     emit_failed(SimpleNamespace(do=done.append), job, row)  # type: ignore[arg-type]
-    assert [action.info for action in done] == [reason]
+    assert [(action.info, action.value) for action in done] == [(reason, None)]
 
 
 @pytest.mark.parametrize(

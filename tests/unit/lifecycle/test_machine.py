@@ -236,7 +236,8 @@ def test_story():
     m.handle(2, Rejected(one, "too large"))
     two = dispatches(m.handle(4, tick(a=9)))[1].number
     m.handle(5, Sent(two), Began(two))
-    m.handle(9, Ended(two, Outcome.SUCCESS, True))
+    question = asked(m.handle(9, Ended(two, Outcome.SUCCESS, True)))
+    m.handle(10, Rows(question.asked, {1: GONE}))
     assert [str(step) for step in m.story(1)] == [
         "1.0 held: queued",
         "1.0 submitted (a): dispatched",
@@ -245,7 +246,8 @@ def test_story():
         "4.0 submitted (a): dispatched",
         "5.0 sent (a): sent",
         "5.0 running (a): began",
-        "9.0 ended (a): succeeded",
+        "9.0 unclear (a): ended well; the database is asked whether that was all of it",
+        "10.0 ended (a): succeeded, and is finished in the database",
     ]
 
 

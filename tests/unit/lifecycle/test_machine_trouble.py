@@ -73,6 +73,7 @@ def test_what_one_backend_rejects_the_next_target_has_at_once():
             else:
                 sent.add(each.key)
                 m.handle(now, Sent(each.number), Ended(each.number, Outcome.SUCCESS, True))
+                m.handle(now, Revoke(each.key))
         assert now < 10
     assert len(m) == 0
 

@@ -111,8 +111,8 @@ ROWS = [
     ("running",                    {"began": True},           Returned(0),                   "=",         ""),
     ("running",                    {"began": True},           Rejected(0),                   "=",         ""),
     # Ended
-    ("own",                        {},                        Ended(0, SUCCESS, began=True), "ended",     "success"),
-    ("running",                    {"began": True},           Ended(0, SUCCESS),             "ended",     "success"),
+    ("own",                        {},                        Ended(0, SUCCESS, began=True), "unclear",   "LookUp"),
+    ("running",                    {"began": True},           Ended(0, SUCCESS),             "unclear",   "LookUp"),
     ("own",                        CALLBACK,                  Ended(0, SUCCESS),             "ended",     "success"),
     ("own",                        {},                        Ended(0, SUCCESS),             "unclear",   "LookUp"),
     ("own",                        ADOPTED,                   Ended(0, SUCCESS),             "unclear",   "LookUp"),

@@ -52,6 +52,20 @@ def test_a_hook_that_changes_pods(override, hook):
     assert_same(kube_config(), task(OVERRIDES[override]() if override else None, map_index=2))
 
 
+def test_a_hook_that_replaces_the_labels_leaves_those_by_which_the_pod_is_found(hook):
+    """Without them it would be taken for gone, and made anew again and again."""
+
+    def replace(pod):
+        pod.metadata.labels, pod.metadata.annotations = {"team": "data", "airflow-worker": "9"}, None
+
+    hook(replace)
+    metadata = factory(kube_config()).build(task(dag_id="d"), key_of(task(dag_id="d")))["metadata"]
+    assert metadata["labels"]["team"] == "data"
+    assert metadata["labels"]["kubernetes_executor"] == "True"
+    assert metadata["labels"]["airflow-worker"] != "9"
+    assert metadata["annotations"]["dag_id"] == "d"
+
+
 def test_what_a_hook_sees(hook):
     """A V1Pod of the task's own, without marks, which it may copy, print and keep."""
     seen = []
