@@ -46,8 +46,9 @@ def installed_target() -> Target:
         for spelling in _spellings(name.lower(), option.get("sensitive", False))
     }
     moved = {_key(change): _destination(change) for change in CONFIGS_CHANGES if _moves(change)}
-    undescribed = _UNDESCRIBED | _still_read() | _written_by_airflow()
-    return Target(__version__, options, moved, _outdated(), undescribed, not_used())
+    written = _written_by_airflow()
+    undescribed = _UNDESCRIBED | _still_read() | written.keys()
+    return Target(__version__, options, moved, _outdated(), undescribed, written, not_used())
 
 
 def missing(paths: Iterable[str]) -> frozenset[str]:
@@ -88,11 +89,11 @@ def _still_read() -> frozenset[Key]:
     return frozenset((section, name) for section, name, _ in conf.deprecated_options.values())
 
 
-def _written_by_airflow() -> frozenset[Key]:
-    """Options that Airflow puts into a new airflow.cfg for providers, which may not describe them any more."""
+def _written_by_airflow() -> dict[Key, str]:
+    """See ``Target.written``."""
     parser = RawConfigParser()
     parser.read(Path(airflow.__file__).parent / "config_templates" / "provider_config_fallback_defaults.cfg")
-    return frozenset((section, name) for section in parser.sections() for name in parser.options(section))
+    return {(section, name): value for section in parser.sections() for name, value in parser.items(section)}
 
 
 def _importable(path: str) -> bool:

@@ -97,6 +97,9 @@ class Target:
     undescribed: Set[Key] = frozenset()
     """Options that are read without being described."""
 
+    written: Mapping[Key, str] = field(default_factory=dict)
+    """What Airflow puts into a new airflow.cfg for providers, which may not describe these options any more."""
+
     not_used: Set[Key] = frozenset()
     """Options that Airflow's executors use, and those of this package do not."""
 
@@ -112,6 +115,11 @@ class Target:
             at = self.moves[at]
         known = at is None or at in self.options or at[0] not in self.sections
         return at if known else None
+
+    def is_default(self, option: Option) -> bool:
+        """Whether its value is that of an Airflow without it."""
+        at = self.destination(today(option))
+        return at is not None and option.value.strip() in (self.options.get(at), self.written.get(at))
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,11 @@ class Plan:
     """The class that does the same as ``[core] executor``; None: there is none."""
 
     @property
+    def kinds(self) -> frozenset[Kind]:
+        """Of the backends, a hybrid's two parts included."""
+        return frozenset(backend.kind for section in self.sections for backend in section.backends)
+
+    @property
     def main(self) -> Section:
         return self.sections[0]
 

@@ -38,6 +38,9 @@ _SHOWN = (
 
 _EXTRAS = {Kind.CELERY: "celery", Kind.KUBERNETES: "cncf-kubernetes"}
 
+_SECTIONS = {Kind.CELERY: "celery", Kind.KUBERNETES: "kubernetes"}
+"""How the sections begin that only the executor of a kind, and its workers, read."""
+
 _DEFAULTS = {("core", "executor"): DEFAULT_EXECUTOR, ("core", "parallelism"): DEFAULT_PARALLELISM}
 
 
@@ -124,7 +127,7 @@ def make_report(
         scanned=None if scan is None else scan.source,
         dags=() if ready or scan is None else destinations(plan, old, scan.uses),
         unread=() if ready or scan is None else scan.unread,
-        requirements=_requirements(plan, old.options),
+        requirements=_requirements(plan, old.options, target),
     )
 
 
@@ -170,8 +173,16 @@ def _by_name(plan: Plan, kept: Mapping[str, str]) -> str | None:
     return ",\n    ".join([plan.executor, *(f"{name}:{path}" for name, path in kept.items())])
 
 
-def _requirements(plan: Plan, options: Options) -> tuple[str, ...]:
-    kinds = {backend.kind for section in plan.sections for backend in section.backends}
+def _requirements(plan: Plan, options: Options, target: Target) -> tuple[str, ...]:
+    kinds = plan.kinds
     bounded = [text for kind, extra in _EXTRAS.items() if kind in kinds for text in requirements_of(extra)]
-    others = (name for name in named_providers(options) if not any(text.startswith(name) for text in bounded))
-    return (*dict.fromkeys(bounded), *others)
+    # An executor that is kept by its path may be a subclass of Airflow's.
+    others = kinds & {Kind.OTHER, Kind.ROUTER}
+    unread = () if others else tuple(name for kind, name in _SECTIONS.items() if kind not in kinds)
+    said = {
+        key: option
+        for key, option in options.items()
+        if not option.section.startswith(unread) and not target.is_default(option)
+    }
+    more = (name for name in named_providers(said) if not any(text.startswith(name) for text in bounded))
+    return (*dict.fromkeys(bounded), *more)

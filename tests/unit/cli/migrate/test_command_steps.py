@@ -102,6 +102,19 @@ def test_what_is_to_be_installed_has_the_bounds_of_the_extras(config: Callable[[
             "[core]\nxcom_backend = airflow.providers.common.io.xcom.backend.XComObjectStorageBackend",
             "common-io",
         ),
+        # Read by no backend that is proposed.
+        ("[celery]\ncelery_config_options = airflow.providers.google.cloud.CONFIG", None),
+        ("[celery]\nresult_backend = db+postgresql://u:p@h/db", None),
+        ("[celery_broker_transport_options]\nx = airflow.providers.google.cloud.X", None),
+        ("[kubernetes]\nclient_factory = airflow.providers.google.cloud.X", None),
+        # Maybe read by an executor that is kept.
+        ("[core]\nexecutor = own.Celery\n[celery]\nresult_backend = db+postgresql://u:p@h/db", "postgres"),
+        # Written into every new file.
+        (
+            "[core]\nexecutor = own.Celery\n[celery]\n"
+            "celery_app_name = airflow.providers.celery.executors.celery_executor",
+            None,
+        ),
     ],
 )
 def test_providers_that_values_name_are_to_be_installed(
@@ -117,7 +130,8 @@ def test_a_file_that_airflow_wrote_has_nothing_to_change(config: Callable[[str],
     """Into a new airflow.cfg, Airflow also puts options of providers that may not describe them any more."""
     source = Path(airflow.__file__).parent / "config_templates" / "provider_config_fallback_defaults.cfg"
     path = config(source.read_text())
-    assert run("migrate", "--config", path, "-o", "json").json["options"] == []
+    found = run("migrate", "--config", path, "-o", "json").json
+    assert (found["options"], found["requirements"]) == ([], [])
 
 
 @pytest.mark.parametrize(("parallelism", "named"), [("16", True), ("20", False)])
