@@ -4,23 +4,16 @@ docs/migration.md says more."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from airflow_dispatch_provider.migration.executors import Entry, Kind
 from airflow_dispatch_provider.migration.old import DEFAULT_EXECUTOR, OldConfig
-from airflow_dispatch_provider.migration.options import Key, today
 from airflow_dispatch_provider.migration.plan import Plan
 from airflow_dispatch_provider.migration.uses import Scan
 
 Rows = Iterator[tuple[object, str]]
 """Whether a sentence applies, and the sentence."""
-
-_BOUNDS = {
-    Kind.CELERY: ("celery", "celery_max_unsent"),
-    Kind.KUBERNETES: ("kubernetes_executor", "kubernetes_concurrency"),
-}
-"""The section of each engine, and the option of ``[dispatch]`` that bounds what it sends at a time."""
 
 _LOCAL = frozenset({Kind.LOCAL, Kind.SEQUENTIAL, Kind.DEBUG})
 
@@ -32,17 +25,6 @@ class _Situation:
     old: OldConfig
     plan: Plan
     scan: Scan | None
-    not_used: Set[Key] = frozenset()
-    """See ``Target``."""
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """Of the backends, a hybrid's two parts included."""
-        return frozenset(backend.kind for section in self.plan.sections for backend in section.backends)
-
-    def without_effect(self, section: str) -> str:
-        keys = (today(option) for option in self.old.options.values())
-        return ", ".join(dict.fromkeys(key[1] for key in keys if key[0] == section and key in self.not_used))
 
     @property
     def hidden(self) -> str:
@@ -75,12 +57,9 @@ def slots_words(old: OldConfig) -> str:
     return f"Slots of each backend: {'; '.join(bounds)}."
 
 
-def changes(old: OldConfig, plan: Plan, scan: Scan | None, not_used: Set[Key]) -> tuple[str, ...]:
-    """Changes in behaviour, the weightiest first.
-
-    :param not_used: see ``Target``
-    """
-    now = _Situation(old, plan, scan, not_used)
+def changes(old: OldConfig, plan: Plan, scan: Scan | None) -> tuple[str, ...]:
+    """Changes in behaviour, the weightiest first."""
+    now = _Situation(old, plan, scan)
     return tuple(text for applies, text in (*_routing(now), *_backends(now)) if applies)
 
 
@@ -113,12 +92,6 @@ def _backends(now: _Situation) -> Rows:
         any(kind.one_at_a_time for kind in now.old.kinds),
         "Local tasks still run one at a time. With a database other than SQLite, raise the slots and parallelism.",
     )
-    for kind, (section, bound) in _BOUNDS.items():
-        names = now.without_effect(section)
-        yield (
-            names and kind in now.kinds,
-            f"No effect any more: [{section}] {names}; see [dispatch] {bound}.",
-        )
     yield (
         now.paths(Kind.OTHER),
         f"Kept by its path, as it is: {now.paths(Kind.OTHER)}. It still blocks the scheduler while it waits.",
@@ -126,7 +99,7 @@ def _backends(now: _Situation) -> Rows:
     yield (
         True,
         "Tasks that run at the switch are offered to the backends for adoption; queued ones are scheduled again."
-        + (" Local ones end with their scheduler." if now.kinds & _LOCAL else ""),
+        + (" Local ones end with their scheduler." if now.plan.kinds & _LOCAL else ""),
     )
 
 
@@ -148,11 +121,11 @@ def _deployment(now: _Situation) -> Rows:
         " --dags` without a folder reads them from the metadata database, as Airflow parsed them.",
     )
     yield (
-        Kind.CELERY in now.kinds,
+        Kind.CELERY in now.plan.kinds,
         "Which queues the Celery workers listen on: see where `airflow celery worker --queues` is started.",
     )
     yield (
-        Kind.KUBERNETES in now.kinds,
+        Kind.KUBERNETES in now.plan.kinds,
         "What the pods have: their image needs the scheduler's Airflow, and an AIRFLOW__CORE__EXECUTOR in their"
         " template must be loadable if Dags keep an `executor=`.",
     )

@@ -98,10 +98,10 @@ class Target:
     """Options that are read without being described."""
 
     written: Mapping[Key, str] = field(default_factory=dict)
-    """What Airflow puts into a new airflow.cfg for providers, which may not describe these options any more."""
+    """Values that Airflow puts into a new airflow.cfg for providers, which may not describe these options any more."""
 
-    not_used: Set[Key] = frozenset()
-    """Options that Airflow's executors use, and those of this package do not."""
+    not_used: Mapping[Key, str] = field(default_factory=dict)
+    """Why to remove an option that Airflow's executors use, and those of this package do not."""
 
     sections: frozenset[str] = field(init=False)
 
@@ -235,6 +235,9 @@ def _name(option: Option, options: Options, target: Target) -> Finding | None:
     if section not in target.sections and _describes_pods(section):
         return Finding(f"[{section}]", "remove", None, POD_TEMPLATE)
     key = today(option)
+    if key in target.not_used:
+        changes_nothing = option.key == key and target.is_default(option)
+        return None if changes_nothing else _remove(option, target.not_used[key])
     if key in target.moves and key not in target.options:
         return _moved(option, options, target)
     if section == "kubernetes":

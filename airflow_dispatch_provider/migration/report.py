@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from airflow_dispatch_provider.bridge.installed import requirements_of
 from airflow_dispatch_provider.migration.destinations import Destination, destinations, names_to_keep
@@ -101,6 +101,9 @@ def make_report(
     uses = () if scan is None else scan.uses
     ready = any(entry.is_router for entry in old.entries)
     plan = make_plan(old, uses)
+    sections = tuple(name for kind, name in _SECTIONS.items() if kind in plan.kinds)
+    not_used = {key: why for key, why in target.not_used.items() if key[0].startswith(sections)}
+    target = replace(target, not_used=not_used)
     timeout = queued_timeout(old.options, target)
     more = () if timeout is None else (timeout_lines(timeout),)
     by_class = None if ready else class_lines(plan)
@@ -117,7 +120,7 @@ def make_report(
         one_class=None if by_class is None else "\n\n".join([by_class, *more]),
         by_name=_by_name(plan, kept) if kept and (said or scan is None) else None,
         by_name_lacks=tuple(sorted(said - kept.keys())) if kept else (),
-        changes=() if ready else changes(old, plan, scan, target.not_used),
+        changes=() if ready else changes(old, plan, scan),
         unknown=(*(() if ready else unknowns(old, plan, scan)), *not_judged(old.options, target)),
         options=(
             *findings(old.options, target, missing, old.overridden),

@@ -179,11 +179,15 @@ _KUBERNETES = Engine(
 )
 
 
-def not_used() -> frozenset[tuple[str, str]]:
-    """Options that Airflow's executors use, and those of the same name here do not."""
+def not_used() -> dict[tuple[str, str], str]:
+    """Options that Airflow's executors use, and those of the same name here do not; and what to know about each."""
     engines = (_LOCAL, _CELERY, _KUBERNETES)
     found = (item for engine in engines for item in engine.without_effect.items())
-    return frozenset(address for address, (why, _) in found if why == _NOT_USED)
+    return {
+        address: f"no effect any more{remedy.removeprefix('Leave it out').removesuffix('.')}"
+        for address, (why, remedy) in found
+        if why == _NOT_USED
+    }
 
 
 ENGINES: Mapping[str, Engine] = {

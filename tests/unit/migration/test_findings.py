@@ -166,6 +166,26 @@ def test_option_of_a_file(section: str, name: str, expected: list[tuple[str, str
     assert said(file_of(section, name)) == expected
 
 
+@pytest.mark.parametrize(
+    ("section", "value", "expected"),
+    [
+        ("kubernetes_executor", "8", [("remove", "no effect any more")]),
+        ("kubernetes", "8", [("remove", "no effect any more")]),
+        # In every file that Airflow wrote.
+        ("kubernetes_executor", "1", []),
+        ("kubernetes", "1", [("remove", "no effect any more")]),
+    ],
+)
+def test_an_option_without_effect_is_removed(
+    section: str, value: str, expected: list[tuple[str, str]]
+) -> None:
+    """It is never renamed, and may stay where it changes nothing for Airflow's executor either."""
+    key = ("kubernetes_executor", "batch")
+    target = replace(TARGET, options={**TARGET.options, key: "1"}, not_used={key: "no effect any more"})
+    found = findings(file_of(section, "batch", value), target, frozenset())
+    assert [(each.do, each.to or each.why) for each in found] == expected
+
+
 def test_variable_is_renamed_to_a_variable() -> None:
     """The new name is written as the old one is."""
     options = from_environment({"AIRFLOW__WEBSERVER__BASE_URL": "x"})

@@ -16,6 +16,7 @@ import yaml
 from literal.printed import is_printed
 from packaging.requirements import Requirement
 
+from airflow_dispatch_provider.bridge.options.reads import not_used
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.migration.executors import OURS, ROUTER
 from airflow_dispatch_provider.settings.model import Settings
@@ -144,6 +145,26 @@ def test_a_variable_is_named_where_its_value_changes(
     path = config(f"[core]\nexecutor = {executor}\n")
     found = run("migrate", "--config", path, "-o", "json").json["variables"]
     assert found == (["AIRFLOW__CORE__PARALLELISM"] if named else [])
+
+
+@pytest.mark.parametrize(
+    ("executor", "removed"),
+    [
+        ("CeleryExecutor,KubernetesExecutor", True),
+        ("CeleryKubernetesExecutor,own.Executor", True),
+        ("own.KubernetesExecutor", False),
+    ],
+)
+@pytest.mark.parametrize(("section", "name"), not_used())
+def test_no_option_without_effect_is_kept(
+    section: str, name: str, executor: str, removed: bool, config: Callable[[str], str], run: Run
+) -> None:
+    """Airflow's executor, or a subclass of it that is kept, still reads it."""
+    path = config(f"[core]\nexecutor = {executor}\n[{section.removesuffix('_executor')}]\n{name} = 987\n")
+    found = run("migrate", "--config", path, "-o", "json").json["options"]
+    without = [row for row in found if row["why"].startswith("no effect any more")]
+    assert without == (found if removed else [])
+    assert [row["do"] for row in without] == ["remove"] * removed
 
 
 @pytest.mark.parametrize("columns", [60, 80])
