@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from airflow_dispatch_provider.migration.executors import HYBRIDS
+from airflow_dispatch_provider.migration.old import OldConfig
 from airflow_dispatch_provider.migration.plan import Plan, Section
 
 
@@ -19,16 +21,19 @@ def core_lines(executor: str, parallelism: int) -> str:
     return f"[core]\nexecutor = {executor}\nparallelism = {parallelism}"
 
 
-def class_lines(plan: Plan) -> str | None:
+def class_lines(plan: Plan, old: OldConfig) -> str | None:
     """The same with a class of this package that stands for the old executor; None: there is none. Those that bring two
-    backends along give each as many slots as ``parallelism``."""
+    backends along give each as many slots as ``parallelism``, and read ``kubernetes_queue``."""
     if plan.one_class is None:
         return None
     lines = core_lines(plan.one_class, plan.parallelism)
-    slots = {backend.name: {"slots": backend.slots} for backend in plan.main.backends}
-    return (
-        lines if len(slots) == 1 else "\n\n".join([lines, _lines("dispatch", {"backends": _object(slots)})])
-    )
+    kind = old.entries[0].kind
+    if (hybrid := HYBRIDS.get(kind)) is None:
+        return lines
+    slots = _object({backend.name: {"slots": backend.slots} for backend in plan.main.backends})
+    queue = old.queues[kind].replace("%", "%%")
+    sections = _lines("dispatch", {"backends": slots}), _lines(hybrid.section, {"kubernetes_queue": queue})
+    return "\n\n".join([lines, *sections])
 
 
 def timeout_lines(seconds: str) -> str:

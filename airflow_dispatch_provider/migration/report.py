@@ -106,7 +106,7 @@ def make_report(
     target = replace(target, not_used=not_used)
     timeout = queued_timeout(old.options, target)
     more = () if timeout is None else (timeout_lines(timeout),)
-    by_class = None if ready else class_lines(plan)
+    by_class = None if ready else class_lines(plan, old)
     kept = {} if ready else names_to_keep(plan, uses)
     said = {use.executor for use in uses if use.executor is not None}
     return Report(
@@ -150,10 +150,10 @@ def _read(old: OldConfig) -> dict[str, str]:
 def _routed_queues(old: OldConfig) -> Iterator[Finding]:
     """``kubernetes_queue`` of hybrids that are two backends now."""
     hybrids = {entry.kind for entry in old.entries if entry.kind.hybrid and not entry.ours}
-    names = {(HYBRIDS[kind].section, "kubernetes_queue"): kind.value for kind in hybrids}
+    keys = {(HYBRIDS[kind].section, "kubernetes_queue") for kind in hybrids}
+    why = "a route says it now" + "; the lines with the other class have it, too" * (not old.several)
     for option in (*old.options.values(), *old.overridden):
-        if option.key in names:
-            why = f"a route says it now; only a {names[option.key]} in place of the router reads it"
+        if option.key in keys:
             yield Finding(option.label, "remove", None, why)
 
 

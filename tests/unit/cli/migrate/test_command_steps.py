@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
-from configparser import ConfigParser
 from importlib import metadata
 from pathlib import Path
 
@@ -19,12 +18,8 @@ from packaging.requirements import Requirement
 from airflow_dispatch_provider.bridge.options.reads import not_used
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.migration.executors import OURS, ROUTER
-from airflow_dispatch_provider.settings.model import Settings
-from airflow_dispatch_provider.settings.presets import CELERY_KUBERNETES, LOCAL_KUBERNETES, Hybrid
-from airflow_dispatch_provider.settings.source import SettingsSource
 from tests.unit.cli.conftest import Outcome
 from tests.unit.docs.pages import DOCS
-from tests.unit.settings.fakes import FakeConf
 
 Run = Callable[..., Outcome]
 
@@ -245,31 +240,6 @@ def test_empty_argument(argument: str, run: Run) -> None:
     done = run("migrate", argument, "")
     assert done.code == 2
     assert "is empty" in done.err
-
-
-@pytest.mark.parametrize("hybrid", [CELERY_KUBERNETES, LOCAL_KUBERNETES])
-def test_the_class_is_the_same_configuration_as_the_lines(
-    hybrid: Hybrid, config: Callable[[str], str], run: Run
-) -> None:
-    """Neither side of a hybrid may take the other's slots."""
-    executor = hybrid.executor.replace("Executor", "KubernetesExecutor")
-    path = config(
-        f"[core]\nexecutor = {executor}\nparallelism = 48\n[{hybrid.section}]\nkubernetes_queue = pods\n"
-    )
-    found = run("migrate", "--config", path, "-o", "json").json
-    queue = {f"{hybrid.section}.kubernetes_queue": "pods"}
-    lines = _settings(found["configuration"], None, {})
-    assert _settings(found["one_class"], hybrid, queue) == lines
-    assert [backend.slots for backend in lines.backends.values()] == [48, 48]
-
-
-def _settings(text: str, hybrid: Hybrid | None, more: dict[str, str]) -> Settings:
-    """The settings that the router of the printed lines reads."""
-    parser = ConfigParser()
-    parser.read_string(text)
-    options = {**parser["dispatch"], **more}
-    parallelism = parser.getint("core", "parallelism")
-    return SettingsSource(FakeConf(options), lambda: parser["dispatch"], hybrid, lambda: parallelism).load()
 
 
 @pytest.mark.once
