@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,30 @@ def test_it_has_all_that_an_engine_is_asked_for(spool, folder):
     """A missing method would make its backend unusable as soon as it is asked for."""
     asked = {*vars(Engine)["__annotations__"], *(name for name in vars(Engine) if not name.startswith("_"))}
     assert {"slots", "forget"} < asked <= set(dir(spool.SpoolEngine(1, folder)))
+
+
+def test_airflows_own_command_reads_the_file(spool, folder, make_router, monkeypatch):
+    """The command of the page hands the task on as it was queued."""
+    page = (DOCS / "backends.md").read_text()
+    ((module, option),) = re.findall(r"^python -m (\S+) (\S+) FILE$", page, re.MULTILINE)
+    command, ran = import_module(module), []
+    monkeypatch.setattr(command, "execute_workload", ran.append)
+    router = make_router(
+        {
+            "files": {
+                "executor": "spool.SpoolExecutor",
+                "slots": 1,
+                "config": {"spool": {"folder": str(folder)}},
+            }
+        }
+    )
+    task = make_task()
+    router.queue_workload(task, None)
+    router.heartbeat()
+    (file,) = folder.glob("*.waiting")
+    monkeypatch.setattr(sys, "argv", [module, option, str(file)])
+    command.main()
+    assert [each.ti.id for each in ran] == [task.ti.id]
 
 
 def test_as_a_backend(spool, folder, make_router):
