@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import count
@@ -207,13 +207,20 @@ def _placeholder(pattern: str) -> Doubt | None:
 
 
 def _list(pattern: str) -> Doubt | None:
-    if "," not in _outside_brackets(pattern):
+    return _separated(pattern, ",", "comma")
+
+
+def _perhaps_list(pattern: str) -> Doubt | None:
+    return _separated(pattern, "|", "sign", False) or _separated(pattern, ";", "sign", False)
+
+
+def _separated(pattern: str, sign: str, word: str, certain: bool = True) -> Doubt | None:
+    each = [_quoted(name) for part in pattern.split(sign) if (name := part.strip())]
+    if sign not in _outside_brackets(pattern) or not each:
         return None
-    each = [_quoted(word) for part in pattern.split(",") if (word := part.strip())]
-    itself = _quoted(_in_brackets(pattern, ","))
-    return Doubt(
-        "which is a list", f"Write a route for each, {', '.join(each)}, or {itself} for the comma itself."
-    )
+    itself = _quoted(_in_brackets(pattern, sign))
+    remedy = f"Write a route for each, {', '.join(each)}, or {itself} for the {word} itself."
+    return Doubt("which is a list" if certain else f"whose {sign} stands for itself", remedy, certain)
 
 
 def _no_dag_id(pattern: str) -> Doubt | None:
@@ -221,6 +228,8 @@ def _no_dag_id(pattern: str) -> Doubt | None:
     sign = _NOT_IN_A_DAG_ID.search(plain)
     if not sign:
         return None
+    if listed := _perhaps_list(pattern):
+        return replace(listed, certain=True)
     return Doubt(
         f"and no dag_id has a {_quoted(sign[0])}",
         f"Write {_quoted(pattern.replace(sign[0], '?'))} or leave it out.",
@@ -229,7 +238,8 @@ def _no_dag_id(pattern: str) -> Doubt | None:
 
 def _perhaps_regex(pattern: str) -> Doubt | None:
     plain = _outside_brackets(pattern)
-    if not re.search(r"(^|[^\w\0])\.[*+?]|\.\+", plain):
+    # "team.*" may well be meant for queues such as "team.a".
+    if not re.search(r"(^|[^\w\0])\.[*+?]|\.\+|\.\*\w", plain):
         return None
     glob = _quoted(re.sub(r"\.[*+?]", "*", pattern))
     return Doubt(
@@ -253,7 +263,7 @@ def _doubled(pattern: str) -> Doubt | None:
 
 
 _CERTAIN = (_blank_ends, _unclosed, _empty_set, _placeholder, _alternatives, _regex, _list)
-_PERHAPS = (_perhaps_regex, _perhaps_sql, _doubled)
+_PERHAPS = (_perhaps_list, _perhaps_regex, _perhaps_sql, _doubled)
 
 
 def _quoted(text: str) -> str:

@@ -60,7 +60,8 @@ def test_rules_of_precedence_count():
 
 
 @pytest.mark.parametrize(
-    "pattern", ["gpu-*", "team.*", "a?", "[!a]*", "x[]]", "a:b/c", "gpu+", "*", "ünï*", "[[]x", "a[-]b"]
+    "pattern",
+    ["gpu-*", "team.*", "a?", "[!a]*", "x[]]", "a:b/c", "gpu+", "*", "ünï*", "[[]x", "a[-]b", "a[|;]b", "|"],
 )
 def test_no_doubt(pattern):
     """Patterns that people write, and every sign in brackets."""
@@ -115,6 +116,17 @@ def test_a_pattern_that_cannot_mean_what_is_written_is_a_mistake_with_a_remedy(p
     [
         ("gpu.+x", "whose dot is a dot", 'Write "gpu*x", or "gpu[.]+x" for the dot itself.'),
         (".*gpu", "whose dot is a dot", 'Write "*gpu", or "[.]*gpu" for the dot itself.'),
+        ("heavy.*gpu", "whose dot is a dot", 'Write "heavy*gpu", or "heavy[.]*gpu" for the dot itself.'),
+        (
+            "heavy|light",
+            "whose | stands for itself",
+            'Write a route for each, "heavy", "light", or "heavy[|]light" for the sign itself.',
+        ),
+        (
+            "a; b*;",
+            "whose ; stands for itself",
+            'Write a route for each, "a", "b*", or "a[;] b*[;]" for the sign itself.',
+        ),
         ("gpu%", "whose % is a percent sign", 'Write "gpu*", or "gpu[%]" for the sign itself.'),
         ("g***u", "whose ** is no more than *", 'Write "g*u".'),
     ],
@@ -130,6 +142,12 @@ def test_a_dag_id_pattern_with_a_sign_that_none_has_is_a_mistake(pattern, sign, 
     found = f'and no dag_id has a "{sign}"'
     assert doubts(pattern, dag_id=True) == Doubt(found, f'Write "{remedy}" or leave it out.', certain=True)
     assert doubts(pattern) is None
+
+
+def test_a_list_of_dag_ids_is_a_mistake_whatever_stands_between_them():
+    """No dag_id has such a sign."""
+    remedy = 'Write a route for each, "a", "b", or "a[|]b" for the sign itself.'
+    assert doubts("a|b", dag_id=True) == Doubt("whose | stands for itself", remedy, certain=True)
 
 
 def test_cost_grows_with_the_number_of_routes_and_not_with_its_square():
