@@ -71,7 +71,8 @@ class RoutingFile:
     """Keys of ``config_file`` and of ``[dispatch]`` itself: the same ones, by the same schema."""
 
     backends: Annotated[dict[BackendName, BackendSettings], Field(min_length=1)]
-    """The executors to choose among, by name."""
+    """The executors to choose among, by name: letters, digits, ``-`` and ``_``, at most 60, and a letter or digit
+    first."""
 
     routes: tuple[Route, ...] = ()
     """Which queue goes to which backends. An exact queue name wins over a glob, then a route with a dag_id over

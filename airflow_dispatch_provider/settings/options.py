@@ -28,10 +28,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         None,
         '{"local": {"executor": "LocalExecutor", "slots": 8},'
         ' "celery": {"executor": "CeleryExecutor", "slots": 256}}',
-        "The executors to choose among: a JSON object, by a name of yours. Each has ``executor``"
+        "The executors to choose among: a JSON object, by a name of yours (letters, digits, ``-`` and ``_``, at most"
+        " 60, and a letter or digit first). Each has ``executor``"
         " (``LocalExecutor``, ``CeleryExecutor``, ``KubernetesExecutor`` or an import path), ``slots`` (how"
-        " many workloads it may hold at once, for each scheduler, or ``workers``), and optionally ``cordoned``,"
-        " ``fallback_slots`` and ``config`` (Airflow options for this backend alone, by section).\n",
+        " many workloads it may hold at once, for each scheduler, from 1 to 1000000, or ``workers``), and optionally"
+        " ``cordoned``, ``fallback_slots`` and ``config`` (Airflow options for this backend alone, by section).\n",
         sensitive=True,
     ),
     "routes": _option(

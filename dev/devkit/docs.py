@@ -151,16 +151,22 @@ def _help(arg: Any) -> str:
 
 
 def _reference(schema: Mapping[str, Any]) -> str:
+    from pydantic import TypeAdapter
+
+    from airflow_dispatch_provider.settings.model import EngineOptions, Limits
     from airflow_dispatch_provider.settings.options import OPTIONS
 
-    options = "\n".join(_option(name, option) for name, option in OPTIONS.items())
+    fields: dict[str, Any] = {}
+    for model in (Limits, EngineOptions):
+        fields |= TypeAdapter(model).json_schema()["properties"]
+    options = "\n".join(_option(name, option, fields.get(name, {})) for name, option in OPTIONS.items())
     objects = {"RoutingFile": schema, **schema["$defs"]}
     parts = "\n".join(_object(title, objects[name]) for name, title in _PARTS.items())
     return f"{_HEAD}\n## `[dispatch]`\n\n{options}\n{_FILE}\n{parts}"
 
 
-def _option(name: str, option: Mapping[str, Any]) -> str:
-    facts = [f"Type: {option['type']}"]
+def _option(name: str, option: Mapping[str, Any], field: Mapping[str, Any]) -> str:
+    facts = [f"Type: {option['type']}{_bounds(field)}"]
     facts.append(
         "no default" if option["default"] is None else f"default: `{option['default'] or '(empty)'}`"
     )
@@ -193,7 +199,18 @@ def _type(field: Mapping[str, Any]) -> str:
     if field["type"] == "object":
         values = field.get("additionalProperties")
         return f"object of {_type(values)}" if isinstance(values, dict) else "object"
-    return {"integer": "whole number", "string": "text"}.get(field["type"], str(field["type"]))
+    return {"integer": "whole number", "string": "text"}.get(field["type"], str(field["type"])) + _bounds(
+        field
+    )
+
+
+def _bounds(field: Mapping[str, Any]) -> str:
+    """The numbers that are allowed, after the name of their type."""
+    if "exclusiveMinimum" in field:
+        return f" above {field['exclusiveMinimum']}"
+    if "maximum" in field:
+        return f" from {field['minimum']} to {field['maximum']}"
+    return f" from {field['minimum']} on" if "minimum" in field else ""
 
 
 def _default(name: str, field: Mapping[str, Any], required: list[str]) -> str:
