@@ -57,6 +57,7 @@ _MOST_NAMES = 20
 _MOST_COMPARED = 200
 
 TARGET_KEYS = ("backend", "queue", "weight")
+_NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 _MISSING_TYPES = {"missing", "missing_argument"}
@@ -166,8 +167,13 @@ def _found_and_remedy(
         return f"found {_KINDS[type(found)]}.", _JSON_AS_TEXT if is_json else _CONFIG_REMEDIES[len(steps)]
     counts_workers = steps == ["slots"] and "Celery" in str(value.get("executor"))
     cure = REMEDIES["slots of workers"] if counts_workers else _remedy(steps, key, names)
-    if isinstance(found, str) and found.isdecimal() and cure.startswith(("Give a whole", "Give seconds")):
-        cure = cure.replace(", e.g.", ", without quotes, e.g.", 1)
+    if (
+        isinstance(found, str)
+        and _NUMBER.fullmatch(found)
+        and cure.startswith(("Give a whole", "Give seconds"))
+    ):
+        how = "in digits alone (YAML takes 1e9 for text)" if "e" in found.lower() else "without quotes"
+        cure = cure.replace(", e.g.", f", {how}, e.g.", 1)
     return "is missing." if missing else f"found {show(found)}.", cure
 
 

@@ -190,6 +190,10 @@ FILES = {
     "file binary value": YAML_BACKENDS + "default: !!binary aGVsbG8=\n",
     "file set value": YAML_BACKENDS + "default: !!set {a}\n",
     "file number as queue": YAML_BACKENDS + "default: a\nroutes: [{queue: 007, to: [a]}]\n",
+    "file exponent": YAML_BACKENDS + "default: a\nroutes: [{queue: x, to: [a, b], overflow_after: 1e9}]\n",
+    "file slots with an exponent": "backends: {a: {executor: LocalExecutor, slots: 1e3}}\n",
+    "file fraction in quotes": YAML_BACKENDS
+    + "default: a\nroutes: [{queue: x, to: [a, b], overflow_after: '1.5'}]\n",
     "file nan": YAML_BACKENDS + "default: a\nroutes: [{queue: x, to: [a, b], overflow_after: .nan}]\n",
     "file hex of 6000 digits": YAML_BACKENDS
     + "default: a\nroutes: [{queue: x, to: [a, b], overflow_after: 0x"
