@@ -52,6 +52,7 @@ MOST_PROBLEMS = 100
 """More in one answer nobody reads."""
 
 _GONE = {"SequentialExecutor": "Airflow 3 has none; give 'LocalExecutor', with 1 slot."}
+_BY_NAME = ["airflow_dispatch_provider", "executors", "by_name"]
 _ROUTERS = {"DispatchExecutor", "CeleryKubernetesExecutor", "LocalKubernetesExecutor"}
 
 
@@ -243,6 +244,9 @@ class _Parser:
         parts = EXECUTOR_ALIASES.get(executor, executor).split(".")
         if parts[-1] in _ROUTERS:
             self._report(steps, "found a router.", "A backend is an executor that runs tasks.")
+        elif parts[:-1] == _BY_NAME:
+            found = f"found {show(executor)}, which runs nothing: it hands over to the router."
+            self._report(steps, found, suggest(parts[-1], list(EXECUTOR_ALIASES)))
         elif len(parts) < 2 or not all(map(str.isidentifier, parts)):
             found = f"found {show(executor)}, which is no executor's name and no import path."
             remedy = _GONE.get(executor) or suggest(executor, list(EXECUTOR_ALIASES))

@@ -51,6 +51,9 @@ INLINE = {
     "executor the router": backend(
         '{"executor": "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor", "slots": 1}'
     ),
+    "executor a name of the router": backend(
+        '{"executor": "airflow_dispatch_provider.executors.by_name.LocalExecutor", "slots": 1}'
+    ),
     "executor the router's name": backend('{"executor": "DispatchExecutor", "slots": 1}'),
     "slots missing": backend("{%s}" % LOCAL),
     "slots zero": backend('{%s, "slots": 0}' % LOCAL),
