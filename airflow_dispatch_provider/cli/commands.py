@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import wraps
 from typing import Any
@@ -16,14 +16,14 @@ from airflow.executors.base_executor import ExecutorConf
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
 from airflow_dispatch_provider.bridge.backend_conf import settings_source, several_teams
-from airflow_dispatch_provider.bridge.users_code import imported_once
+from airflow_dispatch_provider.bridge.users_code import import_users_object, imported_once
 from airflow_dispatch_provider.cli import migrate as migrating
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.explanation import Explanation, TargetExplanation
 from airflow_dispatch_provider.cli.explanation import explain as explain_task
 from airflow_dispatch_provider.cli.inspection import BackendStatus, by_precedence, inspect_backends
-from airflow_dispatch_provider.cli.surroundings import text_of
-from airflow_dispatch_provider.exceptions import DispatchError
+from airflow_dispatch_provider.cli.surroundings import is_missing, no_router, text_of
+from airflow_dispatch_provider.exceptions import DispatchConfigError, DispatchError
 from airflow_dispatch_provider.routing.model import (
     DEFAULT_ROUTE,
     EXECUTE_CALLBACK,
@@ -33,7 +33,7 @@ from airflow_dispatch_provider.routing.model import (
     TaskRef,
 )
 from airflow_dispatch_provider.routing.routes import RouteTable, task_seed
-from airflow_dispatch_provider.settings.model import Settings
+from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, Settings
 from airflow_dispatch_provider.settings.source import SettingsSource
 
 EXIT_WRONG_CONFIG = 1
@@ -53,12 +53,17 @@ def _command(function: Command) -> Callable[[Namespace], None]:
             with output.written(), imported_once():
                 code = function(args)
         except (DispatchError, AirflowConfigException) as error:
-            output.show_error(error)
             code = EXIT_WRONG_USAGE if isinstance(error, _UsageError) else EXIT_WRONG_CONFIG
+            output.show_error(error)
+            if code == EXIT_WRONG_USAGE:
+                print(f"See airflow dispatch {function.__name__} --help.", file=sys.stderr)
         if code:
             sys.exit(code)
 
     return run
+
+
+_NO_ROUTER = "[dispatch] names no backends, and [core] executor no router"
 
 
 class _UsageError(DispatchError):
@@ -73,7 +78,7 @@ def _conf(args: Namespace) -> Any:
     if not team:
         return airflow_conf
     if not several_teams():
-        raise _UsageError("--team needs [core] multi_team = True")
+        raise _UsageError("--team needs [core] multi_team = True.")
     teams = dict.fromkeys(entry.team for entry in entries(text_of("core", "executor")) if entry.team)
     if team not in teams:
         known = f"Known: {', '.join(map(repr, teams))}." if teams else "It lists none of a team."
@@ -86,15 +91,24 @@ def _source(args: Namespace) -> SettingsSource:
     # Not before the command runs: with executors come Airflow's models and alembic, which logs as it is imported.
     from airflow_dispatch_provider.executors.configured import router_classes
     from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
+    from airflow_dispatch_provider.executors.entries import router_meant
 
-    conf = _conf(args)
-    router = router_classes().get(getattr(args, "team", None), DispatchExecutor)
+    conf, team = _conf(args), getattr(args, "team", None)
+    router = router_classes().get(team)
+    if router is None:
+        meant = router_meant(text_of("core", "executor"), team)
+        router = import_users_object(meant) if meant else DispatchExecutor
     return settings_source(conf, router.hybrid)
 
 
 @output.only_answers()
 def _settings(args: Namespace) -> Settings:
-    return _source(args).load()
+    try:
+        return _source(args).load()
+    except DispatchConfigError as error:
+        if all(map(is_missing, error.problems)) and no_router():
+            raise _UsageError(f"No router is in use: {_NO_ROUTER}.") from None
+        raise
 
 
 @_command
@@ -126,7 +140,7 @@ def validate(args: Namespace) -> int:
 def _all_right(settings: Settings | None, file: str | None, is_doubted: bool) -> str:
     """The last sentence where there are no mistakes."""
     if settings is None:
-        return "[dispatch] names no backends, and [core] executor no router: there is nothing more to check."
+        return f"No router is in use: {_NO_ROUTER}. There is nothing more to check."
     subject = file or "The [dispatch] configuration"
     return f"{subject} is {'otherwise ' if is_doubted else ''}right: {_size(settings)}."
 
@@ -141,14 +155,22 @@ def _size(settings: Settings) -> str:
 def backends(args: Namespace) -> int:
     """``airflow dispatch backends``"""
     statuses = inspect_backends(_settings(args))
-    missing = [status for status in statuses if status.missing is not None]
     if args.output == "table":
         output.show_rows([_backend_words(status) for status in statuses], args.output)
-        for status in missing:
-            print(output.wrapped(f"{status.name}: {status.missing} {status.remedy}", "", "  "))
+        _show_missing(statuses)
     else:
         output.show_rows([_backend_row(status) for status in statuses], args.output)
-    return EXIT_WRONG_CONFIG if missing else 0
+    return _judged(statuses)
+
+
+def _show_missing(statuses: Sequence[BackendStatus]) -> None:
+    for status in statuses:
+        if status.missing is not None:
+            print(output.wrapped(f"{status.name}: {status.missing} {status.remedy}", "", "  "))
+
+
+def _judged(statuses: Sequence[BackendStatus]) -> int:
+    return 0 if all(status.missing is None for status in statuses) else EXIT_WRONG_CONFIG
 
 
 def _backend_row(status: BackendStatus) -> dict[str, Any]:
@@ -164,12 +186,16 @@ def _backend_row(status: BackendStatus) -> dict[str, Any]:
     }
 
 
+_SHORT = {path: name for name, path in EXECUTOR_ALIASES.items()}
+"""A class of the same name may be Airflow's."""
+
+
 def _backend_words(status: BackendStatus) -> dict[str, Any]:
     """Columns that fit a terminal."""
     words = {EXECUTE_TASK: "tasks", EXECUTE_CALLBACK: "callbacks", TEST_CONNECTION: "connection tests"}
     return {
         "name": status.name,
-        "executor": status.settings.class_path.rpartition(".")[2],
+        "executor": _SHORT.get(status.settings.class_path, status.settings.class_path),
         "slots": [status.settings.slots, *(["cordoned"] if status.settings.cordoned else [])],
         "runs": [words[kind] for kind in words if kind in status.kinds],
         "options": list(status.options),
@@ -208,22 +234,27 @@ def explain(args: Namespace) -> int:
     seed = _seed(args)
     executor = _executor(args.executor, settings, getattr(args, "team", None)) if args.executor else None
     ref = TaskRef(queue=args.queue, dag_id=args.dag_id, seed=seed, executor=executor)
-    views = {status.name: status.view for status in inspect_backends(settings)}
     table = RouteTable(settings.routes, settings.default, settings.executors)
-    found = explain_task(table, ref, views)
+    statuses = inspect_backends(settings, {target.backend for target in table.match(ref).route.to})
+    found = explain_task(table, ref, {status.name: status.view for status in statuses})
+    problems = {status.name: status.missing for status in statuses}
     if args.output in output.STRUCTURED:
-        output.show_object(_explanation_object(found, ref), args.output)
-        return 0
+        output.show_object(_explanation_object(found, ref, problems), args.output)
+        return _judged(statuses)
     if args.output == "table":
         for sentence in _explanation_sentences(found):
             print(output.wrapped(sentence))
         print()
-    rows = [_target_row(order, target, ref) for order, target in enumerate(found.targets, start=1)]
+    rows = [_target_row(order, target, ref, problems) for order, target in enumerate(found.targets, start=1)]
     for row in rows:
         row["share"] = None if row["share"] is None else f"{row['share']:.0%}"
         row["used"] = row["used"] or ["never"]
+        if args.output == "table":
+            del row["problem"]  # a paragraph below
     output.show_rows(rows, args.output)
-    return 0
+    if args.output == "table":
+        _show_missing(statuses)
+    return _judged(statuses)
 
 
 @output.only_answers()
@@ -290,7 +321,9 @@ def _explanation_sentences(found: Explanation) -> Iterator[str]:
         yield f"As configured it goes to {found.choice} ({found.reason}: {found.reason.words})."
 
 
-def _explanation_object(found: Explanation, ref: TaskRef) -> dict[str, Any]:
+def _explanation_object(
+    found: Explanation, ref: TaskRef, problems: Mapping[str, str | None]
+) -> dict[str, Any]:
     choice, reason = found.choice, found.reason
     return {
         "queue": ref.queue,
@@ -302,7 +335,7 @@ def _explanation_object(found: Explanation, ref: TaskRef) -> dict[str, Any]:
         "reason": None if reason is None else {"name": reason.value, "words": reason.words},
         "targets": [
             {
-                **_target_row(order, target, ref),
+                **_target_row(order, target, ref, problems),
                 "used": [
                     {"reason": use.reason.value, "after": use.after, "words": use.reason.words}
                     for use in target.uses
@@ -313,14 +346,22 @@ def _explanation_object(found: Explanation, ref: TaskRef) -> dict[str, Any]:
     }
 
 
-def _target_row(order: int, found: TargetExplanation, ref: TaskRef) -> dict[str, Any]:
+def _target_row(
+    order: int, found: TargetExplanation, ref: TaskRef, problems: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """
+    :param problems: why the executor of a backend cannot be used, by its name; None: it can
+    """
+    blocked = None if found.blocked is None else str(found.blocked)
+    problem = problems[found.target.backend]
     return {
         "order": order,
         "backend": found.target.backend,
         "queue": found.target.queue or ref.queue,
         "share": found.share,
-        "blocked": None if found.blocked is None else str(found.blocked),
+        "blocked": blocked if problem is None else "unusable",
         "used": [str(use) for use in found.uses],
+        "problem": problem,
     }
 
 

@@ -21,7 +21,7 @@ from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
 _EXIT_CODES = (
     "Exit codes: 0 all is well, 1 routes or backends have mistakes (only validate looks at the options of backends,"
-    " too, and only it and backends import their executors), 2 wrong usage."
+    " too; explain imports the executors of the targets alone, and routes none), 2 wrong usage, or no router is in use."
 )
 
 _COLUMNS, _OPTION_COLUMNS = 80, 56
@@ -166,7 +166,8 @@ DISPATCH_COMMANDS = (
         "Say which route a task of this queue takes and when each of its targets is used, in the words that"
         " the task's event log uses. With --dag-id, --task-id and --run-id, also in which order this very task"
         " tries weighted targets. Free slots and failures of a running scheduler are not known here: it says"
-        " what happens in either case. Needs no database.",
+        " what happens in either case. A target whose executor cannot be imported is unusable, which is a mistake."
+        " Needs no database.",
         _ARG_QUEUE,
         _ARG_DAG_ID,
         _ARG_EXECUTOR,

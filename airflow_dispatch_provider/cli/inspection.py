@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
@@ -80,9 +80,16 @@ class BackendStatus:
 
 
 @only_answers()
-def inspect_backends(settings: Settings) -> tuple[BackendStatus, ...]:
-    """Import the executor of every backend."""
-    return tuple(_inspect(name, backend) for name, backend in settings.backends.items())
+def inspect_backends(settings: Settings, names: Collection[str] | None = None) -> tuple[BackendStatus, ...]:
+    """Import the executor of every backend.
+
+    :param names: of these alone; None: of all
+    """
+    return tuple(
+        _inspect(name, backend)
+        for name, backend in settings.backends.items()
+        if names is None or name in names
+    )
 
 
 def _inspect(name: str, backend: BackendSettings) -> BackendStatus:

@@ -45,19 +45,22 @@ def surrounding_problems() -> Iterator[Problem]:
 
 def surrounding_warnings() -> Iterator[Problem]:
     """Settings that work only where something is set elsewhere."""
-    if not runs_alone():
-        yield from _router_is_used()
+    yield from _router_is_used()
     yield from _teams_are_used()
     yield from _tokens_are_shared()
 
 
-def runs_alone() -> bool:
-    """Whether an executor of this package is configured in place of a router, and ``[dispatch]`` names no backends."""
-    text = text_of("core", "executor")
-    ours = any(entry.path in EXECUTORS for entry in entries(text))
-    return (
-        ours and not is_router_configured(text) and not any(_is_given(SECTION, key) for key in _ROUTERS_OWN)
+def no_router() -> bool:
+    """Whether none is configured, and ``[dispatch]`` names no backends."""
+    return not is_router_configured(text_of("core", "executor")) and not any(
+        _is_given(SECTION, key) for key in _ROUTERS_OWN
     )
+
+
+def is_missing(problem: Problem) -> bool:
+    """No backends: a ready-made router and an executor that runs alone need none, and which one was meant is unknown
+    as long as ``[core] executor`` is wrong."""
+    return problem.where.endswith(f"{SECTION}] backends") and problem.found == "is missing."
 
 
 def tests_connections() -> bool:
@@ -140,19 +143,26 @@ def _router_is_used() -> Iterator[Problem]:
     text = text_of("core", "executor")
     if is_router_configured(text):
         yield from _router_is_first()
-    elif AIRFLOW_V_3_2_PLUS:
+    elif AIRFLOW_V_3_2_PLUS and not _runs_alone(text):
         found = f"found {text!r}: nothing of [dispatch] is in use."
         yield Problem(PLACE, found, f"Set it to {ROUTERS[0]!r}.")
 
 
+def _runs_alone(text: str) -> bool:
+    """Whether an executor of this package is configured in place of a router."""
+    return no_router() and any(entry.path in EXECUTORS for entry in entries(text))
+
+
 def _router_is_first() -> Iterator[Problem]:
     """Airflow takes the first executor for tasks that name none."""
-    first = next((entry for entry in entries(text_of("core", "executor")) if entry.team is None), None)
+    listed = entries(text_of("core", "executor"))
+    first = next((entry for entry in listed if entry.team is None), None)
     if first and not first.path.startswith(f"{_OURS}.") and not is_router_configured(first.text):
         found = (
             f"has {first.path!r} before the router: it gets the tasks of every queue, and the router none."
         )
-        yield Problem(PLACE, found, f"Put {ROUTERS[0]!r} first.")
+        router = next(entry.path for entry in listed if is_router_configured(entry.text))
+        yield Problem(PLACE, found, f"Put {router!r} first.")
 
 
 def file_is_found(config_file: str | None) -> Iterator[Problem]:

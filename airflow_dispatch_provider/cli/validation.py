@@ -20,7 +20,8 @@ from airflow_dispatch_provider.cli.option_findings import Findings, check_listed
 from airflow_dispatch_provider.cli.output import only_answers
 from airflow_dispatch_provider.cli.surroundings import (
     file_is_found,
-    runs_alone,
+    is_missing,
+    no_router,
     slots_fit,
     surrounding_problems,
     surrounding_warnings,
@@ -31,7 +32,6 @@ from airflow_dispatch_provider.executors.configured import router_classes
 from airflow_dispatch_provider.executors.entries import PLACE
 from airflow_dispatch_provider.settings.changes import Change, changes
 from airflow_dispatch_provider.settings.model import Settings
-from airflow_dispatch_provider.settings.options import SECTION
 from airflow_dispatch_provider.settings.parse import MOST_PROBLEMS
 from airflow_dispatch_provider.settings.source import SettingsSource
 
@@ -118,9 +118,10 @@ def _of_router(
     try:
         settings = source.load(config_file)
     except DispatchConfigError as error:
-        alone = bool(around) or runs_alone() or _only_teams_route(team)
-        wrong = [problem for problem in error.problems if not (alone and _is_missing(problem))]
-        return wrong, [*surrounding_warnings()] if alone and not around else [], None
+        alone = bool(around) or no_router() or _only_teams_route(team)
+        wrong = [problem for problem in error.problems if not (alone and is_missing(problem))]
+        named = [] if around else entry_problems(team, None)
+        return [*named, *wrong], [*surrounding_warnings()] if alone and not around else [], None
     place, statuses = source.place, inspect_backends(settings)
     # Executors that are made for the checks below set some of Airflow's options, such as a secret.
     elsewhere = [] if around else [*surrounding_warnings(), *_slots_fit(settings, statuses)]
@@ -184,9 +185,3 @@ def _beside(known: Sequence[Problem], team: str | None) -> Findings:
     places = {problem.where for problem in known}
     mistakes, doubts = ([], []) if PLACE in places else check_listed(team)
     return [each for each in mistakes if each.where not in places], doubts
-
-
-def _is_missing(problem: Problem) -> bool:
-    """No backends: a ready-made router and an executor that runs alone need none, and which one was meant is unknown
-    as long as ``[core] executor`` is wrong."""
-    return problem.where.endswith(f"{SECTION}] backends") and problem.found == "is missing."

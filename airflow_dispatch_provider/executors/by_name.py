@@ -150,18 +150,22 @@ class LocalExecutor(_HandsOver, BaseExecutor):
     """Tasks that say ``executor="LocalExecutor"`` go to the backends whose executor is called so."""
 
 
-def entry_problems(team: str | None, settings: Settings) -> Iterator[Problem]:
-    """Problems with the classes of this module that ``[core] executor`` lists for a team, or for everybody."""
-    router_seen = False
-    for name, cls in configured_executors():
-        if name.team_name != team:
-            continue
-        router_seen = router_seen or issubclass(cls, DispatchExecutor)
+def entry_problems(team: str | None, settings: Settings | None) -> Iterator[Problem]:
+    """Problems with the classes of this module that ``[core] executor`` lists for a team, or for everybody.
+
+    :param settings: None where they cannot be read
+    """
+    listed = [cls for name, cls in configured_executors() if name.team_name == team]
+    routers = [cls for cls in listed if issubclass(cls, DispatchExecutor)]
+    for position, cls in enumerate(listed):
         if not issubclass(cls, _HandsOver):
             continue
-        if not router_seen:
+        if not routers:
             yield _no_router(cls)
-        elif cls.__name__ not in settings.executors:
+        elif routers[0] not in listed[:position]:
+            found = f"lists {_path(cls)} before the router."
+            yield Problem("[core] executor", found, f"Put {_path(routers[0])} first.")
+        elif settings is not None and cls.__name__ not in settings.executors:
             found = f"lists {_path(cls)}, and no backend has an executor of that name."
             yield Problem(
                 "[core] executor", found, f"Give a backend the {cls.__name__}, or remove it from the list."

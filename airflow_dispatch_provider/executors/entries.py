@@ -155,7 +155,8 @@ def _imported(path: str) -> Any:
     return import_users_object(path) if "." in path else None
 
 
-def _suggestion(path: str) -> str:
+def _meant(path: str) -> str | None:
+    """The executor that a wrong name or import path stands for."""
     known = {
         **_SHORT,
         **dict(zip(ROUTERS, ROUTERS, strict=True)),
@@ -165,8 +166,20 @@ def _suggestion(path: str) -> str:
     close = get_close_matches(path, known, n=1, cutoff=0.75) or get_close_matches(
         name, _SHORT, n=1, cutoff=0.75
     )
-    if close or path.startswith(f"{_OURS}."):
-        return f"Did you mean {(known[close[0]] if close else ROUTERS[0])!r}?"
+    if close:
+        return known[close[0]]
+    return ROUTERS[0] if path.startswith(f"{_OURS}.") else None
+
+
+def router_meant(text: str, team: str | None) -> str | None:
+    """The import path of the router that a wrong entry stands for."""
+    wrong = (entry.path for entry in entries(text) if entry.team == team and _alone(entry))
+    return next((meant for path in wrong if (meant := _meant(path)) in ROUTERS), None)
+
+
+def _suggestion(path: str) -> str:
+    if meant := _meant(path):
+        return f"Did you mean {meant!r}?"
     return f"Correct it, install what it is in, or give {ROUTERS[0]!r}."
 
 

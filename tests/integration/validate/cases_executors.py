@@ -127,7 +127,7 @@ EXECUTORS = [
     executor(
         "by name, before the router",
         f"LocalExecutor:{BY_NAME}.LocalExecutor,{ROUTER}",
-        "without a router before it",
+        "before the router",
         f"{ROUTER},LocalExecutor:{BY_NAME}.LocalExecutor",
         remedy=f"Put {ROUTER} first.",
     ),

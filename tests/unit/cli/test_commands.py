@@ -15,6 +15,7 @@ from tests.unit.cli.conftest import LOCAL, Configure, Outcome
 
 Run = Callable[..., Outcome]
 
+ALONE = "airflow_dispatch_provider.executors.celery_executor.CeleryExecutor"
 BY_NAME = "airflow_dispatch_provider.executors.by_name"
 CELERY_MODULES = (
     "airflow.providers.celery.executors",
@@ -194,11 +195,10 @@ class TestValidate:
     def test_an_executor_that_runs_alone_needs_no_backends(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        alone = "airflow_dispatch_provider.executors.celery_executor.CeleryExecutor"
-        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", alone)
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", ALONE)
         done = run("validate", "--strict")
         assert (done.code, done.err) == (0, "")
-        assert done.out.startswith("[dispatch] names no backends")
+        assert done.out.startswith("No router is in use: [dispatch] names no backends")
 
     def test_an_executor_that_fails_as_it_is_imported_is_not_taken_for_misspelt(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -273,6 +273,14 @@ class TestValidate:
         assert done.code == 0
         assert [row["where"] for row in done.json] == ["[core] executor"]
 
+    @pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="on Airflow 3.1 the commands come from the executor")
+    def test_no_router_and_no_backends_is_a_warning(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
+        done = run("validate")
+        assert done.code == 0
+        assert "nothing of [dispatch] is in use" in done.out
+        assert done.out.split("warning.\n")[1].startswith("No router is in use: [dispatch] names no backends")
+
 
 class TestBadConfiguration:
     """No command shows a traceback, and none prints half a result."""
@@ -288,6 +296,19 @@ class TestBadConfiguration:
         assert (done.code, done.out) == (1, "")
         assert "has 3 mistakes" in done.err
         assert "Traceback" not in done.err
+
+    @pytest.mark.parametrize("executor", [ALONE, "LocalExecutor"])
+    @pytest.mark.parametrize(
+        ("name", "arguments"), [("backends", []), ("routes", []), ("explain", ["--queue", "q"])]
+    )
+    def test_no_router_in_use(
+        self, name: str, arguments: list[str], executor: str, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They say so, as validate does, and blame no option."""
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+        done = run(name, *arguments)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith("error: No router is in use: [dispatch] names no backends")
 
     @pytest.mark.parametrize("text", ["{", "[]", "null", "7", '"x"', '{"a": 1}', '{"a": {}, "a": {}}'])
     def test_any_text_for_backends(self, text: str, run: Run, configure: Configure) -> None:
@@ -325,6 +346,15 @@ class TestBackends:
         )
         assert "ExecuteTask" in small["workload_types"]
         assert (small["options"], large["options"]) == (["core.execution_api_server_url"], [])
+
+    def test_only_executors_of_this_package_go_by_their_short_names(
+        self, run: Run, configure: Configure
+    ) -> None:
+        """Airflow's own LocalExecutor is another class."""
+        theirs = "airflow.executors.local_executor.LocalExecutor"
+        configure(backends={"ours": LOCAL, "theirs": {**LOCAL, "executor": theirs}}, default="ours")
+        words = run("backends").out.split()
+        assert (words.count("LocalExecutor"), words.count(theirs)) == (1, 1)
 
     @pytest.mark.parametrize("output", ["table", "json", "yaml", "plain"])
     def test_values_of_options_are_never_shown(self, output: str, run: Run, configure: Configure) -> None:

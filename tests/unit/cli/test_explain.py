@@ -110,6 +110,28 @@ class TestExplain:
         done = run("explain", "-q", "split", *arguments)
         assert (done.code, done.out) == (2, "")
         assert "give --dag-id, --task-id and --run-id" in done.err
+        assert done.err.endswith("\nSee airflow dispatch explain --help.\n")
+
+    def test_a_target_whose_executor_cannot_be_imported(self, run: Run, configure: Configure) -> None:
+        """It is told in the words of the other commands, and not as a failure of a running backend."""
+        gone = {"executor": "CeleryExecuter2.X", "slots": 4}
+        configure(
+            backends={"a": gone, "b": LOCAL},
+            routes=[{"queue": "q", "to": ["a", "b"]}, {"queue": "r", "to": ["b"]}],
+            default="b",
+        )
+        problem = run("backends", "-o", "json").json[0]["problem"]
+        done = run("explain", "-q", "q", "-o", "json")
+        assert done.code == 1
+        assert [(row["blocked"], row["problem"]) for row in done.json["targets"]] == [
+            ("unusable", problem),
+            (None, None),
+        ]
+        table = run("explain", "-q", "q")
+        assert table.code == 1
+        assert "circuit_open" not in table.out
+        assert f"a: {problem}" in " ".join(table.out.split())
+        assert run("explain", "-q", "r").code == 0
 
     @pytest.mark.parametrize("output", ["table", "plain", "yaml"])
     def test_other_formats(self, output: str, run: Run, configure: Configure) -> None:

@@ -106,7 +106,8 @@ def test_explain_a_task_that_asks_for_an_executor(run: Run, monkeypatch: pytest.
     ("entries", "says"),
     [
         ("{router},LocalExecutor:{named}.LocalExecutor", "no backend has an executor of that name"),
-        ("CeleryExecutor:{named}.CeleryExecutor,{router}", "without a router before it"),
+        ("CeleryExecutor:{named}.CeleryExecutor,{router}", "before the router"),
+        ("CeleryExecutor:{named}.CeleryExecutor", "without a router before it"),
     ],
 )
 def test_validate_names_of_executors(
@@ -118,3 +119,34 @@ def test_validate_names_of_executors(
     done = run("validate", "-o", "json")
     assert done.code == 1
     assert any(row["where"] == "[core] executor" and says in row["found"] for row in done.json)
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["LocalExecutor", "airflow.executors.local_executor.LocalExecutor", f"{EXECUTORS}.by_name.LocalExecutor"],
+)
+def test_the_router_to_put_first_is_the_one_that_is_listed(
+    first: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one beside it would be a second router."""
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", f"{first},{LOCAL_KUBERNETES}")
+    remedies = [
+        row["remedy"] for row in run("validate", "-o", "json").json if row["where"] == "[core] executor"
+    ]
+    assert [remedy.replace("'", "") for remedy in remedies] == [f"Put {LOCAL_KUBERNETES} first."]
+
+
+def test_a_router_by_its_bare_name_is_one_mistake(
+    run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else is checked as with the router that is meant."""
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalKubernetesExecutor")
+    configure(
+        backends={"local": {"slots": 48}, "kubernetes": {"slots": 5}},
+        routes=[{"queue": "x", "to": ["kubernets", "local"]}],
+    )
+    rows = run("validate", "-o", "json").json
+    assert [(row["where"], row["remedy"]) for row in rows if row["severity"] == "mistake"] == [
+        ("[core] executor", f"Did you mean {LOCAL_KUBERNETES!r}?"),
+        ("[dispatch] routes[0].to[0]", "Did you mean 'kubernetes'?"),
+    ]

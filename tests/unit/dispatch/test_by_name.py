@@ -185,7 +185,10 @@ def test_attributes_are_those_of_the_router(three):
             [ENTRIES["CeleryExecutor"]],
             "lists .*by_name.CeleryExecutor without a router before it. Put .*Dispatch",
         ),
-        ([ENTRIES["CeleryExecutor"], ROUTER], "without a router before it"),
+        (
+            [ENTRIES["CeleryExecutor"], ROUTER],
+            f"lists .*by_name.CeleryExecutor before the router. Put {ROUTER} first",
+        ),
         (
             [ROUTER, ENTRIES["LocalExecutor"]],
             "no backend has an executor of that name. Give a backend the Local",
