@@ -193,7 +193,7 @@ class RunOnce:
         of, names = f"for [{section}] {key}", (f"{key}_cmd", f"{key}_secret")
         options = {name: text for name in names if (text := self._base.get(section, name, fallback=None))}
         team: str | None = getattr(self._base, "team_name", None)
-        if options and not _is_given(section, key, team):
+        if options and not is_given(section, key, team):
             # Airflow would go on with a default of its own where they give nothing.
             if team:
                 return NotGiven(f"The command or secret {of} is not read for a team.")
@@ -374,7 +374,7 @@ class BackendConf:
             self._base.forget_failures()
 
 
-def _is_given(section: str, key: str, team: str | None) -> bool:
+def is_given(section: str, key: str, team: str | None) -> bool:
     """Whether an option has a value by itself, which goes before commands and secrets in the file. Of teams Airflow
     reads those in the environment, too, and none in the file."""
     variable = f"AIRFLOW__{team}___{section}__{key}" if team else f"AIRFLOW__{section}__{key}"

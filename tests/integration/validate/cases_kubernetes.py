@@ -96,7 +96,7 @@ PODS = [
     in_file("key of a template in snake case", "pod.yaml", POD_TEMPLATE.replace("image: airflow", "image: airflow, <>: Always"), "image_pull_policy", "pod_template_file", "'image_pull_policy', which is no key", "$1", "Did you mean", severity="warning"),
     in_file("spec of a template misspelt", "pod.yaml", POD_TEMPLATE.replace("spec:", "<>:"), "specs", "pod_template_file", "'specs', which is no key", "$1", "Did you mean"),
     *(
-        in_file(f"{place} of another kind", "pod.yaml", POD_TEMPLATE.replace("restartPolicy: Never", "restartPolicy: Never, <>"), wrong, "pod_template_file", f": spec.{place} is {found}.", mended, "Correct it there")
+        in_file(f"{place} of another kind", "pod.yaml", POD_TEMPLATE.replace("restartPolicy: Never", "restartPolicy: Never, <>"), wrong, "pod_template_file", f": spec.{place} is {found}", mended, "Correct it there")
         for place, wrong, found, mended in (
             ("hostNetwork", "hostNetwork: 'false'", "text, and not true or false", "hostNetwork: false"),
             ("imagePullSecrets[0]", "imagePullSecrets: [reg]", "text, and not an object", "imagePullSecrets: [{name: reg}]"),
