@@ -135,13 +135,13 @@ def traceback_of(error: BaseException) -> str:
 
 
 class LateTraceback:
-    """The same, where it may not be written at all."""
+    """The same below the line before, where it may not be written at all."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
     def __str__(self) -> str:
-        return traceback_of(self._error)
+        return f"\n{traceback_of(self._error)}"
 
 
 def _url(text: str) -> str:

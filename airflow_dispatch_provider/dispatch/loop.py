@@ -270,7 +270,7 @@ class Loop:
     def note_failure(self, what: str, error: Exception) -> None:
         """Something could not be done, and nothing else is kept from being done by that."""
         level = logging.DEBUG if what in self._failing else logging.ERROR
-        log.log(level, "%s could not be done. %s\n%s", what, describe(error), LateTraceback(error))
+        log.log(level, "%s could not be done. %s%s", what, describe(error), LateTraceback(error))
         self._failing.add(what)
 
     def emit_metrics(self) -> None:

@@ -185,7 +185,7 @@ class ForeignEngine:
         except BaseException as error:
             if is_for_the_process(error):
                 raise
-            log.debug("%s refused a workload.\n%s", self._name, LateTraceback(error))
+            log.debug("%s refused a workload.%s", self._name, LateTraceback(error))
             if self._out.oldest(child_key) is None:
                 self._ask(lambda: airflow_api.forget_queued_key(executor, child_key), False)
             self._events.append(Rejected(job.dispatch, describe(error)))
@@ -310,7 +310,7 @@ class ForeignEngine:
             if self._backoff.failures >= _TRIES:
                 self._let_go(describe(again))
             return
-        log.debug("%s failed over what it was given.\n%s", self._name, LateTraceback(error))
+        log.debug("%s failed over what it was given.%s", self._name, LateTraceback(error))
         self._one_by_one = True
 
     def _let_go(self, reason: str) -> None:
@@ -428,7 +428,7 @@ class ForeignEngine:
         except BaseException as error:
             if is_for_the_process(error):
                 raise
-            log.debug("Backend %r gives no answer.\n%s", self._name, LateTraceback(error))
+            log.debug("Backend %r gives no answer.%s", self._name, LateTraceback(error))
             return otherwise
 
     def _failed(self, what: str, error: BaseException) -> None:
@@ -439,7 +439,7 @@ class ForeignEngine:
         """It cannot be used now. Said once; what repeats itself until it works is for debugging."""
         news = self._trouble is None
         level = logging.ERROR if news else logging.DEBUG
-        message = "Backend %r failed in %s and gets no new work until it works again. %s\n%s"
+        message = "Backend %r failed in %s and gets no new work until it works again. %s%s"
         log.log(level, message, self._name, what, reason, details)
         if news:
             count_failure(self._name)

@@ -200,7 +200,7 @@ class GuardedEngine:
         news = not self._failing
         level = logging.ERROR if news else logging.DEBUG
         reason = describe(error)
-        message = "Backend %r failed in %s and gets no new work until it works again. %s\n%s"
+        message = "Backend %r failed in %s and gets no new work until it works again. %s%s"
         log.log(level, message, self._name, what, reason, LateTraceback(error))
         if news:
             count_failure(self._name)

@@ -165,7 +165,7 @@ def test_a_traceback_that_is_not_written_is_not_read(monkeypatch):
     monkeypatch.setattr(traceback, "format_exception", lambda it: read.append(it) or ["no"])
     late = LateTraceback(error)
     assert read == []
-    assert str(late) == "no"
+    assert str(late) == "\nno"
     assert read == [error]
 
 
