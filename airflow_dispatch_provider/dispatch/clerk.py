@@ -16,7 +16,7 @@ from uuid import UUID
 from airflow_dispatch_provider.bridge import schedulers, task_instances
 from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
 from airflow_dispatch_provider.engines.outage import OutageLog
-from airflow_dispatch_provider.lifecycle.events import Broken, Recovered, Rows
+from airflow_dispatch_provider.lifecycle.events import Broken, Recovered, Rows, Unanswered
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, row_of
 from airflow_dispatch_provider.masking import describe, traceback_of
 
@@ -92,7 +92,7 @@ class AirflowDatabase:
         return schedulers.living() | {str(self._job_id)}
 
 
-Answer = Rows | Recovered | Broken
+Answer = Rows | Unanswered | Recovered | Broken
 
 
 class _Question(NamedTuple):
@@ -200,8 +200,10 @@ class Clerk:
         if any(each.kind == "api" for each in waiting):
             self._try("api", self._ask_api)
         questions = [each for each in waiting if each.kind not in _NO_ROWS]
-        if questions:
-            self._try("look_up", lambda: self._look_up(questions))
+        if questions and not self._try("look_up", lambda: self._look_up(questions)):
+            for each in questions:
+                for key in each.ids:
+                    self._answers.put(Unanswered(each.asked, key))
         if any(each.kind == "living" for each in waiting):
             self._try("living", lambda: self._living.put(self._database.living()))
 
@@ -217,13 +219,14 @@ class Clerk:
             rows = {key: found[key] for key in each.ids if last[key] == each.asked and key in found}
             self._answers.put(Rows(each.asked, rows))
 
-    def _try(self, what: str, call: Callable[[], None]) -> None:
-        """Whatever a driver or a hook raises, the thread lives on."""
+    def _try(self, what: str, call: Callable[[], None]) -> bool:
+        """Whether it could be done. Whatever a driver or a hook raises, the thread lives on."""
         try:
             call()
         except BaseException as error:
             outage = self._outages.setdefault(what, OutageLog(log, API if what == "api" else DATABASE % what))
             outage.failed(describe(error), traceback_of(error))
-        else:
-            if (over := self._outages.get(what)) is not None:
-                over.over()
+            return False
+        if (over := self._outages.get(what)) is not None:
+            over.over()
+        return True

@@ -204,7 +204,8 @@ def doubt(ledger: Ledger, job: Job, event: Any) -> None:
     job.ended_at, job.silent_since = ledger.now, 0.0
     ended_badly = isinstance(event, Ended) and event.how is Outcome.FAILED
     job.ended_well = job.workload is not None and isinstance(event, Ended) and not ended_badly
-    if job.ended_well and event.began:
+    job.seen_well = job.ended_well and bool(event.began)
+    if job.seen_well:
         ledger.worked(job, Stage.START)
     job.may_have_begun = job.ended_well or (ended_badly and event.began is not False)
     job.mishap = getattr(event, "mishap", False)

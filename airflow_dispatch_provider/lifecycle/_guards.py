@@ -34,6 +34,11 @@ def finished_well(ledger: Ledger, job: Job, event: Any) -> bool:
     return bool(job.ended_well and event.finished and event.mine)
 
 
+def seen_to_succeed(ledger: Ledger, job: Job, event: Any) -> bool:
+    """Without the database, Airflow judges nothing by this success before it can read the row itself."""
+    return bool(job.seen_well and event.asked >= job.moment)
+
+
 def maybe_half(ledger: Ledger, job: Job, event: Any) -> bool:
     """It was offered: what has ended may be the first half of a task that deferred, whose rest another scheduler has
     queued. Airflow would fail that if told of this end."""

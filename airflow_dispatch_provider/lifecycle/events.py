@@ -163,6 +163,15 @@ class Rows(NamedTuple):
     """For every key that was asked for."""
 
 
+class Unanswered(NamedTuple):
+    """The database could not be asked about a job."""
+
+    asked: int
+    """As in ``Rows``."""
+
+    key: Hashable
+
+
 class Broken(NamedTuple):
     """A backend, or ``EXECUTION_API``, cannot be used: a neutral request, or its own start, has failed."""
 

@@ -71,6 +71,9 @@ class _Rare:
     ended_well: bool = False
     """UNCLEAR: its engine said SUCCESS."""
 
+    seen_well: bool = False
+    """UNCLEAR: its engine has seen it begin and end well."""
+
     mishap: bool = False
     """UNCLEAR: its backend has lost it, and is no suspect for that."""
 

@@ -439,6 +439,7 @@ _HANDLERS: dict[type[Any], Callable[[Machine, Any], None]] = {
     events.Revoke: Machine._about_key,
     events.Recall: Machine._about_key,
     events.Rows: Machine._rows,
+    events.Unanswered: Machine._about_key,
     events.Broken: Machine._broken,
     events.Recovered: Machine._recovered,
     events.Order: Machine._order,

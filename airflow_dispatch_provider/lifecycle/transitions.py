@@ -32,6 +32,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Revoke,
     Sent,
     Stalled,
+    Unanswered,
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.job import Job
@@ -181,6 +182,8 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="had begun, and sends no heartbeat any more"),
     _in(S.UNCLEAR, Row, None, None, do.look_later,
         why="the database has it as running; its heartbeat will tell"),
+    _in(S.UNCLEAR, Unanswered, if_.seen_to_succeed, S.ENDED, do.emit_success,
+        why="succeeded, as its engine has seen, and the database cannot be asked"),
     _in(S.UNCLEAR, Due, None, None, do.look_again,
         why="the database is asked again"),
 

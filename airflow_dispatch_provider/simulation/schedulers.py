@@ -55,6 +55,10 @@ EVIDENCE_LOST = 0.5
 """Part of the schedulers that die before the rows of their last dispatches are written."""
 
 
+_REFUSED = 0.5
+"""Part of the questions to a database that is away which fail at once; the others are lost."""
+
+
 class Instance(NamedTuple):
     """A task instance as it was read from its row."""
 
@@ -166,6 +170,8 @@ class ModelClerk:
     def _later(self, asked: int, ids: Mapping[Hashable, Any], change: Callable[[Task], object]) -> None:
         def answer() -> None:
             if not self._world.database_up:
+                if self._rng.random() < _REFUSED:
+                    self._answers += [events.Unanswered(asked, key) for key in ids]
                 return
             tasks, rows = self._world.tasks, dict[Hashable, Row]()
             for key, ti_id in ids.items():

@@ -23,6 +23,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Room,
     Sent,
     Stalled,
+    Unanswered,
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.job import Job, Paused, Waits
@@ -153,6 +154,9 @@ ROWS = [
     ("returning",                  {**IN_VAIN, **IN_B},       DIED_ELSEWHERE,                "ended",     "Forget"),
     ("unclear",                    ENDED_LONG_AGO,            ALIVE,                         "ended",     ""),
     ("unclear",                    ENDED_LONG_AGO,            DEAD,                          "ended",     "failed"),
+    ("unclear",                    {**ENDED_WELL, "seen_well": True}, Unanswered(1, "x"),    "ended",     "success"),
+    ("unclear",                    ENDED_WELL,                Unanswered(1, "x"),            "unclear",   ""),
+    ("unclear",                    {"seen_well": True, "moment": 2}, Unanswered(1, "x"),     "unclear",   ""),
     ("unclear",                    FIRST_LOOK,                DEAD,                          "unclear",   ""),
     ("unclear",                    {**IN_VAIN, **FIRST_LOOK}, DEAD,                          "unclear",   ""),
     ("unclear",                    ENDED_WITHOUT_API,         DEAD,                          "unclear",   ""),
