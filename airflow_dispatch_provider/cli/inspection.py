@@ -32,7 +32,7 @@ from airflow_dispatch_provider.routing.model import (
 )
 from airflow_dispatch_provider.routing.patterns import doubts, is_glob
 from airflow_dispatch_provider.routing.reasons import Reason
-from airflow_dispatch_provider.settings.model import WORKERS, BackendSettings, Settings
+from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, WORKERS, BackendSettings, Settings
 from airflow_dispatch_provider.settings.problems import show
 
 OPTIONAL_KINDS: Mapping[str, str] = {
@@ -125,6 +125,7 @@ def warnings(
     yield from _backends_are_used(settings, place)
     yield from _fallbacks_are_used(settings, place)
     yield from _routes_are_open(settings, place)
+    yield from _queues_are_read(settings, place)
     yield from _patterns_are_meant(settings, place)
     yield from _preloads_exist(settings, conf)
 
@@ -183,9 +184,28 @@ def _fallbacks_are_used(settings: Settings, place: str) -> Iterator[Problem]:
             )
 
 
+def _places_of_routes(settings: Settings) -> Iterator[tuple[str, Route]]:
+    yield from ((f"routes[{index}]", route) for index, route in enumerate(settings.routes))
+    yield "default", settings.default
+
+
+_WITHOUT_QUEUES = {EXECUTOR_ALIASES[name]: name for name in ("LocalExecutor", "KubernetesExecutor")}
+
+
+def _queues_are_read(settings: Settings, place: str) -> Iterator[Problem]:
+    """Of these classes themselves: one that is made from them may do anything with a queue."""
+    for where, route in _places_of_routes(settings):
+        for target in route.to:
+            name = _WITHOUT_QUEUES.get(settings.backends[target.backend].class_path)
+            if target.queue and name:
+                found = (
+                    f"gives {target.backend} the queue {show(target.queue)}, and a {name} knows no queues."
+                )
+                yield Problem(f"{place}{where}", found, "Leave it out, or make a backend for what it means.")
+
+
 def _routes_are_open(settings: Settings, place: str) -> Iterator[Problem]:
-    numbered = [(f"routes[{index}]", route) for index, route in enumerate(settings.routes)]
-    for where, route in [*numbered, ("default", settings.default)]:
+    for where, route in _places_of_routes(settings):
         if all(settings.backends[target.backend].cordoned for target in route.to):
             names = ", ".join(dict.fromkeys(target.backend for target in route.to))
             queue = f" (queue {show(route.queue)})" if route.queue and where != "default" else ""

@@ -27,7 +27,7 @@ ELSEWHERE = "airflow_dispatch_provider.testing.in_memory.InMemoryExecutor"
 GOOD: dict[str, Any] = {
     "backends": {
         "small": {**LOCAL, "config": {"core": {"execution_api_server_url": "http://:hunter2@api"}}},
-        "large": {**LOCAL, "slots": 8},
+        "large": {"executor": ELSEWHERE, "slots": 8},
     },
     "routes": [
         {"queue": "b*", "to": ["small", {"backend": "large", "queue": "other"}], "overflow_after": 30},
@@ -236,6 +236,10 @@ class TestValidate:
                     "routes": [{"queue": "q", "to": ["b"]}],
                 },
                 "[dispatch] routes[0]",
+            ),
+            (
+                {"backends": {"a": LOCAL}, "default": [{"backend": "a", "queue": "gpu"}]},
+                "[dispatch] default",
             ),
         ],
     )
