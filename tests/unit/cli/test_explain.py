@@ -60,7 +60,7 @@ class TestExplain:
         configure(**GOOD)
         done = run("explain", "-q", "q", "-e", "KubernetesExecutor")
         assert (done.code, done.out) == (2, "")
-        assert "'KubernetesExecutor'. Known: 'LocalExecutor'." in done.err
+        assert "'KubernetesExecutor'. Known: 'LocalExecutor', 'InMemoryExecutor'." in done.err
 
     @pytest.mark.parametrize("name", ["LocalExecutor", "own", f"{BY_NAME}.LocalExecutor"])
     def test_executor_by_any_name_that_a_dag_may_give(
