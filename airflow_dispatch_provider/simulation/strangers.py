@@ -160,8 +160,9 @@ class StrangeEngine(RealEngine):
         """The engine lets nothing through."""
 
     def has_room(self, used: int) -> bool:
-        """After a failure it is given one at a time; some may be on their way to it."""
-        return super().has_room(used) and used - len(self) < self._engine.room().takes
+        """After a failure it is given nothing, or one at a time; some may be on their way to it."""
+        room = self._engine.room()
+        return super().has_room(used) and room.unavailable is None and used - len(self) < room.takes
 
     def submit(self, jobs: Sequence[Job]) -> None:
         self._engine.submit([self._real(job) for job in jobs])
