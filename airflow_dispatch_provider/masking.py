@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from airflow_dispatch_provider.exceptions import EndsProcess
 
@@ -21,8 +21,8 @@ MAX_LENGTH = 500
 _READ = 4000
 """Characters of a text, or of a line, that are looked at: the search for secrets takes longer than in proportion."""
 
-_LINES, _TRACEBACK = 200, 20_000
-"""The same of a traceback: lines, and characters."""
+_SEARCHED, _TRACEBACK = 100_000, 20_000
+"""Characters of a traceback that are looked through, and shown."""
 
 UNREADABLE = "(its text cannot be read)"
 
@@ -127,11 +127,15 @@ def kind_of(error: BaseException) -> str:
 def traceback_of(error: BaseException) -> str:
     """For a log, in place of ``exc_info``, which would show an exception's own text. Its end, where it is long."""
     lines = "".join(traceback.format_exception(error)).rstrip().split("\n")
-    shown = list(map(_shortened, lines[-_LINES:]))
-    while sum(map(len, shown)) > _TRACEBACK:
-        # Whole lines, since a secret is known by its beginning.
-        del shown[0]
-    return masked("\n".join(shown))
+    # A secret of several lines is known by its beginning: more is looked through than shown.
+    shown = masked("\n".join(_last(list(map(_shortened, lines)), _SEARCHED)))
+    return "\n".join(_last(shown.split("\n"), _TRACEBACK))
+
+
+def _last(lines: list[str], most: int) -> list[str]:
+    """As many whole lines as have so many characters."""
+    ends = accumulate(len(line) for line in reversed(lines))
+    return lines[-max(1, sum(end <= most for end in ends)) :]
 
 
 class LateTraceback:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from airflow.configuration import conf
+from airflow.exceptions import AirflowConfigException
 
 from airflow_dispatch_provider.lifecycle.events import Limits
 
@@ -18,8 +19,13 @@ def queued_timeout() -> float:
 
 def overtime(least: float) -> float:
     """Seconds that a process gets whose task is over: callbacks, listeners and its log come then. Airflow's supervisor
-    ends one that has succeeded after ``[core] task_success_overtime``; it has the first word."""
-    return max(least, conf.getfloat("core", "task_success_overtime", fallback=20.0) + _MARGIN)
+    ends one that has succeeded after ``[core] task_success_overtime``; it has the first word. Where that is no
+    number, it is not this package's trouble."""
+    try:
+        allowed = conf.getfloat("core", "task_success_overtime", fallback=20.0)
+    except (AirflowConfigException, ValueError):
+        return least
+    return max(least, allowed + _MARGIN)
 
 
 def limits(max_held: int) -> Limits:

@@ -184,6 +184,12 @@ def emit_failed(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.do(actions.Emit(job.key, Outcome.FAILED, trouble or None, value, job.kind))
 
 
+def note_half(ledger: Ledger, job: Job, event: Any) -> None:
+    """Where a task has ended well, and its row is over and ours, it has run, and deferred."""
+    if job.ended_well and event.state is RowState.OVER and event.mine and job.backend in ledger.backends:
+        ledger.worked(job, Stage.START)
+
+
 def note_trouble(ledger: Ledger, job: Job, event: Any) -> None:
     job.trouble = event.reason
 
@@ -204,9 +210,10 @@ def doubt(ledger: Ledger, job: Job, event: Any) -> None:
     job.ended_at, job.silent_since = ledger.now, 0.0
     ended_badly = isinstance(event, Ended) and event.how is Outcome.FAILED
     job.ended_well = job.workload is not None and isinstance(event, Ended) and not ended_badly
-    job.seen_well = job.ended_well and bool(event.began)
-    if job.seen_well:
+    if job.ended_well and event.began:
         ledger.worked(job, Stage.START)
+    # An end that nobody has seen has a reason.
+    job.seen_well = job.ended_well and bool(event.began) and not event.reason
     job.may_have_begun = job.ended_well or (ended_badly and event.began is not False)
     job.mishap = getattr(event, "mishap", False)
     job.trouble = NOTHING_BEGAN if job.ended_well else getattr(event, "reason", "") or job.trouble

@@ -162,7 +162,7 @@ _TABLE: tuple[Iterable[Case], ...] = (
     # Whether it had begun
     _in(S.UNCLEAR, Row, if_.finished_well, S.ENDED, do.emit_success,
         why="succeeded, and is finished in the database"),
-    _in(S.UNCLEAR, Row, if_.over_or_anothers, S.ENDED,
+    _in(S.UNCLEAR, Row, if_.over_or_anothers, S.ENDED, do.note_half,
         why="over in the database, or another scheduler's"),
     _in(S.UNCLEAR, Row, if_.queued_no_workload, S.RETURNING, do.put_back,
         why="had not begun: it is set back to scheduled"),

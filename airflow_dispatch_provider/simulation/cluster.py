@@ -246,6 +246,7 @@ class PodEngine(PlaceEngine):
         self._asked: dict[int, _Asked] = {}
         self._answers: list[Callable[[float], None]] = []
         self._searches: list[_Search] = []
+        self._revoked: set[int] = set()
         self._unwanted: dict[PodName, bool] = {}
         """To be deleted; whether even where they have started."""
 
@@ -285,6 +286,7 @@ class PodEngine(PlaceEngine):
         return self.machine.withdraw(dispatches)
 
     def revoke(self, dispatch: int, over: bool = False) -> None:
+        self._revoked.add(dispatch)
         self.machine.revoke(dispatch, self._now, over=over)
         self._take_orders()
 
@@ -396,16 +398,17 @@ class PodEngine(PlaceEngine):
             if self.place.mute or search.due > self._now:
                 self._searches.append(search)
                 continue
-            left = [each for each in search.found if not self._own(each, search.is_last)]
+            left = [each for each in search.found if not self._own(each)]
             if search.is_last:
                 self.machine.absent(each.dispatch for each in left)
             elif left:
                 self._searches.append(_Search(left, self._now + _GRACE, is_last=True))
 
-    def _own(self, found: Found, is_anyones: bool) -> bool:
-        """Of several pods one that has started, and of these the newest."""
+    def _own(self, found: Found) -> bool:
+        """Of several pods one that has started, and of these the newest. Unlike the real search, it also finds the pod
+        of a scheduler whose own successor died before it had labelled it."""
         owner = getattr(found.ti, "queued_by_job_id", None)
-        is_anyones = owner is None or (is_anyones and self.machine.is_sought(found.dispatch))
+        is_anyones = owner is None or found.dispatch not in self._revoked
         workers = self.worker, str(owner)
         pods = [
             pod

@@ -159,6 +159,13 @@ def test_of_a_long_traceback_the_end_is_shown():
     assert {line.partition(" ")[0] for line in shown.split("\n")} == {f"redis://{MASK}@h:1/0"}
 
 
+def test_a_secret_that_begins_before_what_is_shown_of_a_traceback_is_gone():
+    """It may have several lines, and is known by the first one."""
+    key = "\n".join(f"{SECRET}{number}" for number in range(200))
+    error = ValueError(f"secret='{key}'\n" + "\n".join("x" * 99 for _ in range(180)))
+    assert SECRET not in traceback_of(error)
+
+
 def test_a_traceback_that_is_not_written_is_not_read(monkeypatch):
     """Thousands of refusals that nobody logs cost nothing."""
     error, read = ValueError("no"), []

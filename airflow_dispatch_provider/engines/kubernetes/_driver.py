@@ -417,13 +417,9 @@ class Driver:
     # Adoption
 
     async def _adopt(self, found: Sequence[Found]) -> None:
-        missing = await self._search.find(found, self._own, self._is_sought)
+        missing = await self._search.find(found, self._own)
         with self._lock:
             self._machine.absent(each.dispatch for each in missing)
-
-    def _is_sought(self, dispatch: int) -> bool:
-        with self._lock:
-            return self._machine.is_sought(dispatch)
 
     def _own(self, owned: Owned) -> None:
         """An end that came before the new label is not told by any later event."""

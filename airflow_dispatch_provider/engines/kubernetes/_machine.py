@@ -418,10 +418,6 @@ class Machine:
         self._sought.update(dict.fromkeys(new))
         return new
 
-    def is_sought(self, dispatch: int) -> bool:
-        """Whether it is looked for, and has not been revoked meanwhile."""
-        return dispatch in self._sought and self._sought[dispatch] is None
-
     def found(self, dispatch: int, seen: Seen, runs: bool, now: float) -> None:
         """A dead scheduler had a pod for it.
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -78,44 +77,29 @@ class Search:
         self._api, self._namespaces, self._label = api, tuple(namespaces), label
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
-    async def find(
-        self, found: Sequence[Found], own: Callable[[Owned], None], is_wanted: Callable[[int], bool]
-    ) -> list[Found]:
+    async def find(self, found: Sequence[Found], own: Callable[[Owned], None]) -> list[Found]:
         """Take over the pods of these tasks; returns those that have none. A pod that succeeded is left: its task has
         told its state.
 
-        The scheduler that died may have asked for a pod at its last moment, or before it had labelled one that it had
-        adopted itself: one that is not there is looked for again, a while later, whoever's it is.
+        The scheduler that died may have asked for a pod at its last moment: one that is not there is looked for again,
+        a while later.
 
         :param own: is told of each as soon as it is this scheduler's
-        :param is_wanted: False for a dispatch that was revoked meanwhile: another scheduler may have a pod for it
         """
         missing = {key_of(each.ti): each for each in found}
-
-        async def look(namespace: str | None, is_anyones: bool) -> None:
-            workers = _workers(missing.values(), self._label)
-            pods = await self._list(namespace, None if is_anyones else workers)
-            await self._own(_choose(pods, missing, workers, is_wanted), missing, own)
-
-        for wait, is_anyones in ((0.0, False), (GRACE, True)):
+        for wait in (0.0, GRACE):
             await asyncio.sleep(wait)
             if missing:
-                await everywhere(self._namespaces, partial(look, is_anyones=is_anyones))
+                await everywhere(self._namespaces, lambda namespace: self._find_in(namespace, missing, own))
         log.info("Adopted the pods of %d tasks of %d.", len(found) - len(missing), len(found))
         return list(missing.values())
 
-    async def _list(self, namespace: str | None, workers: set[str] | None) -> list[Json]:
-        pods, _ = await self._api.list_pods(
-            namespace, labels=_selector(workers), fields="status.phase!=Succeeded"
-        )
-        return pods
-
-    async def _own(
-        self,
-        chosen: Mapping[WorkloadKey, Json],
-        missing: dict[WorkloadKey, Found],
-        own: Callable[[Owned], None],
+    async def _find_in(
+        self, namespace: str | None, missing: dict[WorkloadKey, Found], own: Callable[[Owned], None]
     ) -> None:
+        labels = _selector([*missing.values()], self._label)
+        pods, _ = await self._api.list_pods(namespace, labels=labels, fields="status.phase!=Succeeded")
+        chosen = _choose(pods, missing)
         taken = await asyncio.gather(*(self._take(pod, missing[key]) for key, pod in chosen.items()))
         for each in taken:
             if each is not None and key_of(each.found.ti) in missing:
@@ -157,22 +141,12 @@ async def tidy(
             finish(_name(pod), False)
 
 
-def _choose(
-    pods: Collection[Json],
-    wanted: Mapping[WorkloadKey, Found],
-    workers: set[str] | None,
-    is_wanted: Callable[[int], bool],
-) -> dict[WorkloadKey, Json]:
-    """One pod for each task: of several one that has started, and of these the newest. For a task that was revoked
-    meanwhile, only one of the schedulers that died."""
+def _choose(pods: Collection[Json], wanted: Mapping[WorkloadKey, Any]) -> dict[WorkloadKey, Json]:
+    """One pod for each task: of several one that has started, and of these the newest."""
     chosen: dict[WorkloadKey, Json] = {}
     for pod in sorted(pods, key=_rank):
         key = identity(pod, AIRFLOW_V_3_4_PLUS)
-        if key in wanted and (
-            workers is None
-            or pod["metadata"]["labels"]["airflow-worker"] in workers
-            or is_wanted(wanted[key].dispatch)
-        ):
+        if key in wanted:
             chosen[key] = pod
     return chosen
 
@@ -181,15 +155,13 @@ def _rank(pod: Json) -> tuple[bool, str]:
     return observe("ADDED", pod, ()).started, pod["metadata"].get("creationTimestamp") or ""
 
 
-def _selector(workers: set[str] | None) -> str:
-    return f"{OURS},airflow-worker" + ("" if workers is None else f" in ({','.join(sorted(workers))})")
-
-
-def _workers(found: Iterable[Found], label: str) -> set[str] | None:
-    """Labels of the schedulers that died. Some pods may have this scheduler's label already: an answer may have been
-    lost. None: not every row names its scheduler."""
+def _selector(found: Iterable[Found], label: str) -> str:
+    """Pods of the schedulers that died. Some may have this scheduler's label already: an answer may have been lost."""
     owners = {getattr(each.ti, "queued_by_job_id", None) for each in found}
-    return None if None in owners else {label, *(make_safe_label_value(str(owner)) for owner in owners)}
+    if None in owners:
+        return f"{OURS},airflow-worker"
+    workers = {label, *(make_safe_label_value(str(owner)) for owner in owners)}
+    return f"{OURS},airflow-worker in ({','.join(sorted(workers))})"
 
 
 def key_of(ti: Any) -> WorkloadKey:

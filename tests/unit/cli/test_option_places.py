@@ -54,7 +54,11 @@ def test_a_value_for_everybody(run: Run, configure: Configure, monkeypatch: pyte
     ]
 
 
-def test_a_default_that_names_no_file(run: Run, configure: Configure) -> None:
+def test_a_default_that_names_no_file(
+    run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an airflow.cfg that Airflow has written gives this option, too, it is no default."""
+    monkeypatch.setattr("airflow_dispatch_provider.cli.option_findings.is_given", lambda *_: False)
     configure(backends={"k": kubernetes()})
     said = "is True, and this is no pod of a cluster (default; backend k)."
     assert ("[kubernetes_executor] in_cluster", said) in findings(run, "warning")

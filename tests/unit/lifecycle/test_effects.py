@@ -246,6 +246,9 @@ REMEMBERED = [
     ("unclear",   {**ENDED_NOW, "silent_since": 9.0}, ALIVE,                  {"silent_since": 0.0}),
     ("unclear",   {**ENDED_NOW, **NO_API},     DEAD,                          {"silent_since": 0.0}),
     ("running",   {"silent_since": 9.0},       Ended(0, FAILED),              {"silent_since": 0.0}),
+    ("running",   {},                          Ended(0, SUCCESS, True),       {"seen_well": True}),
+    ("running",   {},                          Ended(0, SUCCESS, True, "unseen"), {"seen_well": False}),
+    ("running",   {},                          Ended(0, SUCCESS),             {"seen_well": False}),
     ("sent",      {},                          FOUND_QUEUED,                  {"workload": None}),
     ("sent",      {},                          Revoke("x"),                   {"revoked": 1, "dead": False}),
     ("sent",      {},                          Revoke("x", dead=True),        {"revoked": 1, "dead": True}),
@@ -307,6 +310,17 @@ def test_an_end_shows_that_its_backend_works_only_where_it_had_begun(given, even
     ledger, job = ledger_with(State.SENT, given)
     ledger.broke(ledger.backends["a"], "away")
     apply(ledger, job, event)
+    assert (ledger.backends["a"].circuit.retry_at is None) is mends
+
+
+@pytest.mark.parametrize(
+    ("row", "mends"), [(OVER, True), (OVER._replace(mine=False), False), (QUEUED, False)]
+)
+def test_a_half_that_ended_well_shows_that_its_backend_works(row, mends):
+    """Its task has deferred: nobody is told, and its circuit closes."""
+    ledger, job = ledger_with(State.UNCLEAR, {**ENDED_WELL, "backend": "a", "dispatch": 7})
+    ledger.broke(ledger.backends["a"], "away")
+    apply(ledger, job, row)
     assert (ledger.backends["a"].circuit.retry_at is None) is mends
 
 

@@ -70,6 +70,7 @@ IN_VAIN = {**ENDED_LONG_AGO, "nothing_ran": True}
 ENDED_WITHOUT_API = {**ENDED_LONG_AGO, **NO_API}
 ORPHAN = {**SILENT, "orphan": True}
 ENDED_WELL = {**ENDED_NOW, "ended_well": True}
+SEEN_WELL = {"ended_at": NOW - 10, "seen_well": True}
 NEVER_BEGAN = SILENT
 ASK_BOTH = "AskApi LookUp"
 
@@ -154,9 +155,10 @@ ROWS = [
     ("returning",                  {**IN_VAIN, **IN_B},       DIED_ELSEWHERE,                "ended",     "Forget"),
     ("unclear",                    ENDED_LONG_AGO,            ALIVE,                         "ended",     ""),
     ("unclear",                    ENDED_LONG_AGO,            DEAD,                          "ended",     "failed"),
-    ("unclear",                    {**ENDED_WELL, "seen_well": True}, Unanswered(1, "x"),    "ended",     "success"),
-    ("unclear",                    ENDED_WELL,                Unanswered(1, "x"),            "unclear",   ""),
-    ("unclear",                    {"seen_well": True, "moment": 2}, Unanswered(1, "x"),     "unclear",   ""),
+    ("unclear",                    SEEN_WELL,                 Unanswered(1, "x"),            "ended",     "success"),
+    ("unclear",                    {**SEEN_WELL, "seen_well": False}, Unanswered(1, "x"),    "unclear",   ""),
+    ("unclear",                    {**SEEN_WELL, "ended_at": NOW - 9}, Unanswered(1, "x"),   "unclear",   ""),
+    ("unclear",                    {**SEEN_WELL, "moment": 2}, Unanswered(1, "x"),           "unclear",   ""),
     ("unclear",                    FIRST_LOOK,                DEAD,                          "unclear",   ""),
     ("unclear",                    {**IN_VAIN, **FIRST_LOOK}, DEAD,                          "unclear",   ""),
     ("unclear",                    ENDED_WITHOUT_API,         DEAD,                          "unclear",   ""),
