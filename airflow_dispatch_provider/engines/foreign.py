@@ -352,14 +352,12 @@ class ForeignEngine:
 
     def _take_event(self, out: Out, value: Any) -> None:
         """Of two dispatches of one key, the older one's; the scheduler's own events are not among them. Whether a task
-        has begun, and whether all of it is over, its row says: an executor knows keys, and a task that deferred runs
-        twice under one."""
+        has begun, and all of it is over, its row says: a task that deferred runs twice under one key."""
         state, info = executor_classes.state_of_event(value)
         if executor_classes.is_terminal_state(state):
             how = Outcome.FAILED if state == "failed" else Outcome.SUCCESS
             reason = self._ask(lambda: str(info) if info else "", None)
             kept = value if executor_classes.is_pair(value) and reason is not None else None
-            # What has no row is judged by the executor's word alone, as far as that says how it began.
             began = True if how is Outcome.SUCCESS and not out.is_task else None
             end = Ended(out.dispatch, how, began, reason or "", kept)
             self._out.forget(out)
