@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID
 
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.local import messages
@@ -61,6 +60,7 @@ class Process(Run):
     template: Template | None = None
     """Who waits for it, and tells its engine; None: it has died."""
 
+    created_at: float = 0.0
     begun_at: float = 0.0
 
 
@@ -228,6 +228,7 @@ class Host(Place):
         rng = self.world.random("run", task.number, task.sent)
         process = Process(task, job.workload.ti_id, None, job.dispatch, rng)
         process.pid, process.number, process.template = next(self.pids), number, template
+        process.created_at = self.world.now
         return self.enter(process)
 
     def find(self, pid: int, created: float) -> Process | None:
@@ -323,17 +324,20 @@ class Search:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._asked: list[Found] = []
+        self._asked: list[tuple[Found, float]] = []
 
     def ask(self, found: Sequence[Found]) -> None:
-        self._asked += found
+        self._asked += [(each, self._host.world.now) for each in found]
 
     def answers(self) -> list[Answer]:
         if self._host.mute:
             return []
         asked, self._asked = self._asked, []
-        by_id: dict[UUID, Any] = {run.ti_id: run for run in self._host.runs}
-        return [Answer(each, by_id.get(each.ti.id)) for each in asked]
+        return [Answer(each, self._process(each, at)) for each, at in asked]
+
+    def _process(self, found: Found, before: float) -> Any:
+        ours = [run for run in self._host.processes() if run.ti_id == found.ti.id]
+        return next((run for run in reversed(ours) if run.created_at < before), None)
 
     def stop(self) -> None:
         """Nothing goes on."""

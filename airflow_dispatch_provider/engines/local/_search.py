@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, TypeVar
@@ -46,7 +47,9 @@ class Search:
         :param title: start of the titles of this engine's own processes
         """
         self._title = title
-        self._questions: SimpleQueue[tuple[Found, str]] = SimpleQueue()
+        self._questions: SimpleQueue[tuple[Found, str, float]] = SimpleQueue()
+        """With the id of the task instance, and the wall time of the question."""
+
         self._answers: SimpleQueue[Answer] = SimpleQueue()
         self._outage = OutageLog(log, "The list of this machine's processes")
         self._thread: threading.Thread | None = None
@@ -55,7 +58,7 @@ class Search:
     def ask(self, found: Sequence[Found]) -> None:
         """Each is answered once."""
         for each in found:
-            self._questions.put((each, str(getattr(each.ti, "id", None))))
+            self._questions.put((each, str(getattr(each.ti, "id", None)), time.time()))
 
     def answers(self) -> list[Answer]:
         """Those that have come since; never waits. Sees to it that somebody looks."""
@@ -71,7 +74,7 @@ class Search:
     def _run(self) -> None:
         while (asked := _drain(self._questions)) and not self._stopped.is_set():
             try:
-                processes = supervisors({ti_id for _, ti_id in asked}, self._title)
+                processes = supervisors({ti_id: at for _, ti_id, at in asked}, self._title)
             except Exception as error:
                 self._outage.failed(describe(error), traceback_of(error))
                 for each in asked:
@@ -79,12 +82,15 @@ class Search:
                 self._stopped.wait(_RETRY)
                 continue
             self._outage.over()
-            for found, ti_id in asked:
+            for found, ti_id, _ in asked:
                 self._answers.put(Answer(found, processes.get(ti_id)))
 
 
-def supervisors(ids: Collection[str], title: str) -> Mapping[str, psutil.Process]:
+def supervisors(ids: Mapping[str, float], title: str) -> Mapping[str, psutil.Process]:
     """The live process to watch for each of these task instances that has one here.
+
+    :param ids: with the wall time of the question: one that is younger is that of a later dispatch, here or of another
+        scheduler, to which the task has gone meanwhile
 
     Evidence is the title of a process: that of an engine's process names the task from the start, before it asks for
     leave to start it, and is no other executor's. A task of Airflow's LocalExecutor is known by the titles of its own
@@ -96,10 +102,9 @@ def supervisors(ids: Collection[str], title: str) -> Mapping[str, psutil.Process
     tasks: dict[str, psutil.Process] = {}
     for process in _all():
         words = _title_of(process)
-        if words in ours:
-            found[ours[words]] = process
-        elif words in theirs:
-            tasks[theirs[words]] = process
+        ti_id = ours.get(words) or theirs.get(words)
+        if ti_id is not None and _is_older(process, ids[ti_id]):
+            (found if words in ours else tasks)[ti_id] = process
     return {ti_id: task for ti_id, task in tasks.items() if _is_airflows(task)} | found
 
 
@@ -107,6 +112,12 @@ def _all() -> Iterable[psutil.Process]:
     for pid in psutil.pids():
         with suppress(psutil.Error):
             yield psutil.Process(pid)
+
+
+def _is_older(process: psutil.Process, moment: float) -> bool:
+    with suppress(psutil.Error):
+        return process.create_time() < moment
+    return False
 
 
 def _title_of(process: psutil.Process) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,8 +59,9 @@ def with_parent(spawn: Spawn, parent: str, title: str) -> Any:
     return spawn(parent, PARENT, "-c", TITLED + WAIT, title)
 
 
-def pids(*ids: str) -> dict[str, int]:
-    return {ti_id: process.pid for ti_id, process in supervisors(ids, TITLE).items()}
+def pids(*ids: str, before: float = inf) -> dict[str, int]:
+    found = supervisors(dict.fromkeys(ids, before), TITLE)
+    return {ti_id: process.pid for ti_id, process in found.items()}
 
 
 def test_a_process_of_ours_is_known_by_its_title(spawn, ti_id) -> None:
@@ -67,6 +69,14 @@ def test_a_process_of_ours_is_known_by_its_title(spawn, ti_id) -> None:
     assert pids(ti_id) == {}
     process = spawn(f"{TITLE}: {ti_id}")
     assert pids(ti_id, str(uuid.uuid4())) == {ti_id: process.pid}
+
+
+def test_a_process_that_is_younger_than_the_question_is_another_dispatchs(spawn, ti_id) -> None:
+    """Of this scheduler or another one, to which the task has gone meanwhile: what is revoked is ended."""
+    process = spawn(f"{TITLE}: {ti_id}")
+    born = psutil.Process(process.pid).create_time()
+    assert pids(ti_id, before=born) == {}
+    assert pids(ti_id, before=born + 1) == {ti_id: process.pid}
 
 
 def test_of_supervisor_and_task_the_supervisor_is_watched(spawn, ti_id) -> None:
