@@ -184,17 +184,12 @@ def _fallbacks_are_used(settings: Settings, place: str) -> Iterator[Problem]:
             )
 
 
-def _places_of_routes(settings: Settings) -> Iterator[tuple[str, Route]]:
-    yield from ((f"routes[{index}]", route) for index, route in enumerate(settings.routes))
-    yield "default", settings.default
-
-
 _WITHOUT_QUEUES = {EXECUTOR_ALIASES[name]: name for name in ("LocalExecutor", "KubernetesExecutor")}
 
 
 def _queues_are_read(settings: Settings, place: str) -> Iterator[Problem]:
     """Of these classes themselves: one that is made from them may do anything with a queue."""
-    for where, route in _places_of_routes(settings):
+    for where, route in settings.routes_by_place.items():
         for target in route.to:
             name = _WITHOUT_QUEUES.get(settings.backends[target.backend].class_path)
             if target.queue and name:
@@ -205,7 +200,7 @@ def _queues_are_read(settings: Settings, place: str) -> Iterator[Problem]:
 
 
 def _routes_are_open(settings: Settings, place: str) -> Iterator[Problem]:
-    for where, route in _places_of_routes(settings):
+    for where, route in settings.routes_by_place.items():
         if all(settings.backends[target.backend].cordoned for target in route.to):
             names = ", ".join(dict.fromkeys(target.backend for target in route.to))
             queue = f" (queue {show(route.queue)})" if route.queue and where != "default" else ""

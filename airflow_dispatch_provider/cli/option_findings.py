@@ -163,8 +163,7 @@ def _source(found: str, section: str, option: str, conf: Any) -> str:
 
 def _shared_queues(settings: Settings, backends: dict[str, Backend], place: str) -> Iterator[Problem]:
     """Routes whose second target is the first one again: the same queue of the same broker."""
-    numbered = [(f"routes[{index}]", route) for index, route in enumerate(settings.routes)]
-    for where, route in [*numbered, ("default", settings.default)]:
+    for where, route in settings.routes_by_place.items():
         seen: dict[tuple[str, str | None], str] = {}
         for target in route.to:
             broker = _broker(backends[target.backend])

@@ -101,9 +101,7 @@ def make_report(
     uses = () if scan is None else scan.uses
     ready = any(entry.is_router for entry in old.entries)
     plan = make_plan(old, uses)
-    sections = tuple(name for kind, name in _SECTIONS.items() if kind in plan.kinds)
-    not_used = {key: why for key, why in target.not_used.items() if key[0].startswith(sections)}
-    target = replace(target, not_used=not_used)
+    target = _for_backends_of(plan, target)
     timeout = queued_timeout(old.options, target)
     more = () if timeout is None else (timeout_lines(timeout),)
     by_class = None if ready else class_lines(plan, old)
@@ -132,6 +130,13 @@ def make_report(
         unread=() if ready or scan is None else scan.unread,
         requirements=_requirements(plan, old.options, target),
     )
+
+
+def _for_backends_of(plan: Plan, target: Target) -> Target:
+    """Another executor that is kept by its path may still use what a backend of this package does not."""
+    sections = tuple(name for kind, name in _SECTIONS.items() if kind in plan.kinds)
+    not_used = {key: why for key, why in target.not_used.items() if key[0].startswith(sections)}
+    return replace(target, not_used=not_used)
 
 
 def _read(old: OldConfig) -> dict[str, str]:

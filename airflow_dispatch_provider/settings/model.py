@@ -134,6 +134,12 @@ class Settings:
         return found
 
     @property
+    def routes_by_place(self) -> dict[str, Route]:
+        """All routes, the default one last, by where each stands."""
+        numbered = {f"routes[{index}]": route for index, route in enumerate(self.routes)}
+        return {**numbered, "default": self.default}
+
+    @property
     def slots_given(self) -> int:
         """The lowest ``[core] parallelism`` at which all given slots can be used at the same time."""
         given = (b for name, b in self.backends.items() if name not in self.share_parallelism)

@@ -26,7 +26,7 @@ from airflow_dispatch_provider.engines.celery._outbox import (
     Wait,
 )
 from airflow_dispatch_provider.engines.celery.brokers import Broker
-from airflow_dispatch_provider.masking import describe, traceback_of
+from airflow_dispatch_provider.masking import LateTraceback, describe
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Driver:
             try:
                 answer = do(step, self._broker)
             except BaseException as error:
-                log.debug("%s failed.\n%s", type(step).__name__, traceback_of(error))
+                log.debug("%s failed.%s", type(step).__name__, LateTraceback(error))
                 answer = Answer(error, describe(error))
             self._done(step, answer)
         self._broker.close()
