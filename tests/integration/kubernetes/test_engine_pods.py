@@ -11,7 +11,7 @@ import pytest
 from support import lines_executed, wait_until
 
 from airflow_dispatch_provider.engines.engine import Job
-from airflow_dispatch_provider.engines.kubernetes import _pods
+from airflow_dispatch_provider.engines.kubernetes import _driver
 from airflow_dispatch_provider.lifecycle.events import (
     Adopted,
     Ended,
@@ -257,7 +257,7 @@ def test_over_in_airflow_it_may_end_by_itself_and_nothing_is_left(
     shared_kube, namespace, given, node, monkeypatch
 ):
     """One that has not started is removed at once, and one that does not end after a while."""
-    monkeypatch.setattr(_pods, "OVER_GRACE", 0.5)
+    monkeypatch.setattr(_driver, "overtime", lambda least: 0.5)
     node(EXIT, after=60)
     with running(given) as hand:
         (number,) = hand.submit(make_task())

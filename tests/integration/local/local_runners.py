@@ -50,6 +50,21 @@ def only_begin(workload: Any, conf: Any, title: str) -> None:
     begin_and_end("")
 
 
+def succeed(workload: Any, conf: Any, title: str) -> None:
+    """Be let start, and end; of a task, the row says that it succeeded, as the Execution API would write it."""
+    begin_and_end("")
+    if hasattr(workload, "ti"):
+        from airflow.models.taskinstance import TaskInstance
+        from sqlalchemy import create_engine, update
+
+        database = create_engine(conf.get("database", "sql_alchemy_conn"))
+        with database.begin() as connection:
+            connection.execute(
+                update(TaskInstance).where(TaskInstance.id == workload.ti.id).values(state="success")
+            )
+        database.dispose()
+
+
 def nothing(name: str) -> None:
     pass
 
