@@ -133,7 +133,7 @@ class Face(BaseExecutor):
         loop.heartbeat(now, self.event_buffer)
         self._after_heartbeat(loop)
         emit: Any = self._emit_metrics
-        emit(self.slots_available, self.slots_occupied, loop.machine.held)
+        emit(self.slots_available, sum(loop.machine.slots_used.values()), loop.machine.held)
 
     @guarded(None)
     def end(self) -> None:
@@ -201,8 +201,8 @@ class Face(BaseExecutor):
 
     @property
     def slots_occupied(self) -> int:
-        """Slots that the backends have taken; held workloads occupy none yet."""
-        return sum(self._loop.machine.slots_used.values()) if self._loop is not None else 0
+        """See ``Machine.slots_occupied``; held workloads occupy none yet."""
+        return self._loop.machine.slots_occupied() if self._loop is not None else 0
 
     # Adoption
 

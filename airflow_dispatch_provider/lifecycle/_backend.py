@@ -37,7 +37,10 @@ class Backend:
         self.rules = rules
         self.room = _NO_ROOM
         self.out = 0
-        """Dispatches that are out, each with a slot."""
+        """Dispatches that are out: each has a slot, or was given ahead."""
+
+        self.ahead: set[int] = set()
+        """Dispatches that were given ahead, as long as their engine has not answered."""
 
         self.trying: int | None = None
         """The dispatch with which it is tried after a failure, as long as its engine has not answered."""
@@ -74,6 +77,20 @@ class Backend:
         """Slots that nothing has; none if more are in use than it has by now."""
         return max(0, min(self.room.slots - self.out, self.room.takes))
 
+    @property
+    def used(self) -> int:
+        """Slots that are taken."""
+        return self.out - len(self.ahead)
+
+    def takes_ahead(self, now: float) -> int:
+        """How many it may have ahead, those that it has among them; none while it is tried after a failure."""
+        is_open = self.usable(now) and not self.cordoned and self.circuit.state(now) is CircuitState.CLOSED
+        return self.room.ahead if is_open and self.room.slots > 0 else 0
+
+    def free_ahead(self, now: float) -> int:
+        """How many more it may have ahead."""
+        return max(0, self.takes_ahead(now) - len(self.ahead))
+
     def usable(self, now: float) -> bool:
         """Whether it can be asked for anything."""
         usable = self.room.unavailable is None and not self.gone
@@ -96,7 +113,8 @@ class Backend:
             state = " unusable"
         elif self.cordoned:
             state = " cordoned"
-        return f"{self.name} {self.out}/{self.room.slots}{state}"
+        ahead = f" +{len(self.ahead)} ahead" if self.ahead else ""
+        return f"{self.name} {self.used}/{self.room.slots}{ahead}{state}"
 
     def view(self, now: float) -> BackendView:
         """The view of it that a decision has."""
@@ -118,6 +136,7 @@ class Backend:
 
     def answered(self, dispatch: int) -> None:
         """Its engine has said something of a job that was submitted."""
+        self.ahead.discard(dispatch)
         if dispatch == self.trying:
             self.trying = None
 

@@ -1,12 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows for the user of a task that is held because something is broken: one each time the reason changes."""
+"""What waits: how much more of it there may be, and rows for the user of a task that is held because something is
+broken, one each time the reason changes."""
 
 from __future__ import annotations
 
 from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle._ledger import Ledger
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
+from airflow_dispatch_provider.routing.decide import choose
+from airflow_dispatch_provider.routing.hold import Lane
+from airflow_dispatch_provider.routing.model import Snapshot
 from airflow_dispatch_provider.routing.reasons import Reason
+
+
+def why(snapshot: Snapshot, lane: Lane, job: Job) -> Reason | None:
+    """Why a job waits in a lane; None: it would be dispatched now."""
+    views = snapshot.backends
+    free = {name: view.free for name, view in views.items() if view.blocked is None}
+    waited = snapshot.now - job.since
+    target, reason = choose(lane.targets, lane.kind, waited, lane.overflow_after, views, free, lane.places)
+    return reason if target is None else None
+
+
+def free_slots(ledger: Ledger) -> int:
+    """Slots that a new task could really get: free ones of each backend, and what it takes ahead, without those that
+    are wanted by what is held for it. While jobs for full backends are in the way of jobs for these, as many more as
+    may be held: Airflow queues in priority order and cannot pass over those of a full backend."""
+    room = ledger.limits.max_held - ledger.held
+    wanted = ledger.holding.by_first_choice
+    really_free, in_the_way = 0, False
+    for name, backend in ledger.backends.items():
+        if backend.gone:
+            continue
+        view = backend.view(ledger.now)
+        free = 0 if view.blocked else view.free + backend.free_ahead(ledger.now)
+        really_free += max(0, free - wanted.get(name, 0))
+        in_the_way = in_the_way or wanted.get(name, 0) > free
+    return max(0, room if really_free and in_the_way else min(room, really_free))
 
 
 def tell(ledger: Ledger, job: Job, waits: Reason | Waits | None) -> None:

@@ -221,6 +221,10 @@ class Room:
     kinds: frozenset[str] = frozenset({EXECUTE_TASK})
     """Workload types that it can run."""
 
+    ahead: int = 0
+    """How many it takes besides, once its slots are taken: each starts when a slot becomes free, and can be withdrawn
+    until then."""
+
 
 class Tick(NamedTuple):
     """A heartbeat of the scheduler."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any
 
-from airflow_dispatch_provider.lifecycle import _waiting, actions, events
+from airflow_dispatch_provider.lifecycle import _ahead, _waiting, actions, events
 from airflow_dispatch_provider.lifecycle._api import ExecutionApi
 from airflow_dispatch_provider.lifecycle._backend import Backend, Stage
 from airflow_dispatch_provider.lifecycle._ledger import Ledger
@@ -22,9 +22,8 @@ from airflow_dispatch_provider.lifecycle.states import Row, RowState, State
 from airflow_dispatch_provider.lifecycle.story import Step, steps
 from airflow_dispatch_provider.lifecycle.transitions import ROWS, TABLE, Back, Down, Due, Rows, apply
 from airflow_dispatch_provider.routing.circuit import CircuitState
-from airflow_dispatch_provider.routing.decide import Decision, choose, decide
-from airflow_dispatch_provider.routing.hold import Lane
-from airflow_dispatch_provider.routing.model import BackendView, Snapshot
+from airflow_dispatch_provider.routing.decide import Decision, decide
+from airflow_dispatch_provider.routing.model import Snapshot
 from airflow_dispatch_provider.routing.reasons import Reason
 
 _LOOK_FOR = frozenset(
@@ -291,6 +290,7 @@ class Machine:
             return
         if ledger.api_trouble is None:
             self._launch(decide(self.snapshot(), ledger.holding.lanes))
+            self._launch_ahead()
         else:
             self._try_api()
         ledger.stirred = False
@@ -305,6 +305,14 @@ class Machine:
         if self._api.may_ask(ledger.now):
             self._api.asked(ledger.now)
             ledger.ask_api()
+
+    def _launch_ahead(self) -> None:
+        ledger = self._ledger
+        plan = _ahead.plan(ledger)
+        for job in self._launch(plan.give):
+            ledger.backends[job.backend or ""].ahead.add(job.dispatch)
+        for job in plan.take_back:
+            apply(ledger, job, events.Recall(job.key))
 
     def _launch(self, decisions: Sequence[Decision]) -> list[Job]:
         jobs = []
@@ -363,8 +371,14 @@ class Machine:
 
     @property
     def slots_used(self) -> Mapping[str, int]:
-        """Dispatches that are out, by backend."""
-        return {name: backend.out for name, backend in self._ledger.backends.items()}
+        """By backend; what was given ahead has none."""
+        return {name: backend.used for name, backend in self._ledger.backends.items()}
+
+    def slots_occupied(self) -> int:
+        """Slots that Airflow has to leave alone: it queues nothing once these are as many as its ``parallelism``, so
+        that what may be given ahead is taken off."""
+        backends, now = self._ledger.backends.values(), self._ledger.now
+        return max(0, sum(backend.out - backend.takes_ahead(now) for backend in backends))
 
     def _held(self) -> Iterator[Job]:
         return (job for job in self._ledger.jobs.values() if job.state is State.HELD)
@@ -402,30 +416,11 @@ class Machine:
         if self._asking_since is not None:
             return Waits.ROWS
         lane = ledger.holding.lane_of(key)
-        return job.waits if lane is None else self._waits_in(lane, job)
-
-    def _waits_in(self, lane: Lane, job: Job) -> Reason | None:
-        views: Mapping[str, BackendView] = self.snapshot().backends
-        free = {name: view.free for name, view in views.items() if view.blocked is None}
-        waited = self._ledger.now - job.since
-        target, reason = choose(
-            lane.targets, lane.kind, waited, lane.overflow_after, views, free, lane.places
-        )
-        return reason if target is None else None
+        return job.waits if lane is None else _waiting.why(self.snapshot(), lane, job)
 
     def free_slots(self) -> int:
-        """Slots that a new task could really get: free ones of each backend without those that are wanted by what is
-        held for it. While jobs for full backends are in the way of jobs for these, as many more as may be held:
-        Airflow queues in priority order and cannot pass over those of a full backend."""
-        ledger = self._ledger
-        room = ledger.limits.max_held - self.held
-        wanted = ledger.holding.by_first_choice
-        really_free, in_the_way = 0, False
-        for name, view in self.snapshot().backends.items():
-            free = 0 if view.blocked else view.free
-            really_free += max(0, free - wanted.get(name, 0))
-            in_the_way = in_the_way or wanted.get(name, 0) > free
-        return max(0, room if really_free and in_the_way else min(room, really_free))
+        """See ``_waiting.free_slots``."""
+        return _waiting.free_slots(self._ledger)
 
     def story(self, key: Hashable) -> Sequence[Step]:
         """Tell what happened to a job and why, in order; also for a while after it has ended."""

@@ -7,9 +7,7 @@ that die, hang, or cannot be started.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +18,7 @@ from airflow_dispatch_provider.engines.local._options import LocalOptions
 from airflow_dispatch_provider.engines.local._search import Answer
 from airflow_dispatch_provider.engines.local.engine import LocalEngine
 from airflow_dispatch_provider.engines.local.launch import Mode
-from airflow_dispatch_provider.engines.local.messages import Kill, Ready, Started, Work
+from airflow_dispatch_provider.engines.local.messages import Work
 from airflow_dispatch_provider.engines.local.pool import Pool
 from airflow_dispatch_provider.lifecycle.events import Began, Ended
 from airflow_dispatch_provider.lifecycle.states import Outcome
@@ -35,155 +33,19 @@ from airflow_dispatch_provider.simulation.places import (
     Run,
 )
 from airflow_dispatch_provider.simulation.tasks import Task, Violation
-
-_SIGKILL = -9
-_AWHILE = 1.0
-"""Seconds after which a template process that hangs is looked at again."""
+from airflow_dispatch_provider.simulation.templates import (
+    SIGKILLED,
+    Killed,
+    Process,
+    Template,
+    Watchlist,
+)
 
 _RACE = 2.0
 """Seconds: what was told to end before it began may have begun by the time of the signal."""
 
 _RESTARTS = 90.0
 """Seconds for which a template process that has died may be missed: at most a minute, and then it has to be ready."""
-
-
-@dataclass(eq=False)
-class Process(Run):
-    """One that supervises a task."""
-
-    is_local = True
-
-    pid: int = 0
-    number: int = 0
-    """As its template process was told."""
-
-    template: Template | None = None
-    """Who waits for it, and tells its engine; None: it has died."""
-
-    created_at: float = 0.0
-    begun_at: float = 0.0
-
-
-class Template:
-    """One template process, and its engine's channel to it: see ``launch.Link``."""
-
-    pending = 0
-
-    def __init__(self, host: Host, engine: HostEngine) -> None:
-        self._host, self._engine = host, engine
-        self._rng = host.world.random("template", host.name, engine.number, next(engine.templates))
-        self.pid, self.closed = next(host.pids), False
-        self.status: int | None = None
-        self._said: list[Any] = []
-        self._inbox = deque[messages.Run | Kill]()
-        self._after_a_while(lambda: self.tell(Ready()))
-
-    @property
-    def channel(self) -> Template:
-        return self
-
-    # The channel
-
-    def send(self, message: messages.Run | Kill) -> None:
-        """In their order, one after the other."""
-        self._inbox.append(message)
-        if len(self._inbox) == 1:
-            self._after_a_while(self._take)
-
-    def _take(self) -> None:
-        self._handle(self._inbox[0])
-        self._inbox.popleft()
-        if self._inbox:
-            self._after_a_while(self._take)
-
-    def flush(self) -> None:
-        """Nothing waits."""
-
-    def receive(self) -> list[Any]:
-        if self._host.slow and self.status is None:
-            return []
-        said, self._said = self._said, []
-        self.closed = self.closed or self.status is not None
-        return said
-
-    def close(self) -> None:
-        self.closed = True
-
-    # The process
-
-    def ended(self) -> bool:
-        return self.status is not None
-
-    def kill(self) -> None:
-        """The processes that it has forked go on."""
-        if self.status is None:
-            self.status = _SIGKILL
-            self._host.lose(self)
-
-    def _after_a_while(self, call: Callable[[], None]) -> None:
-        self._host.world.after(self._rng.uniform(0.01, 0.5), lambda: self._do(call))
-
-    def _do(self, call: Callable[[], None]) -> None:
-        if self.status is not None:
-            return
-        if self._host.slow:
-            self._host.world.after(_AWHILE, lambda: self._do(call))
-        else:
-            call()
-
-    def _handle(self, message: messages.Run | Kill) -> None:
-        if isinstance(message, Kill):
-            for process in self._host.children(self):
-                if process.number == message.number:
-                    self._host.end(process, message.grace)
-        elif not (self.closed or self._engine.is_dead):
-            self._start(message)
-
-    def _start(self, run: messages.Run) -> None:
-        process = self._host.fork(self._engine.given.pop(run.number), run.number, self)
-        if process is None:
-            self.tell(messages.Ended(run.number, 1, "no process could be started"))
-        else:
-            self.tell(Started(run.number, process.pid, 0.0))
-
-    def tell(self, message: Any) -> None:
-        self._said.append(message)
-
-
-class Watchlist(dict[int, Process]):
-    """See ``processes.Watchlist``."""
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.values())
-
-    def pid(self, number: int) -> int:
-        return self[number].pid
-
-    def add(self, number: int, process: Process) -> None:
-        self[number] = process
-
-    def take_ended(self) -> list[tuple[int, int]]:
-        ended = [(number, process.pid) for number, process in self.items() if process.over]
-        for number, _ in ended:
-            del self[number]
-        return ended
-
-
-class Killed(set[int]):
-    """See ``processes.KillList``."""
-
-    def __init__(self, host: Host) -> None:
-        super().__init__()
-        self._host = host
-
-    def add(self, pid: int, grace: float = 0.0) -> None:
-        super().add(pid)
-        for process in self._host.processes():
-            if process.pid == pid:
-                self._host.end(process, grace)
-
-    def tick(self) -> None:
-        """They end by themselves."""
 
 
 class Host(Place):
@@ -224,6 +86,8 @@ class Host(Place):
         if self.refuses:
             return None
         task: Task = job.workload.ti
+        if len(self.children(template)) >= template.engine.slots:
+            raise Violation("has more processes than slots", task.number)
         task.sent += 1
         rng = self.world.random("run", task.number, task.sent)
         process = Process(task, job.workload.ti_id, None, job.dispatch, rng)
@@ -280,6 +144,7 @@ class Host(Place):
             return
         for event in news:
             template.tell(messages.Began(run.number) if isinstance(event, Began) else _end_of(run, event))
+        template.fill_later()
 
     def kill(self, run: Run, reason: str, told: bool = True) -> None:
         """With its template process, where that shall not tell."""
@@ -311,7 +176,7 @@ class Host(Place):
 def _end_of(process: Process, event: Event) -> messages.Ended:
     """As its template process tells it."""
     if not isinstance(event, Ended):
-        return messages.Ended(process.number, _SIGKILL, began=process.began)
+        return messages.Ended(process.number, SIGKILLED, began=process.began)
     if event.how is Outcome.SUCCESS:
         return messages.Ended(process.number, 0, began=True)
     is_away = event.reason == "no API"

@@ -22,6 +22,9 @@ PRELOAD = (
 )
 """Modules that nearly every task needs."""
 
+AHEAD = 64
+"""Many more than as many short tasks as a machine can start in two seconds."""
+
 _MODES: dict[str, Mode] = {"fork": "fork", "exec": "exec"}
 
 
@@ -34,6 +37,10 @@ class LocalOptions:
 
     preload: tuple[str, ...] = PRELOAD
     """Modules that the template process imports: ``PRELOAD``, and those of ``[dispatch] local_preload``."""
+
+    ahead: int = AHEAD
+    """``[dispatch] local_ahead``: how many workloads, at most, the template process is given before there is a slot for
+    them."""
 
 
 def local_options(conf: Any, preload: tuple[str, ...] = PRELOAD) -> LocalOptions:
@@ -49,4 +56,19 @@ def local_options(conf: Any, preload: tuple[str, ...] = PRELOAD) -> LocalOptions
         )
     extra = str(conf.get("dispatch", "local_preload", fallback="") or "")
     names = tuple(name.strip() for name in extra.split(",") if name.strip())
-    return LocalOptions(_MODES[wanted], (*preload, *names))
+    return LocalOptions(_MODES[wanted], (*preload, *names), _ahead(conf))
+
+
+def _ahead(conf: Any) -> int:
+    given = str(conf.get("dispatch", "local_ahead", fallback=AHEAD)).strip()
+    if not given.isdecimal():
+        raise DispatchConfigError(
+            [
+                Problem(
+                    "[dispatch] local_ahead",
+                    f"{given!r} is no number of tasks.",
+                    "Use 0, or a whole number above.",
+                )
+            ]
+        )
+    return int(given)

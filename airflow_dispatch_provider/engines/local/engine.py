@@ -17,8 +17,9 @@ from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.local._machine import OVER_GRACE, Machine
 from airflow_dispatch_provider.engines.local._options import LocalOptions
 from airflow_dispatch_provider.engines.local._search import Answer, Search
+from airflow_dispatch_provider.engines.local._turnover import Turnover
 from airflow_dispatch_provider.engines.local.launch import Mode, obstacle_to_fork
-from airflow_dispatch_provider.engines.local.messages import Kill, Runner, Work
+from airflow_dispatch_provider.engines.local.messages import Ended, Gone, Kill, Runner, Work
 from airflow_dispatch_provider.engines.local.pool import Pool
 from airflow_dispatch_provider.engines.outage import Backoff, OutageLog
 from airflow_dispatch_provider.lifecycle.events import Adopted, Rejected, Returned, Room, Unknown
@@ -44,9 +45,9 @@ MakeSearch = Callable[[str], Search]
 class LocalEngine:
     """Processes of this machine behind the protocol of ``engine.Engine``.
 
-    What it is given goes to the template process at once, so that nothing can be withdrawn; what that process did not
-    start is returned. ``Recovered`` for the Execution API is said only when a task begins: while that server answers
-    nobody, nothing is launched that could, and somebody else has to ask it.
+    What it is given goes to the template process at once, also what is given ahead, and that process says of each
+    whether it has started. ``Recovered`` for the Execution API is said only when a task begins: while that server
+    answers nobody, nothing is launched that could, and somebody else has to ask it.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class LocalEngine:
         self._pool: Pool | None = None
         self._machine = Machine(name, overtime(OVER_GRACE))
         self._search = make_search(title)
+        self._turnover = Turnover()
         self._searched: dict[int, Found] = {}
         self._revoked: dict[int, bool] = {}
         self._events: list[Event] = []
@@ -120,7 +122,9 @@ class LocalEngine:
         if pool is None:
             return Room(self.slots, 0, unavailable=self._outage.reason or "not started", kinds=KINDS)
         takes = max(0, self.slots - pool.live) if pool.ready else 0
-        return Room(self.slots, takes, unavailable=self._outage.reason or pool.trouble, kinds=KINDS)
+        ahead = min(self._options.ahead, self._turnover.expected(self._clock())) if pool.ready else 0
+        trouble = self._outage.reason or pool.trouble
+        return Room(self.slots, takes, unavailable=trouble, kinds=KINDS, ahead=ahead)
 
     # Giving and taking back
 
@@ -147,7 +151,10 @@ class LocalEngine:
         pool.run(job.dispatch, airflow_api.workload_name(job.workload), pickled)
 
     def withdraw(self, dispatches: Collection[int]) -> set[int]:
-        """Nothing: the pool reports by itself what was not started."""
+        """Nothing at once: ``Returned`` comes for what had not started."""
+        if self._pool is not None:
+            for dispatch in dispatches:
+                self._pool.withdraw(dispatch)
         return set()
 
     def revoke(self, dispatch: int, over: bool = False) -> None:
@@ -208,19 +215,24 @@ class LocalEngine:
             self._outage.over()
 
     def _take_news(self, pool: Pool) -> None:
-        self._events += self._machine.handle(*pool.news())
+        news = pool.news()
+        self._turnover.ended(self._clock(), sum(isinstance(each, Ended | Gone) for each in news))
+        self._events += self._machine.handle(*news)
+        pool.limit(self.slots)
         self._kill(pool, self._machine.due(self._clock()))
         for answer in self._search.answers():
             self._take_answer(pool, answer)
 
     def stop(self, deadline: float) -> set[int]:
-        """Wait until everything that was handed over has ended, or until then: what runs on has a template process that
-        ends after it, and is found by the next scheduler of this machine. A second signal ends it instead."""
+        """Take back what has not started, and wait until the rest has ended, or until then: what runs on has a template
+        process that ends after it, and is found by the next scheduler of this machine. A second signal ends it instead.
+        """
         self._stopped = True
         pool = self._pool
         if pool is None:
             return set()
         pool.close()
+        self.withdraw([*self._machine])
         try:
             self._await_ends(pool, deadline)
         except (KeyboardInterrupt, SystemExit):

@@ -35,13 +35,27 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Slots:
+    """Executor to template: how many processes there may be. What is given ahead waits for one to end."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Run:
-    """Executor to template: start this."""
+    """Executor to template: start this, as soon as there may be a process for it."""
 
     number: int
     name: str
     workload: bytes = field(repr=False)
     """Pickled, with its token; decoded in the workload's own process: a bad one harms nobody else."""
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    """Executor to template: forget this, if it has not started."""
+
+    number: int
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,8 @@ class Ended:
 
 @dataclass(frozen=True)
 class NotStarted:
-    """The template process ended before it had started this one, or could not: nothing has run."""
+    """The template process ended before it had started this one, could not, or was told to forget it: nothing has
+    run."""
 
     number: int
     reason: str = field(default="", compare=False)

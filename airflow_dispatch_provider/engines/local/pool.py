@@ -24,7 +24,9 @@ from airflow_dispatch_provider.engines.local.messages import (
     NotStarted,
     Ready,
     Run,
+    Slots,
     Started,
+    Withdraw,
     Work,
 )
 from airflow_dispatch_provider.engines.local.messages import Event as News
@@ -45,6 +47,7 @@ started a workload. After that the executor takes no more work."""
 KILLED_AFTER = 300.0
 """Seconds of such silence after which it is killed, and another one started."""
 
+_NOT_HANDED = object()
 _STOP_TIMEOUT = 2.0
 _TERMINATE_GRACE = 1.0
 
@@ -99,6 +102,9 @@ class Pool:
         self._news: list[News] = []
         """Not given yet."""
 
+        self._slots: int | None = None
+        """As many processes as the template process was told that there may be."""
+
         self._graces: dict[int, float] = {}
         self._kills = machine.KillList(clock)
         self._unreaped: list[Link] = []
@@ -138,8 +144,13 @@ class Pool:
 
     def _silence(self, now: float) -> float:
         """Seconds for which something has been expected of the template process, and nothing has come."""
-        expected = self._link is not None and (not self._ready or None in self._handed.values())
+        expected = self._link is not None and (not self._ready or self._owes_a_start())
         return now - self._heard_at if expected else 0.0
+
+    def _owes_a_start(self) -> bool:
+        """Whether the template process has a workload that it could start."""
+        waiting = sum(started is None for started in self._handed.values())
+        return waiting > 0 and (self._slots is None or len(self._handed) - waiting < self._slots)
 
     @property
     def template_pid(self) -> int | None:
@@ -156,11 +167,28 @@ class Pool:
     def run(self, number: int, name: str, workload: bytes) -> None:
         """Hand a pickled workload over. Only while ``ready``."""
         assert self._link is not None
+        self._expect_more()
+        self._handed[number] = None
+        self._link.channel.send(Run(number, name, workload))
+
+    def limit(self, slots: int) -> None:
+        """Have at most so many processes; what was handed over besides starts when others end."""
+        left = max(0, slots - len(self._watched) - len(self._orphans))
+        if self._link is not None and left != self._slots:
+            self._expect_more()
+            self._slots = left
+            self._link.channel.send(Slots(left))
+
+    def _expect_more(self) -> None:
+        """What is asked for now may take its time from now on."""
         now = self._clock()
         if not self._silence(now):
             self._heard_at = now
-        self._handed[number] = None
-        self._link.channel.send(Run(number, name, workload))
+
+    def withdraw(self, number: int) -> None:
+        """Report ``NotStarted``, unless it has started by now."""
+        if self._link is not None and self._handed.get(number, _NOT_HANDED) is None:
+            self._link.channel.send(Withdraw(number))
 
     def watch(self, number: int, process: psutil.Process) -> None:
         """Report ``Gone`` when this process, which is not ours to wait for, has ended."""
@@ -210,6 +238,7 @@ class Pool:
 
     def _start(self, mode: Mode) -> None:
         self._started_at = self._heard_at = self._clock()
+        self._slots = None
         try:
             self._link = self._launcher(mode, self._work)
         except OSError as error:
@@ -246,6 +275,9 @@ class Pool:
             if self._handed.pop(message.number, None) is None:
                 self._refuse(message.error)
                 return [NotStarted(message.number, message.error)]
+        elif isinstance(message, NotStarted):
+            self._graces.pop(message.number, None)
+            self._handed.pop(message.number, None)
         return [message]
 
     def _refuse(self, error: str) -> None:

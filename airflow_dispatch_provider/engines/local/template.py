@@ -20,6 +20,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from multiprocessing.connection import wait
 from typing import Any, NoReturn
 
@@ -31,9 +32,11 @@ from airflow_dispatch_provider.engines.local.messages import (
     Began,
     Ended,
     Kill,
+    NotStarted,
     Ready,
     Run,
     Setup,
+    Slots,
     Started,
     Work,
 )
@@ -85,6 +88,10 @@ class Template:
         self._work = work
         self._parent = parent
         self._children: dict[int, _Child] = {}
+        self._slots = inf
+        self._waiting: dict[int, Run] = {}
+        """Not started yet, in their order. They end with the executor."""
+
         self._kills = processes.KillList(time.monotonic)
         self._wake, self._wakeup = _sigchld_pipe()
 
@@ -92,6 +99,7 @@ class Template:
         """Work until the executor is gone and the last child has ended."""
         self._channel.send(Ready())
         self._handle(messages)
+        self._start_waiting()
         while not self._channel.closed or self._children or self._kills:
             self._release()
             ready = wait(self._sources(), self._patience())
@@ -104,6 +112,7 @@ class Template:
             self._kills.tick()
             if os.getppid() != self._parent and not self._channel.closed:
                 self._channel.close()
+            self._start_waiting()
 
     def _sources(self) -> list[Any]:
         if self._channel.closed:
@@ -129,15 +138,24 @@ class Template:
 
     def _handle(self, messages: list[Any]) -> None:
         for message in messages:
-            if isinstance(message, Kill):
+            if isinstance(message, Run):
+                self._waiting[message.number] = message
+            elif isinstance(message, Slots):
+                self._slots = message.number
+            elif self._waiting.pop(message.number, None) is not None:
+                self._tell(NotStarted(message.number))
+            elif isinstance(message, Kill):
                 self._kill(message)
-            elif not self._channel.closed:
-                self._start(message)
 
     def _kill(self, message: Kill) -> None:
         for pid, child in self._children.items():
             if child.number == message.number:
                 self._kills.add(pid, message.grace)
+
+    def _start_waiting(self) -> None:
+        """Fill the slots that are free by now."""
+        while self._waiting and len(self._children) < self._slots and not self._channel.closed:
+            self._start(self._waiting.pop(next(iter(self._waiting))))
 
     def _start(self, run: Run) -> None:
         try:

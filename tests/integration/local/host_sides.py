@@ -57,6 +57,11 @@ class Side(Protocol):
 
     def revoke(self, number: int) -> None: ...
 
+    def withdraw(self, *numbers: int) -> None: ...
+
+    def pid(self, number: int) -> int | None:
+        """Its process, if its engine has heard of one."""
+
     def adopt(self, number: int | None, runs: bool) -> int:
         """The second scheduler asks for it; None: for one that nobody has."""
 
@@ -119,6 +124,12 @@ class RealSide:
 
     def revoke(self, number: int) -> None:
         self._engine.revoke(number)
+
+    def withdraw(self, *numbers: int) -> None:
+        self._engine.withdraw(numbers)
+
+    def pid(self, number: int) -> int | None:
+        return self._engine.pids()[str(number)]
 
     def adopt(self, number: int | None, runs: bool) -> int:
         self._heir = self._heir or self._make_engine().wait_ready()
@@ -212,6 +223,12 @@ class ModelSide:
         if process is not None and process.began:
             process.task.state = "scheduled"  # as Airflow has it by then
         self._engine.revoke(number)
+
+    def withdraw(self, *numbers: int) -> None:
+        self._engine.withdraw(numbers)
+
+    def pid(self, number: int) -> int | None:
+        return next((each.pid for each in self._host.processes() if each.number == number), None)
 
     def adopt(self, number: int | None, runs: bool) -> int:
         task = self._world.queued() if number is None else self._process(number).task

@@ -76,6 +76,25 @@ def test_what_a_dead_template_process_had_not_forked_is_returned(side: Side) -> 
     assert all_said(side, side.submit())[-1] == ("Ended", SUCCESS, True)
 
 
+def test_what_is_given_ahead_starts_when_another_one_ends(side: Side) -> None:
+    """In its order."""
+    first = [side.held() for _ in range(4)]
+    ahead = [side.submit(holds=True) for _ in range(2)]
+    for ended, number in zip(first, ahead, strict=False):
+        assert side.pid(number) is None
+        side.kill(ended)
+        side.wait_until(lambda number=number: side.pid(number) is not None)
+
+
+def test_what_is_given_ahead_can_be_withdrawn(side: Side) -> None:
+    """What has started cannot."""
+    first = [side.held() for _ in range(4)]
+    ahead = side.submit(holds=True)
+    side.withdraw(first[0], ahead)
+    assert all_said(side, ahead) == [("Returned", None, None)]
+    assert side.pid(first[0]) is not None
+
+
 def test_what_cannot_be_forked_is_returned(side: Side) -> None:
     """And the backend says why."""
     side.starve_template()

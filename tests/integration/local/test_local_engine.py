@@ -270,6 +270,51 @@ class TestTemplate:
         assert x.template == template
 
 
+class TestAhead:
+    """More than it has slots for."""
+
+    @pytest.fixture
+    def x(self, make_engine: Callable[..., Trial]) -> Trial:
+        x: Trial = make_engine(slots=1).wait_ready()
+        x.begun(1, "begin-1")
+        x.submit([Job(number, number, make_task(f"begin-{number}")) for number in (2, 3)])
+        return x
+
+    def test_one_starts_as_soon_as_another_has_ended(self, x) -> None:
+        """In their order, while nobody asks for news, and never two at a time."""
+        for number in (1, 2, 3):
+            assert alive(pid_of(f"pid.begin-{number}"))
+            assert local_runners.heard(f"pid.begin-{number + 1}") is None
+            local_runners.say(f"go.begin-{number}", "")
+        assert [type(x.end_of(number)) for number in (1, 2, 3)] == [Ended] * 3
+
+    @pytest.mark.parametrize("take_back", [lambda x: x.withdraw([2]), lambda x: x.revoke(2)])
+    def test_one_that_has_not_started_comes_back(self, x, take_back) -> None:
+        """Withdrawn or revoked; the next one has its place."""
+        take_back(x)
+        assert told(x.end_of(2)) == told(Returned(2))
+        local_runners.say("go.begin-1", "")
+        x.wait_for(Began(3))
+        assert local_runners.heard("pid.begin-2") is None
+
+    def test_with_more_slots_they_start_at_once(self, x) -> None:
+        x.slots = 3
+        x.wait_for(Began(2))
+        x.wait_for(Began(3))
+
+    def test_what_has_not_started_is_not_waited_for_at_the_end(self, x) -> None:
+        """It is returned, and what runs may end."""
+        threading.Timer(0.3, local_runners.say, ("go", "")).start()
+        x.stop(time.monotonic() + 60)
+        assert told(*(x.end_of(number) for number in (1, 2, 3))) == told(
+            Ended(1, SUCCESS, True), Returned(2), Returned(3)
+        )
+
+    def test_a_dead_template_gives_back_what_had_not_started(self, x) -> None:
+        os.kill(x.template, signal.SIGKILL)
+        assert [type(x.end_of(number)) for number in (2, 3)] == [Returned] * 2
+
+
 class TestTakingBack:
     @pytest.mark.parametrize("name", ["parent", "detached_parent"])
     def test_the_whole_tree_is_ended(self, x, name) -> None:
@@ -332,6 +377,25 @@ SCHEDULER = """
     local_runners.say("ids", f"{begun.ti.id} {waiting.ti.id}")
     time.sleep(600)
 """
+
+
+def test_what_a_dead_scheduler_had_given_ahead_never_starts() -> None:
+    """Its template process lives as long as what it had started, and starts nothing more."""
+    given = SCHEDULER.replace("Trial()", "Trial(slots=1)").replace(
+        ' or local_runners.heard("pid.hold") is None', ""
+    )
+    dead = subprocess.Popen([sys.executable, "-c", textwrap.dedent(given)], start_new_session=True)
+    try:
+        wait_until(lambda: local_runners.heard("ids"), 120)
+        (template,) = psutil.Process(dead.pid).children()
+        dead.kill()
+        dead.wait()
+        local_runners.say("go", "")
+        wait_until(lambda: not alive(template.pid))
+        assert (local_runners.heard("done.begin"), local_runners.heard("pid.hold")) == ("", None)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(dead.pid, signal.SIGKILL)
 
 
 def test_a_second_engine_adopts_what_a_dead_one_has_started(make_engine) -> None:

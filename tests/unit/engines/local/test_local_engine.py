@@ -39,6 +39,8 @@ class FakePool:
         self.watched: dict[int, Any] = {}
         self.events: list[Any] = []
         self.gone: set[int] = set()
+        self.withdrawn: list[int] = []
+        self.slots = 0
         self.ends = ""
 
     @property
@@ -47,6 +49,12 @@ class FakePool:
 
     def run(self, number: int, name: str, workload: bytes) -> None:
         self.ran[number] = pickle.loads(workload)
+
+    def withdraw(self, number: int) -> None:
+        self.withdrawn.append(number)
+
+    def limit(self, slots: int) -> None:
+        self.slots = slots
 
     def kill(self, number: int, grace: float) -> None:
         self.killed.append((number, grace))
@@ -173,10 +181,13 @@ class TestGiving:
         pool(x).happen(NotStarted(1, "too many open files"))
         assert repr(x.poll()) == repr([Returned(1, "too many open files")])
 
-    def test_nothing_is_withdrawn(self, x) -> None:
-        """It may be on its way."""
-        x.submit([job(1)])
+    def test_what_is_withdrawn_is_returned_later(self, x) -> None:
+        """The template process alone knows whether it has started."""
+        x.submit([job(1), job(2)])
         assert x.withdraw([1]) == set()
+        assert pool(x).withdrawn == [1]
+        pool(x).happen(NotStarted(1))
+        assert repr(x.poll()) == repr([Returned(1)])
 
     @pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="Airflow 3.1 has only tasks")
     def test_a_callback_fails_whose_end_nobody_saw(self, x) -> None:
@@ -199,6 +210,28 @@ class TestRoom:
         assert (x.room().slots, x.room().takes) == (5, 3)
         x.slots = 1
         assert (x.room().slots, x.room().takes) == (1, 0)
+
+    def test_ahead_as_many_as_end_while_the_scheduler_is_away(self, x, clock) -> None:
+        """At the pace of the last seconds; none where none ends, or where nothing could start."""
+        x.submit([job(1), job(2)])
+        assert x.room().ahead == 0
+        pool(x).happen(*(messages.Ended(number, 0, began=True) for number in (1, 2)))
+        x.poll()
+        assert (x.room().ahead, pool(x).slots) == (2, 2)
+        pool(x).ready = False
+        assert x.room().ahead == 0
+        pool(x).ready, clock.now = True, clock.now + 11
+        x.poll()
+        assert x.room().ahead == 0
+
+    def test_local_ahead_bounds_it(self, clock) -> None:
+        """0 gives nothing ahead."""
+        for most in (0, 3):
+            x = started(clock, slots=9, options=LocalOptions(ahead=most))
+            x.submit([job(number) for number in range(9)])
+            pool(x).happen(*(messages.Ended(number, 0, began=True) for number in range(9)))
+            x.poll()
+            assert x.room().ahead == most
 
     def test_a_template_that_still_starts_takes_nothing_and_is_no_trouble(self, x) -> None:
         pool(x).ready = False

@@ -7,11 +7,21 @@ import logging
 import socket
 from dataclasses import dataclass, field
 
+import psutil
 import pytest
 
 from airflow_dispatch_provider.engines.local import processes
 from airflow_dispatch_provider.engines.local.channel import Channel
-from airflow_dispatch_provider.engines.local.messages import Ended, Kill, Ready, Run, Started, Work
+from airflow_dispatch_provider.engines.local.messages import (
+    Ended,
+    Kill,
+    Ready,
+    Run,
+    Slots,
+    Started,
+    Withdraw,
+    Work,
+)
 from airflow_dispatch_provider.engines.local.pool import HUNG_AFTER, KILLED_AFTER, Gone, NotStarted, Pool
 
 WORK = Work(print, None, (), str, "title")
@@ -81,6 +91,63 @@ def test_run_and_kill_reach_the_template(stage):
     pool.run(7, "name", b"work")
     pool.kill(7, 5.0)
     assert stage.template.receive() == [Run(7, "name", b"work"), Kill(7, 5.0)]
+
+
+def test_the_template_knows_the_slots_that_it_may_fill(stage, monkeypatch):
+    """It is told once of each change; processes that are watched from here take theirs."""
+    pool = ready_pool(stage)
+    monkeypatch.setattr(pool._watched, "take_ended", list)
+    pool.limit(3)
+    pool.limit(3)
+    pool.watch(9, psutil.Process())
+    pool.limit(3)
+    assert stage.template.receive() == [Slots(3), Slots(2)]
+
+
+def test_only_what_has_not_started_is_withdrawn(stage):
+    """The template says so; one that has started by then goes on."""
+    pool = ready_pool(stage)
+    pool.run(1, "a", b"")
+    pool.run(2, "b", b"")
+    stage.template.send(Started(1, 123, 5.0))
+    pool.poll()
+    for number in (1, 2, 7):
+        pool.withdraw(number)
+    assert stage.template.receive()[2:] == [Withdraw(2)]
+    stage.template.send(NotStarted(2))
+    assert pool.poll() == [NotStarted(2)]
+    assert (pool.live, pool.ready) == (1, True)
+
+
+def test_what_waits_for_a_slot_is_not_missed(stage):
+    """A template that has nothing to do until a process ends may be silent; then its time counts from that end."""
+    pool = ready_pool(stage)
+    pool.limit(1)
+    pool.run(1, "a", b"")
+    pool.run(2, "b", b"")
+    stage.template.send(Started(1, 123, 5.0))
+    pool.poll()
+    stage.now += KILLED_AFTER
+    pool.poll()
+    assert pool.trouble is None
+    stage.template.send(Ended(1, 0))
+    pool.poll()
+    stage.now += HUNG_AFTER - 1
+    assert pool.trouble is None
+    stage.now += 1
+    assert "has said nothing" in pool.trouble
+
+
+def test_more_slots_are_no_reason_to_be_missed_at_once(stage):
+    """The template has the usual time to fill them."""
+    pool = ready_pool(stage)
+    pool.limit(0)
+    pool.run(1, "a", b"")
+    stage.now += KILLED_AFTER
+    pool.limit(1)
+    assert pool.trouble is None
+    stage.now += HUNG_AFTER
+    assert "has said nothing" in pool.trouble
 
 
 def test_events_pass_and_ends_free_their_place(stage):

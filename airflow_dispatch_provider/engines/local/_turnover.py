@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many slots become free before the scheduler is back. Pure; times are monotonic seconds, and given."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import ceil
+
+_REMEMBERED = 10.0
+"""Seconds for which an end counts."""
+
+_AWAY = 2.0
+"""Seconds that the scheduler may be away: with Airflow's defaults it sleeps for one, and its loop takes time, too."""
+
+
+class Turnover:
+    """The pace at which workloads have ended of late, and so the pace at which others may start."""
+
+    def __init__(self) -> None:
+        self._ends = deque[float]()
+
+    def ended(self, now: float, number: int) -> None:
+        """Take in that so many have ended since the last time."""
+        self._ends.extend([now] * number)
+        while self._ends and now - self._ends[0] > _REMEMBERED:
+            self._ends.popleft()
+
+    def expected(self, now: float) -> int:
+        """How many ends there will be while the scheduler is away, if that goes on."""
+        if not self._ends:
+            return 0
+        return ceil(len(self._ends) * _AWAY / max(_AWAY, now - self._ends[0]))

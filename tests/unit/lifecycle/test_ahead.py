@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a backend is given before it has a slot for it."""
+
+from __future__ import annotations
+
+import pytest
+from unit.lifecycle.builders import dispatches, launched, machine, of, queued, route, tick
+
+from airflow_dispatch_provider.lifecycle import actions
+from airflow_dispatch_provider.lifecycle.events import Broken, Command, Ended, Order, Returned, Room, Sent
+from airflow_dispatch_provider.lifecycle.states import Outcome, State
+
+
+def room(ahead, slots=2):
+    """Of an engine that takes so many ahead."""
+    return Room(slots, ahead=ahead)
+
+
+def full(ahead, *more):
+    """A machine whose backend a has two that run, and takes so many ahead; ``more`` is queued then."""
+    m = machine(route("*", "a"))
+    found = dispatches(m.handle(0, queued("one"), queued("two"), tick(a=room(0))))
+    m.handle(1, *(Sent(each.number) for each in found.values()))
+    given = launched(m, 2, *more, a=room(ahead))
+    return m, {key: each.number for key, each in found.items()}, given
+
+
+def taken_back(found):
+    return [each for action in of(found, actions.Withdraw) for each in action.dispatches]
+
+
+def number_of(m, key):
+    return m._ledger.jobs[key].dispatch
+
+
+def test_the_best_are_given_ahead_and_no_more_than_it_takes():
+    """By priority; the others are held."""
+    m, _, given = full(2, queued("low", priority=1), queued("high", priority=9), queued("mid", priority=5))
+    assert given == {"high": "a", "mid": "a"}
+    assert (m.held, m.slots_used["a"]) == (1, 2)
+    assert m.in_short().startswith("a 2/2 +2 ahead,")
+
+
+def test_nothing_is_given_ahead_where_a_target_is_free():
+    """A free slot elsewhere is better than one that will be free."""
+    m = machine(route("*", "a", "b"))
+    m.handle(0, queued("one"), tick(a=room(5, slots=1), b=0))
+    assert launched(m, 1, queued("two"), a=room(5, slots=1), b=1) == {"two": "b"}
+
+
+def test_what_starts_has_a_slot():
+    """And leaves room for another one ahead."""
+    m, out, _ = full(1, queued("three"))
+    m.handle(3, Ended(out["one"], Outcome.FAILED, True), Sent(number_of(m, "three")))
+    assert m.slots_used["a"] == 2
+    assert launched(m, 4, queued("four"), a=room(1)) == {"four": "a"}
+
+
+def test_one_that_is_better_overtakes_what_was_given_ahead():
+    """The worst of what waits is taken back, and held in its old place; then the better one is given."""
+    m, _, _ = full(2, queued("x", priority=5), queued("y", priority=1))
+    found = m.handle(3, queued("z", priority=9), tick(a=room(2)))
+    assert (taken_back(found), dispatches(found)) == ([number_of(m, "y")], {})
+    assert taken_back(m.handle(4, tick(a=room(2)))) == [], "it is asked back once"
+    assert launched(m, 5, Returned(number_of(m, "y")), a=room(2)) == {"z": "a"}
+    assert m.state("y") is State.HELD
+
+
+def test_an_equal_does_not_overtake():
+    """Who was given ahead is older."""
+    m, _, _ = full(1, queued("x"))
+    assert taken_back(m.handle(3, queued("y"), tick(a=room(1)))) == []
+
+
+def test_what_waits_elsewhere_does_not_overtake():
+    """A job whose own backend is full takes nobody's place."""
+    m = machine(route("q", "a"), route("other", "b"))
+    m.handle(0, queued("one"), tick(a=room(0, slots=1), b=0))
+    m.handle(1, queued("two"), tick(a=room(1, slots=1), b=0))
+    assert taken_back(m.handle(2, queued("three", "other", priority=9), tick(a=room(1, slots=1), b=0))) == []
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_its_engine_does_not_expect_to_start_any_more_is_taken_back(number):
+    """The worst first."""
+    m, _, _ = full(2, queued("x", priority=5), queued("y", priority=1))
+    expected = [number_of(m, key) for key in ("x", "y")[number:]]
+    assert sorted(taken_back(m.handle(3, tick(a=room(number))))) == sorted(expected)
+
+
+@pytest.mark.parametrize("trouble", [Order(Command.CORDON, "a"), Broken("a", "no fork")])
+def test_a_backend_that_takes_nothing_gets_nothing_ahead(trouble):
+    """Cordoned, or failed."""
+    m, _, _ = full(2)
+    assert launched(m, 3, trouble, queued("x"), a=room(2)) == {}
+
+
+def test_airflow_may_queue_what_can_be_given_ahead():
+    """It counts taken slots against its parallelism, and asks each executor for free ones."""
+    m, _, _ = full(3)
+    assert (m.free_slots(), m.slots_occupied()) == (3, 0)
+    m.handle(3, queued("x"), tick(a=room(3)))
+    assert (m.free_slots(), m.slots_occupied(), m.slots_used["a"]) == (2, 0, 2)
+    m.handle(4, queued("y"), queued("z"), tick(a=room(3)))
+    assert (m.free_slots(), m.slots_occupied(), m.slots_used["a"]) == (0, 2, 2)
