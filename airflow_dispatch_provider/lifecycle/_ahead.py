@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a backend is given before it has a slot for it, so that a free slot never waits for the scheduler's next loop.
+"""Jobs that a backend is given before it has a slot for them, so that a free slot never waits for the scheduler.
 
 The best of what is held for it, and only as much as its engine expects to start soon. What has not started can be
 overtaken: it is taken back when better jobs are held than may be given besides.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What waits: how much more of it there may be, and rows for the user of a task that is held because something is
+"""Jobs that wait: why, how many more there may be, and rows for the user of a task that is held because something is
 broken, one each time the reason changes."""
 
 from __future__ import annotations

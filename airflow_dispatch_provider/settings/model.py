@@ -104,6 +104,7 @@ class Limits:
 class EngineOptions:
     """The options of the executors. Each executor reads its own, as its backend sees them; here they are checked."""
 
+    local_ahead: Annotated[int, Field(ge=0, le=1_000_000)] = 64
     local_preload: Annotated[str, Field(pattern=_MODULES)] = ""
     local_template: Literal["fork", "exec"] = "fork"
     celery_max_unsent: Count = 250

@@ -88,6 +88,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         None,
         "The longest delay in seconds between two tries of a backend that keeps failing.\n",
     ),
+    "local_ahead": _option(
+        "integer",
+        "64",
+        "0",
+        "How many workloads the LocalExecutor's template process is given at most before there is a slot for them:"
+        " as many as are going to end while the scheduler is away. Each starts when a slot becomes free; until then it"
+        " can be overtaken and revoked. 0: every free slot waits for the scheduler's next loop.\n",
+    ),
     "local_preload": _option(
         "string",
         "",

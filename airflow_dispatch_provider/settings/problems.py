@@ -35,6 +35,7 @@ REMEDIES: Mapping[str, str] = {
     "retry_min_delay": "Give seconds above 0, e.g. 1.",
     "retry_max_delay": "Give seconds above 0, e.g. 60.",
     "on_refused_file": "Give stop or last_good, e.g. stop.",
+    "local_ahead": "Give a whole number from 0 to 1000000, e.g. 64.",
     "local_preload": "Give names of modules, separated by commas, e.g. airflow.sdk.",
     "local_template": "Give fork or exec, e.g. fork.",
     "celery_max_unsent": "Give a whole number from 1 to 1000000, e.g. 250.",

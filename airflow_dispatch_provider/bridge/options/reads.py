@@ -50,7 +50,7 @@ _LOCAL = Engine(
     reads={
         "api": {"base_url": "text"},
         "core": {"execution_api_server_url": "text"},
-        "dispatch": {"local_preload": "text", "local_template": "template"},
+        "dispatch": {"local_ahead": "count", "local_preload": "text", "local_template": "template"},
     }
 )
 

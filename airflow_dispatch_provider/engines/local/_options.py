@@ -56,19 +56,5 @@ def local_options(conf: Any, preload: tuple[str, ...] = PRELOAD) -> LocalOptions
         )
     extra = str(conf.get("dispatch", "local_preload", fallback="") or "")
     names = tuple(name.strip() for name in extra.split(",") if name.strip())
-    return LocalOptions(_MODES[wanted], (*preload, *names), _ahead(conf))
-
-
-def _ahead(conf: Any) -> int:
-    given = str(conf.get("dispatch", "local_ahead", fallback=AHEAD)).strip()
-    if not given.isdecimal():
-        raise DispatchConfigError(
-            [
-                Problem(
-                    "[dispatch] local_ahead",
-                    f"{given!r} is no number of tasks.",
-                    "Use 0, or a whole number above.",
-                )
-            ]
-        )
-    return int(given)
+    ahead = max(0, conf.getint("dispatch", "local_ahead", fallback=AHEAD))
+    return LocalOptions(_MODES[wanted], (*preload, *names), ahead)

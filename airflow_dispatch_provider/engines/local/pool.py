@@ -180,7 +180,7 @@ class Pool:
             self._link.channel.send(Slots(left))
 
     def _expect_more(self) -> None:
-        """What is asked for now may take its time from now on."""
+        """The time for an answer to what is asked now counts from now."""
         now = self._clock()
         if not self._silence(now):
             self._heard_at = now

@@ -87,7 +87,7 @@ def test_what_is_given_ahead_starts_when_another_one_ends(side: Side) -> None:
 
 
 def test_what_is_given_ahead_can_be_withdrawn(side: Side) -> None:
-    """What has started cannot."""
+    """One that has started cannot."""
     first = [side.held() for _ in range(4)]
     ahead = side.submit(holds=True)
     side.withdraw(first[0], ahead)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a backend is given before it has a slot for it."""
+"""Jobs that a backend is given before it has a slot for them."""
 
 from __future__ import annotations
 

@@ -455,14 +455,18 @@ class Overlay:
     def get(self, section: str, key: str, fallback: Any = None) -> Any:
         return self.options.get(f"{section}_{key}", fallback)
 
+    def getint(self, section: str, key: str, fallback: int) -> int:
+        return int(self.get(section, key, fallback))
+
 
 class TestOptions:
     def test_defaults(self) -> None:
         assert local_options(Overlay()) == LocalOptions("fork", PRELOAD)
 
     def test_values(self) -> None:
-        read = local_options(Overlay(dispatch_local_template=" exec", dispatch_local_preload="json, zlib,"))
-        assert read == LocalOptions("exec", (*PRELOAD, "json", "zlib"))
+        given = {"local_template": " exec", "local_preload": "json, zlib,", "local_ahead": "5"}
+        read = local_options(Overlay(**{f"dispatch_{option}": value for option, value in given.items()}))
+        assert read == LocalOptions("exec", (*PRELOAD, "json", "zlib"), 5)
 
     def test_a_mistake_is_named(self) -> None:
         """Option, value and remedy."""
