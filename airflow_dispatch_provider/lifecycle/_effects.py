@@ -26,6 +26,10 @@ NOTHING_BEGAN = (
 )
 FELL_SILENT = "it ended with success, and its row still runs, without a heartbeat"
 
+# Python 3.11 takes four times as long for a member of an Enum as for a name of a module.
+_SUCCESS = Outcome.SUCCESS
+_SEND, _START = Stage.SEND, Stage.START
+
 # Effects: holding and sending
 
 
@@ -91,8 +95,8 @@ def submit(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.occupy(job, target.backend)
     ledger.backends[target.backend].launched(job.dispatch, ledger.now)
     job.over = job.began = job.runs = False
-    if job.nothing_ran:
-        job.nothing_ran = False
+    if again:
+        job.forget_end()
     dispatch = actions.Dispatch(
         job.dispatch, job.key, job.workload, target, event.route, reason, job.kind, again
     )
@@ -108,7 +112,7 @@ def _was_moved_on(ledger: Ledger, job: Job, backend: str) -> bool:
 def note_sent(ledger: Ledger, job: Job, event: Any) -> None:
     if job.paused:
         job.paused = ()
-    ledger.worked(job, Stage.SEND)
+    ledger.worked(job, _SEND)
     _emit_id(ledger, job, event)
 
 
@@ -120,14 +124,14 @@ def tell_stalled(ledger: Ledger, job: Job, event: Any) -> None:
 
 def note_begun(ledger: Ledger, job: Job, event: Any) -> None:
     job.began = True
-    ledger.worked(job, Stage.START)
+    ledger.worked(job, _START)
     _emit_id(ledger, job, event)
 
 
 def note_runs(ledger: Ledger, job: Job, event: Any) -> None:
     """The row says that it runs; the process may be that of another copy, so its dispatch may still be refused."""
     job.runs = True
-    ledger.worked(job, Stage.START)
+    ledger.worked(job, _START)
 
 
 def note_over(ledger: Ledger, job: Job, event: Any) -> None:
@@ -164,16 +168,16 @@ def _emit_id(ledger: Ledger, job: Job, event: Any) -> None:
 
 def emit(ledger: Ledger, job: Job, event: Any) -> None:
     """As the engine says."""
-    if event.how is Outcome.SUCCESS or event.began:
-        ledger.worked(job, Stage.START)
+    if event.how is _SUCCESS or event.began:
+        ledger.worked(job, _START)
     ledger.do(actions.Emit(job.key, event.how, event.reason or None, event.value, job.kind))
 
 
 def emit_success(ledger: Ledger, job: Job, event: Any) -> None:
     """As the engine has said, and the database confirms; its backend may have been removed since."""
     if job.backend in ledger.backends:
-        ledger.worked(job, Stage.START)
-    ledger.do(actions.Emit(job.key, Outcome.SUCCESS, None, job.value, job.kind))
+        ledger.worked(job, _START)
+    ledger.do(actions.Emit(job.key, _SUCCESS, None, job.value, job.kind))
 
 
 def emit_failed(ledger: Ledger, job: Job, event: Any) -> None:
@@ -187,7 +191,7 @@ def emit_failed(ledger: Ledger, job: Job, event: Any) -> None:
 def note_half(ledger: Ledger, job: Job, event: Any) -> None:
     """Where a task has ended well, and its row is over and ours, it has run, and deferred."""
     if job.ended_well and event.state is RowState.OVER and event.mine and job.backend in ledger.backends:
-        ledger.worked(job, Stage.START)
+        ledger.worked(job, _START)
 
 
 def note_trouble(ledger: Ledger, job: Job, event: Any) -> None:
@@ -196,32 +200,48 @@ def note_trouble(ledger: Ledger, job: Job, event: Any) -> None:
 
 def suspect_sending(ledger: Ledger, job: Job, event: Any) -> None:
     job.trouble = event.reason
-    ledger.met(job, Stage.SEND)
+    ledger.met(job, _SEND)
 
 
 def suspect_start(ledger: Ledger, job: Job, event: Any) -> None:
     """It came to nothing before it began, as the database confirms."""
     if job.backend in ledger.backends and not job.mishap and not ledger.has_no_api(job):
-        ledger.met(job, Stage.START)
+        ledger.met(job, _START)
 
 
 def doubt(ledger: Ledger, job: Job, event: Any) -> None:
     """Remember the end until the database has said whether it had begun."""
+    ended = isinstance(event, Ended)
+    if ended and event.how is _SUCCESS and job.workload is not None:
+        job.forget_end()
+        doubt_success(ledger, job, event)
+        return
+    ended_badly = ended and event.how is not _SUCCESS
     job.ended_at, job.silent_since = ledger.now, 0.0
-    ended_badly = isinstance(event, Ended) and event.how is Outcome.FAILED
-    job.ended_well = job.workload is not None and isinstance(event, Ended) and not ended_badly
-    if job.ended_well and event.began:
-        ledger.worked(job, Stage.START)
-    # An end that nobody has seen has a reason.
-    job.seen_well = job.ended_well and bool(event.began) and not event.reason
-    job.may_have_begun = job.ended_well or (ended_badly and event.began is not False)
+    job.ended_well = job.seen_well = False
+    job.may_have_begun = ended_badly and event.began is not False
     job.mishap = getattr(event, "mishap", False)
-    job.trouble = NOTHING_BEGAN if job.ended_well else getattr(event, "reason", "") or job.trouble
+    job.trouble = getattr(event, "reason", "") or job.trouble
     job.nothing_ran = getattr(event, "nothing_ran", job.nothing_ran)
     job.value = getattr(event, "value", None)
-    if ended_badly and job.may_have_begun and job.is_task and not job.mishap:
+    if job.may_have_begun and job.is_task and not job.mishap:
         # Its engine cannot know why it came to nothing.
         ledger.ask_api()
+    look_up(ledger, job, event)
+
+
+def doubt_success(ledger: Ledger, job: Job, event: Any) -> None:
+    """As ``doubt``, for one that ended well and has its workload. Nearly every task comes here, and has nothing of an
+    earlier end, which ``submit`` has forgotten: what is seldom said is only set then."""
+    job.ended_at, job.ended_well, job.trouble = ledger.now, True, NOTHING_BEGAN
+    if event.began:
+        # An end that nobody has seen has a reason.
+        job.seen_well = not event.reason
+        ledger.worked(job, _START)
+    if event.value is not None:
+        job.value = event.value
+    if event.mishap or event.nothing_ran:
+        job.mishap, job.nothing_ran = event.mishap, event.nothing_ran
     look_up(ledger, job, event)
 
 

@@ -13,6 +13,8 @@ from airflow_dispatch_provider.lifecycle._ledger import Ledger
 from airflow_dispatch_provider.lifecycle.job import Job
 from airflow_dispatch_provider.lifecycle.states import Outcome, RowState
 
+_SUCCESS = Outcome.SUCCESS
+
 Guard = Callable[[Ledger, Job, Any], bool]
 
 
@@ -21,13 +23,13 @@ def earlier_is_out(ledger: Ledger, job: Job, event: Any) -> bool:
 
 
 def succeeded(ledger: Ledger, job: Job, event: Any) -> bool:
-    return bool(event.how is Outcome.SUCCESS)
+    return bool(event.how is _SUCCESS)
 
 
 def task_succeeded(ledger: Ledger, job: Job, event: Any) -> bool:
     """Airflow fails a task that has been scheduled again when it is told of the end of its first half, e.g. of a sensor
     in reschedule mode; and a container ends well, too, that starts something else than the task."""
-    return job.is_task and event.how is Outcome.SUCCESS
+    return job.is_task and event.how is _SUCCESS
 
 
 def finished_well(ledger: Ledger, job: Job, event: Any) -> bool:
@@ -145,7 +147,8 @@ def runs_for_another(ledger: Ledger, job: Job, event: Any) -> bool:
 
 def runs_elsewhere(ledger: Ledger, job: Job, event: Any) -> bool:
     """The row runs though the dispatch of this job certainly did not, or had ended before the last heartbeat."""
-    return event.state is RowState.RUNNING and (not job.may_have_begun or _has_beaten_since(job, event))
+    may_be_it = job.ended_well or job.may_have_begun
+    return event.state is RowState.RUNNING and (not may_be_it or _has_beaten_since(job, event))
 
 
 def _has_beaten_since(job: Job, event: Any) -> bool:

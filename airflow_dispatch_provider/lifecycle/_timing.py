@@ -12,6 +12,7 @@ from airflow_dispatch_provider.lifecycle.job import Job
 from airflow_dispatch_provider.lifecycle.states import State
 from airflow_dispatch_provider.routing.hold import Lane
 
+_ENDED = State.ENDED
 _OVERFLOW_AGAIN = 1.0
 """Seconds after which a lane is decided about again in which not all have waited long enough to overflow."""
 
@@ -26,22 +27,32 @@ class Timers:
     """At most one moment for each job at which it is woken."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Job]] = []
+        self._heap: list[tuple[float, int, list[Job]]] = []
+        """Most jobs of one ``handle`` have the same moment: one entry for those that are set in a row."""
+
         self._number = 0
+        self._last: list[Job] = []
+        self._last_due = -inf
 
     def set(self, job: Job, due: float) -> None:
         job.due = due
-        self._number += 1
-        heappush(self._heap, (due, self._number, job))
+        if due != self._last_due:
+            self._number += 1
+            self._last, self._last_due = [], due
+            heappush(self._heap, (due, self._number, self._last))
+        self._last.append(job)
 
     def pop(self, now: float) -> list[Job]:
         """Those that are due; a timer that was set anew or whose job has ended is none."""
         woken: list[Job] = []
         while self._heap and self._heap[0][0] <= now:
-            due, _, job = heappop(self._heap)
-            if job.due == due and job.state is not State.ENDED:
-                job.due = inf
-                woken.append(job)
+            due, _, jobs = heappop(self._heap)
+            if jobs is self._last:
+                self._last_due = -inf
+            for job in jobs:
+                if job.due == due and job.state is not _ENDED:
+                    job.due = inf
+                    woken.append(job)
         return woken
 
 

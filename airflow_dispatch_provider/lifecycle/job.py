@@ -66,7 +66,7 @@ class _Rare:
     """UNCLEAR: since when each answer of the database has shown its process as silent; 0: the last one has not."""
 
     may_have_begun: bool = False
-    """UNCLEAR: its engine could not tell."""
+    """UNCLEAR: it has not ended well, and its engine could not tell."""
 
     ended_well: bool = False
     """UNCLEAR: its engine said SUCCESS."""
@@ -157,6 +157,12 @@ class Job(_Rare, Held):
     def is_task(self) -> bool:
         """Whether it has a row in the database; callbacks and connection tests have none of this kind."""
         return self.kind == EXECUTE_TASK
+
+    def forget_end(self) -> None:
+        """It is out once more: nothing of how it ended before belongs to how it will end."""
+        self.ended_at = self.looked_at = self.silent_since = 0.0
+        self.may_have_begun = self.ended_well = self.seen_well = self.mishap = self.nothing_ran = False
+        self.value = None
 
     def to_the_back(self, sequence: int) -> None:
         """Let its equals go first."""

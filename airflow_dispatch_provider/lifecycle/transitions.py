@@ -146,7 +146,7 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="ended; the database is asked whether that was all of it"),
     _in(_OWN, Ended, if_.maybe_half, S.UNCLEAR, do.doubt,
         why="ended, and was offered: the database is asked whether that was all of it"),
-    _in(_OWN, Ended, if_.task_succeeded, S.UNCLEAR, do.doubt,
+    _in(_OWN, Ended, if_.task_succeeded, S.UNCLEAR, do.doubt_success,
         why="ended well; the database is asked whether that was all of it"),
     _in(_OWN, Ended, if_.succeeded, S.ENDED, do.emit,
         why="succeeded"),

@@ -57,6 +57,21 @@ from airflow_dispatch_provider.routing.reasons import Reason
 
 VALUE = {"value": "value"}
 LAUNCHED_OFTEN = {"failures": 3, "paused": (Paused("b", 4, NOW + 9),)}
+END = {
+    "ended_at": 1.0,
+    "looked_at": 1.0,
+    "silent_since": 1.0,
+    "may_have_begun": True,
+    "ended_well": True,
+    "seen_well": True,
+    "mishap": True,
+    "nothing_ran": True,
+    "value": "value",
+}
+"""Remembered of how an earlier dispatch ended."""
+
+NO_END = {name: getattr(Job, name) for name in END}
+
 MOVED_ON = {"paused": (Paused("b", 1, NOW + 9),)}
 MOVED_ON_LONG_AGO = {"paused": (Paused("b", 1, NOW),)}
 REFUSED_LONG_AGO = {"paused": (Paused("b", 1, NOW, True),)}
@@ -212,6 +227,7 @@ REMEMBERED = [
     ("new",       {"earlier": True},           ONCE_MORE,                     {"waits": Waits.EARLIER}),
     ("held",      {"over": True, "began": True, "runs": True}, DECISION,
      {"over": False, "began": False, "runs": False, "backend": "a", "dispatch": 1}),
+    ("held",      {**END, "dispatch": 7},      DECISION,                      NO_END),
     ("submitted", {"paused": (Paused("a", 2, NOW),)}, Sent(0),                {"paused": ()}),
     ("sent",      {},                          Began(0),                      {"began": True, "runs": False}),
     ("sent",      {"over": True},              ALIVE,                         {"runs": True, "over": False}),
@@ -235,8 +251,11 @@ REMEMBERED = [
      {"may_have_begun": False, "mishap": False, "trouble": "before"}),
     ("running",   {"workload": None},          Ended(0, SUCCESS),             {"may_have_begun": False}),
     ("running",   {},                          Ended(0, SUCCESS),
-     {"ended_well": True, "may_have_begun": True, "trouble": NOTHING_BEGAN}),
-    ("running",   {},                          Ended(0, FAILED),              {"ended_well": False}),
+     {"ended_well": True, "looked_at": NOW, "trouble": NOTHING_BEGAN, "value": None}),
+    ("running",   {},                          Ended(0, SUCCESS, True, "", "value", True, True),
+     {"mishap": True, "nothing_ran": True, "value": "value"}),
+    ("running",   {"ended_well": True, "seen_well": True}, Ended(0, FAILED),
+     {"ended_well": False, "seen_well": False}),
     ("running",   {"workload": None},          Ended(0, FAILED, began=True),  {"may_have_begun": True}),
     ("unclear",   LAUNCHED_OFTEN,              QUEUED,                        {"failures": 4}),
     ("unclear",   {"backend": "a", "dispatch": 7}, QUEUED,                    {"paused": (Paused("a", 1, NOW, True),)}),

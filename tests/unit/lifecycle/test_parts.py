@@ -332,6 +332,15 @@ def test_what_is_due_at_once_is_woken_in_the_order_in_which_that_was_set() -> No
     assert timers.pop(1) == jobs
 
 
+def test_what_is_set_for_the_moment_that_was_just_woken_is_woken_next() -> None:
+    """Jobs that are set in a row for one moment stand together, but not with those that have been woken."""
+    timers, one, two = Timers(), job(), job()
+    timers.set(one, 1)
+    assert timers.pop(1) == [one]
+    timers.set(two, 1)
+    assert timers.pop(1) == [two]
+
+
 def test_what_has_ended_is_not_woken() -> None:
     """Its timer may still be there."""
     timers, one = Timers(), job()

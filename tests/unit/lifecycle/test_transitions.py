@@ -69,7 +69,7 @@ FIRST_LOOK = {**ENDED_LONG_AGO, "silent_since": 0.0}
 IN_VAIN = {**ENDED_LONG_AGO, "nothing_ran": True}
 ENDED_WITHOUT_API = {**ENDED_LONG_AGO, **NO_API}
 ORPHAN = {**SILENT, "orphan": True}
-ENDED_WELL = {**ENDED_NOW, "ended_well": True}
+ENDED_WELL = {"ended_at": NOW, "looked_at": NOW, "ended_well": True}
 SEEN_WELL = {"ended_at": NOW - 10, "seen_well": True}
 NEVER_BEGAN = SILENT
 ASK_BOTH = "AskApi LookUp"
@@ -134,6 +134,8 @@ ROWS = [
     ("unclear",                    ENDED_WELL,                OVER,                          "ended",     ""),
     ("unclear",                    ENDED_WELL,                ANOTHERS,                      "ended",     ""),
     ("unclear",                    ENDED_WELL,                QUEUED,                        "held",      "Record"),
+    ("unclear",                    ENDED_WELL,                DEAD,                          "unclear",   ""),
+    ("unclear",                    {**ENDED_WELL, **SILENT},  ALIVE,                         "ended",     ""),
     ("unclear",                    {**ENDED_WELL, **TRIED},   QUEUED,                        "ended",     "failed"),
     ("unclear",                    ADOPTED,                   QUEUED,                        "returning", "PutBack"),
     ("unclear",                    TRIED,                     QUEUED,                        "ended",     "failed"),
