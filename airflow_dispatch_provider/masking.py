@@ -26,7 +26,9 @@ _SEARCHED, _TRACEBACK = 100_000, 20_000
 
 UNREADABLE = "(its text cannot be read)"
 
-_SCHEME = re.compile(r"(?<![\w:@/])[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = re.compile(r"(?<![\w:@/])(?:[A-Za-z][\w+.-]*:){0,3}[A-Za-z][A-Za-z0-9+.-]*://")
+"""With words and colons before it: ``jdbc:postgresql://``, ``broker_url:redis://``."""
+
 _LISTED = re.compile(
     r"(amqps?|azure\w+|confluentkafka|db\+[\w+]+|etcd|filesystem|gcpubsub|https?|kafka|memory|mongodb(\+srv)?|mysql[\w+]*"
     r"|postgresql[\w+]*|py[a-z]+|rediss?|sentinel|sqla\+[\w+]+|sqs)://"
@@ -46,8 +48,13 @@ _TOKEN = re.compile(r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]+")
 """A JSON Web Token: a pod's arguments hold that of its task."""
 
 _ASSIGNED = re.compile(
-    r"""((?:pass(?:word|wd|phrase)?|pwd|secret|token|api_?key|access_?key|credentials?)["']?\s*(?:=|["']:)\s*)"""
+    r"""((?:pass(?:word|wd|phrase)?|pwd|secret|token|(?:api|access|account)_?key|credentials?|access_?signature|\bsig)"""
+    r"""["']?\s*(?:=|["']:)\s*)"""
     r"""("[^"]*"|'[^']*'|[^\s,;&)}\]]+)""",
+    re.IGNORECASE,
+)
+_AUTHORIZATION = re.compile(
+    r"""(authorization["']?\s*[:=,]\s*(?:b?["'])?(?:basic|bearer|negotiate|token)\s+)[^\s"']+""",
     re.IGNORECASE,
 )
 _PASSWORD = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d)\S{6,}")
@@ -56,7 +63,8 @@ _CONVERTED = re.compile(r"(cast to integer value as|invalid literal for int\(\) 
 
 
 def masked(text: str) -> str:
-    """The text without passwords, user names and parameters of URLs, tokens, and values of ``password=`` and the like.
+    """The text without passwords, user names and parameters of URLs, tokens, credentials of an ``Authorization``
+    header, and values of ``password=``, ``AccountKey=`` and the like.
 
     Errs on the safe side: what may be part of a password is left out. Only a password with blanks *and* an ``@``
     cannot be told from the sentence around it, nor one with ``?name=`` from a host and its parameters.
@@ -64,6 +72,7 @@ def masked(text: str) -> str:
     bounds = [*_starts(text), len(text)]
     urls = (_url(text[start:end]) for start, end in pairwise(bounds))
     found = _TOKEN.sub(MASK, text[: bounds[0]] + "".join(urls))
+    found = _AUTHORIZATION.sub(rf"\1{MASK}", found)
     return _CONVERTED.sub(rf"\1 {MASK}", _ASSIGNED.sub(rf"\1{MASK}", found))
 
 

@@ -110,6 +110,29 @@ def test_a_url_in_a_sentence_and_several_in_one(url, other, words):
         ("redis://;S3cretPw://@h:6379", "redis://***@h:6379"),
         ("redis://S3cretPw?1=@h:6379", "redis://***@h:6379"),
         ("args: eyJhbGciOiJI.eyJzdWIiOiJ.S3cretPw_x", "args: ***"),
+        ("of jdbc:postgresql://user:S3cretPw@db:5432/airflow", "of jdbc:postgresql://***@db:5432/airflow"),
+        ("jdbc:postgresql:loadbalance://u:S3cretPw@h/a", "jdbc:postgresql:loadbalance://***@h/a"),
+        ("broker_url:redis://:S3cretPw@h:6379/0", "broker_url:redis://***@h:6379/0"),
+        ("Authorization: Bearer S3cretPw", "Authorization: Bearer ***"),
+        ("-H 'authorization: basic dTpTM2NyZXRQdw=='", "-H 'authorization: basic ***'"),
+        (
+            "{'Authorization': 'Bearer S3cretPw', 'Accept': '*/*'}",
+            "{'Authorization': 'Bearer ***', 'Accept': '*/*'}",
+        ),
+        ("('Proxy-Authorization', b'Basic S3cretPw')", "('Proxy-Authorization', b'Basic ***')"),
+        (
+            "AccountName=a;AccountKey=S3cretPw/x+==;EndpointSuffix=b",
+            "AccountName=a;AccountKey=***;EndpointSuffix=b",
+        ),
+        (
+            "Endpoint=sb://a.b/;SharedAccessKeyName=Root;SharedAccessKey=S3cretPw=",
+            "Endpoint=sb://a.b/;SharedAccessKeyName=Root;SharedAccessKey=***",
+        ),
+        (
+            "BlobEndpoint=https://a.b;SharedAccessSignature=sv=1&sig=S3cretPw%3D&se=2",
+            "BlobEndpoint=https://***",
+        ),
+        ("SharedAccessSignature=sv=1&sig=S3cretPw%3D&se=2", "SharedAccessSignature=***&sig=***&se=2"),
     ],
 )
 def test_other_places(text, shown):
@@ -127,6 +150,7 @@ def test_other_places(text, shown):
         "see https://sqlalche.me/e/20/e3q8)",
         "https://registry.example/image: manifest image@sha256:abc not found",
         'secret "foo" not found, token expired',
+        "Authorization denied: a Bearer token is missing; design=1",
     ],
 )
 def test_what_is_no_secret_stays(text):
