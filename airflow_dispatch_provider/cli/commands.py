@@ -22,7 +22,7 @@ from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.explanation import Explanation, TargetExplanation
 from airflow_dispatch_provider.cli.explanation import explain as explain_task
 from airflow_dispatch_provider.cli.inspection import BackendStatus, by_precedence, inspect_backends
-from airflow_dispatch_provider.cli.surroundings import is_missing, no_router, text_of
+from airflow_dispatch_provider.cli.surroundings import executor_problem, is_missing, no_router, text_of
 from airflow_dispatch_provider.exceptions import DispatchConfigError, DispatchError
 from airflow_dispatch_provider.routing.model import (
     DEFAULT_ROUTE,
@@ -107,8 +107,18 @@ def _settings(args: Namespace) -> Settings:
         return _source(args).load()
     except DispatchConfigError as error:
         if all(map(is_missing, error.problems)) and no_router():
-            raise _UsageError(f"No router is in use: {_NO_ROUTER}.") from None
+            raise _UsageError(_why_no_router()) from None
         raise
+
+
+def _why_no_router() -> str:
+    """Airflow knows a router by its import path alone: its name is what people write first."""
+    wrong = executor_problem()
+    if wrong is None:
+        return f"No router is in use: {_NO_ROUTER}."
+    return (
+        f"No router is in use: [dispatch] names no backends, and {wrong.where} {wrong.found} {wrong.remedy}"
+    )
 
 
 @_command

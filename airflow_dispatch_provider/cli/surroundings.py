@@ -57,6 +57,11 @@ def no_router() -> bool:
     )
 
 
+def executor_problem() -> Problem | None:
+    """The first thing in ``[core] executor`` that Airflow refuses."""
+    return next(_executors_are_usable(), None)
+
+
 def is_missing(problem: Problem) -> bool:
     """No backends: a ready-made router and an executor that runs alone need none, and which one was meant is unknown
     as long as ``[core] executor`` is wrong."""

@@ -11,7 +11,7 @@ import yaml
 
 from airflow_dispatch_provider.bridge import installed
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
-from tests.unit.cli.conftest import LOCAL, Configure, Outcome
+from tests.unit.cli.conftest import LOCAL, OURS, Configure, Outcome
 
 Run = Callable[..., Outcome]
 
@@ -313,6 +313,38 @@ class TestBadConfiguration:
         done = run(name, *arguments)
         assert (done.code, done.out) == (2, "")
         assert done.err.startswith("error: No router is in use: [dispatch] names no backends")
+
+    @pytest.mark.parametrize(
+        "entry", ["DispatchExecutor", "router:DispatchExecutor", "LocalExecutor,DispatchExecutor"]
+    )
+    @pytest.mark.parametrize(
+        ("name", "arguments"), [("backends", []), ("routes", []), ("explain", ["--queue", "q"])]
+    )
+    def test_a_router_by_its_bare_name(
+        self, name: str, arguments: list[str], entry: str, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Airflow refuses that, which is said with the import path to write instead."""
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", entry)
+        done = run(name, *arguments)
+        assert (done.code, done.out) == (2, "")
+        error = " ".join(done.err.split())
+        assert (
+            "[core] executor lists 'DispatchExecutor', which is no executor of Airflow's and no import"
+            in error
+        )
+        assert f"Did you mean '{OURS}'?" in error
+
+    @pytest.mark.parametrize(
+        "entry", [OURS, f"router:{OURS}", f"{OURS}, LocalExecutor", f"LocalExecutor,x:{OURS}"]
+    )
+    def test_a_router_by_each_form_that_airflow_accepts(
+        self, entry: str, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is found, and what is missing is its backends."""
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", entry)
+        done = run("backends")
+        assert done.code == 1
+        assert "[dispatch] backends: is missing" in done.err
 
     @pytest.mark.parametrize("text", ["{", "[]", "null", "7", '"x"', '{"a": 1}', '{"a": {}, "a": {}}'])
     def test_any_text_for_backends(self, text: str, run: Run, configure: Configure) -> None:
