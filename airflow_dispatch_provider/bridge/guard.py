@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from airflow_dispatch_provider.masking import describe, traceback_of
+from airflow_dispatch_provider.masking import LateTraceback, describe
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def guarded(otherwise: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
                 description = describe(error)
                 level = logging.DEBUG if description in last else logging.ERROR
                 last[:] = [description]
-                log.log(level, "%s failed: %s", method.__name__, f"{description}\n{traceback_of(error)}")
+                log.log(level, "%s failed: %s%s", method.__name__, description, LateTraceback(error))
                 return otherwise  # type: ignore[no-any-return]
             if last:
                 log.info("%s works again.", method.__name__)

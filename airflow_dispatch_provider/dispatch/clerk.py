@@ -18,7 +18,7 @@ from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
 from airflow_dispatch_provider.engines.outage import OutageLog
 from airflow_dispatch_provider.lifecycle.events import Broken, Recovered, Rows, Unanswered
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, row_of
-from airflow_dispatch_provider.masking import describe, traceback_of
+from airflow_dispatch_provider.masking import LateTraceback, describe
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +225,7 @@ class Clerk:
             call()
         except BaseException as error:
             outage = self._outages.setdefault(what, OutageLog(log, API if what == "api" else DATABASE % what))
-            outage.failed(describe(error), traceback_of(error))
+            outage.failed(describe(error), LateTraceback(error))
             return False
         if (over := self._outages.get(what)) is not None:
             over.over()

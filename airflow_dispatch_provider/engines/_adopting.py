@@ -12,7 +12,7 @@ from airflow_dispatch_provider.bridge import airflow_api, task_instances
 from airflow_dispatch_provider.bridge.users_code import is_for_the_process
 from airflow_dispatch_provider.engines.engine import Found
 from airflow_dispatch_provider.engines.outage import Backoff
-from airflow_dispatch_provider.masking import describe, traceback_of
+from airflow_dispatch_provider.masking import LateTraceback, describe
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +90,8 @@ class Adopting:
 
     def _failed(self, group: list[_Asked], error: BaseException, now: float) -> Iterator[Answer]:
         level = logging.DEBUG if self._said else logging.ERROR
-        message = "Backend %r could not be asked about tasks of a dead scheduler; it goes on working. %s"
-        log.log(level, message, self._name, f"{describe(error)}\n{traceback_of(error)}")
+        message = "Backend %r could not be asked about tasks of a dead scheduler; it goes on working. %s%s"
+        log.log(level, message, self._name, describe(error), LateTraceback(error))
         self._said = True
         for each in group:
             if each.alone:

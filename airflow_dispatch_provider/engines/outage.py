@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
+from airflow_dispatch_provider.masking import LateTraceback
 from airflow_dispatch_provider.routing.circuit import growing_delay
 
 
@@ -51,12 +52,14 @@ class OutageLog:
         self.reason: str | None = None
         """The trouble of this moment; None: nothing is wrong."""
 
-    def failed(self, reason: str, details: str = "") -> None:
+    def failed(self, reason: str, details: str | LateTraceback = "") -> None:
         """
-        :param details: a traceback; shown with the first line only
+        :param details: a traceback; a ``LateTraceback`` is made only if the line is written
         """
         level = logging.DEBUG if self.reason is not None else logging.ERROR
-        self._log.log(level, "%s: %s%s", self._what, reason, f"\n{details}" if details else "")
+        if isinstance(details, str) and details:
+            details = f"\n{details}"
+        self._log.log(level, "%s: %s%s", self._what, reason, details)
         self.reason = reason
 
     def over(self) -> None:

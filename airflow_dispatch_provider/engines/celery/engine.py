@@ -39,7 +39,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
-from airflow_dispatch_provider.masking import describe, one_line, text_of, traceback_of
+from airflow_dispatch_provider.masking import LateTraceback, describe, one_line, text_of
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class CeleryEngine:
             watcher.start(wait=False)
         except Exception as error:
             self._backoff = self._backoff.failed(self._clock(), random.random())
-            self._outage.failed(f"it cannot be started: {describe(error)}", traceback_of(error))
+            self._outage.failed(f"it cannot be started: {describe(error)}", LateTraceback(error))
             return
         receipts = Receipts(uuid4().hex, self._options.queued_timeout)
         outbox = Outbox(self._name, broker_name, self._options.max_unsent, receipts)

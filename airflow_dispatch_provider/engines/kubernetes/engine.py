@@ -24,7 +24,7 @@ from airflow_dispatch_provider.engines.kubernetes.labels import namespace_of
 from airflow_dispatch_provider.engines.kubernetes.pod_api import PodApi, Timing
 from airflow_dispatch_provider.engines.outage import Backoff, OutageLog
 from airflow_dispatch_provider.lifecycle.events import Returned, Room
-from airflow_dispatch_provider.masking import describe, traceback_of
+from airflow_dispatch_provider.masking import LateTraceback, describe
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class KubernetesEngine:
             driver = Driver(self._name, api, made, options, label, info, renew, self._clock)
         except Exception as error:
             self._backoff = self._backoff.failed(self._clock(), random.random())
-            self._outage.failed(f"it cannot be started: {describe(error)}", traceback_of(error))
+            self._outage.failed(f"it cannot be started: {describe(error)}", LateTraceback(error))
             return
         self._home, self._driver = options.namespace, driver
         driver.start()

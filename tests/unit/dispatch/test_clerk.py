@@ -153,6 +153,24 @@ def test_what_fails_is_dropped_and_said_once(clerk, database, caplog):
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
 
 
+def test_trouble_that_is_not_said_again_has_its_text_made_once(clerk, database):
+    """For its reason, and not for a traceback that nobody reads."""
+    texts = []
+
+    class Refused(OSError):
+        def __str__(self) -> str:
+            texts.append("made")
+            return "refused"
+
+    database.error = Refused()
+    for asked in (1, 2):
+        texts.clear()
+        clerk.look_up(asked, {"x": uuid4()})
+        assert wait_until(clerk.answers) == [Unanswered(asked, "x")]
+    clerk.stop(10)
+    assert len(texts) == 1
+
+
 def test_a_kind_of_questions_that_fails_is_said_once_though_others_are_answered(
     database, monkeypatch, caplog
 ):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 
 from airflow_dispatch_provider.engines.outage import Backoff, OutageLog
+from airflow_dispatch_provider.masking import LateTraceback
 
 log = logging.getLogger("outage")
 
@@ -53,3 +54,22 @@ def test_trouble_is_said_once_and_so_is_its_end(caplog):
         "Backend 'a' works again.",
         "Backend 'a': again",
     ]
+
+
+def test_a_traceback_is_made_for_the_line_that_shows_it(caplog):
+    """Trouble may repeat itself with every heartbeat for hours."""
+
+    class Counted(LateTraceback):
+        made = 0
+
+        def __str__(self) -> str:
+            Counted.made += 1
+            return super().__str__()
+
+    caplog.set_level(logging.INFO)
+    outage = OutageLog(log, "Backend 'a'")
+    outage.failed("away", Counted(OSError("refused")))
+    assert [record.getMessage() for record in caplog.records] == ["Backend 'a': away\nOSError: refused"]
+    Counted.made = 0
+    outage.failed("away", Counted(OSError("refused")))
+    assert Counted.made == 0
