@@ -23,7 +23,7 @@ from airflow_dispatch_provider.lifecycle import actions, events
 from airflow_dispatch_provider.lifecycle.actions import Dispatch
 from airflow_dispatch_provider.lifecycle.events import Returned, Rows, Tick
 from airflow_dispatch_provider.lifecycle.machine import Machine
-from airflow_dispatch_provider.lifecycle.states import Outcome
+from airflow_dispatch_provider.lifecycle.states import Outcome, State
 from airflow_dispatch_provider.masking import LateTraceback, describe
 from airflow_dispatch_provider.routing.model import TaskRef
 
@@ -37,6 +37,8 @@ _NO_POLL = "it could not be asked for its news"
 _NO_LANES: Mapping[str, str] = {}
 _LAST_QUESTIONS = 5.0
 """Seconds for what the database was still asked at the end."""
+
+_OWED = (State.UNCLEAR, State.RETURNING)
 
 
 class ClerkLike(Living, Protocol):
@@ -295,23 +297,32 @@ class Loop:
         self._untold = later
 
     def stop(self, deadline: float, buffer: dict[Any, Any]) -> None:
-        """End the engines, the last one first, and tell Airflow what they still said. Nothing is submitted any more."""
+        """End the engines, the last one first, and tell Airflow what they still said. Nothing is submitted any more.
+        The database is waited for where its answer ends something, for a few seconds."""
+        self._stop(deadline, buffer, _LAST_QUESTIONS)
+
+    def _stop(self, deadline: float, buffer: dict[Any, Any], patience: float) -> None:
         self._stopped = True
         for name, engine in reversed(self.engines.items()):
             stop = partial(engine.stop, deadline)
             unsent: set[int] = self._guarded(f"The stop of backend {name!r}", stop, set)
             self.tell(self._clock(), *map(Returned, unsent))
             self._poll(name, engine)
-        self._clerk.stop(_LAST_QUESTIONS)
+        self._clerk.stop(patience if self._is_owed_answers else 0.0)
         self.tell(self._clock(), *self._clerk.answers())
         self._fill(buffer)
 
+    @property
+    def _is_owed_answers(self) -> bool:
+        """Whether the database decides about a job what Airflow is told of it."""
+        return any(self.machine.state(key) in _OWED for key in self.machine)
+
     def terminate(self, buffer: dict[Any, Any]) -> None:
-        """End the engines at once, and what runs in them."""
+        """End the engines at once, and what runs in them. The database is not waited for."""
         for name, engine in self.engines.items():
             if isinstance(engine, Terminates):
                 self._guarded(f"The end of what runs in backend {name!r}", engine.terminate, bool)
-        self.stop(0.0, buffer)
+        self._stop(0.0, buffer, 0.0)
 
     # What the machine wants done
 

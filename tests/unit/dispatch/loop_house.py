@@ -32,9 +32,18 @@ class Clerk(InMemoryClerk):
     def __init__(self, others: Row = QUEUED) -> None:
         super().__init__()
         self.others = others
+        self.patience: list[float] = []
+        """Seconds that each ``stop`` would have waited."""
+
+        self.is_mute = False
 
     def look_up(self, asked: int, ids: Any) -> None:
+        if self.is_mute:
+            return
         self._answers.append(Rows(asked, {key: self.rows.get(key, self.others) for key in ids}))
+
+    def stop(self, timeout: float) -> None:
+        self.patience.append(timeout)
 
 
 class Surface:

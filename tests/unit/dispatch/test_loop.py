@@ -163,6 +163,25 @@ def test_stop_tells_what_is_still_said():
     assert house.executors["b"].calls[-1] == "end"
 
 
+@pytest.mark.parametrize(
+    ("has_ended", "end", "seconds"),
+    [
+        (True, lambda house: house.loop.stop(inf, house.buffer), 5.0),
+        (False, lambda house: house.loop.stop(inf, house.buffer), 0.0),
+        (True, lambda house: house.loop.terminate(house.buffer), 0.0),
+    ],
+)
+def test_the_database_is_waited_for_where_it_decides_what_airflow_is_told(has_ended, end, seconds):
+    """A task has ended, and nobody has said yet whether that was all of it; and never at ``terminate``."""
+    house, one, two = House(route("*", "a")), make_task(), make_task()
+    house.clerk.is_mute = True
+    house.queue(one, two).beat()
+    if has_ended:
+        house.finish("a", one)
+    end(house)
+    assert house.clerk.patience == [seconds]
+
+
 def test_nothing_is_submitted_after_the_stop():
     """Airflow may call once more; what is still to be told, it is told."""
     house, one, two = House(route("*", "a")), make_task(priority=9), make_task()
