@@ -188,6 +188,14 @@ def emit_failed(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.do(actions.Emit(job.key, Outcome.FAILED, trouble or None, value, job.kind))
 
 
+def emit_end(ledger: Ledger, job: Job, event: Any) -> None:
+    """As the engine has said."""
+    if job.ended_well or job.maybe_half:
+        emit_success(ledger, job, event)
+    else:
+        emit_failed(ledger, job, event)
+
+
 def note_half(ledger: Ledger, job: Job, event: Any) -> None:
     """Where a task has ended well, and its row is over and ours, it has run, and deferred."""
     if job.ended_well and event.state is RowState.OVER and event.mine and job.backend in ledger.backends:
@@ -219,6 +227,7 @@ def doubt(ledger: Ledger, job: Job, event: Any) -> None:
     ended_badly = ended and event.how is not _SUCCESS
     job.ended_at, job.silent_since = ledger.now, 0.0
     job.ended_well = job.seen_well = False
+    job.maybe_half = ended and not ended_badly
     job.may_have_begun = ended_badly and event.began is not False
     job.mishap = getattr(event, "mishap", False)
     job.trouble = getattr(event, "reason", "") or job.trouble

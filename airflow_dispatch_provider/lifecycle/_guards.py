@@ -151,6 +151,12 @@ def runs_elsewhere(ledger: Ledger, job: Job, event: Any) -> bool:
     return event.state is RowState.RUNNING and (not may_be_it or _has_beaten_since(job, event))
 
 
+def cleared(ledger: Ledger, job: Job, event: Any) -> bool:
+    """A user has cleared it while it ran, and Airflow waits for its end, however that is."""
+    may_be_it = job.ended_well or job.maybe_half or job.may_have_begun
+    return bool(event.cleared and event.mine) and may_be_it and not _has_beaten_since(job, event)
+
+
 def _has_beaten_since(job: Job, event: Any) -> bool:
     """Whether a process has sent a heartbeat after the dispatch of this job had ended."""
     return bool(job.looked_at - event.silent > job.ended_at + _SLACK)

@@ -69,10 +69,13 @@ class _Rare:
     """UNCLEAR: it has not ended well, and its engine could not tell."""
 
     ended_well: bool = False
-    """UNCLEAR: its engine said SUCCESS."""
+    """UNCLEAR: its engine said SUCCESS, and it was queued here."""
 
     seen_well: bool = False
     """UNCLEAR: its engine has seen it begin and end well."""
+
+    maybe_half: bool = False
+    """UNCLEAR: its engine said SUCCESS; it was offered, so that this may be the first half of a task that deferred."""
 
     mishap: bool = False
     """UNCLEAR: its backend has lost it, and is no suspect for that."""
@@ -161,7 +164,8 @@ class Job(_Rare, Held):
     def forget_end(self) -> None:
         """It is out once more: nothing of how it ended before belongs to how it will end."""
         self.ended_at = self.looked_at = self.silent_since = 0.0
-        self.may_have_begun = self.ended_well = self.seen_well = self.mishap = self.nothing_ran = False
+        self.may_have_begun = self.ended_well = self.seen_well = self.maybe_half = False
+        self.mishap = self.nothing_ran = False
         self.value = None
 
     def to_the_back(self, sequence: int) -> None:

@@ -87,8 +87,12 @@ class Row(NamedTuple):
     here: bool = False
     """RUNNING: its process runs, or ran last, on the host of this scheduler."""
 
+    cleared: bool = False
+    """RUNNING: a user wants another try, for which Airflow waits to be told the end of this one."""
 
-_ALIVE = {"queued": RowState.QUEUED, "running": RowState.RUNNING, "restarting": RowState.RUNNING}
+
+_RESTARTING = "restarting"
+_ALIVE = {"queued": RowState.QUEUED, "running": RowState.RUNNING, _RESTARTING: RowState.RUNNING}
 
 _FINISHED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 """Those that ``airflow.utils.state.State.finished`` has, which a test compares."""
@@ -100,7 +104,8 @@ def row_of(state: str, mine: bool, silent: float, here: bool = False) -> Row:
 
     :param state: Airflow's word for its state
     """
-    return Row(_ALIVE.get(state, RowState.OVER), mine, silent, state in _FINISHED, here)
+    is_finished, is_cleared = state in _FINISHED, state == _RESTARTING
+    return Row(_ALIVE.get(state, RowState.OVER), mine, silent, is_finished, here, is_cleared)
 
 
 GONE = Row(RowState.OVER, finished=True)

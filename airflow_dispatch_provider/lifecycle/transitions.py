@@ -170,6 +170,8 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="had not begun, and was launched too often"),
     _in(S.UNCLEAR, Row, if_.queued, S.HELD, do.suspect_start, do.launch_later, do.prefer_others,
         why="had not begun: it will be launched again"),
+    _in(S.UNCLEAR, Row, if_.cleared, S.ENDED, do.emit_end,
+        why="was cleared while it ran, and has ended: Airflow waits for that"),
     _in(S.UNCLEAR, Row, if_.began_in_vain, S.RETURNING, do.unstart,
         why="was let begin, and nothing of it has run, since the answer was lost: it is set back to scheduled"),
     _in(S.UNCLEAR, Row, if_.orphan_died, S.RETURNING, do.restart,

@@ -302,7 +302,7 @@ ID, OTHER = uuid4(), uuid4()
         ("queued", 8, Row(RowState.QUEUED, False, 3.0)),
         ("queued", None, Row(RowState.QUEUED, False, 3.0)),
         ("running", 7, Row(RowState.RUNNING, True, 3.0)),
-        ("restarting", 7, Row(RowState.RUNNING, True, 3.0)),
+        ("restarting", 7, Row(RowState.RUNNING, True, 3.0, cleared=True)),
         # Everything else is the task's own affair, or Airflow's.
         ("success", 7, Row(RowState.OVER, True, 3.0, finished=True)),
         ("scheduled", 7, Row(RowState.OVER, True, 3.0)),

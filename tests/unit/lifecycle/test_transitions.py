@@ -44,6 +44,7 @@ RUNS_FOR_ANOTHER = Row(RowState.RUNNING, mine=False)
 DIED_FOR_ANOTHER = Row(RowState.RUNNING, mine=False, silent=500.0, here=True)
 DIED_ELSEWHERE = Row(RowState.RUNNING, mine=False, silent=500.0)
 ALIVE, DEAD = Row(RowState.RUNNING, silent=1.0), Row(RowState.RUNNING, silent=500.0)
+CLEARED, CLEARED_ALIVE = DEAD._replace(cleared=True), ALIVE._replace(cleared=True)
 DECISION = Decision(Job("x", 1, 0.0, 1), Target(backend="a"), "q", Reason.FIRST_CHOICE)
 ONCE_MORE = Queued("x", REF)
 FOUND_QUEUED, FOUND_RUNNING = Offered("x", REF, False), Offered("x", REF, True)
@@ -157,6 +158,16 @@ ROWS = [
     ("returning",                  {**IN_VAIN, **IN_B},       DIED_ELSEWHERE,                "ended",     "Forget"),
     ("unclear",                    ENDED_LONG_AGO,            ALIVE,                         "ended",     ""),
     ("unclear",                    ENDED_LONG_AGO,            DEAD,                          "ended",     "failed"),
+    ("unclear",                    ENDED_WELL,                CLEARED,                       "ended",     "success"),
+    ("unclear",                    ENDED_NOW,                 CLEARED,                       "ended",     "failed"),
+    ("unclear",                    {"maybe_half": True},      CLEARED,                       "ended",     "success"),
+    ("unclear",                    {"maybe_half": True},      DEAD,                          "ended",     ""),
+    ("unclear",                    IN_VAIN,                   CLEARED,                       "ended",     "failed"),
+    ("unclear",                    ENDED_NOW,                 CLEARED._replace(mine=False),  "ended",     ""),
+    ("unclear",                    NEVER_BEGAN,               CLEARED,                       "ended",     ""),
+    ("unclear",                    ENDED_LONG_AGO,            CLEARED_ALIVE,                 "ended",     ""),
+    ("unclear",                    ORPHAN,                    CLEARED,                       "returning", "Restart"),
+    ("running",                    {},                        CLEARED_ALIVE,                 "running",   ""),
     ("unclear",                    SEEN_WELL,                 Unanswered(1, "x"),            "ended",     "success"),
     ("unclear",                    {**SEEN_WELL, "seen_well": False}, Unanswered(1, "x"),    "unclear",   ""),
     ("unclear",                    {**SEEN_WELL, "ended_at": NOW - 9}, Unanswered(1, "x"),   "unclear",   ""),
