@@ -52,13 +52,11 @@ class OutageLog:
         self.reason: str | None = None
         """The trouble of this moment; None: nothing is wrong."""
 
-    def failed(self, reason: str, details: str | LateTraceback = "") -> None:
+    def failed(self, reason: str, details: LateTraceback | str = "") -> None:
         """
-        :param details: a traceback; a ``LateTraceback`` is made only if the line is written
+        :param details: the rest of the line; a ``LateTraceback`` is made only if the line is written
         """
         level = logging.DEBUG if self.reason is not None else logging.ERROR
-        if isinstance(details, str) and details:
-            details = f"\n{details}"
         self._log.log(level, "%s: %s%s", self._what, reason, details)
         self.reason = reason
 

@@ -15,7 +15,7 @@ import psutil
 
 from airflow_dispatch_provider.engines.engine import Found
 from airflow_dispatch_provider.engines.outage import OutageLog
-from airflow_dispatch_provider.masking import describe, traceback_of
+from airflow_dispatch_provider.masking import LateTraceback, describe
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Search:
             try:
                 processes = supervisors({ti_id: at for _, ti_id, at in asked}, self._title)
             except Exception as error:
-                self._outage.failed(describe(error), traceback_of(error))
+                self._outage.failed(describe(error), LateTraceback(error))
                 for each in asked:
                     self._questions.put(each)
                 self._stopped.wait(_RETRY)

@@ -23,7 +23,7 @@ from airflow_dispatch_provider.engines.local.messages import Ended, Gone, Kill, 
 from airflow_dispatch_provider.engines.local.pool import Pool
 from airflow_dispatch_provider.engines.outage import Backoff, OutageLog
 from airflow_dispatch_provider.lifecycle.events import Adopted, Rejected, Returned, Room, Unknown
-from airflow_dispatch_provider.masking import describe, traceback_of
+from airflow_dispatch_provider.masking import LateTraceback, describe
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK, TEST_CONNECTION
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class LocalEngine:
         except Exception as error:
             self._backoff = self._backoff.failed(self._clock())
             reason = f"its template process cannot be started: {describe(error)}"
-            self._outage.failed(reason, traceback_of(error))
+            self._outage.failed(reason, LateTraceback(error))
         else:
             self._outage.over()
 
@@ -210,7 +210,7 @@ class LocalEngine:
         try:
             self._take_news(pool)
         except Exception as error:
-            self._outage.failed(f"its processes cannot be watched: {describe(error)}", traceback_of(error))
+            self._outage.failed(f"its processes cannot be watched: {describe(error)}", LateTraceback(error))
         else:
             self._outage.over()
 

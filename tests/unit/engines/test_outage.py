@@ -46,7 +46,7 @@ def test_trouble_is_said_once_and_so_is_its_end(caplog):
     outage = OutageLog(log, "Backend 'a'")
     outage.over()
     for _ in range(3):
-        outage.failed("heartbeat failed: OSError: away", "Traceback")
+        outage.failed("heartbeat failed: OSError: away", "\nTraceback")
     outage.over()
     outage.failed("again")
     assert [record.getMessage() for record in caplog.records] == [
