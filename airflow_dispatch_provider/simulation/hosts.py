@@ -204,6 +204,9 @@ class Search:
         ours = [run for run in self._host.processes() if run.ti_id == found.ti.id]
         return next((run for run in reversed(ours) if run.created_at < before), None)
 
+    def runs_task(self, pid: int | None) -> bool:
+        return any(process.runs for process in self._host.processes() if process.pid == pid)
+
     def stop(self) -> None:
         """Nothing goes on."""
 

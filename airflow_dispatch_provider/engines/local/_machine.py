@@ -7,7 +7,7 @@ Pure: it knows no process, clock or thread. Times are monotonic seconds, and giv
 from __future__ import annotations
 
 import signal
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
 from airflow_dispatch_provider.engines.engine import Event
@@ -21,6 +21,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Recovered,
     Returned,
     Sent,
+    Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
 
@@ -45,6 +46,7 @@ class _Out:
 
     is_task: bool
     begun: bool = False
+    pid: int | None = None
 
 
 class Machine:
@@ -59,6 +61,9 @@ class Machine:
         self._out: dict[int, _Out] = {}
         self._end_at: dict[int, float] = {}
         """When each is ended that is over in Airflow."""
+
+        self._by_pid: dict[int, int] = {}
+        """The dispatch that has each process."""
 
         self._api = _ApiWitness(name)
 
@@ -75,17 +80,41 @@ class Machine:
     def enter(
         self, dispatch: int, key: Hashable, *, is_task: bool, begun: bool = False, task: str = ""
     ) -> None:
-        """It was handed to the template process, or its process was found.
+        """It was handed to the template process.
 
         :param key: differs between jobs; two dispatches of one job may have the same
         :param task: differs between tasks; two tries of one task have the same
         """
         self._out[dispatch] = _Out(key, task or key, is_task, begun)
 
+    def adopt(self, dispatch: int, key: Hashable, pid: int, *, begun: bool) -> list[Event]:
+        """The process of a task was found. One that an earlier dispatch of this try has is this one's from now on: what
+        the earlier one was let go for, and was to be ended for after a while, is no reason to end this one."""
+        events: list[Event] = []
+        earlier = self._by_pid.get(pid, dispatch)
+        known = self._out.get(earlier)
+        if known is not None and known.key == key:
+            begun = begun or known.begun
+            self._leave(earlier)
+            events += [Unknown(earlier)] if earlier != dispatch else []
+        self.enter(dispatch, key, is_task=True, begun=begun)
+        self._has(dispatch, pid)
+        return events
+
+    def _has(self, dispatch: int, pid: int) -> None:
+        self._out[dispatch].pid, self._by_pid[pid] = pid, dispatch
+
+    def _leave(self, dispatch: int) -> None:
+        pid = self._out.pop(dispatch).pid
+        self._end_at.pop(dispatch, None)
+        if pid is not None and self._by_pid.get(pid) == dispatch:
+            del self._by_pid[pid]
+
     def clear(self) -> None:
         """Everything was ended from outside, and nobody waits for news."""
         self._out.clear()
         self._end_at.clear()
+        self._by_pid.clear()
 
     def handle(self, *happened: messages.Event) -> list[Event]:
         """Take in news of processes, in their order; those of unknown dispatches are late, and mean nothing."""
@@ -98,13 +127,13 @@ class Machine:
 
     def _note(self, event: messages.Event, out: _Out) -> list[Event]:
         if isinstance(event, Started):
+            self._has(event.number, event.pid)
             return [Sent(event.number)]
         if isinstance(event, messages.Began):
             out.begun = True
             recovery = self._api.answered() if out.is_task else []
             return [Began(event.number), *recovery]
-        del self._out[event.number]
-        self._end_at.pop(event.number, None)
+        self._leave(event.number)
         if isinstance(event, NotStarted):
             return [Returned(event.number, event.reason)]
         if isinstance(event, Gone):
@@ -127,12 +156,18 @@ class Machine:
             return []
         return [Kill(dispatch, KILL_GRACE if out.begun else 0.0)]
 
-    def due(self, now: float) -> list[Kill]:
-        """Those that were over, and have had the time that they get."""
+    def due(self, now: float, runs: Callable[[int], bool]) -> list[Kill]:
+        """Those that were over, and have had the time that they get. One that runs its task now, and may not have begun
+        then, is left alone: the task was queued again, and the Execution API has let this very process run it.
+
+        :param runs: whether the process of a dispatch runs its task
+        """
         due = [dispatch for dispatch, moment in self._end_at.items() if moment <= now]
         for dispatch in due:
             del self._end_at[dispatch]
-        return [Kill(dispatch, KILL_GRACE) for dispatch in due]
+        return [
+            Kill(dispatch, KILL_GRACE) for dispatch in due if self._out[dispatch].begun or not runs(dispatch)
+        ]
 
 
 def end_of(event: messages.Ended, *, is_task: bool) -> Ended:

@@ -68,6 +68,16 @@ class Search:
             self._thread.start()
         return _drain(self._answers)
 
+    def runs_task(self, pid: int | None) -> bool:
+        """Whether a process that was found, or one of this engine, runs its task: from the answer of the Execution API
+        that lets it begin, until nothing is left but its log. Never on macOS, which has no titles."""
+        try:
+            process = psutil.Process(pid) if pid is not None else None
+            members = [process, *process.children(recursive=True)] if process else []
+        except psutil.Error:
+            return False
+        return any(_title_of(each).startswith(_TASK) for each in members)
+
     def stop(self) -> None:
         self._stopped.set()
 

@@ -188,7 +188,7 @@ class LocalEngine:
         if process is None:
             self._events.append(Unknown(dispatch))
             return
-        self._machine.enter(dispatch, key, is_task=True, begun=runs)
+        self._events += self._machine.adopt(dispatch, key, process.pid, begun=runs)
         pool.watch(dispatch, process)
         if over is None:
             log.info("Adopted %s, supervised by process %d", key, process.pid)
@@ -219,7 +219,8 @@ class LocalEngine:
         self._turnover.ended(self._clock(), sum(isinstance(each, Ended | Gone) for each in news))
         self._events += self._machine.handle(*news)
         pool.limit(self.slots)
-        self._kill(pool, self._machine.due(self._clock()))
+        due = self._machine.due(self._clock(), lambda each: self._search.runs_task(pool.pid(each)))
+        self._kill(pool, due)
         for answer in self._search.answers():
             self._take_answer(pool, answer)
 

@@ -95,6 +95,7 @@ class FakeSearch:
     def __init__(self) -> None:
         self.asked: list[Found] = []
         self.processes: dict[Any, Any] = {}
+        self.running: set[int] = set()
         self.answering = True
 
     def ask(self, found: Any) -> None:
@@ -105,6 +106,9 @@ class FakeSearch:
             return []
         asked, self.asked = self.asked, []
         return [Answer(each, self.processes.get(each.ti.id)) for each in asked]
+
+    def runs_task(self, pid: int) -> bool:
+        return pid in self.running
 
     def stop(self) -> None:
         pass
@@ -368,6 +372,31 @@ class TestAdoption:
         x.revoke(1)
         assert x.poll() == []
         assert pool(x).killed == [(1, 0.0)]
+
+    def test_one_that_is_found_again_is_not_ended_for_its_earlier_dispatch(self, x, search, clock) -> None:
+        """It was set back, and began after all when another scheduler had queued it, which died."""
+        search.processes["id 1"] = search.processes["id 2"] = SimpleNamespace(pid=77)
+        x.adopt([found(1, runs=False)])
+        x.poll()
+        x.revoke(1, over=True)
+        x.adopt([found(2)._replace(key="key 1")])
+        assert repr(x.poll()) == repr([Unknown(1), Adopted(2, True)])
+        clock.now += 2 * OVER_GRACE
+        x.poll()
+        assert pool(x).killed == []
+
+    @pytest.mark.parametrize(("runs", "killed"), [(True, []), (False, [(1, KILL_GRACE)])])
+    def test_one_that_runs_after_all_is_not_ended(self, x, search, clock, runs, killed) -> None:
+        """It was found after it was set back, and began when another scheduler had queued its task: nobody offers it
+        here."""
+        search.processes["id 1"] = SimpleNamespace(pid=9001)
+        search.running |= {9001} if runs else set()
+        x.adopt([found(1, runs=False)])
+        x.revoke(1, over=True)
+        x.poll()
+        clock.now += 2 * OVER_GRACE
+        x.poll()
+        assert pool(x).killed == killed
 
 
 class TestStopping:

@@ -24,6 +24,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Recovered,
     Returned,
     Sent,
+    Unknown,
 )
 from airflow_dispatch_provider.lifecycle.states import Outcome
 
@@ -35,6 +36,10 @@ KILLED = "The supervising process was ended by SIGKILL."
 
 def ended(status: int = 1, began: bool | None = False, error: str = "why", **fields: Any) -> messages.Ended:
     return messages.Ended(1, status, error, began=began, **fields)
+
+
+def nobody_runs(dispatch: int) -> bool:
+    return False
 
 
 def machine(*keys: str, is_task: bool = True) -> Machine:
@@ -184,9 +189,26 @@ def test_how_a_process_is_stopped(
     x = Machine("x")
     x.enter(1, "a", is_task=True, begun=begun)
     assert x.revoke(1, 100.0, over=over, unheard=unheard) == at_once
-    assert x.due(100.0 + OVER_GRACE - 0.1) == []
-    assert x.due(100.0 + OVER_GRACE) == later
-    assert x.due(100.0 + 10 * OVER_GRACE) == []
+    assert x.due(100.0 + OVER_GRACE - 0.1, nobody_runs) == []
+    assert x.due(100.0 + OVER_GRACE, nobody_runs) == later
+    assert x.due(100.0 + 10 * OVER_GRACE, nobody_runs) == []
+
+
+@pytest.mark.parametrize(
+    ("begun", "later"),
+    [
+        # it has begun since, for whoever has queued its task again
+        (False, []),
+        # it had begun before, and that run is over
+        (True, [Kill(1, KILL_GRACE)]),
+    ],
+)
+def test_one_that_runs_its_task_when_its_time_is_over(begun: bool, later: list[Kill]) -> None:
+    x = Machine("x")
+    x.adopt(1, "a", 4000, begun=begun)
+    x.revoke(1, 100.0, over=True, unheard=True)
+    assert x.due(100.0 + OVER_GRACE, lambda dispatch: dispatch == 1) == later
+    assert x.due(1e9, nobody_runs) == []
 
 
 def test_what_ends_in_its_time_is_not_killed() -> None:
@@ -194,7 +216,44 @@ def test_what_ends_in_its_time_is_not_killed() -> None:
     x.handle(BEGAN)
     x.revoke(1, 100.0, over=True, unheard=False)
     x.handle(ended(0, True, ""))
-    assert x.due(1000.0) == []
+    assert x.due(1000.0, nobody_runs) == []
+
+
+class TestAdoption:
+    """A process that is found has one dispatch: the last for which it was found."""
+
+    def test_it_is_not_ended_for_an_earlier_dispatch(self) -> None:
+        """That one was let go before the process began, which it has done since."""
+        x = Machine("x")
+        assert x.adopt(1, "a", 4000, begun=False) == []
+        x.revoke(1, 100.0, over=True, unheard=True)
+        assert x.adopt(2, "a", 4000, begun=True) == [Unknown(1)]
+        assert x.revoke(1, 100.0, over=False, unheard=True) == []
+        assert x.due(1e9, nobody_runs) == []
+        assert repr(x.handle(Gone(2))) == repr([Ended(2, SUCCESS, True, UNSEEN)])
+
+    def test_of_its_own(self) -> None:
+        """It was started here, and has been another scheduler's meanwhile; that it began was seen here."""
+        x = machine()
+        x.handle(STARTED, BEGAN)
+        x.revoke(1, 100.0, over=True, unheard=False)
+        assert x.adopt(2, "a", STARTED.pid, begun=False) == [Unknown(1)]
+        assert (list(x), x.due(1e9, nobody_runs)) == ([2], [])
+        assert x.revoke(2, 200.0, over=False, unheard=True) == [Kill(2, KILL_GRACE)]
+
+    @pytest.mark.parametrize(("key", "pid"), [("a", 4001), ("b", STARTED.pid)])
+    def test_another_process_is_ended_as_before(self, key: str, pid: int) -> None:
+        """Also where its pid was given to the process of another task since, and its end is not known yet."""
+        x = machine()
+        x.handle(STARTED, BEGAN)
+        x.revoke(1, 100.0, over=True, unheard=False)
+        assert x.adopt(2, key, pid, begun=True) == []
+        assert x.due(1e9, nobody_runs) == [Kill(1, KILL_GRACE)]
+
+    def test_one_that_is_found_twice_for_the_same_dispatch(self) -> None:
+        x = Machine("x")
+        assert x.adopt(1, "a", 4000, begun=False) == x.adopt(1, "a", 4000, begun=False) == []
+        assert list(x) == [1]
 
 
 def test_a_number_that_it_does_not_know_is_no_error() -> None:

@@ -91,6 +91,31 @@ def test_a_task_of_airflows_local_executor_is_adopted(spawn, ti_id) -> None:
     assert pids(ti_id) == {ti_id: process.child}
 
 
+class TestWhetherItRunsItsTask:
+    @pytest.mark.parametrize(
+        ("title", "runs"),
+        [
+            # Airflow names the process of a task when its supervisor was told that it may begin
+            ("airflow worker -- {}", True),
+            # until then it is a fork of that
+            ("airflow dispatch local: {}", False),
+        ],
+    )
+    def test_its_child_shows_it(self, spawn, ti_id, title, runs) -> None:
+        process = with_parent(spawn, f"{TITLE}: {ti_id}", title.format(ti_id))
+        assert Search(TITLE).runs_task(process.pid) is runs
+
+    def test_of_airflows_local_executor_the_process_itself_does(self, spawn, ti_id) -> None:
+        assert Search(TITLE).runs_task(spawn(f"airflow worker -- {ti_id}").pid)
+
+    def test_one_that_only_stores_its_log_does_not(self, spawn, ti_id) -> None:
+        assert not Search(TITLE).runs_task(spawn(f"{TITLE}: {ti_id}").pid)
+
+    @pytest.mark.parametrize("pid", [None, 2**22 + 1])
+    def test_one_that_is_not_there_does_not(self, pid) -> None:
+        assert not Search(TITLE).runs_task(pid)
+
+
 @pytest.mark.parametrize(
     "title",
     [
