@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from airflow.exceptions import AirflowConfigException
-from airflow.providers.cncf.kubernetes.kube_config import KubeConfig
 
 from airflow_dispatch_provider.bridge.coordinators import coordinator_extra
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
@@ -19,6 +18,7 @@ from airflow_dispatch_provider.engines.kubernetes._options import namespaces, op
 from airflow_dispatch_provider.engines.kubernetes.checks import kubernetes_doubts, kubernetes_problems
 from airflow_dispatch_provider.engines.kubernetes.cluster import SECTION, Cluster
 from airflow_dispatch_provider.engines.kubernetes.engine import KubernetesEngine, Pieces
+from airflow_dispatch_provider.engines.kubernetes.kube_config import KubeConfig
 from airflow_dispatch_provider.engines.kubernetes.labels import namespace_of
 from airflow_dispatch_provider.engines.kubernetes.manifest import PodFactory
 from airflow_dispatch_provider.engines.protocols import Claim
@@ -57,9 +57,9 @@ class KubernetesExecutor(Standalone):
         return with_fresh_token(workload, lambda: self.jwt_generator, FRESH)
 
     @cached_property
-    def kube_config(self) -> Any:
-        """The provider's reading of ``[kubernetes_executor]``, in this executor's own configuration."""
-        return KubeConfig(executor_conf=self.conf)
+    def kube_config(self) -> KubeConfig:
+        """``[kubernetes_executor]`` of this executor's own configuration."""
+        return KubeConfig.of(self.conf)
 
     @cached_property
     def _cluster(self) -> Cluster:

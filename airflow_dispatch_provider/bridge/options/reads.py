@@ -116,7 +116,6 @@ _CELERY = Engine(
 
 _KUBERNETES = Engine(
     reads={
-        "core": {"dags_folder": "text"},
         "dispatch": {
             "kubernetes_concurrency": "positive",
             "kubernetes_max_unsent": "positive",
@@ -141,10 +140,6 @@ _KUBERNETES = Engine(
             "worker_container_repository": "text",
             "worker_container_tag": "text",
             "worker_pod_pending_fatal_container_state_reasons": "text",
-            # Without effect, but the provider's reading fails over what is no number or flag.
-            "async_pod_creation": "flag",
-            "pod_creation_max_concurrency": "whole",
-            "worker_pods_creation_batch_size": "whole",
         },
     },
     without_effect={

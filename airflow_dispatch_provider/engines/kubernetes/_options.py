@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_dispatch_provider.engines.kubernetes.finisher import delete_options
+from airflow_dispatch_provider.engines.kubernetes.kube_config import KubeConfig
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class KubernetesOptions:
         return () if None in self.watched else tuple(filter(None, self.watched))
 
 
-def options_of(kube_config: Any, conf: Any) -> KubernetesOptions:
+def options_of(kube_config: KubeConfig, conf: Any) -> KubernetesOptions:
     """
-    :param kube_config: the provider's ``KubeConfig``, from the backend's own configuration
+    :param kube_config: from the backend's own configuration
     :param conf: that configuration
     """
     return KubernetesOptions(
@@ -57,18 +58,18 @@ def options_of(kube_config: Any, conf: Any) -> KubernetesOptions:
         delete=kube_config.delete_worker_pods,
         delete_failed=kube_config.delete_worker_pods_on_failure,
         delete_options=delete_options(kube_config.delete_option_kwargs),
-        request_args=kube_config.kube_client_request_args or {},
+        request_args=kube_config.kube_client_request_args,
     )
 
 
-def namespaces(kube_config: Any) -> tuple[str | None, ...]:
+def namespaces(kube_config: KubeConfig) -> tuple[str | None, ...]:
     """Those that the backend is configured for; None: all."""
     if not kube_config.multi_namespace_mode:
         return (kube_config.kube_namespace,)
     return tuple(kube_config.multi_namespace_mode_namespace_list or (None,))
 
 
-def watched(kube_config: Any) -> tuple[str | None, ...]:
+def watched(kube_config: KubeConfig) -> tuple[str | None, ...]:
     """Pods that name no namespace are in that of the backend, which a list of several may leave out."""
     listed, home = namespaces(kube_config), kube_config.kube_namespace
     return listed if {None, home} & {*listed} else (*listed, home)

@@ -10,16 +10,14 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import (
-    POD_EXECUTOR_DONE_KEY,
-    TASK_INSTANCE_ID_ANNOTATION,
-)
+from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import POD_EXECUTOR_DONE_KEY
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 
 from airflow_dispatch_provider.bridge.airflow_api import WorkloadKey, task_instance_uuid
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.engines.engine import Found
 from airflow_dispatch_provider.engines.kubernetes._seen import PodName
+from airflow_dispatch_provider.engines.kubernetes.labels import TASK_INSTANCE_ID_ANNOTATION
 from airflow_dispatch_provider.engines.kubernetes.pod_api import Json, PodApi
 from airflow_dispatch_provider.engines.kubernetes.status import identity, observe
 from airflow_dispatch_provider.engines.kubernetes.trouble import Trouble

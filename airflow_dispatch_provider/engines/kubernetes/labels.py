@@ -15,6 +15,10 @@ from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 
 T = TypeVar("T")
 
+# The provider's, which has names for them from 10.24 on.
+TASK_INSTANCE_ID_ANNOTATION = "task_instance_id"
+TASK_INSTANCE_ID_LABEL = "ti_id"
+
 _AT_THE_EDGE = "-_."
 
 

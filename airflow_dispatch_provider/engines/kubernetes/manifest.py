@@ -11,10 +11,6 @@ from functools import lru_cache
 from typing import Any
 
 from airflow import settings
-from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import (
-    TASK_INSTANCE_ID_ANNOTATION,
-    TASK_INSTANCE_ID_LABEL,
-)
 from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import add_unique_suffix, create_unique_id
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator, workload_to_command_args
 
@@ -22,6 +18,11 @@ from airflow_dispatch_provider.bridge.airflow_api import (
     WorkloadKey,
     has_pod_mutation_hook,
     is_task_instance_uuid,
+)
+from airflow_dispatch_provider.engines.kubernetes.kube_config import KubeConfig
+from airflow_dispatch_provider.engines.kubernetes.labels import (
+    TASK_INSTANCE_ID_ANNOTATION,
+    TASK_INSTANCE_ID_LABEL,
 )
 from airflow_dispatch_provider.engines.kubernetes.models import Model, copy_model, fingerprint, to_json
 from airflow_dispatch_provider.engines.kubernetes.pod_template import Template, TemplateError, Templates
@@ -76,13 +77,13 @@ class PodFactory:
 
     def __init__(
         self,
-        kube_config: Any,
+        kube_config: KubeConfig,
         scheduler_job_id: str,
         coordinator_extra: Callable[[str | None], Mapping[str, Any] | None],
         watched: Collection[str | None] = (None,),
     ) -> None:
         """
-        :param kube_config: the provider's ``KubeConfig``, from the backend's own configuration
+        :param kube_config: from the backend's own configuration
         :param coordinator_extra: ``KubernetesExecutor._coordinator_extra``: what ``[sdk] coordinators`` says
             for a queue
         :param watched: the namespaces whose pods are watched; None: all of them

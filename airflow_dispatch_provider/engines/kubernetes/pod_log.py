@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import TASK_INSTANCE_ID_LABEL
 from airflow.utils.log.logging_mixin import remove_escape_codes
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
@@ -47,7 +46,7 @@ def _place(cluster: Cluster, namespace: str) -> str:
 
 
 def _selector(ti: Any, try_number: int) -> str:
-    more = {TASK_INSTANCE_ID_LABEL: str(ti.id)} if AIRFLOW_V_3_4_PLUS else None
+    more = {labels.TASK_INSTANCE_ID_LABEL: str(ti.id)} if AIRFLOW_V_3_4_PLUS else None
     return labels.selector(ti, try_number, ti.queued_by_job_id, more)
 
 

@@ -10,14 +10,12 @@ from typing import Any
 from uuid import UUID
 
 from airflow.models.taskinstancekey import TaskInstanceKey
-from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import (
-    POD_REVOKED_KEY,
-    TASK_INSTANCE_ID_ANNOTATION,
-)
+from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import POD_REVOKED_KEY
 
 from airflow_dispatch_provider.bridge.airflow_api import WorkloadKey, task_instance_uuid
 from airflow_dispatch_provider.engines.kubernetes._pods import Seen
 from airflow_dispatch_provider.engines.kubernetes._seen import Kind, Observation, PodName
+from airflow_dispatch_provider.engines.kubernetes.labels import TASK_INSTANCE_ID_ANNOTATION
 from airflow_dispatch_provider.masking import one_line
 
 Pod = Mapping[str, Any]

@@ -40,9 +40,7 @@ ASKED_OTHERWISE = {
     ("kubernetes_executor", "running_pod_log_lines"),
     ("kubernetes_executor", "ssl_ca_cert"),
     ("kubernetes_executor", "verify_ssl"),
-    # By the provider's reading, or the base class, of some versions only.
-    ("kubernetes_executor", "async_pod_creation"),
-    ("kubernetes_executor", "pod_creation_max_concurrency"),
+    # By the base class of some versions only.
     ("celery", "broker_connection_retry_on_startup"),
     ("celery", "sync_parallelism"),
     ("celery", "task_publish_max_retries"),
