@@ -63,6 +63,7 @@ class Failed(Exception):
 def airflows(config: Any, workload: Any, extra: Extra = no_extra) -> dict[str, Any]:
     """The pod as Airflow's executor would send it; the parts that need no network are its own."""
     queue: SimpleQueue = SimpleQueue()
+    made: list[Any] = []
 
     def fail(key, info):
         raise Failed(info)
@@ -75,6 +76,7 @@ def airflows(config: Any, workload: Any, extra: Extra = no_extra) -> dict[str, A
         _coordinator_kube_image=lambda it: KubernetesExecutor._coordinator_kube_image(None, it),
         event_buffer={},
         scheduler_job_id=JOB_ID,
+        last_handled={},
         pod_launch_attempts={},
         task_queue=queue,
     )
@@ -87,9 +89,13 @@ def airflows(config: Any, workload: Any, extra: Extra = no_extra) -> dict[str, A
         kube_config=config,
         namespace=config.kube_namespace,
         scheduler_job_id=JOB_ID,
-        supports_task_instance_uuid=KubernetesExecutor.supports_task_instance_uuid,
+        supports_task_instance_uuid=getattr(KubernetesExecutor, "supports_task_instance_uuid", False),
+        run_pod_async=lambda pod, **_: made.append(pod),
+        # Newer providers have a method of its own for this part.
+        _build_pod_request=lambda job: AirflowKubernetesScheduler._build_pod_request(scheduler, job),
     )
-    return PodGenerator.serialize_pod(AirflowKubernetesScheduler._build_pod_request(scheduler, queue.get()))
+    AirflowKubernetesScheduler.run_next(scheduler, queue.get())
+    return PodGenerator.serialize_pod(made[0])
 
 
 def factory(config: Any, extra: Callable[[str | None], Mapping[str, Any] | None] = no_extra) -> PodFactory:

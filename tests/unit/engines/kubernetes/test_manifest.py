@@ -8,11 +8,13 @@ import json
 import re
 
 import pytest
+from airflow.providers.cncf.kubernetes.executors import kubernetes_executor_types
+from airflow.providers.cncf.kubernetes.executors.kubernetes_executor import KubernetesExecutor
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from kubernetes.client import models as k8s
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
-from airflow_dispatch_provider.engines.kubernetes.labels import selector
+from airflow_dispatch_provider.engines.kubernetes import labels
 from airflow_dispatch_provider.engines.kubernetes.manifest import PodFactory
 
 from .building import (
@@ -87,14 +89,14 @@ def test_ids_without_an_ascii_letter_or_digit_make_a_pod_that_the_api_server_tak
     for value in metadata["labels"].values():
         assert re.fullmatch(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?", value)
     ti = workload.ti
-    found = dict(term.split("=") for term in selector(ti, ti.try_number, JOB_ID).split(","))
+    found = dict(term.split("=") for term in labels.selector(ti, ti.try_number, JOB_ID).split(","))
     assert found.items() <= metadata["labels"].items()
 
 
 def test_the_pods_of_an_unknown_scheduler_are_selected_as_those_of_any():
     """And not those that an operator of a Dag has made."""
     ti = task().ti
-    assert selector(ti, 1, None).endswith(",airflow-worker")
+    assert labels.selector(ti, 1, None).endswith(",airflow-worker")
 
 
 @pytest.mark.parametrize("namespace", ["kube-system/pods?x=", "..", "a/b", "A", "", "x" * 64, "-a", "a\n"])
@@ -203,6 +205,9 @@ def test_no_template():
     ids=str,
 )
 @pytest.mark.parametrize("config", [None, {"pod_template_file": str(TEMPLATES[2])}])
+@pytest.mark.skipif(
+    not hasattr(KubernetesExecutor, "_coordinator_kube_image"), reason="this provider has no coordinators"
+)
 def test_coordinators(extra, config):
     """A queue's coordinator chooses template and image, before the task does."""
     seen = []
@@ -222,6 +227,15 @@ def test_the_key_is_written_into_the_pod():
     expected = str(workload.ti.id) if AIRFLOW_V_3_4_PLUS else "x"
     assert manifest["metadata"]["labels"]["ti_id"] == expected
     assert manifest["metadata"]["annotations"]["task_instance_id"] == expected
+
+
+@pytest.mark.skipif(
+    not hasattr(kubernetes_executor_types, "TASK_INSTANCE_ID_LABEL"), reason="this provider has no such names"
+)
+def test_the_names_of_that_label_and_annotation_are_the_providers():
+    """Airflow's executor finds the pods of this one, and the other way round."""
+    for name in ("TASK_INSTANCE_ID_ANNOTATION", "TASK_INSTANCE_ID_LABEL"):
+        assert getattr(labels, name) == getattr(kubernetes_executor_types, name)
 
 
 def test_each_pod_has_a_name_of_its_own():
