@@ -116,7 +116,7 @@ class Cluster(Place):
         there = self.pods.get(asked.name)
         if there is not None:
             return _DONE if there.mark == asked.mark else _TAKEN
-        task = asked.job.workload.ti
+        task = asked.job.workload.task
         answer = self.meets(asked.name.namespace, self.size_of(task))
         if answer.verdict is not Verdict.DONE:
             self.note_failure(task)
@@ -271,14 +271,14 @@ class PodEngine(PlaceEngine):
         return self.machine.room(self.slots, self._unwatched(""))
 
     def lane(self, workload: Any) -> str:
-        return NAMESPACES[workload.ti.number % 3 // 2]
+        return NAMESPACES[workload.task.number % 3 // 2]
 
     # Orders
 
     def submit(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             mark = f"{self._number}-{job.dispatch}"
-            name = PodName(self.lane(job.workload), f"{job.workload.ti.number}-{mark}")
+            name = PodName(self.lane(job.workload), f"{job.workload.task.number}-{mark}")
             self._asked[job.dispatch] = _Asked(job, name, mark)
         self.machine.submit((job.dispatch, job.key) for job in jobs)
 

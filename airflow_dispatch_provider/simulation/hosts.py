@@ -85,7 +85,7 @@ class Host(Place):
         """A process for a dispatch; None: there cannot be one."""
         if self.refuses:
             return None
-        task: Task = job.workload.ti
+        task: Task = job.workload.task
         if len(self.children(template)) >= template.engine.slots:
             raise Violation("has more processes than slots", task.number)
         task.sent += 1
@@ -215,7 +215,7 @@ class Errand:
     """A workload as the engine reads it, and pickles it."""
 
     def __init__(self, given: Any, is_spoilt: bool) -> None:
-        task: Task = given.ti
+        task: Task = given.task
         ids = {"dag_id": "dag", "run_id": "run", "task_id": str(task.number), "map_index": -1}
         self.ti = SimpleNamespace(id=given.ti_id, queue=task.queue, **ids) if task.is_task else None
         self.callback = SimpleNamespace(id=given.ti_id)
@@ -292,7 +292,7 @@ class HostEngine(RealEngine):
         self._engine.submit([job._replace(workload=self._errand(job)) for job in jobs])
 
     def _errand(self, job: Job) -> Errand:
-        task: Task = job.workload.ti
+        task: Task = job.workload.task
         is_spoilt = self._rng.random() < REJECTED or self.place.world.now < task.spoilt_until
         if is_spoilt:
             task.came_to_nothing(self.place.world.now)

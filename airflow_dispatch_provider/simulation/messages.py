@@ -385,7 +385,7 @@ class MessageEngine(RealEngine):
         self._engine.submit([job._replace(workload=self._letter(job.workload)) for job in jobs])
 
     def _letter(self, given: Any) -> Letter:
-        task: Task = given.ti
+        task: Task = given.task
         ti = SimpleNamespace(queue=task.queue, external_executor_id=given.assigned)
         return Letter(ti if task.is_task else None, task, given.ti_id)
 

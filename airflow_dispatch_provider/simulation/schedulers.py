@@ -70,10 +70,15 @@ class Instance(NamedTuple):
 class Workload(NamedTuple):
     """For one dispatch or more."""
 
-    ti: Task
+    task: Task
     ti_id: UUID
     assigned: str | None = None
     """``external_executor_id``: another one each time that it is queued (Airflow 3.2 and later)."""
+
+    @property
+    def ti(self) -> Instance:
+        """As it was when it was queued: its row may have another id by now."""
+        return Instance(self.task, self.ti_id)
 
 
 class World(Clock, Protocol):
@@ -193,7 +198,7 @@ class ModelSurface:
         """How many dispatches there were."""
 
     def prepare(self, dispatch: Dispatch, backend: str) -> Any:
-        task: Task = dispatch.workload.ti
+        task: Task = dispatch.workload.task
         if task.is_unprepared and self._world.now < task.spoilt_until:
             task.came_to_nothing(self._world.now)
             self._world.places[backend].note_failure(task)
@@ -201,7 +206,7 @@ class ModelSurface:
         return dispatch.workload
 
     def dispatched(self, backend: str, dispatches: Sequence[Dispatch]) -> None:
-        tasks: list[Task] = [each.workload.ti for each in dispatches]
+        tasks: list[Task] = [each.workload.task for each in dispatches]
         self.unwritten += [(task, backend) for task in tasks]
         self.launched += len(tasks)
         for task in tasks:

@@ -107,7 +107,7 @@ class StrangePlace(Place):
 
     def send(self, given: Workload, engine: StrangeEngine) -> Run | None:
         """None: it cannot be sent."""
-        task = given.ti
+        task = given.task
         task.sent += 1
         rng = self.world.random("run", task.number, task.sent)
         if rng.random() < REJECTED or self.refuses or self.world.now < task.spoilt_until:
