@@ -299,6 +299,11 @@ def revoke_again(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.timers.set(job, ledger.now + ledger.limits.let_go_after / 2)
 
 
+def let_run(ledger: Ledger, job: Job, event: Any) -> None:
+    """It is not told to stop again: the row may be its own."""
+    job.revoked, job.began = 0, True
+
+
 def let_go(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.timers.set(job, ledger.now + ledger.limits.let_go_after)
 

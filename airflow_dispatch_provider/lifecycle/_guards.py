@@ -233,6 +233,11 @@ def unanswered(ledger: Ledger, job: Job, event: Any) -> bool:
     return job.revoked == 1 and job.key not in ledger.jobs and job.backend in ledger.backends
 
 
+def was_let_begin(ledger: Ledger, job: Job, event: Any) -> bool:
+    """The Execution API lets nothing begin with which Airflow is done."""
+    return job.revoked > 0 and not job.began and not job.dead
+
+
 def is_dead(ledger: Ledger, job: Job, event: Any) -> bool:
     return job.dead
 

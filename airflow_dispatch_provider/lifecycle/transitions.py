@@ -230,6 +230,8 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="cannot be revoked there, and Airflow is done with it"),
     _in(S.REVOKING, CannotRevoke, if_.still_wanted, S.SENT, do.back_in_care,
         why="cannot be revoked there: it stays as it was"),
+    _in(S.REVOKING, Began, if_.was_let_begin, None, do.let_run,
+        why="began all the same: its row had been queued again, and the Execution API let it run that"),
     _in(S.REVOKING, Ended, None, S.ENDED,
         why="has ended after it was let go"),
     _in(S.REVOKING, Returned, None, S.ENDED,

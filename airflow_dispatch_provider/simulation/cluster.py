@@ -116,7 +116,8 @@ class Cluster(Place):
         there = self.pods.get(asked.name)
         if there is not None:
             return _DONE if there.mark == asked.mark else _TAKEN
-        task = asked.job.workload.task
+        given = asked.job.workload
+        task = given.task
         answer = self.meets(asked.name.namespace, self.size_of(task))
         if answer.verdict is not Verdict.DONE:
             self.note_failure(task)
@@ -270,15 +271,16 @@ class PodEngine(PlaceEngine):
         self._fail()
         return self.machine.room(self.slots, self._unwatched(""))
 
-    def lane(self, workload: Any) -> str:
-        return NAMESPACES[workload.task.number % 3 // 2]
+    def lane(self, given: Any) -> str:
+        return NAMESPACES[given.task.number % 3 // 2]
 
     # Orders
 
     def submit(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             mark = f"{self._number}-{job.dispatch}"
-            name = PodName(self.lane(job.workload), f"{job.workload.task.number}-{mark}")
+            given = job.workload
+            name = PodName(self.lane(given), f"{given.task.number}-{mark}")
             self._asked[job.dispatch] = _Asked(job, name, mark)
         self.machine.submit((job.dispatch, job.key) for job in jobs)
 

@@ -99,6 +99,10 @@ class Host(Place):
         """See ``processes.find``."""
         return next((process for process in self.processes() if process.pid == pid), None)
 
+    def runs_task(self, pid: int) -> bool:
+        """See ``processes.runs_task``."""
+        return any(process.runs for process in self.processes() if process.pid == pid)
+
     def end(self, process: Process, grace: float) -> None:
         """SIGTERM, and SIGKILL after its grace."""
         seconds = min(grace, process.rng.uniform(0.05, 1.0) * grace * 1.5)
@@ -204,9 +208,6 @@ class Search:
         ours = [run for run in self._host.processes() if run.ti_id == found.ti.id]
         return next((run for run in reversed(ours) if run.created_at < before), None)
 
-    def runs_task(self, pid: int | None) -> bool:
-        return any(process.runs for process in self._host.processes() if process.pid == pid)
-
     def stop(self) -> None:
         """Nothing goes on."""
 
@@ -264,6 +265,7 @@ class HostEngine(RealEngine):
             Watchlist=lambda: self._watched,
             KillList=lambda clock: Killed(host),
             find=host.find,
+            runs_task=host.runs_task,
             survivors=lambda leader: [],
             kill_trees=lambda roots: None,
         )

@@ -119,7 +119,7 @@ class Template:
             self.tell(messages.NotStarted(message.number))
         elif isinstance(message, Kill):
             for process in self._host.children(self):
-                if process.number == message.number:
+                if process.number == message.number and not (message.unless_begun and process.began):
                     self._host.end(process, message.grace)
         self._fill()
 

@@ -7,7 +7,7 @@ Pure: it knows no process, clock or thread. Times are monotonic seconds, and giv
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from airflow_dispatch_provider.engines.engine import Event
@@ -154,20 +154,17 @@ class Machine:
         if over and (out.begun or unheard):
             self._end_at[dispatch] = now + self._over_grace
             return []
-        return [Kill(dispatch, KILL_GRACE if out.begun else 0.0)]
+        if out.begun:
+            return [Kill(dispatch, KILL_GRACE)]
+        return [Kill(dispatch, 0.0, unless_begun=out.is_task)]
 
-    def due(self, now: float, runs: Callable[[int], bool]) -> list[Kill]:
-        """Those that were over, and have had the time that they get. One that runs its task now, and may not have begun
-        then, is left alone: the task was queued again, and the Execution API has let this very process run it.
-
-        :param runs: whether the process of a dispatch runs its task
-        """
+    def due(self, now: float) -> list[Kill]:
+        """Those that were over, and have had the time that they get. The task of one that had not begun then may have
+        been queued again since."""
         due = [dispatch for dispatch, moment in self._end_at.items() if moment <= now]
         for dispatch in due:
             del self._end_at[dispatch]
-        return [
-            Kill(dispatch, KILL_GRACE) for dispatch in due if self._out[dispatch].begun or not runs(dispatch)
-        ]
+        return [Kill(dispatch, KILL_GRACE, unless_begun=not self._out[dispatch].begun) for dispatch in due]
 
 
 def end_of(event: messages.Ended, *, is_task: bool) -> Ended:

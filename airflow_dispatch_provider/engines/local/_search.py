@@ -14,15 +14,13 @@ from typing import NamedTuple, TypeVar
 import psutil
 
 from airflow_dispatch_provider.engines.engine import Found
+from airflow_dispatch_provider.engines.local.processes import TASK_TITLE, title_of
 from airflow_dispatch_provider.engines.outage import OutageLog
 from airflow_dispatch_provider.masking import LateTraceback, describe
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_TASK = "airflow worker -- "
-"""Airflow's title of the process in which a task runs, before its id."""
 
 _AIRFLOWS_OWN = "airflow worker -- LocalExecutor"
 """Start of the title of a process of Airflow's LocalExecutor, which supervises one task after another."""
@@ -68,16 +66,6 @@ class Search:
             self._thread.start()
         return _drain(self._answers)
 
-    def runs_task(self, pid: int | None) -> bool:
-        """Whether a process that was found, or one of this engine, runs its task: from the answer of the Execution API
-        that lets it begin, until nothing is left but its log. Never on macOS, which has no titles."""
-        try:
-            process = psutil.Process(pid) if pid is not None else None
-            members = [process, *process.children(recursive=True)] if process else []
-        except psutil.Error:
-            return False
-        return any(_title_of(each).startswith(_TASK) for each in members)
-
     def stop(self) -> None:
         self._stopped.set()
 
@@ -107,11 +95,11 @@ def supervisors(ids: Mapping[str, float], title: str) -> Mapping[str, psutil.Pro
     process and of its parent. macOS has no titles, so that nothing is found there.
     """
     ours = {f"{title}: {ti_id}": ti_id for ti_id in ids}
-    theirs = {f"{_TASK}{ti_id}": ti_id for ti_id in ids}
+    theirs = {f"{TASK_TITLE}{ti_id}": ti_id for ti_id in ids}
     found: dict[str, psutil.Process] = {}
     tasks: dict[str, psutil.Process] = {}
     for process in _all():
-        words = _title_of(process)
+        words = title_of(process)
         ti_id = ours.get(words) or theirs.get(words)
         if ti_id is not None and _is_older(process, ids[ti_id]):
             (found if words in ours else tasks)[ti_id] = process
@@ -130,18 +118,10 @@ def _is_older(process: psutil.Process, moment: float) -> bool:
     return False
 
 
-def _title_of(process: psutil.Process) -> str:
-    """Empty for a zombie, and for what may not be looked at."""
-    try:
-        return " ".join(process.cmdline()).strip()
-    except psutil.Error:
-        return ""
-
-
 def _is_airflows(task: psutil.Process) -> bool:
     with suppress(psutil.Error):
         parent = task.parent()
-        return parent is not None and _title_of(parent).startswith(_AIRFLOWS_OWN)
+        return parent is not None and title_of(parent).startswith(_AIRFLOWS_OWN)
     return False
 
 

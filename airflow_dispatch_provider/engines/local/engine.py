@@ -171,7 +171,7 @@ class LocalEngine:
 
     def _kill(self, pool: Pool, kills: Sequence[Kill]) -> None:
         for kill in kills:
-            pool.kill(kill.number, kill.grace)
+            pool.kill(kill)
 
     # Adoption
 
@@ -219,8 +219,7 @@ class LocalEngine:
         self._turnover.ended(self._clock(), sum(isinstance(each, Ended | Gone) for each in news))
         self._events += self._machine.handle(*news)
         pool.limit(self.slots)
-        due = self._machine.due(self._clock(), lambda each: self._search.runs_task(pool.pid(each)))
-        self._kill(pool, due)
+        self._kill(pool, self._machine.due(self._clock()))
         for answer in self._search.answers():
             self._take_answer(pool, answer)
 

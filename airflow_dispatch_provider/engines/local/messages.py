@@ -64,6 +64,9 @@ class Kill:
 
     number: int
     grace: float
+    unless_begun: bool = False
+    """It was to be ended before it begins. One that has begun all the same was let run its task by the Execution API,
+    which knows whether the task was queued again meanwhile."""
 
 
 @dataclass(frozen=True)

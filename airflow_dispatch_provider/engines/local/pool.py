@@ -70,6 +70,8 @@ class Processes(Protocol):
 
     def find(self, pid: int, created: float) -> psutil.Process | None: ...
 
+    def runs_task(self, pid: int) -> bool: ...
+
     def survivors(self, leader: int) -> list[psutil.Process]: ...
 
     def kill_trees(self, roots: Iterable[psutil.Process]) -> None: ...
@@ -105,7 +107,9 @@ class Pool:
         self._slots: int | None = None
         """As many processes as the template process was told that there may be."""
 
-        self._graces: dict[int, float] = {}
+        self._told: dict[int, Kill] = {}
+        """For the template process, which may die before it has done that."""
+
         self._kills = machine.KillList(clock)
         self._unreaped: list[Link] = []
         self._deaths = 0
@@ -198,13 +202,16 @@ class Pool:
         """Whether its process has no template process any more, or never was one of ours."""
         return number in self._watched
 
-    def kill(self, number: int, grace: float) -> None:
-        """SIGTERM to the tree, SIGKILL after ``grace`` seconds; its end is reported as any other."""
+    def kill(self, kill: Kill) -> None:
+        """SIGTERM to the tree, SIGKILL after its grace; its end is reported as any other."""
+        number = kill.number
         if number in self._watched:
-            self._kills.add(self._watched.pid(number), grace)
+            pid = self._watched.pid(number)
+            if not (kill.unless_begun and self._machine.runs_task(pid)):
+                self._kills.add(pid, kill.grace)
         elif number in self._handed and self._link:
-            self._graces[number] = grace  # should the template die before it has done this
-            self._link.channel.send(Kill(number, grace))
+            self._told[number] = kill
+            self._link.channel.send(kill)
 
     def poll(self) -> list[Event]:
         """Events since the last call, of either method."""
@@ -271,12 +278,12 @@ class Pool:
             self._handed[message.number] = message
             self._refusals = replace(self._refusals, failures=0)
         elif isinstance(message, Ended):
-            self._graces.pop(message.number, None)
+            self._told.pop(message.number, None)
             if self._handed.pop(message.number, None) is None:
                 self._refuse(message.error)
                 return [NotStarted(message.number, message.error)]
         elif isinstance(message, NotStarted):
-            self._graces.pop(message.number, None)
+            self._told.pop(message.number, None)
             self._handed.pop(message.number, None)
         return [message]
 
@@ -316,15 +323,15 @@ class Pool:
 
     def _orphan(self, number: int, started: Started | None) -> list[News]:
         process = self._machine.find(started.pid, started.created) if started else None
-        grace = self._graces.pop(number, None)
+        kill = self._told.pop(number, None)
         if started is None:
             return [NotStarted(number, self._last_death)]
         if process is None:
             self._forget_ended(started.pid)
             return [Gone(number)]
         self.watch(number, process)
-        if grace is not None:
-            self.kill(number, grace)
+        if kill is not None:
+            self.kill(kill)
         return []
 
     def _check_watched(self) -> None:

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 
 import psutil
 
+TASK_TITLE = "airflow worker -- "
+"""Airflow's title of the process in which a task runs, before its id."""
+
 _CLOCK_SLACK = 2.0
 """Seconds by which two readings of one process's start time may differ: the boot time is re-read."""
 
@@ -136,6 +139,25 @@ def survivors(leader: int) -> list[psutil.Process]:
     if any(not has_ended(process) for process in _process(leader)):
         return []
     return [process for process in _session_members(leader) if process.pid != leader]
+
+
+def title_of(process: psutil.Process) -> str:
+    """Empty for a zombie, and for what may not be looked at."""
+    try:
+        return " ".join(process.cmdline()).strip()
+    except psutil.Error:
+        return ""
+
+
+def runs_task(pid: int) -> bool:
+    """Whether a process that supervises a task runs it: from the answer of the Execution API that lets it begin, until
+    nothing is left but its log. Never on macOS, which has no titles."""
+    try:
+        process = psutil.Process(pid)
+        members = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return False
+    return any(title_of(each).startswith(TASK_TITLE) for each in members)
 
 
 def _session_members(leader: int) -> list[psutil.Process]:

@@ -62,16 +62,19 @@ class _Child:
     def fileno(self) -> int:
         return self.control.fileno()
 
+    @property
+    def begun(self) -> bool:
+        return worker.read_report(self.said).begun
+
     def hear(self) -> bool:
         """Take in what it has said; whether that it has begun is among the news."""
-        knew = worker.read_report(self.said).begun
+        knew = self.begun
         with suppress(BlockingIOError):
             while chunk := self._receive():
                 self.said += chunk
             self.heard = True
-        begun = worker.read_report(self.said).begun
-        self.heard = self.heard or begun
-        return begun and not knew
+        self.heard = self.heard or self.begun
+        return self.begun and not knew
 
     def _receive(self) -> bytes:
         try:
@@ -150,7 +153,9 @@ class Template:
     def _kill(self, message: Kill) -> None:
         for pid, child in self._children.items():
             if child.number == message.number:
-                self._kills.add(pid, message.grace)
+                self._hear(child)
+                if not (message.unless_begun and child.begun):
+                    self._kills.add(pid, message.grace)
 
     def _start_waiting(self) -> None:
         """Fill the slots that are free by now."""

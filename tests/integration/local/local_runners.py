@@ -82,6 +82,15 @@ def begin(name: str) -> None:
     hold(name)
 
 
+def hold_and_begin(name: str) -> None:
+    """Be let start when the test writes ``ask``, say so, and hold."""
+    while heard("ask") is None:
+        time.sleep(0.01)
+    begin_and_end(name)
+    say(f"begun.{name}", "yes")
+    hold(name)
+
+
 def begin_and_end(name: str) -> None:
     from devkit.servers.execution_api import let_start
 
@@ -137,6 +146,7 @@ ACTIONS: dict[str, Callable[[str], None]] = {
         hold,
         begin,
         begin_and_end,
+        hold_and_begin,
         fail,
         fail_at_length,
         kill_supervisor,

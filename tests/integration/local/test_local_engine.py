@@ -335,6 +335,20 @@ class TestTakingBack:
         assert isinstance(x.end_of(1), Ended)
         assert not alive(pid)
 
+    def test_one_that_began_before_it_could_be_ended_runs_on(self, x) -> None:
+        """Its task was queued again meanwhile, and the Execution API has let this very process run it."""
+        x.submit([Job(1, "k", make_task("hold_and_begin"))])
+        pid = pid_of("pid.hold_and_begin")
+        os.kill(x.template, signal.SIGSTOP)
+        x.revoke(1)
+        local_runners.say("ask", "")
+        wait_until(lambda: local_runners.heard("begun.hold_and_begin"))
+        os.kill(x.template, signal.SIGCONT)
+        x.wait_for(Began(1))
+        assert alive(pid)
+        local_runners.say("go", "")
+        assert told(x.end_of(1)) == told(Ended(1, SUCCESS, True))
+
     def test_of_two_dispatches_of_one_key_one_is_ended(self, x) -> None:
         first, second = x.begun(1, "begin-1"), x.begun(2, "begin-2")
         x.revoke(1)

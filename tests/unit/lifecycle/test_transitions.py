@@ -207,6 +207,7 @@ ROWS = [
     ("revoking",                   {},                        CannotRevoke(0),               "sent",      ""),
     ("revoking",                   {"dead": True},            CannotRevoke(0),               "ended",     "Revoke"),
     ("revoking",                   {"again": True},           CannotRevoke(0),               "revoking",  ""),
+    ("revoking",                   {"revoked": 1},            Began(0),                      "revoking",  ""),
     ("revoking",                   {},                        Ended(0, SUCCESS),             "ended",     ""),
     ("revoking",                   {},                        Returned(0),                   "ended",     ""),
     ("revoking",                   {},                        Rejected(0),                   "ended",     ""),

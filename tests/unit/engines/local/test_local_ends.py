@@ -64,10 +64,6 @@ def test_an_end_that_nobody_saw(is_task: bool, begun: bool, how: Outcome, had_be
     assert not found.nothing_ran
 
 
-def nobody_runs(dispatch: int) -> bool:
-    return False
-
-
 @pytest.mark.parametrize(
     ("begun", "over", "unheard", "grace", "later"),
     [
@@ -86,10 +82,10 @@ def test_how_and_when_a_process_is_ended(
     machine = Machine("x")
     machine.enter(1, "x", is_task=True, begun=begun)
     kills = machine.revoke(1, 100.0, over=over, unheard=unheard)
-    assert kills == ([] if grace is None else [Kill(1, grace)])
-    assert machine.due(100.0 + OVER_GRACE - 0.1, nobody_runs) == []
-    assert machine.due(100.0 + OVER_GRACE, nobody_runs) == ([Kill(1, KILL_GRACE)] if later else [])
-    assert machine.due(1e9, nobody_runs) == []
+    assert kills == ([] if grace is None else [Kill(1, grace, unless_begun=not begun)])
+    assert machine.due(100.0 + OVER_GRACE - 0.1) == []
+    assert machine.due(100.0 + OVER_GRACE) == ([Kill(1, KILL_GRACE, unless_begun=not begun)] if later else [])
+    assert machine.due(1e9) == []
 
 
 def test_what_was_cleared_has_no_end() -> None:
@@ -99,4 +95,4 @@ def test_what_was_cleared_has_no_end() -> None:
     machine.revoke(1, 100.0, over=True, unheard=False)
     assert (machine.key(1), list(machine), len(machine)) == ("x", [1], 1)
     machine.clear()
-    assert (list(machine), machine.due(1e9, nobody_runs)) == ([], [])
+    assert (list(machine), machine.due(1e9)) == ([], [])

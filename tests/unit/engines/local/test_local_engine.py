@@ -40,6 +40,7 @@ class FakePool:
         self.events: list[Any] = []
         self.gone: set[int] = set()
         self.withdrawn: list[int] = []
+        self.running: set[int] = set()
         self.slots = 0
         self.ends = ""
 
@@ -56,8 +57,9 @@ class FakePool:
     def limit(self, slots: int) -> None:
         self.slots = slots
 
-    def kill(self, number: int, grace: float) -> None:
-        self.killed.append((number, grace))
+    def kill(self, kill: messages.Kill) -> None:
+        if not (kill.unless_begun and kill.number in self.running):
+            self.killed.append((kill.number, kill.grace))
 
     def watch(self, number: int, process: Any) -> None:
         self.watched[number] = process
@@ -95,7 +97,6 @@ class FakeSearch:
     def __init__(self) -> None:
         self.asked: list[Found] = []
         self.processes: dict[Any, Any] = {}
-        self.running: set[int] = set()
         self.answering = True
 
     def ask(self, found: Any) -> None:
@@ -106,9 +107,6 @@ class FakeSearch:
             return []
         asked, self.asked = self.asked, []
         return [Answer(each, self.processes.get(each.ti.id)) for each in asked]
-
-    def runs_task(self, pid: int) -> bool:
-        return pid in self.running
 
     def stop(self) -> None:
         pass
@@ -390,7 +388,7 @@ class TestAdoption:
         """It was found after it was set back, and began when another scheduler had queued its task: nobody offers it
         here."""
         search.processes["id 1"] = SimpleNamespace(pid=9001)
-        search.running |= {9001} if runs else set()
+        pool(x).running |= {1} if runs else set()
         x.adopt([found(1, runs=False)])
         x.revoke(1, over=True)
         x.poll()

@@ -38,10 +38,6 @@ def ended(status: int = 1, began: bool | None = False, error: str = "why", **fie
     return messages.Ended(1, status, error, began=began, **fields)
 
 
-def nobody_runs(dispatch: int) -> bool:
-    return False
-
-
 def machine(*keys: str, is_task: bool = True) -> Machine:
     made = Machine("x")
     for number, key in enumerate(keys or ["a"], 1):
@@ -169,9 +165,9 @@ class TestExecutionApi:
     ("begun", "over", "unheard", "at_once", "later"),
     [
         # not begun: a process that is about to ask must not get to it
-        (False, False, False, [Kill(1, 0.0)], []),
-        (False, False, True, [Kill(1, 0.0)], []),
-        (False, True, False, [Kill(1, 0.0)], []),
+        (False, False, False, [Kill(1, 0.0, True)], []),
+        (False, False, True, [Kill(1, 0.0, True)], []),
+        (False, True, False, [Kill(1, 0.0, True)], []),
         # begun: its operator's on_kill runs
         (True, False, False, [Kill(1, KILL_GRACE)], []),
         (True, False, True, [Kill(1, KILL_GRACE)], []),
@@ -179,7 +175,7 @@ class TestExecutionApi:
         (True, True, False, [], [Kill(1, KILL_GRACE)]),
         (True, True, True, [], [Kill(1, KILL_GRACE)]),
         # over, and it may have begun unheard
-        (False, True, True, [], [Kill(1, KILL_GRACE)]),
+        (False, True, True, [], [Kill(1, KILL_GRACE, True)]),
     ],
 )
 def test_how_a_process_is_stopped(
@@ -189,26 +185,19 @@ def test_how_a_process_is_stopped(
     x = Machine("x")
     x.enter(1, "a", is_task=True, begun=begun)
     assert x.revoke(1, 100.0, over=over, unheard=unheard) == at_once
-    assert x.due(100.0 + OVER_GRACE - 0.1, nobody_runs) == []
-    assert x.due(100.0 + OVER_GRACE, nobody_runs) == later
-    assert x.due(100.0 + 10 * OVER_GRACE, nobody_runs) == []
+    assert x.due(100.0 + OVER_GRACE - 0.1) == []
+    assert x.due(100.0 + OVER_GRACE) == later
+    assert x.due(100.0 + 10 * OVER_GRACE) == []
 
 
-@pytest.mark.parametrize(
-    ("begun", "later"),
-    [
-        # it has begun since, for whoever has queued its task again
-        (False, []),
-        # it had begun before, and that run is over
-        (True, [Kill(1, KILL_GRACE)]),
-    ],
-)
-def test_one_that_runs_its_task_when_its_time_is_over(begun: bool, later: list[Kill]) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_one_that_had_not_begun_is_ended_only_if_it_has_not_since(begun: bool) -> None:
+    """Its task may have been queued again; what had begun before is over."""
     x = Machine("x")
     x.adopt(1, "a", 4000, begun=begun)
     x.revoke(1, 100.0, over=True, unheard=True)
-    assert x.due(100.0 + OVER_GRACE, lambda dispatch: dispatch == 1) == later
-    assert x.due(1e9, nobody_runs) == []
+    assert x.due(100.0 + OVER_GRACE) == [Kill(1, KILL_GRACE, unless_begun=not begun)]
+    assert x.due(1e9) == []
 
 
 def test_what_ends_in_its_time_is_not_killed() -> None:
@@ -216,7 +205,7 @@ def test_what_ends_in_its_time_is_not_killed() -> None:
     x.handle(BEGAN)
     x.revoke(1, 100.0, over=True, unheard=False)
     x.handle(ended(0, True, ""))
-    assert x.due(1000.0, nobody_runs) == []
+    assert x.due(1000.0) == []
 
 
 class TestAdoption:
@@ -229,7 +218,7 @@ class TestAdoption:
         x.revoke(1, 100.0, over=True, unheard=True)
         assert x.adopt(2, "a", 4000, begun=True) == [Unknown(1)]
         assert x.revoke(1, 100.0, over=False, unheard=True) == []
-        assert x.due(1e9, nobody_runs) == []
+        assert x.due(1e9) == []
         assert repr(x.handle(Gone(2))) == repr([Ended(2, SUCCESS, True, UNSEEN)])
 
     def test_of_its_own(self) -> None:
@@ -238,7 +227,7 @@ class TestAdoption:
         x.handle(STARTED, BEGAN)
         x.revoke(1, 100.0, over=True, unheard=False)
         assert x.adopt(2, "a", STARTED.pid, begun=False) == [Unknown(1)]
-        assert (list(x), x.due(1e9, nobody_runs)) == ([2], [])
+        assert (list(x), x.due(1e9)) == ([2], [])
         assert x.revoke(2, 200.0, over=False, unheard=True) == [Kill(2, KILL_GRACE)]
 
     @pytest.mark.parametrize(("key", "pid"), [("a", 4001), ("b", STARTED.pid)])
@@ -248,7 +237,7 @@ class TestAdoption:
         x.handle(STARTED, BEGAN)
         x.revoke(1, 100.0, over=True, unheard=False)
         assert x.adopt(2, key, pid, begun=True) == []
-        assert x.due(1e9, nobody_runs) == [Kill(1, KILL_GRACE)]
+        assert x.due(1e9) == [Kill(1, KILL_GRACE)]
 
     def test_one_that_is_found_twice_for_the_same_dispatch(self) -> None:
         x = Machine("x")

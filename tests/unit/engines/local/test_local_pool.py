@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
+import subprocess
 from dataclasses import dataclass, field
 
 import psutil
@@ -89,8 +91,27 @@ def test_run_and_kill_reach_the_template(stage):
     """Both carry the number of the hand-over."""
     pool = ready_pool(stage)
     pool.run(7, "name", b"work")
-    pool.kill(7, 5.0)
+    pool.kill(Kill(7, 5.0))
     assert stage.template.receive() == [Run(7, "name", b"work"), Kill(7, 5.0)]
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_what_began_after_it_was_to_be_ended_is_spared(stage, monkeypatch, runs):
+    """Also where the template process has died before it could say so."""
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        monkeypatch.setattr(processes, "runs_task", lambda pid: runs)
+        pool = ready_pool(stage)
+        pool.run(1, "a", b"")
+        stage.template.send(Started(1, child.pid, psutil.Process(child.pid).create_time()))
+        pool.poll()
+        pool.kill(Kill(1, 0.0, unless_begun=True))
+        stage.links[-1].kill()
+        pool.poll()
+        assert child.poll() is None if runs else child.wait(10) == -signal.SIGKILL
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_the_template_knows_the_slots_that_it_may_fill(stage, monkeypatch):

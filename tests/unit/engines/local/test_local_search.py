@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from airflow_dispatch_provider.engines.engine import Found
-from airflow_dispatch_provider.engines.local import _search
+from airflow_dispatch_provider.engines.local import _search, processes
 from airflow_dispatch_provider.engines.local._search import Search, supervisors
 from tests.support import wait_until
 
@@ -103,17 +103,16 @@ class TestWhetherItRunsItsTask:
     )
     def test_its_child_shows_it(self, spawn, ti_id, title, runs) -> None:
         process = with_parent(spawn, f"{TITLE}: {ti_id}", title.format(ti_id))
-        assert Search(TITLE).runs_task(process.pid) is runs
+        assert processes.runs_task(process.pid) is runs
 
     def test_of_airflows_local_executor_the_process_itself_does(self, spawn, ti_id) -> None:
-        assert Search(TITLE).runs_task(spawn(f"airflow worker -- {ti_id}").pid)
+        assert processes.runs_task(spawn(f"airflow worker -- {ti_id}").pid)
 
     def test_one_that_only_stores_its_log_does_not(self, spawn, ti_id) -> None:
-        assert not Search(TITLE).runs_task(spawn(f"{TITLE}: {ti_id}").pid)
+        assert not processes.runs_task(spawn(f"{TITLE}: {ti_id}").pid)
 
-    @pytest.mark.parametrize("pid", [None, 2**22 + 1])
-    def test_one_that_is_not_there_does_not(self, pid) -> None:
-        assert not Search(TITLE).runs_task(pid)
+    def test_one_that_is_not_there_does_not(self) -> None:
+        assert not processes.runs_task(2**22 + 1)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +135,7 @@ def test_a_zombie_is_not_alive() -> None:
     if pid == 0:
         os._exit(0)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    assert _search._title_of(psutil.Process(pid)) == ""
+    assert processes.title_of(psutil.Process(pid)) == ""
     os.waitpid(pid, 0)
 
 
