@@ -303,6 +303,9 @@ class Loop:
 
     def _stop(self, deadline: float, buffer: dict[Any, Any], patience: float) -> None:
         self._stopped = True
+        # While one engine is waited for, another one would start what it was given ahead.
+        unsent_keys = [key for key in self.machine if self.machine.state(key) is State.SUBMITTED]
+        self.tell(self._clock(), *map(events.Recall, unsent_keys))
         for name, engine in reversed(self.engines.items()):
             stop = partial(engine.stop, deadline)
             unsent: set[int] = self._guarded(f"The stop of backend {name!r}", stop, set)

@@ -39,8 +39,9 @@ class Backend:
         self.out = 0
         """Dispatches that are out: each has a slot, or was given ahead."""
 
-        self.ahead: set[int] = set()
-        """Dispatches that were given ahead, as long as their engine has not answered."""
+        self.ahead: dict[int, bool] = {}
+        """Dispatches that were given ahead, as long as their engine has not answered, and whether they are still wanted
+        there; the others were asked back."""
 
         self.trying: int | None = None
         """The dispatch with which it is tried after a failure, as long as its engine has not answered."""
@@ -89,7 +90,11 @@ class Backend:
 
     def free_ahead(self, now: float) -> int:
         """How many more it may have ahead."""
-        return max(0, self.takes_ahead(now) - len(self.ahead))
+        return max(0, self.takes_ahead(now) - sum(self.ahead.values()))
+
+    def keeps(self, dispatch: int) -> bool:
+        """Whether it may keep what it was given and has not sent."""
+        return not (self.gone or (self.cordoned and dispatch in self.ahead))
 
     def usable(self, now: float) -> bool:
         """Whether it can be asked for anything."""
@@ -136,7 +141,7 @@ class Backend:
 
     def answered(self, dispatch: int) -> None:
         """Its engine has said something of a job that was submitted."""
-        self.ahead.discard(dispatch)
+        self.ahead.pop(dispatch, None)
         if dispatch == self.trying:
             self.trying = None
 

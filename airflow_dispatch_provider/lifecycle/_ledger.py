@@ -191,7 +191,7 @@ class Ledger:
     def hold(self, job: Job) -> None:
         """Enter a job into the hold queue, where its priority and its age put it."""
         match = self.routes.match(job)
-        targets = self._targets(job, match.route)
+        targets = self.targets(job, match.route)
         job.waits, self.stirred = None, True
         if job.paused:
             targets = self._as_paused(job, targets)
@@ -203,7 +203,8 @@ class Ledger:
             places = tuple(self.lane(job, target) for target in targets)
         self.holding.add(job, match, targets, places)
 
-    def _targets(self, job: Job, route: Route) -> tuple[Target, ...]:
+    def targets(self, job: Job, route: Route) -> tuple[Target, ...]:
+        """Where a job may go, in this order."""
         targets = ordered_targets(route, job.seed)
         if job.is_task:
             return targets
@@ -225,7 +226,7 @@ class Ledger:
         tried = {each.backend for each in job.paused if each.refused} | {job.backend}
         return any(
             target.backend not in tried and self._could_run(job, target.backend)
-            for target in self._targets(job, self.routes.match(job).route)
+            for target in self.targets(job, self.routes.match(job).route)
         )
 
     def _could_run(self, job: Job, name: str) -> bool:

@@ -23,20 +23,30 @@ def why(snapshot: Snapshot, lane: Lane, job: Job) -> Reason | None:
 
 
 def free_slots(ledger: Ledger) -> int:
-    """Slots that a new task could really get: free ones of each backend, and what it takes ahead, without those that
-    are wanted by what is held for it. While jobs for full backends are in the way of jobs for these, as many more as
-    may be held: Airflow queues in priority order and cannot pass over those of a full backend."""
+    """Slots that a new task could really get: free ones of each backend without those that are wanted by what is held
+    for it, and what may be given ahead. While jobs for full backends are in the way of jobs for free ones, as many more
+    as may be held: Airflow queues in priority order and cannot pass over those of a full backend."""
     room = ledger.limits.max_held - ledger.held
     wanted = ledger.holding.by_first_choice
-    really_free, in_the_way = 0, False
+    really_free, ahead, in_the_way = 0, 0, False
     for name, backend in ledger.backends.items():
         if backend.gone:
             continue
-        view = backend.view(ledger.now)
-        free = 0 if view.blocked else view.free + backend.free_ahead(ledger.now)
-        really_free += max(0, free - wanted.get(name, 0))
-        in_the_way = in_the_way or wanted.get(name, 0) > free
-    return max(0, room if really_free and in_the_way else min(room, really_free))
+        view, waiting = backend.view(ledger.now), wanted.get(name, 0)
+        free = 0 if view.blocked else view.free
+        really_free += max(0, free - waiting)
+        ahead += max(0, backend.free_ahead(ledger.now) - max(0, waiting - free))
+        in_the_way = in_the_way or waiting > free
+    return max(0, room if really_free and in_the_way else min(room, really_free + ahead))
+
+
+def slots_occupied(ledger: Ledger) -> int:
+    """Slots that Airflow has to leave alone. It queues nothing once these are as many as its ``parallelism``; so where
+    all slots are taken, what may be given ahead is taken off. Where some are free, more would run than that."""
+    occupied = sum(backend.out for backend in ledger.backends.values())
+    if any(backend.view(ledger.now).free for backend in ledger.backends.values()):
+        return occupied
+    return max(0, occupied - sum(backend.takes_ahead(ledger.now) for backend in ledger.backends.values()))
 
 
 def tell(ledger: Ledger, job: Job, waits: Reason | Waits | None) -> None:

@@ -186,13 +186,16 @@ class Machine:
             return
         backend.ordered = event.command is not Command.RESUME
         self._ledger.stirred = True
-        if event.command is Command.DRAIN:
-            self._withdraw(lambda job: job.backend == event.backend)
+        if event.command is not Command.RESUME:
+            is_drain = event.command is Command.DRAIN
+            self._withdraw(
+                lambda job: job.backend == event.backend and (is_drain or not backend.keeps(job.dispatch))
+            )
 
     def _settings(self, event: events.Settings) -> None:
         self._ledger.use(event)
         backends = self._ledger.backends
-        self._withdraw(lambda job: backends[job.backend or ""].gone)
+        self._withdraw(lambda job: not backends[job.backend or ""].keeps(job.dispatch))
         self._ledger.forget_drained()
 
     def _withdraw(self, concerns: Callable[[Job], bool]) -> None:
@@ -308,11 +311,12 @@ class Machine:
 
     def _launch_ahead(self) -> None:
         ledger = self._ledger
-        plan = _ahead.plan(ledger)
-        for job in self._launch(plan.give):
-            ledger.backends[job.backend or ""].ahead.add(job.dispatch)
+        plan = _ahead.plan(ledger, self.snapshot())
         for job in plan.take_back:
+            ledger.backends[job.backend or ""].ahead[job.dispatch] = False
             apply(ledger, job, events.Recall(job.key))
+        for job in self._launch(plan.give):
+            ledger.backends[job.backend or ""].ahead[job.dispatch] = True
 
     def _launch(self, decisions: Sequence[Decision]) -> list[Job]:
         jobs = []
@@ -331,7 +335,8 @@ class Machine:
             return api[0]
         overflows = [overflow_at(lane, ledger.now) for lane in ledger.holding.lanes]
         retries = [at for backend in ledger.backends.values() if (at := backend.circuit.retry_at) is not None]
-        return min((max(at, ledger.now) for at in (*overflows, *retries, *api)), default=inf)
+        moments = (*overflows, _ahead.overflow_at(ledger), *retries, *api)
+        return min(max(at, ledger.now) for at in moments)
 
     # Being asked; nothing here changes anything
 
@@ -375,10 +380,8 @@ class Machine:
         return {name: backend.used for name, backend in self._ledger.backends.items()}
 
     def slots_occupied(self) -> int:
-        """Slots that Airflow has to leave alone: it queues nothing once these are as many as its ``parallelism``, so
-        that what may be given ahead is taken off."""
-        backends, now = self._ledger.backends.values(), self._ledger.now
-        return max(0, sum(backend.out - backend.takes_ahead(now) for backend in backends))
+        """See ``_waiting.slots_occupied``."""
+        return _waiting.slots_occupied(self._ledger)
 
     def _held(self) -> Iterator[Job]:
         return (job for job in self._ledger.jobs.values() if job.state is State.HELD)

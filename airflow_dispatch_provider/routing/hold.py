@@ -91,8 +91,7 @@ class Lane:
     """Nothing here has waited for longer than since this moment; what had may be gone."""
 
     def __post_init__(self) -> None:
-        after = self.match.route.overflow_after
-        self.overflow_after = inf if after == "never" else after
+        self.overflow_after = self.match.route.patience
 
 
 class HoldQueue:

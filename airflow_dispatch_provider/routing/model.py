@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -69,6 +70,11 @@ class Route:
     def name(self) -> str:
         """How logs, ``explain`` and the event log call this route."""
         return self.queue if self.dag_id is None else f"{self.queue} of {self.dag_id}"
+
+    @property
+    def patience(self) -> float:
+        """``overflow_after`` in seconds; infinite for ``never``."""
+        return inf if self.overflow_after == "never" else self.overflow_after
 
     @cached_property
     def weighted(self) -> bool:

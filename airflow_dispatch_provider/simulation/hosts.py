@@ -218,7 +218,8 @@ class Errand:
     def __init__(self, given: Any, is_spoilt: bool) -> None:
         task: Task = given.task
         ids = {"dag_id": "dag", "run_id": "run", "task_id": str(task.number), "map_index": -1}
-        self.ti = SimpleNamespace(id=given.ti_id, queue=task.queue, **ids) if task.is_task else None
+        more = {"queue": task.queue, "priority_weight": task.priority}
+        self.ti = SimpleNamespace(id=given.ti_id, **more, **ids) if task.is_task else None
         self.callback = SimpleNamespace(id=given.ti_id)
         self.type, self.display_name, self.is_spoilt = EXECUTE_TASK, str(given.ti_id), is_spoilt
 

@@ -128,7 +128,7 @@ class Template:
         while self._waiting and not (self.closed or self.engine.is_dead):
             if len(self._host.children(self)) >= self._slots:
                 return
-            self._start(self._waiting.pop(next(iter(self._waiting))))
+            self._start(self._waiting.pop(min(self._waiting, key=lambda number: self._waiting[number].rank)))
 
     def fill_later(self) -> None:
         """One that it had forked has ended."""

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections import deque
-from math import ceil
 
 _REMEMBERED = 10.0
 """Seconds for which an end counts."""
+
+_LEAST = 4.0
+"""Seconds over which a pace is taken at least: several that end at the same moment are none."""
 
 _AWAY = 2.0
 """Seconds that the scheduler may be away: with Airflow's defaults it sleeps for one, and its loop takes time, too."""
@@ -26,7 +28,7 @@ class Turnover:
             self._ends.popleft()
 
     def expected(self, now: float) -> int:
-        """How many ends there will be while the scheduler is away, if that goes on."""
+        """How many ends there will be for certain while the scheduler is away, if that goes on."""
         if not self._ends:
             return 0
-        return ceil(len(self._ends) * _AWAY / max(_AWAY, now - self._ends[0]))
+        return int(len(self._ends) * _AWAY / max(_LEAST, now - self._ends[0]))

@@ -12,7 +12,7 @@ from typing import Any
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.bridge.patience import overtime
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
-from airflow_dispatch_provider.bridge.workload import task_ref
+from airflow_dispatch_provider.bridge.workload import priority_of, task_ref
 from airflow_dispatch_provider.engines.engine import Event, Found, Job
 from airflow_dispatch_provider.engines.local._machine import OVER_GRACE, Machine
 from airflow_dispatch_provider.engines.local._options import LocalOptions
@@ -24,7 +24,12 @@ from airflow_dispatch_provider.engines.local.pool import Pool
 from airflow_dispatch_provider.engines.outage import Backoff, OutageLog
 from airflow_dispatch_provider.lifecycle.events import Adopted, Rejected, Returned, Room, Unknown
 from airflow_dispatch_provider.masking import LateTraceback, describe
-from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, EXECUTE_TASK, TEST_CONNECTION
+from airflow_dispatch_provider.routing.model import (
+    EXECUTE_CALLBACK,
+    EXECUTE_TASK,
+    KIND_RANK,
+    TEST_CONNECTION,
+)
 
 log = logging.getLogger(__name__)
 
@@ -122,9 +127,18 @@ class LocalEngine:
         if pool is None:
             return Room(self.slots, 0, unavailable=self._outage.reason or "not started", kinds=KINDS)
         takes = max(0, self.slots - pool.live) if pool.ready else 0
-        ahead = min(self._options.ahead, self._turnover.expected(self._clock())) if pool.ready else 0
+        ahead = self._ahead(pool) if pool.ready else 0
         trouble = self._outage.reason or pool.trouble
         return Room(self.slots, takes, unavailable=trouble, kinds=KINDS, ahead=ahead)
+
+    def _ahead(self, pool: Pool) -> int:
+        """As many as end before the scheduler is back, but for those that free no slot, since more run than may."""
+        too_many = max(0, pool.started - self.slots)
+        return min(self._options.ahead, max(0, self._turnover.expected(self._clock()) - too_many))
+
+    def _limit(self, pool: Pool) -> None:
+        """Leave slots to the processes that are looked for: most of them are there."""
+        pool.limit(self.slots - len(self._searched.keys() - self._revoked.keys()))
 
     # Giving and taking back
 
@@ -148,7 +162,8 @@ class LocalEngine:
         is_task = airflow_api.is_task(job.workload)
         seed = task_ref(job.workload).seed if is_task else ""
         self._machine.enter(job.dispatch, job.key, is_task=is_task, task=seed)
-        pool.run(job.dispatch, airflow_api.workload_name(job.workload), pickled)
+        rank = (KIND_RANK[airflow_api.kind_of(job.workload)], -priority_of(job.workload))
+        pool.run(job.dispatch, airflow_api.workload_name(job.workload), pickled, rank)
 
     def withdraw(self, dispatches: Collection[int]) -> set[int]:
         """Nothing at once: ``Returned`` comes for what had not started."""
@@ -180,6 +195,8 @@ class LocalEngine:
         new = {each.dispatch: each for each in found if each.dispatch not in self._searched}
         self._searched.update(new)
         self._search.ask([*new.values()])
+        if self._pool is not None:
+            self._limit(self._pool)
 
     def _take_answer(self, pool: Pool, answer: Answer) -> None:
         (dispatch, key, _, runs), process = answer
@@ -218,10 +235,10 @@ class LocalEngine:
         news = pool.news()
         self._turnover.ended(self._clock(), sum(isinstance(each, Ended | Gone) for each in news))
         self._events += self._machine.handle(*news)
-        pool.limit(self.slots)
         self._kill(pool, self._machine.due(self._clock()))
         for answer in self._search.answers():
             self._take_answer(pool, answer)
+        self._limit(pool)
 
     def stop(self, deadline: float) -> set[int]:
         """Take back what has not started, and wait until the rest has ended, or until then: what runs on has a template
@@ -245,7 +262,7 @@ class LocalEngine:
         return set()
 
     def _await_ends(self, pool: Pool, deadline: float) -> None:
-        log.info("Waiting for %d running workloads; signal again to end them instead", len(self._machine))
+        log.info("Waiting for %d running workloads; signal again to end them instead", pool.started)
         report_at = self._clock() + PROGRESS_INTERVAL
         self._work_with(pool)
         while self._machine and (now := self._clock()) < deadline:

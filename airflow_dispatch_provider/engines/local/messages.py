@@ -50,6 +50,9 @@ class Run:
     workload: bytes = field(repr=False)
     """Pickled, with its token; decoded in the workload's own process: a bad one harms nobody else."""
 
+    rank: tuple[int, int] = (0, 0)
+    """Of those that wait for a slot, the lowest starts first, and among equals the one that came first."""
+
 
 @dataclass(frozen=True)
 class Withdraw:

@@ -107,6 +107,9 @@ class Pool:
         self._slots: int | None = None
         """As many processes as the template process was told that there may be."""
 
+        self._asked_back: set[int] = set()
+        """Not started yet, and to be withdrawn or ended: the template process has to answer, even if it is full."""
+
         self._told: dict[int, Kill] = {}
         """For the template process, which may die before it has done that."""
 
@@ -129,6 +132,15 @@ class Pool:
         return len(self._handed) + len(self._orphans) + len(self._watched)
 
     @property
+    def started(self) -> int:
+        """How many of these have started."""
+        return self.live - self._unstarted
+
+    @property
+    def _unstarted(self) -> int:
+        return sum(started is None for started in self._handed.values())
+
+    @property
     def ready(self) -> bool:
         """Whether a workload handed over now would start at once."""
         return self._ready and self._refusals.due(self._clock())
@@ -148,12 +160,13 @@ class Pool:
 
     def _silence(self, now: float) -> float:
         """Seconds for which something has been expected of the template process, and nothing has come."""
-        expected = self._link is not None and (not self._ready or self._owes_a_start())
+        owes = bool(self._asked_back) or self._owes_a_start()
+        expected = self._link is not None and (not self._ready or owes)
         return now - self._heard_at if expected else 0.0
 
     def _owes_a_start(self) -> bool:
         """Whether the template process has a workload that it could start."""
-        waiting = sum(started is None for started in self._handed.values())
+        waiting = self._unstarted
         return waiting > 0 and (self._slots is None or len(self._handed) - waiting < self._slots)
 
     @property
@@ -168,12 +181,12 @@ class Pool:
         started = self._handed.get(number)
         return started.pid if started else None
 
-    def run(self, number: int, name: str, workload: bytes) -> None:
+    def run(self, number: int, name: str, workload: bytes, rank: tuple[int, int] = (0, 0)) -> None:
         """Hand a pickled workload over. Only while ``ready``."""
         assert self._link is not None
         self._expect_more()
         self._handed[number] = None
-        self._link.channel.send(Run(number, name, workload))
+        self._link.channel.send(Run(number, name, workload, rank))
 
     def limit(self, slots: int) -> None:
         """Have at most so many processes; what was handed over besides starts when others end."""
@@ -192,6 +205,8 @@ class Pool:
     def withdraw(self, number: int) -> None:
         """Report ``NotStarted``, unless it has started by now."""
         if self._link is not None and self._handed.get(number, _NOT_HANDED) is None:
+            self._expect_more()
+            self._asked_back.add(number)
             self._link.channel.send(Withdraw(number))
 
     def watch(self, number: int, process: psutil.Process) -> None:
@@ -210,6 +225,9 @@ class Pool:
             if not (kill.unless_begun and self._machine.runs_task(pid)):
                 self._kills.add(pid, kill.grace)
         elif number in self._handed and self._link:
+            if self._handed[number] is None:
+                self._expect_more()
+                self._asked_back.add(number)
             self._told[number] = kill
             self._link.channel.send(kill)
 
@@ -274,6 +292,7 @@ class Pool:
             if self._deaths:
                 log.info("A new template process is ready: %s", self.template_pid)
             return []
+        self._asked_back.discard(message.number)
         if isinstance(message, Started):
             self._handed[message.number] = message
             self._refusals = replace(self._refusals, failures=0)
@@ -301,6 +320,7 @@ class Pool:
         self._unreaped.append(link)
         self._link, self._ready = None, False
         handed, self._handed = self._handed, {}
+        self._asked_back.clear()
         self._last_death = f"The template process has ended (status {link.status})."
         delay = self._count_death()
         if not self._closing:

@@ -93,7 +93,7 @@ class Template:
         self._children: dict[int, _Child] = {}
         self._slots = inf
         self._waiting: dict[int, Run] = {}
-        """Not started yet, in their order. They end with the executor."""
+        """Not started yet, in the order in which they came. They end with the executor."""
 
         self._kills = processes.KillList(time.monotonic)
         self._wake, self._wakeup = _sigchld_pipe()
@@ -160,7 +160,7 @@ class Template:
     def _start_waiting(self) -> None:
         """Fill the slots that are free by now."""
         while self._waiting and len(self._children) < self._slots and not self._channel.closed:
-            self._start(self._waiting.pop(next(iter(self._waiting))))
+            self._start(self._waiting.pop(min(self._waiting, key=lambda number: self._waiting[number].rank)))
 
     def _start(self, run: Run) -> None:
         try:

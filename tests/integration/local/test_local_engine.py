@@ -297,6 +297,13 @@ class TestAhead:
         x.wait_for(Began(3))
         assert local_runners.heard("pid.begin-2") is None
 
+    def test_the_best_starts_first(self, x) -> None:
+        """Though it came last."""
+        x.submit([Job(4, 4, make_task("begin-4", priority_weight=9))])
+        local_runners.say("go.begin-1", "")
+        x.wait_for(Began(4))
+        assert local_runners.heard("pid.begin-2") is None
+
     def test_with_more_slots_they_start_at_once(self, x) -> None:
         x.slots = 3
         x.wait_for(Began(2))

@@ -163,6 +163,19 @@ def test_stop_tells_what_is_still_said():
     assert house.executors["b"].calls[-1] == "end"
 
 
+def test_what_is_not_sent_is_asked_back_before_an_engine_is_waited_for(monkeypatch):
+    """Meanwhile another one would start what it was given ahead."""
+    house, one, calls = House(route("*", "a")), make_task(), []
+    a, b = house.loop.engines["a"], house.loop.engines["b"]
+    monkeypatch.setattr(a, "submit", lambda jobs: None)
+    monkeypatch.setattr(a, "withdraw", lambda numbers: calls.append(("withdraw", *numbers)) or set(numbers))
+    monkeypatch.setattr(b, "stop", lambda deadline: calls.append(("stop",)) or set())
+    house.queue(one).beat()
+    house.loop.stop(inf, house.buffer)
+    assert calls == [("withdraw", 1), ("stop",)]
+    assert house.loop.machine.state(house.key(one)) is State.HELD
+
+
 @pytest.mark.parametrize(
     ("has_ended", "end", "seconds"),
     [

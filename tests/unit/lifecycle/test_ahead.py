@@ -4,10 +4,19 @@
 from __future__ import annotations
 
 import pytest
-from unit.lifecycle.builders import dispatches, launched, machine, of, queued, route, tick
+from unit.lifecycle.builders import dispatches, launched, machine, of, queued, route, settings, tick
 
 from airflow_dispatch_provider.lifecycle import actions
-from airflow_dispatch_provider.lifecycle.events import Broken, Command, Ended, Order, Returned, Room, Sent
+from airflow_dispatch_provider.lifecycle.events import (
+    BackendRules,
+    Broken,
+    Command,
+    Ended,
+    Order,
+    Returned,
+    Room,
+    Sent,
+)
 from airflow_dispatch_provider.lifecycle.states import Outcome, State
 
 
@@ -57,13 +66,56 @@ def test_what_starts_has_a_slot():
 
 
 def test_one_that_is_better_overtakes_what_was_given_ahead():
-    """The worst of what waits is taken back, and held in its old place; then the better one is given."""
+    """The worst of what waits is asked back, once, and held in its old place; the better one is given at once."""
     m, _, _ = full(2, queued("x", priority=5), queued("y", priority=1))
     found = m.handle(3, queued("z", priority=9), tick(a=room(2)))
-    assert (taken_back(found), dispatches(found)) == ([number_of(m, "y")], {})
-    assert taken_back(m.handle(4, tick(a=room(2)))) == [], "it is asked back once"
-    assert launched(m, 5, Returned(number_of(m, "y")), a=room(2)) == {"z": "a"}
+    assert (taken_back(found), list(dispatches(found))) == ([number_of(m, "y")], ["z"])
+    assert taken_back(m.handle(4, tick(a=room(2)))) == []
+    assert launched(m, 5, Returned(number_of(m, "y")), a=room(2)) == {}
     assert m.state("y") is State.HELD
+
+
+def two_backends(overflow_after=0.0):
+    """Both take two ahead; x1 and x2 are ahead at a."""
+    m = machine(route("*", "a", "b", overflow_after=overflow_after))
+    for now, key in enumerate(("one", "two")):
+        m.handle(
+            now, queued(key), tick(a=room(0, slots=int(key == "one")), b=room(0, slots=int(key == "two")))
+        )
+    given = launched(
+        m, 3, *(queued(key, priority=5) for key in ("x1", "x2")), a=room(2, slots=1), b=room(0, slots=1)
+    )
+    assert given == {"x1": "a", "x2": "a"}
+    return m
+
+
+def test_none_is_passed_over_for_a_worse_one():
+    """The best of what waits go where there is still room, though their first choice has none left."""
+    m = two_backends()
+    more = [queued(key, priority=priority) for key, priority in (("p1", 5), ("p2", 5), ("low", 1))]
+    assert launched(m, 4, *more, a=room(2, slots=1), b=room(2, slots=1)) == {"p1": "b", "p2": "b"}
+
+
+def test_a_slot_that_becomes_free_elsewhere_is_better():
+    """What is ahead is decided about anew."""
+    m = two_backends()
+    found = m.handle(4, tick(a=room(2, slots=1), b=room(2, slots=2)))
+    assert taken_back(found) == [number_of(m, "x1"), number_of(m, "x2")]
+
+
+def test_what_may_overflow_is_taken_back_for_that():
+    """As soon as it has waited long enough."""
+    m = two_backends(overflow_after=5)
+    free = {"a": room(2, slots=1), "b": room(0, slots=3)}
+    assert taken_back(m.handle(7, tick(**free))) == []
+    assert len(taken_back(m.handle(9, tick(**free)))) == 2
+
+
+def test_what_is_not_routed_there_any_more_is_taken_back():
+    """The routes have changed."""
+    m = two_backends()
+    found = m.handle(4, settings(route("*", "b")), tick(a=room(2, slots=1), b=room(0, slots=1)))
+    assert len(taken_back(found)) == 2
 
 
 def test_an_equal_does_not_overtake():
@@ -95,6 +147,17 @@ def test_a_backend_that_takes_nothing_gets_nothing_ahead(trouble):
     assert launched(m, 3, trouble, queued("x"), a=room(2)) == {}
 
 
+def test_a_cordoned_backend_keeps_nothing_ahead():
+    """Also while the database is asked what is still this scheduler's; what has a slot may stay."""
+    for command in (Command.CORDON, Command.DRAIN):
+        m, _, _ = full(2, queued("x"))
+        assert taken_back(m.handle(3, Order(command, "a"))) == [number_of(m, "x")]
+    m, _, _ = full(2, queued("x"))
+    m.handle(3, queued("y"), tick(a=room(2, slots=4)))
+    rules = {"a": BackendRules(cordoned=True)}
+    assert taken_back(m.handle(4, settings(route("*", "a"), rules=rules))) == [number_of(m, "x")]
+
+
 def test_airflow_may_queue_what_can_be_given_ahead():
     """It counts taken slots against its parallelism, and asks each executor for free ones."""
     m, _, _ = full(3)
@@ -103,3 +166,18 @@ def test_airflow_may_queue_what_can_be_given_ahead():
     assert (m.free_slots(), m.slots_occupied(), m.slots_used["a"]) == (2, 0, 2)
     m.handle(4, queued("y"), queued("z"), tick(a=room(3)))
     assert (m.free_slots(), m.slots_occupied(), m.slots_used["a"]) == (0, 2, 2)
+
+
+def test_where_a_slot_is_free_more_could_run_than_airflows_parallelism():
+    """So all that is out is occupied."""
+    m, _, _ = full(3)
+    m.handle(3, tick(a=room(3), b=1))
+    assert m.slots_occupied() == 2
+
+
+def test_room_ahead_lets_no_backlog_grow():
+    """Only a free slot is worth more than one task in the way of another."""
+    m = machine(route("q", "a"), route("other", "b"), max_held=100)
+    m.handle(0, queued("one"), queued("two", "other"), tick(a=room(0, slots=1), b=1))
+    m.handle(1, *(queued(n, "other") for n in range(5)), tick(a=room(2, slots=1), b=1))
+    assert m.free_slots() == 2

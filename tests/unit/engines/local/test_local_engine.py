@@ -40,6 +40,7 @@ class FakePool:
         self.events: list[Any] = []
         self.gone: set[int] = set()
         self.withdrawn: list[int] = []
+        self.ranks: dict[int, tuple[int, int]] = {}
         self.running: set[int] = set()
         self.slots = 0
         self.ends = ""
@@ -48,8 +49,12 @@ class FakePool:
     def live(self) -> int:
         return len(self.ran) + len(self.watched) - len(self.gone)
 
-    def run(self, number: int, name: str, workload: bytes) -> None:
-        self.ran[number] = pickle.loads(workload)
+    @property
+    def started(self) -> int:
+        return self.live
+
+    def run(self, number: int, name: str, workload: bytes, rank: tuple[int, int]) -> None:
+        self.ran[number], self.ranks[number] = pickle.loads(workload), rank
 
     def withdraw(self, number: int) -> None:
         self.withdrawn.append(number)
@@ -213,27 +218,52 @@ class TestRoom:
         x.slots = 1
         assert (x.room().slots, x.room().takes) == (1, 0)
 
-    def test_ahead_as_many_as_end_while_the_scheduler_is_away(self, x, clock) -> None:
-        """At the pace of the last seconds; none where none ends, or where nothing could start."""
-        x.submit([job(1), job(2)])
-        assert x.room().ahead == 0
-        pool(x).happen(*(messages.Ended(number, 0, began=True) for number in (1, 2)))
+    def ended(self, x: Any, slots: int, number: int) -> Any:
+        """An engine in which so many have just ended."""
+        x.submit([job(each) for each in range(slots)])
+        pool(x).happen(*(messages.Ended(each, 0, began=True) for each in range(number)))
         x.poll()
-        assert (x.room().ahead, pool(x).slots) == (2, 2)
+        return x
+
+    def test_ahead_as_many_as_end_while_the_scheduler_is_away(self, clock) -> None:
+        """At the pace of the last seconds; none where none ends, or where nothing could start."""
+        x = self.ended(started(clock, slots=4), 4, 4)
+        assert (x.room().ahead, pool(x).slots) == (2, 4)
         pool(x).ready = False
         assert x.room().ahead == 0
         pool(x).ready, clock.now = True, clock.now + 11
         x.poll()
         assert x.room().ahead == 0
 
+    def test_nothing_ahead_for_ends_that_free_no_slot(self, clock) -> None:
+        """More run than there are slots by now."""
+        x = self.ended(started(clock, slots=8), 8, 4)
+        assert x.room().ahead == 2
+        x.slots = 3
+        assert x.room().ahead == 1
+
     def test_local_ahead_bounds_it(self, clock) -> None:
         """0 gives nothing ahead."""
         for most in (0, 3):
-            x = started(clock, slots=9, options=LocalOptions(ahead=most))
-            x.submit([job(number) for number in range(9)])
-            pool(x).happen(*(messages.Ended(number, 0, began=True) for number in range(9)))
-            x.poll()
+            x = self.ended(started(clock, slots=9, options=LocalOptions(ahead=most)), 9, 9)
             assert x.room().ahead == most
+
+    def test_slots_are_left_to_the_processes_that_are_looked_for(self, x, search) -> None:
+        """At once, before anything else is submitted; those that are there have them then."""
+        search.answering = False
+        x.adopt([found(1), found(2)])
+        assert pool(x).slots == 0
+        x.revoke(2)
+        x.poll()
+        assert pool(x).slots == 1
+        search.answering = True
+        x.poll()
+        assert pool(x).slots == 2
+
+    def test_it_starts_the_best_first(self, x) -> None:
+        """By type and priority."""
+        x.submit([job(1, make_task(priority_weight=5)), job(2, make_task(priority_weight=-1))])
+        assert pool(x).ranks == {1: (2, -5), 2: (2, 1)}
 
     def test_a_template_that_still_starts_takes_nothing_and_is_no_trouble(self, x) -> None:
         pool(x).ready = False

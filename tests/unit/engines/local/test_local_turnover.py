@@ -12,16 +12,17 @@ from airflow_dispatch_provider.engines.local._turnover import Turnover
     ("ends", "now", "expected"),
     [
         ({}, 0.0, 0),
-        ({0.0: 8}, 0.0, 8),
-        ({0.0: 8}, 2.0, 8),
+        ({0.0: 8}, 0.0, 4),
+        ({0.0: 8}, 4.0, 4),
         ({0.0: 8}, 8.0, 2),
-        ({0.0: 1}, 9.9, 1),
-        ({0.0: 1}, 10.1, 0),
+        ({0.0: 8}, 10.1, 0),
+        ({0.0: 1}, 0.0, 0),
+        ({0.0: 1, 4.0: 1}, 4.0, 1),
         ({0.0: 3, 1.0: 3, 2.0: 3, 3.0: 3}, 4.0, 6),
     ],
 )
 def test_as_many_as_end_in_two_seconds_at_the_pace_of_the_last_ten(ends, now, expected) -> None:
-    """Rounded up; one end is a pace, too, for a while."""
+    """Rounded down: one end is no pace, and several at the same moment count as those of four seconds."""
     turnover = Turnover()
     for moment, number in ends.items():
         turnover.ended(moment, number)
