@@ -172,7 +172,7 @@ def test_what_is_not_sent_is_asked_back_before_an_engine_is_waited_for(monkeypat
     monkeypatch.setattr(b, "stop", lambda deadline: calls.append(("stop",)) or set())
     house.queue(one).beat()
     house.loop.stop(inf, house.buffer)
-    assert calls == [("withdraw", 1), ("stop",)]
+    assert calls[:2] == [("withdraw", 1), ("stop",)]
     assert house.loop.machine.state(house.key(one)) is State.HELD
 
 

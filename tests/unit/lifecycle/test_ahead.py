@@ -97,7 +97,7 @@ def test_none_is_passed_over_for_a_worse_one():
 
 
 def test_a_slot_that_becomes_free_elsewhere_is_better():
-    """What is ahead is decided about anew."""
+    """All that is ahead is decided about anew."""
     m = two_backends()
     found = m.handle(4, tick(a=room(2, slots=1), b=room(2, slots=2)))
     assert taken_back(found) == [number_of(m, "x1"), number_of(m, "x2")]
