@@ -41,11 +41,12 @@ def plan(ledger: Ledger, snapshot: Snapshot) -> Plan:
     result = Plan([], [])
     takes = {backend.name: backend.takes_ahead(ledger.now) for backend in backends}
     given = {backend.name: _given(ledger, backend) for backend in backends}
+    free = {name: view.free for name, view in snapshot.backends.items() if view.blocked is None}
     for jobs in given.values():
-        result.take_back.extend(job for job in jobs if not _belongs(ledger, snapshot, job))
+        result.take_back.extend(job for job in jobs if not _belongs(ledger, snapshot, free, job))
         jobs[:] = [job for job in jobs if job not in result.take_back]
-    free = {name: max(0, number - len(given[name])) for name, number in takes.items()}
-    waiting = decide(_with_free(snapshot, free), ledger.holding.lanes)
+    left = {name: max(0, number - len(given[name])) for name, number in takes.items()}
+    waiting = decide(_with_free(snapshot, left), ledger.holding.lanes)
     if any(given.values()):
         sure = {each.held for each in waiting}
         rivals = decide(_with_free(snapshot, takes), ledger.holding.lanes)
@@ -70,13 +71,12 @@ def _given(ledger: Ledger, backend: Backend) -> list[Job]:
     return [ledger.out[dispatch] for dispatch, is_wanted in backend.ahead.items() if is_wanted]
 
 
-def _belongs(ledger: Ledger, snapshot: Snapshot, job: Job) -> bool:
+def _belongs(ledger: Ledger, snapshot: Snapshot, free: Mapping[str, int], job: Job) -> bool:
     """Whether it would still wait for its backend, were it held."""
     route = ledger.routes.match(job).route
-    targets = ledger.targets(job, route)
-    free = {name: view.free for name, view in snapshot.backends.items() if view.blocked is None}
+    targets, places = ledger.open_targets(job, route)
     waited, views = snapshot.now - job.since, snapshot.backends
-    target, _ = choose(targets, job.kind, waited, route.patience, views, free)
+    target, _ = choose(targets, job.kind, waited, route.patience, views, free, places)
     goes_elsewhere = target is not None and target.backend != job.backend
     return not goes_elsewhere and any(target.backend == job.backend for target in targets)
 

@@ -189,19 +189,30 @@ class Ledger:
             self.refreshes.add(job, self.now + self.limits.refresh_every)
 
     def hold(self, job: Job) -> None:
-        """Enter a job into the hold queue, where its priority and its age put it."""
+        """Enter a job into the hold queue, where its priority and its age put it. It is woken when another backend may
+        have it, too."""
         match = self.routes.match(job)
-        targets = self.targets(job, match.route)
         job.waits, self.stirred = None, True
+        if job.paused and (until := [each.until for each in job.paused if each.until > self.now]):
+            self.timers.set(job, min(until))
+        targets, places = self.open_targets(job, match.route)
+        if targets:
+            self.holding.add(job, match, targets, places)
+        else:
+            job.waits = Waits.LAUNCH
+
+    def open_targets(self, job: Job, route: Route) -> tuple[tuple[Target, ...], Places]:
+        """Where a job may go now, and the lane that it would use at each. Targets that refused it are the last."""
+        targets = self.targets(job, route)
         if job.paused:
-            targets = self._as_paused(job, targets)
-            if not targets:
-                job.waits = Waits.LAUNCH
-                return
+            closed = {each.backend for each in job.paused if each.until > self.now}
+            refused = {each.backend for each in job.paused if each.refused}
+            left = [target for target in targets if target.backend not in closed]
+            targets = tuple(sorted(left, key=lambda target: target.backend in refused))
         places: Places = ()
         if self._by_queue or job.lanes:
             places = tuple(self.lane(job, target) for target in targets)
-        self.holding.add(job, match, targets, places)
+        return targets, places
 
     def targets(self, job: Job, route: Route) -> tuple[Target, ...]:
         """Where a job may go, in this order."""
@@ -210,16 +221,6 @@ class Ledger:
             return targets
         named = {target.backend for target in targets}
         return *targets, *(Target(backend=name) for name in self.backends if name not in named)
-
-    def _as_paused(self, job: Job, targets: tuple[Target, ...]) -> tuple[Target, ...]:
-        """Those of them that may have a job now, with those that refused it last; it is woken when another one may,
-        too."""
-        until = {each.backend: each.until for each in job.paused if each.until > self.now}
-        if until:
-            self.timers.set(job, min(until.values()))
-        refused = {each.backend for each in job.paused if each.refused}
-        left = [target for target in targets if target.backend not in until]
-        return tuple(sorted(left, key=lambda target: target.backend in refused))
 
     def has_another_target(self, job: Job) -> bool:
         """Whether a target is left that has not refused a job, be it usable now or not."""

@@ -13,6 +13,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Command,
     Ended,
     Order,
+    Rejected,
     Returned,
     Room,
     Sent,
@@ -101,6 +102,20 @@ def test_a_slot_that_becomes_free_elsewhere_is_better():
     m = two_backends()
     found = m.handle(4, tick(a=room(2, slots=1), b=room(2, slots=2)))
     assert taken_back(found) == [number_of(m, "x1"), number_of(m, "x2")]
+
+
+def test_a_target_that_cannot_have_it_now_is_no_better():
+    """Though it has a free slot: it has refused this job, or its lane of it is full."""
+    m = machine(route("*", "b", "a"), rules={"b": BackendRules(by_queue=True)})
+    found = m.handle(0, queued("one"), queued("x"), tick(a=room(0, slots=1), b=1))
+    assert {key: each.target.backend for key, each in dispatches(found).items()} == {"one": "b", "x": "a"}
+    refused = Rejected(dispatches(found)["one"].number, "no luck")
+    full_lane = Room(9, closed={"other": "full"})
+    assert launched(m, 1, refused, queued("y", "other"), a=room(2, slots=1), b=full_lane) == {
+        "one": "a",
+        "y": "a",
+    }
+    assert taken_back(m.handle(1.5, tick(a=room(2, slots=1), b=Room(8, closed={"other": "full"})))) == []
 
 
 def test_what_may_overflow_is_taken_back_for_that():

@@ -77,6 +77,17 @@ def ready_pool(stage):
     return pool
 
 
+def full_pool(stage):
+    """One slot, which a workload has; another one is ahead."""
+    pool = ready_pool(stage)
+    pool.limit(1)
+    pool.run(1, "a", b"")
+    pool.run(2, "b", b"")
+    stage.template.send(Started(1, 123, 5.0))
+    pool.poll()
+    return pool
+
+
 def test_it_is_ready_when_the_template_says_so(stage):
     """Not before: what is handed over early could not be taken back."""
     pool = stage.pool()
@@ -143,12 +154,7 @@ def test_only_what_has_not_started_is_withdrawn(stage):
 
 def test_what_waits_for_a_slot_is_not_missed(stage):
     """A template that has nothing to do until a process ends may be silent; then its time counts from that end."""
-    pool = ready_pool(stage)
-    pool.limit(1)
-    pool.run(1, "a", b"")
-    pool.run(2, "b", b"")
-    stage.template.send(Started(1, 123, 5.0))
-    pool.poll()
+    pool = full_pool(stage)
     stage.now += KILLED_AFTER
     pool.poll()
     assert pool.trouble is None
@@ -163,12 +169,7 @@ def test_what_waits_for_a_slot_is_not_missed(stage):
 @pytest.mark.parametrize("ask", [lambda pool: pool.withdraw(2), lambda pool: pool.kill(Kill(2, 0.0))])
 def test_a_full_template_that_does_not_give_back_is_replaced(stage, ask):
     """It has to answer, though it has no slot to fill."""
-    pool = ready_pool(stage)
-    pool.limit(1)
-    pool.run(1, "a", b"")
-    pool.run(2, "b", b"")
-    stage.template.send(Started(1, 123, 5.0))
-    pool.poll()
+    pool = full_pool(stage)
     stage.now += KILLED_AFTER
     ask(pool)
     assert pool.trouble is None
