@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 class LocalExecutor(Standalone):
     """Runs workloads on this machine, each supervised in a process of its own, forked from a template process.
 
-    At most ``parallelism`` have a process; the others are held, where they can still be overtaken and revoked.
+    At most ``parallelism`` have a process; the others are held, or wait for one to end, and can still be overtaken and
+    revoked.
     """
 
     is_local = True

@@ -33,29 +33,32 @@ _NOTHING = Plan([], [])
 def plan(ledger: Ledger, snapshot: Snapshot) -> Plan:
     """Who is to be given ahead, and who is to be taken back; asked when every free slot has been given away.
 
+    1. Those come back that would not wait for their backend any more, were they held.
+    2. Of the held, the best get the places that are left, whatever target of theirs has one.
+    3. Others that would have a place if nothing had been given compete with what was given.
+
     :param snapshot: of this moment
     """
     backends = [backend for backend in ledger.backends.values() if backend.ahead or backend.room.ahead]
     if not backends:
         return _NOTHING
-    result = Plan([], [])
     takes = {backend.name: backend.takes_ahead(ledger.now) for backend in backends}
-    given = {backend.name: _given(ledger, backend) for backend in backends}
-    free = {name: view.free for name, view in snapshot.backends.items() if view.blocked is None}
-    for jobs in given.values():
-        result.take_back.extend(job for job in jobs if not _belongs(ledger, snapshot, free, job))
-        jobs[:] = [job for job in jobs if job not in result.take_back]
-    left = {name: max(0, number - len(given[name])) for name, number in takes.items()}
+    given = [job for backend in backends for job in _given(ledger, backend)]
+    result = Plan([], _misplaced(ledger, snapshot, given))
+    stay = {
+        name: [job for job in given if job.backend == name and job not in result.take_back] for name in takes
+    }
+    left = {name: max(0, number - len(stay[name])) for name, number in takes.items()}
     waiting = decide(_with_free(snapshot, left), ledger.holding.lanes)
-    if any(given.values()):
+    if any(stay.values()):
         sure = {each.held for each in waiting}
         rivals = decide(_with_free(snapshot, takes), ledger.holding.lanes)
         waiting += [each for each in rivals if each.held not in sure]
     for name, number in takes.items():
-        best = [each for each in waiting if each.target.backend == name]
-        first = _first(number, given[name], [each.held for each in best])
-        result.give.extend(each for each in best if each.held in first)
-        result.take_back.extend(job for job in given[name] if job not in first)
+        decisions = [each for each in waiting if each.target.backend == name]
+        best = _best_of([*stay[name], *(each.held for each in decisions)], number)
+        result.give.extend(each for each in decisions if each.held in best)
+        result.take_back.extend(job for job in stay[name] if job not in best)
     return result
 
 
@@ -71,14 +74,22 @@ def _given(ledger: Ledger, backend: Backend) -> list[Job]:
     return [ledger.out[dispatch] for dispatch, is_wanted in backend.ahead.items() if is_wanted]
 
 
-def _belongs(ledger: Ledger, snapshot: Snapshot, free: Mapping[str, int], job: Job) -> bool:
-    """Whether it would still wait for its backend, were it held."""
-    route = ledger.routes.match(job).route
-    targets, places = ledger.open_targets(job, route)
-    waited, views = snapshot.now - job.since, snapshot.backends
-    target, _ = choose(targets, job.kind, waited, route.patience, views, free, places)
-    goes_elsewhere = target is not None and target.backend != job.backend
-    return not goes_elsewhere and any(target.backend == job.backend for target in targets)
+def _misplaced(ledger: Ledger, snapshot: Snapshot, given: Sequence[Job]) -> list[Job]:
+    """Those that would go elsewhere at once, were they held, as many as there is room for; and those whose route does
+    not lead to their backend any more."""
+    free = {name: view.free for name, view in snapshot.backends.items() if view.blocked is None}
+    found = []
+    for job in sorted(given, key=_ORDER):
+        route = ledger.routes.match(job).route
+        targets, places = ledger.open_targets(job, route)
+        waited, views = snapshot.now - job.since, snapshot.backends
+        target, _ = choose(targets, job.kind, waited, route.patience, views, free, places)
+        if target is not None and target.backend != job.backend:
+            free[target.backend] -= 1
+            found.append(job)
+        elif all(target.backend != job.backend for target in targets):
+            found.append(job)
+    return found
 
 
 def _with_free(snapshot: Snapshot, free: Mapping[str, int]) -> Snapshot:
@@ -87,6 +98,5 @@ def _with_free(snapshot: Snapshot, free: Mapping[str, int]) -> Snapshot:
     return Snapshot(snapshot.now, views)
 
 
-def _first(number: int, given: Sequence[Held], waiting: Sequence[Held]) -> set[Held]:
-    """The best of all, so many."""
-    return set(sorted([*given, *waiting], key=_ORDER)[:number])
+def _best_of(jobs: Sequence[Held], number: int) -> set[Held]:
+    return set(sorted(jobs, key=_ORDER)[:number])

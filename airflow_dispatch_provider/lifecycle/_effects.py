@@ -190,7 +190,7 @@ def emit_failed(ledger: Ledger, job: Job, event: Any) -> None:
 
 def emit_end(ledger: Ledger, job: Job, event: Any) -> None:
     """As the engine has said."""
-    if job.ended_well or job.maybe_half:
+    if job.ended_well or job.offered_well:
         emit_success(ledger, job, event)
     else:
         emit_failed(ledger, job, event)
@@ -227,7 +227,7 @@ def doubt(ledger: Ledger, job: Job, event: Any) -> None:
     ended_badly = ended and event.how is not _SUCCESS
     job.ended_at, job.silent_since = ledger.now, 0.0
     job.ended_well = job.seen_well = False
-    job.maybe_half = ended and not ended_badly
+    job.offered_well = ended and not ended_badly
     job.may_have_begun = ended_badly and event.began is not False
     job.mishap = getattr(event, "mishap", False)
     job.trouble = getattr(event, "reason", "") or job.trouble
@@ -302,6 +302,7 @@ def revoke_again(ledger: Ledger, job: Job, event: Any) -> None:
 def let_run(ledger: Ledger, job: Job, event: Any) -> None:
     """It is not told to stop again: the row may be its own."""
     job.revoked, job.began = 0, True
+    ledger.timers.set(job, ledger.now + ledger.limits.let_go_after)
 
 
 def let_go(ledger: Ledger, job: Job, event: Any) -> None:

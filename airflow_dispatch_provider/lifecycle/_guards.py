@@ -153,7 +153,7 @@ def runs_elsewhere(ledger: Ledger, job: Job, event: Any) -> bool:
 
 def cleared(ledger: Ledger, job: Job, event: Any) -> bool:
     """A user has cleared it while it ran, and Airflow waits for its end, however that is."""
-    may_be_it = job.ended_well or job.maybe_half or job.may_have_begun
+    may_be_it = job.ended_well or job.offered_well or job.may_have_begun
     return bool(event.cleared and event.mine) and may_be_it and not _has_beaten_since(job, event)
 
 
@@ -234,7 +234,7 @@ def unanswered(ledger: Ledger, job: Job, event: Any) -> bool:
 
 
 def was_let_begin(ledger: Ledger, job: Job, event: Any) -> bool:
-    """The Execution API lets nothing begin with which Airflow is done."""
+    """It was told to stop before it began. What Airflow has found dead is ended all the same."""
     return job.revoked > 0 and not job.began and not job.dead
 
 

@@ -41,12 +41,13 @@ def free_slots(ledger: Ledger) -> int:
 
 
 def slots_occupied(ledger: Ledger) -> int:
-    """Slots that Airflow has to leave alone. It queues nothing once these are as many as its ``parallelism``; so where
-    all slots are taken, what may be given ahead is taken off. Where some are free, more would run than that."""
-    occupied = sum(backend.out for backend in ledger.backends.values())
-    if any(backend.view(ledger.now).free for backend in ledger.backends.values()):
+    """Airflow queues nothing once these reach its ``parallelism``, so what may be given ahead is subtracted; but only
+    while no slot is free, as what is queued besides would else start at once."""
+    backends, now = ledger.backends.values(), ledger.now
+    occupied = sum(backend.out for backend in backends)
+    if any(backend.room.slots > backend.out and not backend.view(now).blocked for backend in backends):
         return occupied
-    return max(0, occupied - sum(backend.takes_ahead(ledger.now) for backend in ledger.backends.values()))
+    return max(0, occupied - sum(backend.takes_ahead(now) for backend in backends))
 
 
 def tell(ledger: Ledger, job: Job, waits: Reason | Waits | None) -> None:

@@ -63,7 +63,7 @@ class Revoke(NamedTuple):
 
 
 class Recall(NamedTuple):
-    """Take a job back, if it has certainly not been sent, because a better target is free."""
+    """Take a job back, if it has certainly not been sent."""
 
     key: Hashable
 

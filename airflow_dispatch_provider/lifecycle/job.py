@@ -74,7 +74,7 @@ class _Rare:
     seen_well: bool = False
     """UNCLEAR: its engine has seen it begin and end well."""
 
-    maybe_half: bool = False
+    offered_well: bool = False
     """UNCLEAR: its engine said SUCCESS; it was offered, so that this may be the first half of a task that deferred."""
 
     mishap: bool = False
@@ -164,7 +164,7 @@ class Job(_Rare, Held):
     def forget_end(self) -> None:
         """It is out once more: nothing of how it ended before belongs to how it will end."""
         self.ended_at = self.looked_at = self.silent_since = 0.0
-        self.may_have_begun = self.ended_well = self.seen_well = self.maybe_half = False
+        self.may_have_begun = self.ended_well = self.seen_well = self.offered_well = False
         self.mishap = self.nothing_ran = False
         self.value = None
 

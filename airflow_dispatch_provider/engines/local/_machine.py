@@ -141,6 +141,11 @@ class Machine:
         trouble = self._api.ended(out.task, event) if out.is_task else []
         return [*trouble, end_of(event, is_task=out.is_task)]
 
+    def notice_run(self, dispatch: int) -> list[Event]:
+        """It runs its task, which nobody has heard; nothing, where that is known."""
+        out = self._out.get(dispatch)
+        return self._note(messages.Began(dispatch), out) if out is not None and not out.begun else []
+
     def revoke(self, dispatch: int, now: float, *, over: bool, unheard: bool) -> list[Kill]:
         """Stop a process: at once and without grace if it has not begun, as a process that asked for leave to start in
         its grace would leave a task that is RUNNING and runs nowhere.

@@ -28,7 +28,7 @@ class Turnover:
             self._ends.popleft()
 
     def expected(self, now: float) -> int:
-        """How many ends there will be for certain while the scheduler is away, if that goes on."""
-        if not self._ends:
+        """How many ends there will be while the scheduler is away, if that goes on; one end is no pace."""
+        if len(self._ends) < 2:
             return 0
-        return int(len(self._ends) * _AWAY / max(_LEAST, now - self._ends[0]))
+        return round(len(self._ends) * _AWAY / max(_LEAST, now - self._ends[0]))

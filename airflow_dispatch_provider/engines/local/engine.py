@@ -126,7 +126,7 @@ class LocalEngine:
         pool = self._pool
         if pool is None:
             return Room(self.slots, 0, unavailable=self._outage.reason or "not started", kinds=KINDS)
-        takes = max(0, self.slots - pool.live) if pool.ready else 0
+        takes = max(0, self.slots - pool.live - self._looked_for) if pool.ready else 0
         ahead = self._ahead(pool) if pool.ready else 0
         trouble = self._outage.reason or pool.trouble
         return Room(self.slots, takes, unavailable=trouble, kinds=KINDS, ahead=ahead)
@@ -136,9 +136,13 @@ class LocalEngine:
         too_many = max(0, pool.started - self.slots)
         return min(self._options.ahead, max(0, self._turnover.expected(self._clock()) - too_many))
 
+    @property
+    def _looked_for(self) -> int:
+        """Processes that have a slot until they are found, or are not: most of them are there."""
+        return len(self._searched.keys() - self._revoked.keys())
+
     def _limit(self, pool: Pool) -> None:
-        """Leave slots to the processes that are looked for: most of them are there."""
-        pool.limit(self.slots - len(self._searched.keys() - self._revoked.keys()))
+        pool.limit(self.slots - self._looked_for)
 
     # Giving and taking back
 
@@ -177,9 +181,16 @@ class LocalEngine:
         if dispatch in self._searched:
             self._revoked[dispatch] = over
         elif self._pool is not None:
-            unheard = self._pool.is_watched(dispatch)
-            kills = self._machine.revoke(dispatch, self._clock(), over=over, unheard=unheard)
-            self._kill(self._pool, kills)
+            self._end(self._pool, dispatch, over)
+
+    def _end(self, pool: Pool, dispatch: int, over: bool) -> None:
+        """One that has begun unheard is only said to have: the Execution API may have let it run since its task was
+        queued again. It is ended with the next order."""
+        unheard = pool.is_watched(dispatch)
+        noticed = self._machine.notice_run(dispatch) if unheard and pool.runs_task(dispatch) else []
+        self._events += noticed
+        if over or not noticed:
+            self._kill(pool, self._machine.revoke(dispatch, self._clock(), over=over, unheard=unheard))
 
     def forget(self, dispatch: int) -> None:
         """Its process is watched until it has ended: that is seen, whatever becomes of the template process."""

@@ -111,7 +111,7 @@ class Pool:
         """Not started yet, and to be withdrawn or ended: the template process has to answer, even if it is full."""
 
         self._told: dict[int, Kill] = {}
-        """For the template process, which may die before it has done that."""
+        """Those that the template process was sent, and whose processes have not ended yet."""
 
         self._kills = machine.KillList(clock)
         self._unreaped: list[Link] = []
@@ -217,13 +217,16 @@ class Pool:
         """Whether its process has no template process any more, or never was one of ours."""
         return number in self._watched
 
+    def runs_task(self, number: int) -> bool:
+        """Of one that is watched."""
+        return self._machine.runs_task(self._watched.pid(number))
+
     def kill(self, kill: Kill) -> None:
         """SIGTERM to the tree, SIGKILL after its grace; its end is reported as any other."""
         number = kill.number
         if number in self._watched:
-            pid = self._watched.pid(number)
-            if not (kill.unless_begun and self._machine.runs_task(pid)):
-                self._kills.add(pid, kill.grace)
+            if not (kill.unless_begun and self.runs_task(number)):
+                self._kills.add(self._watched.pid(number), kill.grace)
         elif number in self._handed and self._link:
             if self._handed[number] is None:
                 self._expect_more()

@@ -150,7 +150,7 @@ def title_of(process: psutil.Process) -> str:
 
 
 def runs_task(pid: int) -> bool:
-    """Whether a process that supervises a task runs it: from the answer of the Execution API that lets it begin, until
+    """Whether a process that supervises a task runs it: from soon after the Execution API has let it begin, until
     nothing is left but its log. Never on macOS, which has no titles."""
     try:
         process = psutil.Process(pid)

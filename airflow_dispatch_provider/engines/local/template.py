@@ -38,6 +38,7 @@ from airflow_dispatch_provider.engines.local.messages import (
     Setup,
     Slots,
     Started,
+    Withdraw,
     Work,
 )
 
@@ -145,10 +146,15 @@ class Template:
                 self._waiting[message.number] = message
             elif isinstance(message, Slots):
                 self._slots = message.number
-            elif self._waiting.pop(message.number, None) is not None:
-                self._tell(NotStarted(message.number))
-            elif isinstance(message, Kill):
-                self._kill(message)
+            else:
+                self._take_back(message)
+
+    def _take_back(self, message: Kill | Withdraw) -> None:
+        """One that waits is forgotten, whichever it is; of those that have started, Kill alone means anything."""
+        if self._waiting.pop(message.number, None) is not None:
+            self._tell(NotStarted(message.number))
+        elif isinstance(message, Kill):
+            self._kill(message)
 
     def _kill(self, message: Kill) -> None:
         for pid, child in self._children.items():
@@ -188,6 +194,7 @@ class Template:
     def _become_worker(self, ours: socket.socket, theirs: socket.socket, run: Run) -> NoReturn:
         try:
             os.setsid()
+            self._waiting.clear()  # with the tokens of others
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._channel.close()

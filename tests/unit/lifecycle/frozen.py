@@ -97,7 +97,7 @@ def _job_key(job, ranks, now):
         0 if job.due <= now else 1 if job.due <= now + LONG else 2,
         job.state is State.ADOPTING and min(2, int((now - job.since) / LONG)),
         unclear
-        and (now > job.ended_at, now > job.looked_at, job.may_have_begun, job.ended_well, job.maybe_half),
+        and (now > job.ended_at, now > job.looked_at, job.may_have_begun, job.ended_well, job.offered_well),
         unclear and job.silent_since and (1 if now > job.silent_since else 2),
         job.over,
         job.began,

@@ -69,6 +69,9 @@ class FakePool:
     def watch(self, number: int, process: Any) -> None:
         self.watched[number] = process
 
+    def runs_task(self, number: int) -> bool:
+        return number in self.running
+
     def is_watched(self, number: int) -> bool:
         return number in self.watched
 
@@ -252,7 +255,7 @@ class TestRoom:
         """At once, before anything else is submitted; those that are there have them then."""
         search.answering = False
         x.adopt([found(1), found(2)])
-        assert pool(x).slots == 0
+        assert (pool(x).slots, x.room().takes) == (0, 0)
         x.revoke(2)
         x.poll()
         assert pool(x).slots == 1
@@ -418,13 +421,28 @@ class TestAdoption:
         """It was found after it was set back, and began when another scheduler had queued its task: nobody offers it
         here."""
         search.processes["id 1"] = SimpleNamespace(pid=9001)
-        pool(x).running |= {1} if runs else set()
         x.adopt([found(1, runs=False)])
         x.revoke(1, over=True)
         x.poll()
+        pool(x).running |= {1} if runs else set()
         clock.now += 2 * OVER_GRACE
         x.poll()
         assert pool(x).killed == killed
+
+    @pytest.mark.parametrize("over", [False, True])
+    def test_one_that_has_begun_unheard_is_said_to_have(self, x, search, clock, over) -> None:
+        """With the first order to end it; the next one, or the end of its time, ends it."""
+        search.processes["id 1"] = SimpleNamespace(pid=9001)
+        x.adopt([found(1, runs=False)])
+        x.poll()
+        pool(x).running.add(1)
+        x.revoke(1, over)
+        assert (repr(x.poll()), pool(x).killed) == ("[Began(dispatch=1, info=None)]", [])
+        clock.now += 2 * OVER_GRACE
+        if not over:
+            x.revoke(1)
+        x.poll()
+        assert pool(x).killed == [(1, KILL_GRACE)]
 
 
 class TestStopping:
