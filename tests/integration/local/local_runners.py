@@ -57,11 +57,11 @@ def succeed(workload: Any, conf: Any, title: str) -> None:
         from airflow.models.taskinstance import TaskInstance
         from sqlalchemy import create_engine, update
 
+        # Its id would have another type in the database of Airflow 3.1.
+        names = {name: getattr(workload.ti, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
         database = create_engine(conf.get("database", "sql_alchemy_conn"))
         with database.begin() as connection:
-            connection.execute(
-                update(TaskInstance).where(TaskInstance.id == workload.ti.id).values(state="success")
-            )
+            connection.execute(update(TaskInstance).filter_by(**names).values(state="success"))
         database.dispose()
 
 
