@@ -105,8 +105,8 @@ def test_nothing_is_wrong_with_tasks_on_their_own_workers() -> None:
     [
         (replace(CELERY_ROW, state="failed"), "fast_01 ended as failed"),
         (
-            replace(CELERY_ROW, dispatches=2),
-            "fast_01 has 2 'dispatched' events in Airflow's event log, not one",
+            replace(CELERY_ROW, dispatches=0),
+            "fast_01 has no 'dispatched' event in Airflow's event log",
         ),
         (
             replace(CELERY_ROW, backend="batch", host="worker-batch"),
