@@ -30,18 +30,17 @@ class Plan(NamedTuple):
 _NOTHING = Plan([], [])
 
 
-def plan(ledger: Ledger, snapshot: Snapshot) -> Plan:
+def plan(ledger: Ledger) -> Plan:
     """Who is to be given ahead, and who is to be taken back; asked when every free slot has been given away.
 
     1. Those come back that would not wait for their backend any more, were they held.
     2. Of the held, the best get the places that are left, whatever target of theirs has one.
     3. Others that would have a place if nothing had been given compete with what was given.
-
-    :param snapshot: of this moment
     """
     backends = [backend for backend in ledger.backends.values() if backend.ahead or backend.room.ahead]
     if not backends:
         return _NOTHING
+    snapshot = ledger.snapshot()
     takes = {backend.name: backend.takes_ahead(ledger.now) for backend in backends}
     given = [job for backend in backends for job in _given(ledger, backend)]
     result = Plan([], _misplaced(ledger, snapshot, given))
@@ -77,8 +76,7 @@ def _given(ledger: Ledger, backend: Backend) -> list[Job]:
 def _misplaced(ledger: Ledger, snapshot: Snapshot, given: Sequence[Job]) -> list[Job]:
     """Those that would go elsewhere at once, were they held, as many as there is room for; and those whose route does
     not lead to their backend any more."""
-    free = {name: view.free for name, view in snapshot.backends.items() if view.blocked is None}
-    found = []
+    free, found = snapshot.free, []
     for job in sorted(given, key=_ORDER):
         route = ledger.routes.match(job).route
         targets, places = ledger.open_targets(job, route)

@@ -18,7 +18,7 @@ from airflow_dispatch_provider.lifecycle.states import OUT, State
 from airflow_dispatch_provider.lifecycle.story import Past
 from airflow_dispatch_provider.routing.circuit import CircuitState
 from airflow_dispatch_provider.routing.hold import HoldQueue, Lane, Places
-from airflow_dispatch_provider.routing.model import Route, Target
+from airflow_dispatch_provider.routing.model import Route, Snapshot, Target
 from airflow_dispatch_provider.routing.routes import RouteTable, ordered_targets
 
 # Python 3.11 takes four times as long for a member of an Enum as for a name of a module.
@@ -117,6 +117,11 @@ class Ledger:
         """Backends that are no longer configured and have nothing any more."""
         for name in [name for name, backend in self.backends.items() if backend.gone and not backend.out]:
             del self.backends[name]
+
+    def snapshot(self) -> Snapshot:
+        """The snapshot that a decision would see."""
+        views = {name: backend.view(self.now) for name, backend in self.backends.items() if not backend.gone}
+        return Snapshot(self.now, views)
 
     # Jobs
 

@@ -15,10 +15,10 @@ from airflow_dispatch_provider.routing.reasons import Reason
 
 def why(snapshot: Snapshot, lane: Lane, job: Job) -> Reason | None:
     """Why a job waits in a lane; None: it would be dispatched now."""
-    views = snapshot.backends
-    free = {name: view.free for name, view in views.items() if view.blocked is None}
-    waited = snapshot.now - job.since
-    target, reason = choose(lane.targets, lane.kind, waited, lane.overflow_after, views, free, lane.places)
+    views, waited = snapshot.backends, snapshot.now - job.since
+    target, reason = choose(
+        lane.targets, lane.kind, waited, lane.overflow_after, views, snapshot.free, lane.places
+    )
     return reason if target is None else None
 
 

@@ -311,7 +311,7 @@ class Machine:
 
     def _launch_ahead(self) -> None:
         ledger = self._ledger
-        plan = _ahead.plan(ledger, self.snapshot())
+        plan = _ahead.plan(ledger)
         for job in plan.take_back:
             ledger.backends[job.backend or ""].ahead[job.dispatch] = False
             apply(ledger, job, events.Recall(job.key))
@@ -357,12 +357,8 @@ class Machine:
         return ", ".join([*self._ledger.in_short(), f"held {self.held}"])
 
     def snapshot(self) -> Snapshot:
-        """The snapshot that a decision would see."""
-        ledger = self._ledger
-        views = {
-            name: backend.view(ledger.now) for name, backend in ledger.backends.items() if not backend.gone
-        }
-        return Snapshot(ledger.now, views)
+        """See ``Ledger.snapshot``."""
+        return self._ledger.snapshot()
 
     @property
     def held(self) -> int:

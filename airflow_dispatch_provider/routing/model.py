@@ -172,3 +172,8 @@ class Snapshot:
     """Monotonic seconds."""
 
     backends: Mapping[str, BackendView]
+
+    @property
+    def free(self) -> dict[str, int]:
+        """Free slots of each backend that takes work; a new dictionary."""
+        return {name: view.free for name, view in self.backends.items() if view.blocked is None}

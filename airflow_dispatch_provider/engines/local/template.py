@@ -74,8 +74,9 @@ class _Child:
             while chunk := self._receive():
                 self.said += chunk
             self.heard = True
-        self.heard = self.heard or self.begun
-        return self.begun and not knew
+        begun = self.begun
+        self.heard = self.heard or begun
+        return begun and not knew
 
     def _receive(self) -> bytes:
         try:
