@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers about a running deployment, as commands, the REST API and the page all give them.
+
+Times are aware datetimes in UTC, durations are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+
+class BackendState(str, Enum):
+    """How a backend is, worst last."""
+
+    OPEN = "open"
+    CORDONED = "cordoned"
+    DRAINING = "draining"
+    REMOVED = "removed"
+    FAILING = "failing"
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True)
+class OrderInForce:
+    """An order of an operator that has not been taken back, and has not run out."""
+
+    command: str
+    """``cordon`` or ``drain``."""
+
+    backend: str
+    team: str | None
+    by: str
+    reason: str
+    since: datetime
+    until: datetime | None
+    """When it runs out by itself; None: it does not."""
+
+
+@dataclass(frozen=True)
+class Minute:
+    """What a backend did in one minute, over all schedulers."""
+
+    at: datetime
+    submitted: int
+    ended: int
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """One backend, over all schedulers that live."""
+
+    name: str
+    team: str | None
+    executor: str
+    state: BackendState
+    since: datetime
+    """When it came into this state."""
+
+    slots: int
+    used: int
+    ahead: int
+    """Given to it ahead of a free slot."""
+
+    free: int
+    held: int
+    """Waiting with this backend as first choice."""
+
+    oldest: datetime | None
+    """Since when the oldest of these waits."""
+
+    submitted_per_minute: int
+    ended_per_minute: int
+    trouble: str | None
+    """Why it takes no work, or a part of it takes none, in a sentence."""
+
+    next_try: datetime | None
+    order: OrderInForce | None
+    dags: dict[str, int] = field(default_factory=dict)
+    """Who uses its slots: tasks by Dag, the largest first, 20 at most."""
+
+    minutes: list[Minute] = field(default_factory=list)
+    """The last 30, oldest first."""
+
+
+@dataclass(frozen=True)
+class SchedulerStatus:
+    """One scheduler, as it last wrote."""
+
+    id: str
+    hostname: str
+    team: str | None
+    executor: str
+    lives: bool
+    written: datetime
+    heartbeat: datetime
+    """The last heartbeat of its executor."""
+
+    file: str | None
+    """``config_file``."""
+
+    refused: str | None
+    """Why the file on disk is not in use."""
+
+    api_trouble: str | None
+    """Why nothing is launched: what the execution API answers."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """A deployment at one moment."""
+
+    now: datetime
+    schedulers: list[SchedulerStatus]
+    backends: list[BackendStatus]
+    problem: str | None = None
+    """Why nothing is known, and what to run."""
+
+
+@dataclass(frozen=True)
+class WaitingTask:
+    """One workload that waits, and is not with a backend."""
+
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    kind: str
+    queue: str | None
+    route: str
+    targets: list[str]
+    reason: str
+    """A word, such as ``waits_full``."""
+
+    words: str
+    """The same as a sentence."""
+
+    detail: str | None
+    """What is known besides: the trouble of its targets."""
+
+    since: datetime
+    position: int
+    """Its place in the queue for its first target, from 1."""
+
+    expected: datetime | None
+    """When it may start, by the pace at which that backend takes tasks; None: nobody can tell."""
+
+    scheduler: str
+
+
+@dataclass(frozen=True)
+class WaitingGroup:
+    """All that wait for the same reason with the same first target."""
+
+    backend: str
+    team: str | None
+    reason: str
+    words: str
+    detail: str | None
+    held: int
+    oldest: datetime
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What waits, best first."""
+
+    now: datetime
+    total: int
+    groups: list[WaitingGroup]
+    tasks: list[WaitingTask]
+    """Not all of them: the first ones of each backend."""
+
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class StoryStep:
+    """One thing that happened to a task."""
+
+    at: datetime
+    event: str
+    """A word: ``queued``, ``dispatched``, ``waits_blocked``, ``started`` ..."""
+
+    words: str
+    backend: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskStory:
+    """One try of a task: every decision in order, and where it is now."""
+
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    state: str | None
+    steps: list[StoryStep]
+    waiting: WaitingTask | None
