@@ -25,5 +25,6 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Executors that choose a backend for every task by its queue.",
         "executors": list(EXECUTORS),
         "config": CONFIG,
+        "db-managers": ["airflow_dispatch_provider.bridge.database.manager.DispatchDBManager"],
         "cli": ["airflow_dispatch_provider.cli.definition.get_dispatch_cli_commands"],
     }

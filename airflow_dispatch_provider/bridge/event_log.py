@@ -91,6 +91,26 @@ def owner_of(ti: Any) -> str | None:
         return next(iter(owners(session, [ti]).values()), None)
 
 
+def rows_of(session: Session, ti: Any) -> Sequence[Log]:
+    """All rows about one try, whoever has written them.
+
+    :param ti: ORM task instance, or history row of one
+    """
+    own = zip(_identity_columns(), _identity(ti), strict=True)
+    return session.scalars(
+        select(Log).where(*(column == value for column, value in own)).order_by(Log.id)
+    ).all()
+
+
+def write_audit(event: str, owner: str, extra: dict[str, Any]) -> None:
+    """A row about what a person has ordered, which belongs to no task. In a session of its own.
+
+    :param event: at most 60 characters
+    """
+    with create_session(scoped=False) as session:
+        session.add(Log(event=event, owner=owner, extra=json.dumps(extra)))
+
+
 def _id(ti: Any) -> Any:
     """A history row up to Airflow 3.3 has its id under another name."""
     if AIRFLOW_V_3_4_PLUS:

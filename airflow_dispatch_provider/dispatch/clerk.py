@@ -100,6 +100,8 @@ class _Question(NamedTuple):
     asked: int
     ids: Ids
     at: float
+    call: Callable[[], None] | None = None
+    """What to do, where the clerk does not know itself."""
 
 
 class Clerk:
@@ -147,6 +149,13 @@ class Clerk:
     def ask_api(self) -> None:
         """Ask whether the Execution API answers."""
         self._ask("api", 0, {})
+
+    def do(self, kind: str, call: Callable[[], None]) -> None:
+        """Do something else, after what else was asked.
+
+        :param kind: names it in the log
+        """
+        self._questions.put(_Question(kind, 0, {}, time.time(), call))
 
     def _ask(self, kind: str, asked: int, ids: Ids) -> None:
         self._questions.put(_Question(kind, asked, ids, time.time()))
@@ -199,13 +208,16 @@ class Clerk:
         # Before the rows that are judged by its answer.
         if any(each.kind == "api" for each in waiting):
             self._try("api", self._ask_api)
-        questions = [each for each in waiting if each.kind not in _NO_ROWS]
+        questions = [each for each in waiting if each.kind not in _NO_ROWS and each.call is None]
         if questions and not self._try("look_up", lambda: self._look_up(questions)):
             for each in questions:
                 for key in each.ids:
                     self._answers.put(Unanswered(each.asked, key))
         if any(each.kind == "living" for each in waiting):
             self._try("living", lambda: self._living.put(self._database.living()))
+        for each in waiting:
+            if each.call is not None:
+                self._try(each.kind, each.call)
 
     def _ask_api(self) -> None:
         if (news := self._api.ask()) is not None:

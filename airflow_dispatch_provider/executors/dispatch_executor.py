@@ -25,7 +25,7 @@ from airflow_dispatch_provider.bridge.version_compat import (
 from airflow_dispatch_provider.dispatch import adoption
 from airflow_dispatch_provider.dispatch.backend import Backend, clashes, in_start_order, is_local, kinds_of
 from airflow_dispatch_provider.dispatch.log_backends import LogBackends
-from airflow_dispatch_provider.dispatch.loop import Loop
+from airflow_dispatch_provider.dispatch.loop import ClerkLike, Loop
 from airflow_dispatch_provider.dispatch.option_check import OptionCheck
 from airflow_dispatch_provider.dispatch.routing_file import RoutingFile
 from airflow_dispatch_provider.dispatch.rules import machine_settings, route_table
@@ -100,12 +100,12 @@ class DispatchExecutor(Face):
         self._settings, self._backends = settings, backends
         self._kinds = kinds_of(backends.values())
         self._limits = limits(settings.limits.max_held)
-        loop = self._make_loop()
-        self._run(loop)
+        clerk = self._make_clerk(self._limits)
+        self._run(self._make_loop(clerk), clerk)
         self._warn()
         STARTED[self.team_name] = self
 
-    def _make_loop(self) -> Loop:
+    def _make_loop(self, clerk: ClerkLike) -> Loop:
         retry = self._settings.limits
         engines = {
             backend.name: backend.engine(retry, self._prepare, partial(self._check, backend), monotonic)
@@ -113,7 +113,7 @@ class DispatchExecutor(Face):
         }
         machine = Machine(machine_settings(self._settings, self._limits), self._seed)
         surface = RouterSurface(self, self._backends)
-        return Loop(machine, engines, self._make_clerk(self._limits), surface, monotonic)
+        return Loop(machine, engines, clerk, surface, monotonic)
 
     def _check(self, backend: Backend) -> Sequence[Problem]:
         return self._options.values(backend.name, backend.conf) or backend.conf_problems()
@@ -155,6 +155,15 @@ class DispatchExecutor(Face):
                 backend.settings = settings.backends[name]
                 loop.engines[name].slots = backend.settings.configured_slots
             loop.tell(now, machine_settings(settings, self._limits))
+
+    # For operators
+
+    def _executors(self) -> Mapping[str, str]:
+        return {name: backend.settings.executor for name, backend in list(self._backends.items())}
+
+    def _file(self) -> tuple[str | None, str | None]:
+        path, refused = self._source.config_file, self._source.refused
+        return str(path) if path else None, str(refused) if refused is not None else None
 
     # Adoption
 

@@ -21,7 +21,9 @@ from airflow_dispatch_provider.bridge.workload import priority_of, task_ref
 from airflow_dispatch_provider.dispatch import adoption
 from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
 from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase, Clerk
+from airflow_dispatch_provider.dispatch.desk import Desk
 from airflow_dispatch_provider.dispatch.loop import ClerkLike, Loop
+from airflow_dispatch_provider.dispatch.report import Facts
 from airflow_dispatch_provider.executors.surface import AnsweredFor
 from airflow_dispatch_provider.lifecycle.events import Limits
 from airflow_dispatch_provider.routing.model import TaskRef
@@ -53,6 +55,7 @@ class Face(BaseExecutor):
     """The reason with which a workload of a type fails that is not in ``_kinds``."""
 
     _loop: Loop | None = None
+    _desk: Desk | None = None
     _kinds: Collection[str] = ()
     """Types of workloads that are accepted."""
 
@@ -74,6 +77,14 @@ class Face(BaseExecutor):
         """A function that gives the backends that could have a task that runs and has no owner, the surest first."""
         raise NotImplementedError
 
+    def _executors(self) -> Mapping[str, str]:
+        """The executor of each backend, as people know it."""
+        raise NotImplementedError
+
+    def _file(self) -> tuple[str | None, str | None]:
+        """The path of ``config_file``, and why the file on disk is not in use."""
+        return None, None
+
     def _before_heartbeat(self, loop: Loop, now: float) -> None:
         """Called before anything is decided."""
 
@@ -92,10 +103,18 @@ class Face(BaseExecutor):
         api = ApiProbe(reach, _API_TIMEOUT)
         return Clerk(AirflowDatabase(self.job_id, limits.silence), api)
 
-    def _run(self, loop: Loop) -> None:
-        """Start the loop: from now on it answers."""
+    def _run(self, loop: Loop, clerk: ClerkLike) -> None:
+        """Start the loop: from now on it answers. The orders of operators that are in force count from the first
+        decision on; without a clerk that asks the database there are none."""
         self._loop = loop
         loop.start(str(self.job_id), monotonic())
+        if isinstance(clerk, Clerk):
+            name, team = type(self).__name__, getattr(self, "team_name", None) or ""
+            facts = Facts(airflow_api.hostname(), name, team, self._executors, self._file)
+            scheduler_id = f"{self.job_id} {name} {team}".rstrip()
+            self._desk = Desk(loop.machine, clerk, scheduler_id, facts, monotonic)
+            if orders := self._desk.open():
+                loop.tell(monotonic(), *orders)
 
     # What the base class keeps, and the loop keeps instead
 
@@ -130,6 +149,8 @@ class Face(BaseExecutor):
         now = monotonic()
         self._event_logs.forget_taken()
         self._before_heartbeat(loop, now)
+        if self._desk is not None and (orders := self._desk.beat(now)):
+            loop.tell(now, *orders)
         loop.heartbeat(now, self.event_buffer)
         self._after_heartbeat(loop)
         emit: Any = self._emit_metrics

@@ -69,12 +69,15 @@ class Standalone(Face):
         engine = self.make_engine(name, self.parallelism, counts_workers=False)
         machine = Machine(events.Settings(_all_to(name), {name: self.rules}, patience), self._seed)
         clerk = self._make_clerk(patience)
-        self._run(Loop(machine, {name: engine}, clerk, FaceSurface(self), monotonic))
+        self._run(Loop(machine, {name: engine}, clerk, FaceSurface(self), monotonic), clerk)
 
     @property
     def _backend(self) -> str:
         """The name of the engine in logs and metrics."""
         return type(self).__name__
+
+    def _executors(self) -> Mapping[str, str]:
+        return {self._backend: self._backend}
 
     def _before_heartbeat(self, loop: Loop, now: float) -> None:
         loop.engines[self._backend].slots = self.parallelism

@@ -39,6 +39,9 @@ class Backend:
         self.out = 0
         """Dispatches that are out: each has a slot, or was given ahead."""
 
+        self.given = self.done = 0
+        """Dispatches that came out, and those of them that no longer are, since the start."""
+
         self.ahead: dict[int, bool] = {}
         """Dispatches that were given ahead, as long as their engine has not answered, and whether they are still wanted
         there; the others were asked back."""

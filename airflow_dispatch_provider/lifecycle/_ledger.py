@@ -120,7 +120,8 @@ class Ledger:
 
     def snapshot(self) -> Snapshot:
         """The snapshot that a decision would see."""
-        views = {name: backend.view(self.now) for name, backend in self.backends.items() if not backend.gone}
+        backends = list(self.backends.items())
+        views = {name: backend.view(self.now) for name, backend in backends if not backend.gone}
         return Snapshot(self.now, views)
 
     # Jobs
@@ -145,7 +146,9 @@ class Ledger:
             self._no_longer_let_go(job)
         if before in OUT and state not in OUT:
             del self.out[job.dispatch]
-            self.backends[job.backend or ""].out -= 1
+            backend = self.backends[job.backend or ""]
+            backend.out -= 1
+            backend.done += 1
         if state is _REVOKING or state is _ENDED:
             self._out_of_care(job)
 
@@ -176,12 +179,16 @@ class Ledger:
         """
         if self.out.get(job.dispatch) is job:
             del self.out[job.dispatch]
-            self.backends[job.backend or ""].out -= 1
+            before = self.backends[job.backend or ""]
+            before.out -= 1
+            before.done += 1
         if not dispatch:
             self._dispatches = dispatch = self._dispatches + 1
         job.backend, job.dispatch = backend, dispatch
         self.out[dispatch] = job
-        self.backends[backend].out += 1
+        to = self.backends[backend]
+        to.out += 1
+        to.given += 1
 
     def care_for(self, job: Job) -> None:
         """Enter a new job. The database is asked about it, and its row refreshed, from time to time."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle._ledger import Ledger
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
+from airflow_dispatch_provider.lifecycle.states import State
 from airflow_dispatch_provider.routing.decide import choose
 from airflow_dispatch_provider.routing.hold import Lane
 from airflow_dispatch_provider.routing.model import Snapshot
@@ -20,6 +21,21 @@ def why(snapshot: Snapshot, lane: Lane, job: Job) -> Reason | None:
         lane.targets, lane.kind, waited, lane.overflow_after, views, snapshot.free, lane.places
     )
     return reason if target is None else None
+
+
+def waits(ledger: Ledger, job: Job, asks_rows: bool) -> Reason | Waits | None:
+    """Why a job waits; None if it is not held, or would be dispatched now.
+
+    :param asks_rows: the database has been asked what is still this scheduler's own
+    """
+    if job.state is not State.HELD:
+        return None
+    if ledger.api_trouble is not None:
+        return Waits.API
+    if asks_rows:
+        return Waits.ROWS
+    lane = ledger.holding.lane_of(job.key)
+    return job.waits if lane is None else why(ledger.snapshot(), lane, job)
 
 
 def free_slots(ledger: Ledger) -> int:
@@ -55,7 +71,7 @@ def tell(ledger: Ledger, job: Job, waits: Reason | Waits | None) -> None:
     if waits is Waits.API:
         detail = f"The execution API answers nobody. {ledger.api_trouble or ''}".rstrip()
     elif waits is Reason.WAITS_BLOCKED:
-        detail = _troubles(ledger, job)
+        detail = troubles(ledger, job)
     else:
         return
     if job.told != waits.value:
@@ -70,8 +86,10 @@ def is_anything_broken(ledger: Ledger) -> bool:
     return any(not backend.usable(ledger.now) or backend.cordoned for backend in ledger.backends.values())
 
 
-def _troubles(ledger: Ledger, job: Job) -> str:
+def troubles(ledger: Ledger, job: Job) -> str:
+    """Why the targets of a held job take no work, in sentences; empty where they do."""
     lane = ledger.holding.lane_of(job.key)
     names = dict.fromkeys(target.backend for target in lane.targets) if lane is not None else {}
     backends = [ledger.backends[name] for name in names if name in ledger.backends]
-    return " ".join(f"{backend.name}: {backend.trouble(ledger.now)}" for backend in backends)
+    texts = ((backend.name, backend.trouble(ledger.now)) for backend in backends)
+    return " ".join(f"{name}: {text}" for name, text in texts if text)

@@ -18,6 +18,7 @@ from airflow_dispatch_provider.lifecycle._timing import overflow_at
 from airflow_dispatch_provider.lifecycle.actions import Action
 from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Command
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
+from airflow_dispatch_provider.lifecycle.overview import Overview
 from airflow_dispatch_provider.lifecycle.states import Row, RowState, State
 from airflow_dispatch_provider.lifecycle.story import Step, steps
 from airflow_dispatch_provider.lifecycle.transitions import ROWS, TABLE, Back, Down, Due, Rows, apply
@@ -405,17 +406,13 @@ class Machine:
         return self._ledger.backends[backend].circuit.state(self._ledger.now)
 
     def waits(self, key: Hashable) -> Reason | Waits | None:
-        """Why a held job waits; None if it is not held, or would be dispatched now."""
-        ledger = self._ledger
-        job = ledger.jobs.get(key)
-        if job is None or job.state is not State.HELD:
-            return None
-        if ledger.api_trouble is not None:
-            return Waits.API
-        if self._asking_since is not None:
-            return Waits.ROWS
-        lane = ledger.holding.lane_of(key)
-        return job.waits if lane is None else _waiting.why(self.snapshot(), lane, job)
+        """See ``_waiting.waits``."""
+        job = self._ledger.jobs.get(key)
+        return None if job is None else _waiting.waits(self._ledger, job, self._asking_since is not None)
+
+    def overview(self) -> Overview:
+        """See ``Overview``. The only method that another thread may call."""
+        return Overview(self._ledger, self._asking_since is not None)
 
     def free_slots(self) -> int:
         """See ``_waiting.free_slots``."""

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of status and orders."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+revision = "d1a5c0e7f001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def _name(length: int) -> sa.types.TypeEngine[str]:
+    return sa.String(length).with_variant(mysql.VARCHAR(length, collation="utf8mb4_bin"), "mysql")
+
+
+def _text() -> sa.types.TypeEngine[str]:
+    return sa.Text().with_variant(mysql.LONGTEXT(), "mysql")
+
+
+def upgrade() -> None:
+    """Create them."""
+    op.create_table(
+        "dispatch_status",
+        sa.Column("scheduler_id", _name(250), primary_key=True),
+        sa.Column("team", _name(100), nullable=False),
+        sa.Column("written", sa.Double(), nullable=False),
+        sa.Column("document", _text(), nullable=False),
+    )
+    op.create_table(
+        "dispatch_order",
+        sa.Column("number", sa.Integer(), primary_key=True, autoincrement=True),
+        sa.Column("team", _name(100), nullable=False),
+        sa.Column("backend", _name(250), nullable=False),
+        sa.Column("command", _name(16), nullable=False),
+        sa.Column("given_by", _name(250), nullable=False),
+        sa.Column("reason", _text(), nullable=False),
+        sa.Column("since", sa.Double(), nullable=False),
+        sa.Column("until", sa.Double(), nullable=True),
+    )
+
+
+def downgrade() -> None:
+    """Drop them."""
+    op.drop_table("dispatch_order")
+    op.drop_table("dispatch_status")

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What operators see and order: the status of this scheduler's executor is written, and orders are read, beside the
+scheduler's thread. Without the tables for that, everything else works."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from airflow_dispatch_provider.bridge.database import tables
+from airflow_dispatch_provider.bridge.database.tables import OrderRow, StatusRow, TablesMissing
+from airflow_dispatch_provider.dispatch.report import Facts, Report
+from airflow_dispatch_provider.lifecycle.events import Command, Order
+from airflow_dispatch_provider.lifecycle.overview import Overview
+from airflow_dispatch_provider.masking import LateTraceback, describe
+
+log = logging.getLogger(__name__)
+
+STATUS_EVERY, ORDERS_EVERY = 5.0, 2.0
+"""Seconds. Orders reach a scheduler within its own heartbeat of 5 s, and both together are less than one statement a
+second."""
+
+SHARE = 100
+"""A status that takes long to make is made so seldom that it takes one part in so many of a core."""
+
+_MISSING_EVERY = 300.0
+"""Seconds after which missing tables are looked for again."""
+
+_KEPT = 3_600.0
+"""Seconds for which the last status of a scheduler is kept that writes none any more."""
+
+
+class Worker(Protocol):
+    """The thread that does it: see ``clerk.Clerk.do``."""
+
+    def do(self, kind: str, call: Callable[[], None]) -> None: ...
+
+
+class Shown(Protocol):
+    """See ``lifecycle.machine.Machine.overview``."""
+
+    def overview(self) -> Overview: ...
+
+
+class Desk:
+    """One for each executor that runs. ``open`` and ``beat`` are called on the scheduler's thread."""
+
+    def __init__(
+        self,
+        machine: Shown,
+        worker: Worker,
+        scheduler_id: str,
+        facts: Facts,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        :param scheduler_id: differs between the executors of one scheduler, too
+        :param clock: monotonic seconds
+        :param wall: seconds since 1970
+        """
+        self._machine, self._worker, self._facts = machine, worker, facts
+        self._scheduler_id = scheduler_id
+        self._clock, self._wall = clock, wall
+        self._report = Report(facts)
+        self._status_due = self._orders_due = self._tidy_due = 0.0
+        self._writes = self._reads = False
+        self._orders: SimpleQueue[Sequence[OrderRow]] = SimpleQueue()
+        self._in_force: dict[str, Command] = {}
+        self._said_missing = False
+
+    def open(self) -> list[Order]:
+        """The orders that are in force at the start, before anything is decided. The only question to the database
+        that is waited for."""
+        try:
+            rows = tables.read_orders(self._wall())
+        except TablesMissing as error:
+            self._say_missing(error)
+        except Exception as error:
+            log.error(
+                "The orders of operators could not be read at the start: %s They are read again soon.%s",
+                describe(error),
+                LateTraceback(error),
+            )
+        else:
+            return self._news(rows)
+        return []
+
+    def beat(self, now: float) -> list[Order]:
+        """Called at every heartbeat; never waits.
+
+        :param now: monotonic seconds
+        :returns: orders that have come, and those that were taken back
+        """
+        if now >= self._status_due and not self._writes:
+            self._writes = True
+            self._worker.do("status", self._write)
+        if now >= self._orders_due and not self._reads:
+            self._reads = True
+            self._worker.do("orders", self._read)
+        news: list[Order] = []
+        while True:
+            try:
+                news += self._news(self._orders.get_nowait())
+            except Empty:
+                return news
+
+    def _news(self, rows: Sequence[OrderRow]) -> list[Order]:
+        wanted = in_force(rows, self._facts.team)
+        before, self._in_force = self._in_force, wanted
+        given = [Order(wanted[name], name) for name in wanted if before.get(name) is not wanted[name]]
+        return [*given, *(Order(Command.RESUME, name) for name in before if name not in wanted)]
+
+    # On the worker's thread
+
+    def _write(self) -> None:
+        began = self._clock()
+        pause = STATUS_EVERY
+        try:
+            wall_now = self._wall()
+            ahead = wall_now - began
+            document = self._report.document(self._machine.overview(), lambda at: at + ahead, wall_now)
+            row = StatusRow(self._scheduler_id, self._facts.team, wall_now, json.dumps(document))
+            made = self._clock() - began
+            tables.write_status(row)
+            pause = max(pause, SHARE * made)
+            if began >= self._tidy_due:
+                self._tidy_due = began + _KEPT
+                tables.forget_statuses(wall_now - _KEPT)
+            self._said_missing = False
+        except TablesMissing as error:
+            self._say_missing(error)
+            pause = _MISSING_EVERY
+        finally:
+            self._status_due, self._writes = self._clock() + pause, False
+
+    def _read(self) -> None:
+        pause = ORDERS_EVERY
+        try:
+            self._orders.put(tables.read_orders(self._wall()))
+        except TablesMissing as error:
+            self._say_missing(error)
+            pause = _MISSING_EVERY
+        finally:
+            self._orders_due, self._reads = self._clock() + pause, False
+
+    def _say_missing(self, error: TablesMissing) -> None:
+        if not self._said_missing:
+            self._said_missing = True
+            log.warning("Status and orders are not available: %s", error)
+
+
+def in_force(rows: Collection[OrderRow], team: str) -> dict[str, Command]:
+    """The order for each backend of a team; one that has both is drained."""
+    commands: dict[str, Command] = {}
+    for row in rows:
+        if row.team == team and commands.get(row.backend) is not Command.DRAIN:
+            commands[row.backend] = Command(row.command)
+    return commands

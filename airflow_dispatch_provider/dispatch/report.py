@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The status of one scheduler's executor as a document: plain values for the table ``dispatch_status``."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_dispatch_provider.lifecycle.job import Job, Waits
+from airflow_dispatch_provider.lifecycle.overview import BackendFigures, Line, Overview
+from airflow_dispatch_provider.masking import masked
+from airflow_dispatch_provider.routing.reasons import Reason
+
+VERSION = 1
+"""Of the document; a reader that finds another one leaves it alone."""
+
+FIRST = 50
+"""Tasks of each backend that are listed, of those that wait for it."""
+
+_DAGS = 20
+"""Dags of each backend that are listed, of those that use its slots."""
+
+_MINUTES = 30
+_PACE = 60.0
+"""Seconds over which a pace is measured."""
+
+_NEXT = "next", "the next heartbeat of its scheduler decides about it"
+"""Word and sentence for what does not wait for anything else."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts about an executor that do not change while it runs."""
+
+    hostname: str
+    executor: str
+    team: str
+    """Empty: of no team."""
+
+    executors: Callable[[], Mapping[str, str]]
+    """Names of the executors of its backends, by backend."""
+
+    file: Callable[[], tuple[str | None, str | None]]
+    """The path of ``config_file``, and why the file on disk is not in use."""
+
+
+class Pace:
+    """How many dispatches of a backend came out and ended, by minute."""
+
+    def __init__(self) -> None:
+        self._minutes: deque[list[int]] = deque(maxlen=_MINUTES)
+        self._marks: deque[tuple[float, int, int]] = deque()
+        self._last: tuple[int, int] | None = None
+
+    def add(self, at: float, given: int, done: int) -> None:
+        """
+        :param at: seconds since 1970
+        :param given: since the start
+        :param done: since the start
+        """
+        before = self._last or (0, 0)
+        self._last = given, done
+        minute = int(at // 60) * 60
+        if not self._minutes or self._minutes[-1][0] != minute:
+            self._minutes.append([minute, 0, 0])
+        self._minutes[-1][1] += given - before[0]
+        self._minutes[-1][2] += done - before[1]
+        self._marks.append((at, given, done))
+        while len(self._marks) > 2 and at - self._marks[1][0] >= _PACE:
+            self._marks.popleft()
+
+    @property
+    def minutes(self) -> list[list[int]]:
+        """For each minute its beginning, what came out, what ended; the oldest first."""
+        return [list(each) for each in self._minutes]
+
+    @property
+    def per_minute(self) -> tuple[int, int]:
+        """What came out and what ended, over the last minute or so."""
+        if len(self._marks) < 2:
+            return 0, 0
+        first, last = self._marks[0], self._marks[-1]
+        seconds = max(1.0, last[0] - first[0])
+        return round((last[1] - first[1]) * _PACE / seconds), round((last[2] - first[2]) * _PACE / seconds)
+
+
+class Report:
+    """Makes the documents of one executor; remembers of the one before what paces and durations need."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._paces: dict[str, Pace] = {}
+        self._since: dict[str, tuple[str, float]] = {}
+        """The state of each backend, and since when it is so."""
+
+    def document(self, overview: Overview, wall: Callable[[float], float], now: float) -> dict[str, Any]:
+        """
+        :param wall: from monotonic seconds to seconds since 1970
+        :param now: seconds since 1970
+        """
+        lines, apart = list(overview.lines(FIRST)), overview.apart()
+        file, refused = self._facts.file()
+        return {
+            "version": VERSION,
+            "hostname": self._facts.hostname,
+            "executor": self._facts.executor,
+            "heartbeat": wall(overview.now),
+            "file": file,
+            "refused": refused,
+            "api_trouble": _masked(overview.api_trouble),
+            "held": overview.held,
+            "backends": self._backends(overview, lines, wall, now),
+            "groups": list(_groups(lines, apart, overview, wall)),
+            "waiting": list(_waiting(lines, apart, overview, wall)),
+        }
+
+    def _backends(
+        self, overview: Overview, lines: Iterable[Line], wall: Callable[[float], float], now: float
+    ) -> list[dict[str, Any]]:
+        users, executors = overview.users(), self._facts.executors()
+        held: dict[str, int] = {}
+        oldest: dict[str, float] = {}
+        for line in lines:
+            name = line.targets[0].backend
+            held[name] = held.get(name, 0) + line.held
+            oldest[name] = min(oldest.get(name, line.since), line.since)
+        entries = []
+        for each in overview.backends:
+            pace = self._paces.setdefault(each.name, Pace())
+            pace.add(now, each.given, each.done)
+            state, (submitted, ended) = _state(each), pace.per_minute
+            entries.append(
+                {
+                    "name": each.name,
+                    "executor": executors.get(each.name, ""),
+                    "state": state,
+                    "since": self._known_since(each.name, state, now),
+                    "slots": each.slots,
+                    "used": each.used,
+                    "ahead": each.ahead,
+                    "free": each.free,
+                    "held": held.get(each.name, 0),
+                    "oldest": wall(oldest[each.name]) if each.name in oldest else None,
+                    "submitted_per_minute": submitted,
+                    "ended_per_minute": ended,
+                    "trouble": _masked(_trouble(each)),
+                    "next_try": None if each.retry_at is None else wall(each.retry_at),
+                    "dags": dict(users[each.name].most_common(_DAGS)) if each.name in users else {},
+                    "minutes": pace.minutes,
+                }
+            )
+        return entries
+
+    def _known_since(self, name: str, state: str, now: float) -> float:
+        if self._since.get(name, ("", 0.0))[0] != state:
+            self._since[name] = state, now
+        return self._since[name][1]
+
+
+def _state(figures: BackendFigures) -> str:
+    """See ``operate.model.BackendState``; whether one that is cordoned drains is known from its order."""
+    if figures.is_gone:
+        return "removed"
+    if not figures.is_usable:
+        return "failing"
+    return "cordoned" if figures.is_cordoned else "open"
+
+
+def _trouble(figures: BackendFigures) -> str | None:
+    parts = [f"{lane}: {why}" for lane, why in figures.closed.items()]
+    return " ".join(filter(None, (figures.trouble, "; ".join(parts)))) or None
+
+
+def _masked(text: str | None) -> str | None:
+    return None if text is None else masked(text)
+
+
+def _said(reason: Reason | Waits | None) -> tuple[str, str]:
+    return _NEXT if reason is None else (reason.value, reason.words)
+
+
+def _groups(
+    lines: Iterable[Line], apart: Iterable[Job], overview: Overview, wall: Callable[[float], float]
+) -> Iterable[dict[str, Any]]:
+    """By first target and reason."""
+    groups: dict[tuple[str, str, str], dict[str, Any]] = {}
+
+    def add(backend: str, reason: Reason | Waits | None, detail: str, count: int, since: float) -> None:
+        word, words = _said(reason)
+        text = masked(detail)
+        group = groups.setdefault(
+            (backend, word, text),
+            {
+                "backend": backend,
+                "reason": word,
+                "words": words,
+                "detail": text or None,
+                "held": 0,
+                "oldest": since,
+            },
+        )
+        group["held"] += count
+        group["oldest"] = min(group["oldest"], since)
+
+    for line in lines:
+        add(line.targets[0].backend, line.reason, line.detail, line.held, line.since)
+    for job in apart:
+        add(job.backend or "", overview.reason(job), job.trouble, 1, job.since)
+    return [{**group, "oldest": wall(group["oldest"])} for group in groups.values()]
+
+
+def _waiting(
+    lines: Iterable[Line], apart: Iterable[Job], overview: Overview, wall: Callable[[float], float]
+) -> Iterable[dict[str, Any]]:
+    """The first of each backend, in the order in which they go."""
+    by_backend: dict[str, list[tuple[Job, Line]]] = {}
+    for line in lines:
+        by_backend.setdefault(line.targets[0].backend, []).extend((job, line) for job in line.first)
+    for entries in by_backend.values():
+        entries.sort(key=lambda entry: entry[0].order)
+        for position, (job, line) in enumerate(entries[:FIRST], start=1):
+            targets = [target.backend for target in line.targets]
+            yield _job(job, overview.reason(job), line.detail, line.route, targets, position, wall)
+    for position, job in enumerate(list(apart)[:FIRST], start=1):
+        targets = [job.backend] if job.backend else []
+        yield _job(job, overview.reason(job), job.trouble, "", targets, position, wall)
+
+
+def _job(
+    job: Job,
+    reason: Reason | Waits | None,
+    detail: str,
+    route: str,
+    targets: list[str],
+    position: int,
+    wall: Callable[[float], float],
+) -> dict[str, Any]:
+    subject: Any = job.subject
+    word, words = _said(reason)
+    return {
+        "dag_id": getattr(subject, "dag_id", job.dag_id),
+        "task_id": getattr(subject, "task_id", ""),
+        "run_id": getattr(subject, "run_id", ""),
+        "map_index": getattr(subject, "map_index", -1),
+        "try_number": getattr(subject, "try_number", 0),
+        "kind": job.kind,
+        "queue": job.queue,
+        "route": route,
+        "targets": targets,
+        "reason": word,
+        "words": words,
+        "detail": masked(detail) or None,
+        "since": wall(job.since),
+        "position": position,
+    }

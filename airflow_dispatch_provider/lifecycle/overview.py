@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A look at the life cycle from another thread: what its backends have, and what waits and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import NamedTuple
+
+from airflow_dispatch_provider.lifecycle import _waiting
+from airflow_dispatch_provider.lifecycle._backend import Backend
+from airflow_dispatch_provider.lifecycle._ledger import Ledger
+from airflow_dispatch_provider.lifecycle.job import Job, Waits
+from airflow_dispatch_provider.lifecycle.states import State
+from airflow_dispatch_provider.routing.model import Target
+from airflow_dispatch_provider.routing.reasons import Reason
+
+
+class BackendFigures(NamedTuple):
+    """One backend at a moment. Times are monotonic seconds."""
+
+    name: str
+    slots: int
+    used: int
+    ahead: int
+    """Given to it ahead of a free slot."""
+
+    free: int
+    """How many jobs it would take now."""
+
+    given: int
+    """Dispatches since the start."""
+
+    done: int
+    """Those of them that have ended, or come back."""
+
+    is_usable: bool
+    is_cordoned: bool
+    is_gone: bool
+    """No longer configured."""
+
+    trouble: str
+    """Why it takes no work, in a sentence; empty: it does."""
+
+    retry_at: float | None
+    closed: Mapping[str, str]
+    """Lanes of it that are full by themselves, and why."""
+
+
+class Line(NamedTuple):
+    """Held jobs that have the same targets in the same order."""
+
+    route: str
+    targets: tuple[Target, ...]
+    held: int
+    since: float
+    """None of them has waited since before this moment (monotonic seconds)."""
+
+    reason: Reason | Waits | None
+    """Why the first of them waits; None: it would be dispatched now."""
+
+    detail: str
+    """The trouble of its targets, in sentences."""
+
+    first: list[Job]
+    """Some of them, best first."""
+
+
+class Overview:
+    """
+    Made and read by another thread than the one that changes what it shows, without a lock.
+
+    Each collection is copied in one step of the interpreter before it is gone through, and what belongs to a job or to
+    a backend is read one by one: figures may be one event apart, and nothing fails over that.
+    """
+
+    def __init__(self, ledger: Ledger, asks_rows: bool) -> None:
+        """
+        :param asks_rows: the database has been asked what is still this scheduler's own
+        """
+        self._ledger, self._asks_rows = ledger, asks_rows
+        self.now = ledger.now
+        """When the scheduler's thread was last here (monotonic seconds)."""
+
+        self.held = ledger.held
+        self.api_trouble = ledger.api_trouble
+        """Why nothing is launched; None: the execution API answers."""
+
+        self.backends = [_figures(backend, self.now) for backend in list(ledger.backends.values())]
+        self._jobs = list(ledger.jobs.values())
+
+    def lines(self, first: int) -> Iterator[Line]:
+        """
+        What waits for a target.
+
+        :param first: how many jobs of each to name
+        """
+        for lane in list(self._ledger.holding.lanes):
+            jobs = [job for job in islice(lane.entries, first) if isinstance(job, Job)]
+            if jobs:
+                reason, detail = self.reason(jobs[0]), _waiting.troubles(self._ledger, jobs[0])
+                yield Line(lane.match.name, lane.targets, len(lane.entries), lane.since, reason, detail, jobs)
+
+    def apart(self) -> list[Job]:
+        """Held jobs that wait for something other than a target, and stand in no line."""
+        lane_of = self._ledger.holding.lane_of
+        return [job for job in self._jobs if job.state is State.HELD and lane_of(job.key) is None]
+
+    def reason(self, job: Job) -> Reason | Waits | None:
+        """Why a job waits; None: it does not, or would be dispatched now."""
+        return _waiting.waits(self._ledger, job, self._asks_rows)
+
+    def users(self) -> dict[str, Counter[str]]:
+        """By backend: how many of its dispatches are tasks of which Dag."""
+        users: dict[str, Counter[str]] = {}
+        for job in self._jobs:
+            if job.dispatch in self._ledger.out and job.backend is not None:
+                users.setdefault(job.backend, Counter())[job.dag_id] += 1
+        return users
+
+
+def _figures(backend: Backend, now: float) -> BackendFigures:
+    view, circuit = backend.view(now), backend.circuit
+    return BackendFigures(
+        backend.name,
+        backend.room.slots,
+        backend.used,
+        len(backend.ahead),
+        view.free,
+        backend.given,
+        backend.done,
+        backend.usable(now),
+        backend.cordoned,
+        backend.gone,
+        backend.trouble(now),
+        circuit.retry_at,
+        backend.room.closed,
+    )

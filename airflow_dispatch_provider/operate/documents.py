@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the schedulers have written about themselves, as ``dispatch.report`` makes it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from airflow_dispatch_provider.bridge import schedulers
+from airflow_dispatch_provider.bridge.database import tables
+from airflow_dispatch_provider.bridge.database.tables import OrderRow, StatusRow
+from airflow_dispatch_provider.dispatch.report import VERSION
+from airflow_dispatch_provider.operate.model import OrderInForce
+
+SHOWN = 3_600.0
+"""Seconds for which a scheduler is shown that writes no status any more."""
+
+FRESH = 60.0
+"""Seconds after which a status says nothing of this moment."""
+
+NOBODY = (
+    "No scheduler with an executor of this package has written its status in the last hour: see in the scheduler's log"
+    " whether it runs, and which [core] executor it has."
+)
+
+
+class Document(NamedTuple):
+    """One row of ``dispatch_status``, read."""
+
+    scheduler_id: str
+    team: str | None
+    written: float
+    lives: bool
+    body: dict[str, Any]
+
+
+class Reading(NamedTuple):
+    """Everything that is known at a moment; ``now`` is in seconds since 1970."""
+
+    now: float
+    documents: list[Document]
+    orders: list[OrderInForce]
+
+    @property
+    def living(self) -> list[Document]:
+        """Those that say how it is now."""
+        return [document for document in self.documents if document.lives]
+
+
+def read(team: str | None = None) -> Reading:
+    """
+    Ask the database.
+
+    :param team: only of this team; None: of all, and of those without one
+    :raises TablesMissing: the migration has not been run
+    """
+    now = time.time()
+    rows, orders = tables.read_statuses(now - SHOWN), tables.read_orders(now)
+    documents = parse(rows, schedulers.living(), now)
+    given = map(order_of, orders)
+    return Reading(
+        now,
+        [document for document in documents if team is None or document.team == team],
+        [order for order in given if team is None or order.team == team],
+    )
+
+
+def parse(rows: Iterable[StatusRow], living: Iterable[str], now: float) -> list[Document]:
+    """
+    Read what was written; what another version of this package wrote in another form is left out.
+
+    :param living: ids of the schedulers that live
+    """
+    alive, documents = set(living), []
+    for row in rows:
+        body = json.loads(row.document)
+        if body.get("version") == VERSION:
+            lives = row.scheduler_id.split(" ")[0] in alive and now - row.written < FRESH
+            documents.append(Document(row.scheduler_id, row.team or None, row.written, lives, body))
+    return documents
+
+
+def order_of(row: OrderRow) -> OrderInForce:
+    until = None if row.until is None else moment(row.until)
+    team = row.team or None
+    return OrderInForce(row.command, row.backend, team, row.given_by, row.reason, moment(row.since), until)
+
+
+def moment(seconds: float) -> datetime:
+    """From seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def moment_or_none(seconds: float | None) -> datetime | None:
+    return None if seconds is None else moment(seconds)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the backends are, over all schedulers."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from airflow_dispatch_provider.bridge.database.tables import TablesMissing
+from airflow_dispatch_provider.operate.documents import (
+    NOBODY,
+    Document,
+    Reading,
+    moment,
+    moment_or_none,
+    read,
+)
+from airflow_dispatch_provider.operate.model import (
+    BackendState,
+    BackendStatus,
+    Minute,
+    OrderInForce,
+    SchedulerStatus,
+    Status,
+)
+
+_MINUTES, _DAGS = 30, 20
+_WORST_LAST = list(BackendState)
+
+
+def read_status(team: str | None = None) -> Status:
+    """The status of a deployment.
+
+    :param team: only of this team; None: of all
+    """
+    try:
+        return status_of(read(team))
+    except TablesMissing as error:
+        return Status(moment(time.time()), [], [], str(error))
+
+
+def status_of(reading: Reading) -> Status:
+    """Schedulers as they wrote, and what those that live say of each backend as one."""
+    by_backend: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
+    for document in reading.living:
+        for entry in document.body["backends"]:
+            by_backend.setdefault((document.team, entry["name"]), []).append(entry)
+    backends = [
+        _backend(name, team, entries, _order(reading.orders, team, name))
+        for (team, name), entries in by_backend.items()
+    ]
+    problem = None if reading.documents else NOBODY
+    return Status(moment(reading.now), list(map(_scheduler, reading.documents)), backends, problem)
+
+
+def _order(orders: Iterable[OrderInForce], team: str | None, name: str) -> OrderInForce | None:
+    return next((order for order in orders if (order.team, order.backend) == (team, name)), None)
+
+
+def _scheduler(document: Document) -> SchedulerStatus:
+    body = document.body
+    return SchedulerStatus(
+        document.scheduler_id.split(" ")[0],
+        body["hostname"],
+        document.team,
+        body["executor"],
+        document.lives,
+        moment(document.written),
+        moment(body["heartbeat"]),
+        body["file"],
+        body["refused"],
+        body["api_trouble"],
+    )
+
+
+def _backend(
+    name: str, team: str | None, entries: Sequence[dict[str, Any]], order: OrderInForce | None
+) -> BackendStatus:
+    state = max((BackendState(entry["state"]) for entry in entries), key=_WORST_LAST.index)
+    in_state = [entry for entry in entries if entry["state"] == state.value]
+    if state is BackendState.CORDONED and order is not None and order.command == "drain":
+        state = BackendState.DRAINING
+    troubles = dict.fromkeys(entry["trouble"] for entry in entries if entry["trouble"])
+    dags: Counter[str] = Counter()
+    for entry in entries:
+        dags.update(entry["dags"])
+    return BackendStatus(
+        name=name,
+        team=team,
+        executor=entries[0]["executor"],
+        state=state,
+        since=moment(min(entry["since"] for entry in in_state)),
+        oldest=moment_or_none(_least(entries, "oldest")),
+        trouble=" ".join(troubles) or None,
+        next_try=moment_or_none(_least(entries, "next_try")),
+        order=order,
+        dags=dict(dags.most_common(_DAGS)),
+        minutes=_minutes(entries),
+        **{key: sum(entry[key] for entry in entries) for key in _SUMS},
+    )
+
+
+_SUMS = ("slots", "used", "ahead", "free", "held", "submitted_per_minute", "ended_per_minute")
+
+
+def _least(entries: Iterable[dict[str, Any]], key: str) -> float | None:
+    return min((entry[key] for entry in entries if entry[key] is not None), default=None)
+
+
+def _minutes(entries: Iterable[dict[str, Any]]) -> list[Minute]:
+    """Each minute in which any scheduler wrote, over all of them."""
+    sums: dict[int, tuple[int, int]] = {}
+    for entry in entries:
+        for at, submitted, ended in entry["minutes"]:
+            before = sums.get(at, (0, 0))
+            sums[at] = before[0] + submitted, before[1] + ended
+    return [Minute(moment(at), *sums[at]) for at in sorted(sums)[-_MINUTES:]]

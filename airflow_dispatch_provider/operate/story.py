@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The story of one try of a task: what was decided about it, in order, and where it is now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from airflow_dispatch_provider.bridge.database.tables import TablesMissing
+from airflow_dispatch_provider.bridge.event_log import DISPATCHED
+from airflow_dispatch_provider.bridge.histories import Event, Try, find_try
+from airflow_dispatch_provider.operate.documents import read
+from airflow_dispatch_provider.operate.model import StoryStep, TaskStory, WaitingTask
+from airflow_dispatch_provider.operate.waiting import tasks_of
+
+
+def read_story(
+    dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int | None = None
+) -> TaskStory | None:
+    """
+    The story of a try; None: there is no such task instance.
+
+    :param map_index: -1: it is not mapped
+    :param try_number: None: the last one
+    """
+    found = find_try(dag_id, run_id, task_id, map_index, try_number)
+    if found is None:
+        return None
+    waiting = None
+    with suppress(TablesMissing):
+        waiting = _waiting((dag_id, run_id, task_id, map_index, found.try_number))
+    steps = sorted(_steps(found), key=lambda step: step.at)
+    return TaskStory(dag_id, task_id, run_id, map_index, found.try_number, found.state, steps, waiting)
+
+
+def _waiting(identity: tuple[str, str, str, int, int]) -> WaitingTask | None:
+    for task in tasks_of(read()):
+        if (task.dag_id, task.run_id, task.task_id, task.map_index, task.try_number) == identity:
+            return task
+    return None
+
+
+def _steps(found: Try) -> Iterator[StoryStep]:
+    if found.scheduled is not None:
+        yield StoryStep(found.scheduled, "scheduled", "all that it depends on is done")
+    yield from map(_step, found.events)
+    first = min((each.at for each in found.events if each.event == DISPATCHED), default=None)
+    if found.queued is not None and (first is None or found.queued <= first):
+        by = f"scheduler {found.queued_by}" if found.queued_by is not None else None
+        yield StoryStep(
+            found.queued, "queued", f"Airflow gave it to the executor, in queue {found.queue!r}", detail=by
+        )
+    if found.started is not None:
+        yield StoryStep(found.started, "started", "its process was let begin", detail=found.hostname or None)
+    if found.ended is not None:
+        yield StoryStep(found.ended, "ended", f"its state is {found.state}")
+
+
+def _step(event: Event) -> StoryStep:
+    """Rows of this package are JSON; of others whatever they are."""
+    try:
+        extra: Any = json.loads(event.extra or "")
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict) or "detail" not in extra:
+        return StoryStep(event.at, event.event, event.extra or event.event)
+    detail = str(extra["detail"])
+    if event.event != DISPATCHED:
+        return StoryStep(event.at, event.event, detail)
+    queue = f" as queue {extra['queue']!r}" if extra.get("queue") else ""
+    words = f"to backend {extra.get('backend')!r}{queue} by route {extra.get('route')!r}"
+    return StoryStep(event.at, event.event, words, extra.get("backend"), f"{extra.get('reason')}: {detail}")

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What waits, and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from airflow_dispatch_provider.bridge.database.tables import TablesMissing
+from airflow_dispatch_provider.operate.documents import NOBODY, Document, Reading, moment, read
+from airflow_dispatch_provider.operate.model import Waiting, WaitingGroup, WaitingTask
+
+LIMIT = 200
+"""Tasks that are listed where nobody says how many."""
+
+
+def read_waiting(
+    backend: str | None = None,
+    reason: str | None = None,
+    dag_id: str | None = None,
+    limit: int = LIMIT,
+    team: str | None = None,
+) -> Waiting:
+    """
+    What waits in a deployment.
+
+    :param backend: only what has this one as first target
+    :param reason: only what waits for this, by its word
+    :param dag_id: only tasks of this Dag; groups are of all Dags
+    :param team: only of this team; None: of all
+    """
+    try:
+        reading = read(team)
+    except TablesMissing as error:
+        return Waiting(moment(time.time()), 0, [], [], str(error))
+    return waiting_of(reading, backend, reason, dag_id, limit)
+
+
+def waiting_of(
+    reading: Reading, backend: str | None, reason: str | None, dag_id: str | None, limit: int
+) -> Waiting:
+    """See ``read_waiting``."""
+    groups = [
+        group
+        for group in _groups(reading.living)
+        if backend in (None, group.backend) and reason in (None, group.reason)
+    ]
+    tasks = sorted(
+        (
+            task
+            for task in tasks_of(reading)
+            if backend in (None, *task.targets[:1])
+            and reason in (None, task.reason)
+            and dag_id in (None, task.dag_id)
+        ),
+        key=lambda task: (task.position, task.since),
+    )
+    total = sum(document.body["held"] for document in reading.living)
+    problem = None if reading.documents else NOBODY
+    return Waiting(moment(reading.now), total, groups, tasks[:limit], problem)
+
+
+def _groups(documents: Iterable[Document]) -> list[WaitingGroup]:
+    """The most first."""
+    groups: dict[tuple[Any, ...], WaitingGroup] = {}
+    for document in documents:
+        for entry in document.body["groups"]:
+            one = WaitingGroup(
+                entry["backend"],
+                document.team,
+                entry["reason"],
+                entry["words"],
+                entry["detail"],
+                entry["held"],
+                moment(entry["oldest"]),
+            )
+            key = one.team, one.backend, one.reason, one.detail
+            before = groups.get(key)
+            if before is not None:
+                held, oldest = before.held + one.held, min(before.oldest, one.oldest)
+                one = replace(one, held=held, oldest=oldest)
+            groups[key] = one
+    return sorted(groups.values(), key=lambda group: -group.held)
+
+
+def tasks_of(reading: Reading) -> Iterator[WaitingTask]:
+    """Those that their schedulers have listed."""
+    for document in reading.living:
+        expected = _expectation(document, reading.now)
+        for entry in document.body["waiting"]:
+            yield WaitingTask(
+                **{key: entry[key] for key in _COPIED},
+                since=moment(entry["since"]),
+                expected=expected(entry),
+                scheduler=document.scheduler_id.split(" ")[0],
+            )
+
+
+_COPIED = (
+    "dag_id",
+    "task_id",
+    "run_id",
+    "map_index",
+    "try_number",
+    "kind",
+    "queue",
+    "route",
+    "targets",
+    "reason",
+    "words",
+    "detail",
+    "position",
+)
+
+
+def _expectation(document: Document, now: float) -> Callable[[dict[str, Any]], datetime | None]:
+    """When a task may start, by its place and by how many a minute its first target takes now. Nobody can tell where
+    that one takes none."""
+    paces = {
+        entry["name"]: entry["submitted_per_minute"]
+        for entry in document.body["backends"]
+        if entry["state"] == "open"
+    }
+
+    def expected(entry: dict[str, Any]) -> datetime | None:
+        pace = paces.get(entry["targets"][0], 0) if entry["targets"] else 0
+        return moment(now + 60 * entry["position"] / pace) if pace > 0 else None
+
+    return expected
