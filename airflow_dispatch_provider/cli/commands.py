@@ -42,7 +42,7 @@ EXIT_WRONG_USAGE = 2
 Command = Callable[[Namespace], int]
 
 
-def _command(function: Command) -> Callable[[Namespace], None]:
+def command(function: Command) -> Callable[[Namespace], None]:
     """Make a function an Airflow command: our options known to Airflow's configuration, and an exit code and a message
     instead of a traceback where the configuration is wrong."""
 
@@ -53,7 +53,7 @@ def _command(function: Command) -> Callable[[Namespace], None]:
             with output.written(), imported_once():
                 code = function(args)
         except (DispatchError, AirflowConfigException) as error:
-            code = EXIT_WRONG_USAGE if isinstance(error, _UsageError) else EXIT_WRONG_CONFIG
+            code = EXIT_WRONG_USAGE if isinstance(error, UsageError) else EXIT_WRONG_CONFIG
             output.show_error(error)
             if code == EXIT_WRONG_USAGE:
                 print(f"See airflow dispatch {function.__name__} --help.", file=sys.stderr)
@@ -66,7 +66,7 @@ def _command(function: Command) -> Callable[[Namespace], None]:
 _NO_ROUTER = "[dispatch] names no backends, and [core] executor no router"
 
 
-class _UsageError(DispatchError):
+class UsageError(DispatchError):
     """The arguments ask for what is not there."""
 
 
@@ -78,11 +78,11 @@ def _conf(args: Namespace) -> Any:
     if not team:
         return airflow_conf
     if not several_teams():
-        raise _UsageError("--team needs [core] multi_team = True.")
+        raise UsageError("--team needs [core] multi_team = True.")
     teams = dict.fromkeys(entry.team for entry in entries(text_of("core", "executor")) if entry.team)
     if team not in teams:
         known = f"Known: {', '.join(map(repr, teams))}." if teams else "It lists none of a team."
-        raise _UsageError(f"--team: [core] executor lists no executor of the team {team!r}. {known}")
+        raise UsageError(f"--team: [core] executor lists no executor of the team {team!r}. {known}")
     return ExecutorConf(team)
 
 
@@ -107,7 +107,7 @@ def _settings(args: Namespace) -> Settings:
         return _source(args).load()
     except DispatchConfigError as error:
         if all(map(is_missing, error.problems)) and no_router():
-            raise _UsageError(_why_no_router()) from None
+            raise UsageError(_why_no_router()) from None
         raise
 
 
@@ -121,7 +121,7 @@ def _why_no_router() -> str:
     )
 
 
-@_command
+@command
 def validate(args: Namespace) -> int:
     """``airflow dispatch validate``"""
     from airflow_dispatch_provider.cli import validation
@@ -161,7 +161,7 @@ def _size(settings: Settings) -> str:
     return f"{', '.join(words)} and a default"
 
 
-@_command
+@command
 def backends(args: Namespace) -> int:
     """``airflow dispatch backends``"""
     statuses = inspect_backends(_settings(args))
@@ -212,7 +212,7 @@ def _backend_words(status: BackendStatus) -> dict[str, Any]:
     }
 
 
-@_command
+@command
 def routes(args: Namespace) -> int:
     """``airflow dispatch routes``"""
     settings = _settings(args)
@@ -237,7 +237,7 @@ def _route_row(order: int, name: str, route: Route) -> dict[str, Any]:
     }
 
 
-@_command
+@command
 def explain(args: Namespace) -> int:
     """``airflow dispatch explain``"""
     settings = _settings(args)
@@ -282,16 +282,16 @@ def _executor(name: str, settings: Settings, team: str | None) -> str | None:
         return None
     if found is not None and not issubclass(found, tuple(ours.values())):
         path = f"{found.__module__}.{found.__name__}"
-        raise _UsageError(f"--executor: {name!r} is {path} to Airflow: its tasks do not come to the router.")
+        raise UsageError(f"--executor: {name!r} is {path} to Airflow: its tasks do not come to the router.")
     wanted = name if found is None else found.__name__
     if wanted not in settings.executors:
         known = ", ".join(map(repr, settings.executors))
-        raise _UsageError(f"--executor: no backend has an executor of the name {wanted!r}. Known: {known}.")
+        raise UsageError(f"--executor: no backend has an executor of the name {wanted!r}. Known: {known}.")
     if found is None:
         remedy = (
             f"List {name}:{ours[name].__module__}.{name} after the router" if name in ours else "Use queue="
         )
-        raise _UsageError(
+        raise UsageError(
             f"--executor: [core] executor lists no {name!r}, and Airflow refuses a Dag that names it. {remedy}."
         )
     return wanted
@@ -315,7 +315,7 @@ def _seed(args: Namespace) -> str:
     if not any((args.task_id, args.run_id, args.map_index is not None)):
         return ""
     if not (args.dag_id and args.task_id and args.run_id):
-        raise _UsageError(
+        raise UsageError(
             "--task-id, --run-id and --map-index need each other: give --dag-id, --task-id and --run-id."
         )
     return task_seed(args.dag_id, args.run_id, args.task_id, -1 if args.map_index is None else args.map_index)
@@ -375,7 +375,7 @@ def _target_row(
     }
 
 
-@_command
+@command
 def migrate(args: Namespace) -> int:
     """``airflow dispatch migrate``"""
     return migrating.run(args)

@@ -44,6 +44,21 @@ def _some(text: str) -> str:
     return text
 
 
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def _seconds(text: str) -> float:
+    """Of a duration such as ``90s``, ``30m``, ``2h`` or ``1d``; a bare number is in seconds."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no duration, such as 90s, 30m, 2h or 1d") from None
+    if not 0 < seconds < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is no time at all")
+    return seconds
+
+
 _ARG_OUTPUT = _arg(
     "-o",
     "--output",
@@ -96,15 +111,45 @@ _ARG_DAGS = _arg(
     type=_some,
 )
 
+_ARG_BACKEND = _arg("backend", help_="The name of the backend", metavar="BACKEND", type=_some)
+_ARG_REASON = _arg(
+    "--reason", help_="Why: for those who see it in status, and for the event log", default="", type=str
+)
+_ARG_FOR = _arg(
+    "--for",
+    dest="seconds",
+    help_="It runs out by itself after this time, such as 90s, 30m, 2h or 1d (default: never)",
+    metavar="TIME",
+    type=_seconds,
+)
+_ARG_WAIT = _arg("--wait", help_="Return when nothing runs there any more", action="store_true")
+_ARG_TIMEOUT = _arg(
+    "--timeout", help_="With --wait: give up after this time, such as 30m", metavar="TIME", type=_seconds
+)
+_ARG_WATCH = _arg("--watch", help_="Show it anew every two seconds, until interrupted", action="store_true")
+_ARG_OF_BACKEND = _arg("-b", "--backend", help_="Only what has this backend as first target", type=_some)
+_ARG_WAIT_REASON = _arg("--reason", help_="Only what waits for this, such as waits_full", type=_some)
+_ARG_OF_DAG = _arg("-d", "--dag-id", help_="List only tasks of this Dag", type=_some)
+_ARG_LIMIT = _arg("--limit", help_="How many tasks to list at most (default: 50)", type=int, default=50)
+_ARG_STORY_DAG = _arg("dag_id", help_="The id of the Dag", metavar="DAG", type=_some)
+_ARG_STORY_RUN = _arg("run_id", help_="The id of the Dag run", metavar="RUN", type=_some)
+_ARG_STORY_TASK = _arg("task_id", help_="The id of the task", metavar="TASK", type=_some)
+_ARG_STORY_INDEX = _arg(
+    "--map-index", help_="The map index of a mapped task (default: not mapped)", type=int, default=-1
+)
+_ARG_TRY = _arg(
+    "--try", dest="try_number", help_="Which try (default: the last one)", metavar="NUMBER", type=int
+)
+
 _TEAM: tuple[Arg, ...] = (_ARG_TEAM,) if AIRFLOW_V_3_2_PLUS else ()
 
 
-def _load_when_called(name: str) -> Callable[[Namespace], None]:
-    """The function of that name in ``commands``, with logs kept off stdout from its import on: Airflow 3.2 logs there,
-    and modules that a command imports may log, which would stand before the JSON."""
+def _load_when_called(name: str, module: str) -> Callable[[Namespace], None]:
+    """The function of that name in a module of ``cli``, with logs kept off stdout from its import on: Airflow 3.2 logs
+    there, and modules that a command imports may log, which would stand before the JSON."""
 
     def load_and_run(args: Namespace) -> None:
-        getattr(import_module("airflow_dispatch_provider.cli.commands"), name)(args)
+        getattr(import_module(f"airflow_dispatch_provider.cli.{module}"), name)(args)
 
     def run(args: Namespace) -> None:
         from airflow.utils.cli import suppress_logs_and_warning
@@ -116,18 +161,107 @@ def _load_when_called(name: str) -> Callable[[Namespace], None]:
 
 
 def _command(
-    name: str, help_: str, description: str, *args: Arg, exit_codes: str = _EXIT_CODES
+    name: str,
+    help_: str,
+    description: str,
+    *args: Arg,
+    exit_codes: str = _EXIT_CODES,
+    module: str = "commands",
 ) -> ActionCommand:
     return ActionCommand(
         name=name,
         help=help_,
         description=f"{_fill(description, _COLUMNS)}\n\n{_fill(exit_codes, _COLUMNS)}",
-        func=_load_when_called(name),
+        func=_load_when_called(name, module),
         args=(*args, _ARG_OUTPUT, ARG_VERBOSE),
     )
 
 
+_ORDER_CODES = (
+    "Exit codes: 0 the order is in force, 1 the database has no tables for it, or --timeout is over, 2 wrong usage, or"
+    " no scheduler has such a backend."
+)
+
+_OPERATING = (
+    _command(
+        "status",
+        "Show how each backend is, in all schedulers",
+        "Show each backend over all schedulers that live: its state and since when, slots used (and given ahead), free"
+        " ones, how many tasks are held for it, the longest wait, tasks in and out a minute, its trouble, the next try"
+        " and the order about it; then each scheduler with its last heartbeat and its file. Schedulers write this every"
+        " five seconds into the database.",
+        _ARG_WATCH,
+        *_TEAM,
+        exit_codes="Exit codes: 0 all is well, 1 a backend fails, a file is refused, the execution API answers nobody,"
+        " no scheduler lives, or nothing is known, 2 wrong usage.",
+        module="operating",
+    ),
+    _command(
+        "waiting",
+        "Show what waits, and why",
+        "Show what is held, by first target and reason, and the first tasks of each backend in the order in which they"
+        " go: place, since when, why, and when each is expected to start by the pace of its backend's last minute.",
+        _ARG_OF_BACKEND,
+        _ARG_WAIT_REASON,
+        _ARG_OF_DAG,
+        _ARG_LIMIT,
+        *_TEAM,
+        exit_codes="Exit codes: 0 it was shown, 1 nothing is known, 2 wrong usage.",
+        module="operating",
+    ),
+    _command(
+        "story",
+        "Tell what was decided about a task, in order",
+        "Tell what happened to one try of a task and why, in order: when it was scheduled, where it was dispatched and"
+        " for which reason, what it waited for, when it began and ended; and, while it waits, its place and what for.",
+        _ARG_STORY_DAG,
+        _ARG_STORY_RUN,
+        _ARG_STORY_TASK,
+        _ARG_STORY_INDEX,
+        _ARG_TRY,
+        exit_codes="Exit codes: 0 it was told, 2 wrong usage, or there is no such task.",
+        module="operating",
+    ),
+    _command(
+        "cordon",
+        "Give a backend no new work",
+        "Give a backend no new work, in every scheduler, within seconds. What it has been given goes on; waiting tasks"
+        " take their next target, or wait. The order survives restarts, and is entered in Airflow's event log.",
+        _ARG_BACKEND,
+        _ARG_REASON,
+        _ARG_FOR,
+        *_TEAM,
+        exit_codes=_ORDER_CODES,
+        module="operating",
+    ),
+    _command(
+        "drain",
+        "Give a backend no new work, and wait until it is empty",
+        "As cordon; besides, what the backend has been given and has not sent yet comes back. With --wait it returns"
+        " when nothing runs there any more.",
+        _ARG_BACKEND,
+        _ARG_REASON,
+        _ARG_FOR,
+        _ARG_WAIT,
+        _ARG_TIMEOUT,
+        *_TEAM,
+        exit_codes=_ORDER_CODES,
+        module="operating",
+    ),
+    _command(
+        "resume",
+        "Take back cordon or drain",
+        "Take back the order about a backend. One that is cordoned in the configuration stays so.",
+        _ARG_BACKEND,
+        _ARG_REASON,
+        *_TEAM,
+        exit_codes=_ORDER_CODES,
+        module="operating",
+    ),
+)
+
 DISPATCH_COMMANDS = (
+    *_OPERATING,
     _command(
         "validate",
         "Check the configuration and name its mistakes",
@@ -199,7 +333,8 @@ def get_dispatch_cli_commands() -> list[GroupCommand]:
         GroupCommand(
             name="dispatch",
             help="Backends and routes of the DispatchExecutor",
-            description="Check and explain the configuration of the DispatchExecutor.",
+            description="Status of backends and waiting tasks, orders about backends, and the configuration of the"
+            " DispatchExecutor.",
             subcommands=DISPATCH_COMMANDS,
         )
     ]

@@ -28,6 +28,7 @@ from typing import Any
 from unittest.mock import patch
 
 from devkit.bench.comparison import Figures, benchmark_parser, lines, tell
+from devkit.bench.without_database import without_database
 from devkit.servers.rabbitmq import ForeignRabbit, RabbitServer
 from devkit.servers.valkey import ValkeyServer
 
@@ -65,13 +66,6 @@ def executor_of(subject: str) -> Iterator[Any]:
         yield executor
     finally:
         executor.end()
-
-
-def without_database(executor: Any) -> None:
-    """No task is in one here: all of them would be taken for ended."""
-    from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
-
-    executor._make_clerk = lambda limits: InMemoryClerk()
 
 
 def measure(subject: str, tasks: list[Any], running: list[Any]) -> Figures:

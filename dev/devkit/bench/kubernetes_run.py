@@ -33,7 +33,7 @@ def measure(subject: str, pods: int) -> dict[str, float]:
     import airflow.jobs.scheduler_job_runner  # noqa: F401  what a scheduler has in memory
 
     from airflow_dispatch_provider.testing import make_task
-    from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
+    from devkit.bench.without_database import without_database
 
     module = __import__(MODULES[subject.split("-")[0]], fromlist=["KubernetesExecutor"])
     tasks = [make_task() for _ in range(pods + WARM_UP)]
@@ -41,7 +41,7 @@ def measure(subject: str, pods: int) -> dict[str, float]:
     executor = module.KubernetesExecutor()
     # Not a number: Airflow's executor then does not ask the database whether each task is still queued.
     executor.job_id = "bench"
-    executor._make_clerk = lambda limits: InMemoryClerk()
+    without_database(executor)
     executor.start()
     try:
         create(executor, tasks[:WARM_UP])

@@ -78,8 +78,12 @@ def make_executor(subject: str, parallelism: int) -> Any:
 
     os.environ["AIRFLOW__DISPATCH__LOCAL_TEMPLATE"] = subject
     from devkit.bench import local as importable  # this module, which may run as __main__
+    from devkit.bench.without_database import without_database
 
-    return type("Stubbed", (LocalExecutor,), {"runner": staticmethod(importable.begin_and_stub)})(parallelism)
+    cls: Any = type("Stubbed", (LocalExecutor,), {"runner": staticmethod(importable.begin_and_stub)})
+    executor = cls(parallelism)
+    without_database(executor)
+    return executor
 
 
 def _airflow_executor(parallelism: int) -> Any:

@@ -111,12 +111,11 @@ def routed(has_event_log: bool = True) -> Executor:
     :param has_event_log: it makes the rows of the event log: each is one object of Airflow's ``Log``
     """
     from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
-    from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
     from devkit.bench.in_memory import EngineExecutor
+    from devkit.bench.without_database import without_database
 
-    make: Any = DispatchExecutor  # its database is replaced
-    executor = make(parallelism=32)
-    executor._make_clerk = lambda limits: InMemoryClerk()
+    executor: Any = DispatchExecutor(parallelism=32)
+    without_database(executor)
     EngineExecutor.made.clear()
     executor.start()
     if not has_event_log:

@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``airflow dispatch`` about a running deployment: status, waiting, story, cordon, drain, resume. Loaded when one of
+them is called."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from airflow_dispatch_provider.bridge.database.tables import TablesMissing
+from airflow_dispatch_provider.cli import output
+from airflow_dispatch_provider.cli.commands import EXIT_WRONG_CONFIG, UsageError, command
+from airflow_dispatch_provider.exceptions import DispatchError
+from airflow_dispatch_provider.operate.model import (
+    BackendState,
+    BackendStatus,
+    OrderInForce,
+    SchedulerStatus,
+    Status,
+    StoryStep,
+    Waiting,
+    WaitingGroup,
+    WaitingTask,
+)
+from airflow_dispatch_provider.operate.orders import give_order
+from airflow_dispatch_provider.operate.status import read_status
+from airflow_dispatch_provider.operate.story import read_story
+from airflow_dispatch_provider.operate.waiting import read_waiting
+
+_CLEAR = "\033[H\033[2J"
+"""Moves the cursor of a terminal to its beginning, and clears it."""
+
+_LOOK_EVERY = 2.0
+"""Seconds between two looks of ``--watch`` and ``--wait``."""
+
+
+class NothingKnown(DispatchError):
+    """The database has no status."""
+
+
+class StillRuns(DispatchError):
+    """``drain --wait`` has waited for as long as it was told."""
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses as JSON and YAML have them: times in ISO 8601."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return value
+
+
+def duration(seconds: float) -> str:
+    """For people: ``42 s``, ``7 min``, ``3 h 5 min``, ``2 d 4 h``."""
+    whole = max(0, round(seconds))
+    if whole < 120:
+        return f"{whole} s"
+    minutes = whole // 60
+    if minutes < 120:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def _ago(now: datetime, then: datetime | None) -> str | None:
+    return None if then is None else duration((now - then).total_seconds())
+
+
+def _clock(at: datetime | None) -> str | None:
+    """The wall clock of whoever asks, with the date where it is another day."""
+    if at is None:
+        return None
+    local, today = at.astimezone(), datetime.now().astimezone().date()
+    return f"{local:%H:%M:%S}" if local.date() == today else f"{local:%Y-%m-%d %H:%M:%S}"
+
+
+@command
+def status(args: Namespace) -> int:
+    """``airflow dispatch status``"""
+    if args.watch and args.output != "table":
+        raise UsageError("--watch shows a table: leave out --output, or ask again and again.")
+    if not args.watch:
+        return _show_status(args)
+    try:
+        while True:
+            if sys.stdout.isatty():
+                print(_CLEAR, end="")
+            _show_status(args)
+            print(flush=True)
+            time.sleep(_LOOK_EVERY)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _show_status(args: Namespace) -> int:
+    found = read_status(getattr(args, "team", None))
+    if args.output in output.STRUCTURED:
+        output.show_object(plain(asdict(found)), args.output)
+    elif found.problem is not None:
+        raise NothingKnown(found.problem)
+    else:
+        output.show_rows([_backend_row(found.now, backend) for backend in found.backends], args.output)
+        if args.output == "table":
+            print()
+            for sentence in _sentences(found):
+                print(output.wrapped(sentence, "", "  "))
+    return EXIT_WRONG_CONFIG if is_troubled(found) else 0
+
+
+def is_troubled(found: Status) -> bool:
+    """Whether anything keeps tasks from being run that nobody has ordered."""
+    lives = [scheduler for scheduler in found.schedulers if scheduler.lives]
+    return (
+        not lives
+        or any(scheduler.refused or scheduler.api_trouble for scheduler in lives)
+        or any(backend.state is BackendState.FAILING for backend in found.backends)
+    )
+
+
+def _backend_row(now: datetime, backend: BackendStatus) -> dict[str, Any]:
+    ahead = f" +{backend.ahead} ahead" if backend.ahead else ""
+    next_try = [f"next try {_clock(backend.next_try)}"] if backend.next_try and backend.next_try > now else []
+    return {
+        "backend": backend.name if backend.team is None else f"{backend.name} (team {backend.team})",
+        "state": [str(backend.state), f"for {_ago(now, backend.since)}"],
+        "used": f"{backend.used}/{backend.slots}{ahead}",
+        "free": backend.free,
+        "held": backend.held,
+        "oldest wait": _ago(now, backend.oldest),
+        "in/min": backend.submitted_per_minute,
+        "out/min": backend.ended_per_minute,
+        "trouble": [*([backend.trouble] if backend.trouble else []), *next_try, *_order_words(backend.order)],
+    }
+
+
+def _order_words(order: OrderInForce | None) -> list[str]:
+    if order is None:
+        return []
+    reason = f": {order.reason}" if order.reason else ""
+    until = f" until {_clock(order.until)}" if order.until else ""
+    return [f"{order.command} by {order.by} since {_clock(order.since)}{until}{reason}"]
+
+
+def _sentences(found: Status) -> Iterator[str]:
+    for scheduler in found.schedulers:
+        yield _scheduler_words(found.now, scheduler)
+        if scheduler.lives and scheduler.api_trouble:
+            yield f"  Nothing is launched: the execution API answers nobody. {scheduler.api_trouble}"
+        if scheduler.lives and scheduler.refused:
+            yield f"  The file on disk is refused, and the last good version is in use. {scheduler.refused}"
+
+
+def _scheduler_words(now: datetime, scheduler: SchedulerStatus) -> str:
+    who = f"Scheduler {scheduler.id} on {scheduler.hostname} ({scheduler.executor})"
+    if not scheduler.lives:
+        return f"{who} has not written for {_ago(now, scheduler.written)}: it is not counted above."
+    file = f", file {scheduler.file}" if scheduler.file else ""
+    return f"{who}: last heartbeat {_ago(now, scheduler.heartbeat)} ago{file}."
+
+
+@command
+def waiting(args: Namespace) -> int:
+    """``airflow dispatch waiting``"""
+    found = read_waiting(args.backend, args.reason, args.dag_id, args.limit, getattr(args, "team", None))
+    if args.output in output.STRUCTURED:
+        output.show_object(plain(asdict(found)), args.output)
+        return 0
+    if found.problem is not None:
+        raise NothingKnown(found.problem)
+    if args.output == "table":
+        print(output.wrapped(_total(found)))
+        if found.groups:
+            print()
+            output.show_rows([_group_row(found.now, group) for group in found.groups], args.output)
+        if found.tasks:
+            print()
+    if found.tasks or args.output != "table":
+        output.show_rows([_task_row(found.now, task) for task in found.tasks], args.output)
+    return 0
+
+
+def _total(found: Waiting) -> str:
+    if not found.total:
+        return "Nothing waits."
+    listed = f"; {len(found.tasks)} of them are listed here, the first of each backend" if found.tasks else ""
+    return f"{found.total} wait{'s' if found.total == 1 else ''}{listed}."
+
+
+def _group_row(now: datetime, group: WaitingGroup) -> dict[str, Any]:
+    return {
+        "backend": group.backend or None,
+        "held": group.held,
+        "oldest wait": _ago(now, group.oldest),
+        "reason": group.reason,
+        "meaning": [group.words, *([group.detail] if group.detail else [])],
+    }
+
+
+def _task_row(now: datetime, task: WaitingTask) -> dict[str, Any]:
+    name = f"{task.dag_id} {task.task_id}" if task.task_id else task.kind
+    index = f" [{task.map_index}]" if task.map_index >= 0 else ""
+    return {
+        "place": task.position,
+        "task": [f"{name}{index}", task.run_id],
+        "queue": task.queue,
+        "to": task.targets,
+        "waits": _ago(now, task.since),
+        "reason": task.reason,
+        "expected": _clock(task.expected),
+    }
+
+
+@command
+def story(args: Namespace) -> int:
+    """``airflow dispatch story``"""
+    found = read_story(args.dag_id, args.run_id, args.task_id, args.map_index, args.try_number)
+    if found is None:
+        index = f" with map index {args.map_index}" if args.map_index >= 0 else ""
+        number = f", try {args.try_number}" if args.try_number is not None else ""
+        raise UsageError(
+            f"Dag {args.dag_id!r} has no task {args.task_id!r}{index} in run {args.run_id!r}{number}."
+        )
+    if args.output in output.STRUCTURED:
+        output.show_object(plain(asdict(found)), args.output)
+        return 0
+    if args.output == "table":
+        print(output.wrapped(f"Try {found.try_number} of {found.dag_id} {found.task_id}: {found.state}."))
+        print()
+    output.show_rows(list(map(_step_row, found.steps)), args.output)
+    if found.waiting is not None and args.output == "table":
+        print()
+        print(output.wrapped(_wait_words(found.waiting)))
+    return 0
+
+
+def _step_row(step: StoryStep) -> dict[str, Any]:
+    return {"at": _clock(step.at), "event": step.event, "what": step.words, "detail": step.detail}
+
+
+def _wait_words(task: WaitingTask) -> str:
+    expected = f" It is expected to start at {_clock(task.expected)}." if task.expected else ""
+    detail = f" {task.detail}" if task.detail else ""
+    return (
+        f"It waits at place {task.position} for {', '.join(task.targets) or 'its backend'}"
+        f" ({task.reason}: {task.words}).{detail}{expected}"
+    )
+
+
+@command
+def cordon(args: Namespace) -> int:
+    """``airflow dispatch cordon``"""
+    return _order("cordon", args)
+
+
+@command
+def drain(args: Namespace) -> int:
+    """``airflow dispatch drain``"""
+    code = _order("drain", args)
+    if args.wait:
+        _wait_until_empty(args)
+    return code
+
+
+@command
+def resume(args: Namespace) -> int:
+    """``airflow dispatch resume``"""
+    return _order("resume", args)
+
+
+def _order(word: str, args: Namespace) -> int:
+    seconds = getattr(args, "seconds", None)
+    try:
+        found = give_order(
+            word, args.backend, getattr(args, "team", None), getpass.getuser(), args.reason, seconds
+        )
+    except TablesMissing:
+        raise
+    except DispatchError as error:
+        raise UsageError(str(error)) from None
+    if args.output in output.STRUCTURED:
+        output.show_object(None if found is None else plain(asdict(found)), args.output)
+    elif found is None:
+        print(
+            output.wrapped(
+                f"No order is in force about {args.backend} any more; all schedulers know in seconds."
+            )
+        )
+    else:
+        until = f" It runs out at {_clock(found.until)}." if found.until else ""
+        print(output.wrapped(f"{found.backend}: {_MEANING[word]}; all schedulers know in seconds.{until}"))
+    return 0
+
+
+_MEANING = {
+    "cordon": "it gets no new work, and what it has been given goes on",
+    "drain": "it gets no new work, and what it has not sent comes back",
+}
+
+
+def _wait_until_empty(args: Namespace) -> None:
+    """Say how many still run, each time it changes, until none does."""
+    say = partial(print, file=sys.stderr, flush=True)
+    ends = None if args.timeout is None else time.monotonic() + args.timeout
+    before: int | None = None
+    while (used := _used(args)) != 0:
+        if used != before:
+            say(
+                f"{args.backend}: {used} run."
+                if used is not None
+                else f"{args.backend}: its state is not known yet."
+            )
+        before = used
+        if ends is not None and time.monotonic() >= ends:
+            raise StillRuns(
+                f"{args.backend} is not empty after {duration(args.timeout)}; the order stays in force."
+            )
+        time.sleep(_LOOK_EVERY)
+    say(f"{args.backend} is empty.")
+
+
+def _used(args: Namespace) -> int | None:
+    """How many of its slots are taken; None: nobody has said so since the order came in."""
+    team = getattr(args, "team", None)
+    for backend in read_status(team).backends:
+        if (backend.name, backend.team) == (args.backend, team):
+            closed = backend.state is not BackendState.OPEN
+            return backend.used + backend.ahead if closed else None
+    return None

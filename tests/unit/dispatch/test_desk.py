@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Status is written and orders are read, beside the scheduler's thread."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from unit.lifecycle.builders import machine, queued, route, tick
+
+from airflow_dispatch_provider.bridge.database import tables
+from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
+from airflow_dispatch_provider.dispatch.desk import ORDERS_EVERY, SHARE, STATUS_EVERY, Desk, in_force
+from airflow_dispatch_provider.dispatch.report import Facts
+from airflow_dispatch_provider.lifecycle.events import Command, Order
+
+
+class House:
+    """A desk over tables in memory, whose worker works when it is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, team: str = "") -> None:
+        self.now, self.orders, self.written = 1000.0, list[OrderRow](), list[Any]()
+        self.error: Exception | None = None
+        self.tasks: list[tuple[str, Callable[[], None]]] = []
+        self.machine = machine(route("q", "a"))
+        monkeypatch.setattr(tables, "read_orders", self._read)
+        monkeypatch.setattr(tables, "write_status", self._write)
+        monkeypatch.setattr(tables, "forget_statuses", lambda before: None)
+        facts = Facts("host", "DispatchExecutor", team, dict, lambda: (None, None))
+        self.desk = Desk(self.machine, self, "7 DispatchExecutor", facts, lambda: self.now, lambda: self.now)
+
+    def _read(self, now: float) -> list[OrderRow]:
+        if self.error is not None:
+            raise self.error
+        return self.orders
+
+    def _write(self, row: Any) -> None:
+        if self.error is not None:
+            raise self.error
+        self.written.append(row)
+
+    def do(self, kind: str, call: Callable[[], None]) -> None:
+        self.tasks.append((kind, call))
+
+    def work(self) -> list[str]:
+        """Do what was asked; names of it. An error of it ends nothing, as with the clerk."""
+        tasks, self.tasks = self.tasks, []
+        for _, call in tasks:
+            with suppress(OSError):
+                call()
+        return [kind for kind, _ in tasks]
+
+    def beat(self, passed: float = 0.0) -> list[Order]:
+        self.now += passed
+        return self.desk.beat(self.now)
+
+
+@pytest.fixture
+def house(monkeypatch: pytest.MonkeyPatch) -> House:
+    return House(monkeypatch)
+
+
+def order(backend: str = "a", command: str = "cordon", team: str = "", number: int = 1) -> OrderRow:
+    return OrderRow(number, team, backend, command, "me", "", 0.0, None)
+
+
+def test_orders_in_force_count_before_the_first_decision(house):
+    """They are read at the start; what has not changed since is no news."""
+    house.orders = [order()]
+    assert house.desk.open() == [Order(Command.CORDON, "a")]
+    house.beat()
+    house.work()
+    assert house.beat() == []
+
+
+def test_an_order_comes_and_is_taken_back(house):
+    """Within one reading each; a heartbeat never reads by itself."""
+    assert house.beat() == []
+    house.orders = [order()]
+    house.work()
+    assert house.beat() == [Order(Command.CORDON, "a")]
+    house.orders = [order(command="drain")]
+    house.beat(ORDERS_EVERY)
+    house.work()
+    assert house.beat() == [Order(Command.DRAIN, "a")]
+    house.orders = []
+    house.beat(ORDERS_EVERY)
+    house.work()
+    assert house.beat() == [Order(Command.RESUME, "a")]
+
+
+def test_what_cannot_be_read_changes_nothing(house):
+    """Orders stay in force while the database is away."""
+    house.orders = [order()]
+    house.desk.open()
+    house.error = OSError("away")
+    house.beat()
+    house.work()
+    assert house.beat(ORDERS_EVERY) == []
+    house.error = None
+    house.work()
+    assert house.beat() == []
+
+
+def test_one_question_of_a_kind_at_a_time(house):
+    """While the database is slow, nothing piles up."""
+    for _ in range(20):
+        house.beat(10)
+    assert house.work() == ["status", "orders"]
+
+
+def test_how_often(house):
+    """Less than one statement a second: a status every five seconds, orders every two."""
+    kinds: list[str] = []
+    for _ in range(60):
+        house.beat(1)
+        kinds += house.work()
+    assert (kinds.count("status"), kinds.count("orders")) == (60 // STATUS_EVERY, 60 // ORDERS_EVERY)
+
+
+def test_a_status_that_takes_long_is_made_seldom(house, monkeypatch):
+    """It never takes more than a hundredth of a core."""
+    overview = house.machine.overview
+
+    def slow() -> Any:
+        house.now += 0.2
+        return overview()
+
+    monkeypatch.setattr(house.machine, "overview", slow)
+    house.beat()
+    house.work()
+    house.beat(SHARE * 0.2 - 1)
+    assert "status" not in house.work()
+    house.beat(2)
+    assert "status" in house.work()
+
+
+def test_the_document_is_that_of_the_machine(house):
+    """Under an id of its own, with what waits."""
+    house.machine.handle(1, queued(1), tick(a=0, b=0))
+    house.beat()
+    house.work()
+    (row,) = house.written
+    assert (row.scheduler_id, row.team) == ("7 DispatchExecutor", "")
+    assert json.loads(row.document)["held"] == 1
+
+
+def test_missing_tables_are_said_once(house, caplog):
+    """With what to run; the scheduler works on, and they are looked for again in a while."""
+    house.error = TablesMissing()
+    assert house.desk.open() == []
+    for _ in range(3):
+        house.beat(1)
+        house.work()
+    found = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert len(found) == 1
+    assert "airflow db migrate" in found[0]
+    assert house.work() == []
+    house.beat(300)
+    house.error = None
+    house.work()
+    assert len(house.written) == 1
+
+
+def test_an_order_of_another_team_is_not_ours(monkeypatch):
+    """Backends of two teams may have one name."""
+    house = House(monkeypatch, team="blue")
+    house.orders = [order(team="red"), order("b", team="blue")]
+    assert house.desk.open() == [Order(Command.CORDON, "b")]
+
+
+def test_a_drain_is_more_than_a_cordon():
+    """Where there are both, whichever came first."""
+    rows = [order(command="drain"), order(number=2)]
+    assert in_force(rows, "") == in_force(rows[::-1], "") == {"a": Command.DRAIN}

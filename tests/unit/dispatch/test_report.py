@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The status of a scheduler as a document."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from unit.lifecycle.builders import machine, number, queued, route, tick
+
+from airflow_dispatch_provider.dispatch.report import FIRST, Facts, Pace, Report
+from airflow_dispatch_provider.lifecycle.events import Broken, Command, Order
+from airflow_dispatch_provider.lifecycle.machine import Machine
+
+AHEAD = 1_000_000.0
+"""Seconds from the machine's clock to the wall's."""
+
+
+def report(file: tuple[str | None, str | None] = (None, None)) -> Report:
+    return Report(Facts("host", "DispatchExecutor", "", lambda: {"a": "LocalExecutor"}, lambda: file))
+
+
+def document(m: Machine, made: Report | None = None, now: float = 100.0) -> dict[str, Any]:
+    return (made or report()).document(m.overview(), lambda at: at + AHEAD, now + AHEAD)
+
+
+def backend(found: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(entry for entry in found["backends"] if entry["name"] == name)
+
+
+def test_it_is_plain_json():
+    """Whatever is in it can be written and read again."""
+    m = machine()
+    m.handle(1, queued(1), queued(2), tick(a=1))
+    found = document(m)
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_a_backend_with_its_slots_and_what_waits_for_it():
+    """Used, free, held, the oldest, who uses it; times are the wall's."""
+    m = machine(route("q", "a"))
+    m.handle(1, queued(1), queued(2), tick(a=1))
+    found = backend(document(m), "a")
+    assert (found["slots"], found["used"], found["free"], found["held"]) == (1, 1, 0, 1)
+    assert (found["oldest"], found["dags"]) == (1 + AHEAD, {"dag": 1})
+    assert (found["executor"], found["state"], found["trouble"]) == ("LocalExecutor", "open", None)
+
+
+def test_a_state_is_known_since_it_was_first_seen():
+    """It counts from the first document that has it, and anew after another state."""
+    m, made = machine(), report()
+    m.handle(1, tick(a=1, b=1))
+    assert backend(document(m, made, 100), "a")["since"] == 100 + AHEAD
+    assert backend(document(m, made, 105), "a")["since"] == 100 + AHEAD
+    m.handle(2, Order(Command.CORDON, "a"))
+    assert backend(document(m, made, 110), "a")["state"] == "cordoned"
+    assert backend(document(m, made, 115), "a")["since"] == 110 + AHEAD
+
+
+def test_trouble_and_the_next_try():
+    """A backend that fails says why, and when it is tried again."""
+    m = machine()
+    m.handle(1, tick(a=1, b=1), Broken("a", "amqp://me:secret@host refuses"))
+    found = backend(document(m), "a")
+    assert (found["state"], "secret" in found["trouble"]) == ("failing", False)
+    assert "refuses" in found["trouble"]
+    assert found["next_try"] > 1 + AHEAD
+
+
+def test_groups_count_everything_and_the_list_is_bounded():
+    """So many are named for each backend, best first, with their place; the groups count all."""
+    m = machine(route("q", "a"))
+    m.handle(1, *(queued(key, priority=key) for key in range(3 * FIRST)), tick(a=0, b=0))
+    found = document(m)
+    assert [(group["backend"], group["reason"], group["held"]) for group in found["groups"]] == [
+        ("a", "waits_full", 3 * FIRST)
+    ]
+    assert found["held"] == 3 * FIRST
+    assert [entry["position"] for entry in found["waiting"]] == list(range(1, FIRST + 1))
+
+
+def test_places_are_those_of_the_backend_whatever_the_route():
+    """Two routes to one backend share its queue: the better one comes first."""
+    m = machine(route("q", "a"), route("p", "a"))
+    m.handle(1, queued(1, "q", priority=1), queued(2, "p", priority=9), tick(a=0, b=0))
+    found = document(m)["waiting"]
+    assert [(entry["queue"], entry["position"], entry["targets"]) for entry in found] == [
+        ("p", 1, ["a"]),
+        ("q", 2, ["a"]),
+    ]
+
+
+def test_what_nobody_has_decided_about_says_so():
+    """A job that came after the last heartbeat is not said to wait for a slot that is free."""
+    m = machine()
+    m.handle(1, tick(a=5, b=5))
+    m.handle(2, queued(1))
+    assert [entry["reason"] for entry in document(m)["waiting"]] == ["next"]
+
+
+def test_a_file_in_use_or_refused():
+    """Its path and why it is refused."""
+    found = document(machine(), report(("/etc/dispatch.yaml", "2 mistakes")))
+    assert (found["file"], found["refused"]) == ("/etc/dispatch.yaml", "2 mistakes")
+
+
+@pytest.mark.parametrize(
+    ("adds", "per_minute"),
+    [
+        ([], (0, 0)),
+        ([(0, 0, 0)], (0, 0)),
+        ([(0, 0, 0), (30, 10, 5)], (20, 10)),
+        ([(0, 0, 0), (60, 60, 0), (120, 60, 60)], (0, 60)),
+        # Only the last minute counts.
+        ([(0, 0, 0), (50, 500, 0), (110, 500, 0)], (0, 0)),
+    ],
+)
+def test_paces(adds: list[tuple[float, int, int]], per_minute: tuple[int, int]) -> None:
+    """Dispatches of the last minute, whatever the distance of two documents."""
+    pace = Pace()
+    for at, given, done in adds:
+        pace.add(at, given, done)
+    assert pace.per_minute == per_minute
+
+
+def test_minutes():
+    """What came out and ended in each minute, and no more of them than are shown."""
+    pace = Pace()
+    for at in range(0, 3600, 5):
+        pace.add(at, at, at // 5)
+    assert len(pace.minutes) == 30
+    assert pace.minutes[-1] == [3540, 60, 12]
+
+
+def test_a_dispatch_is_counted_where_it_went():
+    """The pace of one backend says nothing of another."""
+    m, made = machine(route("q", "a")), report()
+    m.handle(0, tick(a=9, b=9))
+    document(m, made, 0)
+    number(m, 1, 1, a=9)
+    found = document(m, made, 60)
+    assert [backend(found, name)["submitted_per_minute"] for name in "ab"] == [1, 0]

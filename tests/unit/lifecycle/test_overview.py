@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A look from another thread: the same words and figures as the decisions, and nothing is changed by it."""
+
+from __future__ import annotations
+
+import threading
+
+from airflow_dispatch_provider.lifecycle.events import Began, Broken, Command, Ended, Order, Room, Rows
+from airflow_dispatch_provider.lifecycle.job import Waits
+from airflow_dispatch_provider.lifecycle.states import Outcome
+from airflow_dispatch_provider.routing.reasons import Reason
+
+from builders import QUEUED, asked, launched_number, machine, number, queued, route, tick
+
+
+def test_figures_of_a_backend():
+    """Slots, what is used and free, and how many came out and ended since the start."""
+    m = machine()
+    first = number(m, 1, 1, a=3)
+    number(m, 2, 2, a=3)
+    m.handle(3, Began(first), Ended(first, Outcome.SUCCESS, True))
+    figures = {each.name: each for each in m.overview().backends}
+    assert (figures["a"].slots, figures["a"].given) == (3, 2)
+    assert figures["a"].used + figures["a"].free == 3
+    assert figures["a"].done == figures["a"].given - figures["a"].used
+    assert (figures["b"].given, figures["b"].used, figures["b"].is_usable) == (0, 0, True)
+
+
+def test_what_waits_stands_in_lines_with_the_reason_that_the_decision_has():
+    """One line for each list of targets; the best come first; the oldest is known."""
+    m = machine(route("gpu", "b"))
+    m.handle(1, queued(1, "gpu"), tick(a=1, b=0))
+    m.handle(2, queued(2, "gpu", priority=9), queued(3, "gpu"), tick(a=1, b=0))
+    (line,) = m.overview().lines(2)
+    assert (line.route, [target.backend for target in line.targets], line.held) == ("gpu", ["b"], 3)
+    assert [job.key for job in line.first] == [2, 1]
+    assert (line.since, line.reason) == (1, Reason.WAITS_FULL)
+    assert all(m.waits(job.key) is line.reason for job in line.first)
+
+
+def test_the_trouble_of_the_targets_is_told():
+    """A job that waits for a broken backend says what is wrong with it."""
+    m = machine(route("gpu", "b"))
+    m.handle(1, queued(1, "gpu"), tick(a=1, b=1), Broken("b", "no route to host"))
+    m.handle(2, queued(2, "gpu"), tick(a=1, b=1))
+    (line,) = m.overview().lines(1)
+    assert (line.reason, line.detail) == (Reason.WAITS_BLOCKED, "b: no route to host.")
+
+
+def test_an_order_is_seen():
+    """A backend that is cordoned takes no work, and says so until it is resumed."""
+    m = machine()
+    m.handle(1, Order(Command.CORDON, "a"), tick(a=1, b=1))
+    assert next(each for each in m.overview().backends if each.name == "a").is_cordoned
+    m.handle(2, Order(Command.RESUME, "a"))
+    assert not next(each for each in m.overview().backends if each.name == "a").is_cordoned
+
+
+def test_what_waits_for_its_next_launch_stands_apart():
+    """It is in no line, and has a reason of its own."""
+    m = machine(route("q", "a"))
+    m.handle(0, tick(a=9))
+    dispatch = launched_number(m, 1)
+    answers = m.handle(2, Ended(dispatch, Outcome.FAILED, False, "no image"))
+    m.handle(3, Rows(asked(answers).asked, {1: QUEUED}))
+    overview = m.overview()
+    assert list(overview.lines(5)) == []
+    assert [job.key for job in overview.apart()] == [1]
+    assert overview.reason(overview.apart()[0]) is Waits.LAUNCH
+
+
+def test_who_uses_the_slots():
+    """Dispatches that are out, by backend and Dag."""
+    m = machine()
+    number(m, 1, 1, a=3)
+    number(m, 2, 2, a=3)
+    assert m.overview().users() == {"a": {"dag": 2}}
+
+
+def test_another_thread_may_look_while_everything_changes():
+    """Thousands of jobs come and go meanwhile: no look fails."""
+    m, stop, errors = machine(route("gpu", "b")), threading.Event(), []
+
+    def look() -> None:
+        while not stop.is_set():
+            try:
+                overview = m.overview()
+                list(overview.lines(5)), overview.apart(), overview.users()
+            except BaseException as error:
+                errors.append(error)
+                return
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for at in range(3000):
+        dispatch = launched_number(m, at) if at % 2 else 0
+        m.handle(at, queued(f"gpu {at}", "gpu"), tick(a=at % 7, b=Room(at % 5)))
+        m.handle(at, *([Ended(dispatch, Outcome.SUCCESS, True)] if dispatch else []))
+    stop.set()
+    thread.join()
+    assert errors == []

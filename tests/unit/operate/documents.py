@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Short ways to make what schedulers write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from airflow_dispatch_provider.bridge.database.tables import OrderRow, StatusRow
+from airflow_dispatch_provider.operate.documents import Reading, order_of, parse
+
+NOW = 1_800_000_000.0
+
+
+def backend(name: str, **values: Any) -> dict[str, Any]:
+    """Of a document."""
+    return {
+        "name": name,
+        "executor": "LocalExecutor",
+        "state": "open",
+        "since": NOW - 100,
+        "slots": 4,
+        "used": 0,
+        "ahead": 0,
+        "free": 4,
+        "held": 0,
+        "oldest": None,
+        "submitted_per_minute": 0,
+        "ended_per_minute": 0,
+        "trouble": None,
+        "next_try": None,
+        "dags": {},
+        "minutes": [],
+        **values,
+    }
+
+
+def waits(task_id: str, **values: Any) -> dict[str, Any]:
+    """One that waits, of a document."""
+    return {
+        "dag_id": "dag",
+        "task_id": task_id,
+        "run_id": "run",
+        "map_index": -1,
+        "try_number": 1,
+        "kind": "ExecuteTask",
+        "queue": "q",
+        "route": "q",
+        "targets": ["a"],
+        "reason": "waits_full",
+        "words": "every target that it may use is full",
+        "detail": None,
+        "since": NOW - 10,
+        "position": 1,
+        **values,
+    }
+
+
+def group(name: str, reason: str, held: int, **values: Any) -> dict[str, Any]:
+    return {
+        "backend": name,
+        "reason": reason,
+        "words": reason,
+        "detail": None,
+        "held": held,
+        "oldest": NOW - 5,
+        **values,
+    }
+
+
+def document(scheduler: str, team: str = "", written: float = NOW - 1, **values: Any) -> StatusRow:
+    body = {
+        "version": 1,
+        "hostname": f"host{scheduler}",
+        "executor": "DispatchExecutor",
+        "heartbeat": written,
+        "file": None,
+        "refused": None,
+        "api_trouble": None,
+        "held": 0,
+        "backends": [],
+        "groups": [],
+        "waiting": [],
+        **values,
+    }
+    return StatusRow(f"{scheduler} DispatchExecutor", team, written, json.dumps(body))
+
+
+def reading(
+    *rows: StatusRow, orders: Sequence[OrderRow] = (), living: Collection[str] | None = None
+) -> Reading:
+    """All of their schedulers live, unless it says which."""
+    alive = {row.scheduler_id.split(" ")[0] for row in rows} if living is None else living
+    return Reading(NOW, parse(rows, alive, NOW), list(map(order_of, orders)))

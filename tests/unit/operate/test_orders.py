@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Orders that make no sense are refused, and the others reach table and event log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_dispatch_provider.bridge.database import tables
+from airflow_dispatch_provider.operate import orders
+from airflow_dispatch_provider.operate.orders import UnknownBackend, WrongOrder, give_order
+
+from .documents import backend, document, reading
+
+
+class Office:
+    """Tables and event log in memory."""
+
+    def __init__(self) -> None:
+        self.orders: dict[tuple[str, str], Any] = {}
+        self.audited: list[tuple[str, str, dict[str, Any]]] = []
+
+    def replace(self, team: str, name: str, commands: Any, new: Any) -> list[Any]:
+        self.orders[team, name] = new
+        return []
+
+
+@pytest.fixture
+def office(monkeypatch: pytest.MonkeyPatch) -> Office:
+    made = Office()
+    known = [document("1", backends=[backend("a")]), document("1", team="blue", backends=[backend("b")])]
+    monkeypatch.setattr(tables, "replace_orders", made.replace)
+    monkeypatch.setattr(orders, "write_audit", lambda *row: made.audited.append(row))
+    monkeypatch.setattr(orders, "read", lambda: reading(*known))
+    return made
+
+
+def test_a_cordon_is_in_force_and_in_the_event_log(office):
+    """With who, why and for how long."""
+    found = give_order("cordon", "a", None, "ann", "new nodes", 60)
+    assert found is not None
+    assert found.until is not None
+    assert (found.until - found.since).total_seconds() == 60
+    assert office.orders["", "a"].command == "cordon"
+    assert office.audited == [
+        ("dispatch_cordon", "ann", {"backend": "a", "reason": "new nodes", "seconds": 60})
+    ]
+
+
+def test_resume_takes_back(office):
+    """Nothing is in force any more, and the event log has it."""
+    assert give_order("resume", "a", None, "ann") is None
+    assert office.orders["", "a"] is None
+    assert [row[0] for row in office.audited] == ["dispatch_resume"]
+
+
+def test_a_backend_of_a_team(office):
+    """Known to that team alone."""
+    assert give_order("drain", "b", "blue", "ann") is not None
+    with pytest.raises(UnknownBackend, match=r"no backend 'b'\. Known: a"):
+        give_order("drain", "b", None, "ann")
+
+
+def test_a_backend_that_nobody_has(office):
+    """The error names those that there are, and nothing is ordered."""
+    with pytest.raises(UnknownBackend, match="Known: a"):
+        give_order("cordon", "A", None, "ann")
+    assert (office.orders, office.audited) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("command", "seconds"), [("stop", None), ("cordon", 0), ("cordon", -1), ("drain", 1e12)]
+)
+def test_what_makes_no_sense(office, command, seconds):
+    """Refused before anything is asked."""
+    with pytest.raises(WrongOrder):
+        give_order(command, "a", None, "ann", "", seconds)
+    assert office.orders == {}

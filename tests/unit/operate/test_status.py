@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several schedulers have written, as one answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_dispatch_provider.bridge import schedulers
+from airflow_dispatch_provider.bridge.database import tables
+from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
+from airflow_dispatch_provider.operate.documents import FRESH
+from airflow_dispatch_provider.operate.model import BackendState
+from airflow_dispatch_provider.operate.status import read_status, status_of
+
+from .documents import NOW, backend, document, reading
+
+
+def test_sums_over_schedulers():
+    """Slots, jobs and paces of one backend add up; the oldest wait of all counts."""
+    one = document("1", backends=[backend("a", slots=4, used=3, held=2, oldest=NOW - 10, dags={"x": 3})])
+    two = document("2", backends=[backend("a", slots=4, used=1, held=1, oldest=NOW - 60, dags={"y": 5})])
+    (found,) = status_of(reading(one, two)).backends
+    assert (found.slots, found.used, found.held) == (8, 4, 3)
+    assert found.oldest is not None
+    assert found.oldest.timestamp() == NOW - 60
+    assert found.dags == {"y": 5, "x": 3}
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        (["open", "open"], "open"),
+        (["open", "cordoned"], "cordoned"),
+        (["removed", "open"], "removed"),
+        # Worse than an order: something is broken that nobody has asked for.
+        (["cordoned", "failing"], "failing"),
+    ],
+)
+def test_the_worst_state_counts(states, expected):
+    """Whichever scheduler sees it."""
+    documents = [document(str(n), backends=[backend("a", state=state)]) for n, state in enumerate(states)]
+    assert status_of(reading(*documents)).backends[0].state.value == expected
+
+
+def test_since_when_it_is_so():
+    """Since the first of the schedulers that see it so."""
+    one = document("1", backends=[backend("a", state="failing", since=NOW - 30)])
+    two = document("2", backends=[backend("a", state="failing", since=NOW - 90)])
+    three = document("3", backends=[backend("a", state="open", since=NOW - 900)])
+    assert status_of(reading(one, two, three)).backends[0].since.timestamp() == NOW - 90
+
+
+def test_a_dead_scheduler_is_shown_and_not_counted():
+    """One that is not among the living, and one that has not written for a while."""
+    dead = document("1", backends=[backend("a", used=3)])
+    silent = document("2", written=NOW - FRESH - 1, backends=[backend("a", used=3)])
+    lives = document("3", backends=[backend("a", used=1)])
+    found = status_of(reading(dead, silent, lives, living={"2", "3"}))
+    assert [(each.id, each.lives) for each in found.schedulers] == [("1", False), ("2", False), ("3", True)]
+    assert [each.used for each in found.backends] == [1]
+
+
+def test_an_order_is_shown_with_its_backend():
+    """With who, why and until when; one that drains is draining."""
+    order = OrderRow(1, "", "a", "drain", "ann", "new nodes", NOW - 5, NOW + 60)
+    both = document("1", backends=[backend("a", state="cordoned"), backend("b")])
+    found = status_of(reading(both, orders=[order])).backends
+    assert [each.state for each in found] == [BackendState.DRAINING, BackendState.OPEN]
+    assert found[0].order is not None
+    assert (found[0].order.by, found[0].order.reason) == ("ann", "new nodes")
+    assert found[1].order is None
+
+
+def test_backends_of_two_teams_are_two():
+    """Though they have one name."""
+    documents = [
+        document("1", team="red", backends=[backend("a")]),
+        document("1", team="blue", backends=[backend("a")]),
+    ]
+    assert [each.team for each in status_of(reading(*documents)).backends] == ["red", "blue"]
+
+
+def test_minutes_add_up():
+    """By minute, over all schedulers."""
+    one = document("1", backends=[backend("a", minutes=[[0, 1, 0], [60, 2, 1]])])
+    two = document("2", backends=[backend("a", minutes=[[60, 3, 3]])])
+    (found,) = status_of(reading(one, two)).backends
+    assert [(each.submitted, each.ended) for each in found.minutes] == [(1, 0), (5, 4)]
+
+
+def test_a_document_of_another_version_is_left_alone():
+    """After an upgrade, until the scheduler is restarted."""
+    assert status_of(reading(document("1", version=99))).problem is not None
+
+
+def test_nobody_has_written():
+    """The answer says where to look."""
+    assert "scheduler's log" in str(status_of(reading()).problem)
+
+
+def test_without_tables(monkeypatch):
+    """The answer says what to run."""
+
+    def missing(since: float) -> Any:
+        raise TablesMissing
+
+    monkeypatch.setattr(tables, "read_statuses", missing)
+    monkeypatch.setattr(schedulers, "living", set)
+    assert "airflow db migrate" in str(read_status().problem)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The story of a try, from Airflow's tables and from its scheduler."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from airflow_dispatch_provider.bridge.database.tables import TablesMissing
+from airflow_dispatch_provider.bridge.histories import Event, Try
+from airflow_dispatch_provider.operate import story
+from airflow_dispatch_provider.operate.story import read_story
+
+from .documents import document, reading, waits
+
+START = datetime(2026, 11, 29, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def event(seconds: float, word: str, extra: Any) -> Event:
+    return Event(at(seconds), word, None, extra if isinstance(extra, str | None) else json.dumps(extra))
+
+
+def tell(monkeypatch: pytest.MonkeyPatch, found: Try | None, *rows: Any) -> Any:
+    monkeypatch.setattr(story, "find_try", lambda *_: found)
+    monkeypatch.setattr(story, "read", lambda: reading(*rows))
+    return read_story("dag", "run", "one")
+
+
+DISPATCHED = {"backend": "a", "route": "gpu", "reason": "first_choice", "detail": "it has a free slot"}
+RAN = Try(1, "success", "gpu", at(0), at(1), 7, at(5), at(9), "host", [event(3, "dispatched", DISPATCHED)])
+
+
+def test_everything_in_order(monkeypatch):
+    """Scheduled, queued, dispatched where and why, started, ended."""
+    found = tell(monkeypatch, RAN)
+    assert [step.event for step in found.steps] == ["scheduled", "queued", "dispatched", "started", "ended"]
+    assert found.steps[2].words == "to backend 'a' by route 'gpu'"
+    assert found.steps[2].detail == "first_choice: it has a free slot"
+    assert found.waiting is None
+
+
+def test_a_queueing_time_that_was_moved_is_not_told(monkeypatch):
+    """While a task is held its row is kept fresh: that is no event of its story."""
+    found = tell(monkeypatch, RAN._replace(queued=at(4)))
+    assert "queued" not in [step.event for step in found.steps]
+
+
+def test_rows_of_others_are_told_as_they_are(monkeypatch):
+    """Whatever is in them; JSON that is none of ours, too."""
+    rows = [event(3, "odd", "no { json"), event(4, "cli", {"host": "x"}), event(5, "empty", None)]
+    found = tell(monkeypatch, RAN._replace(events=rows))
+    assert [step.words for step in found.steps[2:5]] == ["no { json", '{"host": "x"}', "empty"]
+
+
+def test_what_it_waits_for_now(monkeypatch):
+    """The scheduler that has it says so; of the very try that was asked for."""
+    held = RAN._replace(state="queued", started=None, ended=None, events=[])
+    rows = [waits("one", try_number=2), waits("one", position=4), waits("two")]
+    found = tell(monkeypatch, held, document("1", waiting=rows))
+    assert found.waiting is not None
+    assert found.waiting.position == 4
+
+
+def test_no_such_task(monkeypatch):
+    """Nothing is told of it."""
+    assert tell(monkeypatch, None) is None
+
+
+def test_without_tables_the_past_is_told(monkeypatch):
+    """Airflow's own tables have it."""
+
+    def missing() -> Any:
+        raise TablesMissing
+
+    monkeypatch.setattr(story, "find_try", lambda *_: RAN)
+    monkeypatch.setattr(story, "read", missing)
+    found = read_story("dag", "run", "one")
+    assert found is not None
+    assert len(found.steps) == 5

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What waits in all schedulers, and why."""
+
+from __future__ import annotations
+
+from airflow_dispatch_provider.operate.waiting import waiting_of
+
+from .documents import NOW, backend, document, group, reading, waits
+
+
+def of(*rows, backend=None, reason=None, dag_id=None, limit=10):
+    return waiting_of(reading(*rows), backend, reason, dag_id, limit)
+
+
+def test_groups_of_two_schedulers_are_one():
+    """Of one backend and one reason; the largest group comes first."""
+    one = document("1", held=3, groups=[group("a", "waits_full", 3, oldest=NOW - 9)])
+    two = document("2", held=9, groups=[group("a", "waits_full", 2), group("b", "waits_blocked", 7)])
+    found = of(one, two)
+    assert [(each.backend, each.held) for each in found.groups] == [("b", 7), ("a", 5)]
+    assert found.groups[1].oldest.timestamp() == NOW - 9
+    assert found.total == 12
+
+
+def test_the_best_come_first_and_no_more_than_are_wanted():
+    """By place, then by age."""
+    rows = [waits("late", position=1, since=NOW - 1), waits("third", position=3), waits("old", position=1)]
+    found = of(document("1", waiting=rows), limit=2)
+    assert [task.task_id for task in found.tasks] == ["old", "late"]
+
+
+def test_filters():
+    """By first target, by reason, by Dag; a target that is not the first does not count."""
+    rows = [
+        waits("one", targets=["a", "b"]),
+        waits("two", targets=["b"], reason="waits_blocked"),
+        waits("three", targets=["b"], dag_id="other"),
+    ]
+    row = document("1", waiting=rows, groups=[group("a", "waits_full", 1), group("b", "waits_blocked", 2)])
+    assert [task.task_id for task in of(row, backend="b").tasks] == ["two", "three"]
+    assert [task.task_id for task in of(row, reason="waits_blocked").tasks] == ["two"]
+    assert [task.task_id for task in of(row, dag_id="other").tasks] == ["three"]
+    assert [each.backend for each in of(row, backend="b").groups] == ["b"]
+    assert [each.backend for each in of(row, reason="waits_full").groups] == ["a"]
+
+
+def test_when_it_may_start():
+    """The fifth, where ten a minute go, in half a minute; nobody can tell of a backend that takes none."""
+    backends = [
+        backend("a", submitted_per_minute=10),
+        backend("b", submitted_per_minute=10, state="failing"),
+        backend("c"),
+    ]
+    rows = [waits("one", position=5), waits("two", targets=["b"]), waits("three", targets=["c"])]
+    found = {task.task_id: task.expected for task in of(document("1", backends=backends, waiting=rows)).tasks}
+    assert found["one"] is not None
+    assert found["one"].timestamp() == NOW + 30
+    assert (found["two"], found["three"]) == (None, None)
+
+
+def test_what_a_dead_scheduler_wrote_is_not_shown():
+    """Its tasks are another's by now."""
+    found = waiting_of(
+        reading(document("1", held=5, waiting=[waits("one")]), living=set()), None, None, None, 9
+    )
+    assert (found.total, found.tasks) == (0, [])
