@@ -101,7 +101,7 @@ class _Question(NamedTuple):
     ids: Ids
     at: float
     call: Callable[[], None] | None = None
-    """What to do, where the clerk does not know itself."""
+    """The work itself, where it is not one of the clerk's own."""
 
 
 class Clerk:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What operators see and order: the status of this scheduler's executor is written, and orders are read, beside the
-scheduler's thread. Without the tables for that, everything else works."""
+"""The desk where operators see and order: the status of this scheduler's executor is written, and orders are read,
+beside the scheduler's thread. Without the tables for that, everything else works."""
 
 from __future__ import annotations
 

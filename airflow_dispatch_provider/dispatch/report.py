@@ -78,7 +78,7 @@ class Pace:
 
     @property
     def per_minute(self) -> tuple[int, int]:
-        """What came out and what ended, over the last minute or so."""
+        """Dispatches that came out and that ended, over the last minute or so."""
         if len(self._marks) < 2:
             return 0, 0
         first, last = self._marks[0], self._marks[-1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the schedulers have written about themselves, as ``dispatch.report`` makes it."""
+"""The documents that the schedulers have written about themselves, as ``dispatch.report`` makes it."""
 
 from __future__ import annotations
 

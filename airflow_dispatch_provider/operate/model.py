@@ -41,7 +41,7 @@ class OrderInForce:
 
 @dataclass(frozen=True)
 class Minute:
-    """What a backend did in one minute, over all schedulers."""
+    """The work of a backend in one minute, over all schedulers."""
 
     at: datetime
     submitted: int
@@ -139,7 +139,7 @@ class WaitingTask:
     """The same as a sentence."""
 
     detail: str | None
-    """What is known besides: the trouble of its targets."""
+    """Further facts: the trouble of its targets."""
 
     since: datetime
     position: int
@@ -166,7 +166,7 @@ class WaitingGroup:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What waits, best first."""
+    """All that waits, best first."""
 
     now: datetime
     total: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What waits, and why."""
+"""Tasks that wait, and why."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_waiting(
     team: str | None = None,
 ) -> Waiting:
     """
-    What waits in a deployment.
+    Everything that waits in a deployment.
 
     :param backend: only what has this one as first target
     :param reason: only what waits for this, by its word

@@ -74,7 +74,7 @@ ORDER = Table(
     Column("since", Double(), nullable=False),
     Column("until", Double(), nullable=True),
 )
-"""What is in force, one row for each backend and command; what was taken back is in Airflow's event log alone."""
+"""Orders in force, one row for each backend and command; what was taken back is in Airflow's event log alone."""
 
 
 class TablesMissing(DispatchError):
@@ -192,5 +192,7 @@ def replace_orders(
         before = [OrderRow(*row) for row in session.execute(select(ORDER).where(*about))]
         session.execute(delete(ORDER).where(*about))
         if new is not None:
-            session.execute(insert(ORDER).values({**new._asdict(), "number": None}))
+            values = new._asdict()
+            del values["number"]
+            session.execute(insert(ORDER).values(values))
     return before

@@ -16,6 +16,12 @@ def test_there_is_one_group() -> None:
     (group,) = get_dispatch_cli_commands()
     assert group.name == "dispatch"
     assert [command.name for command in group.subcommands] == [
+        "status",
+        "waiting",
+        "story",
+        "cordon",
+        "drain",
+        "resume",
         "validate",
         "backends",
         "routes",
@@ -36,6 +42,10 @@ def test_help_says_what_it_does_and_what_the_exit_codes_mean(name: str, run: Cal
     words = " ".join(shown.out.split())
     judges = "Exit codes: 0 all is well, 1 routes or backends have mistakes"
     said = {
+        "status": "Exit codes: 0 all is well, 1 a backend fails",
+        "waiting": "Exit codes: 0 it was shown",
+        "story": "Exit codes: 0 it was told",
+        **dict.fromkeys(("cordon", "drain", "resume"), "Exit codes: 0 the order is in force"),
         "migrate": "Exit codes: 0 it was printed",
         "validate": "Exit codes: 0 all is well (there may be warnings), 1 the configuration has mistakes",
     }

@@ -125,7 +125,7 @@ def test_paces(adds: list[tuple[float, int, int]], per_minute: tuple[int, int]) 
 
 
 def test_minutes():
-    """What came out and ended in each minute, and no more of them than are shown."""
+    """Dispatches that came out and ended in each minute, and no more of them than are shown."""
     pace = Pace()
     for at in range(0, 3600, 5):
         pace.add(at, at, at // 5)

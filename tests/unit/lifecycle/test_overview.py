@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import threading
 
+from builders import QUEUED, asked, launched_number, machine, number, queued, route, tick
+
 from airflow_dispatch_provider.lifecycle.events import Began, Broken, Command, Ended, Order, Room, Rows
 from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.routing.reasons import Reason
-
-from builders import QUEUED, asked, launched_number, machine, number, queued, route, tick
 
 
 def test_figures_of_a_backend():
@@ -41,8 +41,8 @@ def test_what_waits_stands_in_lines_with_the_reason_that_the_decision_has():
 def test_the_trouble_of_the_targets_is_told():
     """A job that waits for a broken backend says what is wrong with it."""
     m = machine(route("gpu", "b"))
-    m.handle(1, queued(1, "gpu"), tick(a=1, b=1), Broken("b", "no route to host"))
-    m.handle(2, queued(2, "gpu"), tick(a=1, b=1))
+    m.handle(1, tick(a=1, b=1), Broken("b", "no route to host"))
+    m.handle(1.1, queued(2, "gpu"), tick(a=1, b=1))
     (line,) = m.overview().lines(1)
     assert (line.reason, line.detail) == (Reason.WAITS_BLOCKED, "b: no route to host.")
 
@@ -92,10 +92,11 @@ def test_another_thread_may_look_while_everything_changes():
 
     thread = threading.Thread(target=look)
     thread.start()
-    for at in range(3000):
-        dispatch = launched_number(m, at) if at % 2 else 0
-        m.handle(at, queued(f"gpu {at}", "gpu"), tick(a=at % 7, b=Room(at % 5)))
-        m.handle(at, *([Ended(dispatch, Outcome.SUCCESS, True)] if dispatch else []))
-    stop.set()
-    thread.join()
+    try:
+        for at in range(400):
+            m.handle(at, queued(at), queued(f"gpu {at}", "gpu"), tick(a=at % 3, b=Room(at % 5)))
+            m.handle(at, *(Ended(number, Outcome.SUCCESS, True) for number in range(at - 9, at)))
+    finally:
+        stop.set()
+        thread.join()
     assert errors == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several schedulers have written, as one answer."""
+"""The documents of several schedulers, as one answer."""
 
 from __future__ import annotations
 

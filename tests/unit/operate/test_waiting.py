@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What waits in all schedulers, and why."""
+"""Tasks that wait in all schedulers, and why."""
 
 from __future__ import annotations
 
