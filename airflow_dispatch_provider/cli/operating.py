@@ -198,8 +198,8 @@ def waiting(args: Namespace) -> int:
 def _total(found: Waiting) -> str:
     if not found.total:
         return "Nothing waits."
-    listed = f"; {len(found.tasks)} of them are listed here, the first of each backend" if found.tasks else ""
-    return f"{found.total} wait{'s' if found.total == 1 else ''}{listed}."
+    tasks = f"{found.total} task{' waits' if found.total == 1 else 's wait'}"
+    return f"{tasks}. Listed are the first of each backend: {len(found.tasks)}."
 
 
 def _group_row(now: datetime, group: WaitingGroup) -> dict[str, Any]:

@@ -314,7 +314,7 @@ def test_drain_a_backend(user: User, local: AirflowCluster, hold: Path) -> None:
     wait(lambda: state_of(local, "heavy", runs_there) == "running", 120, local)
 
     def meanwhile() -> tuple[str, str]:
-        wait(lambda: "small changed: cordoned" in local.log("scheduler").read_text(), 120, local)
+        wait(lambda: "draining" in local.cli("dispatch", "status").stdout, 120, local)
         elsewhere, waits = local.trigger("batch"), local.trigger("heavy")
         assert_succeeds(local, "batch", elsewhere, timeout=120)
         assert state_of(local, "heavy", waits) == "queued"

@@ -26,7 +26,7 @@ def state_of(cluster: Any, backend: str) -> str:
     return next((each["state"] for each in ask(cluster, "status")["backends"] if each["name"] == backend), "")
 
 
-@pytest.mark.recent
+@pytest.mark.once
 def test_an_operator_sees_why_tasks_wait_and_gives_orders(make_cluster):
     """Both slots of `small` are taken and ten tasks are held: status, waiting and story say so; drained and resumed
     meanwhile, the backend loses none of them, and every task ends in success at its first try."""
@@ -71,7 +71,7 @@ def test_an_operator_sees_why_tasks_wait_and_gives_orders(make_cluster):
     assert audited == {"dispatch_cordon", "dispatch_drain", "dispatch_resume"}
 
 
-@pytest.mark.recent
+@pytest.mark.once
 def test_an_order_outlives_the_scheduler(make_cluster):
     """Cordoned, the scheduler killed, another one started: no task goes there until it is resumed."""
     cluster = make_cluster()
