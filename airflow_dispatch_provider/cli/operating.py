@@ -317,15 +317,11 @@ def _wait_until_empty(args: Namespace) -> None:
     """Say how many still run, each time it changes, until none does."""
     say = partial(print, file=sys.stderr, flush=True)
     ends = None if args.timeout is None else time.monotonic() + args.timeout
-    before: int | None = None
-    while (used := _used(args)) != 0:
-        if used != before:
-            say(
-                f"{args.backend}: {used} run."
-                if used is not None
-                else f"{args.backend}: its state is not known yet."
-            )
-        before = used
+    said = ""
+    while (words := _what_is_left(args)) is not None:
+        if words != said:
+            say(f"{args.backend}: {words}")
+        said = words
         if ends is not None and time.monotonic() >= ends:
             raise StillRuns(
                 f"{args.backend} is not empty after {duration(args.timeout)}; the order stays in force."
@@ -334,11 +330,13 @@ def _wait_until_empty(args: Namespace) -> None:
     say(f"{args.backend} is empty.")
 
 
-def _used(args: Namespace) -> int | None:
-    """How many of its slots are taken; None: nobody has said so since the order came in."""
+def _what_is_left(args: Namespace) -> str | None:
+    """What keeps a backend from being empty; None: nothing does. As long as it has a free slot, a scheduler has not
+    taken the order in."""
     team = getattr(args, "team", None)
     for backend in read_status(team).backends:
         if (backend.name, backend.team) == (args.backend, team):
-            closed = backend.state is not BackendState.OPEN
-            return backend.used + backend.ahead if closed else None
-    return None
+            if out := backend.used + backend.ahead:
+                return f"{out} run there."
+            return "not every scheduler has the order yet." if backend.free else None
+    return "no scheduler that lives has written of it yet."

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands about a running deployment: what they show, and with which exit code."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from unit.operate.documents import NOW, backend, document, group, reading, waits
+
+from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
+from airflow_dispatch_provider.cli import operating
+from airflow_dispatch_provider.operate.documents import Reading, moment
+from airflow_dispatch_provider.operate.model import OrderInForce, StoryStep, TaskStory
+from airflow_dispatch_provider.operate.orders import UnknownBackend
+from airflow_dispatch_provider.operate.status import status_of
+from airflow_dispatch_provider.operate.waiting import waiting_of
+from tests.unit.cli.conftest import Outcome
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Answer from these documents."""
+
+    def set_answers(*rows: Any, **more: Any) -> None:
+        found: Reading = reading(*rows, **more)
+        monkeypatch.setattr(operating, "read_status", lambda team=None: status_of(found))
+        monkeypatch.setattr(
+            operating,
+            "read_waiting",
+            lambda backend, reason, dag_id, limit, team: waiting_of(found, backend, reason, dag_id, limit),
+        )
+
+    monkeypatch.setenv("COLUMNS", "200")
+    return set_answers
+
+
+def test_status_in_a_table(run: Run, say: Callable[..., None]) -> None:
+    """A row for each backend with its state, slots, waits and paces; then each scheduler."""
+    say(
+        document(
+            "7",
+            backends=[
+                backend("small", slots=2, used=2, held=3, oldest=NOW - 300, ended_per_minute=12, ahead=1),
+                backend("large", state="failing", trouble="no route", next_try=NOW + 60, slots=16),
+            ],
+            file="/etc/dispatch.yaml",
+        ),
+        orders=[OrderRow(1, "", "small", "cordon", "ann", "new disks", NOW, None)],
+    )
+    found = run("status")
+    small, large = (
+        next(line for line in found.out.splitlines() if name in line) for name in ("small", "large")
+    )
+    assert [cell.strip() for cell in small.split("|")][:8] == [
+        "small",
+        "open",
+        "2/2 +1 ahead",
+        "4",
+        "3",
+        "5 min",
+        "0",
+        "12",
+    ]
+    assert "no route" in large
+    assert "next try" in found.out
+    assert "cordon by ann" in found.out
+    assert (
+        "Scheduler 7 on host7 (DispatchExecutor): last heartbeat 1 s ago, file /etc/dispatch.yaml."
+        in found.out
+    )
+    assert found.code == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"backends": [backend("a")]}, 0),
+        # Ordered, so nothing is wrong.
+        ({"backends": [backend("a", state="cordoned")]}, 0),
+        ({"backends": [backend("a", state="failing")]}, 1),
+        ({"backends": [backend("a")], "refused": "2 mistakes"}, 1),
+        ({"backends": [backend("a")], "api_trouble": "HTTP 502"}, 1),
+        ({"backends": [backend("a")], "written": NOW - 900}, 1),
+    ],
+)
+def test_exit_codes_of_status(values: Any, code: int, run: Run, say: Callable[..., None]) -> None:
+    """For scripts: whatever keeps tasks from running that nobody has ordered."""
+    say(document("7", **values))
+    assert run("status", "--output", "json").code == run("status").code == code
+
+
+def test_status_says_what_is_wrong_with_a_scheduler(run: Run, say: Callable[..., None]) -> None:
+    """The Execution API, a refused file, and one that is gone."""
+    say(document("7", api_trouble="HTTP 502", refused="2 mistakes"), document("8", written=NOW - 900))
+    found = " ".join(run("status").out.split())
+    assert "Nothing is launched: the execution API answers nobody. HTTP 502" in found
+    assert "the last good version is in use. 2 mistakes" in found
+    assert (
+        "Scheduler 8 on host8 (DispatchExecutor) has not written for 15 min: it is not counted above."
+        in found
+    )
+
+
+def test_nothing_is_known(run: Run, say: Callable[..., None]) -> None:
+    """The error says where to look; for programs it is in the answer."""
+    say()
+    found = run("status")
+    assert (found.code, found.out) == (1, "")
+    assert "No scheduler with an executor of this package" in found.err
+    assert "No scheduler" in run("status", "--output", "json").json["problem"]
+
+
+def test_watching_is_for_people(run: Run, say: Callable[..., None]) -> None:
+    """A program asks again and again."""
+    say(document("7"))
+    found = run("status", "--watch", "--output", "json")
+    assert found.code == 2
+    assert "--watch" in found.err
+
+
+def test_waiting_in_tables(run: Run, say: Callable[..., None]) -> None:
+    """How many wait for which backend and why, then the first of them with their place."""
+    say(
+        document(
+            "7",
+            held=41,
+            backends=[backend("a", submitted_per_minute=60)],
+            groups=[group("a", "waits_full", 41)],
+            waiting=[waits("one", map_index=3), waits("two", position=2)],
+        )
+    )
+    found = run("waiting")
+    assert found.code == 0
+    assert "41 tasks wait. Listed are the first of each backend: 2." in found.out
+    assert "dag one [3]" in found.out
+    assert [task["position"] for task in run("waiting", "--output", "json").json["tasks"]] == [1, 2]
+
+
+def test_nothing_waits(run: Run, say: Callable[..., None]) -> None:
+    """In a sentence, without an empty table."""
+    say(document("7"))
+    assert run("waiting").out == "Nothing waits.\n"
+
+
+def test_names_are_shown_as_they_are(run: Run, say: Callable[..., None]) -> None:
+    """Markup of a console or a page in a name is text; so is a very long one."""
+    names = ["[bold]x[/bold]", "<b>x</b>", "x" * 250]
+    say(document("7", held=3, waiting=[waits(name) for name in names]))
+    found = run("waiting", "--output", "plain")
+    assert all(name in found.out for name in names)
+
+
+def test_a_story(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Step by step; of a task that waits also its place and what for."""
+    steps = [StoryStep(moment(NOW), "dispatched", "to backend 'a' by route 'q'", "a", "first_choice: free")]
+    held = next(
+        iter(waiting_of(reading(document("7", waiting=[waits("t", position=4)])), None, None, None, 9).tasks)
+    )
+    told = TaskStory("dag", "t", "run", -1, 2, "queued", steps, held)
+    monkeypatch.setattr(operating, "read_story", lambda *arguments: told if arguments[2] == "t" else None)
+    monkeypatch.setenv("COLUMNS", "200")
+    found = run("story", "dag", "run", "t", "--try", "2")
+    assert "Try 2 of dag t: queued." in found.out
+    assert "to backend 'a' by route 'q'" in found.out
+    assert "It waits at place 4 for a (waits_full: every target that it may use is full)." in found.out
+    missing = run("story", "dag", "run", "other", "--map-index", "3")
+    assert missing.code == 2
+    assert "Dag 'dag' has no task 'other' with map index 3 in run 'run'." in missing.err
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Orders that were given, of which one about ``nobody`` is refused."""
+    orders: list[tuple[Any, ...]] = []
+
+    def give(command: str, name: str, team: Any, by: str, reason: str, seconds: Any) -> Any:
+        if name == "nobody":
+            raise UnknownBackend("There is no backend 'nobody'. Known: a.")
+        if name == "unmigrated":
+            raise TablesMissing
+        orders.append((command, name, reason, seconds))
+        since = datetime(2026, 11, 29, tzinfo=UTC)
+        return None if command == "resume" else OrderInForce(command, name, team, by, reason, since, None)
+
+    monkeypatch.setattr(operating, "give_order", give)
+    return orders
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86400)]
+)
+def test_orders(text: str, seconds: float, run: Run, given: list[Any]) -> None:
+    """With why and for how long."""
+    assert run("cordon", "a", "--reason", "new disks", "--for", text).code == 0
+    assert given == [("cordon", "a", "new disks", seconds)]
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-5m", "2w", "inf", "nan", ""])
+def test_a_time_that_is_none(text: str, run: Run, given: list[Any]) -> None:
+    """Refused before anything is ordered."""
+    found = run("drain", "a", "--for", text)
+    assert (found.code, given) == (2, [])
+
+
+def test_who_gives_an_order_about_nothing(run: Run, given: list[Any]) -> None:
+    """Wrong usage names the backends that there are; missing tables say what to run."""
+    found = run("resume", "nobody")
+    assert found.code == 2
+    assert "Known: a." in found.err
+    missing = run("drain", "unmigrated")
+    assert missing.code == 1
+    assert "airflow db migrate" in " ".join(missing.err.split())
+
+
+def test_a_drain_that_is_waited_for(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until nothing runs there, and every scheduler has taken the order in."""
+    answers = itertools.chain(
+        [
+            backend("a", used=2),
+            backend("a", state="cordoned", used=2),
+            backend("a", state="cordoned", ahead=1),
+        ],
+        itertools.repeat(backend("a", state="cordoned")),
+    )
+    monkeypatch.setattr(
+        operating, "read_status", lambda team: status_of(reading(document("7", backends=[next(answers)])))
+    )
+    monkeypatch.setattr(operating, "_LOOK_EVERY", 0)
+    found = run("drain", "a", "--wait")
+    assert found.code == 0
+    assert found.err.splitlines() == [
+        "a: its state is not known yet.",
+        "a: 2 run.",
+        "a: 1 run.",
+        "a is empty.",
+    ]
+
+
+def test_a_drain_that_takes_too_long(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command gives up, and the order stays in force."""
+    busy = backend("a", state="cordoned", used=2)
+    monkeypatch.setattr(
+        operating, "read_status", lambda team: status_of(reading(document("7", backends=[busy])))
+    )
+    monkeypatch.setattr(operating, "_LOOK_EVERY", 0)
+    found = run("drain", "a", "--wait", "--timeout", "0.001s")
+    assert found.code == 1
+    assert "the order stays in force" in found.err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (7199, "119 min"),
+        (7260, "2 h 1 min"),
+        (90_000, "25 h"),
+        (180_000, "2 d 2 h"),
+    ],
+)
+def test_durations(seconds: float, words: str) -> None:
+    """For people, no finer than anybody needs."""
+    assert operating.duration(seconds) == words
