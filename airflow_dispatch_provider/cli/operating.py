@@ -331,7 +331,7 @@ def _wait_until_empty(args: Namespace) -> None:
 
 
 def _what_is_left(args: Namespace) -> str | None:
-    """What keeps a backend from being empty; None: nothing does. As long as it has a free slot, a scheduler has not
+    """The reason why a backend is not empty; None: it is. As long as it has a free slot, a scheduler has not
     taken the order in."""
     team = getattr(args, "team", None)
     for backend in read_status(team).backends:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -220,13 +219,14 @@ def test_who_gives_an_order_about_nothing(run: Run, given: list[Any]) -> None:
 
 def test_a_drain_that_is_waited_for(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Until nothing runs there, and every scheduler has taken the order in."""
-    answers = itertools.chain(
+    answers = iter(
         [
-            backend("a", used=2),
-            backend("a", state="cordoned", used=2),
-            backend("a", state="cordoned", ahead=1),
+            backend("a", used=2, free=2),
+            backend("a", state="cordoned", ahead=1, free=0),
+            # One of two schedulers.
+            backend("a", state="cordoned", free=4),
+            backend("a", state="cordoned", free=0),
         ],
-        itertools.repeat(backend("a", state="cordoned")),
     )
     monkeypatch.setattr(
         operating, "read_status", lambda team: status_of(reading(document("7", backends=[next(answers)])))
@@ -235,9 +235,9 @@ def test_a_drain_that_is_waited_for(run: Run, given: list[Any], monkeypatch: pyt
     found = run("drain", "a", "--wait")
     assert found.code == 0
     assert found.err.splitlines() == [
-        "a: its state is not known yet.",
-        "a: 2 run.",
-        "a: 1 run.",
+        "a: 2 run there.",
+        "a: 1 run there.",
+        "a: not every scheduler has the order yet.",
         "a is empty.",
     ]
 
