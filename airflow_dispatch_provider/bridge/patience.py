@@ -33,6 +33,7 @@ def limits(max_held: int) -> Limits:
     return Limits(
         max_held=max_held,
         launch_retries=conf.getint("dispatch", "launch_retries", fallback=10),
+        told_after=conf.getfloat("dispatch", "waits_event_after", fallback=300.0),
         refresh_every=queued_timeout() / 4,
         silence=4 * conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0),
         paused_after=conf.getfloat("scheduler", "scheduler_health_check_threshold") * 5 / 6,

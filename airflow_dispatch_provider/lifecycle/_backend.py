@@ -112,6 +112,10 @@ class Backend:
             return _sentence(self.room.unavailable or self.circuit.error or "It has failed")
         return "It is cordoned." if self.cordoned else ""
 
+    def fullness(self, now: float) -> str:
+        """Why it takes nothing more now, in a sentence."""
+        return self.trouble(now) or f"{self.used} of {self.room.slots} slots are in use."
+
     def in_short(self, now: float) -> str:
         """Its name, its slots in use, those that there are, and whether it takes no work: ``a 2/2``."""
         state = ""

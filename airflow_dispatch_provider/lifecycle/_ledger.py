@@ -67,6 +67,9 @@ class Ledger:
         self.timers = Timers()
         self.looks, self.refreshes = Round(), Round()
         self.past = Past()
+        self.told = 0, 0
+        """See ``_waiting.tell``."""
+
         self.api_trouble: str | None = None
         self.api_since = 0.0
         """When the execution API was last known to have come back."""

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs that wait: why, how many more there may be, and rows for the user of a task that is held because something is
-broken, one each time the reason changes."""
+"""Jobs that wait: why, how many more there may be, and rows for the user of a task that is held, one each time the
+reason changes: soon where something is broken, and after a while for whatever reason."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from airflow_dispatch_provider.lifecycle import actions
+from airflow_dispatch_provider.lifecycle._backend import Backend
 from airflow_dispatch_provider.lifecycle._ledger import Ledger
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import State
@@ -12,6 +15,9 @@ from airflow_dispatch_provider.routing.decide import choose
 from airflow_dispatch_provider.routing.hold import Lane
 from airflow_dispatch_provider.routing.model import Snapshot
 from airflow_dispatch_provider.routing.reasons import Reason
+
+_TOLD_OF_LANE, _TOLD_AT_ONCE = 20, 20
+"""Users who are told why their task waits for its turn: of how many tasks of a lane, and how many in a ``handle``."""
 
 
 def why(snapshot: Snapshot, lane: Lane, job: Job) -> Reason | None:
@@ -67,16 +73,41 @@ def slots_occupied(ledger: Ledger) -> int:
 
 
 def tell(ledger: Ledger, job: Job, waits: Reason | Waits | None) -> None:
-    """Called from time to time with why a held job waits. What waits for its turn alone gets no row."""
+    """Called from time to time with why a held job waits. What only waits for its turn is told after a while: see
+    ``is_told``. What could not be launched has been told already."""
     if waits is Waits.API:
         detail = f"The execution API answers nobody. {ledger.api_trouble or ''}".rstrip()
     elif waits is Reason.WAITS_BLOCKED:
         detail = troubles(ledger, job)
-    else:
+    elif waits is None or waits is Waits.LAUNCH or not is_told(ledger, job):
         return
+    else:
+        detail = _detail(ledger, job, waits)
     if job.told != waits.value:
         job.told = waits.value
+        ledger.told = ledger.moment, _told_now(ledger) + 1
         ledger.do(actions.Record(job.key, waits.value, detail))
+
+
+def is_told(ledger: Ledger, job: Job) -> bool:
+    """Whether its user is told why it waits, be nothing broken: it has waited for long, few wait before it for the same
+    targets, and not too many have been told in this ``handle``. Behind a hundred thousand others there is nothing to
+    tell but that, and the event log is there for other things, too."""
+    after, lane = ledger.limits.told_after, ledger.holding.lane_of(job.key)
+    if not after or ledger.now - job.since < after or _told_now(ledger) >= _TOLD_AT_ONCE:
+        return False
+    return lane is None or lane.entries.is_among_first(job, _TOLD_OF_LANE)
+
+
+def _told_now(ledger: Ledger) -> int:
+    moment, number = ledger.told
+    return number if moment == ledger.moment else 0
+
+
+def _detail(ledger: Ledger, job: Job, waits: Reason | Waits) -> str:
+    if isinstance(waits, Waits):
+        return f"{waits.words}."
+    return f"{waits.words}. {_of_targets(ledger, job, lambda backend: backend.fullness(ledger.now))}".rstrip()
 
 
 def is_anything_broken(ledger: Ledger) -> bool:
@@ -88,8 +119,13 @@ def is_anything_broken(ledger: Ledger) -> bool:
 
 def troubles(ledger: Ledger, job: Job) -> str:
     """Why the targets of a held job take no work, in sentences; empty where they do."""
+    return _of_targets(ledger, job, lambda backend: backend.trouble(ledger.now))
+
+
+def _of_targets(ledger: Ledger, job: Job, words: Callable[[Backend], str]) -> str:
+    """A sentence about each backend that a held job may go to, where there is one."""
     lane = ledger.holding.lane_of(job.key)
     names = dict.fromkeys(target.backend for target in lane.targets) if lane is not None else {}
     backends = [ledger.backends[name] for name in names if name in ledger.backends]
-    texts = ((backend.name, backend.trouble(ledger.now)) for backend in backends)
+    texts = ((backend.name, words(backend)) for backend in backends)
     return " ".join(f"{name}: {text}" for name, text in texts if text)

@@ -268,6 +268,9 @@ class Limits:
     look_every: float = 30.0
     """How often the database is asked about each job. What it calls over twice in a row is over."""
 
+    told_after: float = 300.0
+    """After how long the user of a job that is held is told why, be nothing broken; 0: not at all."""
+
     look_again: float = 10.0
     """When the database is asked once more where an answer decides nothing, or did not come."""
 

@@ -269,7 +269,7 @@ class Machine:
             ledger.looks.add(job, due)
             if job.state in _LOOK_FOR:
                 ledger.ask(actions.LookUp, job.key)
-            if is_anything_broken and job.state is State.HELD:
+            if job.state is State.HELD and (is_anything_broken or _waiting.is_told(ledger, job)):
                 _waiting.tell(ledger, job, self.waits(job.key))
 
     def _refresh(self) -> None:

@@ -7,7 +7,7 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from math import inf
 from operator import attrgetter
 
@@ -38,6 +38,11 @@ class Entries:
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
+
+    def is_among_first(self, held: Held, number: int) -> bool:
+        """Whether no more than ``number - 1`` others come before it."""
+        last = next(islice(self, number - 1, None), None)
+        return last is None or held.order <= last.order
 
     def add(self, held: Held) -> None:
         if not self._pieces:

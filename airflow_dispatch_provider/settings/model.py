@@ -99,6 +99,9 @@ class Limits:
     on_refused_file: Literal["stop", "last_good"] = "stop"
     """Behaviour of a scheduler that starts with a ``config_file`` that is wrong."""
 
+    waits_event_after: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300.0
+    """Seconds after which a task that is held has an entry in the event log that says why; 0: none."""
+
 
 @validated(frozen=True, config=STRICT)
 class EngineOptions:

@@ -88,6 +88,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
         None,
         "The longest delay in seconds between two tries of a backend that keeps failing.\n",
     ),
+    "waits_event_after": _option(
+        "float",
+        "300.0",
+        "60",
+        "Seconds after which the event log of a task that is still held says why, also where its backends are only"
+        " full; again when the reason changes. Of those that wait for the same targets, the first 20 get such entries."
+        " 0: none get any. What is held because something is broken has an entry within half a minute, whatever this"
+        " says.\n",
+    ),
     "local_ahead": _option(
         "integer",
         "64",

@@ -34,6 +34,7 @@ REMEDIES: Mapping[str, str] = {
     "max_held": "Give a whole number of 1 or more, e.g. 10000.",
     "retry_min_delay": "Give seconds above 0, e.g. 1.",
     "retry_max_delay": "Give seconds above 0, e.g. 60.",
+    "waits_event_after": "Give seconds, or 0 for no entries, e.g. 300.",
     "on_refused_file": "Give stop or last_good, e.g. stop.",
     "local_ahead": "Give a whole number from 0 to 1000000, e.g. 64.",
     "local_preload": "Give names of modules, separated by commas, e.g. airflow.sdk.",

@@ -35,8 +35,10 @@ PASSED_ON = {
 EVENTS = [
     event_log.DISPATCHED,
     Reason.WAITS_BLOCKED.value,
-    Waits.API.value,
-    Waits.LAUNCH.value,
+    Reason.WAITS_FULL.value,
+    Reason.WAITS_OVERFLOW.value,
+    Reason.UNSUPPORTED.value,
+    *(each.value for each in Waits),
     WAITS_START,
 ]
 
