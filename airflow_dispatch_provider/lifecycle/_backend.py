@@ -42,6 +42,9 @@ class Backend:
         self.given = self.done = 0
         """Dispatches that came out, and those of them that no longer are, since the start."""
 
+        self.began = self.returned = self.launch_failures = 0
+        """Dispatches, since the start: see ``survey.COUNTS``."""
+
         self.ahead: dict[int, bool] = {}
         """Dispatches that were given ahead, as long as their engine has not answered, and whether they are still wanted
         there; the others were asked back."""

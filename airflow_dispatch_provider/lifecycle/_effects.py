@@ -45,6 +45,7 @@ def wait_for_earlier(ledger: Ledger, job: Job, event: Any) -> None:
 
 def launch_later(ledger: Ledger, job: Job, event: Any) -> None:
     """Behind the others, after a delay that grows each time; then at any target."""
+    _count_failed_launch(ledger, job)
     job.paused = ()
     delay = _delay(ledger, job.failures)
     if not ledger.has_no_api(job):
@@ -58,6 +59,7 @@ def launch_later(ledger: Ledger, job: Job, event: Any) -> None:
 
 def hold_elsewhere(ledger: Ledger, job: Job, event: Any) -> None:
     """For another target, at once; this one may have it again after a while."""
+    _count_failed_launch(ledger, job)
     ledger.pause(job, lambda times: _delay(ledger, times), refused=True)
     ledger.hold(job)
 
@@ -70,11 +72,23 @@ def note_lane(ledger: Ledger, job: Job, event: Any) -> None:
 
 def hold_again(ledger: Ledger, job: Job, event: Any) -> None:
     """In its old place. A backend that gives it back again, unasked, is left alone with it for a while."""
+    ledger.backends[job.backend or ""].returned += 1
     if job.withdrawn != job.dispatch:
         ledger.pause(job, lambda times: _delay(ledger, times - 1) if times else 0.0)
     ledger.hold(job)
     if job.waits is Waits.LAUNCH and job.is_task:
         ledger.do(actions.Record(job.key, Waits.LAUNCH.value, job.trouble))
+
+
+def _count_failed_launch(ledger: Ledger, job: Job) -> None:
+    if (backend := ledger.backends.get(job.backend or "")) is not None:
+        backend.launch_failures += 1
+
+
+def _count_begun(ledger: Ledger, job: Job) -> None:
+    """Once for each dispatch; what is adopted has begun before."""
+    if not (job.began or job.runs) and (backend := ledger.backends.get(job.backend or "")) is not None:
+        backend.began += 1
 
 
 def _delay(ledger: Ledger, failures: int) -> float:
@@ -123,6 +137,7 @@ def tell_stalled(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def note_begun(ledger: Ledger, job: Job, event: Any) -> None:
+    _count_begun(ledger, job)
     job.began = True
     ledger.worked(job, _START)
     _emit_id(ledger, job, event)
@@ -130,6 +145,7 @@ def note_begun(ledger: Ledger, job: Job, event: Any) -> None:
 
 def note_runs(ledger: Ledger, job: Job, event: Any) -> None:
     """The row says that it runs; the process may be that of another copy, so its dispatch may still be refused."""
+    _count_begun(ledger, job)
     job.runs = True
     ledger.worked(job, _START)
 
@@ -169,6 +185,7 @@ def _emit_id(ledger: Ledger, job: Job, event: Any) -> None:
 def emit(ledger: Ledger, job: Job, event: Any) -> None:
     """As the engine says."""
     if event.how is _SUCCESS or event.began:
+        _count_begun(ledger, job)
         ledger.worked(job, _START)
     ledger.do(actions.Emit(job.key, event.how, event.reason or None, event.value, job.kind))
 
@@ -244,6 +261,7 @@ def doubt_success(ledger: Ledger, job: Job, event: Any) -> None:
     earlier end, which ``submit`` has forgotten: what is seldom said is only set then."""
     job.ended_at, job.ended_well, job.trouble = ledger.now, True, NOTHING_BEGAN
     if event.began:
+        _count_begun(ledger, job)
         # An end that nobody has seen has a reason.
         job.seen_well = not event.reason
         ledger.worked(job, _START)
