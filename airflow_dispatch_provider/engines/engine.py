@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from airflow_dispatch_provider.lifecycle.events import (
@@ -21,7 +21,18 @@ from airflow_dispatch_provider.lifecycle.events import (
     Unknown,
 )
 
-__all__ = ["Engine", "Event", "Found", "HasLanes", "Job", "Room", "Terminates", "Tidies"]
+__all__ = [
+    "Engine",
+    "Event",
+    "Found",
+    "HasLanes",
+    "Job",
+    "Measured",
+    "Measures",
+    "Room",
+    "Terminates",
+    "Tidies",
+]
 
 Event = (
     Sent
@@ -140,6 +151,25 @@ class HasLanes(Protocol):
     def lane(self, workload: Any) -> str | None:
         """The lane that the workload would use, as far as that is known before it is submitted. Called for everything
         that is queued, also for what another backend gets."""
+        ...
+
+
+class Measured(NamedTuple):
+    """Requests of an engine to its server since the last call, under the names that Airflow's executors use."""
+
+    counts: Mapping[tuple[str, str], int]
+    """By metric and status."""
+
+    durations: Sequence[tuple[str, float]]
+    """Metrics, each with the seconds of one request; not of all of them, where there are many."""
+
+
+@runtime_checkable
+class Measures(Protocol):
+    """An engine that measures its requests."""
+
+    def take_measured(self) -> Measured:
+        """Called at every heartbeat, where metrics are on."""
         ...
 
 

@@ -14,7 +14,17 @@ from typing import Any, TypeVar
 
 from airflow_dispatch_provider.bridge.metrics import count_failure
 from airflow_dispatch_provider.bridge.users_code import is_for_the_process
-from airflow_dispatch_provider.engines.engine import Engine, Event, Found, HasLanes, Job, Terminates, Tidies
+from airflow_dispatch_provider.engines.engine import (
+    Engine,
+    Event,
+    Found,
+    HasLanes,
+    Job,
+    Measured,
+    Measures,
+    Terminates,
+    Tidies,
+)
 from airflow_dispatch_provider.engines.manners import checked_events, checked_room
 from airflow_dispatch_provider.engines.outage import Backoff
 from airflow_dispatch_provider.lifecycle.events import CannotRevoke, Returned, Room
@@ -168,6 +178,14 @@ class GuardedEngine:
         engine: object = self._engine
         if isinstance(engine, Terminates):
             self._try("terminate", engine.terminate)
+
+    def take_measured(self) -> Measured:
+        """See ``Measures``."""
+        engine: object = self._engine
+        nothing = Measured({}, ())
+        if not isinstance(engine, Measures):
+            return nothing
+        return self._call("take_measured", engine.take_measured, nothing)
 
     def tidy(self, living: Collection[str]) -> None:
         """See ``Tidies``."""

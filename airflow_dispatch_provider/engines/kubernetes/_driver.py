@@ -17,7 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 from airflow_dispatch_provider.bridge.patience import overtime
-from airflow_dispatch_provider.engines.engine import Event, Found, Job
+from airflow_dispatch_provider.engines.engine import Event, Found, Job, Measured
 from airflow_dispatch_provider.engines.kubernetes import status
 from airflow_dispatch_provider.engines.kubernetes._creating import Factory, Maker, Request
 from airflow_dispatch_provider.engines.kubernetes._lanes import Lanes
@@ -170,6 +170,9 @@ class Driver:
                 if isinstance(event, _SETTLES):
                     self._requests.pop(event.dispatch, None)
         return events
+
+    def take_measured(self) -> Measured:
+        return self._api.tally.take()
 
     def adopt(self, found: Sequence[Found]) -> None:
         """Look for the pods of these; answered by events."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 
 from airflow_dispatch_provider.bridge.airflow_api import has_pod_mutation_hook
-from airflow_dispatch_provider.engines.engine import Event, Found, Job
+from airflow_dispatch_provider.engines.engine import Event, Found, Job, Measured
 from airflow_dispatch_provider.engines.kubernetes._creating import Factory
 from airflow_dispatch_provider.engines.kubernetes._driver import Driver
 from airflow_dispatch_provider.engines.kubernetes._options import KubernetesOptions
@@ -153,6 +153,10 @@ class KubernetesEngine:
             return set()
         self._stopped = True
         return self._driver.stop(deadline)
+
+    def take_measured(self) -> Measured:
+        """See ``engine.Measures``: the requests that create, delete and label pods."""
+        return self._driver.take_measured() if self._driver is not None else Measured({}, ())
 
     def tidy(self, living: Collection[str]) -> None:
         """Clean up the pods that succeeded under schedulers that are dead."""

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from airflow_dispatch_provider.engines.kubernetes._tally import CREATION, DELETION, PATCHING, Tally
 from airflow_dispatch_provider.engines.kubernetes.plugins import end_plugins
 
 Json = dict[str, Any]
@@ -86,6 +87,7 @@ class PodApi:
         self._client: Any = None
         self._timing = timing
         self._timeout = options.get("_request_timeout") or timing.call
+        self.tally = Tally()
         self.answered = -math.inf
         """When the server last said anything (monotonic seconds)."""
 
@@ -97,10 +99,12 @@ class PodApi:
 
     async def create_pod(self, namespace: str, manifest: Json, dry_run: bool = False) -> Reply:
         query = [("dryRun", "All")] if dry_run else []
-        return await self._ask("POST", _pods(namespace), manifest, query=query)
+        request = self._ask("POST", _pods(namespace), manifest, query=query)
+        return await (request if dry_run else self.tally.measure(CREATION, request))
 
     async def delete_pod(self, namespace: str, name: str, options: Mapping[str, Any]) -> Reply:
-        return await self._ask("DELETE", _pod(namespace, name), dict(options) or None)
+        request = self._ask("DELETE", _pod(namespace, name), dict(options) or None)
+        return await self.tally.measure(DELETION, request)
 
     async def get_pod(self, namespace: str, name: str) -> Reply:
         return await self._ask("GET", _pod(namespace, name))
@@ -115,7 +119,8 @@ class PodApi:
     async def label_pod(self, namespace: str, name: str, metadata: Json) -> Reply:
         """Merge labels and annotations into a pod's own."""
         kind = {"Content-Type": "application/merge-patch+json"}
-        return await self._ask("PATCH", _pod(namespace, name), {"metadata": metadata}, headers=kind)
+        request = self._ask("PATCH", _pod(namespace, name), {"metadata": metadata}, headers=kind)
+        return await self.tally.measure(PATCHING, request)
 
     async def list_pods(
         self, namespace: str | None, *, metadata_only: bool = False, **selectors: str

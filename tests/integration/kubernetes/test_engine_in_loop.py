@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,22 @@ def test_a_full_namespace_overflows_and_the_others_go_on(shared_kube, namespace,
     shared_kube.set_quota(namespace, pods=100)
     own.until(waiting, State.SENT)
     assert own.failed == []
+
+
+def test_requests_about_pods_are_measured(shared_kube, namespace, given, house, agent_on):
+    """As the API server has answered them: pods that were created, and deleted once they were over."""
+    own = house(given, route("*", "kubernetes"))
+    node_in(agent_on, shared_kube, namespace, decide=own.runs)
+    own.until(own.queue(*(make_task() for _ in range(3))), State.ENDED)
+    counts = Counter()
+
+    def deleted():
+        counts.update(own.beat().kubernetes.take_measured().counts)
+        return counts["kubernetes_executor.pod_deletion_status", "200"] == 3
+
+    wait_until(deleted, 60)
+    assert counts["kubernetes_executor.pod_creation_status", "200"] == 3
+    assert {status for _, status in counts} == {"200"}
 
 
 def test_a_server_that_is_away_sends_all_to_the_next_target_and_is_used_again(
