@@ -275,14 +275,6 @@ class Loop:
         log.log(level, "%s could not be done. %s%s", what, describe(error), LateTraceback(error))
         self._failing.add(what)
 
-    def emit_metrics(self) -> None:
-        """The gauges of every backend."""
-        used, wanted = self.machine.slots_used, self.machine.wanted
-        for name, view in self.machine.snapshot().backends.items():
-            metrics.gauge_backend(
-                name, open_slots=view.free, running=used.get(name, 0), held=wanted.get(name, 0)
-            )
-
     def _fill(self, buffer: dict[Any, Any]) -> None:
         """An event that would replace a terminal one waits until Airflow has taken that one."""
         later = []

@@ -143,9 +143,6 @@ class DispatchExecutor(Face):
             self._kinds = kinds_of(self._backends.values())
             loop.tell(now, machine_settings(self._settings, self._limits))
 
-    def _after_heartbeat(self, loop: Loop) -> None:
-        loop.emit_metrics()
-
     @guarded(None)
     def _reload(self, loop: Loop, now: float) -> None:
         settings = self._routing_file.changed(now)

@@ -22,6 +22,7 @@ from airflow_dispatch_provider.dispatch import adoption
 from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
 from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase, Clerk
 from airflow_dispatch_provider.dispatch.desk import Desk
+from airflow_dispatch_provider.dispatch.gauges import Gauges
 from airflow_dispatch_provider.dispatch.loop import ClerkLike, Loop
 from airflow_dispatch_provider.dispatch.report import Facts
 from airflow_dispatch_provider.executors.surface import AnsweredFor
@@ -54,8 +55,12 @@ class Face(BaseExecutor):
     cannot_run = "This executor cannot run {kind} workloads."
     """The reason with which a workload of a type fails that is not in ``_kinds``."""
 
+    _is_alone = False
+    """Whether it has one engine, and is no router."""
+
     _loop: Loop | None = None
     _desk: Desk | None = None
+    _gauges: Gauges
     _kinds: Collection[str] = ()
     """Types of workloads that are accepted."""
 
@@ -88,9 +93,6 @@ class Face(BaseExecutor):
     def _before_heartbeat(self, loop: Loop, now: float) -> None:
         """Called before anything is decided."""
 
-    def _after_heartbeat(self, loop: Loop) -> None:
-        """Called when everything is done."""
-
     # What a subclass uses
 
     @property
@@ -107,6 +109,7 @@ class Face(BaseExecutor):
         """Start the loop: from now on it answers. The orders of operators that are in force count from the first
         decision on; without a clerk that asks the database there are none."""
         self._loop = loop
+        self._gauges = Gauges(loop.machine, loop.engines, getattr(self, "team_name", None), self._is_alone)
         loop.start(str(self.job_id), monotonic())
         if isinstance(clerk, Clerk):
             name, team = type(self).__name__, getattr(self, "team_name", None) or ""
@@ -152,9 +155,18 @@ class Face(BaseExecutor):
         if self._desk is not None and (orders := self._desk.beat(now)):
             loop.tell(now, *orders)
         loop.heartbeat(now, self.event_buffer)
-        self._after_heartbeat(loop)
         emit: Any = self._emit_metrics
         emit(self.slots_available, sum(loop.machine.slots_used.values()), loop.machine.held)
+        self._measure(loop, now)
+
+    def _measure(self, loop: Loop, since: float) -> None:
+        """
+        :param since: monotonic seconds at which this heartbeat has begun
+        """
+        try:
+            self._gauges.beat(since, monotonic() - since)
+        except Exception as error:
+            loop.note_failure("The sending of metrics", error)
 
     @guarded(None)
     def end(self) -> None:

@@ -38,6 +38,7 @@ class Standalone(Face):
     rules: ClassVar[BackendRules] = BackendRules()
     """Facts about the engine that the life cycle goes by."""
 
+    _is_alone = True
     counts_workers: ClassVar[bool] = False
     """Whether its engine can tell how many jobs its workers can run."""
 

@@ -110,21 +110,6 @@ def stats(monkeypatch) -> Stats:
     return noted
 
 
-def test_each_backend_has_its_gauges(stats):
-    """Free slots, what is out, and what waits for it first."""
-    house = House(route("*", "a"))
-    house.queue(make_task(), make_task(), make_task()).beat(2)
-    house.loop.emit_metrics()
-    assert stats.gauges == {
-        "executor.open_slots.a": 0,
-        "executor.running_tasks.a": 1,
-        "executor.queued_tasks.a": 2,
-        "executor.open_slots.b": 1,
-        "executor.running_tasks.b": 0,
-        "executor.queued_tasks.b": 0,
-    }
-
-
 def test_dispatches_are_counted_by_backend_and_reason(stats):
     """One count for each reason in a batch."""
     house = House(route("q", "a"), route("p", "b"))
