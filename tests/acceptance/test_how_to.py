@@ -291,11 +291,13 @@ def test_find_out_why_a_task_waits(user: User, local: AirflowCluster, hold: Path
 
 
 def test_monitor_it(user: User, local: AirflowCluster, metrics: Metrics) -> None:
-    """Every metric of the page arrives, but for that of failures, of which there are none."""
+    """Every metric of the page arrives, but for those of failures and of what waits, of which there are none."""
     assert_succeeds(local, "batch", local.trigger("batch"), timeout=120)
     follow("monitor.md", user, local)
     names = {*re.findall(r"`([a-z_.]+)\.<backend>`", (HOW_TO / "monitor.md").read_text())} - {
-        "dispatch.failures"
+        "dispatch.failures",
+        "dispatch.launch_failures",
+        "dispatch.held_by_reason",
     }
     assert len(names) >= 4
     wait(lambda: all(metrics.has(f"{name}.small") for name in names), 60, local)
