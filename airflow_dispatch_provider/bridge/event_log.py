@@ -15,6 +15,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import object_session
 
+from airflow_dispatch_provider.bridge.airflow_api import hostname
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow_dispatch_provider.routing.model import Target
 from airflow_dispatch_provider.routing.reasons import Reason
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 DISPATCHED = "dispatched"
 """``log.event`` of the row that says where a task went and why."""
+
+REFUSED_FILE = "config_file_refused"
+"""``log.event`` of the row, of no task, that says why a changed ``config_file`` is not in use."""
 
 _BATCH = 300
 """Keys in one query; SQLite takes no more than 32,766 variables, older ones 999."""
@@ -36,6 +40,12 @@ def dispatched_extra(target: Target, route: str, reason: Reason) -> str:
     queue = {"queue": target.queue} if target.queue else {}
     extra = {"backend": target.backend, **queue, "route": route, "reason": reason.value}
     return json.dumps({**extra, "detail": reason.words})
+
+
+def refused_file(path: str, mistakes: str) -> Log:
+    """A row for the event log; ``log.extra`` is JSON with ``file``, ``scheduler`` (its host) and ``detail``."""
+    extra = {"file": path, "scheduler": hostname(), "detail": mistakes}
+    return Log(event=REFUSED_FILE, extra=json.dumps(extra))
 
 
 class EventLogQueue(deque[Any]):

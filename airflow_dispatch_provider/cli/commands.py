@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.configuration import conf as airflow_conf
 from airflow.exceptions import AirflowConfigException
@@ -35,6 +35,9 @@ from airflow_dispatch_provider.routing.model import (
 from airflow_dispatch_provider.routing.routes import RouteTable, task_seed
 from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, Settings
 from airflow_dispatch_provider.settings.source import SettingsSource
+
+if TYPE_CHECKING:
+    from airflow_dispatch_provider.cli.validation import Answer, Comparison
 
 EXIT_WRONG_CONFIG = 1
 EXIT_WRONG_USAGE = 2
@@ -63,6 +66,7 @@ def command(function: Command) -> Callable[[Namespace], None]:
     return run
 
 
+_EVERYWHERE = "It has to reach every scheduler, and every API server, which reads the logs of running tasks."
 _NO_ROUTER = "[dispatch] names no backends, and [core] executor no router"
 
 
@@ -127,24 +131,72 @@ def validate(args: Namespace) -> int:
     from airflow_dispatch_provider.cli import validation
 
     answer = validation.validate(_source(args), _conf(args), getattr(args, "team", None), args.file)
-    comparison = None
-    if args.file and answer.settings and not answer.mistakes:
-        comparison = validation.compare(_source(args), answer.settings)
     findings = [asdict(finding) for finding in answer.findings]
-    if args.output in output.STRUCTURED and args.file:
-        data = comparison.data if comparison else {"changes": None, "restart_for": []}
-        output.show_object({"findings": findings, **data}, args.output)
+    if args.file:
+        _show_new_file(args, answer, _compared(args, answer), {})
     elif findings or args.output in output.STRUCTURED:
         output.show_findings(findings, args.output)
-    if not answer.mistakes and (args.output == "table" or (args.output == "plain" and not findings)):
+    if not args.file and not answer.mistakes and _says_all_right(args, findings):
+        print(output.wrapped(_all_right(answer.settings, None, bool(findings))))
+    return EXIT_WRONG_CONFIG if answer.mistakes or (findings and args.strict) else 0
+
+
+def _says_all_right(args: Namespace, findings: Sequence[Any]) -> bool:
+    return args.output == "table" or (args.output == "plain" and not findings)
+
+
+def _compared(args: Namespace, answer: Answer) -> Comparison | None:
+    """None where there are mistakes: a scheduler may refuse the file or end, whatever has changed."""
+    from airflow_dispatch_provider.cli import validation
+
+    if answer.settings is None or answer.mistakes:
+        return None
+    return validation.compare(_source(args), answer.settings, _conf(args))
+
+
+def _show_new_file(
+    args: Namespace, answer: Answer, comparison: Comparison | None, more: Mapping[str, Any]
+) -> None:
+    """Print the findings in a file that is not in use yet, and the changes that it would make.
+
+    :param more: keys for programs
+    """
+    findings = [asdict(finding) for finding in answer.findings]
+    if args.output in output.STRUCTURED:
+        data = comparison.data if comparison else {"changes": None, "restart_for": []}
+        output.show_object({"findings": findings, **data, **more}, args.output)
+        return
+    if findings:
+        output.show_findings(findings, args.output)
+    if not answer.mistakes and _says_all_right(args, findings):
         print(output.wrapped(_all_right(answer.settings, args.file, bool(findings))))
-    if comparison and args.output not in output.STRUCTURED:
+    if comparison:
         print()
         for change in comparison.changes or ():
             print(output.wrapped(str(change), "", " " * 4))
-        # With a mistake, a scheduler may refuse the file or end, whatever has changed.
-        print(output.wrapped("Correct the mistakes first." if answer.mistakes else comparison.verdict))
-    return EXIT_WRONG_CONFIG if answer.mistakes or (findings and args.strict) else 0
+        print(output.wrapped(comparison.verdict))
+
+
+@command
+def apply(args: Namespace) -> int:
+    """``airflow dispatch apply``"""
+    from airflow_dispatch_provider.cli import applying, validation
+
+    config_file = output.only_answers()(applying.config_file_of)(_source(args))
+    if config_file is None:
+        raise UsageError("[dispatch] config_file is not set: there is no file to replace.")
+    applying.check_names(args.file, config_file)
+    content = applying.content_of(args.file)
+    answer = validation.validate(_source(args), _conf(args), getattr(args, "team", None), args.file)
+    comparison, is_applied = _compared(args, answer), not (answer.mistakes or args.dry_run)
+    trouble = applying.replaced(args.file, content, config_file) if is_applied else None
+    is_applied = is_applied and trouble is None
+    _show_new_file(args, answer, comparison, {"config_file": config_file, "applied": is_applied})
+    if trouble is not None:
+        raise trouble
+    if is_applied and args.output not in output.STRUCTURED:
+        print(output.wrapped(f"{config_file} on this machine is {args.file} now. {_EVERYWHERE}"))
+    return EXIT_WRONG_CONFIG if answer.mistakes else 0
 
 
 def _all_right(settings: Settings | None, file: str | None, is_doubted: bool) -> str:

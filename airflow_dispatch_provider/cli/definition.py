@@ -74,6 +74,8 @@ _ARG_FILE = _arg(
     nargs="?",
     type=_some,
 )
+_ARG_NEW_FILE = _arg("file", help_="The routing file that is to be used", metavar="FILE", type=_some)
+_ARG_DRY_RUN = _arg("--dry-run", help_="Only say what would happen; change nothing", action="store_true")
 _ARG_TEAM = _arg("--team", help_="Read the configuration of this team", type=_some)
 _ARG_STRICT = _arg("--strict", help_="Exit with 1 if there are warnings, too", action="store_true")
 _ARG_QUEUE = _arg("-q", "--queue", help_="The queue of the task", required=True, type=_some)
@@ -278,6 +280,21 @@ DISPATCH_COMMANDS = (
         *_TEAM,
         exit_codes="Exit codes: 0 all is well (there may be warnings), 1 the configuration has mistakes (with --strict:"
         " or warnings), 2 wrong usage.",
+    ),
+    _command(
+        "apply",
+        "Check a routing file, and use it",
+        "Check a routing file as validate does, say what a running scheduler will do (which backends it starts, drains"
+        " or replaces when they are empty), and put the file in the place of config_file, in one step and with its mode"
+        " and owner; with --dry-run everything but that. A file with a mistake is not used. The file has to reach every"
+        " scheduler and API server; where that is done by other means, such as a ConfigMap, use --dry-run alone. Needs"
+        " no database, and asks no server. With --output json it prints an object of findings, changes, restart_for,"
+        " config_file and applied.",
+        _ARG_NEW_FILE,
+        _ARG_DRY_RUN,
+        *_TEAM,
+        exit_codes="Exit codes: 0 the file is in its place (with --dry-run: would be), 1 it has mistakes, or cannot be"
+        " put there, 2 wrong usage, or config_file is not set.",
     ),
     _command(
         "backends",

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from airflow.executors.base_executor import ExecutorConf
 
-from airflow_dispatch_provider.bridge.backend_conf import settings_source
+from airflow_dispatch_provider.bridge.backend_conf import RunOnce, settings_source
 from airflow_dispatch_provider.cli.inspection import (
     BackendStatus,
     import_problems,
@@ -26,11 +26,12 @@ from airflow_dispatch_provider.cli.surroundings import (
     surrounding_problems,
     surrounding_warnings,
 )
+from airflow_dispatch_provider.dispatch.backend import Backend
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.executors.by_name import entry_problems
 from airflow_dispatch_provider.executors.configured import router_classes
 from airflow_dispatch_provider.executors.entries import PLACE
-from airflow_dispatch_provider.settings.changes import Change, changes
+from airflow_dispatch_provider.settings.changes import DRAINED, REPLACED, STARTED, Change, changes
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.parse import MOST_PROBLEMS
 from airflow_dispatch_provider.settings.source import SettingsSource
@@ -70,8 +71,8 @@ class Comparison:
     changes: tuple[Change, ...] | None
     """None: the configuration in use is wrong itself."""
 
-    restart_for: tuple[str, ...]
-    """Changes that a running scheduler does not take over; none: it takes over all of them, within seconds."""
+    restart_for: tuple[str, ...] = ()
+    """Why no running scheduler would read it; empty: it takes over all changes, within seconds."""
 
     @property
     def verdict(self) -> str:
@@ -81,7 +82,7 @@ class Comparison:
         if not self.changes:
             return "It says the same as the configuration in use."
         if self.restart_for:
-            return f"A running scheduler would refuse it until a restart, because of {', '.join(self.restart_for)}."
+            return f"No scheduler would read it before a restart, because of {', '.join(self.restart_for)}."
         return "A running scheduler would take it over within seconds, without a restart."
 
     @property
@@ -150,17 +151,38 @@ def _only_teams_route(team: str | None) -> bool:
 
 
 @only_answers()
-def compare(source: SettingsSource, new: Settings) -> Comparison:
+def compare(source: SettingsSource, new: Settings, conf: Any) -> Comparison:
     """
     :param source: of the configuration in use
+    :param conf: Airflow's configuration, or the view of the team
     """
     try:
-        found = changes(source.load(), new)
+        old = source.load()
     except DispatchConfigError:
-        return Comparison(None, ())
+        return Comparison(None)
+    found = tuple(_later(changes(old, new), old, new, conf))
     if not source.config_file and found:
         return Comparison(found, ("[dispatch] config_file, which is not set",))
-    return Comparison(found, tuple(change.what for change in found if change.needs_restart))
+    return Comparison(found)
+
+
+def _later(found: Iterable[Change], old: Settings, new: Settings, conf: Any) -> Iterator[Change]:
+    """With the backends that cannot be started before another one is empty, since both would use the same."""
+    changed = tuple(found)
+    conf, team = RunOnce(conf), getattr(conf, "team_name", None)
+    going = [
+        Backend(change.name, old.backends[change.name], conf, team)
+        for change in changed
+        if change.effect in (DRAINED, REPLACED)
+    ]
+    for change in changed:
+        if change.effect != STARTED or not going:
+            yield change
+            continue
+        added = Backend(change.name, new.backends[change.name], conf, team)
+        names = ", ".join(repr(other.name) for other in going if added.clashes(other))
+        effect = f"{STARTED} when {names}, which uses the same, is empty" if names else STARTED
+        yield replace(change, effect=effect)
 
 
 def _findings(severity: str, problems: Iterable[Problem]) -> tuple[Finding, ...]:

@@ -134,6 +134,7 @@ class Backend:
         """Whether its executor is only the face of an engine of ours, which was taken instead."""
 
         self._is_late = self._is_new = False
+        self._claims: Collection[Claim] | None = None
 
     def __repr__(self) -> str:
         return f"Backend({self.name!r}, {self.settings.executor}, slots={self.settings.slots})"
@@ -204,6 +205,28 @@ class Backend:
         self._is_late = True
         return GuardedEngine(self.name, make_engine, slots, backoff, clock)
 
+    @property
+    def claims(self) -> Collection[Claim]:
+        """Things that no other backend may use; none where it cannot say: its start will tell why."""
+        if self._claims is None:
+            try:
+                self._claims = self._ask_claims()
+            except Exception:
+                return ()
+        return self._claims
+
+    def _ask_claims(self) -> Collection[Claim]:
+        # Only those are made that can be asked: others might start processes in their constructor.
+        if not hasattr(import_executor_class(self.settings), "claims"):
+            return ()
+        with bounded_executor(self.name):
+            executor: Any = self.executor
+            return executor.claims() or ()
+
+    def clashes(self, other: Backend) -> bool:
+        """Whether each would disturb the other."""
+        return any(mine.clashes(theirs) for mine in self.claims for theirs in other.claims)
+
     def take_late(self) -> bool:
         """Once: whether its class, which could not be had at the start, is there now, with rules of its own."""
         is_new, self._is_new = self._is_new, False
@@ -211,31 +234,18 @@ class Backend:
 
 
 def clashes(backends: Iterable[Backend], place: str) -> Iterator[Problem]:
-    """One for each backend that wants what an earlier one uses, and only one of them may use. Those that cannot say
-    what they use are passed over; their start will tell why.
+    """One for each backend that wants what an earlier one uses, and only one of them may use.
 
     :param place: where ``backends`` stands: ``[dispatch] `` or the name of the file
     """
     known: list[tuple[str, Claim]] = []
     for backend in backends:
-        claims = _claims(backend)
+        claims = backend.claims
         both = ((claim, name) for claim in claims for name, other in known if claim.clashes(other))
         for claim, name in islice(both, 1):
             found = f"uses {claim}, as the backend {name!r} does: each would disturb the other."
             yield Problem(f"{place}backends.{backend.name}", found, "Give each its own.")
         known += [(backend.name, claim) for claim in claims]
-
-
-def _claims(backend: Backend) -> Collection[Claim]:
-    try:
-        # Only those are made that can be asked: others might start processes in their constructor.
-        if not hasattr(import_executor_class(backend.settings), "claims"):
-            return ()
-        with bounded_executor(backend.name):
-            executor: Any = backend.executor
-            return executor.claims() or ()
-    except Exception:
-        return ()
 
 
 def _core_options(settings: BackendSettings) -> dict[str, Any]:
@@ -250,6 +260,15 @@ def kinds_of(backends: Iterable[Backend]) -> frozenset[str]:
         with suppress(BackendUnavailable):
             kinds |= workload_kinds(backend.made or import_executor_class(backend.settings))
     return frozenset(kinds)
+
+
+def classes_of(backends: Iterable[Backend]) -> tuple[type[BaseExecutor], ...]:
+    """The executor classes that can be imported, each once."""
+    classes: dict[str, type[BaseExecutor]] = {}
+    for backend in backends:
+        with suppress(BackendUnavailable):
+            classes[backend.settings.class_path] = import_executor_class(backend.settings)
+    return tuple(classes.values())
 
 
 def in_start_order(backends: Iterable[Backend]) -> list[Backend]:

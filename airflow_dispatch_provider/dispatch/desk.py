@@ -109,6 +109,10 @@ class Desk:
             except Empty:
                 return news
 
+    def again(self) -> list[Order]:
+        """All that is in force: for a machine that has other backends now, of which it knows nothing."""
+        return [Order(command, name) for name, command in self._in_force.items()]
+
     def _news(self, rows: Sequence[OrderRow]) -> list[Order]:
         wanted = in_force(rows, self._facts.team)
         before, self._in_force = self._in_force, wanted

@@ -13,7 +13,7 @@ from airflow_dispatch_provider.dispatch.backend import Backend
 from airflow_dispatch_provider.dispatch.rules import route_table
 from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.routing.routes import ordered_targets
-from airflow_dispatch_provider.settings.model import Settings
+from airflow_dispatch_provider.settings.model import BackendSettings, Settings
 from airflow_dispatch_provider.settings.source import SettingsSource
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ class LogBackends:
         self._source, self._conf, self._team_name = source, conf, team_name
         self._settings: Settings | None = None
         self._made: dict[str, Backend] = {}
+        self._known: dict[str, BackendSettings] = {}
+        """As they were last configured: one that is drained is in the file no more, and its tasks run."""
 
     def of(self, ti: Any, started: Mapping[str, Backend] | None) -> Backend | None:
         """The backend of a task instance, or of a history row of one: by the event log, else by its route.
@@ -38,7 +40,7 @@ class LogBackends:
         name = event_log.owner_of(ti) or _first_choice(settings, ti)
         if started is not None:
             return started.get(name)
-        wanted, made = settings.backends.get(name), self._made.get(name)
+        wanted, made = self._known.get(name), self._made.get(name)
         if wanted is None:
             return None
         if made is None or made.settings != wanted:
@@ -49,6 +51,7 @@ class LogBackends:
         if self._settings is None or self._source.changed():
             try:
                 self._settings = self._source.load_or_last_good()
+                self._known.update(self._settings.backends)
             except DispatchConfigError as error:
                 log.warning("Logs of running tasks cannot be found. %s", error)
         return self._settings

@@ -115,6 +115,7 @@ class Loop:
         self.engines = dict(engines)
         self._clerk, self._surface, self._clock = clerk, surface, clock
         self._stopped = False
+        self._scheduler_id = ""
         self._failing: set[str] = set()
         """Things that could not be done the last time."""
 
@@ -144,10 +145,27 @@ class Loop:
 
     def start(self, scheduler_id: str, now: float) -> None:
         """The clerk comes last: a local engine forks, as long as no thread runs."""
+        self._scheduler_id = scheduler_id
         for engine in self.engines.values():
             engine.start(scheduler_id)
         self._clerk.start()
         self.tell(now, Tick(self._rooms()))
+
+    def add(self, name: str, engine: Engine, *, ends_last: bool = False) -> None:
+        """Start one more engine, whose backend the machine is told of next. Threads run by now: a local engine does not
+        fork."""
+        others = dict(self.engines)
+        self.engines.clear()
+        self.engines.update({name: engine, **others} if ends_last else {**others, name: engine})
+        if isinstance(engine, HasLanes):
+            self._with_lanes[name] = engine
+        start = partial(engine.start, self._scheduler_id)
+        self._guarded(f"The start of backend {name!r}", start, lambda: None)
+
+    def remove(self, name: str) -> Engine:
+        """Forget the engine of a backend that the machine has forgotten; the caller stops it."""
+        self._with_lanes.pop(name, None)
+        return self.engines.pop(name)
 
     # From Airflow
 

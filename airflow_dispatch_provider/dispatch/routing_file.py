@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``config_file`` in a scheduler that runs: read at its start and when it changes, and spoken of in log and metrics."""
+"""``config_file`` in a scheduler that runs: read at its start and when it changes, and spoken of in log, metrics and
+event log."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Sequence
 
 from airflow_dispatch_provider.bridge.metrics import gauge_refused_file
-from airflow_dispatch_provider.exceptions import DispatchConfigError
+from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
+from airflow_dispatch_provider.masking import masked
 from airflow_dispatch_provider.settings.changes import changes
 from airflow_dispatch_provider.settings.model import Settings
-from airflow_dispatch_provider.settings.source import SettingsSource
+from airflow_dispatch_provider.settings.source import Check, SettingsSource
 
 log = logging.getLogger(__name__)
 
@@ -21,55 +24,80 @@ REMIND = 300.0
 class RoutingFile:
     """The scheduler's side of the file. Nothing but ``start`` raises."""
 
-    def __init__(self, source: SettingsSource) -> None:
-        self._source = source
+    def __init__(self, source: SettingsSource, tell: Callable[[str], None] = lambda text: None) -> None:
+        """
+        :param tell: called with the mistakes once for each version of the file that is refused
+        """
+        self._source, self._tell = source, tell
         self._settings: Settings | None = None
+        self._refused: DispatchConfigError | None = None
         self._remind_at = math.inf
         self._copy_problem: str | None = None
 
-    def start(self, now: float) -> Settings:
+    @property
+    def path(self) -> str | None:
+        """``config_file``, known once something was read; None: there is none."""
+        return masked(self._source.config_file) if self._source.config_file else None
+
+    @property
+    def refusal(self) -> str | None:
+        """All mistakes of the file on disk, over which another version is in use; None: it is in use itself."""
+        return None if self._refused is None else str(self._refused)
+
+    def start(self, now: float, check: Check = lambda settings: ()) -> Settings:
         """
         :param now: monotonic seconds
+        :param check: finds mistakes that cannot be seen in the file alone
         :raises DispatchConfigError: naming every mistake; the scheduler does not start
         """
-        self._settings = self._source.load_or_last_good()
+        self._settings = self._source.load_or_last_good(check)
         self._keep()
         if self._source.refused is not None:
             self._refuse("Starting with the last good version", self._source.refused, now)
         return self._settings
 
     def changed(self, now: float) -> Settings | None:
-        """New settings, where the file has changed and is right. Called in every heartbeat."""
-        settings = self._reload(now) if self._source.changed() else None
-        if now >= self._remind_at and self._source.refused is not None:
-            self._refuse("Still going on with the last good version", self._source.refused, now)
+        """New settings, where the file has changed and is right as far as can be seen in it: the caller answers with
+        ``accept`` or ``refuse``. Called in every heartbeat, but not before it has answered."""
+        settings = self._read(now) if self._source.changed() else None
+        if now >= self._remind_at and self._refused is not None:
+            self._remind("Still going on with the last good version", self._refused, now)
         if self._source.config_file:
-            gauge_refused_file(self._source.refused is not None)
+            gauge_refused_file(self._refused is not None)
         return settings
 
-    def _reload(self, now: float) -> Settings | None:
-        was_refused = self._source.refused is not None
+    def _read(self, now: float) -> Settings | None:
         try:
-            settings = self._source.reload()
+            return self._source.reload()
         except DispatchConfigError as error:
             self._refuse("Going on with the last good version", error, now)
             return None
-        self._remind_at = math.inf
-        self._report(settings, was_refused)
-        self._settings = settings
-        self._keep()
-        return settings
 
-    def _refuse(self, what: str, error: DispatchConfigError, now: float) -> None:
-        self._remind_at = now + REMIND
-        log.error("%s of %s: the file that is there is refused. %s", what, self._source.config_file, error)
-
-    def _report(self, settings: Settings, was_refused: bool) -> None:
-        if was_refused:
+    def accept(self, settings: Settings) -> None:
+        """They are in use from now on."""
+        if self._refused is not None:
             log.info("%s is accepted again.", self._source.config_file)
+        self._refused, self._remind_at = None, math.inf
         found = changes(self._settings, settings) if self._settings is not None else ()
         differences = "; ".join(map(str, found)) or "no difference in backends, routes or default"
         log.info("%s has changed and is in use: %s.", self._source.config_file, differences)
+        self._settings = settings
+        self._keep()
+
+    def refuse(self, problems: Sequence[Problem], now: float) -> None:
+        """The version that was read last is not used."""
+        error = DispatchConfigError(problems)
+        self._source.refuse(error)
+        self._refuse("Going on with the last good version", error, now)
+
+    def _refuse(self, what: str, error: DispatchConfigError, now: float) -> None:
+        self._refused = error
+        self._remind(what, error, now)
+        self._tell(str(error))
+
+    def _remind(self, what: str, error: DispatchConfigError, now: float) -> None:
+        self._remind_at = now + REMIND
+        log.error("%s of %s: the file that is there is refused. %s", what, self._source.config_file, error)
 
     def _keep(self) -> None:
         problem = self._source.keep()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from airflow_dispatch_provider.bridge.executor_classes import can_revoke
@@ -17,11 +18,17 @@ def route_table(settings: Settings) -> RouteTable:
     return RouteTable(settings.routes, settings.default, settings.executors)
 
 
-def machine_settings(settings: Settings, limits: events.Limits) -> events.Settings:
+def machine_settings(
+    settings: Settings, limits: events.Limits, in_use: Collection[str] | None = None
+) -> events.Settings:
     """
     :param limits: times, as Airflow's options say
+    :param in_use: backends that there are already; None: all that are configured
     """
-    rules = {name: _rules(backend, settings.limits) for name, backend in settings.backends.items()}
+    there = settings.backends if in_use is None else in_use
+    rules = {
+        name: _rules(backend, settings.limits) for name, backend in settings.backends.items() if name in there
+    }
     return events.Settings(route_table(settings), rules, limits)
 
 

@@ -27,20 +27,25 @@ class Tidying:
     """The database is asked which schedulers live, and the engines are told when it has answered."""
 
     def __init__(self, engines: Mapping[str, Engine], clerk: Living) -> None:
-        self._engines = [engine for engine in engines.values() if isinstance(engine, Tidies)]
-        self._clerk, self._every, self._due = clerk, tidy_interval(), -inf
+        """
+        :param engines: those that there are, live
+        """
+        self._engines, self._clerk = engines, clerk
+        self._every, self._due = tidy_interval(), -inf
 
     def beat(self, now: float) -> None:
         """Called at every heartbeat.
 
         :param now: monotonic seconds
         """
-        if not self._engines:
-            return
         if now >= self._due:
             self._due = now + self._every
-            self._clerk.ask_living()
+            if self._concerned():
+                self._clerk.ask_living()
         living = self._clerk.take_living()
         if living is not None:
-            for engine in self._engines:
+            for engine in self._concerned():
                 engine.tidy(living)
+
+    def _concerned(self) -> list[Tidies]:
+        return [engine for engine in self._engines.values() if isinstance(engine, Tidies)]

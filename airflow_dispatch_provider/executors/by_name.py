@@ -37,6 +37,9 @@ class FromRouter:
     def __get__(self, instance: Any, owner: type[Any]) -> Any:
         team = getattr(instance, "team_name", None)
         cls = router_classes().get(team, DispatchExecutor)
+        started = STARTED.get(team) if instance is not None else None
+        if started is not None:
+            return getattr(started, self._name)
         found = getattr_static(cls, self._name, None)
         is_ours = instance is not None and isinstance(found, FromBackends)
         return found.of_team(cls, team) if is_ours else getattr(cls, self._name)

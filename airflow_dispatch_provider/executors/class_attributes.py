@@ -62,8 +62,8 @@ def _teams_of(router: type[Any]) -> Collection[str | None]:
 
 
 class FromBackends(Generic[T]):
-    """A class attribute whose value follows from the classes of the configured backends: on an instance those of its
-    team, on the class those of all teams that have this router.
+    """A class attribute whose value follows from the classes of the configured backends: on an instance those that it
+    has started, or else those of its team, on the class those of all teams that have this router.
 
     Has no ``__set__``, so that it serves reads on the class and on instances alike.
     """
@@ -73,6 +73,9 @@ class FromBackends(Generic[T]):
 
     def __get__(self, instance: object, owner: Any) -> T:
         if instance is not None:
+            live = getattr(instance, "live_classes", None)
+            if live is not None:
+                return self._compute(live)
             return self.of_team(owner, getattr(instance, "team_name", None))
         classes = (configured_classes(owner.hybrid, team) for team in _teams_of(owner))
         return self._compute(list(dict.fromkeys(chain.from_iterable(classes))))

@@ -13,7 +13,7 @@ from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
 
 from airflow_dispatch_provider.bridge import event_log
-from airflow_dispatch_provider.bridge.backend_conf import RunOnce, settings_source, unread_options
+from airflow_dispatch_provider.bridge.backend_conf import settings_source, unread_options
 from airflow_dispatch_provider.bridge.guard import guarded
 from airflow_dispatch_provider.bridge.patience import limits
 from airflow_dispatch_provider.bridge.users_code import error_of
@@ -23,13 +23,15 @@ from airflow_dispatch_provider.bridge.version_compat import (
     warn_if_untested,
 )
 from airflow_dispatch_provider.dispatch import adoption
-from airflow_dispatch_provider.dispatch.backend import Backend, clashes, in_start_order, is_local, kinds_of
+from airflow_dispatch_provider.dispatch.backend import Backend, classes_of, is_local, kinds_of
+from airflow_dispatch_provider.dispatch.backends import Backends
 from airflow_dispatch_provider.dispatch.log_backends import LogBackends
 from airflow_dispatch_provider.dispatch.loop import ClerkLike, Loop
-from airflow_dispatch_provider.dispatch.option_check import OptionCheck
+from airflow_dispatch_provider.dispatch.preparing import Prepared, Preparing
 from airflow_dispatch_provider.dispatch.routing_file import RoutingFile
 from airflow_dispatch_provider.dispatch.rules import machine_settings, route_table
-from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
+from airflow_dispatch_provider.engines.engine import Engine
+from airflow_dispatch_provider.exceptions import Problem
 from airflow_dispatch_provider.executors.class_attributes import (
     FromBackends,
     any_backend,
@@ -38,13 +40,17 @@ from airflow_dispatch_provider.executors.class_attributes import (
 )
 from airflow_dispatch_provider.executors.face import Face, monotonic
 from airflow_dispatch_provider.executors.surface import RouterSurface
+from airflow_dispatch_provider.lifecycle import events
 from airflow_dispatch_provider.lifecycle.machine import Machine
 from airflow_dispatch_provider.masking import describe
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, TaskRef
+from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.presets import Hybrid
 
 log = logging.getLogger(__name__)
 
+_LAST_STOPS = 5.0
+"""Seconds, at the end of the scheduler, for each engine that is being stopped by then."""
 
 STARTED: WeakValueDictionary[str | None, DispatchExecutor] = WeakValueDictionary()
 """The routers that run in this process, by team: ``by_name`` hands over to them."""
@@ -59,6 +65,9 @@ class DispatchExecutor(Face):
 
     hybrid: ClassVar[Hybrid | None] = None
     """Settings that a subclass brings along where ``[dispatch]`` says nothing."""
+
+    live_classes: Sequence[type[Any]] | None = None
+    """The executor classes of the backends that there are; None before the start."""
 
     cannot_run = "No backend under [dispatch] can run {kind} workloads."
     is_local: Any = any_backend("is_local")
@@ -76,9 +85,10 @@ class DispatchExecutor(Face):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._source = settings_source(self.conf, self.hybrid)
-        self._routing_file = RoutingFile(self._source)
+        self._routing_file = RoutingFile(self._source, self._note_refusal)
         self._log_backends = LogBackends(self._source, self.conf, self.team_name)
-        self._backends: dict[str, Backend] = {}
+        self._backends = Backends(self._make_engine)
+        self._preparing = Preparing(self.conf, self.team_name, lambda: self._source.place, self._of_names)
 
     # Life cycle
 
@@ -88,35 +98,43 @@ class DispatchExecutor(Face):
         :raises DispatchConfigError: naming every mistake in the configuration; the scheduler does not start
         """
         warn_if_untested()
-        settings = self._routing_file.start(monotonic())
-        own_conf = RunOnce(self.conf)
-        backends = {
-            name: Backend(name, backend, own_conf, self.team_name)
-            for name, backend in settings.backends.items()
-        }
-        self._options = OptionCheck(settings, self._source.place)
-        if problems := [*self._options.mistakes(), *clashes(backends.values(), self._source.place)]:
-            raise DispatchConfigError(problems)
-        self._settings, self._backends = settings, backends
-        self._kinds = kinds_of(backends.values())
+        prepared: list[Prepared] = []
+
+        def check(settings: Settings) -> Sequence[Problem]:
+            prepared[:] = [self._preparing.now(settings, {})]
+            return prepared[0].problems
+
+        self._settings = settings = self._routing_file.start(monotonic(), check)
         self._limits = limits(settings.limits.max_held)
         clerk = self._make_clerk(self._limits)
-        self._run(self._make_loop(clerk), clerk)
+        loop = self._make_loop(prepared[0], clerk)
+        self._note_classes()
+        self._run(loop, clerk)
+        self._say_what_runs()
         self._warn()
         STARTED[self.team_name] = self
 
-    def _make_loop(self, clerk: ClerkLike) -> Loop:
-        retry = self._settings.limits
-        engines = {
-            backend.name: backend.engine(retry, self._prepare, partial(self._check, backend), monotonic)
-            for backend in in_start_order(self._backends.values())
-        }
-        machine = Machine(machine_settings(self._settings, self._limits), self._seed)
+    def _make_loop(self, prepared: Prepared, clerk: ClerkLike) -> Loop:
+        engines = self._backends.make(prepared)
+        machine = Machine(self._machine_settings(), self._seed)
         surface = RouterSurface(self, self._backends)
         return Loop(machine, engines, clerk, surface, monotonic)
 
-    def _check(self, backend: Backend) -> Sequence[Problem]:
-        return self._options.values(backend.name, backend.conf) or backend.conf_problems()
+    def _make_engine(self, backend: Backend, prepared: Prepared) -> Engine:
+        def check() -> Sequence[Problem]:
+            return prepared.wrong_values(backend) or backend.conf_problems()
+
+        return backend.engine(prepared.settings.limits, self._prepare, check, monotonic)
+
+    def _of_names(self, settings: Settings) -> Sequence[Problem]:
+        """Mistakes of executors that are names of this router."""
+        from airflow_dispatch_provider.executors.by_name import entry_problems
+
+        return list(entry_problems(self.team_name, settings))
+
+    def _machine_settings(self) -> events.Settings:
+        """Backends that are drained, or cannot be started yet, are none of the machine's."""
+        return machine_settings(self._settings, self._limits, self._backends.in_use)
 
     def _prepare(self, executor: BaseExecutor) -> None:
         """Give a backend's executor what the scheduler gave to this one."""
@@ -124,34 +142,78 @@ class DispatchExecutor(Face):
         executor.callback_sink = self.callback_sink
         executor._task_event_logs = self._task_event_logs
 
+    def _say_what_runs(self) -> None:
+        backends = ", ".join(
+            f"{name} ({each.executor}, slots {each.slots})" for name, each in self._settings.backends.items()
+        )
+        routes, place = len(self._settings.routes), self._routing_file.path or "[dispatch]"
+        log.info("Tasks go to %s. There are %d routes and a default, as %s says.", backends, routes, place)
+
     def _warn(self) -> None:
         """Say at the start what would be hard to find out at 3 a.m."""
-        slots = self._settings.slots_given
-        parallelism = conf.getint("core", "parallelism")
-        if slots > parallelism:
-            message = "The backends have %d slots, but [core] parallelism lets only %d tasks run. Raise it."
-            log.warning(message, slots, parallelism)
+        self._warn_of_slots()
         for problem in unread_options(self._settings):
             log.warning("%s", problem)
         if AIRFLOW_V_3_2_PLUS and EXECUTE_CALLBACK not in self._kinds:
             log.warning("No backend can run callbacks (%s): each will fail.", EXECUTE_CALLBACK)
 
+    def _warn_of_slots(self) -> None:
+        slots, parallelism = self._settings.slots_given, conf.getint("core", "parallelism")
+        if slots > parallelism:
+            message = "The backends have %d slots, but [core] parallelism lets only %d tasks run. Raise it."
+            log.warning(message, slots, parallelism)
+
+    def _note_refusal(self, mistakes: str) -> None:
+        self._event_logs.append(event_log.refused_file(str(self._routing_file.path), mistakes))
+
     def _before_heartbeat(self, loop: Loop, now: float) -> None:
         self._reload(loop, now)
-        late = [name for name, backend in self._backends.items() if backend.take_late()]
-        if late:
-            self._kinds = kinds_of(self._backends.values())
-            loop.tell(now, machine_settings(self._settings, self._limits))
+        if self._turn_over(loop, now) or [each for each in self._backends.values() if each.take_late()]:
+            self._tell_settings(loop, now)
 
     @guarded(None)
     def _reload(self, loop: Loop, now: float) -> None:
-        settings = self._routing_file.changed(now)
-        if settings is not None:
-            self._settings = settings
-            for name, backend in self._backends.items():
-                backend.settings = settings.backends[name]
-                loop.engines[name].slots = backend.settings.configured_slots
-            loop.tell(now, machine_settings(settings, self._limits))
+        """The file is read here, and its backends are prepared on a thread, where there are new ones."""
+        if not self._preparing.is_busy:
+            settings = self._routing_file.changed(now)
+            if settings is not None:
+                self._preparing.begin(settings, self._backends.there_for(settings), now)
+        result = self._preparing.result(now)
+        if isinstance(result, Prepared) and not result.problems:
+            self._use(loop, result, now)
+        elif result is not None:
+            problems = result.problems if isinstance(result, Prepared) else result
+            self._routing_file.refuse(problems, now)
+
+    def _use(self, loop: Loop, prepared: Prepared, now: float) -> None:
+        slots = self._settings.slots_given
+        self._routing_file.accept(prepared.settings)
+        self._settings = prepared.settings
+        self._backends.use(prepared, loop)
+        self._tell_settings(loop, now)
+        if self._settings.slots_given > slots:
+            self._warn_of_slots()
+
+    @guarded(False)
+    def _turn_over(self, loop: Loop, now: float) -> bool:
+        """Stop the backends that are drained, and start those that wait for that; whether others are there now."""
+        stopped = False if self._preparing.is_busy else self._backends.stop_what_is_empty(loop, now)
+        return self._backends.start_what_can(loop, now) or stopped
+
+    def _note_classes(self) -> None:
+        self._kinds = kinds_of(self._backends.values())
+        self.live_classes = classes_of(self._backends.values())
+
+    def _tell_settings(self, loop: Loop, now: float) -> None:
+        self._note_classes()
+        orders = self._desk.again() if self._desk is not None else ()
+        loop.tell(now, self._machine_settings(), *orders)
+
+    @guarded(None)
+    def end(self) -> None:
+        """End the engines: the remote ones first, then the local ones, which wait for their tasks."""
+        super().end()
+        self._backends.wait(_LAST_STOPS)
 
     # For operators
 
@@ -159,8 +221,7 @@ class DispatchExecutor(Face):
         return {name: backend.settings.executor for name, backend in list(self._backends.items())}
 
     def _file(self) -> tuple[str | None, str | None]:
-        path, refused = self._source.config_file, self._source.refused
-        return str(path) if path else None, str(refused) if refused is not None else None
+        return self._routing_file.path, self._routing_file.refusal
 
     # Adoption
 
@@ -188,7 +249,7 @@ class DispatchExecutor(Face):
         except Exception as error:
             return [f"Backend {backend.name!r} cannot give the log: {describe(error)}"], []
 
-    def _started_backends(self) -> dict[str, Backend] | None:
+    def _started_backends(self) -> Mapping[str, Backend] | None:
         return self._backends if self._loop is not None else None
 
     def get_streaming_task_log(self, ti: Any, try_number: int) -> Any:

@@ -56,7 +56,7 @@ class Backend:
         """An operator has cordoned it."""
 
         self.gone = False
-        """No longer configured."""
+        """No longer configured, or configured otherwise: it is drained, and can still be asked for what it has."""
 
         self.api_away = False
         """The execution API answers nobody here, and others elsewhere."""
@@ -91,7 +91,7 @@ class Backend:
 
     def takes_ahead(self, now: float) -> int:
         """How many it may have ahead, those that it has among them; none while it is tried after a failure."""
-        is_open = self.usable(now) and not self.cordoned and self.circuit.state(now) is CircuitState.CLOSED
+        is_open = not self.trouble(now) and self.circuit.state(now) is CircuitState.CLOSED
         return self.room.ahead if is_open and self.room.slots > 0 else 0
 
     def free_ahead(self, now: float) -> int:
@@ -104,13 +104,12 @@ class Backend:
 
     def usable(self, now: float) -> bool:
         """Whether it can be asked for anything."""
-        usable = self.room.unavailable is None and not self.gone
-        return usable and self.circuit.state(now) is not CircuitState.OPEN
+        return self.room.unavailable is None and self.circuit.state(now) is not CircuitState.OPEN
 
     def trouble(self, now: float) -> str:
         """Why it takes no work, in a sentence; empty: it does."""
         if self.gone:
-            return "It is no longer configured."
+            return "It is drained: it is no longer configured, or otherwise."
         if not self.usable(now):
             return _sentence(self.room.unavailable or self.circuit.error or "It has failed")
         return "It is cordoned." if self.cordoned else ""
@@ -134,6 +133,8 @@ class Backend:
     def view(self, now: float) -> BackendView:
         """The view of it that a decision has."""
         kinds, closed = self.room.kinds, self.room.closed
+        if self.gone:
+            return BackendView(0, Reason.UNKNOWN_BACKEND, kinds, closed)
         if not self.usable(now):
             return BackendView(0, Reason.CIRCUIT_OPEN, kinds, closed)
         if self.cordoned:

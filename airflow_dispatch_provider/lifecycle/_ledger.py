@@ -117,7 +117,7 @@ class Ledger:
         return [*backends, *(["the Execution API answers nobody"] if self.api_trouble else [])]
 
     def forget_drained(self) -> None:
-        """Backends that are no longer configured and have nothing any more."""
+        """Those that are gone, once nothing of them is out."""
         for name in [name for name, backend in self.backends.items() if backend.gone and not backend.out]:
             del self.backends[name]
 

@@ -114,7 +114,7 @@ def is_anything_broken(ledger: Ledger) -> bool:
     """Whether any job could get such a row now."""
     if ledger.api_trouble is not None:
         return True
-    return any(not backend.usable(ledger.now) or backend.cordoned for backend in ledger.backends.values())
+    return any(backend.trouble(ledger.now) for backend in ledger.backends.values())
 
 
 def troubles(ledger: Ledger, job: Job) -> str:

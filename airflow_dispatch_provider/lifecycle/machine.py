@@ -197,7 +197,6 @@ class Machine:
         self._ledger.use(event)
         backends = self._ledger.backends
         self._withdraw(lambda job: not backends[job.backend or ""].keeps(job.dispatch))
-        self._ledger.forget_drained()
 
     def _withdraw(self, concerns: Callable[[Job], bool]) -> None:
         for job in list(self._ledger.out.values()):
@@ -217,6 +216,7 @@ class Machine:
     def _tick(self, event: events.Tick) -> None:
         """1. take in the rooms; 2. wake what is due; 3. look after what is out and held; 4. decide."""
         ledger = self._ledger
+        ledger.forget_drained()
         for name, backend in ledger.backends.items():
             self._enter(backend, event.rooms.get(name))
         if ledger.turned:
@@ -373,7 +373,7 @@ class Machine:
 
     @property
     def slots_used(self) -> Mapping[str, int]:
-        """By backend; what was given ahead has none."""
+        """By backend; what was given ahead has none. One that is gone is here as long as anything of it is out."""
         return {name: backend.used for name, backend in self._ledger.backends.items()}
 
     def slots_occupied(self) -> int:

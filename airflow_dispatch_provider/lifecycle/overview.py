@@ -92,7 +92,7 @@ class Overview:
 
     def lines(self, first: int) -> Iterator[Line]:
         """
-        What waits for a target.
+        Everything that waits for a target.
 
         :param first: how many jobs of each to name
         """

@@ -66,23 +66,22 @@ class Backlog:
 
 
 def backends(machine: Machine) -> Iterator[BackendNumbers]:
-    """Those that are configured."""
+    """Those that are configured, and those that are drained since they no longer are."""
     ledger = machine._ledger
     wanted, now = ledger.holding.by_first_choice, ledger.now
     for name, backend in ledger.backends.items():
-        if not backend.gone:
-            view = backend.view(now)
-            is_open = not backend.usable(now) or backend.circuit.state(now) is not CircuitState.CLOSED
-            yield BackendNumbers(
-                name,
-                backend.room.slots,
-                backend.used,
-                len(backend.ahead),
-                0 if view.blocked else view.free,
-                wanted.get(name, 0),
-                is_open,
-                backend.cordoned,
-            )
+        view = backend.view(now)
+        is_open = not backend.usable(now) or backend.circuit.state(now) is not CircuitState.CLOSED
+        yield BackendNumbers(
+            name,
+            backend.room.slots,
+            backend.used,
+            len(backend.ahead),
+            0 if view.blocked else view.free,
+            wanted.get(name, 0),
+            is_open and not backend.gone,
+            backend.cordoned,
+        )
 
 
 def counts(machine: Machine) -> Iterator[tuple[str, str, int]]:

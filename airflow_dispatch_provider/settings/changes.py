@@ -12,6 +12,11 @@ from airflow_dispatch_provider.settings.model import WORKERS, BackendSettings, S
 
 ADDED, REMOVED, CHANGED, MOVED = "added", "removed", "changed", "moved"
 
+STARTED = "it is started"
+DRAINED = "it gets no new work, and is stopped when it is empty"
+REPLACED = "it gets no new work, and is started anew when it is empty"
+"""A running scheduler does that with a backend."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -25,11 +30,17 @@ class Change:
     """``added``, ``removed``, ``changed`` or ``moved``."""
 
     details: str
-    needs_restart: bool = False
-    """Executors are started and stopped with their scheduler only."""
+    effect: str = ""
+    """``STARTED``, ``DRAINED`` or ``REPLACED``; empty: it takes effect at once."""
+
+    @property
+    def name(self) -> str:
+        """Of a backend."""
+        return self.what.removeprefix("backends.")
 
     def __str__(self) -> str:
-        return f"{self.what} {self.kind}: {self.details}"
+        effect = f" ({self.effect})" if self.effect else ""
+        return f"{self.what} {self.kind}: {self.details}{effect}"
 
 
 def changes(old: Settings, new: Settings) -> tuple[Change, ...]:
@@ -41,23 +52,21 @@ def changes(old: Settings, new: Settings) -> tuple[Change, ...]:
     )
 
 
-def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
-    """Names of backends that ``new`` adds, drops, or defines otherwise than ``old`` in more than slots and cordon;
-    and those that are to count their workers, or no longer."""
-    found = _backends(old.backends, new.backends)
-    return tuple(change.what.removeprefix("backends.") for change in found if change.needs_restart)
+def is_same(old: BackendSettings, new: BackendSettings) -> bool:
+    """Whether one engine serves for both: they differ in slots and cordon at most."""
+    return not any(_at_start(old, new)) and not _counts_otherwise(old, new)
 
 
 def _backends(old: Mapping[str, BackendSettings], new: Mapping[str, BackendSettings]) -> Iterator[Change]:
     for name in sorted({*old, *new}):
         what = f"backends.{name}"
         if name not in new:
-            yield Change(what, REMOVED, old[name].executor, needs_restart=True)
+            yield Change(what, REMOVED, old[name].executor, DRAINED)
         elif name not in old:
-            yield Change(what, ADDED, f"{new[name].executor}, slots {new[name].slots}", needs_restart=True)
+            yield Change(what, ADDED, f"{new[name].executor}, slots {new[name].slots}", STARTED)
         elif details := [*_on_the_fly(old[name], new[name]), *_at_start(old[name], new[name])]:
-            restart = any(_at_start(old[name], new[name])) or _counts_otherwise(old[name], new[name])
-            yield Change(what, CHANGED, ", ".join(details), needs_restart=restart)
+            effect = "" if is_same(old[name], new[name]) else REPLACED
+            yield Change(what, CHANGED, ", ".join(details), effect)
 
 
 def _on_the_fly(old: BackendSettings, new: BackendSettings) -> Iterator[str]:

@@ -55,8 +55,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         None,
         "/opt/airflow/dispatch.yaml",
         "A YAML or JSON file with ``backends``, ``routes`` and ``default``, instead of the three options. It"
-        " is read again when it changes; a new version that is wrong is refused with a log line, and the last"
-        " good one stays in use. At most 1 MB and 30000 values.\n",
+        " is read again when it changes: backends may come, go and change, too. A new version that is wrong is"
+        " refused with a log line, and the last good one stays in use. At most 1 MB and 30000 values.\n",
     ),
     "on_refused_file": _option(
         "string",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.masking import masked
 from airflow_dispatch_provider.settings import last_good
-from airflow_dispatch_provider.settings.changes import needs_restart
 from airflow_dispatch_provider.settings.file import Stamp, UnreadableError, read_file, stamp_of
 from airflow_dispatch_provider.settings.given import ConfReader, Given, OptionReader
 from airflow_dispatch_provider.settings.model import LAST_GOOD, Settings
@@ -20,6 +19,18 @@ from airflow_dispatch_provider.settings.parse import ROUTING_KEYS, Raw, parse
 from airflow_dispatch_provider.settings.presets import Hybrid, completed, without_own_slots
 from airflow_dispatch_provider.settings.problems import closest, path, show, suggest
 from airflow_dispatch_provider.settings.reading import read_json, read_yaml
+
+Check = Callable[[Settings], Sequence[Problem]]
+
+
+def _no_check(settings: Settings) -> Sequence[Problem]:
+    return ()
+
+
+def _passed(settings: Settings, check: Check) -> Settings:
+    if problems := check(settings):
+        raise DispatchConfigError(problems)
+    return settings
 
 
 class SettingsSource:
@@ -51,7 +62,6 @@ class SettingsSource:
         self._given: Given | None = None
         self._stamp: Stamp | None = None
         self._text: str | None = None
-        self._current: Settings | None = None
         self.refused: DispatchConfigError | None = None
         """Why the file that is there is not in use; None: it is, or there is none."""
 
@@ -74,21 +84,24 @@ class SettingsSource:
         self._given = self._reader.read(self._options(), self._hybrid, self._parallelism, config_file)
         return self._read(self._given)
 
-    def load_or_last_good(self) -> Settings:
+    def load_or_last_good(self, check: Check = _no_check) -> Settings:
         """``load`` for a process that starts: goes on with the last good version of the file, where the operator
-        chose that and there is one. ``refused`` tells."""
+        chose that and there is one. ``refused`` tells.
+
+        :param check: finds mistakes that cannot be seen in the file alone; called again for the last good version
+        :raises DispatchConfigError: naming every mistake
+        """
         try:
-            return self.load()
+            return _passed(self.load(), check)
         except DispatchConfigError as error:
             given, text = self._given, self._last_good()
             if given is None or text is None:
                 raise
             self.refused = error
         try:
-            self._current = self._checked(given, text)
+            return _passed(self._checked(given, text), check)
         except DispatchConfigError:
             raise self.refused from None
-        return self._current
 
     def changed(self) -> bool:
         """Whether the file is another one than at the last read, good or bad. Costs one ``stat``."""
@@ -97,22 +110,21 @@ class SettingsSource:
     def reload(self) -> Settings:
         """Read the file again, for a running scheduler. No option is read again: that might run a command.
 
-        :raises DispatchConfigError: where it cannot be taken over
+        :raises DispatchConfigError: naming every mistake
         """
         if self._given is None:
             return self.load()
-        before = self._current
         try:
-            after = self._read(self._given)
-            if before is not None and (changed := needs_restart(before, after)):
-                raise DispatchConfigError([_restart_is_needed(self.config_file, changed)])
+            return self._read(self._given)
         except Exception as error:
-            self._current = before
             self.refused = (
                 error if isinstance(error, DispatchConfigError) else _unforeseen(self.config_file, error)
             )
             raise self.refused from None
-        return after
+
+    def refuse(self, error: DispatchConfigError) -> None:
+        """The version that was read last is not used: it has mistakes that could not be seen in the file alone."""
+        self.refused = error
 
     def keep(self) -> str | None:
         """Copy the file that is in use, where the operator chose to go on with it if need be.
@@ -139,10 +151,10 @@ class SettingsSource:
         if given.config_file:
             self._stamp = stamp_of(given.config_file)
             text = self._text_of(given.config_file)
-        self._current = self._checked(given, text)
+        settings = self._checked(given, text)
         self._text = text if isinstance(text, str) else None
         self.refused = None
-        return self._current
+        return settings
 
     def _checked(self, given: Given, text: str | Problem | None) -> Settings:
         try:
@@ -247,10 +259,3 @@ def _unforeseen(config_file: str | None, error: Exception) -> DispatchConfigErro
     return DispatchConfigError(
         [Problem(str(config_file), found, "Restart the scheduler to see the whole error.")]
     )
-
-
-def _restart_is_needed(config_file: str | None, changed: tuple[str, ...]) -> Problem:
-    place = f"{config_file}: backends" if config_file else "[dispatch] backends"
-    found = f"added, removed or redefined while the scheduler runs: {', '.join(changed)}."
-    remedy = "Restart the scheduler; only routes, default, slots, fallback_slots and cordoned can change while it runs."
-    return Problem(place, found, remedy)

@@ -266,6 +266,21 @@ class Scheduler:
         for engine in self.engines.values():
             engine.place.desert(engine)
 
+    def use(self, settings: events.Settings) -> None:
+        """As the router does: the engine of a new backend is there before the machine knows of it."""
+        for name in settings.backends:
+            if name not in self.engines:
+                self.engines[name] = engine = self.world.places[name].engine(self.world.slots[name])
+                self.loop.add(name, engine)
+        self.loop.tell(self.world.now, settings)
+
+    def _part(self) -> None:
+        """With the engines of backends that are drained."""
+        for name in self.engines.keys() - self.loop.machine.slots_used.keys():
+            self.loop.remove(name)
+            engine = self.engines.pop(name)
+            engine.place.desert(engine)
+
     def beat(self) -> None:
         """One round of its loop."""
         if self.world.now >= self._adopt_at:
@@ -276,6 +291,7 @@ class Scheduler:
         self._queue()
         self._surface.write()
         self._heartbeat()
+        self._part()
         self._take_events()
 
     def _heartbeat(self) -> None:

@@ -218,7 +218,9 @@ class World:
     def configure(self, settings: Settings) -> None:
         """Every scheduler takes it in, and those that start from now on."""
         self.settings = settings
-        self.tell(settings)
+        for scheduler in self.schedulers.values():
+            if scheduler.alive:
+                scheduler.use(settings)
 
     def tell(self, *happened: Any) -> None:
         """Every scheduler, also one that is stopped: what is said to it does not change while it is."""

@@ -73,6 +73,9 @@ def make_cluster(
             records.mkdir()
             database = postgres.create_database(request.node.name.replace("test_", "")[:40], migrated)
             env = {**settings(records, tasks), **more}
+            if "AIRFLOW__DISPATCH__CONFIG_FILE" in more:
+                for option in ("BACKENDS", "ROUTES", "DEFAULT"):
+                    del env[f"AIRFLOW__DISPATCH__{option}"]
             cluster = AirflowCluster(tmp_path / "home", env, database, COMPONENTS, is_migrated=True)
             shutil.copy(Path(__file__).with_name("recorded_dag.py"), cluster.dags)
             return stack.enter_context(cluster)

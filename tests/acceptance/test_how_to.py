@@ -99,7 +99,7 @@ def machine(user: User, postgres: PostgresServer, migrated: str) -> Iterator[Mac
 
 
 @contextmanager
-def followed(page: str, user: User, cluster: AirflowCluster, *path: Path, **here: Path) -> Iterator[None]:
+def followed(page: str, user: User, cluster: AirflowCluster, **here: Path) -> Iterator[None]:
     """Follow a page on the machine of this Airflow; inside, what the page has started still runs.
 
     :param here: where on this machine the folders are that the page calls ``/opt/...`` and ``/run/...``
@@ -113,7 +113,7 @@ def followed(page: str, user: User, cluster: AirflowCluster, *path: Path, **here
     }
     renamed |= {"/opt/airflow/processes/scheduler.log": f'"{cluster.log("scheduler")}"'}
     renamed |= {f"/{name.replace('_', '/')}": str(folder) for name, folder in here.items()}
-    with Reader([*path, user.bin], env, user.uid, renamed) as reader:
+    with Reader([user.bin], env, user.uid, renamed) as reader:
         reader.follow(HOW_TO / page)
         yield
 
@@ -149,28 +149,7 @@ def assert_ran_on(cluster: AirflowCluster, dag_id: str, backend: str) -> None:
     assert [event["backend"] for event in dispatched(cluster, dag_id, run_id)] == [backend]
 
 
-# Celery and Kubernetes, which need a restart of the scheduler; first, so that nothing else runs meanwhile
-
-
-@contextmanager
-def restarting(cluster: AirflowCluster, folder: Path) -> Iterator[Path]:
-    """A folder with the command ``restart-the-scheduler``, which pages leave to the reader's own init system."""
-    ask, done = folder / "ask", folder / "done"
-    for pipe in (ask, done):
-        os.mkfifo(pipe)
-        pipe.chmod(0o666)
-    command = folder / "restart-the-scheduler"
-    command.write_text(f"#!/bin/sh\necho > '{ask}' && cat '{done}'\n")
-    command.chmod(0o755)
-
-    def serve() -> None:
-        ask.read_text()
-        cluster.stop_component("scheduler")
-        cluster.start_scheduler()
-        done.write_text("")
-
-    Thread(target=serve, daemon=True).start()
-    yield folder
+# Celery and Kubernetes; first, so that nothing else runs meanwhile
 
 
 def celery_env(broker: ValkeyServer) -> dict[str, str]:
@@ -179,22 +158,21 @@ def celery_env(broker: ValkeyServer) -> dict[str, str]:
 
 def test_add_a_celery_broker(machine: Machine) -> None:
     """A task of the new queue runs on the worker that the page has started, over the new broker."""
-    secrets, commands = machine.folders("secrets", "commands")
+    (secrets,) = machine.folders("secrets")
     before = "backends: {near: {executor: CeleryExecutor, slots: 16}}\n"
     with ExitStack() as stack:
         near, far = (stack.enter_context(ValkeyServer()) for _ in range(2))
         (secrets / "far_broker").write_text(far.url())
         (secrets / "far_results").write_text(far.url(1))
         cluster = stack.enter_context(machine.deployment(before, celery_env(near)))
-        path = stack.enter_context(restarting(cluster, commands))
-        with followed("add-a-broker.md", machine.user, cluster, path, run_secrets=secrets):
+        with followed("add-a-broker.md", machine.user, cluster, run_secrets=secrets):
             assert_ran_on(cluster, "far", "far")
 
 
 def test_add_a_kubernetes_cluster(machine: Machine) -> None:
     """A task of the new queue runs in a pod of the new cluster."""
     require(kube_build.can_provide(), f"there is no Kubernetes API server: {kube_build.ADVICE}")
-    kube, commands = machine.folders("kube", "commands")
+    (kube,) = machine.folders("kube")
     with ExitStack() as stack:
         servers = {name: stack.enter_context(KubeServer()) for name in ("cpu", "gpu")}
         options = executor_options(merged_kubeconfig(kube / "config", servers), kube)
@@ -203,8 +181,7 @@ def test_add_a_kubernetes_cluster(machine: Machine) -> None:
         cluster = stack.enter_context(machine.deployment(before, env))
         node = NodeAgent(servers["gpu"].kubeconfig(), env=airflow_env(cluster.env), processes=2)
         stack.enter_context(node)
-        path = stack.enter_context(restarting(cluster, commands))
-        with followed("add-a-cluster.md", machine.user, cluster, path, opt_kube=kube):
+        with followed("add-a-cluster.md", machine.user, cluster, opt_kube=kube):
             assert_ran_on(cluster, "gpu", "gpu")
         assert node.started
 

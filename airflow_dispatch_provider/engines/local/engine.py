@@ -273,7 +273,8 @@ class LocalEngine:
         return set()
 
     def _await_ends(self, pool: Pool, deadline: float) -> None:
-        log.info("Waiting for %d running workloads; signal again to end them instead", pool.started)
+        if pool.started:
+            log.info("Waiting for %d running workloads; signal again to end them instead", pool.started)
         report_at = self._clock() + PROGRESS_INTERVAL
         self._work_with(pool)
         while self._machine and (now := self._clock()) < deadline:

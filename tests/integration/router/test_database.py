@@ -18,10 +18,11 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import delete, event, select, update
 
-from airflow_dispatch_provider.bridge.event_log import owners
+from airflow_dispatch_provider.bridge.event_log import REFUSED_FILE, owners
 from airflow_dispatch_provider.bridge.task_instances import reschedule_queued
 from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
 from airflow_dispatch_provider.dispatch.clerk import AirflowDatabase, Clerk
+from airflow_dispatch_provider.testing.fixtures import IN_MEMORY
 from tests.support import wait_until
 
 from ..database import TASKS, as_the_scheduler_offers_them, save_event_log, stored, workload_of
@@ -71,6 +72,42 @@ def test_the_scheduler_saves_every_row_of_the_event_log(router):
     assert {(task_id, json.loads(extra)["backend"]) for task_id, extra in rows} == {
         (f"t{number}", "a" if number % 2 else "b") for number in range(TASKS)
     }
+
+
+@pytest.mark.usefixtures("clean")
+def test_the_scheduler_saves_the_row_about_a_refused_file(make_router, tmp_path):
+    """It belongs to no task, which the scheduler's own method takes on each Airflow version."""
+    file = tmp_path / "dispatch.yaml"
+    file.write_text(f"backends: {{a: {{executor: {IN_MEMORY}, slots: 1}}}}")
+    router = make_router(None, config_file=str(file))
+    file.write_text("backends: 7")
+    beat(router)
+    save_event_log(router)
+    beat(router)
+    save_event_log(router)
+    with create_session() as session:
+        ((dag_id, extra),) = session.execute(
+            select(Log.dag_id, Log.extra).where(Log.event == REFUSED_FILE)
+        ).all()
+    assert (dag_id, json.loads(extra)["file"]) == (None, str(file))
+
+
+@pytest.mark.usefixtures("clean")
+def test_tasks_of_a_backend_that_the_adopter_does_not_know(router, make_router):
+    """Its file has one backend less: what had not begun there is scheduled again in the same try, what runs is left to
+    Airflow, and what the others have is adopted as ever."""
+    dispatch_all(router)
+    set_running("t1", "t2")
+    child(router, "b").calls.clear()
+    knows_less = make_router({"b": 8}, routes=[])
+    child(knows_less, "b").adoptable |= ids()
+    offer(knows_less)
+    beat(knows_less)
+    of_a = {f"t{number}" for number in range(TASKS) if number % 2}
+    found = rows()
+    assert {task for task, row in found.items() if row == ("scheduled", 1)} == of_a - {"t1"}
+    assert (found["t1"], found["t2"]) == (("running", 1), ("running", 1))
+    assert slots_used(knows_less) == {"b": TASKS - len(of_a)}
 
 
 @pytest.mark.usefixtures("clean")

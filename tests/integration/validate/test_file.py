@@ -40,12 +40,17 @@ def test_what_a_running_scheduler_takes_over(run: Run) -> None:
     ]
 
 
-def test_what_needs_a_restart(run: Run) -> None:
-    new = IN_USE.replace("}, b:", ', "config": {"celery": {"broker_url": "redis://:s3cret@h"}}}, b:')
-    code, out, _ = run(configuration(new), "validate", "new.yaml")
+def test_what_a_running_scheduler_does_with_its_backends(run: Run) -> None:
+    new = IN_USE.replace("}, b:", ', "config": {"celery": {"broker_url": "redis://:s3cret@h"}}}, c:')
+    code, out, _ = run(configuration(new.replace("[b]", "[c]")), "validate", "new.yaml")
     assert code == 0
-    assert "backends.a changed: config.celery.broker_url added" in out
-    assert "would refuse it until a restart, because of backends.a." in out
+    assert [line for line in out.splitlines() if line.startswith("backends.")] == [
+        "backends.a changed: config.celery.broker_url added"
+        " (it gets no new work, and is started anew when it is empty)",
+        "backends.b removed: LocalExecutor (it gets no new work, and is stopped when it is empty)",
+        "backends.c added: LocalExecutor, slots 4 (it is started)",
+    ]
+    assert "A running scheduler would take it over within seconds, without a restart." in out
     assert "s3cret" not in out
 
 

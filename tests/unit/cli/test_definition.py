@@ -23,6 +23,7 @@ def test_there_is_one_group() -> None:
         "drain",
         "resume",
         "validate",
+        "apply",
         "backends",
         "routes",
         "explain",
@@ -47,6 +48,7 @@ def test_help_says_what_it_does_and_what_the_exit_codes_mean(name: str, run: Cal
         "story": "Exit codes: 0 it was told",
         **dict.fromkeys(("cordon", "drain", "resume"), "Exit codes: 0 the order is in force"),
         "migrate": "Exit codes: 0 it was printed",
+        "apply": "Exit codes: 0 the file is in its place",
         "validate": "Exit codes: 0 all is well (there may be warnings), 1 the configuration has mistakes",
     }
     assert said.get(name, judges) in words

@@ -93,6 +93,13 @@ def test_an_order_comes_and_is_taken_back(house):
     assert house.beat() == [Order(Command.RESUME, "a")]
 
 
+def test_all_that_is_in_force_is_told_again(house):
+    """A backend that has been replaced is cordoned as the one before was."""
+    house.orders = [order(), order("b", "drain")]
+    house.desk.open()
+    assert house.desk.again() == [Order(Command.CORDON, "a"), Order(Command.DRAIN, "b")]
+
+
 def test_what_cannot_be_read_changes_nothing(house):
     """Orders stay in force while the database is away."""
     house.orders = [order()]

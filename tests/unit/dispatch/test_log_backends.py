@@ -79,7 +79,7 @@ def test_the_event_log_knows_and_else_the_route(backends: LogBackends, owner: di
     assert backends.of(TI, None) is by_log
 
 
-def test_a_backend_that_is_no_longer_configured_has_no_logs(
+def test_a_backend_that_was_never_configured_here_has_no_logs(
     backends: LogBackends, owner: dict[Any, str]
 ) -> None:
     """Nothing is raised over it."""
@@ -103,6 +103,17 @@ def test_settings_are_read_again_only_when_they_have_changed(backends: LogBacken
     found = backends.of(TI, None)
     assert found is not None
     assert (found.name, source.read) == ("new", 2)
+
+
+def test_a_backend_that_is_drained_still_has_its_logs(
+    backends: LogBackends, source: Source, owner: dict[Any, str]
+) -> None:
+    """It is in the file no more, and what runs there has a log."""
+    source.settings = settings("new")
+    owner["t"] = "new"
+    before = backends.of(TI, None)
+    source.has_changed, source.settings = True, settings()
+    assert backends.of(TI, None) is before is not None
 
 
 def test_a_backend_with_other_settings_is_made_anew(backends: LogBackends, source: Source) -> None:

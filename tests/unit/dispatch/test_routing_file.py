@@ -12,7 +12,7 @@ from unit.settings.fakes import FakeConf
 
 from airflow_dispatch_provider.dispatch import routing_file
 from airflow_dispatch_provider.dispatch.routing_file import REMIND, RoutingFile
-from airflow_dispatch_provider.exceptions import DispatchConfigError
+from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.settings.source import SettingsSource
 
 GOOD = "backends: {a: {executor: LocalExecutor, slots: 4}}\n"
@@ -41,6 +41,14 @@ def scheduler(file, on_refused_file="stop", copies="copies"):
     return started, started.start(0.0)
 
 
+def use(running, now):
+    """As the executor does it: new settings are in use at once."""
+    settings = running.changed(now)
+    if settings is not None:
+        running.accept(settings)
+    return settings
+
+
 def lines(caplog):
     found = [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
     caplog.clear()
@@ -61,7 +69,7 @@ def test_nothing_is_said_of_a_file_that_does_not_change(file, gauge, caplog):
 def test_changes_are_logged_as_they_are_taken_over(file, gauge, caplog):
     running, _ = scheduler(file)
     file.write_text(GOOD.replace("4", "5"))
-    assert running.changed(1.0).backends["a"].slots == 5
+    assert use(running, 1.0).backends["a"].slots == 5
     assert lines(caplog) == [f"INFO {file} has changed and is in use: backends.a changed: slots 4 -> 5."]
 
 
@@ -69,18 +77,59 @@ def test_refused_file_is_an_error_now_and_then_until_it_is_accepted(file, gauge,
     running, _ = scheduler(file)
     file.write_text(WRONG)
     times = [1.0, 2.0, REMIND + 0.5, REMIND + 1.0, REMIND + 2.0]
-    assert [running.changed(now) for now in times] == [None] * 5
+    assert [use(running, now) for now in times] == [None] * 5
     assert [line.split(": ")[0] for line in lines(caplog)] == [
         f"ERROR Going on with the last good version of {file}",
         f"ERROR Still going on with the last good version of {file}",
     ]
     assert gauge == [True] * 5
     file.write_text(GOOD)
-    assert running.changed(REMIND + 3.0)
+    assert use(running, REMIND + 3.0)
     assert lines(caplog)[0] == f"INFO {file} is accepted again."
+    use(running, 3 * REMIND)
     assert gauge[-1] is False
-    running.changed(3 * REMIND)
     assert lines(caplog) == []
+
+
+def test_file_that_is_right_by_itself_may_be_refused(file, gauge, caplog):
+    """Over what the executor finds: it is spoken of like any other that is refused, and told once."""
+    told = []
+    running = RoutingFile(SettingsSource(FakeConf({"config_file": str(file)})), told.append)
+    running.start(0.0)
+    assert (running.path, running.refusal) == (str(file), None)
+    file.write_text(GOOD.replace("4", "5"))
+    assert running.changed(1.0)
+    running.refuse([Problem("b", "clashes with a.", "Give each its own.")], 1.0)
+    running.changed(2.0)
+    running.changed(REMIND + 1.0)
+    assert gauge == [False, True, True]
+    assert [line.split(": ")[0] for line in lines(caplog)] == [
+        f"ERROR Going on with the last good version of {file}",
+        f"ERROR Still going on with the last good version of {file}",
+    ]
+    assert told == [running.refusal]
+    assert "clashes with a." in running.refusal
+    file.write_text(GOOD.replace("4", "6"))
+    use(running, REMIND + 2.0)
+    assert (running.refusal, told[1:]) == (None, [])
+
+
+def test_start_goes_on_with_what_passes_all_checks(file, gauge):
+    """Not with a file that is right by itself and is refused by the executor."""
+    scheduler(file, "last_good")
+    file.write_text(GOOD.replace("4", "5"))
+    source = SettingsSource(
+        FakeConf({"config_file": str(file), "on_refused_file": "last_good"}), copies=file.parent / "copies"
+    )
+    running, asked = RoutingFile(source), []
+
+    def check(settings):
+        asked.append(settings.backends["a"].slots)
+        return [Problem("a", "has 5.", "Take 4.")] if asked[-1] == 5 else []
+
+    assert running.start(0.0, check).backends["a"].slots == 4
+    assert asked == [5, 4]
+    assert "has 5." in running.refusal
 
 
 def test_start_with_a_wrong_file_ends_the_scheduler(file, gauge):
@@ -111,7 +160,7 @@ def test_start_with_a_wrong_file_goes_on_with_the_last_good_one(file, gauge, cap
 def test_last_good_one_is_the_one_taken_over_last(file, gauge):
     running, _ = scheduler(file, "last_good")
     file.write_text(GOOD.replace("4", "6"))
-    running.changed(1.0)
+    use(running, 1.0)
     file.unlink()
     assert scheduler(file, "last_good")[1].backends["a"].slots == 6
 

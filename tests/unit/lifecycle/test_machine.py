@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from unit.lifecycle.builders import (
@@ -22,6 +23,7 @@ from unit.lifecycle.builders import (
 
 from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle.events import (
+    Adopted,
     BackendRules,
     Began,
     Broken,
@@ -169,8 +171,23 @@ def test_changed_settings_route_everything_anew():
     assert launched(m, 2, a=9, b=9) == {"held": "b"}
     assert m.slots_used["a"] == 1
     m.handle(3, Ended(sent, Outcome.SUCCESS, True))
-    m.handle(4, changed)
+    m.handle(4, tick(b=9))
     assert "a" not in m.slots_used
+
+
+def test_backend_that_is_gone_can_still_be_asked():
+    """It adopts the tasks of a scheduler that died as long as it is drained, and not once it is forgotten."""
+    m = machine()
+    runs = partial(Offered, ref=TaskRef("q"), runs=True, evidence="a")
+    without = replace(settings(route("*", "b")), backends={"b": BackendRules()})
+    asked_for = m.handle(0, runs(1), tick(a=1), without, runs(2)) + m.handle(1, tick(a=1))
+    found = [each for adopt in of(asked_for, actions.Adopt) for each in adopt.found]
+    assert [each.key for each in found] == [1, 2]
+    m.handle(2, *(Adopted(each.number, True) for each in found))
+    m.handle(3, *(Ended(each.number, Outcome.FAILED, True) for each in found), tick())
+    assert "a" not in m.slots_used
+    m.handle(4, runs(3))
+    assert m.state(3) is State.ENDED
 
 
 @pytest.mark.parametrize(("command", "withdrawn"), [(Command.CORDON, 0), (Command.DRAIN, 1)])

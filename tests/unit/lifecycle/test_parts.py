@@ -71,7 +71,7 @@ def nothing(made: Backend) -> None:
     ("happened", "usable", "blocked", "trouble"),
     [
         (nothing, True, None, ""),
-        (gone, False, Reason.CIRCUIT_OPEN, "It is no longer configured."),
+        (gone, True, Reason.UNKNOWN_BACKEND, "It is drained: it is no longer configured, or otherwise."),
         (away, False, Reason.CIRCUIT_OPEN, "no broker."),
         (failed, False, Reason.CIRCUIT_OPEN, "no route to host."),
         (ordered, True, Reason.CORDONED, "It is cordoned."),

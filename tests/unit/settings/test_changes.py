@@ -9,7 +9,7 @@ from dataclasses import fields
 import pytest
 from unit.settings.fakes import load
 
-from airflow_dispatch_provider.settings.changes import changes
+from airflow_dispatch_provider.settings.changes import DRAINED, REPLACED, STARTED, changes
 from airflow_dispatch_provider.settings.model import BackendSettings
 
 A = {"executor": "LocalExecutor", "slots": 4}
@@ -31,27 +31,27 @@ def with_b(**more):
 CASES = [
     ("nothing", OLD, []),
     ("slots", with_b(slots=9), ["backends.b changed: slots 8 -> 9"]),
-    ("slots of the workers", with_b(slots="workers"), ["backends.b changed: slots 8 -> workers (restart)"]),
+    ("slots of the workers", with_b(slots="workers"), ["backends.b changed: slots 8 -> workers (replaced)"]),
     ("cordoned", with_b(cordoned=True), ["backends.b changed: cordoned"]),
     (
         "another executor",
         with_b(executor="x.Y"),
-        ["backends.b changed: executor CeleryExecutor -> x.Y (restart)"],
+        ["backends.b changed: executor CeleryExecutor -> x.Y (replaced)"],
     ),
     (
         "an option, without its value",
         with_b(config={"celery": {"broker_url": "redis://:s3cret@h"}}),
-        ["backends.b changed: config.celery.broker_url added (restart)"],
+        ["backends.b changed: config.celery.broker_url added (replaced)"],
     ),
     (
         "a new backend",
         {**OLD, "backends": {"a": A, "b": B, "c": A}},
-        ["backends.c added: LocalExecutor, slots 4 (restart)"],
+        ["backends.c added: LocalExecutor, slots 4 (started)"],
     ),
     (
         "a backend that is gone",
         {"backends": {"a": A}, "routes": ROUTES[:2], "default": "a"},
-        ["backends.b removed: CeleryExecutor (restart)", "routes[2] removed: z* to b"],
+        ["backends.b removed: CeleryExecutor (drained)", "routes[2] removed: z* to b"],
     ),
     ("a new route", {**OLD, "routes": [*ROUTES, {"queue": "q", "to": ["b"]}]}, ["routes[3] added: q to b"]),
     (
@@ -75,9 +75,12 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "new", "expected"), CASES, ids=[case[0] for case in CASES])
 def test_changes(name, new, expected):
-    """One line for each difference; "restart" where a running scheduler does not take it over."""
-    found = changes(settings(OLD), settings(new))
-    assert [f"{change}{' (restart)' if change.needs_restart else ''}" for change in found] == expected
+    """One line for each difference, with what a running scheduler does with a backend."""
+    found = map(str, changes(settings(OLD), settings(new)))
+    shorter = {STARTED: "started", DRAINED: "drained", REPLACED: "replaced"}
+    for effect, word in shorter.items():
+        found = [line.replace(effect, word) for line in found]
+    assert list(found) == expected
 
 
 @pytest.mark.parametrize("name", [each.name for each in fields(BackendSettings)])

@@ -8,7 +8,8 @@ import os
 import pytest
 from unit.settings.fakes import FakeConf, load, problems
 
-from airflow_dispatch_provider.settings.changes import needs_restart
+from airflow_dispatch_provider.exceptions import DispatchConfigError
+from airflow_dispatch_provider.settings.changes import is_same
 from airflow_dispatch_provider.settings.source import SettingsSource
 
 GOOD = "backends: {a: {executor: LocalExecutor, slots: 4}, b: {executor: CeleryExecutor, slots: 8}}\ndefault: a\n"
@@ -79,20 +80,30 @@ def test_changed_slots_cordon_routes_and_default_are_taken_over(source, file):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "names"),
+    ("old", "new"),
     [
-        ("b: {executor: CeleryExecutor, slots: 8}", "c: {executor: CeleryExecutor, slots: 8}", "b, c"),
-        ("a: {executor: LocalExecutor", "a: {executor: x.Other", "a"),
-        ("slots: 4", "slots: 4, config: {celery: {x: 1}}", "a"),
+        ("b: {executor: CeleryExecutor, slots: 8}", "c: {executor: CeleryExecutor, slots: 8}"),
+        ("a: {executor: LocalExecutor", "a: {executor: x.Other"),
+        ("slots: 4", "slots: 4, config: {celery: {x: 1}}"),
     ],
 )
-def test_changed_backends_are_refused(source, file, old, new, names):
-    """Another set of executors needs a restart; the error names them."""
+def test_backends_may_change(source, file, old, new):
+    """Whichever there are: nothing is refused because it is another set of executors."""
     file.write(GOOD.replace(old, new))
-    assert problems(source.reload) == [
-        f"{file.path}: backends: added, removed or redefined while the scheduler runs: {names}."
-        " Restart the scheduler; only routes, default, slots, fallback_slots and cordoned can change while it runs."
-    ]
+    assert source.reload() == load({"config_file": str(file.path)})
+    assert source.refused is None
+
+
+def test_file_may_be_refused_by_who_reads_it(source, file):
+    """For mistakes that cannot be seen in it: it is not the last good version, until it changes again."""
+    file.write(GOOD.replace("slots: 4", "slots: 5"))
+    source.reload()
+    error = DispatchConfigError([])
+    source.refuse(error)
+    assert (source.refused, source.changed()) == (error, False)
+    file.write(GOOD)
+    source.reload()
+    assert source.refused is None
 
 
 def test_bad_version_is_reported_once(source, file):
@@ -104,17 +115,6 @@ def test_bad_version_is_reported_once(source, file):
     file.write(GOOD)
     assert source.changed()
     assert source.reload().default.to[0].backend == "a"
-
-
-def test_refused_version_is_not_what_the_next_is_compared_with(source, file):
-    """After a refusal the last good version counts: back to it is no change, the refused one is again."""
-    other = GOOD.replace("b: {", "c: {")
-    file.write(other)
-    problems(source.reload)
-    file.write(other + "# again\n")
-    assert "b, c" in problems(source.reload)[0]
-    file.write(GOOD)
-    assert source.reload() == load({"config_file": str(file.path)})
 
 
 def test_file_that_goes_away_and_comes_back(source, file):
@@ -167,24 +167,20 @@ def settings_with(backends):
     return load({"backends": backends, "default": "a"})
 
 
-NEEDS_RESTART = [
-    ('{"a": {"executor": "LocalExecutor", "slots": 9, "cordoned": true}}', ()),
+OTHERWISE = [
+    ('{"executor": "LocalExecutor", "slots": 9, "cordoned": true}', True),
     (
-        '{"a": {"executor": "airflow_dispatch_provider.executors.local_executor.LocalExecutor", "slots": 1}}',
-        (),
+        '{"executor": "airflow_dispatch_provider.executors.local_executor.LocalExecutor", "slots": 1}',
+        True,
     ),
-    ('{"a": {"executor": "CeleryExecutor", "slots": 1}}', ("a",)),
-    ('{"a": {"executor": "LocalExecutor", "slots": 1, "config": {"x": {"y": "z"}}}}', ("a",)),
-    (
-        '{"a": {"executor": "LocalExecutor", "slots": 1}, "b": {"executor": "LocalExecutor", "slots": 1}}',
-        ("b",),
-    ),
+    ('{"executor": "CeleryExecutor", "slots": 1}', False),
+    ('{"executor": "LocalExecutor", "slots": 1, "config": {"x": {"y": "z"}}}', False),
 ]
 
 
-@pytest.mark.parametrize(("backends", "names"), NEEDS_RESTART)
-def test_needs_restart(backends, names):
-    """Class and options need a restart, in either direction; slots, cordon and another name of a class do not."""
-    old = settings_with('{"a": {"executor": "LocalExecutor", "slots": 1}}')
-    assert needs_restart(old, settings_with(backends)) == names
-    assert needs_restart(settings_with(backends), old) == names
+@pytest.mark.parametrize(("backend", "same"), OTHERWISE)
+def test_one_engine_serves_for_both(backend, same):
+    """Class and options need a new one, in either direction; slots, cordon and another name of a class do not."""
+    old = settings_with('{"a": {"executor": "LocalExecutor", "slots": 1}}').backends["a"]
+    new = settings_with(f'{{"a": {backend}}}').backends["a"]
+    assert is_same(old, new) is is_same(new, old) is same
