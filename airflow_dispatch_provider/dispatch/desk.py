@@ -81,11 +81,8 @@ class Desk:
         except TablesMissing as error:
             self._say_missing(error)
         except Exception as error:
-            log.error(
-                "The orders of operators could not be read at the start: %s They are read again soon.%s",
-                describe(error),
-                LateTraceback(error),
-            )
+            message = "The orders of operators could not be read at the start; they are read again soon. %s%s"
+            log.error(message, describe(error), LateTraceback(error))
         else:
             return self._news(rows)
         return []
