@@ -218,7 +218,9 @@ class DispatchExecutor(Face):
     # For operators
 
     def _executors(self) -> Mapping[str, str]:
-        return {name: backend.settings.executor for name, backend in list(self._backends.items())}
+        """Called on another thread, while backends come and go."""
+        known = {name: self._backends.get(name) for name in list(self._backends)}
+        return {name: backend.settings.executor for name, backend in known.items() if backend is not None}
 
     def _file(self) -> tuple[str | None, str | None]:
         return self._routing_file.path, self._routing_file.refusal
