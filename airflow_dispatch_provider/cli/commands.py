@@ -19,11 +19,12 @@ from airflow_dispatch_provider.bridge.backend_conf import settings_source, sever
 from airflow_dispatch_provider.bridge.users_code import import_users_object, imported_once
 from airflow_dispatch_provider.cli import migrate as migrating
 from airflow_dispatch_provider.cli import output
-from airflow_dispatch_provider.cli.explanation import Explanation, TargetExplanation
-from airflow_dispatch_provider.cli.explanation import explain as explain_task
-from airflow_dispatch_provider.cli.inspection import BackendStatus, by_precedence, inspect_backends
+from airflow_dispatch_provider.cli.inspection import by_precedence, inspect_backends
 from airflow_dispatch_provider.cli.surroundings import executor_problem, is_missing, no_router, text_of
 from airflow_dispatch_provider.exceptions import DispatchConfigError, DispatchError
+from airflow_dispatch_provider.operate.explanation import Explanation, TargetExplanation
+from airflow_dispatch_provider.operate.explanation import explain as explain_task
+from airflow_dispatch_provider.operate.inspection import ConfiguredBackend
 from airflow_dispatch_provider.routing.model import (
     DEFAULT_ROUTE,
     EXECUTE_CALLBACK,
@@ -225,17 +226,17 @@ def backends(args: Namespace) -> int:
     return _judged(statuses)
 
 
-def _show_missing(statuses: Sequence[BackendStatus]) -> None:
+def _show_missing(statuses: Sequence[ConfiguredBackend]) -> None:
     for status in statuses:
         if status.missing is not None:
             print(output.wrapped(f"{status.name}: {status.missing} {status.remedy}", "", "  "))
 
 
-def _judged(statuses: Sequence[BackendStatus]) -> int:
+def _judged(statuses: Sequence[ConfiguredBackend]) -> int:
     return 0 if all(status.missing is None for status in statuses) else EXIT_WRONG_CONFIG
 
 
-def _backend_row(status: BackendStatus) -> dict[str, Any]:
+def _backend_row(status: ConfiguredBackend) -> dict[str, Any]:
     return {
         "name": status.name,
         "executor": status.settings.class_path,
@@ -252,7 +253,7 @@ _SHORT = {path: name for name, path in EXECUTOR_ALIASES.items()}
 """A class of the same name may be Airflow's."""
 
 
-def _backend_words(status: BackendStatus) -> dict[str, Any]:
+def _backend_words(status: ConfiguredBackend) -> dict[str, Any]:
     """Columns that fit a terminal."""
     words = {EXECUTE_TASK: "tasks", EXECUTE_CALLBACK: "callbacks", TEST_CONNECTION: "connection tests"}
     return {

@@ -4,103 +4,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from typing import Any
 
 from airflow_dispatch_provider.bridge.backend_conf import unread_options
-from airflow_dispatch_provider.bridge.executor_classes import workload_kinds
 from airflow_dispatch_provider.bridge.installed import extra_of, remedy_for, unmet
-from airflow_dispatch_provider.bridge.version_compat import (
-    AIRFLOW_V_3_2_PLUS,
-    AIRFLOW_V_3_3_PLUS,
-    UNTESTED_REMEDY,
-    untested,
-)
+from airflow_dispatch_provider.bridge.version_compat import UNTESTED_REMEDY, untested
 from airflow_dispatch_provider.cli.output import only_answers
 from airflow_dispatch_provider.cli.surroundings import tests_connections
-from airflow_dispatch_provider.dispatch.backend import import_executor_class
-from airflow_dispatch_provider.exceptions import BackendUnavailable, Problem
-from airflow_dispatch_provider.routing.model import (
-    EXECUTE_CALLBACK,
-    EXECUTE_TASK,
-    TEST_CONNECTION,
-    BackendView,
-    Route,
-)
+from airflow_dispatch_provider.exceptions import Problem
+from airflow_dispatch_provider.operate.inspection import ConfiguredBackend, inspect
+from airflow_dispatch_provider.routing.model import EXECUTE_TASK, TEST_CONNECTION, Route
 from airflow_dispatch_provider.routing.patterns import doubts, is_glob
-from airflow_dispatch_provider.routing.reasons import Reason
 from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, WORKERS, BackendSettings, Settings
 from airflow_dispatch_provider.settings.problems import show
 
-OPTIONAL_KINDS: Mapping[str, str] = {
-    **({EXECUTE_CALLBACK: "callbacks (Dag and deadline callbacks)"} if AIRFLOW_V_3_2_PLUS else {}),
-    **({TEST_CONNECTION: "connection tests"} if AIRFLOW_V_3_3_PLUS else {}),
-}
-"""Workload types besides tasks that this Airflow knows, in words."""
-
-
-@dataclass(frozen=True)
-class BackendStatus:
-    """A backend as configured, and what its executor class says of itself."""
-
-    name: str
-    settings: BackendSettings
-    kinds: frozenset[str]
-    """Workload types that it can run; empty where it cannot be imported."""
-
-    missing: str | None = None
-    """Why it cannot be imported; None: it can."""
-
-    remedy: str = ""
-    """The remedy."""
-
-    key: str = "executor"
-    """The key of the backend that is wrong then."""
-
-    misread: bool = False
-    """See ``BackendUnavailable``."""
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """Names of the Airflow options that it overlays, never their values."""
-        return tuple(
-            f"{section}.{option}" for section, opts in self.settings.config.items() for option in opts
-        )
-
-    @property
-    def view(self) -> BackendView:
-        """As the routing core sees it with all slots free; without its executor it stays on an open circuit."""
-        if self.missing is not None:
-            return BackendView(self.settings.configured_slots, Reason.CIRCUIT_OPEN)
-        blocked = Reason.CORDONED if self.settings.cordoned else None
-        return BackendView(self.settings.configured_slots, blocked, self.kinds)
-
 
 @only_answers()
-def inspect_backends(settings: Settings, names: Collection[str] | None = None) -> tuple[BackendStatus, ...]:
-    """Import the executor of every backend.
-
-    :param names: of these alone; None: of all
-    """
-    return tuple(
-        _inspect(name, backend)
-        for name, backend in settings.backends.items()
-        if names is None or name in names
-    )
+def inspect_backends(
+    settings: Settings, names: Collection[str] | None = None
+) -> tuple[ConfiguredBackend, ...]:
+    """``inspect`` for a command, whose stdout is kept free of what the executors print."""
+    return inspect(settings, names)
 
 
-def _inspect(name: str, backend: BackendSettings) -> BackendStatus:
-    try:
-        executor = import_executor_class(backend)
-    except BackendUnavailable as error:
-        return BackendStatus(name, backend, frozenset(), error.found, error.remedy, error.key, error.misread)
-    return BackendStatus(name, backend, workload_kinds(executor) & {EXECUTE_TASK, *OPTIONAL_KINDS})
-
-
-def import_problems(statuses: Sequence[BackendStatus], place: str) -> Iterator[Problem]:
+def import_problems(statuses: Sequence[ConfiguredBackend], place: str) -> Iterator[Problem]:
     """One for each executor that cannot be imported, whichever backends have it.
 
     :param place: where ``backends`` stands: ``[dispatch] `` or the name of the file
@@ -115,7 +45,7 @@ def import_problems(statuses: Sequence[BackendStatus], place: str) -> Iterator[P
 
 
 def warnings(
-    settings: Settings, statuses: Sequence[BackendStatus], conf: Any, place: str
+    settings: Settings, statuses: Sequence[ConfiguredBackend], conf: Any, place: str
 ) -> Iterator[Problem]:
     """Settings that are allowed but probably a mistake."""
     yield from _airflow_is_tested()
@@ -135,7 +65,7 @@ def _airflow_is_tested() -> Iterator[Problem]:
         yield Problem("apache-airflow", words, UNTESTED_REMEDY)
 
 
-def _versions_are_met(statuses: Sequence[BackendStatus], place: str) -> Iterator[Problem]:
+def _versions_are_met(statuses: Sequence[ConfiguredBackend], place: str) -> Iterator[Problem]:
     """Versions that can be imported, but are older or newer than those that were tested."""
     extras: dict[str, str] = {}
     for status in statuses:
@@ -148,7 +78,7 @@ def _versions_are_met(statuses: Sequence[BackendStatus], place: str) -> Iterator
             yield Problem(f"{place}backends.{name}.executor", words, remedy_for(extra, missing))
 
 
-def _kinds_are_covered(statuses: Sequence[BackendStatus], place: str) -> Iterator[Problem]:
+def _kinds_are_covered(statuses: Sequence[ConfiguredBackend], place: str) -> Iterator[Problem]:
     """Callbacks occur only where a Dag has a deadline with one, which cannot be known here."""
     wanted = {EXECUTE_TASK: "tasks", **({TEST_CONNECTION: "connection tests"} if tests_connections() else {})}
     covered = frozenset[str]().union(*(status.kinds for status in statuses))

@@ -10,12 +10,7 @@ from typing import Any
 from airflow.executors.base_executor import ExecutorConf
 
 from airflow_dispatch_provider.bridge.backend_conf import RunOnce, settings_source
-from airflow_dispatch_provider.cli.inspection import (
-    BackendStatus,
-    import_problems,
-    inspect_backends,
-    warnings,
-)
+from airflow_dispatch_provider.cli.inspection import import_problems, inspect_backends, warnings
 from airflow_dispatch_provider.cli.option_findings import Findings, check_listed, check_options
 from airflow_dispatch_provider.cli.output import only_answers
 from airflow_dispatch_provider.cli.surroundings import (
@@ -31,6 +26,7 @@ from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.executors.by_name import entry_problems
 from airflow_dispatch_provider.executors.configured import router_classes
 from airflow_dispatch_provider.executors.entries import PLACE
+from airflow_dispatch_provider.operate.inspection import ConfiguredBackend
 from airflow_dispatch_provider.settings.changes import DRAINED, REPLACED, STARTED, Change, changes
 from airflow_dispatch_provider.settings.model import Settings
 from airflow_dispatch_provider.settings.parse import MOST_PROBLEMS
@@ -139,7 +135,7 @@ def _of_router(
     )
 
 
-def _slots_fit(settings: Settings, statuses: Sequence[BackendStatus]) -> Iterator[Problem]:
+def _slots_fit(settings: Settings, statuses: Sequence[ConfiguredBackend]) -> Iterator[Problem]:
     """As long as the slots of every backend are known."""
     if all(status.key != "slots" for status in statuses):
         yield from slots_fit(settings)

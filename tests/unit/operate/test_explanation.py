@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_dispatch_provider.cli.explanation import explain
 from airflow_dispatch_provider.cli.inspection import by_precedence
+from airflow_dispatch_provider.operate.explanation import explain
 from airflow_dispatch_provider.routing.model import EXECUTE_CALLBACK, BackendView, Route, Target, TaskRef
 from airflow_dispatch_provider.routing.reasons import Reason
 from airflow_dispatch_provider.routing.routes import RouteTable
