@@ -120,6 +120,25 @@ class Status:
 
 
 @dataclass(frozen=True)
+class StatusForReader(Status):
+    """A deployment at one moment, as one user may see it; names of Dags that the user may not read are left out."""
+
+    may_act: bool = False
+    """Whether the user may give orders about any of these backends."""
+
+    acts_for: list[str | None] = field(default_factory=list)
+    """The teams about whose backends the user may give orders, None being everybody's."""
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Work for one backend, for an autoscaler of its workers."""
+
+    backlog: int
+    """Tasks that it has, and that wait with it as first choice."""
+
+
+@dataclass(frozen=True)
 class WaitingTask:
     """One workload that waits, and is not with a backend."""
 

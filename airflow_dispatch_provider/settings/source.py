@@ -84,6 +84,15 @@ class SettingsSource:
         self._given = self._reader.read(self._options(), self._hybrid, self._parallelism, config_file)
         return self._read(self._given)
 
+    def try_out(self, text: str, name: str) -> Settings:
+        """The settings that a file with this text would make. Changes nothing of what is in use.
+
+        :param name: how mistakes call the file; YAML, unless it ends in ``.json``
+        :raises DispatchConfigError: naming every mistake
+        """
+        given = self._reader.read(self._options(), self._hybrid, self._parallelism, name)
+        return self._checked(given, text)
+
     def load_or_last_good(self, check: Check = _no_check) -> Settings:
         """``load`` for a process that starts: goes on with the last good version of the file, where the operator
         chose that and there is one. ``refused`` tells.

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers as one user may see them. Pure, given the user's rights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Protocol
+
+from airflow_dispatch_provider.operate.model import (
+    BackendStatus,
+    Status,
+    StatusForReader,
+    Waiting,
+    WaitingTask,
+)
+
+
+class Rights(Protocol):
+    """The part of ``Access`` that is used."""
+
+    def sees_team(self, team: str | None) -> bool: ...
+
+    def acts_for(self, team: str | None) -> bool: ...
+
+    def readable(self, dag_ids: set[str]) -> set[str]: ...
+
+
+def status_for(rights: Rights, status: Status, team: str | None = None) -> StatusForReader:
+    """
+    :param team: this team's alone; None: all that may be seen
+    """
+    seen = visible_teams(rights, [*status.backends, *status.schedulers], team)
+    backends = [each for each in status.backends if each.team in seen]
+    readable = rights.readable({dag_id for each in backends for dag_id in each.dags})
+    acts_for = [each for each in dict.fromkeys(backend.team for backend in backends) if rights.acts_for(each)]
+    return StatusForReader(
+        now=status.now,
+        schedulers=[each for each in status.schedulers if each.team in seen],
+        backends=[_with_dags(each, readable) for each in backends],
+        problem=status.problem,
+        may_act=bool(acts_for),
+        acts_for=acts_for,
+    )
+
+
+class _OfTeam(Protocol):
+    @property
+    def team(self) -> str | None: ...
+
+
+def visible_teams(rights: Rights, things: Iterable[_OfTeam], team: str | None = None) -> set[str | None]:
+    """The teams of these things that may be seen, each asked about once.
+
+    :param team: this one alone; None: all
+    """
+    teams = dict.fromkeys(each.team for each in things)
+    return {each for each in teams if team in (None, each) and rights.sees_team(each)}
+
+
+def _with_dags(backend: BackendStatus, readable: set[str]) -> BackendStatus:
+    return replace(backend, dags={name: count for name, count in backend.dags.items() if name in readable})
+
+
+def waiting_for(rights: Rights, waiting: Waiting) -> Waiting:
+    """Numbers stay as they are: a place in a queue counts all that are before it."""
+    seen = visible_teams(rights, waiting.groups)
+    readable = rights.readable({task.dag_id for task in waiting.tasks if task.dag_id})
+    acts = rights.acts_for(None)
+    groups = [each for each in waiting.groups if each.team in seen]
+    return replace(
+        waiting,
+        total=waiting.total if len(groups) == len(waiting.groups) else sum(each.held for each in groups),
+        groups=groups,
+        tasks=[task for task in waiting.tasks if _is_named(task, readable, acts)],
+    )
+
+
+def _is_named(task: WaitingTask, readable: set[str], acts: bool) -> bool:
+    """A workload of no Dag, such as a connection test, is for those who may give orders."""
+    return task.dag_id in readable if task.dag_id else acts

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers lose what a user may not see, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from operate_answers import FakeAnswers, backend, group, now, scheduler, waiting_task
+
+from airflow_dispatch_provider.operate.model import Status, Waiting
+from airflow_dispatch_provider.operate.views import status_for, waiting_for
+
+
+@dataclass
+class Rights:
+    """A user of these teams, who may read these Dags."""
+
+    teams: frozenset[str | None] = frozenset({None, "a", "b"})
+    acts: frozenset[str | None] = frozenset()
+    dags: frozenset[str] = frozenset()
+    asked: list[str | None] = field(default_factory=list)
+
+    def sees_team(self, team: str | None) -> bool:
+        self.asked.append(team)
+        return team in self.teams
+
+    def acts_for(self, team: str | None) -> bool:
+        return team in self.acts
+
+    def readable(self, dag_ids: set[str]) -> set[str]:
+        return dag_ids & self.dags
+
+
+STATUS = Status(
+    now(),
+    [scheduler("everybodys"), scheduler("of_b", team="b")],
+    [
+        backend("shared", dags={"open": 2, "closed": 1}),
+        backend("mine", team="a"),
+        backend("theirs", team="b"),
+        backend("theirs_too", team="b"),
+    ],
+)
+
+
+def test_a_team_sees_its_own_backends_and_those_of_nobody() -> None:
+    """And only such schedulers."""
+    seen = status_for(Rights(teams=frozenset({None, "a"})), STATUS)
+    assert [each.name for each in seen.backends] == ["shared", "mine"]
+    assert [each.id for each in seen.schedulers] == ["everybodys"]
+
+
+def test_each_team_is_asked_about_once() -> None:
+    """However many backends it has: an auth manager may ask a server."""
+    rights = Rights()
+    status_for(rights, STATUS)
+    assert sorted(map(str, rights.asked)) == ["None", "a", "b"]
+
+
+def test_one_team_can_be_asked_for() -> None:
+    """Its backends alone; nothing where the user does not see it."""
+    assert [each.name for each in status_for(Rights(), STATUS, "b").backends] == ["theirs", "theirs_too"]
+    assert status_for(Rights(teams=frozenset({None})), STATUS, "b").backends == []
+
+
+def test_dags_that_may_not_be_read_are_not_named() -> None:
+    """The numbers of slots stay as they are."""
+    seen = status_for(Rights(dags=frozenset({"open"})), STATUS).backends[0]
+    assert seen.dags == {"open": 2}
+    assert seen.used == STATUS.backends[0].used
+
+
+def test_whoever_acts_for_a_team_may_act_for_no_other() -> None:
+    """The page shows orders where they would be carried out."""
+    reader, actor = (status_for(Rights(acts=acts), STATUS) for acts in (frozenset(), frozenset({"a"})))
+    assert (reader.may_act, reader.acts_for) == (False, [])
+    assert (actor.may_act, actor.acts_for) == (True, ["a"])
+
+
+def test_rights_about_a_team_that_is_not_seen_are_not_told() -> None:
+    """Its name would be, too."""
+    seen = status_for(Rights(teams=frozenset({None}), acts=frozenset({None, "b"})), STATUS)
+    assert seen.acts_for == [None]
+
+
+def test_waiting_tasks_are_those_of_readable_dags() -> None:
+    """Places and totals count all that wait."""
+    waiting = FakeAnswers(held=9).waiting(None, None, None, 200)
+    seen = waiting_for(Rights(dags=frozenset({"billing"})), waiting)
+    assert {task.dag_id for task in seen.tasks} == {"billing"}
+    assert [task.position for task in seen.tasks] == [1, 3, 5]
+    assert (seen.total, [each.held for each in seen.groups]) == (9, [9])
+
+
+def test_groups_of_other_teams_are_left_out_and_not_counted() -> None:
+    """A team sees how much waits for what it sees."""
+    waiting = Waiting(now(), 12, [group("shared", 5), group("theirs", 7, team="b")], [])
+    seen = waiting_for(Rights(teams=frozenset({None, "a"})), waiting)
+    assert ([each.backend for each in seen.groups], seen.total) == (["shared"], 5)
+
+
+def test_what_belongs_to_no_dag_is_named_to_those_who_may_act() -> None:
+    """A connection test has the name of a connection."""
+    test = replace(waiting_task("", "my_connection"), kind="TestConnection")
+    waiting = Waiting(now(), 1, [group("shared", 1)], [test])
+    assert waiting_for(Rights(), waiting).tasks == []
+    assert waiting_for(Rights(acts=frozenset({None})), waiting).tasks == [test]
