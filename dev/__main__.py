@@ -22,6 +22,7 @@ COMMANDS = {
     "lock": "lock",
     "mutants": "checks.mutants",
     "node-agent": "servers.node_agent",
+    "page": "programs.page_build",
     "peer-tests": "checks.peer_tests",
     "shell": "shell.command",
     "simulate": "simulate",

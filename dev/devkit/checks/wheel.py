@@ -18,6 +18,7 @@ from pathlib import Path
 from devkit.arguments import add_airflow_version, parser_of
 from devkit.environment import DevError, lock_file, say, step
 from devkit.installation import Installation, build, concurrently, only
+from devkit.programs import page_build
 
 _PACKAGE = "airflow_dispatch_provider"
 _ALWAYS = ("DispatchExecutor", "LocalExecutor", "CeleryKubernetesExecutor", "LocalKubernetesExecutor")
@@ -55,6 +56,7 @@ _LINK = re.compile(r"(?:\]\(|src=\"|href=\"|srcset=\")([^)\s\"]+)")
 """Markdown's links and pictures, and those in HTML."""
 
 _SCHEMA = "airflow_dispatch_provider/settings/dispatch.schema.json"
+_PAGE = tuple(f"{_PACKAGE}/operate/page/{name}" for name in (page_build.BUNDLE, page_build.STAMP))
 
 
 def main() -> int:
@@ -90,12 +92,15 @@ def check_contents(wheel: Path) -> None:
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         described = email.message_from_bytes(archive.read(metadata))
         schema = json.loads(archive.read(_SCHEMA)) if _SCHEMA in names else {}
+        bundle, stamp = (archive.read(name) if name in names else None for name in _PAGE)
+    stale = page_build.problem_with(bundle, stamp)
     text = str(described.get_payload())
     relative = [link for link in _LINK.findall(text) if not link.startswith(("https://", "#"))]
     urls = dict(entry.split(", ", 1) for entry in described.get_all("Project-URL", []))
     problems = {
         "py.typed is missing": f"{_PACKAGE}/py.typed" not in names,
         f"{_SCHEMA} is missing, or has no $id": "$id" not in schema,
+        f"the page is not fresh ({stale}): run ./dev/page": stale is not None,
         "there is no author": not (described["Author"] or described["Author-email"]),
         f"relative links in the description: {', '.join(relative)}": bool(relative),
         "there is no URL called Documentation, to which Airflow's page of providers links": "Documentation"

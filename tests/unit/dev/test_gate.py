@@ -18,6 +18,7 @@ GATE = Path(__file__).parents[3] / ".ci" / "run"
 COMMANDS = (
     "_python",
     "docs",
+    "page",
     "check_wheel",
     "check_resolves",
     "kube-build",
@@ -44,7 +45,7 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copy(GATE, tmp_path / ".ci")
     for name in COMMANDS:
         script(tmp_path / "dev" / name)
-    for name in (*TOOLS, "apt-get", "chromium"):
+    for name in (*TOOLS, "apt-get", "chromium", "npm"):
         script(tmp_path / "bin" / name)
     script(tmp_path / "dev" / "env", f"echo '{tmp_path}'")
     (tmp_path / "dist").mkdir()

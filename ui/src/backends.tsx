@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the backends and the schedulers are, and orders about them.
+import { useState } from "react";
+
+import type { Backend, Command, Scheduler, Status } from "./api";
+import { OrderDialog, titleOf } from "./order";
+import { count, DagLink, Notice, plural, Rates, Since, Slots, StateBadge, ViewLink, When } from "./parts";
+import type { Answer } from "./polling";
+
+export function BackendsView({ answer }: { readonly answer: Answer<Status> }) {
+  const [chosen, setChosen] = useState<{ backend: Backend; command: Command }>();
+  const [done, setDone] = useState("");
+  const status = answer.data;
+  if (status === undefined) {
+    return undefined;
+  }
+  const close = (sentence?: string) => {
+    setChosen(undefined);
+    if (sentence !== undefined) {
+      setDone(sentence);
+      answer.refresh();
+    }
+  };
+  return (
+    <>
+      <p aria-live="polite" className="dsp-done" role="status">
+        {done}
+      </p>
+      {status.backends.length === 0 && status.problem === null ? (
+        <Notice tone="info">No scheduler has told of a backend yet.</Notice>
+      ) : undefined}
+      {status.backends.length > 0 ? (
+        <Table>
+          <caption className="dsp-hidden">Backends</caption>
+          <thead>
+            <tr>
+              <th scope="col">Backend</th>
+              <th scope="col">State</th>
+              <th scope="col">Slots</th>
+              <th scope="col">Waiting for it</th>
+              <th scope="col">Rate</th>
+              {status.may_act ? <th scope="col">Orders</th> : undefined}
+            </tr>
+          </thead>
+          <tbody>
+            {status.backends.map((backend) => (
+              <Row
+                backend={backend}
+                key={`${backend.team ?? ""}/${backend.name}`}
+                onOrder={(command) => setChosen({ backend, command })}
+                status={status}
+              />
+            ))}
+          </tbody>
+        </Table>
+      ) : undefined}
+      {status.schedulers.length > 0 ? <Schedulers now={status.now} schedulers={status.schedulers} /> : undefined}
+      {chosen === undefined ? undefined : (
+        <OrderDialog backend={chosen.backend} command={chosen.command} onClose={close} />
+      )}
+    </>
+  );
+}
+
+export function Table({ children }: { readonly children: React.ReactNode }) {
+  return (
+    <div className="dsp-scroll" tabIndex={0} role="region" aria-label="Table">
+      <table>{children}</table>
+    </div>
+  );
+}
+
+type RowProps = {
+  readonly backend: Backend;
+  readonly onOrder: (command: Command) => void;
+  readonly status: Status;
+};
+
+function Row({ backend, onOrder, status }: RowProps) {
+  const { now } = status;
+  const mayAct = status.acts_for.includes(backend.team);
+  return (
+    <tr>
+      <th scope="row">
+        <span className="dsp-name">{backend.name}</span>
+        <div className="dsp-small">
+          {backend.executor}
+          {backend.team === null ? "" : `, team ${backend.team}`}
+        </div>
+      </th>
+      <td className="dsp-wide">
+        <StateBadge state={backend.state} /> <span className="dsp-small">for </span>
+        <span className="dsp-small">
+          <Since at={backend.since} now={now} />
+        </span>
+        <Trouble backend={backend} now={now} />
+      </td>
+      <td>
+        <Slots backend={backend} />
+        <Users backend={backend} />
+      </td>
+      <td>
+        {backend.held === 0 ? (
+          "none"
+        ) : (
+          <ViewLink parameters={{ backend: backend.name, view: "waiting" }}>{plural(backend.held, "task")}</ViewLink>
+        )}
+        {backend.oldest === null ? undefined : (
+          <div className="dsp-small">
+            the oldest for <Since at={backend.oldest} now={now} />
+          </div>
+        )}
+      </td>
+      <td>
+        <Rates backend={backend} />
+      </td>
+      {status.may_act ? (
+        <td>
+          <div className="dsp-orders">
+            {(mayAct ? ordersOf(backend) : []).map((command) => (
+              <button
+                aria-label={`${titleOf(command)} ${backend.name}`}
+                key={command}
+                onClick={() => onOrder(command)}
+                type="button"
+              >
+                {titleOf(command)}
+              </button>
+            ))}
+          </div>
+        </td>
+      ) : undefined}
+    </tr>
+  );
+}
+
+function ordersOf(backend: Backend): Command[] {
+  switch (backend.state) {
+    case "cordoned":
+      return ["resume", "drain", "recall"];
+    case "draining":
+      return ["resume", "recall"];
+    case "removed":
+      return ["recall"];
+    default:
+      return ["cordon", "drain", "recall"];
+  }
+}
+
+function Trouble({ backend, now }: { readonly backend: Backend; readonly now: string }) {
+  const { next_try: nextTry, order, trouble } = backend;
+  return (
+    <>
+      {trouble === null ? undefined : <div className="dsp-trouble">{trouble}</div>}
+      {nextTry === null ? undefined : (
+        <div className="dsp-small">
+          Next try <When at={nextTry} now={now} />
+        </div>
+      )}
+      {order === null ? undefined : (
+        <div className="dsp-small dsp-name">
+          By {order.by}, <When at={order.since} now={now} />
+          {order.reason ? `: ${order.reason}` : ""}
+          {order.until === null ? undefined : (
+            <>
+              {" "}
+              (ends <When at={order.until} now={now} />)
+            </>
+          )}
+        </div>
+      )}
+    </>
+  );
+}
+
+function Users({ backend }: { readonly backend: Backend }) {
+  const dags = Object.entries(backend.dags);
+  if (dags.length === 0) {
+    return undefined;
+  }
+  return (
+    <details>
+      <summary>Who uses them</summary>
+      <ul className="dsp-users">
+        {dags.map(([dagId, tasks]) => (
+          <li key={dagId}>
+            <DagLink dagId={dagId} /> {count(tasks)}
+          </li>
+        ))}
+      </ul>
+    </details>
+  );
+}
+
+function Schedulers({ now, schedulers }: { readonly now: string; readonly schedulers: Scheduler[] }) {
+  return (
+    <section>
+      <h2>Schedulers</h2>
+      <Table>
+        <caption className="dsp-hidden">Schedulers</caption>
+        <thead>
+          <tr>
+            <th scope="col">Host</th>
+            <th scope="col">State</th>
+            <th scope="col">Last heartbeat</th>
+            <th scope="col">Routing file</th>
+          </tr>
+        </thead>
+        <tbody>
+          {schedulers.map((scheduler) => (
+            <tr key={scheduler.id}>
+              <th scope="row">
+                <span className="dsp-name">{scheduler.hostname}</span>
+                <div className="dsp-small">
+                  {scheduler.executor}
+                  {scheduler.team === null ? "" : `, team ${scheduler.team}`}
+                </div>
+              </th>
+              <td className="dsp-wide">
+                <span className={`dsp-badge ${scheduler.lives ? "dsp-good" : "dsp-bad"}`}>
+                  {scheduler.lives ? "Lives" : "Silent"}
+                </span>
+                {scheduler.api_trouble === null ? undefined : (
+                  <div className="dsp-trouble">Nothing is launched: {scheduler.api_trouble}</div>
+                )}
+              </td>
+              <td>
+                <When at={scheduler.heartbeat} now={now} />
+              </td>
+              <td className="dsp-wide">
+                <span className="dsp-name">{scheduler.file ?? "none"}</span>
+                {scheduler.refused === null ? undefined : (
+                  <div className="dsp-trouble">The file on disk is refused: {scheduler.refused}</div>
+                )}
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </Table>
+    </section>
+  );
+}
