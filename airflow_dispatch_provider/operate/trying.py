@@ -30,7 +30,7 @@ class ExplainedTarget:
 
     backend: str
     queue: str | None
-    """What the backend is told."""
+    """The queue name that the backend is told."""
 
     share: float | None
     """Part of the route's tasks that have it first, from 0 to 1; None where the route has no weights."""
@@ -130,7 +130,7 @@ class MovedTask:
 
 @dataclass(frozen=True)
 class WhatIf:
-    """What a file would change if it were the routing file."""
+    """A file, if it were the routing file."""
 
     mistakes: list[Mistake]
     """With any of them, nothing else is known."""

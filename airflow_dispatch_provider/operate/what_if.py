@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What another routing file would change, and for which of the tasks that wait. Imports no executor: the file may come
+"""Changes that another routing file would make, and for which of the tasks that wait. Imports no executor: the file may come
 from somebody who may only read."""
 
 from __future__ import annotations

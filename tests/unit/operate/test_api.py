@@ -192,7 +192,7 @@ def test_without_tables_the_answer_says_what_to_run(as_user: Make, answers: Fake
 
 
 def test_the_backlog_is_what_a_backend_has_and_what_waits_for_it(as_user: Make) -> None:
-    """What it was given ahead waits as well, but is not counted as held."""
+    """Held tasks included: with the slots in use alone, no worker would be added for them."""
     assert as_user().get("/api/backlog?backend=gpu").json() == {"backlog": 10_042}
     assert as_user().get("/api/backlog?backend=local").json() == {"backlog": 3}
 
