@@ -60,14 +60,6 @@ class MigrationError(DispatchError):
     line of it, which may hold a password."""
 
 
-class UnknownBackend(DispatchError):
-    """An order names a backend that nobody has, or another team; the text says which there are."""
-
-
-class TablesMissing(DispatchError):
-    """This package's tables are not in Airflow's database; the text says which command makes them."""
-
-
 class TookTooLong(DispatchError):
     """Code or a command of a user's was interrupted."""
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_dispatch_provider.exceptions import UnknownBackend
 from airflow_dispatch_provider.operate.model import (
     BackendState,
     BackendStatus,
@@ -22,6 +21,7 @@ from airflow_dispatch_provider.operate.model import (
     WaitingGroup,
     WaitingTask,
 )
+from airflow_dispatch_provider.operate.orders import UnknownBackend
 from airflow_dispatch_provider.settings.source import SettingsSource
 
 NASTY = "<img src=x onerror=\"document.title='hacked'\"> & 'quoted' \"twice\"\nsecond line " + "n" * 180
@@ -226,7 +226,7 @@ class FakeAnswers:
         if backend not in {each.name for each in self.status().backends}:
             raise UnknownBackend(f"There is no backend {backend!r}. Known: celery, gpu, local.")
         self.in_force.pop(backend, None)
-        if command in ("resume", "recall"):
+        if command == "resume":
             return None
         until = None if seconds is None else now() + timedelta(seconds=seconds)
         given = OrderInForce(command, backend, team, by, reason, now(), until)

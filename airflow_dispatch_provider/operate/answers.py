@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any, Protocol
+from typing import Protocol
 
+from airflow_dispatch_provider.operate.configuration import router_source
 from airflow_dispatch_provider.operate.model import OrderInForce, Status, TaskStory, Waiting
+from airflow_dispatch_provider.operate.orders import give_order
+from airflow_dispatch_provider.operate.status import read_status
+from airflow_dispatch_provider.operate.story import read_story
+from airflow_dispatch_provider.operate.waiting import read_waiting
 from airflow_dispatch_provider.settings.source import SettingsSource
 
 
@@ -28,6 +32,7 @@ class Answers(Protocol):
     ) -> OrderInForce | None:
         """
         :raises UnknownBackend: nobody has it
+        :raises WrongOrder: it makes no sense
         :raises TablesMissing: it can be kept nowhere
         """
         ...
@@ -38,33 +43,23 @@ class Answers(Protocol):
 
 
 class LiveAnswers:
-    """From this package's tables and Airflow's configuration. Each module is loaded when it is first asked."""
+    """From this package's tables and Airflow's configuration."""
 
     def status(self) -> Status:
-        found: Status = _module("status").read_status()
-        return found
+        return read_status()
 
     def waiting(self, backend: str | None, reason: str | None, dag_id: str | None, limit: int) -> Waiting:
-        found: Waiting = _module("waiting").read_waiting(backend, reason, dag_id, limit)
-        return found
+        return read_waiting(backend, reason, dag_id, limit)
 
     def story(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None
     ) -> TaskStory | None:
-        found: TaskStory | None = _module("story").read_story(dag_id, run_id, task_id, map_index, try_number)
-        return found
+        return read_story(dag_id, run_id, task_id, map_index, try_number)
 
     def order(
         self, command: str, backend: str, team: str | None, by: str, reason: str, seconds: float | None
     ) -> OrderInForce | None:
-        found: OrderInForce | None = _module("orders").give_order(command, backend, team, by, reason, seconds)
-        return found
+        return give_order(command, backend, team, by, reason, seconds)
 
     def settings(self, team: str | None) -> SettingsSource:
-        from airflow_dispatch_provider.operate.configuration import router_source
-
         return router_source(team)
-
-
-def _module(name: str) -> Any:
-    return import_module(f"airflow_dispatch_provider.operate.{name}")

@@ -14,12 +14,8 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_dispatch_provider import __version__
-from airflow_dispatch_provider.exceptions import (
-    DispatchConfigError,
-    DispatchError,
-    TablesMissing,
-    UnknownBackend,
-)
+from airflow_dispatch_provider.bridge.database.tables import TablesMissing
+from airflow_dispatch_provider.exceptions import DispatchConfigError, DispatchError
 from airflow_dispatch_provider.operate.access import LoggedIn, Reader, forbidden
 from airflow_dispatch_provider.operate.answers import Answers
 from airflow_dispatch_provider.operate.bundle import BUNDLE
@@ -31,6 +27,7 @@ from airflow_dispatch_provider.operate.model import (
     TaskStory,
     Waiting,
 )
+from airflow_dispatch_provider.operate.orders import UnknownBackend, WrongOrder
 from airflow_dispatch_provider.operate.trying import Explained, WhatIf
 from airflow_dispatch_provider.operate.views import status_for, waiting_for
 from airflow_dispatch_provider.operate.what_if import what_if
@@ -63,7 +60,7 @@ class OrderRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    command: Literal["cordon", "drain", "resume", "recall"]
+    command: Literal["cordon", "drain", "resume"]
     backend: str = Field(min_length=1, max_length=500)
     team: str | None = Field(None, max_length=500, description="The team of the backend; null: everybody's.")
     reason: str = Field("", max_length=1000, description="Needed by cordon and drain.")
@@ -148,7 +145,7 @@ def get_backlog(access: Reader, answers: _Asked, backend: _Name, team: _Optional
     raise HTTPException(status.HTTP_404_NOT_FOUND, "There is no such backend.")
 
 
-@router.post("/api/orders", summary="Cordon, drain, resume or recall")
+@router.post("/api/orders", summary="Cordon, drain or resume")
 def post_order(access: Reader, answers: _Asked, order: OrderRequest) -> OrderInForce | None:
     """Needs the right to change pools. The answer is the order that is in force now, if there is one."""
     if not access.acts_for(order.team):
@@ -186,6 +183,7 @@ def get_page(access: LoggedIn) -> FileResponse:
 
 _CODES: tuple[tuple[type[DispatchError], int], ...] = (
     (UnknownBackend, status.HTTP_404_NOT_FOUND),
+    (WrongOrder, 422),
     (TablesMissing, status.HTTP_503_SERVICE_UNAVAILABLE),
     (DispatchConfigError, status.HTTP_409_CONFLICT),
 )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes that another routing file would make, and for which of the tasks that wait. Imports no executor: the file may come
-from somebody who may only read."""
+"""Changes that another routing file would make, and for which of the tasks that wait. Imports no executor: the file
+may come from somebody who may only read."""
 
 from __future__ import annotations
 

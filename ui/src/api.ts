@@ -2,7 +2,7 @@
 // The REST API under the API server. Shapes as in operate/model.py and operate/trying.py; times are ISO 8601.
 
 export type State = "open" | "cordoned" | "draining" | "removed" | "failing";
-export type Command = "cordon" | "drain" | "resume" | "recall";
+export type Command = "cordon" | "drain" | "resume";
 
 export type Order = {
   command: Command;

@@ -137,13 +137,13 @@ function Row({ backend, onOrder, status }: RowProps) {
 function ordersOf(backend: Backend): Command[] {
   switch (backend.state) {
     case "cordoned":
-      return ["resume", "drain", "recall"];
+      return ["resume", "drain"];
     case "draining":
-      return ["resume", "recall"];
+      return ["resume"];
     case "removed":
-      return ["recall"];
+      return [];
     default:
-      return ["cordon", "drain", "recall"];
+      return ["cordon", "drain"];
   }
 }
 

@@ -17,11 +17,6 @@ const ORDERS: Record<Command, { title: string; words: string; done: string }> = 
     title: "Drain",
     words: "It gets no new work, and is drained once nothing runs there any more.",
   },
-  recall: {
-    done: "gives back what has not begun",
-    title: "Recall",
-    words: "What has been sent there and has not begun is taken back, and goes to another target or waits.",
-  },
   resume: {
     done: "takes work again",
     title: "Resume",

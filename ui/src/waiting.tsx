@@ -103,13 +103,14 @@ function Filters({ backend, backends, choose, dagId, reason, reasons }: FilterPr
 type FoundProps = { readonly data: Waiting; readonly limit: number; readonly more: () => void };
 
 function Found({ data, limit, more }: FoundProps) {
-  if (data.total === 0) {
+  const held = data.groups.reduce((sum, group) => sum + group.held, 0);
+  if (held === 0) {
     return <Notice tone="info">Nothing waits.</Notice>;
   }
   return (
     <>
       <p>
-        {plural(data.total, "task")} {data.total === 1 ? "waits" : "wait"}.
+        {plural(held, "task")} {held === 1 ? "waits" : "wait"}.
       </p>
       <Groups data={data} />
       <h2>Tasks</h2>
@@ -118,9 +119,9 @@ function Found({ data, limit, more }: FoundProps) {
       ) : (
         <Tasks now={data.now} tasks={data.tasks} />
       )}
-      {data.tasks.length < data.total ? (
+      {data.tasks.length < held ? (
         <p>
-          The first {count(data.tasks.length)} of {count(data.total)}, best first.{" "}
+          The first {count(data.tasks.length)} of {count(held)}, best first.{" "}
           {limit < MOST ? (
             <button onClick={more} type="button">
               Show up to {count(MOST)}

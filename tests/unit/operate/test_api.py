@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from operate_answers import ROUTING, FakeAnswers, backend
 
-from airflow_dispatch_provider.exceptions import TablesMissing
+from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.operate import access
 from airflow_dispatch_provider.operate.api import create_app, router
 
@@ -130,7 +130,7 @@ def test_two_dags_in_one_question_are_the_one_that_is_answered(as_user: Make) ->
     )
 
 
-@pytest.mark.parametrize("command", ["cordon", "drain", "resume", "recall"])
+@pytest.mark.parametrize("command", ["cordon", "drain", "resume"])
 def test_a_reader_gives_no_order(as_user: Make, answers: FakeAnswers, command: str) -> None:
     """Nor does somebody who acts for another team."""
     order = {"command": command, "backend": "gpu", "reason": "new drivers"}
@@ -181,14 +181,12 @@ def test_without_tables_the_answer_says_what_to_run(as_user: Make, answers: Fake
     """An order can be kept nowhere."""
 
     def missing(*args: Any) -> None:
-        raise TablesMissing("There are no tables. Run airflow db migrate.")
+        raise TablesMissing
 
     answers.order = missing  # type: ignore[method-assign]
     found = as_user(acts=(None,)).post("/api/orders", json={"command": "resume", "backend": "gpu"})
-    assert (found.status_code, found.json()["detail"]) == (
-        503,
-        "There are no tables. Run airflow db migrate.",
-    )
+    assert found.status_code == 503
+    assert "run airflow db migrate" in found.json()["detail"]
 
 
 def test_the_backlog_is_what_a_backend_has_and_what_waits_for_it(as_user: Make) -> None:
