@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // How the backends and the schedulers are, and orders about them.
-import { useState } from "react";
+import { type ReactNode, useState } from "react";
 
 import type { Backend, Command, Scheduler, Status } from "./api";
 import { OrderDialog, titleOf } from "./order";
@@ -30,8 +30,7 @@ export function BackendsView({ answer }: { readonly answer: Answer<Status> }) {
         <Notice tone="info">No scheduler has told of a backend yet.</Notice>
       ) : undefined}
       {status.backends.length > 0 ? (
-        <Table>
-          <caption className="dsp-hidden">Backends</caption>
+        <Table label="Backends">
           <thead>
             <tr>
               <th scope="col">Backend</th>
@@ -62,10 +61,16 @@ export function BackendsView({ answer }: { readonly answer: Answer<Status> }) {
   );
 }
 
-export function Table({ children }: { readonly children: React.ReactNode }) {
+type TableProps = { readonly children: ReactNode; readonly label: string };
+
+/** A table that scrolls by itself where it is wider than the screen, by keyboard, too. */
+export function Table({ children, label }: TableProps) {
   return (
-    <div className="dsp-scroll" tabIndex={0} role="region" aria-label="Table">
-      <table>{children}</table>
+    <div aria-label={`${label}, scrollable`} className="dsp-scroll" role="region" tabIndex={0}>
+      <table>
+        <caption className="dsp-hidden">{label}</caption>
+        {children}
+      </table>
     </div>
   );
 }
@@ -196,8 +201,7 @@ function Schedulers({ now, schedulers }: { readonly now: string; readonly schedu
   return (
     <section>
       <h2>Schedulers</h2>
-      <Table>
-        <caption className="dsp-hidden">Schedulers</caption>
+      <Table label="Schedulers">
         <thead>
           <tr>
             <th scope="col">Host</th>

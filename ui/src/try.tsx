@@ -110,8 +110,7 @@ function Explanation({ found }: { readonly found: Explained }) {
         <br />
         With all slots free: <Decision choice={found.configured} />
       </p>
-      <Table>
-        <caption className="dsp-hidden">Targets</caption>
+      <Table label="Targets">
         <thead>
           <tr>
             <th scope="col">Target</th>
@@ -254,8 +253,7 @@ function Moved({ found }: { readonly found: WhatIf }) {
         {plural(found.waiting, "waiting task")} would find other targets.
       </p>
       {found.moved.length === 0 ? undefined : (
-        <Table>
-          <caption className="dsp-hidden">Tasks with other targets</caption>
+        <Table label="Tasks with other targets">
           <thead>
             <tr>
               <th scope="col">Task</th>

@@ -137,8 +137,7 @@ function Found({ data, limit, more }: FoundProps) {
 
 function Groups({ data }: { readonly data: Waiting }) {
   return (
-    <Table>
-      <caption className="dsp-hidden">Reasons</caption>
+    <Table label="Reasons">
       <thead>
         <tr>
           <th scope="col">Why</th>
@@ -176,8 +175,7 @@ function Groups({ data }: { readonly data: Waiting }) {
 
 function Tasks({ now, tasks }: { readonly now: string; readonly tasks: WaitingTask[] }) {
   return (
-    <Table>
-      <caption className="dsp-hidden">Waiting tasks</caption>
+    <Table label="Waiting tasks">
       <thead>
         <tr>
           <th scope="col">Task</th>
