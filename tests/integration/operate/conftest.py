@@ -76,12 +76,13 @@ class Server:
 
 @contextmanager
 def serving(
-    folder: Path, env: dict[str, str], path: str = "", users: Mapping[str, str] = USERS
+    folder: Path, env: dict[str, str], path: str = "", users: Mapping[str, str] = USERS, held: int = HELD
 ) -> Iterator[Server]:
     """
     :param folder: a new one
     :param path: below which Airflow is on its host
     :param users: their roles by name
+    :param held: 0: nothing is made up
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -102,7 +103,7 @@ def serving(
     }
     log = (folder / "server.log").open("w+")
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("server.py")), str(port), str(HELD)],
+        [sys.executable, str(Path(__file__).with_name("server.py")), str(port), str(held)],
         env={**os.environ, **settings},
         stdout=log,
         stderr=subprocess.STDOUT,

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run Airflow's own API server with our plugin, whose answers are made up: ``python server.py PORT HELD``.
+"""Run Airflow's own API server with our plugin, whose answers are made up: ``python server.py PORT HELD``. With 0 held,
+they are those of the database.
 
 With ``[core] multi_team`` there is a backend of the team ``red`` and one of ``blue``. ``/asked`` tells how often each
 question was asked.
@@ -25,7 +26,8 @@ def main() -> None:
     if several_teams():
         fake.teams = [backend(f"of_{team}", team=team) for team in ("red", "blue")]
     module: Any = answers
-    module.LiveAnswers = lambda: fake
+    if held:
+        module.LiveAnswers = lambda: fake
 
     from airflow.api_fastapi.app import create_app
 
