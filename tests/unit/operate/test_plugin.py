@@ -30,7 +30,7 @@ def test_airflow_finds_it_by_its_entry_point() -> None:
     """Whatever ``lazy_discover_providers`` says: named in the provider's metadata, too, it would be loaded twice."""
     (entry,) = [each for each in entry_points(group="airflow.plugins") if each.name == "dispatch"]
     assert entry.load() is DispatchPlugin
-    assert plugins_manager.is_valid_plugin(DispatchPlugin)
+    assert issubclass(DispatchPlugin, plugins_manager.AirflowPlugin)
 
 
 def test_components_that_only_load_it_load_nothing_else() -> None:
