@@ -108,7 +108,8 @@ class FileChange:
     """``added``, ``removed``, ``changed`` or ``moved``."""
 
     details: str
-    needs_restart: bool
+    effect: str
+    """The way in which a running scheduler takes it over with a backend, in words; empty: it takes effect at once."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,9 @@ class WhatIf:
 
     waiting: int = 0
     """All that wait."""
+
+    reads_file: bool = True
+    """Whether running schedulers read a file; if not, this one would be read after a restart."""
 
     problem: str | None = None
     """Why there is nothing to compare with, or nobody knows what waits."""

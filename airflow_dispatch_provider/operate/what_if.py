@@ -24,6 +24,9 @@ MOST_SHOWN = 200
 class Source(Protocol):
     """The part of a ``SettingsSource`` that is used."""
 
+    @property
+    def config_file(self) -> str | None: ...
+
     def load(self) -> Settings: ...
 
     def try_out(self, text: str, name: str) -> Settings: ...
@@ -45,7 +48,12 @@ def what_if(source: Source, text: str, waiting: Waiting) -> WhatIf:
             "The configuration that the API server reads is wrong itself: there is nothing to compare with."
         )
         return WhatIf([], problem=problem)
-    found = WhatIf([], [FileChange(**asdict(each)) for each in changes(old, new)], problem=waiting.problem)
+    found = WhatIf(
+        mistakes=[],
+        changes=[FileChange(**asdict(each)) for each in changes(old, new)],
+        reads_file=source.config_file is not None,
+        problem=waiting.problem,
+    )
     if not found.changes:
         return replace(found, looked_at=len(waiting.tasks), waiting=waiting.total)
     before, after = _table(old), _table(new)

@@ -140,11 +140,12 @@ export type MovedTask = TaskName & {
 
 export type WhatIf = {
   mistakes: { where: string; found: string; remedy: string }[];
-  changes: { what: string; kind: string; details: string; needs_restart: boolean }[];
+  changes: { what: string; kind: string; details: string; effect: string }[];
   moved: MovedTask[];
   moved_total: number;
   looked_at: number;
   waiting: number;
+  reads_file: boolean;
   problem: string | null;
 };
 

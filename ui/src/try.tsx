@@ -220,19 +220,19 @@ function Comparison({ found }: { readonly found: WhatIf }) {
   if (found.changes.length === 0) {
     return <Notice tone="info">{found.problem ?? "It says the same as the configuration in use."}</Notice>;
   }
-  const restart = found.changes.filter((change) => change.needs_restart);
   return (
     <>
       {found.problem === null ? undefined : <Notice tone="bad">{found.problem}</Notice>}
-      <Notice tone={restart.length > 0 ? "bad" : "info"}>
-        {restart.length > 0
-          ? `A running scheduler would refuse it until a restart, because of ${restart.map((each) => each.what).join(", ")}.`
-          : "A running scheduler would take it over within seconds, without a restart."}
+      <Notice tone="info">
+        {found.reads_file
+          ? "A running scheduler would take it over within seconds, without a restart."
+          : "No scheduler would read it before a restart: [dispatch] config_file is not set."}
       </Notice>
       <ul>
         {found.changes.map((change, index) => (
           <li className="dsp-name" key={`${change.what}/${change.kind}/${String(index)}`}>
             <strong>{change.what}</strong> {change.kind}: {change.details}
+            {change.effect ? ` (${change.effect})` : ""}
           </li>
         ))}
       </ul>

@@ -332,7 +332,7 @@ default: celery
 """,
     )
     page.until_text(
-        "without a restart", "routes[0]", "of the first 1,000 of 100,000 waiting tasks", "gpu, local"
+        "before a restart", "routes[0]", "of the first 1,000 of 100,000 waiting tasks", "gpu, local"
     )
 
 

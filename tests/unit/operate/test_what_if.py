@@ -12,6 +12,7 @@ from operate_answers import ROUTING, FakeAnswers, now, waiting_task
 
 from airflow_dispatch_provider.operate.model import Waiting
 from airflow_dispatch_provider.operate.what_if import NAME, what_if
+from airflow_dispatch_provider.settings.changes import STARTED
 
 NOTHING_WAITS = Waiting(now(), 0, [], [])
 
@@ -58,11 +59,13 @@ def test_waiting_tasks_that_would_find_other_targets_are_told() -> None:
     assert (found.moved_total, found.looked_at, found.waiting) == (2, 3, 50)
 
 
-def test_a_backend_that_is_added_needs_a_restart() -> None:
-    """As ``changes`` has it."""
+def test_the_effect_on_a_backend_is_told() -> None:
+    """As ``changes`` has it; and whether any scheduler would read the file at all."""
     backends = {**ROUTING["backends"], "new": {"executor": "LocalExecutor", "slots": 1}}
-    (change,) = what_if(FakeAnswers().settings(None), text(backends=backends), NOTHING_WAITS).changes
-    assert (change.what, change.kind, change.needs_restart) == ("backends.new", "added", True)
+    found = what_if(FakeAnswers().settings(None), text(backends=backends), NOTHING_WAITS)
+    (change,) = found.changes
+    assert (change.what, change.kind, change.effect) == ("backends.new", "added", STARTED)
+    assert not found.reads_file
 
 
 def test_no_executor_of_the_file_is_imported() -> None:
