@@ -36,8 +36,8 @@ from devkit.tables import table
 _one_report_at_a_time = threading.Lock()
 _running: set[subprocess.Popen[bytes]] = set()
 
-_FOREIGN = "tests/integration/foreign"
-"""Needs the environment with other providers' executors."""
+_FOREIGN = ["tests/integration/foreign", "tests/integration/operate/test_fab.py"]
+"""Need the environment with other providers' executors, and their auth manager."""
 
 AGAIN = 3
 """Up to so many failed tests of a run with all versions are run again by themselves, at its end. What passes then is no
@@ -112,14 +112,15 @@ def _everything() -> list[Result]:
     longest of them come first."""
     pages = ["tests/acceptance/test_how_to.py", "tests/acceptance/test_readme.py"]
     deployments = Suite("acceptance", ["tests/acceptance", *(f"--ignore={page}" for page in pages)])
-    others = Suite("unit, integration", ["tests/unit", "tests/integration", f"--ignore={_FOREIGN}"])
+    ignored = [f"--ignore={path}" for path in _FOREIGN]
+    others = Suite("unit, integration", ["tests/unit", "tests/integration", *ignored])
     longest, *shorter = sorted(AIRFLOW_VERSIONS, key=lambda version: version != DEFAULT_AIRFLOW_VERSION)
     one_by_one = deque((version, deployments) for version in AIRFLOW_VERSIONS)
     beside_these = deque(
         [
             (longest, others),
             (longest, Suite("README, quickstart, how-tos", pages)),
-            (WITH_FOREIGN_EXECUTORS, Suite("other providers' executors", [_FOREIGN])),
+            (WITH_FOREIGN_EXECUTORS, Suite("other providers' executors", _FOREIGN)),
             *((version, others) for version in shorter),
         ]
     )

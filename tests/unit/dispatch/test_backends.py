@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from airflow_dispatch_provider.bridge import event_log, metrics
+from airflow_dispatch_provider.bridge import event_log
 from airflow_dispatch_provider.dispatch import backends, preparing
 from airflow_dispatch_provider.engines.foreign import ForeignEngine
 from airflow_dispatch_provider.engines.protocols import Claim
+from airflow_dispatch_provider.lifecycle import survey
 from airflow_dispatch_provider.lifecycle.states import Row, RowState
 from airflow_dispatch_provider.routing.reasons import Reason
 from airflow_dispatch_provider.testing import InMemoryExecutor, make_task
@@ -378,22 +379,20 @@ def test_what_the_backends_can_do_is_what_those_can_that_are_there(run):
     assert running.router.pre_assigns_external_executor_id is False
 
 
-def test_gauges_of_a_backend_that_goes(run, monkeypatch):
-    """While it is drained it has no open slots, and what runs there counts; in the end all of them are 0."""
-    gauges: dict[str, tuple[int, int, int]] = {}
-
-    def gauge(name: str, *, open_slots: int, running: int, held: int) -> None:
-        gauges[name] = (open_slots, running, held)
-
-    monkeypatch.setattr(metrics, "gauge_backend", gauge)
+def test_numbers_of_a_backend_that_goes(run):
+    """While it is drained it has no open slots, and what runs there counts; in the end it is not there."""
     running = run(a=A, b=B)
     task = running.queue("runs")["runs"]
     gone = child(running.router, "a")
+
+    def numbers() -> dict[str, tuple[int, int]]:
+        return {each.name: (each.free, each.used) for each in survey.backends(running.router._loop.machine)}
+
     running.change(b=B)
-    assert gauges["a"] == (0, 1, 0)
+    assert numbers()["a"] == (0, 1)
     running.finish(gone, task)
     running.settle()
-    assert gauges["a"] == (0, 0, 0)
+    assert numbers().keys() == {"b"}
 
 
 def test_log_says_what_happens(run, caplog):
