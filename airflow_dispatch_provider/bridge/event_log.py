@@ -112,13 +112,12 @@ def rows_of(session: Session, ti: Any) -> Sequence[Log]:
     ).all()
 
 
-def write_audit(event: str, owner: str, extra: dict[str, Any]) -> None:
-    """A row about what a person has ordered, which belongs to no task. In a session of its own.
+def audit_row(event: str, owner: str, extra: dict[str, Any]) -> Log:
+    """A row about what a person has ordered, which belongs to no task.
 
     :param event: at most 60 characters
     """
-    with create_session(scoped=False) as session:
-        session.add(Log(event=event, owner=owner, extra=json.dumps(extra)))
+    return Log(event=event, owner=owner, extra=json.dumps(extra))
 
 
 def _id(ti: Any) -> Any:

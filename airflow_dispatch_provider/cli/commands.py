@@ -14,6 +14,7 @@ from airflow.configuration import conf as airflow_conf
 from airflow.exceptions import AirflowConfigException
 from airflow.executors.base_executor import ExecutorConf
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_dispatch_provider.bridge.backend_conf import settings_source, several_teams
 from airflow_dispatch_provider.bridge.users_code import import_users_object, imported_once
@@ -22,6 +23,7 @@ from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.inspection import by_precedence, inspect_backends
 from airflow_dispatch_provider.cli.surroundings import executor_problem, is_missing, no_router, text_of
 from airflow_dispatch_provider.exceptions import DispatchConfigError, DispatchError
+from airflow_dispatch_provider.masking import describe
 from airflow_dispatch_provider.operate.explanation import Explanation, TargetExplanation
 from airflow_dispatch_provider.operate.explanation import explain as explain_task
 from airflow_dispatch_provider.operate.inspection import ConfiguredBackend
@@ -56,6 +58,9 @@ def command(function: Command) -> Callable[[Namespace], None]:
         try:
             with output.written(), imported_once():
                 code = function(args)
+        except SQLAlchemyError as error:
+            code = EXIT_WRONG_CONFIG
+            output.show_error(DispatchError(f"The database cannot be asked: {describe(error)}"))
         except (DispatchError, AirflowConfigException) as error:
             code = EXIT_WRONG_USAGE if isinstance(error, UsageError) else EXIT_WRONG_CONFIG
             output.show_error(error)

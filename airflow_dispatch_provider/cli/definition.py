@@ -202,7 +202,8 @@ _OPERATING = (
         "waiting",
         "Show what waits, and why",
         "Show what is held, by first target and reason, and the first tasks of each backend in the order in which they"
-        " go: place, since when, why, and when each is expected to start by the pace of its backend's last minute.",
+        " go: place, since when, why, and about when each is expected to start, by the pace of its backend in the last"
+        " ten minutes, where that is one.",
         _ARG_OF_BACKEND,
         _ARG_WAIT_REASON,
         _ARG_OF_DAG,
@@ -238,7 +239,7 @@ _OPERATING = (
     ),
     _command(
         "drain",
-        "Give a backend no new work, and wait until it is empty",
+        "Give a backend no new work, and take back what it has not sent",
         "As cordon; besides, what the backend has been given and has not sent yet comes back. With --wait it returns"
         " when nothing runs there any more.",
         _ARG_BACKEND,

@@ -5,6 +5,7 @@ them is called."""
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 import time
 from argparse import Namespace
@@ -19,6 +20,9 @@ from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.commands import EXIT_WRONG_CONFIG, UsageError, command
 from airflow_dispatch_provider.exceptions import DispatchError
+from airflow_dispatch_provider.lifecycle.job import Waits
+from airflow_dispatch_provider.operate.documents import read
+from airflow_dispatch_provider.operate.draining import left
 from airflow_dispatch_provider.operate.model import (
     BackendState,
     BackendStatus,
@@ -34,6 +38,7 @@ from airflow_dispatch_provider.operate.orders import give_order
 from airflow_dispatch_provider.operate.status import read_status
 from airflow_dispatch_provider.operate.story import read_story
 from airflow_dispatch_provider.operate.waiting import read_waiting
+from airflow_dispatch_provider.routing.reasons import Reason
 
 _CLEAR = "\033[H\033[2J"
 """Moves the cursor of a terminal to its beginning, and clears it."""
@@ -112,14 +117,19 @@ def _show_status(args: Namespace) -> int:
     found = read_status(getattr(args, "team", None))
     if args.output in output.STRUCTURED:
         output.show_object(plain(asdict(found)), args.output)
-    elif found.problem is not None:
-        raise NothingKnown(found.problem)
-    else:
+    elif not found.schedulers or (found.problem and args.output != "table"):
+        raise NothingKnown(found.problem or "")
+    elif args.output != "table":
         output.show_rows([_backend_row(found.now, backend) for backend in found.backends], args.output)
-        if args.output == "table":
+    else:
+        if found.backends:
+            rows = [_backend_row(found.now, backend) for backend in found.backends]
+            output.show_rows(
+                [{key: row[key] for key in row if key != "trouble"} for row in rows], args.output
+            )
             print()
-            for sentence in _sentences(found):
-                print(output.wrapped(sentence, "", "  "))
+        for sentence in _sentences(found):
+            print(output.wrapped(sentence, "", "  "))
     return EXIT_WRONG_CONFIG if is_troubled(found) else 0
 
 
@@ -135,18 +145,29 @@ def is_troubled(found: Status) -> bool:
 
 def _backend_row(now: datetime, backend: BackendStatus) -> dict[str, Any]:
     ahead = f" +{backend.ahead} ahead" if backend.ahead else ""
-    next_try = [f"next try {_clock(backend.next_try)}"] if backend.next_try and backend.next_try > now else []
     return {
         "backend": backend.name if backend.team is None else f"{backend.name} (team {backend.team})",
-        "state": [str(backend.state), f"for {_ago(now, backend.since)}"],
+        "state": f"{backend.state} {_ago(now, backend.since)}",
         "used": f"{backend.used}/{backend.slots}{ahead}",
         "free": backend.free,
         "held": backend.held,
-        "oldest wait": _ago(now, backend.oldest),
+        "oldest": _ago(now, backend.oldest),
         "in/min": backend.submitted_per_minute,
         "out/min": backend.ended_per_minute,
-        "trouble": [*([backend.trouble] if backend.trouble else []), *next_try, *_order_words(backend.order)],
+        "trouble": _troubles(now, backend),
     }
+
+
+def _troubles(now: datetime, backend: BackendStatus) -> list[str]:
+    """Its trouble, when it is tried again, and the order about it, which says more than that it is cordoned."""
+    is_said = backend.order is not None and backend.state in (BackendState.CORDONED, BackendState.DRAINING)
+    trouble = [backend.trouble] if backend.trouble and not is_said else []
+    is_ahead = backend.next_try is not None and backend.next_try > now
+    return [
+        *trouble,
+        *([f"Next try at {_clock(backend.next_try)}."] if is_ahead else []),
+        *_order_words(backend.order),
+    ]
 
 
 def _order_words(order: OrderInForce | None) -> list[str]:
@@ -154,10 +175,15 @@ def _order_words(order: OrderInForce | None) -> list[str]:
         return []
     reason = f": {order.reason}" if order.reason else ""
     until = f" until {_clock(order.until)}" if order.until else ""
-    return [f"{order.command} by {order.by} since {_clock(order.since)}{until}{reason}"]
+    return [f"{order.command} by {order.by} since {_clock(order.since)}{until}{reason}."]
 
 
 def _sentences(found: Status) -> Iterator[str]:
+    for backend in found.backends:
+        if troubles := _troubles(found.now, backend):
+            yield f"{backend.name}: {' '.join(troubles)}"
+    if found.problem:
+        yield found.problem
     for scheduler in found.schedulers:
         yield _scheduler_words(found.now, scheduler)
         if scheduler.lives and scheduler.api_trouble:
@@ -183,6 +209,7 @@ def waiting(args: Namespace) -> int:
         return 0
     if found.problem is not None:
         raise NothingKnown(found.problem)
+    _check_filters(args)
     if args.output == "table":
         print(output.wrapped(_total(found)))
         if found.groups:
@@ -191,8 +218,23 @@ def waiting(args: Namespace) -> int:
         if found.tasks:
             print()
     if found.tasks or args.output != "table":
-        output.show_rows([_task_row(found.now, task) for task in found.tasks], args.output)
+        tasks = sorted(found.tasks, key=lambda task: (task.targets[:1], not task.position, task.position))
+        rows = [_task_row(found.now, task) for task in tasks]
+        short = [{key: row[key] for key in row if key not in _LONG} for row in rows]
+        output.show_rows(short if args.output == "table" else rows, args.output)
     return 0
+
+
+def _check_filters(args: Namespace) -> None:
+    """
+    :raises UsageError: nothing can wait for that
+    """
+    names = [backend.name for backend in read_status(getattr(args, "team", None)).backends]
+    if args.backend is not None and args.backend not in names:
+        raise UsageError(f"There is no backend {args.backend!r}. Known: {', '.join(names)}.")
+    reasons = [each.value for each in (*Reason, *Waits) if each.value.startswith("waits_")]
+    if args.reason is not None and args.reason not in reasons:
+        raise UsageError(f"{args.reason!r} is no reason to wait. Known: {', '.join(reasons)}.")
 
 
 def _total(found: Waiting) -> str:
@@ -212,18 +254,28 @@ def _group_row(now: datetime, group: WaitingGroup) -> dict[str, Any]:
     }
 
 
+_LONG = ("run", "queue", "then")
+"""Columns that would not fit beside the others."""
+
+
 def _task_row(now: datetime, task: WaitingTask) -> dict[str, Any]:
     name = f"{task.dag_id} {task.task_id}" if task.task_id else task.kind
     index = f" [{task.map_index}]" if task.map_index >= 0 else ""
     return {
-        "place": task.position,
-        "task": [f"{name}{index}", task.run_id],
+        "backend": next(iter(task.targets), None),
+        "place": task.position or None,
+        "task": f"{name}{index}",
+        "run": task.run_id,
         "queue": task.queue,
-        "to": task.targets,
+        "then": task.targets[1:],
         "waits": _ago(now, task.since),
         "reason": task.reason,
-        "expected": _clock(task.expected),
+        "expected": _about(task.expected),
     }
+
+
+def _about(at: datetime | None) -> str | None:
+    return None if at is None else f"about {at.astimezone():%H:%M}"
 
 
 @command
@@ -231,6 +283,8 @@ def story(args: Namespace) -> int:
     """``airflow dispatch story``"""
     found = read_story(args.dag_id, args.run_id, args.task_id, args.map_index, args.try_number)
     if found is None:
+        if args.map_index < 0 and read_story(args.dag_id, args.run_id, args.task_id, 0):
+            raise UsageError(f"The task {args.task_id!r} is mapped: give --map-index, from 0 on.")
         index = f" with map index {args.map_index}" if args.map_index >= 0 else ""
         number = f", try {args.try_number}" if args.try_number is not None else ""
         raise UsageError(
@@ -254,12 +308,10 @@ def _step_row(step: StoryStep) -> dict[str, Any]:
 
 
 def _wait_words(task: WaitingTask) -> str:
-    expected = f" It is expected to start at {_clock(task.expected)}." if task.expected else ""
+    expected = f" It is expected to start {_about(task.expected)}." if task.expected else ""
     detail = f" {task.detail}" if task.detail else ""
-    return (
-        f"It waits at place {task.position} for {', '.join(task.targets) or 'its backend'}"
-        f" ({task.reason}: {task.words}).{detail}{expected}"
-    )
+    place = f" at place {task.position} for {', '.join(task.targets)}" if task.position else ""
+    return f"It waits{place} ({task.reason}: {task.words}).{detail}{expected}"
 
 
 @command
@@ -271,6 +323,8 @@ def cordon(args: Namespace) -> int:
 @command
 def drain(args: Namespace) -> int:
     """``airflow dispatch drain``"""
+    if args.timeout is not None and not args.wait:
+        raise UsageError("--timeout is for how long to --wait.")
     code = _order("drain", args)
     if args.wait:
         _wait_until_empty(args)
@@ -286,9 +340,7 @@ def resume(args: Namespace) -> int:
 def _order(word: str, args: Namespace) -> int:
     seconds = getattr(args, "seconds", None)
     try:
-        found = give_order(
-            word, args.backend, getattr(args, "team", None), getpass.getuser(), args.reason, seconds
-        )
+        found = give_order(word, args.backend, getattr(args, "team", None), _who(), args.reason, seconds)
     except TablesMissing:
         raise
     except DispatchError as error:
@@ -318,7 +370,7 @@ def _wait_until_empty(args: Namespace) -> None:
     say = partial(print, file=sys.stderr, flush=True)
     ends = None if args.timeout is None else time.monotonic() + args.timeout
     said = ""
-    while (words := _what_is_left(args)) is not None:
+    while (words := left(read(), args.backend, getattr(args, "team", None))) is not None:
         if words != said:
             say(f"{args.backend}: {words}")
         said = words
@@ -330,13 +382,9 @@ def _wait_until_empty(args: Namespace) -> None:
     say(f"{args.backend} is empty.")
 
 
-def _what_is_left(args: Namespace) -> str | None:
-    """The reason why a backend is not empty; None: it is. As long as it has a free slot, a scheduler has not
-    taken the order in."""
-    team = getattr(args, "team", None)
-    for backend in read_status(team).backends:
-        if (backend.name, backend.team) == (args.backend, team):
-            if out := backend.used + backend.ahead:
-                return f"{out} run there."
-            return "not every scheduler has the order yet." if backend.free else None
-    return "no scheduler that lives has written of it yet."
+def _who() -> str:
+    """The user of the operating system; a container may have one without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

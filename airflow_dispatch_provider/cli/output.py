@@ -195,8 +195,14 @@ def _text(value: Any, separator: str) -> str:
     if value is None or value == []:
         return "-"
     if isinstance(value, list):
-        return separator.join(map(str, value))
-    return str(value)
+        return separator.join(map(_printable, value))
+    return _printable(value)
+
+
+def _printable(value: Any) -> str:
+    """Without what moves the cursor of a terminal, or begins a line: texts come from servers and from users."""
+    text = str(value)
+    return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)
 
 
 def route_words(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -24,11 +25,14 @@ STATUS_EVERY, ORDERS_EVERY = 5.0, 2.0
 """Seconds. Orders reach a scheduler within its own heartbeat of 5 s, and both together are less than one statement a
 second."""
 
-SHARE = 100
-"""A status that takes long to make is made so seldom that it takes one part in so many of a core."""
+SHARE, STATUS_AT_LEAST_EVERY = 100, 20.0
+"""A status that takes long to make is made so seldom that it takes one part in so many of a core, but once in so many
+seconds."""
 
 _MISSING_EVERY = 300.0
 """Seconds after which missing tables are looked for again."""
+
+_LASTING = (Command.CORDON.value, Command.DRAIN.value)
 
 _KEPT = 3_600.0
 """Seconds for which the last status of a scheduler is kept that writes none any more."""
@@ -70,6 +74,7 @@ class Desk:
         self._status_due = self._orders_due = self._tidy_due = 0.0
         self._writes = self._reads = False
         self._orders: SimpleQueue[Sequence[OrderRow]] = SimpleQueue()
+        self._rows: Sequence[OrderRow] = ()
         self._in_force: dict[str, Command] = {}
         self._said_missing = False
 
@@ -77,15 +82,13 @@ class Desk:
         """The orders that are in force at the start, before anything is decided. The only question to the database
         that is waited for."""
         try:
-            rows = tables.read_orders(self._wall())
+            self._rows = tables.read_orders(self._wall())
         except TablesMissing as error:
             self._say_missing(error)
         except Exception as error:
             message = "The orders of operators could not be read at the start; they are read again soon. %s%s"
             log.error(message, describe(error), LateTraceback(error))
-        else:
-            return self._news(rows)
-        return []
+        return self._news()
 
     def beat(self, now: float) -> list[Order]:
         """Called at every heartbeat; never waits.
@@ -99,19 +102,18 @@ class Desk:
         if now >= self._orders_due and not self._reads:
             self._reads = True
             self._worker.do("orders", self._read)
-        news: list[Order] = []
-        while True:
-            try:
-                news += self._news(self._orders.get_nowait())
-            except Empty:
-                return news
+        with suppress(Empty):
+            while True:
+                self._rows = self._orders.get_nowait()
+        return self._news() if self._rows or self._in_force else []
 
     def again(self) -> list[Order]:
         """All that is in force: for a machine that has other backends now, of which it knows nothing."""
         return [Order(command, name) for name, command in self._in_force.items()]
 
-    def _news(self, rows: Sequence[OrderRow]) -> list[Order]:
-        wanted = in_force(rows, self._facts.team)
+    def _news(self) -> list[Order]:
+        """Orders run out by themselves, also while the database cannot be asked."""
+        wanted = in_force(self._rows, self._facts.team, self._wall())
         before, self._in_force = self._in_force, wanted
         given = [Order(wanted[name], name) for name in wanted if before.get(name) is not wanted[name]]
         return [*given, *(Order(Command.RESUME, name) for name in before if name not in wanted)]
@@ -123,15 +125,14 @@ class Desk:
         pause = STATUS_EVERY
         try:
             wall_now = self._wall()
-            ahead = wall_now - began
-            document = self._report.document(self._machine.overview(), lambda at: at + ahead, wall_now)
+            document = self._report.document(self._machine.overview(), began, wall_now - began)
             row = StatusRow(self._scheduler_id, self._facts.team, wall_now, json.dumps(document))
             made = self._clock() - began
             tables.write_status(row)
-            pause = max(pause, SHARE * made)
+            pause = min(max(pause, SHARE * made), STATUS_AT_LEAST_EVERY)
             if began >= self._tidy_due:
                 self._tidy_due = began + _KEPT
-                tables.forget_statuses(wall_now - _KEPT)
+                tables.forget(wall_now - _KEPT)
             self._said_missing = False
         except TablesMissing as error:
             self._say_missing(error)
@@ -144,6 +145,7 @@ class Desk:
         try:
             self._orders.put(tables.read_orders(self._wall()))
         except TablesMissing as error:
+            self._orders.put(())
             self._say_missing(error)
             pause = _MISSING_EVERY
         finally:
@@ -155,10 +157,15 @@ class Desk:
             log.warning("Status and orders are not available: %s", error)
 
 
-def in_force(rows: Collection[OrderRow], team: str) -> dict[str, Command]:
-    """The order for each backend of a team; one that has both is drained."""
+def in_force(rows: Collection[OrderRow], team: str, now: float) -> dict[str, Command]:
+    """The order for each backend of a team; one that has both is drained. A command that only another version of this
+    package knows is left to that.
+
+    :param now: seconds since 1970
+    """
     commands: dict[str, Command] = {}
     for row in rows:
-        if row.team == team and commands.get(row.backend) is not Command.DRAIN:
+        is_ours = row.team == team and row.command in _LASTING and (row.until is None or row.until > now)
+        if is_ours and commands.get(row.backend) is not Command.DRAIN:
             commands[row.backend] = Command(row.command)
     return commands

@@ -52,23 +52,27 @@ class Pace:
     def __init__(self) -> None:
         self._minutes: deque[list[int]] = deque(maxlen=_MINUTES)
         self._marks: deque[tuple[float, int, int]] = deque()
-        self._last: tuple[int, int] | None = None
+        self._last = 0, 0
 
-    def add(self, at: float, given: int, done: int) -> None:
+    def add(self, now: float, at: float, given: int, done: int) -> None:
         """
+        :param now: monotonic seconds
         :param at: seconds since 1970
-        :param given: since the start
-        :param done: since the start
+        :param given: since the start of the backend, which may have been replaced
+        :param done: since the same
         """
-        before = self._last or (0, 0)
+        if given < self._last[0] or done < self._last[1]:
+            self._last = 0, 0
+            self._marks.clear()
+        before = self._last
         self._last = given, done
         minute = int(at // 60) * 60
         if not self._minutes or self._minutes[-1][0] != minute:
             self._minutes.append([minute, 0, 0])
         self._minutes[-1][1] += given - before[0]
         self._minutes[-1][2] += done - before[1]
-        self._marks.append((at, given, done))
-        while len(self._marks) > 2 and at - self._marks[1][0] >= _PACE:
+        self._marks.append((now, given, done))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= _PACE:
             self._marks.popleft()
 
     @property
@@ -95,12 +99,16 @@ class Report:
         self._since: dict[str, tuple[str, float]] = {}
         """The state of each backend, and since when it is so."""
 
-    def document(self, overview: Overview, wall: Callable[[float], float], now: float) -> dict[str, Any]:
+    def document(self, overview: Overview, clock: float, ahead: float) -> dict[str, Any]:
         """
-        :param wall: from monotonic seconds to seconds since 1970
-        :param now: seconds since 1970
+        :param clock: monotonic seconds
+        :param ahead: seconds from that to seconds since 1970
         """
-        lines, apart = list(overview.lines(FIRST)), overview.apart()
+
+        def wall(at: float) -> float:
+            return at + ahead
+
+        lines, apart = list(overview.lines(FIRST)), overview.apart
         file, refused = self._facts.file()
         return {
             "version": VERSION,
@@ -111,14 +119,15 @@ class Report:
             "refused": refused,
             "api_trouble": _masked(overview.api_trouble),
             "held": overview.held,
-            "backends": self._backends(overview, lines, wall, now),
+            "backends": self._backends(overview, lines, clock, ahead),
             "groups": list(_groups(lines, apart, overview, wall)),
             "waiting": list(_waiting(lines, apart, overview, wall)),
         }
 
     def _backends(
-        self, overview: Overview, lines: Iterable[Line], wall: Callable[[float], float], now: float
+        self, overview: Overview, lines: Iterable[Line], clock: float, ahead: float
     ) -> list[dict[str, Any]]:
+        now = clock + ahead
         users, executors = overview.users(), self._facts.executors()
         held: dict[str, int] = {}
         oldest: dict[str, float] = {}
@@ -129,24 +138,25 @@ class Report:
         entries = []
         for each in overview.backends:
             pace = self._paces.setdefault(each.name, Pace())
-            pace.add(now, each.given, each.done)
+            pace.add(clock, now, each.given, each.done)
             state, (submitted, ended) = _state(each), pace.per_minute
             entries.append(
                 {
                     "name": each.name,
                     "executor": executors.get(each.name, ""),
                     "state": state,
+                    "cordoned": each.is_cordoned or each.is_gone,
                     "since": self._known_since(each.name, state, now),
                     "slots": each.slots,
                     "used": each.used,
                     "ahead": each.ahead,
                     "free": each.free,
                     "held": held.get(each.name, 0),
-                    "oldest": wall(oldest[each.name]) if each.name in oldest else None,
+                    "oldest": oldest[each.name] + ahead if each.name in oldest else None,
                     "submitted_per_minute": submitted,
                     "ended_per_minute": ended,
                     "trouble": _masked(_trouble(each)),
-                    "next_try": None if each.retry_at is None else wall(each.retry_at),
+                    "next_try": None if each.retry_at is None else each.retry_at + ahead,
                     "dags": dict(users[each.name].most_common(_DAGS)) if each.name in users else {},
                     "minutes": pace.minutes,
                 }
@@ -163,7 +173,7 @@ def _state(figures: BackendFigures) -> str:
     """See ``operate.model.BackendState``; whether one that is cordoned drains is known from its order."""
     if figures.is_gone:
         return "removed"
-    if not figures.is_usable:
+    if figures.is_failing:
         return "failing"
     return "cordoned" if figures.is_cordoned else "open"
 
@@ -223,9 +233,9 @@ def _waiting(
         for position, (job, line) in enumerate(entries[:FIRST], start=1):
             targets = [target.backend for target in line.targets]
             yield _job(job, overview.reason(job), line.detail, line.route, targets, position, wall)
-    for position, job in enumerate(list(apart)[:FIRST], start=1):
+    for job in list(apart)[:FIRST]:
         targets = [job.backend] if job.backend else []
-        yield _job(job, overview.reason(job), job.trouble, "", targets, position, wall)
+        yield _job(job, overview.reason(job), job.trouble, "", targets, 0, wall)
 
 
 def _job(

@@ -66,6 +66,9 @@ class DispatchExecutor(Face):
     hybrid: ClassVar[Hybrid | None] = None
     """Settings that a subclass brings along where ``[dispatch]`` says nothing."""
 
+    _told: set[str] | None = None
+    """The backends in use of which the machine knows; None: it has to be told."""
+
     live_classes: Sequence[type[Any]] | None = None
     """The executor classes of the backends that there are; None before the start."""
 
@@ -109,6 +112,7 @@ class DispatchExecutor(Face):
         clerk = self._make_clerk(self._limits)
         loop = self._make_loop(prepared[0], clerk)
         self._note_classes()
+        self._told = self._backends.in_use
         self._run(loop, clerk)
         self._say_what_runs()
         self._warn()
@@ -168,7 +172,10 @@ class DispatchExecutor(Face):
 
     def _before_heartbeat(self, loop: Loop, now: float) -> None:
         self._reload(loop, now)
-        if self._turn_over(loop, now) or [each for each in self._backends.values() if each.take_late()]:
+        self._turn_over(loop, now)
+        late = [each for each in self._backends.values() if each.take_late()]
+        if late or self._backends.in_use != self._told:
+            self._told = None
             self._tell_settings(loop, now)
 
     @guarded(None)
@@ -188,17 +195,20 @@ class DispatchExecutor(Face):
     def _use(self, loop: Loop, prepared: Prepared, now: float) -> None:
         slots = self._settings.slots_given
         self._routing_file.accept(prepared.settings)
-        self._settings = prepared.settings
+        self._settings, self._told = prepared.settings, None
         self._backends.use(prepared, loop)
         self._tell_settings(loop, now)
         if self._settings.slots_given > slots:
             self._warn_of_slots()
 
-    @guarded(False)
-    def _turn_over(self, loop: Loop, now: float) -> bool:
-        """Stop the backends that are drained, and start those that wait for that; whether others are there now."""
-        stopped = False if self._preparing.is_busy else self._backends.stop_what_is_empty(loop, now)
-        return self._backends.start_what_can(loop, now) or stopped
+    @guarded(None)
+    def _turn_over(self, loop: Loop, now: float) -> None:
+        """Stop the backends that are drained, and start those that wait for that; not while others are prepared, which
+        may be the same."""
+        if not self._preparing.is_busy:
+            if self._backends.stop_what_is_empty(loop, now):
+                self._told = None
+            self._backends.start_what_can(loop, now)
 
     def _note_classes(self) -> None:
         self._kinds = kinds_of(self._backends.values())
@@ -208,6 +218,7 @@ class DispatchExecutor(Face):
         self._note_classes()
         orders = self._desk.again() if self._desk is not None else ()
         loop.tell(now, self._machine_settings(), *orders)
+        self._told = self._backends.in_use
 
     @guarded(None)
     def end(self) -> None:

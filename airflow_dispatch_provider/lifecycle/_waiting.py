@@ -29,10 +29,13 @@ def why(snapshot: Snapshot, lane: Lane, job: Job) -> Reason | None:
     return reason if target is None else None
 
 
-def waits(ledger: Ledger, job: Job, asks_rows: bool) -> Reason | Waits | None:
+def waits(
+    ledger: Ledger, job: Job, asks_rows: bool, snapshot: Snapshot | None = None
+) -> Reason | Waits | None:
     """Why a job waits; None if it is not held, or would be dispatched now.
 
     :param asks_rows: the database has been asked what is still this scheduler's own
+    :param snapshot: of this moment, where there is one already
     """
     if job.state is not State.HELD:
         return None
@@ -41,7 +44,7 @@ def waits(ledger: Ledger, job: Job, asks_rows: bool) -> Reason | Waits | None:
     if asks_rows:
         return Waits.ROWS
     lane = ledger.holding.lane_of(job.key)
-    return job.waits if lane is None else why(ledger.snapshot(), lane, job)
+    return job.waits if lane is None else why(snapshot or ledger.snapshot(), lane, job)
 
 
 def free_slots(ledger: Ledger) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from math import inf
 from typing import NamedTuple
 
 from airflow_dispatch_provider.lifecycle import _waiting
@@ -13,6 +14,7 @@ from airflow_dispatch_provider.lifecycle._backend import Backend
 from airflow_dispatch_provider.lifecycle._ledger import Ledger
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import State
+from airflow_dispatch_provider.routing.circuit import CircuitState
 from airflow_dispatch_provider.routing.model import Target
 from airflow_dispatch_provider.routing.reasons import Reason
 
@@ -35,7 +37,9 @@ class BackendFigures(NamedTuple):
     done: int
     """Those of them that have ended, or come back."""
 
-    is_usable: bool
+    is_failing: bool
+    """It cannot be used, or has not been tried since it failed."""
+
     is_cordoned: bool
     is_gone: bool
     """No longer configured."""
@@ -55,7 +59,7 @@ class Line(NamedTuple):
     targets: tuple[Target, ...]
     held: int
     since: float
-    """None of them has waited since before this moment (monotonic seconds)."""
+    """Since when the oldest of them waits (monotonic seconds)."""
 
     reason: Reason | Waits | None
     """Why the first of them waits; None: it would be dispatched now."""
@@ -88,7 +92,25 @@ class Overview:
         """Why nothing is launched; None: the execution API answers."""
 
         self.backends = [_figures(backend, self.now) for backend in list(ledger.backends.values())]
-        self._jobs = list(ledger.jobs.values())
+        self.apart: list[Job] = []
+        """Held jobs that wait for something other than a target, and stand in no line."""
+
+        self._jobs, self._snapshot = list(ledger.jobs.values()), ledger.snapshot()
+        self._oldest: dict[int, float] = {}
+        """By lane."""
+
+        self._go_through()
+
+    def _go_through(self) -> None:
+        lane_of, oldest = self._ledger.holding.lane_of, self._oldest
+        for job in self._jobs:
+            if job.state is not State.HELD:
+                continue
+            lane = lane_of(job.key)
+            if lane is None:
+                self.apart.append(job)
+            elif job.since < oldest.get(id(lane), inf):
+                oldest[id(lane)] = job.since
 
     def lines(self, first: int) -> Iterator[Line]:
         """
@@ -100,16 +122,12 @@ class Overview:
             jobs = [job for job in islice(lane.entries, first) if isinstance(job, Job)]
             if jobs:
                 reason, detail = self.reason(jobs[0]), _waiting.troubles(self._ledger, jobs[0])
-                yield Line(lane.match.name, lane.targets, len(lane.entries), lane.since, reason, detail, jobs)
-
-    def apart(self) -> list[Job]:
-        """Held jobs that wait for something other than a target, and stand in no line."""
-        lane_of = self._ledger.holding.lane_of
-        return [job for job in self._jobs if job.state is State.HELD and lane_of(job.key) is None]
+                since = self._oldest.get(id(lane), jobs[0].since)
+                yield Line(lane.match.name, lane.targets, len(lane.entries), since, reason, detail, jobs)
 
     def reason(self, job: Job) -> Reason | Waits | None:
         """Why a job waits; None: it does not, or would be dispatched now."""
-        return _waiting.waits(self._ledger, job, self._asks_rows)
+        return _waiting.waits(self._ledger, job, self._asks_rows, self._snapshot)
 
     def users(self) -> dict[str, Counter[str]]:
         """By backend: how many of its dispatches are tasks of which Dag."""
@@ -130,10 +148,10 @@ def _figures(backend: Backend, now: float) -> BackendFigures:
         view.free,
         backend.given,
         backend.done,
-        backend.usable(now),
+        not backend.usable(now) or circuit.state(now) is not CircuitState.CLOSED,
         backend.cordoned,
         backend.gone,
-        backend.trouble(now),
+        backend.trouble(now) or circuit.error or "",
         circuit.retry_at,
         backend.room.closed,
     )

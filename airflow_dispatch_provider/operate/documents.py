@@ -45,6 +45,19 @@ class Reading(NamedTuple):
     orders: list[OrderInForce]
 
     @property
+    def problem(self) -> str | None:
+        """Why nothing is known of this moment; None: something is."""
+        if self.living:
+            return None
+        if not self.documents:
+            return NOBODY
+        last = max(self.documents, key=lambda document: document.written)
+        who, ago = f"scheduler {_job(last)} on {last.body['hostname']}", self.now - last.written
+        return (
+            f"No scheduler lives, or none can write its status: the last to do so was {who}, {ago:.0f} s ago."
+        )
+
+    @property
     def living(self) -> list[Document]:
         """Those that say how it is now."""
         return [document for document in self.documents if document.lives]
@@ -68,6 +81,10 @@ def read(team: str | None = None) -> Reading:
     )
 
 
+def _job(document: Document) -> str:
+    return document.scheduler_id.split(" ")[0]
+
+
 def parse(rows: Iterable[StatusRow], living: Iterable[str], now: float) -> list[Document]:
     """
     Read what was written; what another version of this package wrote in another form is left out.
@@ -76,11 +93,20 @@ def parse(rows: Iterable[StatusRow], living: Iterable[str], now: float) -> list[
     """
     alive, documents = set(living), []
     for row in rows:
-        body = json.loads(row.document)
+        body = _body(row.document)
         if body.get("version") == VERSION:
             lives = row.scheduler_id.split(" ")[0] in alive and now - row.written < FRESH
             documents.append(Document(row.scheduler_id, row.team or None, row.written, lives, body))
     return documents
+
+
+def _body(text: str) -> dict[str, Any]:
+    """Empty where it cannot be read."""
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 def order_of(row: OrderRow) -> OrderInForce:

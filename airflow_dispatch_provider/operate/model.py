@@ -162,7 +162,7 @@ class WaitingTask:
 
     since: datetime
     position: int
-    """Its place in the queue for its first target, from 1."""
+    """Its place in the queue for its first target, from 1; 0: it waits for something else."""
 
     expected: datetime | None
     """When it may start, by the pace at which that backend takes tasks; None: nobody can tell."""

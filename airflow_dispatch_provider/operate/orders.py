@@ -7,14 +7,13 @@ import time
 
 from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.tables import ALL_TEAMS, OrderRow
-from airflow_dispatch_provider.bridge.event_log import write_audit
+from airflow_dispatch_provider.bridge.event_log import audit_row
 from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.lifecycle.events import Command
 from airflow_dispatch_provider.operate.documents import order_of, read
 from airflow_dispatch_provider.operate.model import OrderInForce
 
 COMMANDS = tuple(command.value for command in Command)
-_IN_FORCE = (Command.CORDON.value, Command.DRAIN.value)
 
 
 class UnknownBackend(DispatchError):
@@ -49,25 +48,29 @@ def give_order(
         raise WrongOrder(f"{command!r} is no order. Known: {', '.join(COMMANDS)}.")
     if seconds is not None and not 0 < seconds < _LONGEST:
         raise WrongOrder("An order is for more than no time, and for less than ten years.")
-    check_backend(backend, team)
+    check_backend(backend, team, may_be_gone=command == Command.RESUME.value)
     now, row = time.time(), None
     if command != Command.RESUME.value:
         until = None if seconds is None else now + seconds
         row = OrderRow(0, team or ALL_TEAMS, backend, command, by, reason, now, until)
-    tables.replace_orders(team or ALL_TEAMS, backend, _IN_FORCE, row)
     facts = {"backend": backend, "team": team, "reason": reason, "seconds": seconds}
-    write_audit(f"dispatch_{command}", by, {key: value for key, value in facts.items() if value})
+    audit = audit_row(f"dispatch_{command}", by, {key: value for key, value in facts.items() if value})
+    tables.replace_orders(team or ALL_TEAMS, backend, row, audit)
     return None if row is None else order_of(row)
 
 
 _LONGEST = 10 * 366 * 86_400.0
 
 
-def check_backend(backend: str, team: str | None) -> None:
+def check_backend(backend: str, team: str | None, may_be_gone: bool) -> None:
     """
+    :param may_be_gone: an order about it will do
     :raises UnknownBackend: no scheduler has written of it lately; names those that there are
     """
-    documents = read().documents
+    reading = read()
+    documents = reading.documents
+    if may_be_gone and any((order.backend, order.team) == (backend, team) for order in reading.orders):
+        return
     known = {
         entry["name"]
         for document in documents

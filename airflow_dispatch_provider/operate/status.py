@@ -10,7 +10,6 @@ from typing import Any
 
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.operate.documents import (
-    NOBODY,
     Document,
     Reading,
     moment,
@@ -51,8 +50,8 @@ def status_of(reading: Reading) -> Status:
         _backend(name, team, entries, _order(reading.orders, team, name))
         for (team, name), entries in by_backend.items()
     ]
-    problem = None if reading.documents else NOBODY
-    return Status(moment(reading.now), list(map(_scheduler, reading.documents)), backends, problem)
+    schedulers = list(map(_scheduler, reading.documents))
+    return Status(moment(reading.now), schedulers, backends, reading.problem)
 
 
 def _order(orders: Iterable[OrderInForce], team: str | None, name: str) -> OrderInForce | None:
@@ -82,6 +81,7 @@ def _backend(
     in_state = [entry for entry in entries if entry["state"] == state.value]
     if state is BackendState.CORDONED and order is not None and order.command == "drain":
         state = BackendState.DRAINING
+    is_ordered = state in (BackendState.CORDONED, BackendState.DRAINING)
     troubles = dict.fromkeys(entry["trouble"] for entry in entries if entry["trouble"])
     dags: Counter[str] = Counter()
     for entry in entries:
@@ -91,7 +91,9 @@ def _backend(
         team=team,
         executor=entries[0]["executor"],
         state=state,
-        since=moment(min(entry["since"] for entry in in_state)),
+        since=order.since
+        if order is not None and is_ordered
+        else moment(min(each["since"] for each in in_state)),
         oldest=moment_or_none(_least(entries, "oldest")),
         trouble=" ".join(troubles) or None,
         next_try=moment_or_none(_least(entries, "next_try")),

@@ -53,7 +53,7 @@ def _steps(found: Try) -> Iterator[StoryStep]:
             found.queued, "queued", f"Airflow gave it to the executor, in queue {found.queue!r}", detail=by
         )
     if found.started is not None:
-        yield StoryStep(found.started, "started", "its process was let begin", detail=found.hostname or None)
+        yield StoryStep(found.started, "started", "it began to run", detail=found.hostname or None)
     if found.ended is not None:
         yield StoryStep(found.ended, "ended", f"its state is {found.state}")
 

@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
-from airflow_dispatch_provider.operate.documents import NOBODY, Document, Reading, moment, read
+from airflow_dispatch_provider.operate.documents import Document, Reading, moment, read
 from airflow_dispatch_provider.operate.model import Waiting, WaitingGroup, WaitingTask
+from airflow_dispatch_provider.routing.reasons import Reason
 
 LIMIT = 200
 """Tasks that are listed where nobody says how many."""
@@ -56,11 +57,10 @@ def waiting_of(
             and reason in (None, task.reason)
             and dag_id in (None, task.dag_id)
         ),
-        key=lambda task: (task.position, task.since),
+        key=lambda task: (not task.position, task.position, task.since),
     )
     total = sum(document.body["held"] for document in reading.living)
-    problem = None if reading.documents else NOBODY
-    return Waiting(moment(reading.now), total, groups, tasks[:limit], problem)
+    return Waiting(moment(reading.now), total, groups, tasks[:limit], reading.problem)
 
 
 def _groups(documents: Iterable[Document]) -> list[WaitingGroup]:
@@ -117,16 +117,27 @@ _COPIED = (
 
 
 def _expectation(document: Document, now: float) -> Callable[[dict[str, Any]], datetime | None]:
-    """When a task may start, by its place and by how many a minute its first target takes now. Nobody can tell where
-    that one takes none."""
-    paces = {
-        entry["name"]: entry["submitted_per_minute"]
-        for entry in document.body["backends"]
-        if entry["state"] == "open"
-    }
+    """When a task may start that waits for a slot, by its place and by the pace of its first target. Nobody can tell
+    where that one takes none, or so few that they are no pace."""
+    paces = {entry["name"]: _pace(entry["minutes"], now) for entry in document.body["backends"]}
+    is_open = {entry["name"] for entry in document.body["backends"] if entry["state"] == "open"}
 
     def expected(entry: dict[str, Any]) -> datetime | None:
-        pace = paces.get(entry["targets"][0], 0) if entry["targets"] else 0
-        return moment(now + 60 * entry["position"] / pace) if pace > 0 else None
+        if document.body["api_trouble"] or entry["reason"] != Reason.WAITS_FULL or not entry["position"]:
+            return None
+        name = entry["targets"][0]
+        pace = paces.get(name) if name in is_open else None
+        return moment(now + entry["position"] / pace) if pace else None
 
     return expected
+
+
+def _pace(minutes: list[list[int]], now: float) -> float | None:
+    """Tasks a second that a backend took over the last minutes."""
+    latest = [each for each in minutes if each[0] > now - _PACE_OF]
+    taken = sum(submitted for _, submitted, _ in latest)
+    return taken / max(60.0, now - latest[0][0]) if taken >= _LEAST else None
+
+
+_PACE_OF, _LEAST = 600.0, 5
+"""Seconds over which a pace is measured, and tasks that make one."""

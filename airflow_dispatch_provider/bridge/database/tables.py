@@ -127,7 +127,8 @@ def _session() -> Iterator[Session]:
 def exist() -> bool:
     """Whether the tables are there."""
     with create_session(scoped=False) as session:
-        return bool(inspect(session.connection()).has_table(STATUS.name, schema=METADATA.schema))
+        there = inspect(session.connection())
+        return all(there.has_table(table.name, schema=METADATA.schema) for table in (STATUS, ORDER))
 
 
 def write_status(row: StatusRow) -> None:
@@ -164,10 +165,11 @@ def read_statuses(since: float) -> list[StatusRow]:
         return [StatusRow(*row) for row in session.execute(query)]
 
 
-def forget_statuses(before: float) -> None:
-    """Delete the rows of schedulers that have not written since."""
+def forget(before: float) -> None:
+    """Delete the rows of schedulers that have not written since, and the orders that had run out by then."""
     with _session() as session:
         session.execute(delete(STATUS).where(STATUS.c.written < before))
+        session.execute(delete(ORDER).where(ORDER.c.until < before))
 
 
 def read_orders(now: float) -> list[OrderRow]:
@@ -179,16 +181,16 @@ def read_orders(now: float) -> list[OrderRow]:
         ]
 
 
-def replace_orders(
-    team: str, backend: str, commands: tuple[str, ...], new: OrderRow | None
-) -> list[OrderRow]:
-    """Take back the orders of these commands about a backend, and enter another one, in one transaction.
+def replace_orders(team: str, backend: str, new: OrderRow | None, audit: Any) -> list[OrderRow]:
+    """Take back all orders about a backend, and enter another one, in one transaction.
 
     :param new: its number is not used
+    :param audit: the row about it for Airflow's event log
     :returns: what was taken back
     """
-    about = (ORDER.c.team == team, ORDER.c.backend == backend, ORDER.c.command.in_(commands))
+    about = (ORDER.c.team == team, ORDER.c.backend == backend)
     with _session() as session:
+        session.add(audit)
         before = [OrderRow(*row) for row in session.execute(select(ORDER).where(*about))]
         session.execute(delete(ORDER).where(*about))
         if new is not None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from airflow.models.taskinstance import TaskInstance
@@ -17,7 +18,7 @@ from sqlalchemy import select
 from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.manager import DispatchDBManager
 from airflow_dispatch_provider.bridge.database.tables import MANAGER, OrderRow, StatusRow, TablesMissing
-from airflow_dispatch_provider.bridge.event_log import write_audit
+from airflow_dispatch_provider.bridge.event_log import audit_row
 from airflow_dispatch_provider.bridge.histories import find_try
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from tests.integration.database import DAG_ID
@@ -32,7 +33,7 @@ def migrated(database: str) -> Iterator[None]:
         with create_session() as session:
             DispatchDBManager(session).upgradedb()  # type: ignore[no-untyped-call]
     yield
-    tables.forget_statuses(time.time() + 1e9)
+    tables.forget(time.time() + 1e9)
 
 
 def test_airflows_own_migration_makes_them(database):
@@ -54,7 +55,7 @@ def test_a_status_is_replaced(migrated):
     ]
     assert len(tables.read_statuses(0)[0].document) == 100_000
     assert [row.written for row in tables.read_statuses(151)] == [200.0]
-    tables.forget_statuses(151)
+    tables.forget(151)
     assert [row.written for row in tables.read_statuses(0)] == [200.0]
 
 
@@ -62,12 +63,15 @@ def order(backend: str, command: str = "cordon", until: float | None = None) -> 
     return OrderRow(0, "", backend, command, "ann", "it's \N{SNOWMAN} <b>", 1.5, until)
 
 
+def audit() -> Any:
+    return audit_row("dispatch_cordon", "ann", {"backend": "a"})
+
+
 def test_orders_are_replaced_and_run_out(migrated):
     """Names that differ by case are two; what is over is not in force."""
-    both = ("cordon", "drain")
     for row in (order("a"), order("A", "drain"), order("b", until=50.0), order("x" * 250)):
-        assert tables.replace_orders("", row.backend, both, row) == []
-    (before,) = tables.replace_orders("", "a", both, order("a", "drain"))
+        assert tables.replace_orders("", row.backend, row, audit()) == []
+    (before,) = tables.replace_orders("", "a", order("a", "drain"), audit())
     assert (before.command, before.reason) == ("cordon", "it's \N{SNOWMAN} <b>")
     assert [(row.backend, row.command) for row in tables.read_orders(49)] == [
         ("A", "drain"),
@@ -76,8 +80,10 @@ def test_orders_are_replaced_and_run_out(migrated):
         ("a", "drain"),
     ]
     assert "b" not in [row.backend for row in tables.read_orders(51)]
+    tables.forget(51)
+    assert "b" not in [row.backend for row in tables.read_orders(49)]
     for name in ("a", "A", "b", "x" * 250):
-        tables.replace_orders("", name, both, None)
+        tables.replace_orders("", name, None, audit())
     assert tables.read_orders(0) == []
 
 
@@ -129,7 +135,7 @@ def test_an_order_in_the_event_log(migrated):
     """With who gave it; it belongs to no task."""
     from airflow.models.log import Log
 
-    write_audit("dispatch_cordon", "ann", {"backend": "a"})
+    tables.replace_orders("", "a", None, audit())
     with create_session() as session:
         row = session.scalars(
             select(Log).where(Log.event == "dispatch_cordon").order_by(Log.id.desc())

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from unit.operate.documents import NOW, backend, document, group, reading, waits
 
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
@@ -56,9 +57,9 @@ def test_status_in_a_table(run: Run, say: Callable[..., None]) -> None:
     small, large = (
         next(line for line in found.out.splitlines() if name in line) for name in ("small", "large")
     )
-    assert [cell.strip() for cell in small.split("|")][:8] == [
+    assert [cell.strip() for cell in small.split("|")] == [
         "small",
-        "open",
+        "open 100 s",
         "2/2 +1 ahead",
         "4",
         "3",
@@ -66,9 +67,9 @@ def test_status_in_a_table(run: Run, say: Callable[..., None]) -> None:
         "0",
         "12",
     ]
-    assert "no route" in large
-    assert "next try" in found.out
-    assert "cordon by ann" in found.out
+    assert "failing 100 s" in large
+    assert "large: no route Next try at " in found.out
+    assert "small: cordon by ann since " in found.out
     assert (
         "Scheduler 7 on host7 (DispatchExecutor): last heartbeat 1 s ago, file /etc/dispatch.yaml."
         in found.out
@@ -139,6 +140,39 @@ def test_waiting_in_tables(run: Run, say: Callable[..., None]) -> None:
     assert "41 tasks wait. Listed are the first of each backend: 2." in found.out
     assert "dag one [3]" in found.out
     assert [task["position"] for task in run("waiting", "--output", "json").json["tasks"]] == [1, 2]
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--backend", "nope"), ("--reason", "nonsense")])
+def test_a_filter_that_finds_nothing_ever(flag: str, value: str, run: Run, say: Callable[..., None]) -> None:
+    """Wrong usage, which names what there is."""
+    say(document("7", backends=[backend("a")]))
+    found = run("waiting", flag, value)
+    assert found.code == 2
+    assert "Known: " in found.err
+
+
+def test_no_scheduler_lives(run: Run, say: Callable[..., None]) -> None:
+    """An answer that is not known is not said to be nothing."""
+    say(document("7", written=NOW - 900))
+    found = run("waiting")
+    assert (found.code, found.out) == (1, "")
+    assert "the last to do so was scheduler 7 on host7, 900 s ago" in " ".join(found.err.split())
+    assert "No scheduler lives" in run("status").out
+
+
+def test_a_mapped_task_needs_its_index(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not said to be missing."""
+    told = TaskStory("dag", "t", "run", 0, 1, "queued", [], None)
+    monkeypatch.setattr(operating, "read_story", lambda *arguments: told if 0 in arguments else None)
+    found = run("story", "dag", "run", "t")
+    assert found.code == 2
+    assert "is mapped: give --map-index" in found.err
+
+
+def test_a_timeout_of_nothing(run: Run, given: list[Any]) -> None:
+    """Nothing is ordered."""
+    assert run("drain", "a", "--timeout", "5s").code == 2
+    assert given == []
 
 
 def test_nothing_waits(run: Run, say: Callable[..., None]) -> None:
@@ -217,26 +251,22 @@ def test_who_gives_an_order_about_nothing(run: Run, given: list[Any]) -> None:
     assert "airflow db migrate" in " ".join(missing.err.split())
 
 
+DRAIN = OrderRow(1, "", "a", "drain", "ann", "", NOW - 5, None)
+
+
 def test_a_drain_that_is_waited_for(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until nothing runs there, and every scheduler has taken the order in."""
+    """Each reason why it is not empty is said once."""
     answers = iter(
-        [
-            backend("a", used=2, free=2),
-            backend("a", state="cordoned", ahead=1, free=0),
-            # One of two schedulers.
-            backend("a", state="cordoned", free=4),
-            backend("a", state="cordoned", free=0),
-        ],
+        [[backend("a", used=2)], [backend("a", used=2)], [backend("a")], [backend("a", state="cordoned")]]
     )
     monkeypatch.setattr(
-        operating, "read_status", lambda team: status_of(reading(document("7", backends=[next(answers)])))
+        operating, "read", lambda: reading(document("7", backends=next(answers)), orders=[DRAIN])
     )
     monkeypatch.setattr(operating, "_LOOK_EVERY", 0)
     found = run("drain", "a", "--wait")
     assert found.code == 0
     assert found.err.splitlines() == [
         "a: 2 run there.",
-        "a: 1 run there.",
         "a: not every scheduler has the order yet.",
         "a is empty.",
     ]
@@ -244,14 +274,40 @@ def test_a_drain_that_is_waited_for(run: Run, given: list[Any], monkeypatch: pyt
 
 def test_a_drain_that_takes_too_long(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The command gives up, and the order stays in force."""
-    busy = backend("a", state="cordoned", used=2)
-    monkeypatch.setattr(
-        operating, "read_status", lambda team: status_of(reading(document("7", backends=[busy])))
-    )
+    busy = reading(document("7", backends=[backend("a", state="cordoned", used=2)]), orders=[DRAIN])
+    monkeypatch.setattr(operating, "read", lambda: busy)
     monkeypatch.setattr(operating, "_LOOK_EVERY", 0)
     found = run("drain", "a", "--wait", "--timeout", "0.001s")
     assert found.code == 1
     assert "the order stays in force" in found.err
+
+
+def test_a_user_without_a_name(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As containers have them."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 1000")
+
+    monkeypatch.setattr(operating.getpass, "getuser", nobody)
+    assert run("cordon", "a").code == 0
+
+
+def test_a_database_that_is_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error and no traceback."""
+
+    def away(team: Any) -> Any:
+        raise OperationalError("SELECT", {}, OSError("no such host"))
+
+    monkeypatch.setattr(operating, "read_status", away)
+    found = run("status")
+    assert (found.code, found.out) == (1, "")
+    assert found.err.startswith("error: The database cannot be asked: ")
+
+
+def test_a_text_moves_no_cursor(run: Run, say: Callable[..., None]) -> None:
+    """Reasons are written by users, troubles by servers."""
+    say(document("7", backends=[backend("a", trouble="\x1b[2Jall is well\nb | open")]))
+    assert "all is well b | open" in run("status", "--output", "plain").out
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ class House:
         self.machine = machine(route("q", "a"))
         monkeypatch.setattr(tables, "read_orders", self._read)
         monkeypatch.setattr(tables, "write_status", self._write)
-        monkeypatch.setattr(tables, "forget_statuses", lambda before: None)
+        monkeypatch.setattr(tables, "forget", lambda before: None)
         facts = Facts("host", "DispatchExecutor", team, dict, lambda: (None, None))
         self.desk = Desk(self.machine, self, "7 DispatchExecutor", facts, lambda: self.now, lambda: self.now)
 
@@ -183,4 +183,32 @@ def test_an_order_of_another_team_is_not_ours(monkeypatch):
 def test_a_drain_is_more_than_a_cordon():
     """Where there are both, whichever came first."""
     rows = [order(command="drain"), order(number=2)]
-    assert in_force(rows, "") == in_force(rows[::-1], "") == {"a": Command.DRAIN}
+    assert in_force(rows, "", 0) == in_force(rows[::-1], "", 0) == {"a": Command.DRAIN}
+
+
+def test_a_command_of_another_version_is_left_to_that(house):
+    """It stops neither the start nor the others."""
+    house.orders = [order(command="recall"), order("b")]
+    assert house.desk.open() == [Order(Command.CORDON, "b")]
+    house.beat()
+    house.work()
+    assert house.beat() == []
+
+
+def test_an_order_runs_out_while_the_database_is_away(house):
+    """By the clock of the scheduler's host."""
+    house.orders = [order()._replace(until=house.now + 10)]
+    assert house.desk.open() == [Order(Command.CORDON, "a")]
+    house.error = OSError("away")
+    assert house.beat(9) == []
+    assert house.beat(2) == [Order(Command.RESUME, "a")]
+
+
+def test_no_tables_no_orders(house):
+    """Nobody could take them back."""
+    house.orders = [order()]
+    house.desk.open()
+    house.error = TablesMissing()
+    house.beat()
+    house.work()
+    assert house.beat() == [Order(Command.RESUME, "a")]

@@ -10,7 +10,8 @@ import pytest
 from unit.lifecycle.builders import machine, number, queued, route, tick
 
 from airflow_dispatch_provider.dispatch.report import FIRST, Facts, Pace, Report
-from airflow_dispatch_provider.lifecycle.events import Broken, Command, Order
+from airflow_dispatch_provider.lifecycle import _backend
+from airflow_dispatch_provider.lifecycle.events import BackendRules, Broken, Command, Order
 from airflow_dispatch_provider.lifecycle.machine import Machine
 
 AHEAD = 1_000_000.0
@@ -22,7 +23,7 @@ def report(file: tuple[str | None, str | None] = (None, None)) -> Report:
 
 
 def document(m: Machine, made: Report | None = None, now: float = 100.0) -> dict[str, Any]:
-    return (made or report()).document(m.overview(), lambda at: at + AHEAD, now + AHEAD)
+    return (made or report()).document(m.overview(), now, AHEAD)
 
 
 def backend(found: dict[str, Any], name: str) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def test_paces(adds: list[tuple[float, int, int]], per_minute: tuple[int, int]) 
     """Dispatches of the last minute, whatever the distance of two documents."""
     pace = Pace()
     for at, given, done in adds:
-        pace.add(at, given, done)
+        pace.add(at, at, given, done)
     assert pace.per_minute == per_minute
 
 
@@ -128,7 +129,7 @@ def test_minutes():
     """Dispatches that came out and ended in each minute, and no more of them than are shown."""
     pace = Pace()
     for at in range(0, 3600, 5):
-        pace.add(at, at, at // 5)
+        pace.add(at, at, at, at // 5)
     assert len(pace.minutes) == 30
     assert pace.minutes[-1] == [3540, 60, 12]
 
@@ -141,3 +142,59 @@ def test_a_dispatch_is_counted_where_it_went():
     number(m, 1, 1, a=9)
     found = document(m, made, 60)
     assert [backend(found, name)["submitted_per_minute"] for name in "ab"] == [1, 0]
+
+
+def test_a_backend_that_was_replaced_begins_anew():
+    """The work of the one before is not taken away again."""
+    pace = Pace()
+    pace.add(0, 0, 900, 900)
+    pace.add(60, 60, 3, 1)
+    assert pace.minutes[-1] == [60, 3, 1]
+    pace.add(120, 120, 63, 1)
+    assert pace.per_minute == (60, 0)
+
+
+def test_a_clock_that_is_set_back():
+    """The pace goes by a clock that nobody sets."""
+    pace = Pace()
+    pace.add(0, 10_000, 0, 0)
+    pace.add(60, 6_400, 60, 0)
+    assert pace.per_minute == (60, 0)
+
+
+def test_the_oldest_is_one_that_still_waits():
+    """On a queue that is never empty, too: not the first that ever stood there."""
+    m = machine(route("q", "a"))
+    m.handle(1, queued(1), queued(2), tick(a=1, b=0))
+    for at in range(10, 100, 10):
+        m.handle(at, queued(at, priority=-at), tick(a=at // 10 + 1, b=0))
+    held = [job.since for job in next(m.overview().lines(99)).first]
+    assert backend(document(m), "a")["oldest"] == min(held) + AHEAD
+
+
+def test_a_backend_that_nobody_has_tried_since_it_failed():
+    """Its next try is due, but as long as nothing comes for it, nobody knows."""
+    m = machine()
+    m.handle(1, tick(a=1, b=1), Broken("a", "no route"))
+    m.handle(1000, tick(a=1, b=1))
+    found = backend(document(m), "a")
+    assert (found["state"], found["trouble"]) == ("failing", "no route")
+
+
+def test_many_backends_cost_little():
+    """The reasons of a document are found with one view of the backends: of 100 of them, once."""
+    m = machine(
+        *(route(f"q{n}", f"b{n}") for n in range(100)), rules={f"b{n}": BackendRules() for n in range(100)}
+    )
+    m.handle(1, *(queued((n, k), f"q{n}") for n in range(100) for k in range(60)), tick())
+    views: list[int] = []
+    backend_view = _backend.Backend.view
+
+    def counted(self: Any, now: float) -> Any:
+        views.append(1)
+        return backend_view(self, now)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_backend.Backend, "view", counted)
+        document(m)
+    assert len(views) <= 3 * 102

@@ -23,7 +23,7 @@ def test_figures_of_a_backend():
     assert (figures["a"].slots, figures["a"].given) == (3, 2)
     assert figures["a"].used + figures["a"].free == 3
     assert figures["a"].done == figures["a"].given - figures["a"].used
-    assert (figures["b"].given, figures["b"].used, figures["b"].is_usable) == (0, 0, True)
+    assert (figures["b"].given, figures["b"].used, figures["b"].is_failing) == (0, 0, False)
 
 
 def test_what_waits_stands_in_lines_with_the_reason_that_the_decision_has():
@@ -65,8 +65,8 @@ def test_what_waits_for_its_next_launch_stands_apart():
     m.handle(3, Rows(asked(answers).asked, {1: QUEUED}))
     overview = m.overview()
     assert list(overview.lines(5)) == []
-    assert [job.key for job in overview.apart()] == [1]
-    assert overview.reason(overview.apart()[0]) is Waits.LAUNCH
+    assert [job.key for job in overview.apart] == [1]
+    assert overview.reason(overview.apart[0]) is Waits.LAUNCH
 
 
 def test_who_uses_the_slots():
@@ -85,7 +85,7 @@ def test_another_thread_may_look_while_everything_changes():
         while not stop.is_set():
             try:
                 overview = m.overview()
-                list(overview.lines(5)), overview.apart(), overview.users()
+                list(overview.lines(5)), overview.apart, overview.users()
             except BaseException as error:
                 errors.append(error)
                 return

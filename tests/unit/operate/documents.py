@@ -19,6 +19,7 @@ def backend(name: str, **values: Any) -> dict[str, Any]:
         "name": name,
         "executor": "LocalExecutor",
         "state": "open",
+        "cordoned": values.get("state") in ("cordoned", "removed"),
         "since": NOW - 100,
         "slots": 4,
         "used": 0,

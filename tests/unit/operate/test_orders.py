@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from airflow_dispatch_provider.bridge.database import tables
+from airflow_dispatch_provider.bridge.database.tables import OrderRow
 from airflow_dispatch_provider.operate import orders
 from airflow_dispatch_provider.operate.orders import UnknownBackend, WrongOrder, give_order
 
-from .documents import backend, document, reading
+from .documents import NOW, backend, document, reading
 
 
 class Office:
@@ -21,8 +23,9 @@ class Office:
         self.orders: dict[tuple[str, str], Any] = {}
         self.audited: list[tuple[str, str, dict[str, Any]]] = []
 
-    def replace(self, team: str, name: str, commands: Any, new: Any) -> list[Any]:
+    def replace(self, team: str, name: str, new: Any, audit: Any) -> list[Any]:
         self.orders[team, name] = new
+        self.audited.append((audit.event, audit.owner, json.loads(audit.extra)))
         return []
 
 
@@ -31,8 +34,8 @@ def office(monkeypatch: pytest.MonkeyPatch) -> Office:
     made = Office()
     known = [document("1", backends=[backend("a")]), document("1", team="blue", backends=[backend("b")])]
     monkeypatch.setattr(tables, "replace_orders", made.replace)
-    monkeypatch.setattr(orders, "write_audit", lambda *row: made.audited.append(row))
-    monkeypatch.setattr(orders, "read", lambda: reading(*known))
+    gone = OrderRow(1, "", "gone", "drain", "ann", "", NOW - 9, None)
+    monkeypatch.setattr(orders, "read", lambda: reading(*known, orders=[gone]))
     return made
 
 
@@ -77,3 +80,10 @@ def test_what_makes_no_sense(office, command, seconds):
     with pytest.raises(WrongOrder):
         give_order(command, "a", None, "ann", "", seconds)
     assert office.orders == {}
+
+
+def test_an_order_about_a_backend_that_is_gone_can_be_taken_back(office):
+    """But no other can be given about it."""
+    assert give_order("resume", "gone", None, "ann") is None
+    with pytest.raises(UnknownBackend):
+        give_order("drain", "gone", None, "ann")

@@ -95,6 +95,13 @@ def test_a_document_of_another_version_is_left_alone():
     assert status_of(reading(document("1", version=99))).problem is not None
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "null", '"text"'])
+def test_a_row_that_cannot_be_read_is_left_out(text):
+    """The others are shown."""
+    bad, good = document("1")._replace(document=text), document("2", backends=[backend("a")])
+    assert [each.id for each in status_of(reading(bad, good)).schedulers] == ["2"]
+
+
 def test_nobody_has_written():
     """The answer says where to look."""
     assert "scheduler's log" in str(status_of(reading()).problem)

@@ -44,23 +44,44 @@ def test_filters():
     assert [each.backend for each in of(row, reason="waits_full").groups] == ["a"]
 
 
+PACE = [[NOW - 120, 10, 0], [NOW - 60, 10, 0]]
+"""Twenty in two minutes."""
+
+
 def test_when_it_may_start():
-    """The fifth, where ten a minute go, in half a minute; nobody can tell of a backend that takes none."""
+    """The fifth, where ten a minute go, in half a minute. Nobody can tell of a backend that fails, of one that takes so
+    few that they are no pace, and of a task that may go elsewhere before."""
     backends = [
-        backend("a", submitted_per_minute=10),
-        backend("b", submitted_per_minute=10, state="failing"),
-        backend("c"),
+        backend("a", minutes=PACE),
+        backend("b", minutes=PACE, state="failing"),
+        backend("c", minutes=[[NOW - 60, 2, 0], [NOW - 5000, 99, 0]]),
     ]
-    rows = [waits("one", position=5), waits("two", targets=["b"]), waits("three", targets=["c"])]
+    rows = [
+        waits("one", position=5),
+        waits("two", targets=["b"]),
+        waits("three", targets=["c"]),
+        waits("four", reason="waits_overflow"),
+    ]
     found = {task.task_id: task.expected for task in of(document("1", backends=backends, waiting=rows)).tasks}
-    assert found["one"] is not None
-    assert found["one"].timestamp() == NOW + 30
-    assert (found["two"], found["three"]) == (None, None)
+    first = found.pop("one")
+    assert first is not None
+    assert first.timestamp() == NOW + 30
+    assert list(found.values()) == [None, None, None]
 
 
 def test_what_a_dead_scheduler_wrote_is_not_shown():
     """Its tasks are another's by now."""
-    found = waiting_of(
-        reading(document("1", held=5, waiting=[waits("one")]), living=set()), None, None, None, 9
-    )
+    dead = document("1", held=5, waiting=[waits("one")])
+    found = waiting_of(reading(dead, living=set()), None, None, None, 9)
     assert (found.total, found.tasks) == (0, [])
+    assert "the last to do so was scheduler 1 on host1, 1 s ago" in str(found.problem)
+
+
+def test_nobody_can_tell_when(monkeypatch):
+    """While the execution API answers nobody, and of what waits for something other than a slot; that comes last."""
+    backends = [backend("a", minutes=PACE)]
+    rows = [waits("apart", position=0, reason="waits_launch"), waits("one")]
+    found = of(document("1", backends=backends, waiting=rows)).tasks
+    assert [(task.task_id, task.expected is None) for task in found] == [("one", False), ("apart", True)]
+    away = of(document("1", backends=backends, waiting=rows, api_trouble="HTTP 502")).tasks
+    assert [task.expected for task in away] == [None, None]

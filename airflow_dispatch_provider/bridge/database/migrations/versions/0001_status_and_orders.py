@@ -7,6 +7,10 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
+from airflow_dispatch_provider.bridge.database.tables import METADATA
+
+SCHEMA = METADATA.schema
+
 revision = "d1a5c0e7f001"
 down_revision = None
 branch_labels = None
@@ -29,6 +33,7 @@ def upgrade() -> None:
         sa.Column("team", _name(100), nullable=False),
         sa.Column("written", sa.Double(), nullable=False),
         sa.Column("document", _text(), nullable=False),
+        schema=SCHEMA,
     )
     op.create_table(
         "dispatch_order",
@@ -40,10 +45,11 @@ def upgrade() -> None:
         sa.Column("reason", _text(), nullable=False),
         sa.Column("since", sa.Double(), nullable=False),
         sa.Column("until", sa.Double(), nullable=True),
+        schema=SCHEMA,
     )
 
 
 def downgrade() -> None:
     """Drop them."""
-    op.drop_table("dispatch_order")
-    op.drop_table("dispatch_status")
+    op.drop_table("dispatch_order", schema=SCHEMA)
+    op.drop_table("dispatch_status", schema=SCHEMA)
