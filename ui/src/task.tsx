@@ -112,7 +112,13 @@ function Place({ story }: { readonly story: Story }) {
       <strong>It waits: {waiting.words}.</strong>
       {waiting.detail === null ? undefined : <div>{waiting.detail}</div>}
       <div>
-        Place {count(waiting.position)} for <span className="dsp-name">{waiting.targets[0] ?? "no target"}</span>, for{" "}
+        {waiting.position > 0 ? (
+          <>
+            Place {count(waiting.position)} for <span className="dsp-name">{waiting.targets[0] ?? "no target"}</span>, for{" "}
+          </>
+        ) : (
+          "For "
+        )}
         <Since at={waiting.since} now={now} />.{" "}
         {waiting.expected === null ? (
           "Nobody can tell when it may start."

@@ -204,7 +204,7 @@ function Tasks({ now, tasks }: { readonly now: string; readonly tasks: WaitingTa
             </th>
             <td className="dsp-name">{task.queue ?? "none"}</td>
             <td className="dsp-name">{task.targets.join(", ")}</td>
-            <td className="dsp-number">{count(task.position)}</td>
+            <td className="dsp-number">{task.position > 0 ? count(task.position) : "–"}</td>
             <td>
               <Since at={task.since} now={now} />
             </td>
