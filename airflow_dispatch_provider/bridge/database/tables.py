@@ -15,7 +15,7 @@ from airflow.configuration import conf
 from airflow.utils.session import create_session
 from sqlalchemy import (
     Column,
-    Double,
+    Float,
     Integer,
     MetaData,
     String,
@@ -57,7 +57,7 @@ STATUS = Table(
     METADATA,
     Column("scheduler_id", _name(250), primary_key=True),
     Column("team", _name(100), nullable=False),
-    Column("written", Double(), nullable=False),
+    Column("written", Float(53), nullable=False),
     Column("document", _text(), nullable=False),
 )
 """One row for each scheduler and executor of it. ``document`` is JSON: see ``dispatch.report``."""
@@ -71,8 +71,8 @@ ORDER = Table(
     Column("command", _name(16), nullable=False),
     Column("given_by", _name(250), nullable=False),
     Column("reason", _text(), nullable=False),
-    Column("since", Double(), nullable=False),
-    Column("until", Double(), nullable=True),
+    Column("since", Float(53), nullable=False),
+    Column("until", Float(53), nullable=True),
 )
 """Orders in force, one row for each backend and command; what was taken back is in Airflow's event log alone."""
 

@@ -31,7 +31,7 @@ def upgrade() -> None:
         "dispatch_status",
         sa.Column("scheduler_id", _name(250), primary_key=True),
         sa.Column("team", _name(100), nullable=False),
-        sa.Column("written", sa.Double(), nullable=False),
+        sa.Column("written", sa.Float(53), nullable=False),
         sa.Column("document", _text(), nullable=False),
         schema=SCHEMA,
     )
@@ -43,8 +43,8 @@ def upgrade() -> None:
         sa.Column("command", _name(16), nullable=False),
         sa.Column("given_by", _name(250), nullable=False),
         sa.Column("reason", _text(), nullable=False),
-        sa.Column("since", sa.Double(), nullable=False),
-        sa.Column("until", sa.Double(), nullable=True),
+        sa.Column("since", sa.Float(53), nullable=False),
+        sa.Column("until", sa.Float(53), nullable=True),
         schema=SCHEMA,
     )
 
