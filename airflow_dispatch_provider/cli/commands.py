@@ -22,6 +22,7 @@ from airflow_dispatch_provider.cli import migrate as migrating
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.inspection import by_precedence, inspect_backends
 from airflow_dispatch_provider.cli.surroundings import executor_problem, is_missing, no_router, text_of
+from airflow_dispatch_provider.dispatch.rules import route_table
 from airflow_dispatch_provider.exceptions import DispatchConfigError, DispatchError
 from airflow_dispatch_provider.masking import describe
 from airflow_dispatch_provider.operate.explanation import Explanation, TargetExplanation
@@ -35,7 +36,7 @@ from airflow_dispatch_provider.routing.model import (
     Route,
     TaskRef,
 )
-from airflow_dispatch_provider.routing.routes import RouteTable, task_seed
+from airflow_dispatch_provider.routing.routes import task_seed
 from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, Settings
 from airflow_dispatch_provider.settings.source import SettingsSource
 
@@ -302,7 +303,7 @@ def explain(args: Namespace) -> int:
     seed = _seed(args)
     executor = _executor(args.executor, settings, getattr(args, "team", None)) if args.executor else None
     ref = TaskRef(queue=args.queue, dag_id=args.dag_id, seed=seed, executor=executor)
-    table = RouteTable(settings.routes, settings.default, settings.executors)
+    table = route_table(settings)
     statuses = inspect_backends(settings, {target.backend for target in table.match(ref).route.to})
     found = explain_task(table, ref, {status.name: status.view for status in statuses})
     problems = {status.name: status.missing for status in statuses}

@@ -229,9 +229,10 @@ def _check_filters(args: Namespace) -> None:
     """
     :raises UsageError: nothing can wait for that
     """
-    names = [backend.name for backend in read_status(getattr(args, "team", None)).backends]
-    if args.backend is not None and args.backend not in names:
-        raise UsageError(f"There is no backend {args.backend!r}. Known: {', '.join(names)}.")
+    if args.backend is not None:
+        names = [backend.name for backend in read_status(getattr(args, "team", None)).backends]
+        if args.backend not in names:
+            raise UsageError(f"There is no backend {args.backend!r}. Known: {', '.join(names)}.")
     reasons = [each.value for each in (*Reason, *Waits) if each.value.startswith("waits_")]
     if args.reason is not None and args.reason not in reasons:
         raise UsageError(f"{args.reason!r} is no reason to wait. Known: {', '.join(reasons)}.")

@@ -144,9 +144,9 @@ class Backends(Mapping[str, Backend]):
             self._stopping[name] = _Stop(backend, engine, now)
         return bool(empty)
 
-    def start_what_can(self, loop: Loop, now: float) -> bool:
-        """Start new backends in whose way nothing is any more; whether there was one, of which the machine has to be
-        told. Called at every heartbeat.
+    def start_what_can(self, loop: Loop, now: float) -> None:
+        """Start new backends in whose way nothing is any more; the machine has to be told of them. Called at every
+        heartbeat.
 
         :param now: monotonic seconds
         """
@@ -160,7 +160,6 @@ class Backends(Mapping[str, Backend]):
             self._there[backend.name] = backend
             log.info("Backend %r is started (%s).", backend.name, backend.settings.executor)
             loop.add(backend.name, engine, ends_last=is_local(backend))
-        return bool(ready)
 
     def _in_the_way_of(self, new: Backend) -> list[str]:
         stopping = [each.backend for each in self._stopping.values()]

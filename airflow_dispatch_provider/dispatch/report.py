@@ -129,11 +129,9 @@ class Report:
     ) -> list[dict[str, Any]]:
         now = clock + ahead
         users, executors = overview.users(), self._facts.executors()
-        held: dict[str, int] = {}
         oldest: dict[str, float] = {}
         for line in lines:
             name = line.targets[0].backend
-            held[name] = held.get(name, 0) + line.held
             oldest[name] = min(oldest.get(name, line.since), line.since)
         entries = []
         for each in overview.backends:
@@ -151,7 +149,7 @@ class Report:
                     "used": each.used,
                     "ahead": each.ahead,
                     "free": each.free,
-                    "held": held.get(each.name, 0),
+                    "held": each.held,
                     "oldest": oldest[each.name] + ahead if each.name in oldest else None,
                     "submitted_per_minute": submitted,
                     "ended_per_minute": ended,

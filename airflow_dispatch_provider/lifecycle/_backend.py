@@ -106,6 +106,10 @@ class Backend:
         """Whether it can be asked for anything."""
         return self.room.unavailable is None and self.circuit.state(now) is not CircuitState.OPEN
 
+    def fails(self, now: float) -> bool:
+        """Whether it cannot be used, or nothing has come through since it failed."""
+        return not self.usable(now) or self.circuit.state(now) is not CircuitState.CLOSED
+
     def trouble(self, now: float) -> str:
         """Why it takes no work, in a sentence; empty: it does."""
         if self.gone:

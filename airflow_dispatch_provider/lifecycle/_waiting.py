@@ -4,7 +4,7 @@ reason changes: soon where something is broken, and after a while for whatever r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle._backend import Backend
@@ -13,19 +13,21 @@ from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import State
 from airflow_dispatch_provider.routing.decide import choose
 from airflow_dispatch_provider.routing.hold import Lane
-from airflow_dispatch_provider.routing.model import Snapshot
+from airflow_dispatch_provider.routing.model import BackendView, Snapshot
 from airflow_dispatch_provider.routing.reasons import Reason
 
 _TOLD_OF_LANE, _TOLD_AT_ONCE = 20, 20
 """Users who are told why their task waits for its turn: of how many tasks of a lane, and how many in a ``handle``."""
 
 
-def why(snapshot: Snapshot, lane: Lane, job: Job) -> Reason | None:
-    """Why a job waits in a lane; None: it would be dispatched now."""
-    views, waited = snapshot.backends, snapshot.now - job.since
-    target, reason = choose(
-        lane.targets, lane.kind, waited, lane.overflow_after, views, snapshot.free, lane.places
-    )
+def why(
+    lane: Lane, waited: float, backends: Mapping[str, BackendView], free: Mapping[str, int]
+) -> Reason | None:
+    """Why a job waits in a lane that has waited for so many seconds; None: it would be dispatched now.
+
+    :param free: as ``Snapshot.free``, which is made anew at each question
+    """
+    target, reason = choose(lane.targets, lane.kind, waited, lane.overflow_after, backends, free, lane.places)
     return reason if target is None else None
 
 
@@ -39,12 +41,20 @@ def waits(
     """
     if job.state is not State.HELD:
         return None
+    if (everything := of_everything(ledger, asks_rows)) is not None:
+        return everything
+    lane = ledger.holding.lane_of(job.key)
+    if lane is None:
+        return job.waits
+    seen = snapshot or ledger.snapshot()
+    return why(lane, seen.now - job.since, seen.backends, seen.free)
+
+
+def of_everything(ledger: Ledger, asks_rows: bool) -> Waits | None:
+    """Why nothing that is held is even decided about; None: it is. See ``waits``."""
     if ledger.api_trouble is not None:
         return Waits.API
-    if asks_rows:
-        return Waits.ROWS
-    lane = ledger.holding.lane_of(job.key)
-    return job.waits if lane is None else why(snapshot or ledger.snapshot(), lane, job)
+    return Waits.ROWS if asks_rows else None
 
 
 def free_slots(ledger: Ledger) -> int:

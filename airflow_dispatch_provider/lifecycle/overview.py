@@ -14,7 +14,6 @@ from airflow_dispatch_provider.lifecycle._backend import Backend
 from airflow_dispatch_provider.lifecycle._ledger import Ledger
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import State
-from airflow_dispatch_provider.routing.circuit import CircuitState
 from airflow_dispatch_provider.routing.model import Target
 from airflow_dispatch_provider.routing.reasons import Reason
 
@@ -30,6 +29,9 @@ class BackendFigures(NamedTuple):
 
     free: int
     """How many jobs it would take now."""
+
+    held: int
+    """Jobs that wait and have it as first choice."""
 
     given: int
     """Dispatches since the start."""
@@ -91,7 +93,9 @@ class Overview:
         self.api_trouble = ledger.api_trouble
         """Why nothing is launched; None: the execution API answers."""
 
-        self.backends = [_figures(backend, self.now) for backend in list(ledger.backends.values())]
+        wanted = ledger.holding.by_first_choice
+        backends = list(ledger.backends.values())
+        self.backends = [_figures(each, wanted.get(each.name, 0), self.now) for each in backends]
         self.apart: list[Job] = []
         """Held jobs that wait for something other than a target, and stand in no line."""
 
@@ -138,7 +142,7 @@ class Overview:
         return users
 
 
-def _figures(backend: Backend, now: float) -> BackendFigures:
+def _figures(backend: Backend, held: int, now: float) -> BackendFigures:
     view, circuit = backend.view(now), backend.circuit
     return BackendFigures(
         backend.name,
@@ -146,9 +150,10 @@ def _figures(backend: Backend, now: float) -> BackendFigures:
         backend.used,
         len(backend.ahead),
         view.free,
+        held,
         backend.given,
         backend.done,
-        not backend.usable(now) or circuit.state(now) is not CircuitState.CLOSED,
+        backend.fails(now),
         backend.cordoned,
         backend.gone,
         backend.trouble(now) or circuit.error or "",

@@ -11,10 +11,8 @@ from itertools import islice
 from math import inf
 from typing import NamedTuple
 
-from airflow_dispatch_provider.lifecycle.job import Waits
+from airflow_dispatch_provider.lifecycle import _waiting
 from airflow_dispatch_provider.lifecycle.machine import Machine
-from airflow_dispatch_provider.routing.circuit import CircuitState
-from airflow_dispatch_provider.routing.decide import choose
 from airflow_dispatch_provider.routing.hold import Lane
 
 _AT_ONCE = 250
@@ -70,16 +68,14 @@ def backends(machine: Machine) -> Iterator[BackendNumbers]:
     ledger = machine._ledger
     wanted, now = ledger.holding.by_first_choice, ledger.now
     for name, backend in ledger.backends.items():
-        view = backend.view(now)
-        is_open = not backend.usable(now) or backend.circuit.state(now) is not CircuitState.CLOSED
         yield BackendNumbers(
             name,
             backend.room.slots,
             backend.used,
             len(backend.ahead),
-            0 if view.blocked else view.free,
+            backend.view(now).free,
             wanted.get(name, 0),
-            is_open and not backend.gone,
+            backend.fails(now) and not backend.gone,
             backend.cordoned,
         )
 
@@ -137,17 +133,14 @@ def _add(backlog: Backlog, lane: Lane, since: list[float], now: float, why: _Why
 def _reasons(machine: Machine) -> _Why:
     """Tells the word for why jobs of a lane wait that have waited for so many seconds; None: they would be dispatched
     now."""
-    if has_no_api(machine):
-        return lambda lane, waited: Waits.API.value
-    if machine._asking_since is not None:
-        return lambda lane, waited: Waits.ROWS.value
+    everything = _waiting.of_everything(machine._ledger, machine._asking_since is not None)
+    if everything is not None:
+        return lambda lane, waited: everything.value
     snapshot = machine.snapshot()
-    views, free = snapshot.backends, snapshot.free
+    backends, free = snapshot.backends, snapshot.free
 
     def why(lane: Lane, waited: float) -> str | None:
-        target, reason = choose(
-            lane.targets, lane.kind, waited, lane.overflow_after, views, free, lane.places
-        )
-        return reason.value if target is None else None
+        reason = _waiting.why(lane, waited, backends, free)
+        return None if reason is None else reason.value
 
     return why

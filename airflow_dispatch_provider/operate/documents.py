@@ -36,6 +36,11 @@ class Document(NamedTuple):
     lives: bool
     body: dict[str, Any]
 
+    @property
+    def scheduler(self) -> str:
+        """The id of the scheduler's job."""
+        return job_of(self.scheduler_id)
+
 
 class Reading(NamedTuple):
     """Everything that is known at a moment; ``now`` is in seconds since 1970."""
@@ -52,7 +57,7 @@ class Reading(NamedTuple):
         if not self.documents:
             return NOBODY
         last = max(self.documents, key=lambda document: document.written)
-        who, ago = f"scheduler {_job(last)} on {last.body['hostname']}", self.now - last.written
+        who, ago = f"scheduler {last.scheduler} on {last.body['hostname']}", self.now - last.written
         return (
             f"No scheduler lives, or none can write its status: the last to do so was {who}, {ago:.0f} s ago."
         )
@@ -61,6 +66,11 @@ class Reading(NamedTuple):
     def living(self) -> list[Document]:
         """Those that say how it is now."""
         return [document for document in self.documents if document.lives]
+
+    def order_about(self, backend: str, team: str | None) -> OrderInForce | None:
+        """The first that is in force about it."""
+        about = (order for order in self.orders if (order.backend, order.team) == (backend, team))
+        return next(about, None)
 
 
 def read(team: str | None = None) -> Reading:
@@ -81,8 +91,9 @@ def read(team: str | None = None) -> Reading:
     )
 
 
-def _job(document: Document) -> str:
-    return document.scheduler_id.split(" ")[0]
+def job_of(scheduler_id: str) -> str:
+    """The id of a scheduler's job: ``executors.face`` appends what tells its executors apart."""
+    return scheduler_id.partition(" ")[0]
 
 
 def parse(rows: Iterable[StatusRow], living: Iterable[str], now: float) -> list[Document]:
@@ -95,7 +106,7 @@ def parse(rows: Iterable[StatusRow], living: Iterable[str], now: float) -> list[
     for row in rows:
         body = _body(row.document)
         if body.get("version") == VERSION:
-            lives = row.scheduler_id.split(" ")[0] in alive and now - row.written < FRESH
+            lives = job_of(row.scheduler_id) in alive and now - row.written < FRESH
             documents.append(Document(row.scheduler_id, row.team or None, row.written, lives, body))
     return documents
 

@@ -22,7 +22,7 @@ def left(reading: Reading, backend: str, team: str | None) -> str | None:
 
     :raises NotDrained: the order about it is no longer in force
     """
-    if not any((order.backend, order.team) == (backend, team) for order in reading.orders):
+    if reading.order_about(backend, team) is None:
         raise NotDrained(
             f"{backend}: the order is no longer in force: it has run out, or somebody has resumed it."
         )
@@ -36,8 +36,8 @@ def left(reading: Reading, backend: str, team: str | None) -> str | None:
     for document in documents:
         lately = reading.now - document.written < _ADOPTED_WITHIN
         if not document.lives and lately and (out := sum(map(_out, _of(document, backend)))):
-            who = document.scheduler_id.split(" ")[0]
-            return f"{out} ran there when scheduler {who} wrote last; it is not known what became of them."
+            who = f"scheduler {document.scheduler}"
+            return f"{out} ran there when {who} wrote last; it is not known what became of them."
     return None if all(entry["cordoned"] for entry in entries) else "not every scheduler has the order yet."
 
 

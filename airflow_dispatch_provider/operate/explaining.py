@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from airflow_dispatch_provider.dispatch.rules import route_table
 from airflow_dispatch_provider.operate.explanation import Explanation, TargetExplanation, explain
 from airflow_dispatch_provider.operate.inspection import ConfiguredBackend, inspect
 from airflow_dispatch_provider.operate.model import BackendState, BackendStatus, Status
@@ -13,7 +14,6 @@ from airflow_dispatch_provider.operate.trying import Choice, Explained, Explaine
 from airflow_dispatch_provider.routing.decide import choose
 from airflow_dispatch_provider.routing.model import EXECUTE_TASK, BackendView, Target, TaskRef
 from airflow_dispatch_provider.routing.reasons import Reason
-from airflow_dispatch_provider.routing.routes import RouteTable
 from airflow_dispatch_provider.settings.model import Settings
 
 _BLOCKED = {
@@ -30,7 +30,7 @@ def explain_now(settings: Settings, ref: TaskRef, status: Status, team: str | No
     :param ref: an empty seed stands for "any task of this queue"
     :param status: from which the backends of this team are taken
     """
-    table = RouteTable(settings.routes, settings.default, settings.executors)
+    table = route_table(settings)
     named = {target.backend for target in table.match(ref).route.to}
     configured = {each.name: each for each in inspect(settings, named)}
     found = explain(table, ref, {name: each.view for name, each in configured.items()})

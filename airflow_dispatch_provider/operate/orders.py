@@ -69,7 +69,7 @@ def check_backend(backend: str, team: str | None, may_be_gone: bool) -> None:
     """
     reading = read()
     documents = reading.documents
-    if may_be_gone and any((order.backend, order.team) == (backend, team) for order in reading.orders):
+    if may_be_gone and reading.order_about(backend, team) is not None:
         return
     known = {
         entry["name"]

@@ -32,6 +32,7 @@ class DispatchPlugin(AirflowPlugin):
 
     name = "dispatch"
 
+    # The base class has lists, which every component would have to fill as it loads the plugin.
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """Asked by the API server, and by ``airflow plugins``. An API server without our API is better than none."""
@@ -44,6 +45,7 @@ class DispatchPlugin(AirflowPlugin):
             log.exception("The REST API of airflow-dispatch-provider cannot be made.")
             return []
 
+    # As above.
     @cached_property
     def react_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """One bundle in two places: the menu, and the page of a task instance."""

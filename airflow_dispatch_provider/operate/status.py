@@ -47,21 +47,17 @@ def status_of(reading: Reading) -> Status:
         for entry in document.body["backends"]:
             by_backend.setdefault((document.team, entry["name"]), []).append(entry)
     backends = [
-        _backend(name, team, entries, _order(reading.orders, team, name))
+        _backend(name, team, entries, reading.order_about(name, team))
         for (team, name), entries in by_backend.items()
     ]
     schedulers = list(map(_scheduler, reading.documents))
     return Status(moment(reading.now), schedulers, backends, reading.problem)
 
 
-def _order(orders: Iterable[OrderInForce], team: str | None, name: str) -> OrderInForce | None:
-    return next((order for order in orders if (order.team, order.backend) == (team, name)), None)
-
-
 def _scheduler(document: Document) -> SchedulerStatus:
     body = document.body
     return SchedulerStatus(
-        document.scheduler_id.split(" ")[0],
+        document.scheduler,
         body["hostname"],
         document.team,
         body["executor"],

@@ -95,7 +95,7 @@ def tasks_of(reading: Reading) -> Iterator[WaitingTask]:
                 **{key: entry[key] for key in _COPIED},
                 since=moment(entry["since"]),
                 expected=expected(entry),
-                scheduler=document.scheduler_id.split(" ")[0],
+                scheduler=document.scheduler,
             )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Protocol
 
+from airflow_dispatch_provider.dispatch.rules import route_table
 from airflow_dispatch_provider.exceptions import DispatchConfigError
 from airflow_dispatch_provider.operate.model import Waiting, WaitingTask
 from airflow_dispatch_provider.operate.trying import FileChange, Mistake, MovedTask, WhatIf
@@ -56,7 +57,7 @@ def what_if(source: Source, text: str, waiting: Waiting) -> WhatIf:
     )
     if not found.changes:
         return replace(found, looked_at=len(waiting.tasks), waiting=waiting.total)
-    before, after = _table(old), _table(new)
+    before, after = route_table(old), route_table(new)
     moved = [task for each in waiting.tasks if (task := _moved(each, before, after)) is not None]
     return replace(
         found,
@@ -65,10 +66,6 @@ def what_if(source: Source, text: str, waiting: Waiting) -> WhatIf:
         looked_at=len(waiting.tasks),
         waiting=waiting.total,
     )
-
-
-def _table(settings: Settings) -> RouteTable:
-    return RouteTable(settings.routes, settings.default, settings.executors)
 
 
 def _moved(task: WaitingTask, before: RouteTable, after: RouteTable) -> MovedTask | None:

@@ -31,7 +31,7 @@ def migrated(database: str) -> Iterator[None]:
     """As ``airflow db migrate`` leaves it; without what the executors of other tests have written."""
     if not tables.exist():
         with create_session() as session:
-            DispatchDBManager(session).upgradedb()  # type: ignore[no-untyped-call]
+            DispatchDBManager(session).upgradedb()
     tables.forget(time.time() + 1e9)
     yield
     tables.forget(time.time() + 1e9)
@@ -97,8 +97,8 @@ def test_down_and_up_again(migrated):
             call()
     with create_session() as session:
         manager = DispatchDBManager(session)
-        manager.upgradedb()  # type: ignore[no-untyped-call]
-        assert manager.check_migration()  # type: ignore[no-untyped-call]
+        manager.upgradedb()
+        assert manager.check_migration()
         assert differences(session) == []
 
 

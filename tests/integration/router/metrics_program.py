@@ -39,7 +39,7 @@ def beat(executor: Any, times: int = 1) -> None:
 
 
 def main() -> None:
-    face.monotonic = dispatch_executor.monotonic = clock  # type: ignore[attr-defined]
+    face.monotonic = dispatch_executor.monotonic = clock
     with open(os.environ["AIRFLOW__DISPATCH__CONFIG_FILE"], "w") as file:
         json.dump(FILE, file)
     make: Any = DispatchExecutor

@@ -198,7 +198,7 @@ def test_where_metrics_are_off_nothing_is_collected(monkeypatch: pytest.MonkeyPa
     """Not even looked at."""
     monkeypatch.setattr(metrics, "ways", lambda: metrics.Ways(False, True, False))
     house = Metered()
-    house.metrics = Gauges(None, None, None, False)  # type: ignore[arg-type]
+    house.metrics = Gauges(None, None, None, False)
     house.beat(3)
 
 

@@ -183,7 +183,7 @@ def test_without_tables_the_answer_says_what_to_run(as_user: Make, answers: Fake
     def missing(*args: Any) -> None:
         raise TablesMissing
 
-    answers.order = missing  # type: ignore[method-assign]
+    answers.order = missing
     found = as_user(acts=(None,)).post("/api/orders", json={"command": "resume", "backend": "gpu"})
     assert found.status_code == 503
     assert "run airflow db migrate" in found.json()["detail"]
