@@ -11,8 +11,12 @@ from typing import Any
 from airflow_dispatch_provider.operate.model import (
     BackendState,
     BackendStatus,
+    Change,
+    Forecast,
     Minute,
     OrderInForce,
+    Running,
+    RunningTask,
     SchedulerStatus,
     Status,
     StoryStep,
@@ -114,6 +118,23 @@ def waiting_task(dag_id: str, task_id: str, **fields: Any) -> WaitingTask:
     return WaitingTask(dag_id=dag_id, task_id=task_id, **values)
 
 
+def running_task(dag_id: str, task_id: str, **fields: Any) -> RunningTask:
+    values: dict[str, Any] = {
+        "backend": "gpu",
+        "team": None,
+        "run_id": "scheduled__2026-01-01",
+        "map_index": -1,
+        "try_number": 1,
+        "kind": "ExecuteTask",
+        "queue": "gpu",
+        "has_begun": True,
+        "since": now() - timedelta(minutes=50),
+        "scheduler": "one",
+        **fields,
+    }
+    return RunningTask(dag_id=dag_id, task_id=task_id, **values)
+
+
 def group(name: str, held: int, **fields: Any) -> WaitingGroup:
     values: dict[str, Any] = {
         "team": None,
@@ -205,6 +226,47 @@ class FakeAnswers:
         found = [task for task in tasks if dag_id in (None, task.dag_id)][:limit]
         return Waiting(now(), self.held, [group("gpu", self.held)], found)
 
+    def running(self, backend: str | None, dag_id: str | None, limit: int) -> Running:
+        self.asked.append("running")
+        if backend not in (None, "gpu"):
+            return Running(now(), 0, [])
+        tasks = [
+            running_task(self.dags[0], NASTY),
+            running_task(self.dags[0], "train_gpu", has_begun=False),
+            running_task("not_readable", "secret_task"),
+        ]
+        return Running(now(), 10_016, [task for task in tasks if dag_id in (None, task.dag_id)][:limit])
+
+    def forecast(self, backend: str, team: str | None) -> Forecast:
+        self.asked.append("forecast")
+        found = next((each for each in self.status().backends if each.name == backend), None)
+        if found is None:
+            raise UnknownBackend(f"There is no backend {backend!r}. Known: celery, gpu, local.")
+        elsewhere = {"local": found.held - 2} if found.held > 2 else {}
+        stay = found.held - sum(elsewhere.values())
+        return Forecast(now(), backend, team, found.used + found.ahead, 16, found.held, elsewhere, stay)
+
+    def changes(self, since: datetime) -> list[Change]:
+        self.asked.append("changes")
+        file = "/opt/airflow/config/dispatch.yaml is in use: routes[0].to: celery is now gpu"
+        return [
+            Change(
+                now() - timedelta(minutes=3),
+                "dispatch_drain",
+                "drain local: new nodes",
+                "ann",
+                "local",
+                None,
+                None,
+            ),
+            Change(
+                now() - timedelta(hours=2), "config_file_changed", file, None, None, None, "one.example.com"
+            ),
+            Change(
+                now() - timedelta(hours=3), "dispatch_cordon", "cordon secret", "bob", "secret", "red", None
+            ),
+        ]
+
     def story(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None
     ) -> TaskStory | None:
@@ -225,11 +287,13 @@ class FakeAnswers:
         self.orders.append((command, backend, team, by, reason, seconds))
         if backend not in {each.name for each in self.status().backends}:
             raise UnknownBackend(f"There is no backend {backend!r}. Known: celery, gpu, local.")
+        until = None if seconds is None else now() + timedelta(seconds=seconds)
+        given = OrderInForce(command, backend, team, by, reason, now(), until)
+        if command == "recall":
+            return given
         self.in_force.pop(backend, None)
         if command == "resume":
             return None
-        until = None if seconds is None else now() + timedelta(seconds=seconds)
-        given = OrderInForce(command, backend, team, by, reason, now(), until)
         self.in_force[backend] = given
         return given
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
+from datetime import datetime
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,12 @@ DISPATCHED = "dispatched"
 REFUSED_FILE = "config_file_refused"
 """``log.event`` of the row, of no task, that says why a changed ``config_file`` is not in use."""
 
+CHANGED_FILE = "config_file_changed"
+"""``log.event`` of the row, of no task, that says what a changed ``config_file`` has changed."""
+
+ORDERED = "dispatch_"
+"""With a command: ``log.event`` of the row, of no task, that says who has ordered it."""
+
 _BATCH = 300
 """Keys in one query; SQLite takes no more than 32,766 variables, older ones 999."""
 
@@ -42,10 +49,14 @@ def dispatched_extra(target: Target, route: str, reason: Reason) -> str:
     return json.dumps({**extra, "detail": reason.words})
 
 
-def refused_file(path: str, mistakes: str) -> Log:
-    """A row for the event log; ``log.extra`` is JSON with ``file``, ``scheduler`` (its host) and ``detail``."""
-    extra = {"file": path, "scheduler": hostname(), "detail": mistakes}
-    return Log(event=REFUSED_FILE, extra=json.dumps(extra))
+def file_row(event: str, path: str, detail: str, team: str | None) -> Log:
+    """A row for the event log; ``log.extra`` is JSON with ``file``, ``scheduler`` (its host), ``detail`` and the
+    ``team`` of the executor, if it has one.
+
+    :param event: ``REFUSED_FILE`` or ``CHANGED_FILE``
+    """
+    extra = {"file": path, "scheduler": hostname(), "detail": detail, **({"team": team} if team else {})}
+    return Log(event=event, extra=json.dumps(extra))
 
 
 class EventLogQueue(deque[Any]):
@@ -112,12 +123,25 @@ def rows_of(session: Session, ti: Any) -> Sequence[Log]:
     ).all()
 
 
-def audit_row(event: str, owner: str, extra: dict[str, Any]) -> Log:
-    """A row about what a person has ordered, which belongs to no task.
+def order_row(command: str, owner: str, extra: dict[str, Any]) -> Log:
+    """A row about what a person has ordered, which belongs to no task."""
+    return Log(event=f"{ORDERED}{command}", owner=owner, extra=json.dumps(extra))
 
-    :param event: at most 60 characters
+
+def rows_since(events: Sequence[str], since: datetime, most: int) -> list[tuple[datetime, str, str, str]]:
+    """Rows of no task: when, the event, who and what, the last ones first.
+
+    :param most: how many at most
     """
-    return Log(event=event, owner=owner, extra=json.dumps(extra))
+    query = (
+        select(Log.dttm, Log.event, Log.owner, Log.extra)
+        .where(Log.event.in_(events), Log.dttm >= since)
+        .order_by(Log.dttm.desc(), Log.id.desc())
+        .limit(most)
+    )
+    with create_session(scoped=False) as session:
+        rows: Any = session.execute(query)
+        return [(at, event, owner or "", extra or "") for at, event, owner, extra in rows]
 
 
 def _id(ti: Any) -> Any:

@@ -133,6 +133,18 @@ _ARG_OF_BACKEND = _arg("-b", "--backend", help_="Only what has this backend as f
 _ARG_WAIT_REASON = _arg("--reason", help_="Only what waits for this, such as waits_full", type=_some)
 _ARG_OF_DAG = _arg("-d", "--dag-id", help_="List only tasks of this Dag", type=_some)
 _ARG_LIMIT = _arg("--limit", help_="How many tasks to list at most (default: 50)", type=int, default=50)
+_ARG_AT_BACKEND = _arg("-b", "--backend", help_="Only tasks that this backend has", type=_some)
+_ARG_SINCE = _arg(
+    "--since",
+    dest="seconds",
+    help_="How far to look back, such as 45m, 12h or 7d (default: 1d)",
+    metavar="TIME",
+    type=_seconds,
+    default=86_400.0,
+)
+_ARG_NO_ORDER = _arg(
+    "--dry-run", help_="Only say what would become of its tasks; order nothing", action="store_true"
+)
 _ARG_STORY_DAG = _arg("dag_id", help_="The id of the Dag", metavar="DAG", type=_some)
 _ARG_STORY_RUN = _arg("run_id", help_="The id of the Dag run", metavar="RUN", type=_some)
 _ARG_STORY_TASK = _arg("task_id", help_="The id of the task", metavar="TASK", type=_some)
@@ -213,6 +225,29 @@ _OPERATING = (
         module="operating",
     ),
     _command(
+        "running",
+        "Show who uses the slots",
+        "Show the tasks that backends have, those that they have had for longest first: of each backend and scheduler"
+        " the first 50. One that has not begun is a pod that is pending, say, or a message that no worker has taken.",
+        _ARG_AT_BACKEND,
+        _ARG_OF_DAG,
+        _ARG_LIMIT,
+        *_TEAM,
+        exit_codes="Exit codes: 0 it was shown, 1 nothing is known, 2 wrong usage.",
+        module="looking",
+    ),
+    _command(
+        "changes",
+        "Show what people have changed",
+        "Show the orders that were given, and what each new version of the routing file has changed or why it was"
+        " refused, the last ones first, at most 200: from Airflow's event log, which every scheduler writes what it"
+        " has read. What was changed while no scheduler ran is not in it.",
+        _ARG_SINCE,
+        *_TEAM,
+        exit_codes="Exit codes: 0 it was shown, 2 wrong usage.",
+        module="looking",
+    ),
+    _command(
         "story",
         "Tell what was decided about a task, in order",
         "Tell what happened to one try of a task and why, in order: when it was scheduled, where it was dispatched and"
@@ -233,6 +268,7 @@ _OPERATING = (
         _ARG_BACKEND,
         _ARG_REASON,
         _ARG_FOR,
+        _ARG_NO_ORDER,
         *_TEAM,
         exit_codes=_ORDER_CODES,
         module="operating",
@@ -245,8 +281,22 @@ _OPERATING = (
         _ARG_BACKEND,
         _ARG_REASON,
         _ARG_FOR,
+        _ARG_NO_ORDER,
         _ARG_WAIT,
         _ARG_TIMEOUT,
+        *_TEAM,
+        exit_codes=_ORDER_CODES,
+        module="operating",
+    ),
+    _command(
+        "recall",
+        "Take back what a backend has been given and has not begun",
+        "Take back the tasks that a backend has been given and has not begun: pods that are pending, messages that no"
+        " worker has taken. Each is set back to scheduled, in the same try, unless it begins first; what runs goes on."
+        " It is done once, by every scheduler, within seconds. Cordon or drain the backend before, lest it get them"
+        " again. Callbacks and connection tests are not taken back, nor is what is being sent at that moment.",
+        _ARG_BACKEND,
+        _ARG_REASON,
         *_TEAM,
         exit_codes=_ORDER_CODES,
         module="operating",

@@ -23,9 +23,11 @@ from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.operate.documents import read
 from airflow_dispatch_provider.operate.draining import left
+from airflow_dispatch_provider.operate.forecast import read_forecast
 from airflow_dispatch_provider.operate.model import (
     BackendState,
     BackendStatus,
+    Forecast,
     OrderInForce,
     SchedulerStatus,
     Status,
@@ -34,7 +36,7 @@ from airflow_dispatch_provider.operate.model import (
     WaitingGroup,
     WaitingTask,
 )
-from airflow_dispatch_provider.operate.orders import give_order
+from airflow_dispatch_provider.operate.orders import UnknownBackend, give_order
 from airflow_dispatch_provider.operate.status import read_status
 from airflow_dispatch_provider.operate.story import read_story
 from airflow_dispatch_provider.operate.waiting import read_waiting
@@ -83,11 +85,12 @@ def duration(seconds: float) -> str:
     return f"{days} d {hours} h" if hours else f"{days} d"
 
 
-def _ago(now: datetime, then: datetime | None) -> str | None:
+def ago(now: datetime, then: datetime | None) -> str | None:
+    """How long before; None: nobody knows when."""
     return None if then is None else duration((now - then).total_seconds())
 
 
-def _clock(at: datetime | None) -> str | None:
+def clock(at: datetime | None) -> str | None:
     """The wall clock of whoever asks, with the date where it is another day."""
     if at is None:
         return None
@@ -147,11 +150,11 @@ def _backend_row(now: datetime, backend: BackendStatus) -> dict[str, Any]:
     ahead = f" +{backend.ahead} ahead" if backend.ahead else ""
     return {
         "backend": backend.name if backend.team is None else f"{backend.name} (team {backend.team})",
-        "state": f"{backend.state} {_ago(now, backend.since)}",
+        "state": f"{backend.state} {ago(now, backend.since)}",
         "used": f"{backend.used}/{backend.slots}{ahead}",
         "free": backend.free,
         "held": backend.held,
-        "oldest": _ago(now, backend.oldest),
+        "oldest": ago(now, backend.oldest),
         "in/min": backend.submitted_per_minute,
         "out/min": backend.ended_per_minute,
         "trouble": _troubles(now, backend),
@@ -165,7 +168,7 @@ def _troubles(now: datetime, backend: BackendStatus) -> list[str]:
     is_ahead = backend.next_try is not None and backend.next_try > now
     return [
         *trouble,
-        *([f"Next try at {_clock(backend.next_try)}."] if is_ahead else []),
+        *([f"Next try at {clock(backend.next_try)}."] if is_ahead else []),
         *_order_words(backend.order),
     ]
 
@@ -174,8 +177,8 @@ def _order_words(order: OrderInForce | None) -> list[str]:
     if order is None:
         return []
     reason = f": {order.reason}" if order.reason else ""
-    until = f" until {_clock(order.until)}" if order.until else ""
-    return [f"{order.command} by {order.by} since {_clock(order.since)}{until}{reason}."]
+    until = f" until {clock(order.until)}" if order.until else ""
+    return [f"{order.command} by {order.by} since {clock(order.since)}{until}{reason}."]
 
 
 def _sentences(found: Status) -> Iterator[str]:
@@ -195,9 +198,9 @@ def _sentences(found: Status) -> Iterator[str]:
 def _scheduler_words(now: datetime, scheduler: SchedulerStatus) -> str:
     who = f"Scheduler {scheduler.id} on {scheduler.hostname} ({scheduler.executor})"
     if not scheduler.lives:
-        return f"{who} has not written for {_ago(now, scheduler.written)}: it is not counted above."
+        return f"{who} has not written for {ago(now, scheduler.written)}: it is not counted above."
     file = f", file {scheduler.file}" if scheduler.file else ""
-    return f"{who}: last heartbeat {_ago(now, scheduler.heartbeat)} ago{file}."
+    return f"{who}: last heartbeat {ago(now, scheduler.heartbeat)} ago{file}."
 
 
 @command
@@ -225,14 +228,21 @@ def waiting(args: Namespace) -> int:
     return 0
 
 
-def _check_filters(args: Namespace) -> None:
+def check_backend_name(args: Namespace) -> None:
     """
-    :raises UsageError: nothing can wait for that
+    :raises UsageError: ``--backend`` names none that there is
     """
     if args.backend is not None:
         names = [backend.name for backend in read_status(getattr(args, "team", None)).backends]
         if args.backend not in names:
             raise UsageError(f"There is no backend {args.backend!r}. Known: {', '.join(names)}.")
+
+
+def _check_filters(args: Namespace) -> None:
+    """
+    :raises UsageError: nothing can wait for that
+    """
+    check_backend_name(args)
     reasons = [each.value for each in (*Reason, *Waits) if each.value.startswith("waits_")]
     if args.reason is not None and args.reason not in reasons:
         raise UsageError(f"{args.reason!r} is no reason to wait. Known: {', '.join(reasons)}.")
@@ -249,7 +259,7 @@ def _group_row(now: datetime, group: WaitingGroup) -> dict[str, Any]:
     return {
         "backend": group.backend or None,
         "held": group.held,
-        "oldest wait": _ago(now, group.oldest),
+        "oldest wait": ago(now, group.oldest),
         "reason": group.reason,
         "meaning": [group.words, *([group.detail] if group.detail else [])],
     }
@@ -269,7 +279,7 @@ def _task_row(now: datetime, task: WaitingTask) -> dict[str, Any]:
         "run": task.run_id,
         "queue": task.queue,
         "then": task.targets[1:],
-        "waits": _ago(now, task.since),
+        "waits": ago(now, task.since),
         "reason": task.reason,
         "expected": _about(task.expected),
     }
@@ -305,7 +315,7 @@ def story(args: Namespace) -> int:
 
 
 def _step_row(step: StoryStep) -> dict[str, Any]:
-    return {"at": _clock(step.at), "event": step.event, "what": step.words, "detail": step.detail}
+    return {"at": clock(step.at), "event": step.event, "what": step.words, "detail": step.detail}
 
 
 def _wait_words(task: WaitingTask) -> str:
@@ -318,7 +328,7 @@ def _wait_words(task: WaitingTask) -> str:
 @command
 def cordon(args: Namespace) -> int:
     """``airflow dispatch cordon``"""
-    return _order("cordon", args)
+    return _foretell(args) if args.dry_run else _order("cordon", args)
 
 
 @command
@@ -326,16 +336,48 @@ def drain(args: Namespace) -> int:
     """``airflow dispatch drain``"""
     if args.timeout is not None and not args.wait:
         raise UsageError("--timeout is for how long to --wait.")
+    if args.dry_run:
+        return _foretell(args)
     code = _order("drain", args)
     if args.wait:
         _wait_until_empty(args)
     return code
 
 
+def _foretell(args: Namespace) -> int:
+    try:
+        found = read_forecast(args.backend, getattr(args, "team", None))
+    except UnknownBackend as error:
+        raise UsageError(str(error)) from None
+    if args.output in output.STRUCTURED:
+        output.show_object(plain(asdict(found)), args.output)
+    elif found.problem is not None:
+        raise NothingKnown(found.problem)
+    else:
+        for sentence in _forecast_words(found):
+            print(output.wrapped(sentence))
+    return 0
+
+
+def _forecast_words(found: Forecast) -> Iterator[str]:
+    yield f"{found.backend} has {found.has} tasks, which go on; {found.not_begun} of them have not begun."
+    yield f"{found.held} more wait for it, of which"
+    for name, number in found.elsewhere.items():
+        yield f"  {number} may go to {name};"
+    yield f"  {found.stay} have no other backend that is open, and wait until it is resumed."
+    yield "Nothing was ordered: leave out --dry-run for that."
+
+
 @command
 def resume(args: Namespace) -> int:
     """``airflow dispatch resume``"""
     return _order("resume", args)
+
+
+@command
+def recall(args: Namespace) -> int:
+    """``airflow dispatch recall``"""
+    return _order("recall", args)
 
 
 def _order(word: str, args: Namespace) -> int:
@@ -355,7 +397,8 @@ def _order(word: str, args: Namespace) -> int:
             )
         )
     else:
-        until = f" It runs out at {_clock(found.until)}." if found.until else ""
+        runs_out = found.until is not None and found.command != "recall"
+        until = f" It runs out at {clock(found.until)}." if runs_out else ""
         print(output.wrapped(f"{found.backend}: {_MEANING[word]}; all schedulers know in seconds.{until}"))
     return 0
 
@@ -363,6 +406,7 @@ def _order(word: str, args: Namespace) -> int:
 _MEANING = {
     "cordon": "it gets no new work, and what it has been given goes on",
     "drain": "it gets no new work, and what it has not sent comes back",
+    "recall": "what it has been given and has not begun comes back",
 }
 
 

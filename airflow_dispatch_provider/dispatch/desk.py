@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from airflow_dispatch_provider.bridge.database import tables
-from airflow_dispatch_provider.bridge.database.tables import OrderRow, StatusRow, TablesMissing
+from airflow_dispatch_provider.bridge.database.tables import LASTING, OrderRow, StatusRow, TablesMissing
 from airflow_dispatch_provider.dispatch.report import Facts, Report
 from airflow_dispatch_provider.lifecycle.events import Command, Order
 from airflow_dispatch_provider.lifecycle.overview import Overview
@@ -32,7 +32,8 @@ seconds."""
 _MISSING_EVERY = 300.0
 """Seconds after which missing tables are looked for again."""
 
-_LASTING = (Command.CORDON.value, Command.DRAIN.value)
+
+_ONCE = Command.RECALL.value
 
 _KEPT = 3_600.0
 """Seconds for which the last status of a scheduler is kept that writes none any more."""
@@ -76,6 +77,9 @@ class Desk:
         self._orders: SimpleQueue[Sequence[OrderRow]] = SimpleQueue()
         self._rows: Sequence[OrderRow] = ()
         self._in_force: dict[str, Command] = {}
+        self._done: set[OrderRow] = set()
+        """Orders that are done once, and have been."""
+
         self._said_missing = False
 
     def open(self) -> list[Order]:
@@ -105,7 +109,7 @@ class Desk:
         with suppress(Empty):
             while True:
                 self._rows = self._orders.get_nowait()
-        return self._news() if self._rows or self._in_force else []
+        return self._news() if self._rows or self._in_force or self._done else []
 
     def again(self) -> list[Order]:
         """All that is in force: for a machine that has other backends now, of which it knows nothing."""
@@ -116,7 +120,16 @@ class Desk:
         wanted = in_force(self._rows, self._facts.team, self._wall())
         before, self._in_force = self._in_force, wanted
         given = [Order(wanted[name], name) for name in wanted if before.get(name) is not wanted[name]]
-        return [*given, *(Order(Command.RESUME, name) for name in before if name not in wanted)]
+        resumed = [Order(Command.RESUME, name) for name in before if name not in wanted]
+        return [*given, *resumed, *self._once()]
+
+    def _once(self) -> list[Order]:
+        """After what lasts: one that drains a backend first is not to have given it something in between."""
+        now, before = self._wall(), self._done
+        self._done = {
+            row for row in self._rows if row.command == _ONCE and _is_ours(row, self._facts.team, now)
+        }
+        return [Order(Command.RECALL, row.backend) for row in self._rows if row in self._done - before]
 
     # On the worker's thread
 
@@ -165,7 +178,11 @@ def in_force(rows: Collection[OrderRow], team: str, now: float) -> dict[str, Com
     """
     commands: dict[str, Command] = {}
     for row in rows:
-        is_ours = row.team == team and row.command in _LASTING and (row.until is None or row.until > now)
-        if is_ours and commands.get(row.backend) is not Command.DRAIN:
+        counts = row.command in LASTING and _is_ours(row, team, now)
+        if counts and commands.get(row.backend) is not Command.DRAIN:
             commands[row.backend] = Command(row.command)
     return commands
+
+
+def _is_ours(row: OrderRow, team: str, now: float) -> bool:
+    return row.team == team and (row.until is None or row.until > now)

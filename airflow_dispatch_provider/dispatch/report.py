@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
-from airflow_dispatch_provider.lifecycle.overview import BackendFigures, Line, Overview
+from airflow_dispatch_provider.lifecycle.overview import (
+    NOT_BEGUN,
+    BackendFigures,
+    Line,
+    Overview,
+    given_at,
+    longest_out,
+    users,
+)
 from airflow_dispatch_provider.masking import masked
 from airflow_dispatch_provider.routing.reasons import Reason
 
@@ -17,7 +25,10 @@ VERSION = 1
 """Of the document; a reader that finds another one leaves it alone."""
 
 FIRST = 50
-"""Tasks of each backend that are listed, of those that wait for it."""
+"""Tasks of each backend that are listed, of those that wait for it, and of those that it has."""
+
+_LINES = 200
+"""Lists of targets, those with the most tasks, for which it is said how many wait."""
 
 _DAGS = 20
 """Dags of each backend that are listed, of those that use its slots."""
@@ -108,7 +119,7 @@ class Report:
         def wall(at: float) -> float:
             return at + ahead
 
-        lines, apart = list(overview.lines(FIRST)), overview.apart
+        lines, apart, out = list(overview.lines(FIRST)), overview.apart, overview.out()
         file, refused = self._facts.file()
         return {
             "version": VERSION,
@@ -119,16 +130,23 @@ class Report:
             "refused": refused,
             "api_trouble": _masked(overview.api_trouble),
             "held": overview.held,
-            "backends": self._backends(overview, lines, clock, ahead),
+            "backends": self._backends(overview, lines, out, clock, ahead),
+            "lines": _lines(lines),
             "groups": list(_groups(lines, apart, overview, wall)),
             "waiting": list(_waiting(lines, apart, overview, wall)),
+            "running": [_running(job, name, wall) for name in out for job in longest_out(out[name], FIRST)],
         }
 
     def _backends(
-        self, overview: Overview, lines: Iterable[Line], clock: float, ahead: float
+        self,
+        overview: Overview,
+        lines: Iterable[Line],
+        out: Mapping[str, list[Job]],
+        clock: float,
+        ahead: float,
     ) -> list[dict[str, Any]]:
         now = clock + ahead
-        users, executors = overview.users(), self._facts.executors()
+        executors = self._facts.executors()
         oldest: dict[str, float] = {}
         for line in lines:
             name = line.targets[0].backend
@@ -155,7 +173,8 @@ class Report:
                     "ended_per_minute": ended,
                     "trouble": _masked(_trouble(each)),
                     "next_try": None if each.retry_at is None else each.retry_at + ahead,
-                    "dags": dict(users[each.name].most_common(_DAGS)) if each.name in users else {},
+                    "not_begun": sum(job.state in NOT_BEGUN for job in out.get(each.name, ())),
+                    "dags": dict(users(out.get(each.name, ())).most_common(_DAGS)),
                     "minutes": pace.minutes,
                 }
             )
@@ -219,6 +238,14 @@ def _groups(
     return [{**group, "oldest": wall(group["oldest"])} for group in groups.values()]
 
 
+def _lines(lines: Iterable[Line]) -> list[dict[str, Any]]:
+    """How many wait for which targets, whatever their route."""
+    held: Counter[tuple[str, ...]] = Counter()
+    for line in lines:
+        held[tuple(target.backend for target in line.targets)] += line.held
+    return [{"targets": list(targets), "held": number} for targets, number in held.most_common(_LINES)]
+
+
 def _waiting(
     lines: Iterable[Line], apart: Iterable[Job], overview: Overview, wall: Callable[[float], float]
 ) -> Iterable[dict[str, Any]]:
@@ -245,8 +272,30 @@ def _job(
     position: int,
     wall: Callable[[float], float],
 ) -> dict[str, Any]:
-    subject: Any = job.subject
     word, words = _said(reason)
+    return {
+        **_name_of(job),
+        "route": route,
+        "targets": targets,
+        "reason": word,
+        "words": words,
+        "detail": masked(detail) or None,
+        "since": wall(job.since),
+        "position": position,
+    }
+
+
+def _running(job: Job, backend: str, wall: Callable[[float], float]) -> dict[str, Any]:
+    return {
+        **_name_of(job),
+        "backend": backend,
+        "has_begun": job.state not in NOT_BEGUN,
+        "since": wall(given_at(job)),
+    }
+
+
+def _name_of(job: Job) -> dict[str, Any]:
+    subject: Any = job.subject
     return {
         "dag_id": getattr(subject, "dag_id", job.dag_id),
         "task_id": getattr(subject, "task_id", ""),
@@ -255,11 +304,4 @@ def _job(
         "try_number": getattr(subject, "try_number", 0),
         "kind": job.kind,
         "queue": job.queue,
-        "route": route,
-        "targets": targets,
-        "reason": word,
-        "words": words,
-        "detail": masked(detail) or None,
-        "since": wall(job.since),
-        "position": position,
     }

@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 
+from airflow_dispatch_provider.bridge.event_log import CHANGED_FILE, REFUSED_FILE
 from airflow_dispatch_provider.bridge.metrics import gauge_refused_file
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 from airflow_dispatch_provider.masking import masked
@@ -24,9 +25,12 @@ REMIND = 300.0
 class RoutingFile:
     """The scheduler's side of the file. Nothing but ``start`` raises."""
 
-    def __init__(self, source: SettingsSource, tell: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, source: SettingsSource, tell: Callable[[str, str], None] = lambda event, detail: None
+    ) -> None:
         """
-        :param tell: called with the mistakes once for each version of the file that is refused
+        :param tell: called once for each version of the file that was changed: with ``REFUSED_FILE`` and its mistakes,
+            or with ``CHANGED_FILE`` and the differences
         """
         self._source, self._tell = source, tell
         self._settings: Settings | None = None
@@ -81,6 +85,7 @@ class RoutingFile:
         found = changes(self._settings, settings) if self._settings is not None else ()
         differences = "; ".join(map(str, found)) or "no difference in backends, routes or default"
         log.info("%s has changed and is in use: %s.", self._source.config_file, differences)
+        self._tell(CHANGED_FILE, differences)
         self._settings = settings
         self._keep()
 
@@ -93,7 +98,7 @@ class RoutingFile:
     def _refuse(self, what: str, error: DispatchConfigError, now: float) -> None:
         self._refused = error
         self._remind(what, error, now)
-        self._tell(str(error))
+        self._tell(REFUSED_FILE, str(error))
 
     def _remind(self, what: str, error: DispatchConfigError, now: float) -> None:
         self._remind_at = now + REMIND

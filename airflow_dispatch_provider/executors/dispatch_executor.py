@@ -88,7 +88,7 @@ class DispatchExecutor(Face):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._source = settings_source(self.conf, self.hybrid)
-        self._routing_file = RoutingFile(self._source, self._note_refusal)
+        self._routing_file = RoutingFile(self._source, self._note_file)
         self._log_backends = LogBackends(self._source, self.conf, self.team_name)
         self._backends = Backends(self._make_engine)
         self._preparing = Preparing(self.conf, self.team_name, lambda: self._source.place, self._of_names)
@@ -167,8 +167,9 @@ class DispatchExecutor(Face):
             message = "The backends have %d slots, but [core] parallelism lets only %d tasks run. Raise it."
             log.warning(message, slots, parallelism)
 
-    def _note_refusal(self, mistakes: str) -> None:
-        self._event_logs.append(event_log.refused_file(str(self._routing_file.path), mistakes))
+    def _note_file(self, event: str, detail: str) -> None:
+        row = event_log.file_row(event, str(self._routing_file.path), detail, self.team_name)
+        self._event_logs.append(row)
 
     def _before_heartbeat(self, loop: Loop, now: float) -> None:
         self._reload(loop, now)

@@ -13,7 +13,7 @@ from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle._backend import Stage
 from airflow_dispatch_provider.lifecycle._guards import askable
 from airflow_dispatch_provider.lifecycle._ledger import Ledger, Question
-from airflow_dispatch_provider.lifecycle.events import WAITS_START, Ended
+from airflow_dispatch_provider.lifecycle.events import RECALLED, WAITS_START, Ended
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import Outcome, Row, RowState
 from airflow_dispatch_provider.routing.circuit import growing_delay
@@ -302,6 +302,15 @@ def look_later(ledger: Ledger, job: Job, event: Any) -> None:
 def withdraw(ledger: Ledger, job: Job, event: Any) -> None:
     job.withdrawn = job.dispatch
     ledger.batch(actions.Withdraw, job.backend or "", job.dispatch)
+
+
+def recall(ledger: Ledger, job: Job, event: Any) -> None:
+    """Its engine is told to drop it when the row is set back: not before, as it may begin."""
+    detail = (
+        f"an operator has taken it back from {job.backend!r}: it is scheduled again, unless it begins first"
+    )
+    ledger.do(actions.Record(job.key, RECALLED, detail))
+    put_back(ledger, job, event)
 
 
 def revoke(ledger: Ledger, job: Job, event: Any) -> None:

@@ -216,6 +216,10 @@ def runs(ledger: Ledger, job: Job, event: Any) -> bool:
     return job.runs
 
 
+def recalled_though_sent(ledger: Ledger, job: Job, event: Any) -> bool:
+    return bool(event.sent) and job.is_task
+
+
 def dead_and_cannot_revoke(ledger: Ledger, job: Job, event: Any) -> bool:
     return bool(event.dead) and cannot_revoke(ledger, job, event)
 

@@ -19,6 +19,9 @@ No backend can have this name."""
 WAITS_START = "waits_start"
 """``log.event`` of a task that was sent, and does not start, as its engine says."""
 
+RECALLED = "recalled"
+"""``log.event`` of a task that an operator has taken back."""
+
 # From Airflow, about a key
 
 
@@ -66,6 +69,9 @@ class Recall(NamedTuple):
     """Take a job back, if it has certainly not been sent."""
 
     key: Hashable
+    sent: bool = False
+    """A task also where it was sent, and has not begun: its row is set back to scheduled, unless the execution API lets
+    it begin first."""
 
 
 # From an engine, about a dispatch
@@ -193,6 +199,13 @@ class Command(str, Enum):
     CORDON = "cordon"
     DRAIN = "drain"
     RESUME = "resume"
+    RECALL = "recall"
+    """Done once: what it was sent, and has not begun, comes back."""
+
+    @property
+    def lasts(self) -> bool:
+        """It is in force until it is taken back."""
+        return self in (Command.CORDON, Command.DRAIN)
 
 
 class Order(NamedTuple):

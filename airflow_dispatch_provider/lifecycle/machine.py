@@ -185,9 +185,13 @@ class Machine:
         backend = self._ledger.backends.get(event.backend)
         if backend is None:
             return
-        backend.ordered = event.command is not Command.RESUME
+        if event.command is Command.RECALL:
+            for job in [job for job in self._ledger.out.values() if job.backend == event.backend]:
+                apply(self._ledger, job, events.Recall(job.key, sent=True))
+            return
+        backend.ordered = event.command.lasts
         self._ledger.stirred = True
-        if event.command is not Command.RESUME:
+        if event.command.lasts:
             is_drain = event.command is Command.DRAIN
             self._withdraw(
                 lambda job: job.backend == event.backend and (is_drain or not backend.keeps(job.dispatch))

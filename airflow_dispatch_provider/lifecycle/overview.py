@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from heapq import nsmallest
 from itertools import islice
 from math import inf
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from airflow_dispatch_provider.lifecycle._backend import Backend
 from airflow_dispatch_provider.lifecycle._ledger import Ledger
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import State
+from airflow_dispatch_provider.lifecycle.story import steps
+from airflow_dispatch_provider.lifecycle.transitions import TABLE
 from airflow_dispatch_provider.routing.model import Target
 from airflow_dispatch_provider.routing.reasons import Reason
 
@@ -133,13 +136,33 @@ class Overview:
         """Why a job waits; None: it does not, or would be dispatched now."""
         return _waiting.waits(self._ledger, job, self._asks_rows, self._snapshot)
 
-    def users(self) -> dict[str, Counter[str]]:
-        """By backend: how many of its dispatches are tasks of which Dag."""
-        users: dict[str, Counter[str]] = {}
+    def out(self) -> dict[str, list[Job]]:
+        """Everything that each backend has."""
+        found: dict[str, list[Job]] = {}
         for job in self._jobs:
             if job.dispatch in self._ledger.out and job.backend is not None:
-                users.setdefault(job.backend, Counter())[job.dag_id] += 1
-        return users
+                found.setdefault(job.backend, []).append(job)
+        return found
+
+
+def users(out: Collection[Job]) -> Counter[str]:
+    """How many of these are tasks of which Dag."""
+    return Counter(job.dag_id for job in out)
+
+
+def longest_out(out: Collection[Job], first: int) -> list[Job]:
+    """Those that their backend has had for longest: numbers of dispatches grow."""
+    return nsmallest(first, out, key=lambda job: job.dispatch)
+
+
+def given_at(job: Job) -> float:
+    """Since when its backend has it, in monotonic seconds."""
+    story = steps(job.story, TABLE)
+    return next((step.at for step in reversed(story) if step.state in _GIVEN), job.since)
+
+
+_GIVEN = (State.SUBMITTED, State.ADOPTING)
+NOT_BEGUN = (State.SUBMITTED, State.SENT)
 
 
 def _figures(backend: Backend, held: int, now: float) -> BackendFigures:

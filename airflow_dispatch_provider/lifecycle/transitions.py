@@ -224,6 +224,8 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="cannot be revoked there: it stays as it is"),
     _in(_OUT, Revoke, None, S.REVOKING, do.revoke,
         why="revoked"),
+    _in(S.SENT, Recall, if_.recalled_though_sent, S.RETURNING, do.recall,
+        why="recalled before it began: it is set back to scheduled"),
     _in((S.SUBMITTED, S.SENT), Recall, None, None, do.withdraw,
         why="recalled, if it has not been sent"),
     _in(S.REVOKING, CannotRevoke, if_.is_dead, S.ENDED, do.clean_up,

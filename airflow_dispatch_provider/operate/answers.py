@@ -3,11 +3,23 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Protocol
 
+from airflow_dispatch_provider.operate.changes import read_changes
 from airflow_dispatch_provider.operate.configuration import router_source
-from airflow_dispatch_provider.operate.model import OrderInForce, Status, TaskStory, Waiting
+from airflow_dispatch_provider.operate.forecast import read_forecast
+from airflow_dispatch_provider.operate.model import (
+    Change,
+    Forecast,
+    OrderInForce,
+    Running,
+    Status,
+    TaskStory,
+    Waiting,
+)
 from airflow_dispatch_provider.operate.orders import give_order
+from airflow_dispatch_provider.operate.running import read_running
 from airflow_dispatch_provider.operate.status import read_status
 from airflow_dispatch_provider.operate.story import read_story
 from airflow_dispatch_provider.operate.waiting import read_waiting
@@ -22,6 +34,16 @@ class Answers(Protocol):
         ...
 
     def waiting(self, backend: str | None, reason: str | None, dag_id: str | None, limit: int) -> Waiting: ...
+
+    def running(self, backend: str | None, dag_id: str | None, limit: int) -> Running: ...
+
+    def forecast(self, backend: str, team: str | None) -> Forecast:
+        """
+        :raises UnknownBackend: nobody has it
+        """
+        ...
+
+    def changes(self, since: datetime) -> list[Change]: ...
 
     def story(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None
@@ -50,6 +72,15 @@ class LiveAnswers:
 
     def waiting(self, backend: str | None, reason: str | None, dag_id: str | None, limit: int) -> Waiting:
         return read_waiting(backend, reason, dag_id, limit)
+
+    def running(self, backend: str | None, dag_id: str | None, limit: int) -> Running:
+        return read_running(backend, dag_id, limit)
+
+    def forecast(self, backend: str, team: str | None) -> Forecast:
+        return read_forecast(backend, team)
+
+    def changes(self, since: datetime) -> list[Change]:
+        return read_changes(since)
 
     def story(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, status
@@ -22,14 +23,17 @@ from airflow_dispatch_provider.operate.bundle import BUNDLE
 from airflow_dispatch_provider.operate.explaining import explain_now
 from airflow_dispatch_provider.operate.model import (
     Backlog,
+    Change,
+    Forecast,
     OrderInForce,
+    Running,
     StatusForReader,
     TaskStory,
     Waiting,
 )
 from airflow_dispatch_provider.operate.orders import UnknownBackend, WrongOrder
 from airflow_dispatch_provider.operate.trying import Explained, WhatIf
-from airflow_dispatch_provider.operate.views import status_for, waiting_for
+from airflow_dispatch_provider.operate.views import changes_for, running_for, status_for, waiting_for
 from airflow_dispatch_provider.operate.what_if import what_if
 from airflow_dispatch_provider.routing.model import TaskRef
 from airflow_dispatch_provider.routing.routes import task_seed
@@ -60,10 +64,10 @@ class OrderRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    command: Literal["cordon", "drain", "resume"]
+    command: Literal["cordon", "drain", "resume", "recall"]
     backend: str = Field(min_length=1, max_length=500)
     team: str | None = Field(None, max_length=500, description="The team of the backend; null: everybody's.")
-    reason: str = Field("", max_length=1000, description="Needed by cordon and drain.")
+    reason: str = Field("", max_length=1000, description="Needed by all but resume.")
     seconds: float | None = Field(
         None, gt=0, le=LONGEST, allow_inf_nan=False, description="When it runs out by itself; null: never."
     )
@@ -95,6 +99,34 @@ def get_waiting(
 ) -> Waiting:
     """Groups of all that waits, and the first tasks of each backend, of Dags that the user may read."""
     return waiting_for(access, answers.waiting(backend, reason, dag_id, limit))
+
+
+@router.get("/api/running", summary="Who uses the slots")
+def get_running(
+    access: Reader,
+    answers: _Asked,
+    backend: _Optional = None,
+    dag_id: _Optional = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 200,
+) -> Running:
+    """Tasks that backends have, of Dags that the user may read, those that they have had for longest first."""
+    return running_for(access, answers.running(backend, dag_id, limit))
+
+
+@router.get("/api/forecast", summary="What cordon or drain would do")
+def get_forecast(access: Reader, answers: _Asked, backend: _Name, team: _Optional = None) -> Forecast:
+    """What becomes of what a backend has, and of what waits for it."""
+    if not access.sees_team(team):
+        raise forbidden()
+    return answers.forecast(backend, team)
+
+
+@router.get("/api/changes", summary="What people have changed")
+def get_changes(
+    access: Reader, answers: _Asked, seconds: Annotated[float, Query(gt=0, le=LONGEST)] = 86_400
+) -> list[Change]:
+    """Orders, and versions of the routing file, in the last so many seconds; the last ones first."""
+    return changes_for(access, answers.changes(datetime.now(UTC) - timedelta(seconds=seconds)))
 
 
 @router.get("/api/story", summary="What happened to a task, and why")
@@ -145,13 +177,13 @@ def get_backlog(access: Reader, answers: _Asked, backend: _Name, team: _Optional
     raise HTTPException(status.HTTP_404_NOT_FOUND, "There is no such backend.")
 
 
-@router.post("/api/orders", summary="Cordon, drain or resume")
+@router.post("/api/orders", summary="Cordon, drain, resume or recall")
 def post_order(access: Reader, answers: _Asked, order: OrderRequest) -> OrderInForce | None:
-    """Needs the right to change pools. The answer is the order that is in force now, if there is one."""
+    """Needs the right to change pools. The answer is the order that was entered; ``resume`` takes one back."""
     if not access.acts_for(order.team):
         raise forbidden()
     reason = order.reason.strip()
-    if order.command in ("cordon", "drain") and not reason:
+    if order.command != "resume" and not reason:
         raise HTTPException(422, "Give a reason.")
     return answers.order(order.command, order.backend, order.team, access.name, reason, order.seconds)
 

@@ -83,7 +83,7 @@ def read(team: str | None = None) -> Reading:
     now = time.time()
     rows, orders = tables.read_statuses(now - SHOWN), tables.read_orders(now)
     documents = parse(rows, schedulers.living(), now)
-    given = map(order_of, orders)
+    given = (order_of(row) for row in orders if row.command in tables.LASTING)
     return Reading(
         now,
         [document for document in documents if team is None or document.team == team],

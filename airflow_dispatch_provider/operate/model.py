@@ -28,7 +28,7 @@ class OrderInForce:
     """An order of an operator that has not been taken back, and has not run out."""
 
     command: str
-    """``cordon`` or ``drain``."""
+    """``cordon`` or ``drain``; ``recall``, which is done once, as long as schedulers may still have to do it."""
 
     backend: str
     team: str | None
@@ -194,6 +194,83 @@ class Waiting:
     """Not all of them: the first ones of each backend."""
 
     problem: str | None = None
+
+
+@dataclass(frozen=True)
+class RunningTask:
+    """One workload that a backend has."""
+
+    backend: str
+    team: str | None
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    kind: str
+    queue: str | None
+    has_begun: bool
+    """False: its backend has it, and it has not been seen to begin."""
+
+    since: datetime
+    """When its backend was given it, or was found to have it."""
+
+    scheduler: str
+
+
+@dataclass(frozen=True)
+class Running:
+    """The tasks that backends have, those that they have had for longest first."""
+
+    now: datetime
+    total: int
+    """All of them; of each backend and scheduler 50 at most are named."""
+
+    tasks: list[RunningTask]
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The consequences of giving a backend no new work."""
+
+    now: datetime
+    backend: str
+    team: str | None
+    has: int
+    """Tasks that it has."""
+
+    not_begun: int
+    """Those of them that have not begun, and which ``recall`` would take back."""
+
+    held: int
+    """Tasks that wait and have it as first target."""
+
+    elsewhere: dict[str, int]
+    """Those of them that may go to another backend, which is open, by its name."""
+
+    stay: int
+    """Those of them that have no other backend that is open: they wait until it is resumed."""
+
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that people have changed while schedulers ran."""
+
+    at: datetime
+    event: str
+    """``config_file_changed``, ``config_file_refused`` or ``dispatch_`` with the command of an order."""
+
+    words: str
+    by: str | None
+    """Who has ordered it; None: the file has changed."""
+
+    backend: str | None
+    team: str | None
+    scheduler: str | None
+    """The host of the scheduler that has read the file."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import time
 
 from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.tables import ALL_TEAMS, OrderRow
-from airflow_dispatch_provider.bridge.event_log import audit_row
+from airflow_dispatch_provider.bridge.event_log import order_row
 from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.lifecycle.events import Command
 from airflow_dispatch_provider.operate.documents import order_of, read
@@ -33,13 +33,13 @@ def give_order(
     seconds: float | None = None,
 ) -> OrderInForce | None:
     """
-    Cordon or drain a backend, in place of what was ordered before, or take back what was ordered. Enters a row in
-    Airflow's event log.
+    Cordon or drain a backend, in place of what was ordered before, take back what was ordered, or recall what the
+    backend has not begun. Enters a row in Airflow's event log.
 
-    :param command: ``cordon``, ``drain`` or ``resume``
+    :param command: ``cordon``, ``drain``, ``resume`` or ``recall``
     :param by: who gives it
     :param seconds: after which it runs out; None: never
-    :returns: what is in force now; None: nothing
+    :returns: the order that was entered; None: it took one back
     :raises UnknownBackend: no scheduler has it
     :raises WrongOrder: it makes no sense
     :raises TablesMissing: the migration has not been run
@@ -48,16 +48,23 @@ def give_order(
         raise WrongOrder(f"{command!r} is no order. Known: {', '.join(COMMANDS)}.")
     if seconds is not None and not 0 < seconds < _LONGEST:
         raise WrongOrder("An order is for more than no time, and for less than ten years.")
-    check_backend(backend, team, may_be_gone=command == Command.RESUME.value)
-    now, row = time.time(), None
-    if command != Command.RESUME.value:
-        until = None if seconds is None else now + seconds
-        row = OrderRow(0, team or ALL_TEAMS, backend, command, by, reason, now, until)
+    wanted = Command(command)
+    check_backend(backend, team, may_be_gone=wanted is Command.RESUME)
     facts = {"backend": backend, "team": team, "reason": reason, "seconds": seconds}
-    audit = audit_row(f"dispatch_{command}", by, {key: value for key, value in facts.items() if value})
-    tables.replace_orders(team or ALL_TEAMS, backend, row, audit)
-    return None if row is None else order_of(row)
+    audit = order_row(command, by, {key: value for key, value in facts.items() if value})
+    now = time.time()
+    lasts = _REACHES if wanted is Command.RECALL else seconds
+    until = None if lasts is None else now + lasts
+    row = OrderRow(0, team or ALL_TEAMS, backend, command, by, reason, now, until)
+    if wanted is Command.RECALL:
+        tables.add_order(row, audit)
+    else:
+        tables.replace_orders(row.team, backend, row if wanted.lasts else None, audit)
+    return None if wanted is Command.RESUME else order_of(row)
 
+
+_REACHES = 60.0
+"""Seconds in which every scheduler reads, and does, what is done once."""
 
 _LONGEST = 10 * 366 * 86_400.0
 

@@ -9,6 +9,9 @@ from typing import Protocol
 
 from airflow_dispatch_provider.operate.model import (
     BackendStatus,
+    Change,
+    Running,
+    RunningTask,
     Status,
     StatusForReader,
     Waiting,
@@ -76,6 +79,22 @@ def waiting_for(rights: Rights, waiting: Waiting) -> Waiting:
     )
 
 
-def _is_named(task: WaitingTask, readable: set[str], acts: bool) -> bool:
+def running_for(rights: Rights, running: Running) -> Running:
+    """Tasks of teams and Dags that may be seen; the total stays."""
+    seen = visible_teams(rights, running.tasks)
+    readable = rights.readable({task.dag_id for task in running.tasks if task.dag_id})
+    acts = rights.acts_for(None)
+    tasks = [task for task in running.tasks if task.team in seen and _is_named(task, readable, acts)]
+    return replace(running, tasks=tasks)
+
+
+def changes_for(rights: Rights, changes: Iterable[Change]) -> list[Change]:
+    """Those about teams that may be seen."""
+    changes = list(changes)
+    seen = visible_teams(rights, changes)
+    return [change for change in changes if change.team in seen]
+
+
+def _is_named(task: WaitingTask | RunningTask, readable: set[str], acts: bool) -> bool:
     """A workload of no Dag, such as a connection test, is for those who may give orders."""
     return task.dag_id in readable if task.dag_id else acts

@@ -257,8 +257,9 @@ def _task_recalled(world: World, fault: Fault) -> str:
     if found is None:
         return ""
     scheduler, task = found
-    scheduler.loop.tell(world.now, Recall(task.key))
-    return f"task {task.number} by scheduler {scheduler.job}"
+    sent = fault.whom * 7919 % 1 < 0.5
+    scheduler.loop.tell(world.now, Recall(task.key, sent))
+    return f"task {task.number} by scheduler {scheduler.job}{', though sent' if sent else ''}"
 
 
 def _any_job(world: World, fault: Fault, states: Collection[State]) -> tuple[Scheduler, Task] | None:
@@ -282,7 +283,7 @@ def _any_job(world: World, fault: Fault, states: Collection[State]) -> tuple[Sch
 
 
 def _backend_ordered(world: World, fault: Fault) -> str:
-    """Cordoned or drained, and resumed."""
+    """Cordoned or drained, and resumed; or what it has not begun is recalled."""
     name, command = fault.pick([(name, command) for name in world.places for command in _ORDERS])
     world.tell(Order(command, name))
     world.restore(fault.seconds, lambda: world.tell(Order(Command.RESUME, name)))
@@ -315,7 +316,7 @@ def _set_rules(world: World, name: str, rules: BackendRules) -> None:
     world.configure(replace(world.settings, backends={**world.settings.backends, name: rules}))
 
 
-_ORDERS = (Command.CORDON, Command.DRAIN)
+_ORDERS = (Command.CORDON, Command.DRAIN, Command.RECALL)
 
 
 def _runs(world: World) -> list[tuple[Place, Run]]:

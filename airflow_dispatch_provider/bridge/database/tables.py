@@ -33,11 +33,15 @@ from sqlalchemy.orm import Session
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.exceptions import DispatchError
+from airflow_dispatch_provider.lifecycle.events import Command
 
 MANAGER = "airflow_dispatch_provider.bridge.database.manager.DispatchDBManager"
 
 ALL_TEAMS = ""
 """``team`` of what belongs to no team: a primary key has no NULL."""
+
+LASTING = tuple(command.value for command in Command if command.lasts)
+"""Commands that are in force until they are taken back; any other one is done once."""
 
 
 def _name(length: int) -> Any:
@@ -74,7 +78,8 @@ ORDER = Table(
     Column("since", Float(53), nullable=False),
     Column("until", Float(53), nullable=True),
 )
-"""Orders in force, one row for each backend and command; what was taken back is in Airflow's event log alone."""
+"""Orders in force, one row for each backend, and besides those that are done once, until every scheduler has done them.
+What was taken back is in Airflow's event log alone."""
 
 
 class TablesMissing(DispatchError):
@@ -182,19 +187,34 @@ def read_orders(now: float) -> list[OrderRow]:
 
 
 def replace_orders(team: str, backend: str, new: OrderRow | None, audit: Any) -> list[OrderRow]:
-    """Take back all orders about a backend, and enter another one, in one transaction.
+    """Take back what is in force about a backend, and enter another order, in one transaction.
 
     :param new: its number is not used
     :param audit: the row about it for Airflow's event log
     :returns: what was taken back
     """
-    about = (ORDER.c.team == team, ORDER.c.backend == backend)
+    about = (ORDER.c.team == team, ORDER.c.backend == backend, ORDER.c.command.in_(LASTING))
     with _session() as session:
         session.add(audit)
         before = [OrderRow(*row) for row in session.execute(select(ORDER).where(*about))]
         session.execute(delete(ORDER).where(*about))
         if new is not None:
-            values = new._asdict()
-            del values["number"]
-            session.execute(insert(ORDER).values(values))
+            session.execute(_entered(new))
     return before
+
+
+def add_order(new: OrderRow, audit: Any) -> None:
+    """Enter one beside those about the same backend.
+
+    :param new: its number is not used
+    :param audit: as for ``replace_orders``
+    """
+    with _session() as session:
+        session.add(audit)
+        session.execute(_entered(new))
+
+
+def _entered(new: OrderRow) -> Any:
+    values = new._asdict()
+    del values["number"]
+    return insert(ORDER).values(values)

@@ -18,9 +18,12 @@ def test_there_is_one_group() -> None:
     assert [command.name for command in group.subcommands] == [
         "status",
         "waiting",
+        "running",
+        "changes",
         "story",
         "cordon",
         "drain",
+        "recall",
         "resume",
         "validate",
         "apply",
@@ -44,9 +47,9 @@ def test_help_says_what_it_does_and_what_the_exit_codes_mean(name: str, run: Cal
     judges = "Exit codes: 0 all is well, 1 routes or backends have mistakes"
     said = {
         "status": "Exit codes: 0 all is well, 1 a backend fails",
-        "waiting": "Exit codes: 0 it was shown",
+        **dict.fromkeys(("waiting", "running", "changes"), "Exit codes: 0 it was shown"),
         "story": "Exit codes: 0 it was told",
-        **dict.fromkeys(("cordon", "drain", "resume"), "Exit codes: 0 the order is in force"),
+        **dict.fromkeys(("cordon", "drain", "recall", "resume"), "Exit codes: 0 the order is in force"),
         "migrate": "Exit codes: 0 it was printed",
         "apply": "Exit codes: 0 the file is in its place",
         "validate": "Exit codes: 0 all is well (there may be warnings), 1 the configuration has mistakes",

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
-from unit.operate.documents import NOW, backend, document, group, reading, waits
+from unit.operate.documents import NOW, backend, document, group, reading, runs, waits
 
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
-from airflow_dispatch_provider.cli import operating
+from airflow_dispatch_provider.cli import looking, operating
 from airflow_dispatch_provider.operate.documents import Reading, moment
-from airflow_dispatch_provider.operate.model import OrderInForce, StoryStep, TaskStory
+from airflow_dispatch_provider.operate.forecast import forecast_of
+from airflow_dispatch_provider.operate.model import Change, OrderInForce, StoryStep, TaskStory
 from airflow_dispatch_provider.operate.orders import UnknownBackend
+from airflow_dispatch_provider.operate.running import running_of
 from airflow_dispatch_provider.operate.status import status_of
 from airflow_dispatch_provider.operate.waiting import waiting_of
 from tests.unit.cli.conftest import Outcome
@@ -35,6 +37,13 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             "read_waiting",
             lambda backend, reason, dag_id, limit, team: waiting_of(found, backend, reason, dag_id, limit),
         )
+
+        monkeypatch.setattr(
+            looking,
+            "read_running",
+            lambda backend, dag_id, limit, team: running_of(found, backend, dag_id, limit),
+        )
+        monkeypatch.setattr(operating, "read_forecast", lambda name, team: forecast_of(found, name, team))
 
     monkeypatch.setenv("COLUMNS", "200")
     return set_answers
@@ -239,6 +248,62 @@ def test_a_time_that_is_none(text: str, run: Run, given: list[Any]) -> None:
     """Refused before anything is ordered."""
     found = run("drain", "a", "--for", text)
     assert (found.code, given) == (2, [])
+
+
+def test_a_recall(run: Run, given: list[Any]) -> None:
+    """It says what comes back, and not when it runs out: it is done once."""
+    found = run("recall", "a", "--reason", "no nodes")
+    assert (found.code, given) == (0, [("recall", "a", "no nodes", None)])
+    assert "what it has been given and has not begun comes back" in found.out
+
+
+@pytest.mark.parametrize("command", ["cordon", "drain"])
+def test_what_an_order_would_do(command: str, run: Run, say: Callable[..., None], given: list[Any]) -> None:
+    """Its tasks, and where those go that wait for it; nothing is ordered."""
+    lines = [{"targets": ["a", "b"], "held": 5}, {"targets": ["a"], "held": 7}]
+    backends = [backend("a", used=3, not_begun=1), backend("b")]
+    say(document("1", backends=backends, lines=lines))
+    found = run(command, "a", "--dry-run")
+    assert found.out.splitlines() == [
+        "a has 3 tasks, which go on; 1 of them have not begun.",
+        "12 more wait for it, of which",
+        "  5 may go to b;",
+        "  7 have no other backend that is open, and wait until it is resumed.",
+        "Nothing was ordered: leave out --dry-run for that.",
+    ]
+    assert given == []
+
+
+def test_who_uses_the_slots(run: Run, say: Callable[..., None]) -> None:
+    """The tasks of one backend, those that it has had for longest first."""
+    rows = [runs("new", since=NOW - 1, has_begun=False), runs("old", since=NOW - 999, map_index=3)]
+    say(document("1", backends=[backend("a", used=2), backend("b")], running=rows))
+    found = run("running", "--backend", "a")
+    assert found.code == 0
+    assert "2 tasks are with backends." in found.out
+    old, new = (line for line in found.out.splitlines() if "| dag " in line)
+    assert "dag old [3]" in old
+    assert "16 min" in old
+    assert "has not begun" in new
+    assert "No backend has anything." in run("running", "--backend", "b").out
+    assert run("running", "--backend", "c").code == 2
+
+
+def test_what_has_been_changed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orders by whom, files by the scheduler that has read them."""
+    at = datetime(2026, 11, 29, tzinfo=UTC)
+    rows = [
+        Change(at, "dispatch_drain", "drain a: nodes", "ann", "a", None, None),
+        Change(at, "config_file_changed", "/x is in use: slots 1 -> 2", None, None, "red", "host1"),
+    ]
+    monkeypatch.setattr(looking, "read_changes", lambda since: rows)
+    monkeypatch.setenv("COLUMNS", "200")
+    found = run("changes", "--since", "2d")
+    assert found.code == 0
+    assert "drain a: nodes" in found.out
+    assert "host1" in found.out
+    monkeypatch.setattr(looking, "read_changes", lambda since: [])
+    assert "Nothing has been changed since" in run("changes").out
 
 
 def test_who_gives_an_order_about_nothing(run: Run, given: list[Any]) -> None:

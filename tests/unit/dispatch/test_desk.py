@@ -186,9 +186,25 @@ def test_a_drain_is_more_than_a_cordon():
     assert in_force(rows, "", 0) == in_force(rows[::-1], "", 0) == {"a": Command.DRAIN}
 
 
+def test_a_recall_is_done_once(house):
+    """After what lasts, and again only where it is ordered again; a new scheduler has nothing to take back."""
+    recalled = order(command="recall", number=7)._replace(until=house.now + 60)
+    house.orders = [recalled, order(command="drain", number=8)]
+    assert house.desk.open() == [Order(Command.DRAIN, "a"), Order(Command.RECALL, "a")]
+    for _ in range(3):
+        house.beat(ORDERS_EVERY)
+        house.work()
+        assert house.beat() == []
+    house.orders = [*house.orders, recalled._replace(number=9, since=house.now)]
+    house.beat(ORDERS_EVERY)
+    house.work()
+    assert house.beat() == [Order(Command.RECALL, "a")]
+    assert house.beat(100) == []
+
+
 def test_a_command_of_another_version_is_left_to_that(house):
     """It stops neither the start nor the others."""
-    house.orders = [order(command="recall"), order("b")]
+    house.orders = [order(command="suspend"), order("b")]
     assert house.desk.open() == [Order(Command.CORDON, "b")]
     house.beat()
     house.work()

@@ -10,6 +10,7 @@ import stat
 import pytest
 from unit.settings.fakes import FakeConf
 
+from airflow_dispatch_provider.bridge.event_log import CHANGED_FILE, REFUSED_FILE
 from airflow_dispatch_provider.dispatch import routing_file
 from airflow_dispatch_provider.dispatch.routing_file import REMIND, RoutingFile
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
@@ -94,7 +95,7 @@ def test_refused_file_is_an_error_now_and_then_until_it_is_accepted(file, gauge,
 def test_file_that_is_right_by_itself_may_be_refused(file, gauge, caplog):
     """Over what the executor finds: it is spoken of like any other that is refused, and told once."""
     told = []
-    running = RoutingFile(SettingsSource(FakeConf({"config_file": str(file)})), told.append)
+    running = RoutingFile(SettingsSource(FakeConf({"config_file": str(file)})), lambda *row: told.append(row))
     running.start(0.0)
     assert (running.path, running.refusal) == (str(file), None)
     file.write_text(GOOD.replace("4", "5"))
@@ -107,11 +108,12 @@ def test_file_that_is_right_by_itself_may_be_refused(file, gauge, caplog):
         f"ERROR Going on with the last good version of {file}",
         f"ERROR Still going on with the last good version of {file}",
     ]
-    assert told == [running.refusal]
+    assert told == [(REFUSED_FILE, running.refusal)]
     assert "clashes with a." in running.refusal
     file.write_text(GOOD.replace("4", "6"))
     use(running, REMIND + 2.0)
-    assert (running.refusal, told[1:]) == (None, [])
+    assert running.refusal is None
+    assert [event for event, _ in told[1:]] == [CHANGED_FILE]
 
 
 def test_start_goes_on_with_what_passes_all_checks(file, gauge):

@@ -209,6 +209,23 @@ def test_recall_takes_back_what_is_not_sent():
     assert launched(m, 2, Returned(one), a=1, b=1) == {1: "a"}
 
 
+def test_an_operator_recalls_what_has_not_begun():
+    """What was sent is set back to scheduled, what is not sent comes back at once, what runs stays; nothing of another
+    backend is touched."""
+    m = machine(route("*", "a"))
+    one, two = number(m, 0, 1), number(m, 1, 2)
+    three = number(m, 2, 3)
+    m.handle(3, Sent(one), Sent(two), Began(two))
+    done = m.handle(4, Order(Command.RECALL, "a"))
+    assert of(done, actions.PutBack)[0].keys == [1]
+    assert of(done, actions.Withdraw) == [actions.Withdraw("a", [three])]
+    assert [m.state(key) for key in (1, 2, 3)] == [State.RETURNING, State.RUNNING, State.SUBMITTED]
+    assert of(m.handle(5, Rows(asked(done, actions.PutBack).asked, {1: GONE})), actions.Revoke) == [
+        actions.Revoke("a", one, over=True)
+    ]
+    assert of(m.handle(6, Order(Command.RECALL, "b")), actions.Withdraw) == []
+
+
 # Being asked
 
 

@@ -7,8 +7,9 @@ import threading
 
 from builders import QUEUED, asked, launched_number, machine, number, queued, route, tick
 
-from airflow_dispatch_provider.lifecycle.events import Began, Broken, Command, Ended, Order, Room, Rows
+from airflow_dispatch_provider.lifecycle.events import Began, Broken, Command, Ended, Order, Room, Rows, Sent
 from airflow_dispatch_provider.lifecycle.job import Waits
+from airflow_dispatch_provider.lifecycle.overview import NOT_BEGUN, given_at, longest_out, users
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from airflow_dispatch_provider.routing.reasons import Reason
 
@@ -72,9 +73,13 @@ def test_what_waits_for_its_next_launch_stands_apart():
 def test_who_uses_the_slots():
     """Dispatches that are out, by backend and Dag."""
     m = machine()
-    number(m, 1, 1, a=3)
-    number(m, 2, 2, a=3)
-    assert m.overview().users() == {"a": {"dag": 2}}
+    one, two = number(m, 1, 1, a=3), number(m, 2, 2, a=3)
+    m.handle(3, Sent(one), Began(one))
+    out = m.overview().out()["a"]
+    assert users(out) == {"dag": 2}
+    assert [job.dispatch for job in longest_out(reversed(out), 5)] == [one, two]
+    assert [given_at(job) for job in out] == [1, 2]
+    assert [job.state in NOT_BEGUN for job in out] == [False, True]
 
 
 def test_another_thread_may_look_while_everything_changes():
@@ -85,7 +90,11 @@ def test_another_thread_may_look_while_everything_changes():
         while not stop.is_set():
             try:
                 overview = m.overview()
-                list(overview.lines(5)), overview.apart, overview.users()
+                (
+                    list(overview.lines(5)),
+                    overview.apart,
+                    [given_at(job) for out in overview.out().values() for job in out],
+                )
             except BaseException as error:
                 errors.append(error)
                 return

@@ -74,6 +74,7 @@ ENDED_WELL = {"ended_at": NOW, "looked_at": NOW, "ended_well": True}
 SEEN_WELL = {"ended_at": NOW - 10, "seen_well": True}
 NEVER_BEGAN = SILENT
 ASK_BOTH = "AskApi LookUp"
+RECALL_ROW = "Record PutBack"
 
 # fmt: off
 ROWS = [
@@ -204,6 +205,10 @@ ROWS = [
     ("out",                        {},                        Revoke("x", dead=True),        "revoking",  "Revoke"),
     ("submitted sent",             {},                        Recall("x"),                   "=",         "Withdraw"),
     ("running held",               {},                        Recall("x"),                   "=",         ""),
+    ("sent",                       {},                     Recall("x", sent=True),           "returning", RECALL_ROW),
+    ("sent",                       CALLBACK,                  Recall("x", sent=True),        "=",         "Withdraw"),
+    ("submitted",                  {},                        Recall("x", sent=True),        "=",         "Withdraw"),
+    ("running held",               {},                        Recall("x", sent=True),        "=",         ""),
     ("revoking",                   {},                        CannotRevoke(0),               "sent",      ""),
     ("revoking",                   {"dead": True},            CannotRevoke(0),               "ended",     "Revoke"),
     ("revoking",                   {"again": True},           CannotRevoke(0),               "revoking",  ""),

@@ -20,6 +20,7 @@ from airflow_dispatch_provider.lifecycle.events import (
     Ended,
     Offered,
     Queued,
+    Recall,
     Recovered,
     Rejected,
     Returned,
@@ -40,7 +41,7 @@ class World:
         """
         :param reconciled: the database is asked about every job from time to time
         :param faults: how often each fault may happen: ``loss``, ``reject``, ``give_back``, ``api``, ``stuck``,
-            ``outage``, ``defer``, ``die``, ``mistaken`` (a scheduler is taken for dead and lives on)
+            ``outage``, ``defer``, ``die``, ``recall``, ``mistaken`` (a scheduler is taken for dead and lives on)
         """
         self.empty = freeze(Machine(LOOKING if reconciled else SETTINGS), 0.0)
         self.rooms = rooms
@@ -82,6 +83,8 @@ class World:
             if state == "Q" and by == s and scheduler.alive_as != NOBODY:
                 if self._may("stuck"):
                     yield True, "stuck", (s, j)
+                if self._may("recall"):
+                    yield True, "recall", (s, j)
                 if "loss" in self.budget and all(copy.job != j for copy in self.copies):
                     yield False, "lost", (s, j)
             if state == "R" and by == s and "die" in self.budget and not self._runs(j):
@@ -159,6 +162,12 @@ class World:
         """The same, which is all that helps a task that its engine has lost."""
         self._hear(s, Revoke(j, dead=dead))
         self.rows[j] = ["S", NOBODY]
+        self._tell(s)
+
+    def recall(self, s, j):
+        """An operator takes back what has not begun."""
+        self._spend("recall")
+        self._hear(s, Recall(j, sent=True))
         self._tell(s)
 
     def purge(self, s, j):

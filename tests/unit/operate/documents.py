@@ -31,6 +31,7 @@ def backend(name: str, **values: Any) -> dict[str, Any]:
         "ended_per_minute": 0,
         "trouble": None,
         "next_try": None,
+        "not_begun": 0,
         "dags": {},
         "minutes": [],
         **values,
@@ -54,6 +55,23 @@ def waits(task_id: str, **values: Any) -> dict[str, Any]:
         "detail": None,
         "since": NOW - 10,
         "position": 1,
+        **values,
+    }
+
+
+def runs(task_id: str, **values: Any) -> dict[str, Any]:
+    """One that a backend has, of a document."""
+    return {
+        "dag_id": "dag",
+        "task_id": task_id,
+        "run_id": "run",
+        "map_index": -1,
+        "try_number": 1,
+        "kind": "ExecuteTask",
+        "queue": "q",
+        "backend": "a",
+        "has_begun": True,
+        "since": NOW - 10,
         **values,
     }
 
@@ -83,6 +101,8 @@ def document(scheduler: str, team: str = "", written: float = NOW - 1, **values:
         "backends": [],
         "groups": [],
         "waiting": [],
+        "running": [],
+        "lines": [],
         **values,
     }
     return StatusRow(f"{scheduler} DispatchExecutor", team, written, json.dumps(body))

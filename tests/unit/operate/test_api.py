@@ -65,7 +65,7 @@ def routes(app: FastAPI) -> list[Any]:
 def test_no_route_can_be_reached_without_a_user() -> None:
     """Airflow checks nothing for the apps of plugins. FastAPI's own pages are routes, too."""
     found = [route for route in router.routes if isinstance(route, APIRoute)]
-    assert len(found) == len(router.routes) == 9
+    assert len(found) == len(router.routes) == 12
     for route in found:
         assert get_user in _calls(route.dependant), route.path
     paths = {
@@ -102,7 +102,9 @@ def test_status_tells_who_may_act(as_user: Make) -> None:
 def test_dags_that_may_not_be_read_are_in_no_answer(as_user: Make) -> None:
     """By any parameter."""
     client = as_user(acts=(None,))
-    for path in ("status", "waiting", "waiting?dag_id=not_readable", "waiting?limit=1000"):
+    asked = ("waiting", "running")
+    filters = ("", "?dag_id=not_readable", "?limit=1000")
+    for path in ("status", *(f"{question}{each}" for question in asked for each in filters)):
         answer = client.get(f"/api/{path}")
         assert answer.status_code == 200
         assert "not_readable" not in answer.text
@@ -130,7 +132,30 @@ def test_two_dags_in_one_question_are_the_one_that_is_answered(as_user: Make) ->
     )
 
 
-@pytest.mark.parametrize("command", ["cordon", "drain", "resume"])
+def test_who_uses_the_slots(as_user: Make) -> None:
+    """Of one backend; a total of all, and the tasks of Dags that may be read."""
+    found = as_user().get("/api/running", params={"backend": "gpu"}).json()
+    assert (found["total"], len(found["tasks"])) == (10_016, 2)
+    assert [task["has_begun"] for task in found["tasks"]] == [True, False]
+
+
+def test_a_forecast_is_for_readers(as_user: Make) -> None:
+    """Of a backend that there is, of a team that may be seen."""
+    client = as_user()
+    found = client.get("/api/forecast", params={"backend": "gpu"}).json()
+    assert (found["held"], found["elsewhere"], found["stay"]) == (42, {"local": 40}, 2)
+    assert client.get("/api/forecast", params={"backend": "none"}).status_code == 404
+    assert client.get("/api/forecast", params={"backend": "gpu", "team": "red"}).status_code == 403
+
+
+def test_changes_of_other_teams_are_not_told(as_user: Make) -> None:
+    """Nor that there were any."""
+    found = as_user().get("/api/changes").json()
+    assert [change["event"] for change in found] == ["dispatch_drain", "config_file_changed"]
+    assert as_user().get("/api/changes", params={"seconds": 0}).status_code == 422
+
+
+@pytest.mark.parametrize("command", ["cordon", "drain", "resume", "recall"])
 def test_a_reader_gives_no_order(as_user: Make, answers: FakeAnswers, command: str) -> None:
     """Nor does somebody who acts for another team."""
     order = {"command": command, "backend": "gpu", "reason": "new drivers"}
@@ -243,8 +268,11 @@ def test_openapi_describes_every_question(as_user: Make) -> None:
     found = as_user().get("/openapi.json").json()
     assert sorted(found["paths"]) == [
         "/api/backlog",
+        "/api/changes",
         "/api/explain",
+        "/api/forecast",
         "/api/orders",
+        "/api/running",
         "/api/status",
         "/api/story",
         "/api/waiting",

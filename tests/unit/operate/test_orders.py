@@ -21,6 +21,7 @@ class Office:
 
     def __init__(self) -> None:
         self.orders: dict[tuple[str, str], Any] = {}
+        self.once = list[Any]()
         self.audited: list[tuple[str, str, dict[str, Any]]] = []
 
     def replace(self, team: str, name: str, new: Any, audit: Any) -> list[Any]:
@@ -28,12 +29,17 @@ class Office:
         self.audited.append((audit.event, audit.owner, json.loads(audit.extra)))
         return []
 
+    def add(self, new: Any, audit: Any) -> None:
+        self.once.append(new)
+        self.audited.append((audit.event, audit.owner, json.loads(audit.extra)))
+
 
 @pytest.fixture
 def office(monkeypatch: pytest.MonkeyPatch) -> Office:
     made = Office()
     known = [document("1", backends=[backend("a")]), document("1", team="blue", backends=[backend("b")])]
     monkeypatch.setattr(tables, "replace_orders", made.replace)
+    monkeypatch.setattr(tables, "add_order", made.add)
     gone = OrderRow(1, "", "gone", "drain", "ann", "", NOW - 9, None)
     monkeypatch.setattr(orders, "read", lambda: reading(*known, orders=[gone]))
     return made
@@ -56,6 +62,15 @@ def test_resume_takes_back(office):
     assert give_order("resume", "a", None, "ann") is None
     assert office.orders["", "a"] is None
     assert [row[0] for row in office.audited] == ["dispatch_resume"]
+
+
+def test_a_recall_stands_beside_what_is_in_force(office):
+    """For as long as schedulers may need to read it."""
+    found = give_order("recall", "a", None, "ann", "no nodes")
+    assert found is not None
+    assert (found.until - found.since).total_seconds() == 60
+    assert [(row.command, row.backend) for row in office.once] == [("recall", "a")]
+    assert (office.orders, [row[0] for row in office.audited]) == ({}, ["dispatch_recall"])
 
 
 def test_a_backend_of_a_team(office):

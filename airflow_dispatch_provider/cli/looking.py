@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``airflow dispatch running`` and ``changes``: who uses the slots, and what people have changed. Loaded when one of
+them is called."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow_dispatch_provider.cli import output
+from airflow_dispatch_provider.cli.commands import command
+from airflow_dispatch_provider.cli.operating import NothingKnown, ago, check_backend_name, clock, plain
+from airflow_dispatch_provider.operate.changes import read_changes
+from airflow_dispatch_provider.operate.model import Change, Running, RunningTask
+from airflow_dispatch_provider.operate.running import read_running
+
+
+@command
+def running(args: Namespace) -> int:
+    """``airflow dispatch running``"""
+    found = read_running(args.backend, args.dag_id, args.limit, getattr(args, "team", None))
+    if args.output in output.STRUCTURED:
+        output.show_object(plain(asdict(found)), args.output)
+        return 0
+    if found.problem is not None:
+        raise NothingKnown(found.problem)
+    check_backend_name(args)
+    if args.output == "table":
+        print(output.wrapped(_total(found)))
+        if not found.tasks:
+            return 0
+        print()
+    rows = [_row(found.now, task) for task in found.tasks]
+    short = [{key: row[key] for key in row if key not in _LONG} for row in rows]
+    output.show_rows(short if args.output == "table" else rows, args.output)
+    return 0
+
+
+def _total(found: Running) -> str:
+    if not found.total:
+        return "No backend has anything."
+    tasks = f"{found.total} task{' is' if found.total == 1 else 's are'} with backends"
+    return f"{tasks}. Listed are those that have been there for longest: {len(found.tasks)}."
+
+
+_LONG = ("run", "queue", "scheduler")
+"""Columns that would not fit beside the others."""
+
+
+def _row(now: datetime, task: RunningTask) -> dict[str, Any]:
+    name = f"{task.dag_id} {task.task_id}" if task.task_id else task.kind
+    index = f" [{task.map_index}]" if task.map_index >= 0 else ""
+    return {
+        "backend": task.backend,
+        "task": f"{name}{index}",
+        "run": task.run_id,
+        "queue": task.queue,
+        "for": ago(now, task.since),
+        "state": "has begun" if task.has_begun else "has not begun",
+        "scheduler": task.scheduler,
+    }
+
+
+@command
+def changes(args: Namespace) -> int:
+    """``airflow dispatch changes``"""
+    team = getattr(args, "team", None)
+    since = datetime.now(UTC) - timedelta(seconds=args.seconds)
+    found = [change for change in read_changes(since) if team in (None, change.team)]
+    if args.output in output.STRUCTURED:
+        output.show_object(plain([asdict(change) for change in found]), args.output)
+    elif found or args.output != "table":
+        output.show_rows(list(map(_change_row, found)), args.output)
+    else:
+        print(f"Nothing has been changed since {clock(since)}.")
+    return 0
+
+
+def _change_row(change: Change) -> dict[str, Any]:
+    return {"at": clock(change.at), "by": change.by or change.scheduler, "what": change.words}
