@@ -115,7 +115,7 @@ def get_running(
 
 @router.get("/api/forecast", summary="What cordon or drain would do")
 def get_forecast(access: Reader, answers: _Asked, backend: _Name, team: _Optional = None) -> Forecast:
-    """What becomes of what a backend has, and of what waits for it."""
+    """How many tasks go on, go elsewhere, or wait."""
     if not access.sees_team(team):
         raise forbidden()
     return answers.forecast(backend, team)

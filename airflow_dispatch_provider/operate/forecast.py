@@ -14,7 +14,7 @@ from airflow_dispatch_provider.operate.status import status_of
 
 def read_forecast(backend: str, team: str | None) -> Forecast:
     """
-    What becomes of what a backend has, and of what waits for it, if it gets no new work.
+    How many tasks of a backend would go on, go elsewhere or wait, if it got no new work.
 
     :raises UnknownBackend: no scheduler has it
     :raises TablesMissing: the migration has not been run

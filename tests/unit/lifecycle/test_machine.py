@@ -210,8 +210,8 @@ def test_recall_takes_back_what_is_not_sent():
 
 
 def test_an_operator_recalls_what_has_not_begun():
-    """What was sent is set back to scheduled, what is not sent comes back at once, what runs stays; nothing of another
-    backend is touched."""
+    """A sent one is set back to scheduled, one that is not sent comes back at once, one that runs stays; nothing of
+    another backend is touched."""
     m = machine(route("*", "a"))
     one, two = number(m, 0, 1), number(m, 1, 2)
     three = number(m, 2, 3)
