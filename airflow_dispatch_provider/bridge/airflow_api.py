@@ -202,6 +202,18 @@ def warm_up(conf: Conf) -> None:
     from airflow.sdk.api.client import Client
 
     Client(base_url=execution_api_url(conf), token="").close()
+    _keep_decoder()
+
+
+def _keep_decoder() -> None:
+    """Build the decoder of what a supervisor says to its task, which has no state, for all processes forked from this
+    one: each task would derive it anew, twice, from some fifty classes of messages."""
+    from airflow.sdk.execution_time import comms
+    from pydantic import TypeAdapter
+
+    module: Any = comms
+    decoder: Any = TypeAdapter(module.ToTask)
+    module.TypeAdapter = lambda of, **options: decoder if of is module.ToTask else TypeAdapter(of, **options)
 
 
 def reach_execution_api(conf: Conf, timeout: float) -> None:

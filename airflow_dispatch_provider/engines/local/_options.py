@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.engines.local.launch import Mode
 from airflow_dispatch_provider.exceptions import DispatchConfigError, Problem
 
@@ -19,8 +20,12 @@ PRELOAD = (
     "airflow.providers.standard.operators.python",
     "airflow.providers.standard.operators.bash",
     "airflow.providers.standard.operators.empty",
+    "airflow.dag_processing.dagbag" if AIRFLOW_V_3_2_PLUS else "airflow.models.dagbag",
+    "encodings.idna",
+    "jinja2.ext",
 )
-"""Modules that nearly every task needs."""
+"""Modules that nearly every task needs: those of the Task SDK, what parses the Dag file (half a second), finds the
+address of the API server, and renders templates."""
 
 AHEAD = 64
 """Many more than as many short tasks as a machine can start in two seconds."""

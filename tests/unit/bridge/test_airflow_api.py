@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import socket
 import warnings
 
 import pytest
+from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
+from airflow.sdk.execution_time import comms
 from airflow.utils.state import TaskInstanceState
 
 from airflow_dispatch_provider.bridge import airflow_api
@@ -104,3 +107,26 @@ def test_a_failed_callback_raises_its_reason():
     """Airflow 3.2 returns the error; here it is raised as by the other versions."""
     with pytest.raises(RuntimeError, match="nosuchmodule"):
         airflow_api.run_workload(make_callback("nosuchmodule.f"), None, "title")
+
+
+class TestWarmUp:
+    @pytest.fixture(autouse=True)
+    def _restored(self, monkeypatch):
+        monkeypatch.setattr(comms, "TypeAdapter", comms.TypeAdapter)
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", "http://127.0.0.1:1/execution/")
+
+    def test_the_decoder_of_messages_to_a_task_is_built_once(self):
+        """Every task's process would derive it twice from all classes of messages."""
+        airflow_api.warm_up(conf)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            decoder = comms.CommsDecoder(socket=ours)
+        assert decoder.body_decoder is decoder.err_decoder
+        assert isinstance(
+            decoder.body_decoder.validate_python({"type": "OKResponse", "ok": True}), comms.OKResponse
+        )
+
+    def test_other_decoders_are_built_as_before(self):
+        """Only the one of all messages is kept."""
+        airflow_api.warm_up(conf)
+        assert comms.TypeAdapter(int, config={"strict": False}).validate_python("5") == 5
