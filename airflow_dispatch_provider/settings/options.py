@@ -119,6 +119,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "How the LocalExecutor makes its template process: ``fork`` shares the memory of the scheduler,"
         " ``exec`` starts a fresh interpreter.\n",
     ),
+    "local_warm_dags": _option(
+        "integer",
+        "0",
+        "8",
+        "How many Dag files, at most, the LocalExecutor parses once for all of their tasks, each in a template process"
+        " of its own, which it needs memory for. 0: every task parses its file, as in Airflow. Linux only.\n",
+    ),
     "celery_max_unsent": _option(
         "integer",
         "250",

@@ -50,7 +50,12 @@ _LOCAL = Engine(
     reads={
         "api": {"base_url": "text"},
         "core": {"execution_api_server_url": "text"},
-        "dispatch": {"local_ahead": "count", "local_preload": "text", "local_template": "template"},
+        "dispatch": {
+            "local_ahead": "count",
+            "local_preload": "text",
+            "local_template": "template",
+            "local_warm_dags": "count",
+        },
     }
 )
 

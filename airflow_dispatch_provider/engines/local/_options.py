@@ -47,6 +47,9 @@ class LocalOptions:
     """``[dispatch] local_ahead``: how many workloads, at most, the template process is given before there is a slot for
     them."""
 
+    warm_dags: int = 0
+    """``[dispatch] local_warm_dags``: as many Dag files, at most, are parsed once for all of their tasks."""
+
 
 def local_options(conf: Any, preload: tuple[str, ...] = PRELOAD) -> LocalOptions:
     """
@@ -62,4 +65,5 @@ def local_options(conf: Any, preload: tuple[str, ...] = PRELOAD) -> LocalOptions
     extra = str(conf.get("dispatch", "local_preload", fallback="") or "")
     names = tuple(name.strip() for name in extra.split(",") if name.strip())
     ahead = max(0, conf.getint("dispatch", "local_ahead", fallback=AHEAD))
-    return LocalOptions(_MODES[wanted], (*preload, *names), ahead)
+    warm_dags = max(0, conf.getint("dispatch", "local_warm_dags", fallback=0))
+    return LocalOptions(_MODES[wanted], (*preload, *names), ahead, warm_dags)

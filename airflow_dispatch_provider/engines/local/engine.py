@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from airflow_dispatch_provider.bridge import airflow_api
+from airflow_dispatch_provider.bridge.dag_parsing import dag_file
 from airflow_dispatch_provider.bridge.patience import overtime
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 from airflow_dispatch_provider.bridge.workload import priority_of, task_ref
@@ -19,7 +20,7 @@ from airflow_dispatch_provider.engines.local._options import LocalOptions
 from airflow_dispatch_provider.engines.local._search import Answer, Search
 from airflow_dispatch_provider.engines.local._turnover import Turnover
 from airflow_dispatch_provider.engines.local.launch import Mode, obstacle_to_fork
-from airflow_dispatch_provider.engines.local.messages import Ended, Gone, Kill, Runner, Work
+from airflow_dispatch_provider.engines.local.messages import DagFile, Ended, Gone, Kill, Runner, Work
 from airflow_dispatch_provider.engines.local.pool import Pool
 from airflow_dispatch_provider.engines.outage import Backoff, OutageLog
 from airflow_dispatch_provider.lifecycle.events import Adopted, Rejected, Returned, Room, Unknown
@@ -79,7 +80,8 @@ class LocalEngine:
         self._name, self._clock, self._make_pool = name, clock, make_pool
         self._options = options or LocalOptions()
         title = f"airflow dispatch local [{team}]" if team else "airflow dispatch local"
-        self._work = Work(runner, conf, self._options.preload, warm_up, title)
+        options = self._options
+        self._work = Work(runner, conf, options.preload, warm_up, title, options.warm_dags)
         self._pool: Pool | None = None
         self._machine = Machine(name, overtime(OVER_GRACE))
         self._search = make_search(title)
@@ -167,7 +169,9 @@ class LocalEngine:
         seed = task_ref(job.workload).seed if is_task else ""
         self._machine.enter(job.dispatch, job.key, is_task=is_task, task=seed)
         rank = (KIND_RANK[airflow_api.kind_of(job.workload)], -priority_of(job.workload))
-        pool.run(job.dispatch, airflow_api.workload_name(job.workload), pickled, rank)
+        parsed = dag_file(job.workload) if self._options.warm_dags else None
+        file = DagFile(*parsed) if parsed else None
+        pool.run(job.dispatch, airflow_api.workload_name(job.workload), pickled, rank, file)
 
     def withdraw(self, dispatches: Collection[int]) -> set[int]:
         """Nothing at once: ``Returned`` comes for what had not started."""

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages between the executor and its template process. A number stands for one hand-over."""
+"""Messages between the executor, its template process, and the templates of Dag files below that. A number stands for
+one hand-over."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +34,8 @@ class Work:
     """Called with ``conf`` after that, in the template process; importable by name."""
     title: str
     """Start of the process titles."""
+    warm_dags: int = 0
+    """As many Dag files, at most, have a template process of their own."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,21 @@ class Slots:
     """Executor to template: how many processes there may be. What is given ahead waits for one to end."""
 
     number: int
+
+
+@dataclass(frozen=True)
+class DagFile:
+    """A Dag file in a version of its bundle."""
+
+    bundle: str
+    """Name and version, as JSON; those without versions have null."""
+    path: str
+    """Below the bundle."""
+
+    def __str__(self) -> str:
+        bundle = json.loads(self.bundle)
+        version = f", version {bundle['version']}" if bundle.get("version") else ""
+        return f"{self.path} in bundle {bundle['name']}{version}"
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,9 @@ class Run:
 
     rank: tuple[int, int] = (0, 0)
     """Of those that wait for a slot, the lowest starts first, and among equals the one that came first."""
+
+    file: DagFile | None = None
+    """The file that the task's process is going to parse; None: no file is to have a template process."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +96,13 @@ class Kill:
 
 @dataclass(frozen=True)
 class Ready:
-    """Template to executor: everything is imported."""
+    """Template to executor, or template of a Dag file to template: everything is imported."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """Template to executor: this process was forked. It runs nothing until this message is on its way."""
+    """Template to executor, or template of a Dag file to template: this process was forked. It runs nothing until the
+    executor is sure to hear this."""
 
     number: int
     pid: int
@@ -110,6 +133,29 @@ class Ended:
     alone does."""
     began: bool | None = None
     """None: the process has asked for leave to start, and whether it was given is not known."""
+
+
+@dataclass(frozen=True)
+class Cold:
+    """Template of a Dag file to template: its tasks cannot be forked from it, because ..."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Declined:
+    """Template of a Dag file to template: this one was not forked, because ..."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """Template of a Dag file to template: a process that it had forked has ended."""
+
+    pid: int
+    status: int
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from airflow_dispatch_provider.engines.local import processes
 from airflow_dispatch_provider.engines.local.launch import Link, Mode, launch
 from airflow_dispatch_provider.engines.local.messages import (
     Began,
+    DagFile,
     Ended,
     Gone,
     Kill,
@@ -181,12 +182,19 @@ class Pool:
         started = self._handed.get(number)
         return started.pid if started else None
 
-    def run(self, number: int, name: str, workload: bytes, rank: tuple[int, int] = (0, 0)) -> None:
+    def run(
+        self,
+        number: int,
+        name: str,
+        workload: bytes,
+        rank: tuple[int, int] = (0, 0),
+        file: DagFile | None = None,
+    ) -> None:
         """Hand a pickled workload over. Only while ``ready``."""
         assert self._link is not None
         self._expect_more()
         self._handed[number] = None
-        self._link.channel.send(Run(number, name, workload, rank))
+        self._link.channel.send(Run(number, name, workload, rank, file))
 
     def limit(self, slots: int) -> None:
         """Have at most so many processes; what was handed over besides starts when others end."""

@@ -28,12 +28,21 @@ import psutil
 
 from airflow_dispatch_provider.engines.local import processes, worker
 from airflow_dispatch_provider.engines.local.channel import Channel
+from airflow_dispatch_provider.engines.local.children import (
+    drain,
+    ended_children,
+    inherit_orphans,
+    leave_sigchld,
+    sigchld_pipe,
+)
 from airflow_dispatch_provider.engines.local.messages import (
     Began,
+    DagFile,
     Ended,
     Kill,
     NotStarted,
     Ready,
+    Reaped,
     Run,
     Setup,
     Slots,
@@ -41,6 +50,7 @@ from airflow_dispatch_provider.engines.local.messages import (
     Withdraw,
     Work,
 )
+from airflow_dispatch_provider.engines.local.warm import WarmTemplate, WarmTemplates
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +95,13 @@ class _Child:
             return b""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    run: Run
+    warm: WarmTemplate
+    control: socket.socket
+
+
 class Template:
     """The loop of a template process. Single-threaded, as a process that forks has to be."""
 
@@ -97,8 +114,17 @@ class Template:
         self._waiting: dict[int, Run] = {}
         """Not started yet, in the order in which they came. They end with the executor."""
 
+        self._asked: dict[int, _Asked] = {}
+        """To be forked by templates of Dag files, which have not told of them yet."""
+
+        self._warm: WarmTemplates | None = None
+        self._files: list[DagFile] = []
+        """Of tasks that have come since the last look."""
+
         self._kills = processes.KillList(time.monotonic)
-        self._wake, self._wakeup = _sigchld_pipe()
+        self._pipe = sigchld_pipe()
+        if work.warm_dags and inherit_orphans():
+            self._warm = WarmTemplates(work.warm_dags, time.monotonic, work)
 
     def serve(self, messages: list[Any]) -> None:
         """Work until the executor is gone and the last child has ended."""
@@ -108,30 +134,28 @@ class Template:
         while not self._channel.closed or self._children or self._kills:
             self._release()
             ready = wait(self._sources(), self._patience())
-            self._drain_wakeup()
-            for child in ready:
-                if isinstance(child, _Child):
-                    self._hear(child)
+            drain(self._pipe[0])
+            for each in ready:
+                if isinstance(each, _Child):
+                    self._hear(each)
+                elif isinstance(each, WarmTemplate):
+                    self._hear_warm(each)
             self._handle(self._channel.receive() if not self._channel.closed else [])
             self._reap()
             self._kills.tick()
             if os.getppid() != self._parent and not self._channel.closed:
                 self._channel.close()
+            self._end_old_templates()
             self._start_waiting()
 
     def _sources(self) -> list[Any]:
         if self._channel.closed:
-            return [self._wake]
+            return [self._pipe[0]]
         unheard = [child for child in self._children.values() if not child.heard]
-        return [self._wake, self._channel.fileno(), *unheard]
+        return [self._pipe[0], self._channel.fileno(), *unheard, *(self._warm or ())]
 
     def _patience(self) -> float:
         return _BUSY_WAIT if self._kills or self._channel.pending else _IDLE_WAIT
-
-    def _drain_wakeup(self) -> None:
-        with suppress(BlockingIOError):
-            while os.read(self._wake, 4096):
-                pass
 
     def _hear(self, child: _Child) -> None:
         if child.hear():
@@ -145,6 +169,8 @@ class Template:
         for message in messages:
             if isinstance(message, Run):
                 self._waiting[message.number] = message
+                if message.file is not None:
+                    self._files.append(message.file)
             elif isinstance(message, Slots):
                 self._slots = message.number
             else:
@@ -152,7 +178,10 @@ class Template:
 
     def _take_back(self, message: Kill | Withdraw) -> None:
         """One that waits is forgotten, whichever it is; of those that have started, Kill alone means anything."""
-        if self._waiting.pop(message.number, None) is not None:
+        asked = self._asked.pop(message.number, None)
+        if asked is not None:
+            asked.control.close()
+        if asked or self._waiting.pop(message.number, None) is not None:
             self._tell(NotStarted(message.number))
         elif isinstance(message, Kill):
             self._kill(message)
@@ -166,8 +195,17 @@ class Template:
 
     def _start_waiting(self) -> None:
         """Fill the slots that are free by now."""
-        while self._waiting and len(self._children) < self._slots and not self._channel.closed:
-            self._start(self._waiting.pop(min(self._waiting, key=lambda number: self._waiting[number].rank)))
+        files, self._files = self._files, []
+        while files and self._warm and not self._channel.closed:
+            self._warm.ask(files.pop(), self._let_go)
+        while len(self._children) + len(self._asked) < self._slots and not self._channel.closed:
+            numbers = [number for number, run in self._waiting.items() if not self._has_to_wait(run)]
+            if not numbers:
+                return
+            self._start(self._waiting.pop(min(numbers, key=lambda number: self._waiting[number].rank)))
+
+    def _has_to_wait(self, run: Run) -> bool:
+        return self._warm is not None and self._warm.parses(run.file)
 
     def _start(self, run: Run) -> None:
         try:
@@ -175,19 +213,26 @@ class Template:
         except OSError as error:
             self._refuse(run, error)
             return
+        with theirs:
+            warm = self._warm.of(run.file) if self._warm else None
+            if warm is None or not self._ask(warm, run, ours, theirs):
+                self._fork(run, ours, theirs)
+
+    def _fork(self, run: Run, ours: socket.socket, theirs: socket.socket) -> None:
         try:
             pid = os.fork()
         except OSError as error:
             ours.close()
-            theirs.close()
             self._refuse(run, error)
             return
         if pid == 0:
             self._become_worker(ours, theirs, run)
-        theirs.close()
-        ours.setblocking(False)
-        self._children[pid] = _Child(run.number, ours)
-        self._channel.send(Started(run.number, pid, psutil.Process(pid).create_time()))
+        self._enter(Started(run.number, pid, psutil.Process(pid).create_time()), ours)
+
+    def _enter(self, started: Started, control: socket.socket) -> None:
+        control.setblocking(False)
+        self._children[started.pid] = _Child(started.number, control)
+        self._channel.send(started)
 
     def _refuse(self, run: Run, error: OSError) -> None:
         self._channel.send(Ended(run.number, 1, f"no process could be started: {error}"))
@@ -195,17 +240,72 @@ class Template:
     def _become_worker(self, ours: socket.socket, theirs: socket.socket, run: Run) -> NoReturn:
         try:
             os.setsid()
-            self._waiting.clear()  # with the tokens of others
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._channel.close()
-            for held in (ours, *(child.control for child in self._children.values())):
-                held.close()
-            for fd in (self._wake, self._wakeup):
-                os.close(fd)
+            ours.close()
+            self._let_go()
             worker.main(theirs, run, self._work)
         finally:
             os._exit(1)
+
+    def _let_go(self) -> None:
+        """In a fork of this process: of what belongs to this process and its other children."""
+        leave_sigchld(self._pipe)
+        self._channel.close()
+        for child in self._children.values():
+            child.control.close()
+        for asked in self._asked.values():
+            asked.control.close()
+        self._waiting.clear()  # with the tokens of others
+        self._asked.clear()
+        if self._warm:
+            self._warm.close()
+
+    # Templates of Dag files
+
+    def _ask(self, warm: WarmTemplate, run: Run, ours: socket.socket, theirs: socket.socket) -> bool:
+        """Have it forked by the template of its file; whether that could be asked."""
+        try:
+            warm.start(run, theirs)
+        except OSError as error:
+            log.warning("The process that has parsed %s does not answer: %s", warm.file, error)
+            self._end_warm(warm)
+            return False
+        self._asked[run.number] = _Asked(run, warm, ours)
+        return True
+
+    def _hear_warm(self, warm: WarmTemplate) -> None:
+        assert self._warm is not None
+        for message in self._warm.hear(warm):
+            if isinstance(message, Reaped):
+                self._end(message.pid, message.status)
+            elif isinstance(message, Started):
+                if asked := self._asked.pop(message.number, None):
+                    self._enter(message, asked.control)
+            else:
+                log.info("Tasks of %s parse it themselves for now: %s", warm.file, message.reason)
+                self._end_warm(warm)
+        if warm.channel.closed:
+            self._ask_back(warm)
+
+    def _end_old_templates(self) -> None:
+        if self._warm is None:
+            return
+        for warm in [*self._warm] if self._channel.closed else self._warm.due():
+            self._end_warm(warm)
+
+    def _end_warm(self, warm: WarmTemplate) -> None:
+        assert self._warm is not None
+        self._warm.end(warm)
+        self._ask_back(warm)
+
+    def _ask_back(self, warm: WarmTemplate) -> None:
+        """Let wait again for what a template was asked that has ended; a process without its socket runs nothing."""
+        for number, asked in [*self._asked.items()]:
+            if asked.warm is warm:
+                del self._asked[number]
+                asked.control.close()
+                self._waiting[number] = asked.run
+
+    # Ends
 
     def _release(self) -> None:
         """Let children begin once the executor is sure to hear of them; never if it is gone."""
@@ -222,15 +322,18 @@ class Template:
                         child.control.send(worker.GO)
 
     def _reap(self) -> None:
-        for pid, status in _ended_children():
-            child = self._children.pop(pid, None)
-            if child is None:
-                continue
-            if status < 0 and pid not in self._kills:
-                processes.kill_trees(processes.survivors(pid))
-            self._hear(child)
-            child.control.close()
-            self._tell(_end_of(child, status))
+        for pid, status in ended_children():
+            self._end(pid, status)
+
+    def _end(self, pid: int, status: int) -> None:
+        child = self._children.pop(pid, None)
+        if child is None:
+            return
+        if status < 0 and pid not in self._kills:
+            processes.kill_trees(processes.survivors(pid))
+        self._hear(child)
+        child.control.close()
+        self._tell(_end_of(child, status))
 
 
 def _end_of(child: _Child, status: int) -> Ended:
@@ -238,26 +341,6 @@ def _end_of(child: _Child, status: int) -> Ended:
     result = report.result
     failing = result.api is worker.Api.FAILING
     return Ended(child.number, status, result.error, result.unanswered, failing, report.began)
-
-
-def _ended_children() -> list[tuple[int, int]]:
-    ended = []
-    with suppress(ChildProcessError):
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                break
-            ended.append((pid, os.waitstatus_to_exitcode(status)))
-    return ended
-
-
-def _sigchld_pipe() -> tuple[int, int]:
-    read, write = os.pipe()
-    os.set_blocking(read, False)
-    os.set_blocking(write, False)
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler nothing is written to the pipe
-    return read, write
 
 
 def become(sock: socket.socket, parent: int) -> NoReturn:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Airflow (api-server, scheduler, dag-processor) on PostgreSQL, one Dag, three executors in turn.
+"""A real Airflow (api-server, scheduler, dag-processor) on PostgreSQL, one Dag, its executors in turn.
 
   tasks a second   a Dag of trivial tasks without dependencies, from the first start to the last end
   start latency    one task on an idle deployment: from being queued to its start, as Airflow records them
   beside a backlog the same while another backend has all slots taken and tasks held (DispatchExecutor only)
   busy seconds     tasks x their duration as Airflow records it: what is left is waiting and hand-over
 
-subjects: Airflow's LocalExecutor, this package's LocalExecutor, and the latter as only backend of DispatchExecutor.
+subjects: Airflow's LocalExecutor, this package's LocalExecutor without and with [dispatch] local_warm_dags, and as only
+backend of DispatchExecutor.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ OURS = "airflow_dispatch_provider.executors"
 SUBJECTS = {
     "airflow": "LocalExecutor",
     "local": f"{OURS}.local_executor.LocalExecutor",
+    "warm": f"{OURS}.local_executor.LocalExecutor",
     "dispatch": f"{OURS}.dispatch_executor.DispatchExecutor",
 }
 ROWS = {
@@ -89,6 +91,7 @@ def settings(subject: str, parallelism: int, idle_sleep: float = 1.0) -> dict[st
         "AIRFLOW__DISPATCH__BACKENDS": json.dumps(backends),
         "AIRFLOW__DISPATCH__ROUTES": json.dumps([{"queue": "slow", "to": ["slow"]}]),
         "AIRFLOW__DISPATCH__DEFAULT": "local",
+        "AIRFLOW__DISPATCH__LOCAL_WARM_DAGS": "8" if subject == "warm" else "0",
     }
 
 

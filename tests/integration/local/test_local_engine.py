@@ -66,14 +66,21 @@ class Clock:
 class Trial(LocalEngine):
     """With all that it has said so far."""
 
-    def __init__(self, slots: int = 4, mode: Any = "fork", runner: Any = local_runners.run) -> None:
+    def __init__(
+        self,
+        slots: int = 4,
+        mode: Any = "fork",
+        runner: Any = local_runners.run,
+        warm_dags: int = 0,
+        preload: tuple[str, ...] = (),
+    ) -> None:
         self.time = Clock()
         self.said: list[Any] = []
         super().__init__(
             "trial",
             slots,
             conf,
-            LocalOptions(mode, ()),
+            LocalOptions(mode, preload, warm_dags=warm_dags),
             runner=runner,
             warm_up=str,
             clock=self.time,

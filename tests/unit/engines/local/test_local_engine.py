@@ -41,6 +41,7 @@ class FakePool:
         self.gone: set[int] = set()
         self.withdrawn: list[int] = []
         self.ranks: dict[int, tuple[int, int]] = {}
+        self.files: dict[int, Any] = {}
         self.running: set[int] = set()
         self.slots = 0
         self.ends = ""
@@ -53,8 +54,8 @@ class FakePool:
     def started(self) -> int:
         return self.live
 
-    def run(self, number: int, name: str, workload: bytes, rank: tuple[int, int]) -> None:
-        self.ran[number], self.ranks[number] = pickle.loads(workload), rank
+    def run(self, number: int, name: str, workload: bytes, rank: tuple[int, int], file: Any) -> None:
+        self.ran[number], self.ranks[number], self.files[number] = pickle.loads(workload), rank, file
 
     def withdraw(self, number: int) -> None:
         self.withdrawn.append(number)
@@ -267,6 +268,15 @@ class TestRoom:
         """By type and priority."""
         x.submit([job(1, make_task(priority_weight=5)), job(2, make_task(priority_weight=-1))])
         assert pool(x).ranks == {1: (2, -5), 2: (2, 1)}
+
+    def test_the_file_of_a_task_is_named_for_those_that_have_a_template(self, clock) -> None:
+        """By its bundle and the path in that; not where no file has one, nor of anything but a task."""
+        x = started(clock, slots=3, options=LocalOptions(warm_dags=1))
+        x.submit([job(1, make_task()), *([job(2, make_callback())] if AIRFLOW_V_3_2_PLUS else [])])
+        assert (pool(x).work.warm_dags, pool(x).files[1].path, pool(x).files.get(2)) == (1, "dag.py", None)
+        x = started(clock)
+        x.submit([job(1, make_task())])
+        assert pool(x).files == {1: None}
 
     def test_a_template_that_still_starts_takes_nothing_and_is_no_trouble(self, x) -> None:
         pool(x).ready = False
@@ -539,9 +549,14 @@ class TestOptions:
         assert local_options(Overlay()) == LocalOptions("fork", PRELOAD)
 
     def test_values(self) -> None:
-        given = {"local_template": " exec", "local_preload": "json, zlib,", "local_ahead": "5"}
+        given = {
+            "local_template": " exec",
+            "local_preload": "json, zlib,",
+            "local_ahead": "5",
+            "local_warm_dags": "3",
+        }
         read = local_options(Overlay(**{f"dispatch_{option}": value for option, value in given.items()}))
-        assert read == LocalOptions("exec", (*PRELOAD, "json", "zlib"), 5)
+        assert read == LocalOptions("exec", (*PRELOAD, "json", "zlib"), 5, 3)
 
     def test_a_mistake_is_named(self) -> None:
         """Option, value and remedy."""

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The children of a template process: their ends, and whose they become when one dies."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from contextlib import suppress
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def sigchld_pipe() -> tuple[int, int]:
+    """Reading and writing end of a pipe that has something to read once a child of this process has ended."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler nothing is written to the pipe
+    return read, write
+
+
+def drain(pipe: int) -> None:
+    """Read all of it, for it to wake its reader again."""
+    with suppress(BlockingIOError):
+        while os.read(pipe, 4096):
+            pass
+
+
+def ended_children() -> list[tuple[int, int]]:
+    """Pid and exit code, or minus the signal, of those that have ended and are forgotten now."""
+    ended = []
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            ended.append((pid, os.waitstatus_to_exitcode(status)))
+    return ended
+
+
+def leave_sigchld(pipe: tuple[int, int]) -> None:
+    """In a fork: let its own children end as in any process."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for fd in pipe:
+        os.close(fd)
+
+
+def inherit_orphans() -> bool:
+    """Make the descendants of this process its children when their parents end; whether that can be had (Linux)."""
+    if sys.platform != "linux":
+        return False
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def end_with(parent: int) -> None:
+    """Have this process killed when its parent ends, whatever it does then (Linux); its children are not."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)

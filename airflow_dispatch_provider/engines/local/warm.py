@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Templates of Dag files: each has parsed one, and forks the processes that supervise its tasks.
+
+Such a process is a fork of the template process, which talks to it over a channel, hands it one end of each task's
+control socket, and holds the other end itself. It forks, and says what became of its children; it knows nothing of
+slots, kills or the executor. If it ends, the template process inherits its children.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from multiprocessing.connection import wait
+from typing import Any, NoReturn
+
+import psutil
+
+from airflow_dispatch_provider.bridge.dag_parsing import NotShareableError, ParsedAhead, parse_ahead
+from airflow_dispatch_provider.engines.local import worker
+from airflow_dispatch_provider.engines.local._warming import Stage, Warming
+from airflow_dispatch_provider.engines.local.channel import Channel
+from airflow_dispatch_provider.engines.local.children import (
+    drain,
+    end_with,
+    ended_children,
+    leave_sigchld,
+    sigchld_pipe,
+)
+from airflow_dispatch_provider.engines.local.messages import (
+    Cold,
+    DagFile,
+    Declined,
+    Ready,
+    Reaped,
+    Run,
+    Started,
+    Work,
+)
+
+log = logging.getLogger(__name__)
+
+_IDLE_WAIT = 2.0
+_BUSY_WAIT = 0.1
+
+OUTDATED = "a file that it was parsed from has changed"
+
+
+class WarmTemplate:
+    """The template process's end of one."""
+
+    def __init__(self, file: DagFile, pid: int, channel: Channel, hand: socket.socket) -> None:
+        self.file = file
+        self.pid = pid
+        self.channel = channel
+        self._hand = hand
+
+    def fileno(self) -> int:
+        return self.channel.fileno()
+
+    def start(self, run: Run, control: socket.socket) -> None:
+        """Have a process forked for it, with this end of its control socket; raises OSError if that cannot be sent."""
+        socket.send_fds(self._hand, [b"c"], [control.fileno()], socket.MSG_DONTWAIT)
+        self.channel.send(run)
+
+    def close(self) -> None:
+        """Have it end. Processes that it was asked for and has not told of do nothing once their sockets are closed."""
+        self.channel.close()
+        self._hand.close()
+
+
+class WarmTemplates:
+    """All that a template process has."""
+
+    def __init__(self, most: int, clock: Callable[[], float], work: Work) -> None:
+        self._warming = Warming(most)
+        self._clock = clock
+        self._work = work
+        self._made: dict[DagFile, WarmTemplate] = {}
+
+    def __iter__(self) -> Iterator[WarmTemplate]:
+        return iter([*self._made.values()])
+
+    def ask(self, file: DagFile, let_go: Callable[[], object]) -> None:
+        """A task of this file is to be started: see to it that the file is parsed, if that is worth it.
+
+        :param let_go: called in a new template's process, to close what it has no business with
+        """
+        now = self._clock()
+        if not self._warming.ask(file, now):
+            return
+        may, instead_of = self._warming.place_for(file, now)
+        if isinstance(instead_of, DagFile):
+            self.end(self._made[instead_of])
+        if may:
+            self._make(file, let_go)
+
+    def parses(self, file: DagFile | None) -> bool:
+        """Whether the tasks of this file wait for its template."""
+        return file is not None and self._warming.stage(file) is Stage.PARSING
+
+    def of(self, file: DagFile | None) -> WarmTemplate | None:
+        """From which a task of this file is to be forked."""
+        ready = file is not None and self._warming.stage(file) is Stage.READY
+        return self._made.get(file) if file is not None and ready else None
+
+    def _make(self, file: DagFile, let_go: Callable[[], object]) -> None:
+        ours, theirs = socket.socketpair()
+        hand, taken = socket.socketpair()
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            for each in (ours, theirs, hand, taken):
+                each.close()
+            log.warning("Tasks of %s parse it themselves: no process could be started: %s", file, error)
+            return
+        if pid == 0:
+            _become_template(file, (ours, hand), (theirs, taken), self, self._work, parent, let_go)
+        theirs.close()
+        taken.close()
+        self._made[file] = WarmTemplate(file, pid, Channel(ours), hand)
+        self._warming.parsing(file, self._clock())
+
+    def hear(self, template: WarmTemplate) -> list[Any]:
+        """Take in what it says; returned is what concerns the processes that it was asked for."""
+        told = []
+        for message in template.channel.receive():
+            if isinstance(message, Ready):
+                self._warming.ready(template.file)
+                log.info("Tasks of %s are forked from a process that has parsed it", template.file)
+            elif isinstance(message, Cold):
+                log.warning("Tasks of %s parse it themselves, because %s", template.file, message.reason)
+                self._forget(template, cold=True)
+            else:
+                told.append(message)
+        if template.channel.closed and self._made.get(template.file) is template:
+            log.warning(
+                "The process that had parsed %s has ended; its tasks parse it themselves", template.file
+            )
+            self._forget(template, cold=True)
+        return told
+
+    def end(self, template: WarmTemplate, *, cold: bool = False) -> None:
+        """Let it end; it is not asked any more."""
+        if self.parses(template.file) and self._made.get(template.file) is template:
+            with suppress(ProcessLookupError):
+                os.kill(
+                    template.pid, signal.SIGKILL
+                )  # it has no children, and may not come to look at its channel
+        self._forget(template, cold=cold)
+
+    def _forget(self, template: WarmTemplate, *, cold: bool) -> None:
+        if self._made.get(template.file) is template:
+            del self._made[template.file]
+            self._warming.over(template.file, self._clock(), cold=cold)
+        template.close()
+
+    def due(self) -> list[WarmTemplate]:
+        """Those that are too old, or hang; the latter are ended."""
+        old = [self._made[file] for file in self._warming.due(self._clock()) if isinstance(file, DagFile)]
+        for template in [each for each in old if self.parses(each.file)]:
+            log.warning("Tasks of %s parse it themselves, because that takes too long", template.file)
+            self.end(template, cold=True)
+        return [template for template in old if template.file in self._made]
+
+    def close(self) -> None:
+        """Close what belongs to this process, in a fork of it."""
+        for template in self._made.values():
+            template.close()
+
+
+def _become_template(
+    file: DagFile,
+    others: tuple[socket.socket, ...],
+    ends: tuple[socket.socket, socket.socket],
+    siblings: WarmTemplates,
+    work: Work,
+    parent: int,
+    let_go: Callable[[], object],
+) -> NoReturn:
+    try:
+        os.setsid()
+        end_with(parent)
+        let_go()
+        siblings.close()
+        for each in others:
+            each.close()
+        _Forker(file, Channel(ends[0]), ends[1], work).run()
+    except BaseException:
+        log.exception("The process that has parsed %s failed", file)
+    finally:
+        os._exit(0)
+
+
+class _Forker:
+    """The process that has parsed a file."""
+
+    def __init__(self, file: DagFile, channel: Channel, hand: socket.socket, work: Work) -> None:
+        self._file, self._work = file, work
+        self._channel, self._hand = channel, hand
+
+    def run(self) -> None:
+        """Parse, and fork until the template process has closed the channel."""
+        worker.set_title(f"{self._work.title}: template of {self._file.path}")
+        try:
+            parsed = parse_ahead(self._file.bundle, self._file.path)
+        except NotShareableError as error:
+            self._channel.send(Cold(str(error)))
+            return
+        gc.collect()
+        gc.freeze()
+        self._channel.send(Ready())
+        pipe = sigchld_pipe()
+        while not self._channel.closed:
+            wait([pipe[0], self._channel.fileno()], _BUSY_WAIT if self._channel.pending else _IDLE_WAIT)
+            drain(pipe[0])
+            for run in self._channel.receive():
+                self._fork(run, parsed, pipe)
+            for pid, status in ended_children():
+                self._channel.send(Reaped(pid, status))
+            self._channel.flush()
+
+    def _fork(self, run: Run, parsed: ParsedAhead, pipe: tuple[int, int]) -> None:
+        _, (descriptor, *_), _, _ = socket.recv_fds(self._hand, 1, 1)
+        with socket.socket(fileno=descriptor) as control:
+            if parsed.outdated():
+                self._channel.send(Declined(run.number, OUTDATED))
+                return
+            try:
+                pid = os.fork()
+            except OSError as error:
+                self._channel.send(Declined(run.number, str(error)))
+                return
+            if pid == 0:
+                self._become_worker(control, run, pipe)
+        with suppress(psutil.Error):  # killed by now
+            self._channel.send(Started(run.number, pid, psutil.Process(pid).create_time()))
+
+    def _become_worker(self, control: socket.socket, run: Run, pipe: tuple[int, int]) -> NoReturn:
+        try:
+            os.setsid()
+            leave_sigchld(pipe)
+            self._channel.close()
+            self._hand.close()
+            worker.main(control, run, self._work)
+        finally:
+            os._exit(1)
