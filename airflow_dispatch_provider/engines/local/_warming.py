@@ -60,6 +60,9 @@ class Warming:
     def stage(self, file: Hashable) -> Stage:
         return self._files.get(file, _Known()).stage
 
+    def is_new(self, file: Hashable) -> bool:
+        return file not in self._files
+
     def ask(self, file: Hashable, now: float) -> bool:
         """A task of this file is going to start; whether the file is to be parsed for it and for others."""
         known = self._files.get(file, _Known())

@@ -57,6 +57,9 @@ log = logging.getLogger(__name__)
 _IDLE_WAIT = 2.0
 """Seconds after which the template looks whether its parent lives: a copy of the socket may hide its end."""
 
+_TOGETHER = 0.01
+"""Seconds within which an executor has sent all tasks of a file that it starts at a time."""
+
 _BUSY_WAIT = 0.1
 """Seconds to wait while something is due: a kill, or messages that the executor has not taken."""
 
@@ -140,13 +143,24 @@ class Template:
                     self._hear(each)
                 elif isinstance(each, WarmTemplate):
                     self._hear_warm(each)
-            self._handle(self._channel.receive() if not self._channel.closed else [])
+            self._handle(self._receive())
             self._reap()
             self._kills.tick()
             if os.getppid() != self._parent and not self._channel.closed:
                 self._channel.close()
             self._end_old_templates()
             self._start_waiting()
+
+    def _receive(self) -> list[Any]:
+        """News of the executor. The first task of a Dag file waits a moment for others that are sent with it."""
+        if self._channel.closed:
+            return []
+        messages = self._channel.receive()
+        files = {message.file for message in messages if isinstance(message, Run) and message.file}
+        if self._warm and any(map(self._warm.is_new, files)):
+            time.sleep(_TOGETHER)
+            messages += self._channel.receive()
+        return messages
 
     def _sources(self) -> list[Any]:
         if self._channel.closed:

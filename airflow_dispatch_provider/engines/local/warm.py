@@ -100,6 +100,10 @@ class WarmTemplates:
         if may:
             self._make(file, let_go)
 
+    def is_new(self, file: DagFile) -> bool:
+        """Whether no task of it was asked for lately."""
+        return self._warming.is_new(file)
+
     def parses(self, file: DagFile | None) -> bool:
         """Whether the tasks of this file wait for its template."""
         return file is not None and self._warming.stage(file) is Stage.PARSING
