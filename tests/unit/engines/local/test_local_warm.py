@@ -70,7 +70,7 @@ def test_a_file_that_cannot_be_shared_is_logged_with_its_reason(x, parse, caplog
 
 
 def test_one_that_ends_by_itself_is_logged(x, parse, caplog) -> None:
-    """What it has said before counts."""
+    """Its earlier words count."""
     template, process, _ = parse()
     process.send(Ready())
     process.send(Reaped(7, 0))
