@@ -42,6 +42,15 @@ def ended_children() -> list[tuple[int, int]]:
     return ended
 
 
+def first_ended_child() -> tuple[int, int] | None:
+    """The same of one that is kept: for ``os.waitpid``, or for who inherits it if this process dies."""
+    with suppress(ChildProcessError):
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is not None:
+            return ended.si_pid, ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+    return None
+
+
 def leave_sigchld(pipe: tuple[int, int]) -> None:
     """In a fork: let its own children end as in any process."""
     signal.set_wakeup_fd(-1)

@@ -28,7 +28,7 @@ from airflow_dispatch_provider.engines.local.channel import Channel
 from airflow_dispatch_provider.engines.local.children import (
     drain,
     end_with,
-    ended_children,
+    first_ended_child,
     leave_sigchld,
     sigchld_pipe,
 )
@@ -226,9 +226,16 @@ class _Forker:
             drain(pipe[0])
             for run in self._channel.receive():
                 self._fork(run, parsed, pipe)
-            for pid, status in ended_children():
-                self._channel.send(Reaped(pid, status))
             self._channel.flush()
+            self._tell_ends()
+
+    def _tell_ends(self) -> None:
+        """An end is told before it is forgotten: if this process is killed in between, the template process inherits
+        the ended child, and sees for itself."""
+        while not self._channel.pending and (ended := first_ended_child()):
+            self._channel.send(Reaped(*ended))
+            if not self._channel.pending:  # else it is told once more
+                os.waitpid(ended[0], 0)
 
     def _fork(self, run: Run, parsed: ParsedAhead, pipe: tuple[int, int]) -> None:
         _, (descriptor, *_), _, _ = socket.recv_fds(self._hand, 1, 1)

@@ -18,6 +18,8 @@ import pytest
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.engines.engine import Job
 from airflow_dispatch_provider.engines.local._options import PRELOAD
+from airflow_dispatch_provider.engines.local.channel import Channel
+from airflow_dispatch_provider.engines.local.messages import Reaped
 from airflow_dispatch_provider.lifecycle.events import Began, Ended, Returned
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from devkit.servers.execution_api import ExecutionApi
@@ -207,6 +209,21 @@ class TestTrouble:
         assert (alive(pid), world.ends(dispatch)) == (True, [])
         (world.folder / "go").touch()
         assert wait_until(lambda: world.ends(dispatch))[0].how is Outcome.SUCCESS
+
+    def test_an_end_that_a_killed_template_could_not_tell_is_told(self, make_world, monkeypatch) -> None:
+        """The template process inherits what has ended; a slot would stay taken for good."""
+        send = Channel.send
+
+        def die_or_send(channel: Channel, message: Any) -> None:
+            if isinstance(message, Reaped):
+                os.kill(os.getpid(), signal.SIGKILL)
+            send(channel, message)
+
+        monkeypatch.setattr(Channel, "send", die_or_send)
+        world = make_world()
+        dispatches = world.submit("tell0", "tell1")
+        ends = [wait_until(lambda each=each: world.ends(each))[0] for each in dispatches]
+        assert {(end.how, end.began) for end in ends} == {(Outcome.SUCCESS, True)}
 
     def test_a_revoked_task_is_ended_with_its_tree(self, world) -> None:
         (dispatch, _) = world.submit("hold0", "hold1")
