@@ -16,6 +16,7 @@ AREAS = {
     "router": "what routing costs the scheduler's thread, for each task and for each heartbeat",
     "scale": "how the cost of a decision grows, with up to a million jobs, a thousand queues, ten schedulers",
     "local": "LocalExecutor in one process: memory, start, hand-over",
+    "start": "LocalExecutor's real tasks, part by part: from being queued to the user's first line",
     "celery": "CeleryExecutor in one process, on Redis and RabbitMQ: publishing, and waiting for results",
     "kubernetes": "KubernetesExecutor in one process, on a real API server: creating, watching and deleting pods",
     "end-to-end": "LocalExecutor and DispatchExecutor under a real Airflow: tasks a second, start latency",
