@@ -121,7 +121,10 @@ class Desk:
         before, self._in_force = self._in_force, wanted
         given = [Order(wanted[name], name) for name in wanted if before.get(name) is not wanted[name]]
         resumed = [Order(Command.RESUME, name) for name in before if name not in wanted]
-        return [*given, *resumed, *self._once()]
+        news = [*given, *resumed, *self._once()]
+        for order in news:
+            log.info("Order of an operator: %s backend %r.", order.command.value, order.backend)
+        return news
 
     def _once(self) -> list[Order]:
         """After what lasts: one that drains a backend first is not to have given it something in between."""
@@ -171,17 +174,15 @@ class Desk:
 
 
 def in_force(rows: Collection[OrderRow], team: str, now: float) -> dict[str, Command]:
-    """The order for each backend of a team; one that has both is drained. A command that only another version of this
-    package knows is left to that.
+    """The order for each backend of a team. A command that only another version of this package knows is left to that.
 
     :param now: seconds since 1970
     """
-    commands: dict[str, Command] = {}
-    for row in rows:
-        counts = row.command in LASTING and _is_ours(row, team, now)
-        if counts and commands.get(row.backend) is not Command.DRAIN:
-            commands[row.backend] = Command(row.command)
-    return commands
+    return {
+        row.backend: Command(row.command)
+        for row in rows
+        if row.command in LASTING and _is_ours(row, team, now)
+    }
 
 
 def _is_ours(row: OrderRow, team: str, now: float) -> bool:

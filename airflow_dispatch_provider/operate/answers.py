@@ -56,6 +56,7 @@ class Answers(Protocol):
         :raises UnknownBackend: nobody has it
         :raises WrongOrder: it makes no sense
         :raises TablesMissing: it can be kept nowhere
+        :raises ReadOnly: it can be kept nowhere from here
         """
         ...
 

@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_dispatch_provider import __version__
-from airflow_dispatch_provider.bridge.database.tables import TablesMissing
+from airflow_dispatch_provider.bridge.database.tables import ReadOnly, TablesMissing
 from airflow_dispatch_provider.exceptions import DispatchConfigError, DispatchError
 from airflow_dispatch_provider.operate.access import LoggedIn, Reader, forbidden
 from airflow_dispatch_provider.operate.answers import Answers
@@ -217,6 +217,7 @@ _CODES: tuple[tuple[type[DispatchError], int], ...] = (
     (UnknownBackend, status.HTTP_404_NOT_FOUND),
     (WrongOrder, 422),
     (TablesMissing, status.HTTP_503_SERVICE_UNAVAILABLE),
+    (ReadOnly, status.HTTP_503_SERVICE_UNAVAILABLE),
     (DispatchConfigError, status.HTTP_409_CONFLICT),
 )
 

@@ -43,6 +43,7 @@ def give_order(
     :raises UnknownBackend: no scheduler has it
     :raises WrongOrder: it makes no sense
     :raises TablesMissing: the migration has not been run
+    :raises ReadOnly: the database is a replica
     """
     if command not in COMMANDS:
         raise WrongOrder(f"{command!r} is no order. Known: {', '.join(COMMANDS)}.")
@@ -55,12 +56,12 @@ def give_order(
     now = time.time()
     lasts = _REACHES if wanted is Command.RECALL else seconds
     until = None if lasts is None else now + lasts
-    row = OrderRow(0, team or ALL_TEAMS, backend, command, by, reason, now, until)
-    if wanted is Command.RECALL:
-        tables.add_order(row, audit)
-    else:
-        tables.replace_orders(row.team, backend, row if wanted.lasts else None, audit)
-    return None if wanted is Command.RESUME else order_of(row)
+    row = OrderRow(team or ALL_TEAMS, backend, command, by, reason, now, until)
+    if wanted is Command.RESUME:
+        tables.take_back(row.team, backend, audit)
+        return None
+    tables.enter_order(row, audit)
+    return order_of(row)
 
 
 _REACHES = 60.0

@@ -7,22 +7,21 @@ Times are seconds since 1970 (UTC), so that they mean the same on every database
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from airflow.configuration import conf
 from airflow.utils.session import create_session
 from sqlalchemy import (
+    Boolean,
     Column,
     Float,
-    Integer,
     MetaData,
     String,
     Table,
     Text,
     delete,
-    insert,
     inspect,
     or_,
     select,
@@ -69,17 +68,17 @@ STATUS = Table(
 ORDER = Table(
     "dispatch_order",
     METADATA,
-    Column("number", Integer(), primary_key=True, autoincrement=True),
-    Column("team", _name(100), nullable=False),
-    Column("backend", _name(250), nullable=False),
+    Column("team", _name(100), primary_key=True),
+    Column("backend", _name(250), primary_key=True),
+    Column("lasts", Boolean(), primary_key=True),
     Column("command", _name(16), nullable=False),
     Column("given_by", _name(250), nullable=False),
     Column("reason", _text(), nullable=False),
     Column("since", Float(53), nullable=False),
     Column("until", Float(53), nullable=True),
 )
-"""Orders in force, one row for each backend, and besides those that are done once, until every scheduler has done them.
-What was taken back is in Airflow's event log alone."""
+"""At most one order in force for each backend, whoever orders at the same time, and beside it at most one that is done
+once, until every scheduler has done it. What was replaced or taken back is in Airflow's event log alone."""
 
 
 class TablesMissing(DispatchError):
@@ -90,6 +89,16 @@ class TablesMissing(DispatchError):
         super().__init__(
             "The database has no tables of this package, so that no status is written and no order can be given:"
             f" {before}run airflow db migrate."
+        )
+
+
+class ReadOnly(DispatchError):
+    """The database can only be read, as a replica."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The database can only be read here, so that no order can be given: it may be a replica. Give it where"
+            " Airflow's schedulers write."
         )
 
 
@@ -105,7 +114,6 @@ class StatusRow(NamedTuple):
 class OrderRow(NamedTuple):
     """One row of ``dispatch_order``."""
 
-    number: int
     team: str
     backend: str
     command: str
@@ -119,14 +127,31 @@ class OrderRow(NamedTuple):
 def _session() -> Iterator[Session]:
     """
     :raises TablesMissing: that is why a statement has failed
+    :raises ReadOnly: or that
     """
     try:
         with create_session(scoped=False) as session:
             yield session
-    except DBAPIError:
+    except DBAPIError as error:
+        if _is_read_only(error):
+            raise ReadOnly from None
         if not exist():
             raise TablesMissing from None
         raise
+
+
+_READ_ONLY_MYSQL = frozenset({1290, 1792, 1836})
+"""``ER_OPTION_PREVENTS_STATEMENT``, ``ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION``, ``ER_READ_ONLY_MODE``."""
+
+
+def _is_read_only(error: DBAPIError) -> bool:
+    """As the drivers of each database say it."""
+    cause: Any = error.orig
+    state = getattr(cause, "pgcode", None) or getattr(cause, "sqlstate", None)
+    if state is not None:
+        return bool(state == "25006")  # read_only_sql_transaction
+    first = cause.args[0] if cause is not None and cause.args else None
+    return first in _READ_ONLY_MYSQL or "readonly database" in str(first)
 
 
 def exist() -> bool:
@@ -138,29 +163,21 @@ def exist() -> bool:
 
 def write_status(row: StatusRow) -> None:
     """Replace the row of a scheduler, in one statement."""
-    values = row._asdict()
     with _session() as session:
-        session.execute(_upsert(session.get_bind().dialect.name)(values))
+        session.execute(_upsert(session, STATUS, row._asdict()))
 
 
-def _upsert(dialect: str) -> Callable[[dict[str, Any]], Any]:
-    changing = ("team", "written", "document")
+def _upsert(session: Session, table: Table, values: dict[str, Any]) -> Any:
+    """The statement that enters a row, or replaces the one with its key: never two, also where several do it at the
+    same time."""
+    keys = [column.name for column in table.primary_key]
+    changing = {name: value for name, value in values.items() if name not in keys}
+    dialect = session.get_bind().dialect.name
     if dialect == "mysql":
-
-        def replace(values: dict[str, Any]) -> Any:
-            statement = mysql.insert(STATUS).values(values)
-            return statement.on_duplicate_key_update({key: values[key] for key in changing})
-
-        return replace
+        return mysql.insert(table).values(values).on_duplicate_key_update(changing)
     dialects: dict[str, Any] = {"postgresql": postgresql, "sqlite": sqlite}
-
-    def upsert(values: dict[str, Any]) -> Any:
-        statement = dialects[dialect].insert(STATUS).values(values)
-        return statement.on_conflict_do_update(
-            index_elements=[STATUS.c.scheduler_id], set_={key: values[key] for key in changing}
-        )
-
-    return upsert
+    statement = dialects[dialect].insert(table).values(values)
+    return statement.on_conflict_do_update(index_elements=keys, set_=changing)
 
 
 def read_statuses(since: float) -> list[StatusRow]:
@@ -179,42 +196,31 @@ def forget(before: float) -> None:
 
 def read_orders(now: float) -> list[OrderRow]:
     """Those in force, the oldest first."""
+    columns = [ORDER.c[name] for name in OrderRow._fields]
     in_force = or_(ORDER.c.until.is_(None), ORDER.c.until > now)
     with _session() as session:
-        return [
-            OrderRow(*row) for row in session.execute(select(ORDER).where(in_force).order_by(ORDER.c.number))
-        ]
+        rows = session.execute(select(*columns).where(in_force).order_by(ORDER.c.since))
+        return [OrderRow(*row) for row in rows]
 
 
-def replace_orders(team: str, backend: str, new: OrderRow | None, audit: Any) -> list[OrderRow]:
-    """Take back what is in force about a backend, and enter another order, in one transaction.
+def enter_order(new: OrderRow, audit: Any) -> None:
+    """In place of the one about the same backend: one that lasts of one that lasts, and else of one that is done once.
 
-    :param new: its number is not used
-    :param audit: the row about it for Airflow's event log
-    :returns: what was taken back
+    :param audit: the row about it for Airflow's event log, entered in the same transaction
+    :raises ReadOnly: nothing can be written here
     """
-    about = (ORDER.c.team == team, ORDER.c.backend == backend, ORDER.c.command.in_(LASTING))
     with _session() as session:
         session.add(audit)
-        before = [OrderRow(*row) for row in session.execute(select(ORDER).where(*about))]
+        session.execute(_upsert(session, ORDER, {**new._asdict(), "lasts": new.command in LASTING}))
+
+
+def take_back(team: str, backend: str, audit: Any) -> None:
+    """What is in force about a backend.
+
+    :param audit: as for ``enter_order``
+    :raises ReadOnly: nothing can be written here
+    """
+    with _session() as session:
+        session.add(audit)
+        about = (ORDER.c.team == team, ORDER.c.backend == backend, ORDER.c.lasts)
         session.execute(delete(ORDER).where(*about))
-        if new is not None:
-            session.execute(_entered(new))
-    return before
-
-
-def add_order(new: OrderRow, audit: Any) -> None:
-    """Enter one beside those about the same backend.
-
-    :param new: its number is not used
-    :param audit: as for ``replace_orders``
-    """
-    with _session() as session:
-        session.add(audit)
-        session.execute(_entered(new))
-
-
-def _entered(new: OrderRow) -> Any:
-    values = new._asdict()
-    del values["number"]
-    return insert(ORDER).values(values)

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
-from sqlalchemy import select
+from sqlalchemy import func, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.manager import DispatchDBManager
@@ -61,31 +64,79 @@ def test_a_status_is_replaced(migrated):
 
 
 def order(backend: str, command: str = "cordon", until: float | None = None) -> OrderRow:
-    return OrderRow(0, "", backend, command, "ann", "it's \N{SNOWMAN} <b>", 1.5, until)
+    return OrderRow("", backend, command, "ann", "it's \N{SNOWMAN} <b>", 1.5, until)
 
 
 def audit() -> Any:
     return audit_row("dispatch_cordon", "ann", {"backend": "a"})
 
 
+def given(row: OrderRow) -> None:
+    tables.enter_order(row, audit())
+
+
+def found(now: float = 0) -> dict[str, str]:
+    """The command in force by backend."""
+    return {row.backend: row.command for row in tables.read_orders(now)}
+
+
 def test_orders_are_replaced_and_run_out(migrated):
     """Names that differ by case are two; what is over is not in force."""
-    for row in (order("a"), order("A", "drain"), order("b", until=50.0), order("x" * 250)):
-        assert tables.replace_orders("", row.backend, row, audit()) == []
-    (before,) = tables.replace_orders("", "a", order("a", "drain"), audit())
-    assert (before.command, before.reason) == ("cordon", "it's \N{SNOWMAN} <b>")
-    assert [(row.backend, row.command) for row in tables.read_orders(49)] == [
-        ("A", "drain"),
-        ("b", "cordon"),
-        ("x" * 250, "cordon"),
-        ("a", "drain"),
-    ]
-    assert "b" not in [row.backend for row in tables.read_orders(51)]
+    long = "x" * 250
+    for row in (order("a"), order("A", "drain"), order("b", until=50.0), order(long)):
+        given(row)
+    given(order("a", "drain"))
+    assert {row.reason for row in tables.read_orders(0)} == {"it's \N{SNOWMAN} <b>"}
+    assert found(49) == {"a": "drain", "A": "drain", "b": "cordon", long: "cordon"}
+    assert "b" not in found(51)
     tables.forget(51)
-    assert "b" not in [row.backend for row in tables.read_orders(49)]
-    for name in ("a", "A", "b", "x" * 250):
-        tables.replace_orders("", name, None, audit())
-    assert tables.read_orders(0) == []
+    assert "b" not in found(49)
+    for name in ("a", "A", "b", long):
+        tables.take_back("", name, audit())
+    assert found() == {}
+
+
+def test_of_orders_at_the_same_time_one_is_in_force(migrated):
+    """Whoever gives them; each is in the event log."""
+    people, rounds = 4, 5
+    barrier = Barrier(people)
+
+    def give(person: int) -> None:
+        for _ in range(rounds):
+            barrier.wait(60)
+            given(order("a", "drain" if person % 2 else "cordon")._replace(given_by=str(person)))
+
+    before = audited()
+    with ThreadPoolExecutor(people) as pool:
+        for done in [pool.submit(give, person) for person in range(people)]:
+            done.result()
+    (row,) = tables.read_orders(0)
+    assert row.command == ("drain" if int(row.given_by) % 2 else "cordon")
+    assert audited() - before == people * rounds
+
+
+def test_no_statement_enters_a_second_order(migrated):
+    """The database itself keeps it out."""
+    given(order("a"))
+    with pytest.raises(IntegrityError), create_session() as session:
+        session.execute(insert(tables.ORDER).values({**order("a", "drain")._asdict(), "lasts": True}))
+    assert found() == {"a": "cordon"}
+
+
+def test_what_is_done_once_stands_beside_what_lasts(migrated):
+    """Another of its kind takes its place, and neither takes back the other."""
+    for row in (order("a", "drain"), order("a", "recall", 60.0), order("a", "recall", 70.0)):
+        given(row)
+    assert sorted((row.command, row.until) for row in tables.read_orders(0)) == [("drain", None), ("recall", 70.0)]
+    tables.take_back("", "a", audit())
+    assert found() == {"a": "recall"}
+
+
+def audited() -> int:
+    from airflow.models.log import Log
+
+    with create_session() as session:
+        return session.scalar(select(func.count()).select_from(Log).where(Log.event == "dispatch_cordon"))
 
 
 def test_down_and_up_again(migrated):
@@ -136,7 +187,7 @@ def test_an_order_in_the_event_log(migrated):
     """With who gave it; it belongs to no task."""
     from airflow.models.log import Log
 
-    tables.replace_orders("", "a", None, audit())
+    tables.take_back("", "a", audit())
     with create_session() as session:
         row = session.scalars(
             select(Log).where(Log.event == "dispatch_cordon").order_by(Log.id.desc())

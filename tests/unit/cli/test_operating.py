@@ -60,7 +60,7 @@ def test_status_in_a_table(run: Run, say: Callable[..., None]) -> None:
             ],
             file="/etc/dispatch.yaml",
         ),
-        orders=[OrderRow(1, "", "small", "cordon", "ann", "new disks", NOW, None)],
+        orders=[OrderRow("", "small", "cordon", "ann", "new disks", NOW, None)],
     )
     found = run("status")
     small, large = (
@@ -316,7 +316,7 @@ def test_who_gives_an_order_about_nothing(run: Run, given: list[Any]) -> None:
     assert "airflow db migrate" in " ".join(missing.err.split())
 
 
-DRAIN = OrderRow(1, "", "a", "drain", "ann", "", NOW - 5, None)
+DRAIN = OrderRow("", "a", "drain", "ann", "", NOW - 5, None)
 
 
 def test_a_drain_that_is_waited_for(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from unit.lifecycle.builders import machine, queued, route, tick
 
 from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
-from airflow_dispatch_provider.dispatch.desk import ORDERS_EVERY, SHARE, STATUS_EVERY, Desk, in_force
+from airflow_dispatch_provider.dispatch.desk import ORDERS_EVERY, SHARE, STATUS_EVERY, Desk
 from airflow_dispatch_provider.dispatch.report import Facts
 from airflow_dispatch_provider.lifecycle.events import Command, Order
 
@@ -64,8 +64,8 @@ def house(monkeypatch: pytest.MonkeyPatch) -> House:
     return House(monkeypatch)
 
 
-def order(backend: str = "a", command: str = "cordon", team: str = "", number: int = 1) -> OrderRow:
-    return OrderRow(number, team, backend, command, "me", "", 0.0, None)
+def order(backend: str = "a", command: str = "cordon", team: str = "") -> OrderRow:
+    return OrderRow(team, backend, command, "me", "", 0.0, None)
 
 
 def test_orders_in_force_count_before_the_first_decision(house):
@@ -180,22 +180,32 @@ def test_an_order_of_another_team_is_not_ours(monkeypatch):
     assert house.desk.open() == [Order(Command.CORDON, "b")]
 
 
-def test_a_drain_is_more_than_a_cordon():
-    """Where there are both, whichever came first."""
-    rows = [order(command="drain"), order(number=2)]
-    assert in_force(rows, "", 0) == in_force(rows[::-1], "", 0) == {"a": Command.DRAIN}
+def test_the_log_says_each_order_once(house, caplog):
+    """When it comes, and when it is taken back."""
+    caplog.set_level("INFO")
+    house.orders = [order(command="drain")]
+    house.desk.open()
+    for rows in (house.orders, [], []):
+        house.orders = rows
+        house.beat(ORDERS_EVERY)
+        house.work()
+    house.beat()
+    assert [message for message in caplog.messages if message.startswith("Order of an operator")] == [
+        "Order of an operator: drain backend 'a'.",
+        "Order of an operator: resume backend 'a'.",
+    ]
 
 
 def test_a_recall_is_done_once(house):
     """After what lasts, and again only where it is ordered again; a new scheduler has nothing to take back."""
-    recalled = order(command="recall", number=7)._replace(until=house.now + 60)
-    house.orders = [recalled, order(command="drain", number=8)]
+    recalled = order(command="recall")._replace(until=house.now + 60)
+    house.orders = [recalled, order(command="drain")]
     assert house.desk.open() == [Order(Command.DRAIN, "a"), Order(Command.RECALL, "a")]
     for _ in range(3):
         house.beat(ORDERS_EVERY)
         house.work()
         assert house.beat() == []
-    house.orders = [*house.orders, recalled._replace(number=9, since=house.now)]
+    house.orders = [*house.orders, recalled._replace(since=house.now)]
     house.beat(ORDERS_EVERY)
     house.work()
     assert house.beat() == [Order(Command.RECALL, "a")]

@@ -10,7 +10,7 @@ from airflow_dispatch_provider.operate.draining import NotDrained, left
 
 from .documents import NOW, backend, document, reading
 
-DRAIN = OrderRow(1, "", "a", "drain", "ann", "", NOW - 5, None)
+DRAIN = OrderRow("", "a", "drain", "ann", "", NOW - 5, None)
 CLOSED = backend("a", state="cordoned")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_dispatch_provider.bridge.database import tables
-from airflow_dispatch_provider.bridge.database.tables import OrderRow
+from airflow_dispatch_provider.bridge.database.tables import LASTING, OrderRow
 from airflow_dispatch_provider.operate import orders
 from airflow_dispatch_provider.operate.orders import UnknownBackend, WrongOrder, give_order
 
@@ -24,13 +24,18 @@ class Office:
         self.once = list[Any]()
         self.audited: list[tuple[str, str, dict[str, Any]]] = []
 
-    def replace(self, team: str, name: str, new: Any, audit: Any) -> list[Any]:
-        self.orders[team, name] = new
-        self.audited.append((audit.event, audit.owner, json.loads(audit.extra)))
-        return []
+    def enter(self, new: Any, audit: Any) -> None:
+        if new.command in LASTING:
+            self.orders[new.team, new.backend] = new
+        else:
+            self.once.append(new)
+        self._audit(audit)
 
-    def add(self, new: Any, audit: Any) -> None:
-        self.once.append(new)
+    def take_back(self, team: str, name: str, audit: Any) -> None:
+        self.orders[team, name] = None
+        self._audit(audit)
+
+    def _audit(self, audit: Any) -> None:
         self.audited.append((audit.event, audit.owner, json.loads(audit.extra)))
 
 
@@ -38,9 +43,9 @@ class Office:
 def office(monkeypatch: pytest.MonkeyPatch) -> Office:
     made = Office()
     known = [document("1", backends=[backend("a")]), document("1", team="blue", backends=[backend("b")])]
-    monkeypatch.setattr(tables, "replace_orders", made.replace)
-    monkeypatch.setattr(tables, "add_order", made.add)
-    gone = OrderRow(1, "", "gone", "drain", "ann", "", NOW - 9, None)
+    monkeypatch.setattr(tables, "enter_order", made.enter)
+    monkeypatch.setattr(tables, "take_back", made.take_back)
+    gone = OrderRow("", "gone", "drain", "ann", "", NOW - 9, None)
     monkeypatch.setattr(orders, "read", lambda: reading(*known, orders=[gone]))
     return made
 

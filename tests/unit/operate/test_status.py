@@ -64,7 +64,7 @@ def test_a_dead_scheduler_is_shown_and_not_counted():
 
 def test_an_order_is_shown_with_its_backend():
     """With who, why and until when; one that drains is draining."""
-    order = OrderRow(1, "", "a", "drain", "ann", "new nodes", NOW - 5, NOW + 60)
+    order = OrderRow("", "a", "drain", "ann", "new nodes", NOW - 5, NOW + 60)
     both = document("1", backends=[backend("a", state="cordoned"), backend("b")])
     found = status_of(reading(both, orders=[order])).backends
     assert [each.state for each in found] == [BackendState.DRAINING, BackendState.OPEN]

@@ -37,9 +37,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "dispatch_order",
-        sa.Column("number", sa.Integer(), primary_key=True, autoincrement=True),
-        sa.Column("team", _name(100), nullable=False),
-        sa.Column("backend", _name(250), nullable=False),
+        sa.Column("team", _name(100), primary_key=True),
+        sa.Column("backend", _name(250), primary_key=True),
+        sa.Column("lasts", sa.Boolean(), primary_key=True),
         sa.Column("command", _name(16), nullable=False),
         sa.Column("given_by", _name(250), nullable=False),
         sa.Column("reason", _text(), nullable=False),
