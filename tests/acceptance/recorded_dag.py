@@ -15,7 +15,8 @@ RECORDS = Path(os.environ["DISPATCH_TEST_RECORDS"])
 def record(seconds: float) -> None:
     """Write when this run started and ended, in a file of its own for each."""
     ti = get_current_context()["ti"]
-    name = f"{ti.run_id}/{ti.task_id}.{uuid.uuid4().hex}"
+    number = f"_{ti.map_index:03}" if ti.map_index >= 0 else ""
+    name = f"{ti.run_id}/{ti.task_id}{number}.{uuid.uuid4().hex}"
     (RECORDS / ti.run_id).mkdir(parents=True, exist_ok=True)
     started = time.time()
     (RECORDS / f"{name}.start").write_text(str(started))
@@ -31,6 +32,9 @@ def wait_for_release(file: Path) -> None:
         time.sleep(0.1)
 
 
+QUEUES = ("two", "four", "spill", "glob-x", "nowhere")
+
+
 def add_tasks(queue: str, number: int, seconds: float, priority: int = 1) -> None:
     for index in range(number):
         options = {"task_id": f"{queue}_{index:03}", "queue": queue, "priority_weight": priority}
@@ -41,8 +45,16 @@ def add_tasks(queue: str, number: int, seconds: float, priority: int = 1) -> Non
 def many() -> None:
     """Short tasks over five queues."""
     each = int(os.environ["DISPATCH_TEST_TASKS"]) // 5
-    for queue in ("two", "four", "spill", "glob-x", "nowhere"):
+    for queue in QUEUES:
         add_tasks(queue, each, seconds=0.2)
+
+
+@dag(schedule=None, catchup=False, max_active_tasks=1000)
+def mapped() -> None:
+    """As many short tasks, each process of which need not make all of them to run one."""
+    each = int(os.environ.get("DISPATCH_TEST_MAPPED", "0")) // len(QUEUES)
+    for queue in QUEUES:
+        record.override(task_id=f"mapped_{queue}", queue=queue).expand(seconds=[0.2] * each)
 
 
 @dag(schedule=None, catchup=False, max_active_tasks=1000)
@@ -54,4 +66,5 @@ def blocked() -> None:
 
 
 many()
+mapped()
 blocked()
