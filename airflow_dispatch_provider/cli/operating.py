@@ -16,7 +16,7 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-from airflow_dispatch_provider.bridge.database.tables import TablesMissing
+from airflow_dispatch_provider.bridge.database.tables import ReadOnly, TablesMissing
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.commands import EXIT_WRONG_CONFIG, UsageError, command
 from airflow_dispatch_provider.exceptions import DispatchError
@@ -384,7 +384,7 @@ def _order(word: str, args: Namespace) -> int:
     seconds = getattr(args, "seconds", None)
     try:
         found = give_order(word, args.backend, getattr(args, "team", None), _who(), args.reason, seconds)
-    except TablesMissing:
+    except (ReadOnly, TablesMissing):
         raise
     except DispatchError as error:
         raise UsageError(str(error)) from None
