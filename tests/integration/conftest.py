@@ -4,35 +4,48 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from .database import DirectClerk, TheyRun, connect, prepare
+from .database import DirectClerk, TheyRun, connect, databases, prepare
 
 
-@pytest.fixture(
-    scope="session",
-    params=[
-        pytest.param("sqlite", marks=pytest.mark.integration("sqlite")),
-        pytest.param("postgres", marks=pytest.mark.integration("postgres")),
-    ],
-)
+@contextmanager
+def _sqlite(folder: Path) -> Iterator[str]:
+    yield f"sqlite:///{folder}/airflow.db"
+
+
+@contextmanager
+def _postgres(folder: Path) -> Iterator[str]:
+    from devkit.servers.postgres import PostgresServer
+
+    with PostgresServer() as server:
+        yield server.url
+
+
+@contextmanager
+def _mysql(folder: Path) -> Iterator[str]:
+    from .mysql import create_database, running_server, use_pymysql
+
+    with running_server() as server:
+        use_pymysql()
+        yield create_database(server)
+
+
+SERVERS = {"sqlite": _sqlite, "postgres": _postgres, "mysql": _mysql}
+
+
+@pytest.fixture(scope="session", params=databases("sqlite", "postgres"))
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a migrated database with one run of each Dag, which this process uses for the rest of the session."""
     folder = tmp_path_factory.mktemp(request.param)
     before = os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
-    if request.param == "sqlite":
-        url = f"sqlite:///{folder}/airflow.db"
+    with SERVERS[request.param](folder) as url:
         prepare(url, folder)
         connect(url)
         yield url
-    else:
-        from devkit.servers.postgres import PostgresServer
-
-        with PostgresServer() as server:
-            prepare(server.url, folder)
-            connect(server.url)
-            yield server.url
     from airflow import settings
 
     settings.dispose_orm()

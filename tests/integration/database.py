@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from airflow import settings
 from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from airflow.models.taskinstance import TaskInstance
@@ -25,6 +26,7 @@ from airflow_dispatch_provider.lifecycle.states import Row, RowState
 from airflow_dispatch_provider.testing import make_task
 from airflow_dispatch_provider.testing.in_memory_clerk import InMemoryClerk
 
+_TESTS = Path(__file__).parents[1]
 DAG_ID, TASKS = "it_dag", 12
 RETRIED = "it_retried"
 """A Dag with tasks that run something, and have more tries."""
@@ -47,7 +49,11 @@ with DAG("{RETRIED}", schedule=None):
 
 # One process for all, since each has to import Airflow first.
 _COMMANDS = """
+import os
 import sys
+if os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].startswith("mysql"):
+    from integration.mysql import use_pymysql
+    use_pymysql()
 from airflow.cli.cli_parser import get_parser
 
 for command in sys.argv[1:]:
@@ -61,16 +67,20 @@ def prepare(url: str, folder: Path) -> None:
     dags = folder / "dags"
     dags.mkdir()
     (dags / "it_dag.py").write_text(_DAG_FILE)
-    env = {
-        **os.environ,
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url,
-        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
-        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-    }
     triggers = [f"dags trigger {dag_id}" for dag_id in (DAG_ID, RETRIED)]
+    run(url, "db migrate", "dags reserialize", *triggers, AIRFLOW__CORE__DAGS_FOLDER=str(dags))
+
+
+def run(url: str, *commands: str, **env: str) -> None:
+    """Commands of Airflow, with a database."""
+    settings = {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url,
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "PYTHONPATH": str(_TESTS),
+    }
     done = subprocess.run(
-        [sys.executable, "-c", _COMMANDS, "db migrate", "dags reserialize", *triggers],
-        env=env,
+        [sys.executable, "-c", _COMMANDS, *commands],
+        env={**os.environ, **settings, **env},
         capture_output=True,
         text=True,
         check=False,
@@ -83,6 +93,7 @@ def connect(url: str) -> None:
     os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = url
     settings.dispose_orm()
     settings.configure_vars()
+    settings.configure_adapters()
     settings.configure_orm()
 
 
@@ -153,3 +164,8 @@ def save_event_log(router: Any) -> None:
     gc.collect()
     with create_session() as session:
         SchedulerJobRunner._process_task_event_logs(router._task_event_logs, session)
+
+
+def databases(*names: str) -> list[Any]:
+    """Parameters of the fixture ``database``."""
+    return [pytest.param(name, marks=pytest.mark.integration(name)) for name in names]

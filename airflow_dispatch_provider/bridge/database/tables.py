@@ -53,6 +53,11 @@ def _text() -> Any:
     return Text().with_variant(mysql.LONGTEXT(), "mysql")
 
 
+def _seconds() -> Any:
+    """With twice the precision of ``FLOAT``, under the name that each database gives back."""
+    return Float(53).with_variant(mysql.DOUBLE(asdecimal=False), "mysql")
+
+
 METADATA = MetaData(schema=conf.get("database", "sql_alchemy_schema", fallback=None) or None)
 
 STATUS = Table(
@@ -60,7 +65,7 @@ STATUS = Table(
     METADATA,
     Column("scheduler_id", _name(250), primary_key=True),
     Column("team", _name(100), nullable=False),
-    Column("written", Float(53), nullable=False),
+    Column("written", _seconds(), nullable=False),
     Column("document", _text(), nullable=False),
 )
 """One row for each scheduler and executor of it. ``document`` is JSON: see ``dispatch.report``."""
@@ -74,8 +79,8 @@ ORDER = Table(
     Column("command", _name(16), nullable=False),
     Column("given_by", _name(250), nullable=False),
     Column("reason", _text(), nullable=False),
-    Column("since", Float(53), nullable=False),
-    Column("until", Float(53), nullable=True),
+    Column("since", _seconds(), nullable=False),
+    Column("until", _seconds(), nullable=True),
 )
 """At most one order in force for each backend, whoever orders at the same time, and beside it at most one that is done
 once, until every scheduler has done it. What was replaced or taken back is in Airflow's event log alone."""

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +12,9 @@ from typing import Any
 import pytest
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, inspect, select
 from sqlalchemy.exc import IntegrityError
+from unit.operate.documents import backend, document
 
 from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.manager import DispatchDBManager
@@ -24,8 +22,14 @@ from airflow_dispatch_provider.bridge.database.tables import MANAGER, OrderRow, 
 from airflow_dispatch_provider.bridge.event_log import audit_row
 from airflow_dispatch_provider.bridge.histories import find_try
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
-from tests.integration.database import DAG_ID
+from airflow_dispatch_provider.operate.documents import read
+from airflow_dispatch_provider.operate.status import read_status
+from airflow_dispatch_provider.operate.waiting import read_waiting
+from tests.integration.database import DAG_ID, databases, run
 
+pytestmark = pytest.mark.parametrize(
+    "database", databases("sqlite", "postgres", "mysql"), indirect=True, scope="session"
+)
 BASE = "base"
 
 
@@ -43,8 +47,7 @@ def migrated(database: str) -> Iterator[None]:
 def test_airflows_own_migration_makes_them(database):
     """From Airflow 3.2 on it finds them by itself; before, one option names them."""
     if not AIRFLOW_V_3_2_PLUS:
-        env = {**os.environ, "AIRFLOW__DATABASE__EXTERNAL_DB_MANAGERS": MANAGER}
-        subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=env, check=True)
+        run(database, "db migrate", AIRFLOW__DATABASE__EXTERNAL_DB_MANAGERS=MANAGER)
     assert tables.exist()
 
 
@@ -61,6 +64,17 @@ def test_a_status_is_replaced(migrated):
     assert [row.written for row in tables.read_statuses(151)] == [200.0]
     tables.forget(151)
     assert [row.written for row in tables.read_statuses(0)] == [200.0]
+
+
+def test_what_is_written_is_read(migrated):
+    """By the questions of operators, with the order about it."""
+    tables.write_status(document("7", written=time.time(), backends=[backend("a", used=3)]))
+    given(order("a", "drain"))
+    status = read_status()
+    assert [(each.id, each.lives) for each in status.schedulers] == [("7", False)]
+    assert status.problem.startswith("No scheduler lives")
+    assert [each.backend for each in read().orders] == ["a"]
+    assert read_waiting().tasks == []
 
 
 def order(backend: str, command: str = "cordon", until: float | None = None) -> OrderRow:
@@ -139,7 +153,19 @@ def audited() -> int:
         return session.scalar(select(func.count()).select_from(Log).where(Log.event == "dispatch_cordon"))
 
 
-def test_down_and_up_again(migrated):
+def by_airflow(manager: DispatchDBManager) -> None:
+    """Which makes them as they are declared, where there are none."""
+    manager.upgradedb()
+
+
+def step_by_step(manager: DispatchDBManager) -> None:
+    from alembic import command
+
+    command.upgrade(manager.get_alembic_config(), "heads")
+
+
+@pytest.mark.parametrize("upgrade", [by_airflow, step_by_step])
+def test_down_and_up_again(migrated, upgrade):
     """Without them each call says what to run; a migration brings them back, as they are declared."""
     with create_session() as session:
         DispatchDBManager(session).downgrade(BASE)
@@ -148,9 +174,11 @@ def test_down_and_up_again(migrated):
             call()
     with create_session() as session:
         manager = DispatchDBManager(session)
-        manager.upgradedb()
+        upgrade(manager)
         assert manager.check_migration()
         assert differences(session) == []
+        key = inspect(session.connection()).get_pk_constraint("dispatch_order")
+        assert key["constrained_columns"] == ["team", "backend"]
 
 
 def differences(session):

@@ -6,14 +6,17 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, insert, text
 
+from airflow_dispatch_provider.bridge.database.tables import STATUS, StatusRow
 from devkit.servers.postgres import PostgresServer
+
+from .. import mysql
 
 PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "autoscaling.md").read_text()
 CONCURRENCY = 16
@@ -22,8 +25,8 @@ Backends = dict[str, tuple[int, int]]
 """Held and used tasks by backend."""
 
 
-def of_the_page() -> str:
-    (query,) = re.findall(r"<!-- query: postgresql -->\n```sql\n(.*?)```", PAGE, re.DOTALL)
+def of_the_page(dialect: str) -> str:
+    (query,) = re.findall(rf"<!-- query: {dialect} -->\n```sql\n(.*?)```", PAGE, re.DOTALL)
     return str(query)
 
 
@@ -35,21 +38,21 @@ def of_the_chart() -> str:
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    with PostgresServer() as server:
-        yield server
+def server(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
+    """Makes databases of the kind that is asked for, and returns their URLs."""
+    if request.param == "mysql":
+        with mysql.running_server() as url:
+            yield lambda: mysql.create_database(url)
+    else:
+        with PostgresServer() as postgres:
+            yield lambda: postgres.create_database(f"autoscaling{time.monotonic_ns()}")
 
 
 @pytest.fixture
-def database(postgres: PostgresServer) -> Iterator[Connection]:
-    engine = create_engine(postgres.create_database(f"autoscaling{time.monotonic_ns()}"))
+def database(server: Callable[[], str]) -> Iterator[Connection]:
+    engine = create_engine(server())
     with engine.connect() as connection:
-        connection.execute(
-            text(
-                "CREATE TABLE dispatch_status (scheduler_id varchar(250) PRIMARY KEY, team varchar(100) NOT NULL,"
-                " written double precision NOT NULL, document text NOT NULL)"
-            )
-        )
+        STATUS.create(connection)
         yield connection
     engine.dispose()
 
@@ -62,16 +65,22 @@ def write(database: Connection, scheduler: str, age: float, backends: Backends) 
         {"name": name, "held": held, "used": used, "slots": 64, "oldest": None}
         for name, (held, used) in backends.items()
     ]
-    row = {
-        "id": scheduler,
-        "written": time.time() - age,
-        "document": json.dumps({"version": 1, "backends": entries}),
-    }
-    database.execute(text("INSERT INTO dispatch_status VALUES (:id, '', :written, :document)"), row)
+    document = json.dumps({"version": 1, "backends": entries})
+    database.execute(insert(STATUS).values(StatusRow(scheduler, "", time.time() - age, document)._asdict()))
 
 
-@pytest.mark.integration("postgres")
-@pytest.mark.parametrize("query", [of_the_page(), of_the_chart()], ids=["page", "chart"])
+POSTGRES, MYSQL = pytest.mark.integration("postgres"), pytest.mark.integration("mysql")
+
+
+@pytest.mark.parametrize(
+    ("server", "query"),
+    [
+        pytest.param("postgres", of_the_page("postgresql"), id="page", marks=POSTGRES),
+        pytest.param("postgres", of_the_chart(), id="chart", marks=POSTGRES),
+        pytest.param("mysql", of_the_page("mysql"), id="mysql", marks=MYSQL),
+    ],
+    indirect=["server"],
+)
 @pytest.mark.parametrize(
     ("rows", "workers"),
     [

@@ -25,13 +25,17 @@ def _text() -> sa.types.TypeEngine[str]:
     return sa.Text().with_variant(mysql.LONGTEXT(), "mysql")
 
 
+def _seconds() -> sa.types.TypeEngine[float]:
+    return sa.Float(53).with_variant(mysql.DOUBLE(asdecimal=False), "mysql")
+
+
 def upgrade() -> None:
     """Create them."""
     op.create_table(
         "dispatch_status",
         sa.Column("scheduler_id", _name(250), primary_key=True),
         sa.Column("team", _name(100), nullable=False),
-        sa.Column("written", sa.Float(53), nullable=False),
+        sa.Column("written", _seconds(), nullable=False),
         sa.Column("document", _text(), nullable=False),
         schema=SCHEMA,
     )
@@ -43,8 +47,8 @@ def upgrade() -> None:
         sa.Column("command", _name(16), nullable=False),
         sa.Column("given_by", _name(250), nullable=False),
         sa.Column("reason", _text(), nullable=False),
-        sa.Column("since", sa.Float(53), nullable=False),
-        sa.Column("until", sa.Float(53), nullable=True),
+        sa.Column("since", _seconds(), nullable=False),
+        sa.Column("until", _seconds(), nullable=True),
         schema=SCHEMA,
     )
 
