@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from airflow_dispatch_provider.bridge.database.tables import MANAGER
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from devkit.deployments.airflow_cluster import AirflowCluster
 from devkit.servers.postgres import PostgresServer
 
@@ -24,6 +26,9 @@ QUICK_ADOPTION = {
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
 }
 """A scheduler that was killed is noticed within 20 s, instead of minutes."""
+
+_OWN_TABLES = {} if AIRFLOW_V_3_2_PLUS else {"AIRFLOW__DATABASE__EXTERNAL_DB_MANAGERS": MANAGER}
+"""For ``airflow db migrate`` to make the tables of this package."""
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor")
 
@@ -41,6 +46,7 @@ def settings(records: Path, tasks: int) -> dict[str, str]:
         "AIRFLOW__DISPATCH__BACKENDS": json.dumps(backends),
         "AIRFLOW__DISPATCH__ROUTES": json.dumps(routes),
         "AIRFLOW__DISPATCH__DEFAULT": DEFAULT,
+        **_OWN_TABLES,
         "DISPATCH_TEST_RECORDS": str(records),
         "DISPATCH_TEST_TASKS": str(tasks),
     }
