@@ -19,7 +19,7 @@ from unit.operate.documents import backend, document
 from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.manager import DispatchDBManager
 from airflow_dispatch_provider.bridge.database.tables import MANAGER, OrderRow, StatusRow, TablesMissing
-from airflow_dispatch_provider.bridge.event_log import audit_row
+from airflow_dispatch_provider.bridge.event_log import order_row
 from airflow_dispatch_provider.bridge.histories import find_try
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.operate.documents import read
@@ -82,7 +82,7 @@ def order(backend: str, command: str = "cordon", until: float | None = None) -> 
 
 
 def audit() -> Any:
-    return audit_row("dispatch_cordon", "ann", {"backend": "a"})
+    return order_row("cordon", "ann", {"backend": "a"})
 
 
 def given(row: OrderRow) -> None:
@@ -141,7 +141,10 @@ def test_what_is_done_once_stands_beside_what_lasts(migrated):
     """Another of its kind takes its place, and neither takes back the other."""
     for row in (order("a", "drain"), order("a", "recall", 60.0), order("a", "recall", 70.0)):
         given(row)
-    assert sorted((row.command, row.until) for row in tables.read_orders(0)) == [("drain", None), ("recall", 70.0)]
+    assert sorted((row.command, row.until) for row in tables.read_orders(0)) == [
+        ("drain", None),
+        ("recall", 70.0),
+    ]
     tables.take_back("", "a", audit())
     assert found() == {"a": "recall"}
 
@@ -178,7 +181,7 @@ def test_down_and_up_again(migrated, upgrade):
         assert manager.check_migration()
         assert differences(session) == []
         key = inspect(session.connection()).get_pk_constraint("dispatch_order")
-        assert key["constrained_columns"] == ["team", "backend"]
+        assert key["constrained_columns"] == ["team", "backend", "lasts"]
 
 
 def differences(session):
