@@ -291,9 +291,9 @@ class FakeAnswers:
         given = OrderInForce(command, backend, team, by, reason, now(), until)
         if command == "recall":
             return given
-        self.in_force.pop(backend, None)
+        before = self.in_force.pop(backend, None)
         if command == "resume":
-            return None
+            return before
         self.in_force[backend] = given
         return given
 

@@ -304,7 +304,7 @@ _OPERATING = (
     _command(
         "resume",
         "Take back cordon or drain",
-        "Take back the order about a backend. One that is cordoned in the configuration stays so.",
+        "Take back the order about a backend, if there is one. One that is cordoned in the configuration stays so.",
         _ARG_BACKEND,
         _ARG_REASON,
         *_TEAM,

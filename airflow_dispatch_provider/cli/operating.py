@@ -16,6 +16,7 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
+from airflow_dispatch_provider import __version__
 from airflow_dispatch_provider.bridge.database.tables import ReadOnly, TablesMissing
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.commands import EXIT_WRONG_CONFIG, UsageError, command
@@ -138,7 +139,7 @@ def _show_status(args: Namespace) -> int:
 
 def is_troubled(found: Status) -> bool:
     """Whether anything keeps tasks from being run that nobody has ordered."""
-    lives = [scheduler for scheduler in found.schedulers if scheduler.lives]
+    lives = [each for each in found.schedulers if each.lives and each.other_version is None]
     return (
         not lives
         or any(scheduler.refused or scheduler.api_trouble for scheduler in lives)
@@ -196,9 +197,15 @@ def _sentences(found: Status) -> Iterator[str]:
 
 
 def _scheduler_words(now: datetime, scheduler: SchedulerStatus) -> str:
-    who = f"Scheduler {scheduler.id} on {scheduler.hostname} ({scheduler.executor})"
+    executor = f" ({scheduler.executor})" if scheduler.executor else ""
+    who = f"Scheduler {scheduler.id} on {scheduler.hostname}{executor}"
     if not scheduler.lives:
         return f"{who} has not written for {ago(now, scheduler.written)}: it is not counted above."
+    if scheduler.other_version is not None:
+        return (
+            f"{who} runs version {scheduler.other_version} of this package, and this is {__version__}: it is not"
+            " counted above."
+        )
     file = f", file {scheduler.file}" if scheduler.file else ""
     return f"{who}: last heartbeat {ago(now, scheduler.heartbeat)} ago{file}."
 
@@ -390,17 +397,19 @@ def _order(word: str, args: Namespace) -> int:
         raise UsageError(str(error)) from None
     if args.output in output.STRUCTURED:
         output.show_object(None if found is None else plain(asdict(found)), args.output)
-    elif found is None:
-        print(
-            output.wrapped(
-                f"No order is in force about {args.backend} any more; all schedulers know in seconds."
-            )
-        )
+    elif found is None or word == "resume":
+        print(output.wrapped(_resumed(args.backend, found)))
     else:
         runs_out = found.until is not None and found.command != "recall"
         until = f" It runs out at {clock(found.until)}." if runs_out else ""
         print(output.wrapped(f"{found.backend}: {_MEANING[word]}; all schedulers know in seconds.{until}"))
     return 0
+
+
+def _resumed(backend: str, before: OrderInForce | None) -> str:
+    if before is None:
+        return f"No order was in force about {backend}: nothing has changed."
+    return f"{backend}: taken back: {_order_words(before)[0]} All schedulers know in seconds."
 
 
 _MEANING = {

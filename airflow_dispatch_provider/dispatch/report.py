@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_dispatch_provider import __version__
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.overview import (
     NOT_BEGUN,
@@ -22,7 +23,7 @@ from airflow_dispatch_provider.masking import masked
 from airflow_dispatch_provider.routing.reasons import Reason
 
 VERSION = 1
-"""Of the document; a reader that finds another one leaves it alone."""
+"""Of the document; of one of another version a reader reads only ``hostname`` and ``package``."""
 
 FIRST = 50
 """Tasks of each backend that are listed, of those that wait for it, and of those that it has."""
@@ -123,6 +124,7 @@ class Report:
         file, refused = self._facts.file()
         return {
             "version": VERSION,
+            "package": __version__,
             "hostname": self._facts.hostname,
             "executor": self._facts.executor,
             "heartbeat": wall(overview.now),

@@ -53,6 +53,7 @@ class Answers(Protocol):
         self, command: str, backend: str, team: str | None, by: str, reason: str, seconds: float | None
     ) -> OrderInForce | None:
         """
+        :returns: the order that is in force now; with ``resume`` the one that was, None: there was none
         :raises UnknownBackend: nobody has it
         :raises WrongOrder: it makes no sense
         :raises TablesMissing: it can be kept nowhere

@@ -179,7 +179,8 @@ def get_backlog(access: Reader, answers: _Asked, backend: _Name, team: _Optional
 
 @router.post("/api/orders", summary="Cordon, drain, resume or recall")
 def post_order(access: Reader, answers: _Asked, order: OrderRequest) -> OrderInForce | None:
-    """Needs the right to change pools. The answer is the order that was entered; ``resume`` takes one back."""
+    """Needs the right to change pools. The answer is the order that was entered; with ``resume`` the one that was in
+    force, and null where there was none."""
     if not access.acts_for(order.team):
         raise forbidden()
     reason = order.reason.strip()

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from airflow_dispatch_provider import __version__
 from airflow_dispatch_provider.bridge import schedulers
 from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, StatusRow
@@ -42,18 +43,39 @@ class Document(NamedTuple):
         return job_of(self.scheduler_id)
 
 
+class Unread(NamedTuple):
+    """A row of ``dispatch_status`` that another version of this package has written, in another form."""
+
+    scheduler: str
+    hostname: str
+    team: str | None
+    written: float
+    lives: bool
+    package: str
+    """The version of the package."""
+
+    def __str__(self) -> str:
+        return (
+            f"Scheduler {self.scheduler} on {self.hostname} runs version {self.package} of airflow-dispatch-provider,"
+            f" and this process {__version__}: what it writes cannot be read here."
+        )
+
+
 class Reading(NamedTuple):
     """Everything that is known at a moment; ``now`` is in seconds since 1970."""
 
     now: float
     documents: list[Document]
     orders: list[OrderInForce]
+    unread: list[Unread]
 
     @property
     def problem(self) -> str | None:
         """Why nothing is known of this moment; None: something is."""
         if self.living:
             return None
+        if unread := [each for each in self.unread if each.lives]:
+            return " ".join(map(str, unread))
         if not self.documents:
             return NOBODY
         last = max(self.documents, key=lambda document: document.written)
@@ -82,12 +104,13 @@ def read(team: str | None = None) -> Reading:
     """
     now = time.time()
     rows, orders = tables.read_statuses(now - SHOWN), tables.read_orders(now)
-    documents = parse(rows, schedulers.living(), now)
+    documents, unread = parse(rows, schedulers.living(), now)
     given = (order_of(row) for row in orders if row.command in tables.LASTING)
     return Reading(
         now,
         [document for document in documents if team is None or document.team == team],
         [order for order in given if team is None or order.team == team],
+        [each for each in unread if team is None or each.team == team],
     )
 
 
@@ -96,19 +119,26 @@ def job_of(scheduler_id: str) -> str:
     return scheduler_id.partition(" ")[0]
 
 
-def parse(rows: Iterable[StatusRow], living: Iterable[str], now: float) -> list[Document]:
+def parse(
+    rows: Iterable[StatusRow], living: Iterable[str], now: float
+) -> tuple[list[Document], list[Unread]]:
     """
-    Read what was written; what another version of this package wrote in another form is left out.
+    Read what was written; of what another version of this package wrote in another form, by whom.
 
     :param living: ids of the schedulers that live
     """
-    alive, documents = set(living), []
+    alive = set(living)
+    documents: list[Document] = []
+    unread: list[Unread] = []
     for row in rows:
-        body = _body(row.document)
+        body, team, job = _body(row.document), row.team or None, job_of(row.scheduler_id)
+        lives = job in alive and now - row.written < FRESH
         if body.get("version") == VERSION:
-            lives = job_of(row.scheduler_id) in alive and now - row.written < FRESH
-            documents.append(Document(row.scheduler_id, row.team or None, row.written, lives, body))
-    return documents
+            documents.append(Document(row.scheduler_id, team, row.written, lives, body))
+        elif body:
+            host, package = (str(body.get(key, "unknown")) for key in ("hostname", "package"))
+            unread.append(Unread(job, host, team, row.written, lives, package))
+    return documents, unread
 
 
 def _body(text: str) -> dict[str, Any]:

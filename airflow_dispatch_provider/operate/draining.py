@@ -26,6 +26,8 @@ def left(reading: Reading, backend: str, team: str | None) -> str | None:
         raise NotDrained(
             f"{backend}: the order is no longer in force: it has run out, or somebody has resumed it."
         )
+    if unread := [each for each in reading.unread if each.lives and each.team == team]:
+        return f"it is not known what every scheduler has there. {unread[0]}"
     documents = [document for document in reading.documents if document.team == team]
     living = [document for document in documents if document.lives]
     if not living:

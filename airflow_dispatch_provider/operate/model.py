@@ -107,6 +107,10 @@ class SchedulerStatus:
     api_trouble: str | None
     """Why nothing is launched: what the execution API answers."""
 
+    other_version: str | None = None
+    """The version of this package that it runs, where what it writes cannot be read here: it is not counted, and the
+    rest is not known."""
+
 
 @dataclass(frozen=True)
 class Status:

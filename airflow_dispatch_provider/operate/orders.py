@@ -39,7 +39,7 @@ def give_order(
     :param command: ``cordon``, ``drain``, ``resume`` or ``recall``
     :param by: who gives it
     :param seconds: after which it runs out; None: never
-    :returns: the order that was entered; None: it took one back
+    :returns: the order that was entered; with ``resume`` the one that was in force, None: there was none
     :raises UnknownBackend: no scheduler has it
     :raises WrongOrder: it makes no sense
     :raises TablesMissing: the migration has not been run
@@ -58,8 +58,8 @@ def give_order(
     until = None if lasts is None else now + lasts
     row = OrderRow(team or ALL_TEAMS, backend, command, by, reason, now, until)
     if wanted is Command.RESUME:
-        tables.take_back(row.team, backend, audit)
-        return None
+        before = tables.take_back(row.team, backend, now, audit)
+        return None if before is None else order_of(before)
     tables.enter_order(row, audit)
     return order_of(row)
 

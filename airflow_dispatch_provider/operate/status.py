@@ -12,6 +12,7 @@ from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.operate.documents import (
     Document,
     Reading,
+    Unread,
     moment,
     moment_or_none,
     read,
@@ -50,7 +51,7 @@ def status_of(reading: Reading) -> Status:
         _backend(name, team, entries, reading.order_about(name, team))
         for (team, name), entries in by_backend.items()
     ]
-    schedulers = list(map(_scheduler, reading.documents))
+    schedulers = [*map(_scheduler, reading.documents), *map(_unread, reading.unread)]
     return Status(moment(reading.now), schedulers, backends, reading.problem)
 
 
@@ -67,6 +68,23 @@ def _scheduler(document: Document) -> SchedulerStatus:
         body["file"],
         body["refused"],
         body["api_trouble"],
+    )
+
+
+def _unread(found: Unread) -> SchedulerStatus:
+    written = moment(found.written)
+    return SchedulerStatus(
+        id=found.scheduler,
+        hostname=found.hostname,
+        team=found.team,
+        executor="",
+        lives=found.lives,
+        written=written,
+        heartbeat=written,
+        file=None,
+        refused=None,
+        api_trouble=None,
+        other_version=found.package,
     )
 
 

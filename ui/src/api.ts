@@ -48,6 +48,7 @@ export type Scheduler = {
   file: string | null;
   refused: string | null;
   api_trouble: string | null;
+  other_version: string | null;
 };
 
 export type Status = {

@@ -224,6 +224,12 @@ function Schedulers({ now, schedulers }: { readonly now: string; readonly schedu
                 <span className={`dsp-badge ${scheduler.lives ? "dsp-good" : "dsp-bad"}`}>
                   {scheduler.lives ? "Lives" : "Silent"}
                 </span>
+                {scheduler.other_version === null ? undefined : (
+                  <div className="dsp-trouble">
+                    It runs version {scheduler.other_version} of airflow-dispatch-provider, the API server another one:
+                    it is not counted here.
+                  </div>
+                )}
                 {scheduler.api_trouble === null ? undefined : (
                   <div className="dsp-trouble">Nothing is launched: {scheduler.api_trouble}</div>
                 )}

@@ -2,7 +2,7 @@
 // The dialog in which an order about a backend is given.
 import { type FormEvent, useEffect, useRef, useState } from "react";
 
-import { type Backend, type Command, path, post, type Waiting } from "./api";
+import { type Backend, type Command, type Order, path, post, type Waiting } from "./api";
 import { count, Notice, plural } from "./parts";
 import { useAnswer } from "./polling";
 
@@ -67,7 +67,7 @@ export function OrderDialog({ backend, command, onClose }: Props) {
     setIsSending(true);
     setError(undefined);
     try {
-      await post("orders", {
+      const order = await post<Order | null>("orders", {
         backend: backend.name,
         command,
         reason: reason.trim(),
@@ -75,7 +75,7 @@ export function OrderDialog({ backend, command, onClose }: Props) {
         team: backend.team,
       });
       dialog.current?.close();
-      onClose(`${backend.name} ${done}.`);
+      onClose(order === null ? `No order was in force about ${backend.name}.` : `${backend.name} ${done}.`);
     } catch (problem) {
       setError(problem instanceof Error ? problem.message : String(problem));
       setIsSending(false);

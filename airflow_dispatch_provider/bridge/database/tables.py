@@ -201,11 +201,8 @@ def forget(before: float) -> None:
 
 def read_orders(now: float) -> list[OrderRow]:
     """Those in force, the oldest first."""
-    columns = [ORDER.c[name] for name in OrderRow._fields]
-    in_force = or_(ORDER.c.until.is_(None), ORDER.c.until > now)
     with _session() as session:
-        rows = session.execute(select(*columns).where(in_force).order_by(ORDER.c.since))
-        return [OrderRow(*row) for row in rows]
+        return [OrderRow(*row) for row in session.execute(_in_force(now).order_by(ORDER.c.since))]
 
 
 def enter_order(new: OrderRow, audit: Any) -> None:
@@ -219,13 +216,21 @@ def enter_order(new: OrderRow, audit: Any) -> None:
         session.execute(_upsert(session, ORDER, {**new._asdict(), "lasts": new.command in LASTING}))
 
 
-def take_back(team: str, backend: str, audit: Any) -> None:
-    """What is in force about a backend.
+def take_back(team: str, backend: str, now: float, audit: Any) -> OrderRow | None:
+    """Take back what is in force about a backend; returns it, None: there was nothing.
 
+    :param now: seconds since 1970
     :param audit: as for ``enter_order``
     :raises ReadOnly: nothing can be written here
     """
+    about = (ORDER.c.team == team, ORDER.c.backend == backend, ORDER.c.lasts)
     with _session() as session:
         session.add(audit)
-        about = (ORDER.c.team == team, ORDER.c.backend == backend, ORDER.c.lasts)
+        before = session.execute(_in_force(now).where(*about)).first()
         session.execute(delete(ORDER).where(*about))
+    return None if before is None else OrderRow(*before)
+
+
+def _in_force(now: float) -> Any:
+    columns = [ORDER.c[name] for name in OrderRow._fields]
+    return select(*columns).where(or_(ORDER.c.until.is_(None), ORDER.c.until > now))

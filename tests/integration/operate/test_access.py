@@ -82,6 +82,7 @@ def test_whoever_may_change_pools_may_give_orders(server: Server, user: str) -> 
     assert server.send("/dispatch/api/status", token).json["may_act"] is True
     given = server.send("/dispatch/api/orders", token, order(seconds=3600))
     assert (given.code, given.json["by"]) == (200, user)
+    assert server.send("/dispatch/api/orders", token, order(command="resume")).json["by"] == user
     assert server.send("/dispatch/api/orders", token, order(command="resume")).json is None
 
 

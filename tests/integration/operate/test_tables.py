@@ -106,7 +106,7 @@ def test_orders_are_replaced_and_run_out(migrated):
     tables.forget(51)
     assert "b" not in found(49)
     for name in ("a", "A", "b", long):
-        tables.take_back("", name, audit())
+        tables.take_back("", name, 1.0, audit())
     assert found() == {}
 
 
@@ -145,7 +145,7 @@ def test_what_is_done_once_stands_beside_what_lasts(migrated):
         ("drain", None),
         ("recall", 70.0),
     ]
-    tables.take_back("", "a", audit())
+    tables.take_back("", "a", 1.0, audit())
     assert found() == {"a": "recall"}
 
 
@@ -218,7 +218,7 @@ def test_an_order_in_the_event_log(migrated):
     """With who gave it; it belongs to no task."""
     from airflow.models.log import Log
 
-    tables.take_back("", "a", audit())
+    tables.take_back("", "a", 1.0, audit())
     with create_session() as session:
         row = session.scalars(
             select(Log).where(Log.event == "dispatch_cordon").order_by(Log.id.desc())

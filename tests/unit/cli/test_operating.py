@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -96,6 +97,8 @@ def test_status_in_a_table(run: Run, say: Callable[..., None]) -> None:
         ({"backends": [backend("a")], "refused": "2 mistakes"}, 1),
         ({"backends": [backend("a")], "api_trouble": "HTTP 502"}, 1),
         ({"backends": [backend("a")], "written": NOW - 900}, 1),
+        # Nothing is known of it here.
+        ({"version": 99}, 1),
     ],
 )
 def test_exit_codes_of_status(values: Any, code: int, run: Run, say: Callable[..., None]) -> None:
@@ -105,8 +108,12 @@ def test_exit_codes_of_status(values: Any, code: int, run: Run, say: Callable[..
 
 
 def test_status_says_what_is_wrong_with_a_scheduler(run: Run, say: Callable[..., None]) -> None:
-    """The Execution API, a refused file, and one that is gone."""
-    say(document("7", api_trouble="HTTP 502", refused="2 mistakes"), document("8", written=NOW - 900))
+    """The Execution API, a refused file, one that is gone, and one of another version of this package."""
+    say(
+        document("7", api_trouble="HTTP 502", refused="2 mistakes"),
+        document("8", written=NOW - 900),
+        document("9", version=99, package="9.1"),
+    )
     found = " ".join(run("status").out.split())
     assert "Nothing is launched: the execution API answers nobody. HTTP 502" in found
     assert "the last good version is in use. 2 mistakes" in found
@@ -114,6 +121,7 @@ def test_status_says_what_is_wrong_with_a_scheduler(run: Run, say: Callable[...,
         "Scheduler 8 on host8 (DispatchExecutor) has not written for 15 min: it is not counted above."
         in found
     )
+    assert "Scheduler 9 on host9 runs version 9.1 of this package" in found
 
 
 def test_nothing_is_known(run: Run, say: Callable[..., None]) -> None:
@@ -228,7 +236,9 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
             raise TablesMissing
         orders.append((command, name, reason, seconds))
         since = datetime(2026, 11, 29, tzinfo=UTC)
-        return None if command == "resume" else OrderInForce(command, name, team, by, reason, since, None)
+        if command == "resume":
+            return None if name == "free" else OrderInForce("drain", name, team, "bob", "disks", since, None)
+        return OrderInForce(command, name, team, by, reason, since, None)
 
     monkeypatch.setattr(operating, "give_order", give)
     return orders
@@ -314,6 +324,15 @@ def test_who_gives_an_order_about_nothing(run: Run, given: list[Any]) -> None:
     missing = run("drain", "unmigrated")
     assert missing.code == 1
     assert "airflow db migrate" in " ".join(missing.err.split())
+
+
+def test_what_was_taken_back(run: Run, given: list[Any]) -> None:
+    """The words say whether there was an order; the exit code is 0 either way."""
+    found, nothing = run("resume", "a"), run("resume", "free")
+    assert (found.code, nothing.code) == (0, 0)
+    assert "a: taken back: drain by bob since" in found.out
+    assert nothing.out == "No order was in force about free: nothing has changed.\n"
+    assert json.loads(run("resume", "a", "--output", "json").out)["by"] == "bob"
 
 
 DRAIN = OrderRow("", "a", "drain", "ann", "", NOW - 5, None)

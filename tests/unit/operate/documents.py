@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, StatusRow
+from airflow_dispatch_provider.dispatch.report import VERSION
 from airflow_dispatch_provider.operate.documents import Reading, order_of, parse
 
 NOW = 1_800_000_000.0
@@ -90,7 +91,8 @@ def group(name: str, reason: str, held: int, **values: Any) -> dict[str, Any]:
 
 def document(scheduler: str, team: str = "", written: float = NOW - 1, **values: Any) -> StatusRow:
     body = {
-        "version": 1,
+        "version": VERSION,
+        "package": "0",
         "hostname": f"host{scheduler}",
         "executor": "DispatchExecutor",
         "heartbeat": written,
@@ -113,4 +115,5 @@ def reading(
 ) -> Reading:
     """All of their schedulers live, unless it says which."""
     alive = {row.scheduler_id.split(" ")[0] for row in rows} if living is None else living
-    return Reading(NOW, parse(rows, alive, NOW), list(map(order_of, orders)))
+    documents, unread = parse(rows, alive, NOW)
+    return Reading(NOW, documents, list(map(order_of, orders)), unread)

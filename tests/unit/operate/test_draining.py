@@ -25,6 +25,7 @@ CLOSED = backend("a", state="cordoned")
         # Full, or failing: nothing is free, and yet the order has not come.
         ([document("1", backends=[backend("a", state="failing", free=0)])], "not every scheduler"),
         ([document("1", backends=[CLOSED], written=NOW - 300)], "no scheduler that lives"),
+        ([document("1", backends=[CLOSED]), document("2", version=99)], "not known what every scheduler has"),
         (
             [
                 document("1", backends=[CLOSED]),

@@ -22,6 +22,7 @@ class Office:
     def __init__(self) -> None:
         self.orders: dict[tuple[str, str], Any] = {}
         self.once = list[Any]()
+        self.before: OrderRow | None = None
         self.audited: list[tuple[str, str, dict[str, Any]]] = []
 
     def enter(self, new: Any, audit: Any) -> None:
@@ -31,9 +32,10 @@ class Office:
             self.once.append(new)
         self._audit(audit)
 
-    def take_back(self, team: str, name: str, audit: Any) -> None:
+    def take_back(self, team: str, name: str, now: float, audit: Any) -> OrderRow | None:
         self.orders[team, name] = None
         self._audit(audit)
+        return self.before
 
     def _audit(self, audit: Any) -> None:
         self.audited.append((audit.event, audit.owner, json.loads(audit.extra)))
@@ -63,10 +65,14 @@ def test_a_cordon_is_in_force_and_in_the_event_log(office):
 
 
 def test_resume_takes_back(office):
-    """Nothing is in force any more, and the event log has it."""
+    """Nothing is in force any more, the event log has it, and the answer is what was in force, if anything was."""
     assert give_order("resume", "a", None, "ann") is None
     assert office.orders["", "a"] is None
     assert [row[0] for row in office.audited] == ["dispatch_resume"]
+    office.before = OrderRow("", "a", "drain", "bob", "", NOW - 9, None)
+    found = give_order("resume", "a", None, "ann")
+    assert found is not None
+    assert (found.command, found.by) == ("drain", "bob")
 
 
 def test_a_recall_stands_beside_what_is_in_force(office):

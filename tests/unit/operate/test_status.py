@@ -90,9 +90,22 @@ def test_minutes_add_up():
     assert [(each.submitted, each.ended) for each in found.minutes] == [(1, 0), (5, 4)]
 
 
-def test_a_document_of_another_version_is_left_alone():
-    """After an upgrade, until the scheduler is restarted."""
-    assert status_of(reading(document("1", version=99))).problem is not None
+def test_a_document_of_another_version_is_not_counted():
+    """After an upgrade, until the scheduler is restarted: the answer names it and its version, as a problem where
+    nothing else is known."""
+    other = document("1", version=99, package="9.1", backends=[{"an": "other form"}])
+    alone = status_of(reading(other))
+    assert "Scheduler 1 on host1 runs version 9.1" in str(alone.problem)
+    beside = status_of(reading(other, document("2", backends=[backend("a", used=2)])))
+    assert (beside.problem, [each.used for each in beside.backends]) == (None, [2])
+    assert {each.id: each.other_version for each in beside.schedulers} == {"2": None, "1": "9.1"}
+
+
+def test_a_dead_scheduler_of_another_version_is_no_problem():
+    """It is only shown."""
+    found = status_of(reading(document("1", version=99), living=set()))
+    assert "runs version" not in str(found.problem)
+    assert [each.lives for each in found.schedulers] == [False]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", '"text"'])
