@@ -158,7 +158,7 @@ class Backends(Mapping[str, Backend]):
             del self._to_start[backend.name]
             engine = self._make_engine(backend, self._prepared)
             self._there[backend.name] = backend
-            log.info("Backend %r is started (%s).", backend.name, backend.settings.executor)
+            log.info("Backend %r is being started (%s).", backend.name, backend.settings.executor)
             loop.add(backend.name, engine, ends_last=is_local(backend))
 
     def _in_the_way_of(self, new: Backend) -> list[str]:

@@ -139,13 +139,18 @@ class ForeignEngine:
     def room(self) -> Room:
         executor = self._executor
         if executor is None:
-            return Room(0, unavailable=self._trouble or "not started")
+            return Room(0, unavailable=self._trouble or "not started", retry_at=self._retry_at)
         return Room(
             slots=self._slots_now,
             takes=self._takes,
             unavailable=self._trouble,
             kinds=self._kinds,
+            retry_at=self._retry_at,
         )
+
+    @property
+    def _retry_at(self) -> float | None:
+        return None if self._trouble is None else self._backoff.until
 
     @property
     def _takes(self) -> int:

@@ -103,16 +103,20 @@ class GuardedEngine:
         nothing = Room(0, unavailable="it does not say")
         engine = self._engine
         if engine is None:
-            return replace(nothing, unavailable=self._trouble or "not started")
+            return replace(nothing, unavailable=self._trouble or "not started", retry_at=self._retry_at)
         room = self._call("room", lambda: checked_room(engine.room()), nothing)
         if self._failing and not self._backoff.due(self._clock()):
-            return replace(room, unavailable=self._trouble)
+            return replace(room, unavailable=self._trouble, retry_at=self._retry_at)
         return room
 
     def lane(self, workload: Any) -> str | None:
         """See ``HasLanes``. Raises what the engine raises: a workload of a user tells nothing of the backend."""
         engine: Any = self._engine
         return engine.lane(workload) if self.has_lanes else None
+
+    @property
+    def _retry_at(self) -> float | None:
+        return self._backoff.until if self._failing else None
 
     @property
     def _trouble(self) -> str | None:

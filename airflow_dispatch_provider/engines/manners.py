@@ -24,6 +24,7 @@ def checked_room(room: Any) -> Room:
         "closed": Mapping,
         "unavailable": (str, type(None)),
         "kinds": frozenset,
+        "retry_at": (int, float, type(None)),
     }
     for name, kinds in wanted.items():
         value = getattr(room, name)

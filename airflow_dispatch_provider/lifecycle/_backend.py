@@ -118,6 +118,14 @@ class Backend:
             return _sentence(self.room.unavailable or self.circuit.error or "It has failed")
         return "It is cordoned." if self.cordoned else ""
 
+    @property
+    def retry_at(self) -> float | None:
+        """When it is tried again, by its circuit and by its engine, in monotonic seconds; None: neither has failed, or
+        says so. In the past: with the next job."""
+        by_engine = self.room.retry_at if self.room.unavailable is not None else None
+        moments = [at for at in (self.circuit.retry_at, by_engine) if at is not None]
+        return max(moments, default=None)
+
     def fullness(self, now: float) -> str:
         """Why it takes nothing more now, in a sentence."""
         return self.trouble(now) or f"{self.used} of {self.room.slots} slots are in use."

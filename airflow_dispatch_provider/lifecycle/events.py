@@ -238,6 +238,9 @@ class Room:
     """How many it takes besides, once its slots are taken: each starts when a slot becomes free, and can be withdrawn
     until then."""
 
+    retry_at: float | None = None
+    """When the engine tries again what makes it unavailable (monotonic seconds); None: it does not say."""
+
 
 class Tick(NamedTuple):
     """A heartbeat of the scheduler."""

@@ -53,6 +53,8 @@ class BackendFigures(NamedTuple):
     """Why it takes no work, in a sentence; empty: it does."""
 
     retry_at: float | None
+    """When it is tried again; None: nobody can say, or it works."""
+
     closed: Mapping[str, str]
     """Lanes of it that are full by themselves, and why."""
 
@@ -180,6 +182,6 @@ def _figures(backend: Backend, held: int, now: float) -> BackendFigures:
         backend.cordoned,
         backend.gone,
         backend.trouble(now) or circuit.error or "",
-        circuit.retry_at,
+        backend.retry_at,
         backend.room.closed,
     )

@@ -55,7 +55,11 @@ def test_the_file_adds_removes_and_changes_backends(make_cluster, tmp_path):
         assert len(records[dag_id].completions()) == len(rows)
         assert set(records[dag_id].completions().values()) == {1}
     log = cluster.log("scheduler")
-    steps = ("Backend 'small' has stopped.", "Backend 'medium' has stopped.", "Backend 'medium' is started (")
+    steps = (
+        "Backend 'small' has stopped.",
+        "Backend 'medium' has stopped.",
+        "Backend 'medium' is being started (",
+    )
     wait(lambda: all(line in log.read_text() for line in steps), 60, cluster)
     # Of the two that are started while threads run.
     assert log.read_text().count("The template process is a fresh interpreter and not a fork") == 2

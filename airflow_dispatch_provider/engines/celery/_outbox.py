@@ -189,6 +189,11 @@ class Outbox:
         hangs = self._busy_since is not None and now - self._busy_since > HUNG_AFTER
         return f"The broker {self.broker} does not answer." if hangs else None
 
+    @property
+    def retry_at(self) -> float | None:
+        """When it is connected to again, in monotonic seconds; None: it is connected, or at once."""
+        return None if self._connected else max(self._backoff.until, self._again.until) or None
+
     # Told by the engine
 
     def submit(self, batch: Iterable[Outgoing]) -> None:
@@ -245,7 +250,7 @@ class Outbox:
 
     def _choose(self, now: float) -> Step:
         if not self._connected:
-            due = max(self._backoff.until, self._again.until)
+            due = self.retry_at or 0.0
             return Connect(self._receipts.to_ask_for(now)) if now >= due else Wait(due)
         if self._doubtful:
             return Probe()

@@ -125,7 +125,8 @@ class CeleryEngine:
 
     def room(self) -> Room:
         if self._parts is None:
-            return Room(0, unavailable=self._outage.reason or "not started", kinds=self._kinds)
+            trouble = self._outage.reason or "not started"
+            return Room(0, unavailable=trouble, kinds=self._kinds, retry_at=self._backoff.until or None)
         driver, _, census = self._parts
         counted = census.slots if census else None
         now = self._clock()
@@ -136,6 +137,7 @@ class CeleryEngine:
                 closed=outbox.closed(now),
                 unavailable="its thread has died" if driver.is_dead else outbox.unavailable(now),
                 kinds=self._kinds,
+                retry_at=outbox.retry_at,
             )
 
     # Giving

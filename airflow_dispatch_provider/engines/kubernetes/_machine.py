@@ -118,7 +118,8 @@ class Machine:
         on_their_way = sum(not (job.doubtful or job.backoff.failures) for job in self._unsent.values())
         takes = 0 if self.lanes.full else max(0, self._most - on_their_way)
         unavailable = trouble or self.trouble or self.lanes.problem
-        return Room(slots, takes, self.lanes.reasons(), unavailable)
+        retry_at = None if self.trouble is None else self._until
+        return Room(slots, takes, self.lanes.reasons(), unavailable, retry_at=retry_at)
 
     def take_events(self) -> list[Event]:
         events, self.pods.events = self.pods.events, []

@@ -97,7 +97,8 @@ class KubernetesEngine:
     def room(self) -> Room:
         driver = self._driver
         if driver is None or self._stopped:
-            return Room(self.slots, 0, unavailable=self._outage.reason or "not started")
+            trouble = self._outage.reason or "not started"
+            return Room(self.slots, 0, unavailable=trouble, retry_at=self._backoff.until or None)
         problem = driver.problem
         with driver.machine() as machine:
             return machine.room(self.slots, problem)

@@ -127,7 +127,8 @@ class LocalEngine:
         """A process that is being ended has its slot until it is gone."""
         pool = self._pool
         if pool is None:
-            return Room(self.slots, 0, unavailable=self._outage.reason or "not started", kinds=KINDS)
+            reason = self._outage.reason or "not started"
+            return Room(self.slots, 0, unavailable=reason, kinds=KINDS, retry_at=self._backoff.until or None)
         takes = max(0, self.slots - pool.live - self._looked_for) if pool.ready else 0
         ahead = self._ahead(pool) if pool.ready else 0
         trouble = self._outage.reason or pool.trouble

@@ -409,7 +409,7 @@ def test_log_says_what_happens(run, caplog):
         "Backend 'a' is started anew when it is empty.",
         "Backend 'a' is empty, and is stopped.",
         "Backend 'a' has stopped.",
-        f"Backend 'a' is started ({IN_MEMORY}).",
+        f"Backend 'a' is being started ({IN_MEMORY}).",
     ]
 
 

@@ -11,7 +11,7 @@ from unit.lifecycle.builders import machine, number, queued, route, tick
 
 from airflow_dispatch_provider.dispatch.report import FIRST, Facts, Pace, Report
 from airflow_dispatch_provider.lifecycle import _backend
-from airflow_dispatch_provider.lifecycle.events import BackendRules, Broken, Command, Order
+from airflow_dispatch_provider.lifecycle.events import BackendRules, Broken, Command, Order, Room, Tick
 from airflow_dispatch_provider.lifecycle.machine import Machine
 
 AHEAD = 1_000_000.0
@@ -67,6 +67,15 @@ def test_trouble_and_the_next_try():
     assert (found["state"], "secret" in found["trouble"]) == ("failing", False)
     assert "refuses" in found["trouble"]
     assert found["next_try"] > 1 + AHEAD
+
+
+def test_the_next_try_of_an_engine():
+    """One that cannot be started, or connected, says itself when it tries again; the later of both counts."""
+    m = machine()
+    m.handle(1, Tick({"a": Room(0, unavailable="no pool", retry_at=9.0), "b": Room(2, retry_at=9.0)}))
+    found = document(m)
+    assert (backend(found, "a")["state"], backend(found, "a")["next_try"]) == ("failing", 9 + AHEAD)
+    assert backend(found, "b")["next_try"] is None
 
 
 def test_groups_count_everything_and_the_list_is_bounded():

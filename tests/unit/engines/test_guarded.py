@@ -150,6 +150,7 @@ def test_one_that_cannot_be_made_is_tried_again_later(engine, clock, caplog) -> 
     x.submit([JOB])
     x.adopt([FOUND])
     assert x.room().unavailable == "ImportError: no such module"
+    assert x.room().retry_at is not None
     assert x.poll() == [Returned(1, "ImportError: no such module")]
     for _ in range(12):
         clock.now += 1
