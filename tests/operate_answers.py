@@ -113,6 +113,7 @@ def waiting_task(dag_id: str, task_id: str, **fields: Any) -> WaitingTask:
         "position": 1,
         "expected": at + timedelta(minutes=3),
         "scheduler": "one",
+        "usual": 240.0,
         **fields,
     }
     return WaitingTask(dag_id=dag_id, task_id=task_id, **values)

@@ -288,6 +288,7 @@ def _task_row(now: datetime, task: WaitingTask) -> dict[str, Any]:
         "then": task.targets[1:],
         "waits": ago(now, task.since),
         "reason": task.reason,
+        "usually": None if task.usual is None else duration(task.usual),
         "expected": _about(task.expected),
     }
 
@@ -329,7 +330,12 @@ def _wait_words(task: WaitingTask) -> str:
     expected = f" It is expected to start {_about(task.expected)}." if task.expected else ""
     detail = f" {task.detail}" if task.detail else ""
     place = f" at place {task.position} for {', '.join(task.targets)}" if task.position else ""
-    return f"It waits{place} ({task.reason}: {task.words}).{detail}{expected}"
+    usual = (
+        ""
+        if task.usual is None
+        else f" In its last runs it started {duration(task.usual)} after it was scheduled."
+    )
+    return f"It waits{place} ({task.reason}: {task.words}).{detail}{expected}{usual}"
 
 
 @command

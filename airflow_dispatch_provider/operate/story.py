@@ -13,7 +13,7 @@ from airflow_dispatch_provider.bridge.event_log import DISPATCHED
 from airflow_dispatch_provider.bridge.histories import Event, Try, find_try
 from airflow_dispatch_provider.operate.documents import read
 from airflow_dispatch_provider.operate.model import StoryStep, TaskStory, WaitingTask
-from airflow_dispatch_provider.operate.waiting import tasks_of
+from airflow_dispatch_provider.operate.waiting import tasks_of, with_usual
 
 
 def read_story(
@@ -38,7 +38,8 @@ def read_story(
 def _waiting(identity: tuple[str, str, str, int, int]) -> WaitingTask | None:
     for task in tasks_of(read()):
         if (task.dag_id, task.run_id, task.task_id, task.map_index, task.try_number) == identity:
-            return task
+            (found,) = with_usual([task])
+            return found
     return None
 
 
@@ -59,16 +60,34 @@ def _steps(found: Try) -> Iterator[StoryStep]:
 
 
 def _step(event: Event) -> StoryStep:
-    """Rows of this package are JSON; of others whatever they are."""
+    """Rows of this package are JSON with a ``detail``; of others sentences, JSON, or nothing."""
     try:
         extra: Any = json.loads(event.extra or "")
     except ValueError:
         extra = None
-    if not isinstance(extra, dict) or "detail" not in extra:
+    if not isinstance(extra, dict):
         return StoryStep(event.at, event.event, event.extra or event.event)
+    if "detail" not in extra:
+        return _of_airflow(event, extra)
     detail = str(extra["detail"])
     if event.event != DISPATCHED:
         return StoryStep(event.at, event.event, detail)
     queue = f" as queue {extra['queue']!r}" if extra.get("queue") else ""
     words = f"to backend {extra.get('backend')!r}{queue} by route {extra.get('route')!r}"
     return StoryStep(event.at, event.event, words, extra.get("backend"), f"{extra.get('reason')}: {detail}")
+
+
+_OF_PEOPLE = {"method", "full_command"}
+"""One of these facts has a row that Airflow's API server or a command has written for somebody, its owner; the owner of
+other rows is that of the task."""
+
+
+def _of_airflow(event: Event, facts: dict[str, Any]) -> StoryStep:
+    by = f" by {event.owner}" if event.owner and _OF_PEOPLE & facts.keys() else ""
+    said = (
+        f"{key.replace('_', ' ')}: {value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in facts.items()
+        if value not in (None, "", [], {})
+    )
+    words = f"{event.event.replace('_', ' ')}{by}"
+    return StoryStep(event.at, event.event, words, detail=", ".join(said) or None)

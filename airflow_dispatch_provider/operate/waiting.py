@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
+from airflow_dispatch_provider.bridge.usual_waits import TaskOfRuns, usual_waits
 from airflow_dispatch_provider.operate.documents import Document, Reading, moment, read
 from airflow_dispatch_provider.operate.model import Waiting, WaitingGroup, WaitingTask
 from airflow_dispatch_provider.routing.reasons import Reason
@@ -37,7 +38,8 @@ def read_waiting(
         reading = read(team)
     except TablesMissing as error:
         return Waiting(moment(time.time()), 0, [], [], str(error))
-    return waiting_of(reading, backend, reason, dag_id, limit)
+    found = waiting_of(reading, backend, reason, dag_id, limit)
+    return replace(found, tasks=with_usual(found.tasks))
 
 
 def waiting_of(
@@ -61,6 +63,16 @@ def waiting_of(
     )
     total = sum(document.body["held"] for document in reading.living)
     return Waiting(moment(reading.now), total, groups, tasks[:limit], reading.problem)
+
+
+def with_usual(tasks: list[WaitingTask]) -> list[WaitingTask]:
+    """The same, with what Airflow's tables tell of how long they usually wait."""
+    usual = usual_waits(_of_runs(task) for task in tasks if task.dag_id)
+    return [replace(task, usual=usual.get(_of_runs(task))) for task in tasks]
+
+
+def _of_runs(task: WaitingTask) -> TaskOfRuns:
+    return TaskOfRuns(task.dag_id, task.task_id, task.map_index)
 
 
 def _groups(documents: Iterable[Document]) -> list[WaitingGroup]:

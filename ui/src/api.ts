@@ -75,6 +75,7 @@ export type WaitingTask = TaskName & {
   position: number;
   expected: string | null;
   scheduler: string;
+  usual: number | null;
 };
 
 export type WaitingGroup = {

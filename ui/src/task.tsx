@@ -127,6 +127,7 @@ function Place({ story }: { readonly story: Story }) {
             It may start <When at={waiting.expected} now={now} />.
           </>
         )}
+        {waiting.usual === null ? "" : ` In its last runs it started ${duration(waiting.usual)} after it was scheduled.`}
       </div>
       <div className="dsp-small">
         Queue <span className="dsp-name">{waiting.queue ?? "none"}</span>, route{" "}

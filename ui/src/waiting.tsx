@@ -5,7 +5,7 @@ import { useSearchParams } from "react-router-dom";
 
 import { path, type Status, type Waiting, type WaitingTask } from "./api";
 import { Table } from "./backends";
-import { count, DagLink, Notice, plural, Since, TaskLink, ViewLink, When } from "./parts";
+import { count, DagLink, duration, Notice, plural, Since, TaskLink, ViewLink, When } from "./parts";
 import { useAnswer } from "./polling";
 
 const FIRST = 100;
@@ -208,7 +208,10 @@ function Tasks({ now, tasks }: { readonly now: string; readonly tasks: WaitingTa
             <td>
               <Since at={task.since} now={now} />
             </td>
-            <td>{task.expected === null ? "unknown" : <When at={task.expected} now={now} />}</td>
+            <td>
+              {task.expected === null ? "unknown" : <When at={task.expected} now={now} />}
+              {task.usual === null ? undefined : <div className="dsp-small">usually after {duration(task.usual)}</div>}
+            </td>
             <td>
               {task.dag_id ? <StoryLink task={task} /> : task.reason}
               {task.detail === null ? undefined : <div className="dsp-small">{task.detail}</div>}

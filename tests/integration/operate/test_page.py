@@ -150,9 +150,14 @@ def test_why_a_task_waits_is_two_clicks_away(page: Page, server: Server) -> None
     show(page, server)
     page.until_text("100,000 tasks")
     page.evaluate("document.querySelector('.dsp a[href*=\"backend=gpu\"]').click()")
-    page.until_text("train_1 [1]")
+    page.until_text("train_1 [1]", "usually after 4 min")
     page.evaluate("document.querySelectorAll('.dsp a[href*=\"view=task\"]')[1].click()")
-    page.until_text("It waits: every target that it may use is full.", "Place 7 for gpu", "It may start in")
+    page.until_text(
+        "It waits: every target that it may use is full.",
+        "Place 7 for gpu",
+        "It may start in",
+        "it started 4 min after it was scheduled",
+    )
 
 
 def test_filters_stand_in_the_address(page: Page, server: Server) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -212,13 +213,14 @@ def test_a_story(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     held = next(
         iter(waiting_of(reading(document("7", waiting=[waits("t", position=4)])), None, None, None, 9).tasks)
     )
-    told = TaskStory("dag", "t", "run", -1, 2, "queued", steps, held)
+    told = TaskStory("dag", "t", "run", -1, 2, "queued", steps, replace(held, usual=300.0))
     monkeypatch.setattr(operating, "read_story", lambda *arguments: told if arguments[2] == "t" else None)
     monkeypatch.setenv("COLUMNS", "200")
     found = run("story", "dag", "run", "t", "--try", "2")
     assert "Try 2 of dag t: queued." in found.out
     assert "to backend 'a' by route 'q'" in found.out
     assert "It waits at place 4 for a (waits_full: every target that it may use is full)." in found.out
+    assert "In its last runs it started 5 min after it was scheduled." in " ".join(found.out.split())
     missing = run("story", "dag", "run", "other", "--map-index", "3")
     assert missing.code == 2
     assert "Dag 'dag' has no task 'other' with map index 3 in run 'run'." in missing.err

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.bridge.histories import Event, Try
-from airflow_dispatch_provider.operate import story
+from airflow_dispatch_provider.operate import story, waiting
 from airflow_dispatch_provider.operate.story import read_story
 
 from .documents import document, reading, waits
@@ -30,6 +30,7 @@ def event(seconds: float, word: str, extra: Any) -> Event:
 def tell(monkeypatch: pytest.MonkeyPatch, found: Try | None, *rows: Any) -> Any:
     monkeypatch.setattr(story, "find_try", lambda *_: found)
     monkeypatch.setattr(story, "read", lambda: reading(*rows))
+    monkeypatch.setattr(waiting, "usual_waits", lambda tasks: dict.fromkeys(tasks, 90.0))
     return read_story("dag", "run", "one")
 
 
@@ -52,11 +53,24 @@ def test_a_queueing_time_that_was_moved_is_not_told(monkeypatch):
     assert "queued" not in [step.event for step in found.steps]
 
 
-def test_rows_of_others_are_told_as_they_are(monkeypatch):
-    """Whatever is in them; JSON that is none of ours, too."""
-    rows = [event(3, "odd", "no { json"), event(4, "cli", {"host": "x"}), event(5, "empty", None)]
+def test_sentences_of_others_are_told_as_they_are(monkeypatch):
+    """Whatever is in them."""
+    rows = [event(3, "odd", "no { json"), event(4, "list", [1]), event(5, "empty", None)]
     found = tell(monkeypatch, RAN._replace(events=rows))
-    assert [step.words for step in found.steps[2:5]] == ["no { json", '{"host": "x"}', "empty"]
+    assert [step.words for step in found.steps[2:5]] == ["no { json", "[1]", "empty"]
+
+
+def test_json_of_airflow_is_told_in_words(monkeypatch):
+    """What was done, by whom where it was a person, and each fact that says something."""
+    asked = {"method": "POST", "dry_run": False, "task_ids": ["one"], "note": None}
+    rows = [
+        event(3, "post_clear_task_instances", asked)._replace(owner="ann"),
+        event(4, "running", {"host_name": "worker"})._replace(owner="airflow"),
+    ]
+    cleared, running = tell(monkeypatch, RAN._replace(events=rows)).steps[2:4]
+    assert (cleared.event, cleared.words) == ("post_clear_task_instances", "post clear task instances by ann")
+    assert cleared.detail == 'method: POST, dry run: false, task ids: ["one"]'
+    assert (running.words, running.detail) == ("running", "host name: worker")
 
 
 def test_what_it_waits_for_now(monkeypatch):

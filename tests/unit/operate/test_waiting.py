@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from airflow_dispatch_provider.operate.waiting import waiting_of
+from airflow_dispatch_provider.operate import waiting
+from airflow_dispatch_provider.operate.waiting import waiting_of, with_usual
 
 from .documents import NOW, backend, document, group, reading, waits
 
@@ -67,6 +68,26 @@ def test_when_it_may_start():
     assert first is not None
     assert first.timestamp() == NOW + 30
     assert list(found.values()) == [None, None, None]
+
+
+def test_how_long_a_task_usually_waits(monkeypatch):
+    """By its Dag, name and map index; of a workload without a Dag nothing is asked."""
+    rows = [
+        waits("one"),
+        waits("two", map_index=3),
+        waits("", dag_id="", kind="TestConnection"),
+        waits("new"),
+    ]
+    asked = []
+
+    def usual(tasks):
+        asked.extend(tasks)
+        return {("dag", "one", -1): 60.0, ("dag", "two", 3): 5.0}
+
+    monkeypatch.setattr(waiting, "usual_waits", usual)
+    found = with_usual(of(document("1", waiting=rows)).tasks)
+    assert {task.task_id: task.usual for task in found} == {"one": 60.0, "two": 5.0, "": None, "new": None}
+    assert ("", "", -1) not in asked
 
 
 def test_what_a_dead_scheduler_wrote_is_not_shown():
