@@ -138,9 +138,16 @@ class Page:
             if not node.get("ignored")
         ]
 
-    def picture(self, path: Path) -> None:
-        found = self._call("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(found["data"]))
+    def time_zone(self, name: str) -> None:
+        self._call("Emulation.setTimezoneOverride", timezoneId=name)
+
+    def picture(self, quality: int) -> bytes:
+        """The visible part as WebP.
+
+        :param quality: from 0 to 100
+        """
+        found = self._call("Page.captureScreenshot", format="webp", quality=quality)
+        return base64.b64decode(found["data"])
 
     def _call(self, method: str, **parameters: Any) -> Any:
         self._number += 1

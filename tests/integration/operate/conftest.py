@@ -76,13 +76,17 @@ class Server:
 
 @contextmanager
 def serving(
-    folder: Path, env: dict[str, str], path: str = "", users: Mapping[str, str] = USERS, held: int = HELD
+    folder: Path,
+    env: dict[str, str],
+    path: str = "",
+    users: Mapping[str, str] = USERS,
+    held: int | str = HELD,
 ) -> Iterator[Server]:
     """
     :param folder: a new one
     :param path: below which Airflow is on its host
     :param users: their roles by name
-    :param held: 0: nothing is made up
+    :param held: 0: nothing is made up; ``pictures``: as the documentation's pictures show it
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
