@@ -12,6 +12,8 @@ from operate_answers import FakeAnswers, backend, group, scheduler, waiting_task
 from airflow_dispatch_provider.operate.model import (
     BackendState,
     BackendStatus,
+    Change,
+    Forecast,
     Minute,
     OrderInForce,
     Status,
@@ -38,6 +40,7 @@ ROUTING: dict[str, Any] = {
     },
     "routes": [
         {"queue": "gpu", "to": ["gpu"]},
+        {"queue": "gpu-any", "to": ["gpu", "celery"], "overflow_after": 3600},
         {"queue": "etl-*", "to": ["spot", "celery"], "overflow_after": 30},
         {"queue": "small", "to": ["small"]},
     ],
@@ -51,6 +54,7 @@ PASTED = """backends:
   small: {executor: LocalExecutor, slots: 8}
 routes:
   - {queue: gpu, to: [gpu, celery], overflow_after: 600}
+  - {queue: gpu-any, to: [gpu, celery], overflow_after: 3600}
   - {queue: "etl-*", to: [spot, celery], overflow_after: 30}
   - {queue: small, to: [small]}
 default: celery
@@ -186,10 +190,23 @@ class PictureAnswers(FakeAnswers):
         return Waiting(AT, 42, shown, found[:limit])
 
     def _of_gpu(self, place: int) -> WaitingTask:
-        dag_id, task_id = ("churn_model", "train") if place % 3 else ("image_search", "embed")
+        if place % 3:
+            dag_id, task_id, queue, targets, usual = "churn_model", "train", "gpu", ["gpu"], 870.0
+        else:
+            dag_id, task_id, queue, targets, usual = (
+                "image_search",
+                "embed",
+                "gpu-any",
+                ["gpu", "celery"],
+                240.0,
+            )
         return self._task(
             dag_id,
             task_id,
+            queue=queue,
+            route=queue,
+            targets=targets,
+            usual=usual,
             map_index=place,
             since=ago(minutes=26, seconds=-40 * place),
             position=place,
@@ -199,6 +216,18 @@ class PictureAnswers(FakeAnswers):
     @staticmethod
     def _task(dag_id: str, task_id: str, **fields: Any) -> WaitingTask:
         return waiting_task(dag_id, task_id, run_id=RUN, **fields)
+
+    def forecast(self, backend: str, team: str | None) -> Forecast:
+        return Forecast(AT, backend, team, has=16, not_begun=1, held=38, elsewhere={"celery": 12}, stay=26)
+
+    def changes(self, since: datetime) -> list[Change]:
+        file = "/etc/dispatch/routing.yaml is in use: routes[1].overflow_after: 60 is now 30"
+        host = "scheduler-1.example.com"
+        drained = "drain small for 11880 s: new disks"
+        return [
+            Change(ago(minutes=18), "dispatch_drain", drained, "maria", "small", None, None),
+            Change(ago(hours=3), "config_file_changed", file, None, None, None, host),
+        ]
 
     def story(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None

@@ -2,7 +2,7 @@
 // The REST API under the API server. Shapes as in operate/model.py and operate/trying.py; times are ISO 8601.
 
 export type State = "open" | "cordoned" | "draining" | "removed" | "failing";
-export type Command = "cordon" | "drain" | "resume";
+export type Command = "cordon" | "drain" | "resume" | "recall";
 
 export type Order = {
   command: Command;
@@ -94,6 +94,41 @@ export type Waiting = {
   groups: WaitingGroup[];
   tasks: WaitingTask[];
   problem: string | null;
+};
+
+export type RunningTask = TaskName & {
+  backend: string;
+  team: string | null;
+  try_number: number;
+  kind: string;
+  queue: string | null;
+  has_begun: boolean;
+  since: string;
+  scheduler: string;
+};
+
+export type Running = { now: string; total: number; tasks: RunningTask[]; problem: string | null };
+
+export type Forecast = {
+  now: string;
+  backend: string;
+  team: string | null;
+  has: number;
+  not_begun: number;
+  held: number;
+  elsewhere: Record<string, number>;
+  stay: number;
+  problem: string | null;
+};
+
+export type Change = {
+  at: string;
+  event: string;
+  words: string;
+  by: string | null;
+  backend: string | null;
+  team: string | null;
+  scheduler: string | null;
 };
 
 export type Step = { at: string; event: string; words: string; backend: string | null; detail: string | null };

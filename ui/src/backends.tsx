@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // How the backends and the schedulers are, and orders about them.
-import { type ReactNode, useState } from "react";
+import { type ReactNode, useId, useState } from "react";
 
 import type { Backend, Command, Scheduler, Status } from "./api";
+import { Changes } from "./changes";
 import { OrderDialog, titleOf } from "./order";
 import { count, DagLink, Notice, plural, Rates, Since, Slots, StateBadge, ViewLink, When } from "./parts";
 import type { Answer } from "./polling";
+import { RunningTasks } from "./running";
 
 export function BackendsView({ answer }: { readonly answer: Answer<Status> }) {
   const [chosen, setChosen] = useState<{ backend: Backend; command: Command }>();
@@ -43,7 +45,7 @@ export function BackendsView({ answer }: { readonly answer: Answer<Status> }) {
           </thead>
           <tbody>
             {status.backends.map((backend) => (
-              <Row
+              <Rows
                 backend={backend}
                 key={`${backend.team ?? ""}/${backend.name}`}
                 onOrder={(command) => setChosen({ backend, command })}
@@ -54,6 +56,7 @@ export function BackendsView({ answer }: { readonly answer: Answer<Status> }) {
         </Table>
       ) : undefined}
       {status.schedulers.length > 0 ? <Schedulers now={status.now} schedulers={status.schedulers} /> : undefined}
+      <Changes given={done} now={status.now} />
       {chosen === undefined ? undefined : (
         <OrderDialog backend={chosen.backend} command={chosen.command} onClose={close} />
       )}
@@ -81,7 +84,33 @@ type RowProps = {
   readonly status: Status;
 };
 
-function Row({ backend, onOrder, status }: RowProps) {
+/** A backend, and below it what runs there, if that is wanted. */
+function Rows({ backend, onOrder, status }: RowProps) {
+  const [isOpen, setIsOpen] = useState(false);
+  const below = useId();
+  const runs = (
+    <button
+      aria-controls={below}
+      aria-expanded={isOpen}
+      aria-label={`What runs on ${backend.name}`}
+      className="dsp-fold"
+      onClick={() => setIsOpen(!isOpen)}
+      type="button"
+    >
+      {isOpen ? "▾" : "▸"} What runs there
+    </button>
+  );
+  return (
+    <>
+      <Row backend={backend} onOrder={onOrder} runs={runs} status={status} />
+      <tr hidden={!isOpen} id={below}>
+        <td colSpan={status.may_act ? 6 : 5}>{isOpen ? <RunningTasks backend={backend} /> : undefined}</td>
+      </tr>
+    </>
+  );
+}
+
+function Row({ backend, onOrder, runs, status }: RowProps & { readonly runs: ReactNode }) {
   const { now } = status;
   const mayAct = status.acts_for.includes(backend.team);
   return (
@@ -103,6 +132,7 @@ function Row({ backend, onOrder, status }: RowProps) {
       <td>
         <Slots backend={backend} />
         <Users backend={backend} />
+        {runs}
       </td>
       <td>
         {backend.held === 0 ? (
@@ -142,13 +172,13 @@ function Row({ backend, onOrder, status }: RowProps) {
 function ordersOf(backend: Backend): Command[] {
   switch (backend.state) {
     case "cordoned":
-      return ["resume", "drain"];
+      return ["resume", "drain", "recall"];
     case "draining":
-      return ["resume"];
+      return ["resume", "recall"];
     case "removed":
       return [];
     default:
-      return ["cordon", "drain"];
+      return ["cordon", "drain", "recall"];
   }
 }
 

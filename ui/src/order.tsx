@@ -2,7 +2,7 @@
 // The dialog in which an order about a backend is given.
 import { type FormEvent, useEffect, useRef, useState } from "react";
 
-import { type Backend, type Command, type Order, path, post, type Waiting } from "./api";
+import { type Backend, type Command, type Forecast, type Order, path, post } from "./api";
 import { count, Notice, plural } from "./parts";
 import { useAnswer } from "./polling";
 
@@ -21,6 +21,11 @@ const ORDERS: Record<Command, { title: string; words: string; done: string }> = 
     done: "takes work again",
     title: "Resume",
     words: "It gets work again.",
+  },
+  recall: {
+    done: "gives back what has not begun",
+    title: "Recall",
+    words: "What it has been given and has not begun comes back, once: it goes to another target, or waits.",
   },
 };
 
@@ -53,6 +58,7 @@ export function OrderDialog({ backend, command, onClose }: Props) {
   const [isSending, setIsSending] = useState(false);
   const { done, title, words } = ORDERS[command];
   const stops = command === "cordon" || command === "drain";
+  const needsReason = command !== "resume";
 
   useEffect(() => {
     dialog.current?.showModal();
@@ -60,7 +66,7 @@ export function OrderDialog({ backend, command, onClose }: Props) {
 
   const send = async (event: FormEvent) => {
     event.preventDefault();
-    if (stops && !reason.trim()) {
+    if (needsReason && !reason.trim()) {
       setError("Give a reason.");
       return;
     }
@@ -89,15 +95,15 @@ export function OrderDialog({ backend, command, onClose }: Props) {
           {title} <span className="dsp-name">{backend.name}</span>
         </h2>
         <p>{words}</p>
-        {stops ? <Consequence backend={backend} /> : undefined}
+        {needsReason ? <Consequence backend={backend} command={command} /> : undefined}
         {error === undefined ? undefined : <Notice tone="bad">{error}</Notice>}
         <label className="dsp-field">
-          Reason{stops ? "" : " (optional)"}
+          Reason{needsReason ? "" : " (optional)"}
           <input
             autoFocus
             maxLength={1000}
             onChange={(event) => setReason(event.target.value)}
-            required={stops}
+            required={needsReason}
             type="text"
             value={reason}
           />
@@ -133,22 +139,50 @@ export function OrderDialog({ backend, command, onClose }: Props) {
   );
 }
 
-/** Where the tasks would go that wait for this backend. */
-function Consequence({ backend }: { readonly backend: Backend }) {
-  const { data } = useAnswer<Waiting>(path("waiting", { backend: backend.name, limit: 1000 }));
-  if (backend.held === 0) {
-    return <p>No task waits with it as first choice.</p>;
+/** What the order would do with what the backend has, and with what waits for it. */
+function Consequence({ backend, command }: { readonly backend: Backend; readonly command: Command }) {
+  const { data, error } = useAnswer<Forecast>(path("forecast", { backend: backend.name, team: backend.team }));
+  if (data === undefined) {
+    return <p aria-live="polite">{error ?? "Looking at what it would do …"}</p>;
   }
-  if (data === undefined || data.tasks.length === 0) {
-    return <p>{plural(backend.held, "task")} that would go there first will go to another target or wait.</p>;
-  }
-  const alone = data.tasks.filter((task) => task.targets.every((target) => target === backend.name)).length;
-  const some = data.tasks.length < backend.held ? `Of the first ${count(data.tasks.length)}, ` : "Of these, ";
   return (
-    <p>
-      {plural(backend.held, "task")} {backend.held === 1 ? "waits" : "wait"} with it as first choice. {some}
-      {count(data.tasks.length - alone)} may go to another target, and {count(alone)} will wait until it takes work
-      again.
-    </p>
+    <div aria-live="polite">
+      {data.problem === null ? undefined : <Notice tone="bad">{data.problem}</Notice>}
+      <p className="dsp-name">{command === "recall" ? recalled(data) : stopped(data)}</p>
+    </div>
   );
+}
+
+function recalled({ has, not_begun: notBegun }: Forecast): string {
+  if (notBegun === 0) {
+    return "It has nothing that has not begun.";
+  }
+  return `${plural(notBegun, "task")} of ${count(has)} there ${notBegun === 1 ? "has" : "have"} not begun.`;
+}
+
+function stopped(forecast: Forecast): string {
+  return `${there(forecast)} ${waiting(forecast)}`;
+}
+
+function there({ has, not_begun: notBegun }: Forecast): string {
+  const begun = has - notBegun;
+  if (has === 0) {
+    return "Nothing runs there.";
+  }
+  const more = notBegun === 0 ? "" : `; ${count(notBegun)} more ${notBegun === 1 ? "has" : "have"} not begun`;
+  return `${plural(begun, "task")} ${begun === 1 ? "runs there and goes" : "run there and go"} on${more}.`;
+}
+
+function waiting({ elsewhere, held, stay }: Forecast): string {
+  if (held === 0) {
+    return "No task waits for it.";
+  }
+  const targets = Object.entries(elsewhere);
+  const moving = targets.reduce((sum, [, tasks]) => sum + tasks, 0);
+  const names = targets.map(([name, tasks]) => `${name} ${count(tasks)}`).join(", ");
+  const fates = [
+    ...(moving > 0 ? [`${count(moving)} ${moving === 1 ? "has" : "have"} another target (${names})`] : []),
+    ...(stay > 0 ? [`${count(stay)} ${stay === 1 ? "waits" : "wait"} until it is resumed`] : []),
+  ];
+  return `${plural(held, "task")} ${held === 1 ? "waits" : "wait"} for it: ${fates.join(", ")}.`;
 }

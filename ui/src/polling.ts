@@ -17,8 +17,8 @@ export type Answer<T> = {
   refresh: () => void;
 };
 
-/** The answer to a question, asked every few seconds while the tab is visible; null: nothing is asked. */
-export function useAnswer<T>(question: string | null): Answer<T> {
+/** The answer to a question, asked every so many seconds while the tab is visible; null: nothing is asked. */
+export function useAnswer<T>(question: string | null, every = SECONDS): Answer<T> {
   const paused = useContext(Paused);
   const [data, setData] = useState<T>();
   const [error, setError] = useState<string>();
@@ -35,7 +35,7 @@ export function useAnswer<T>(question: string | null): Answer<T> {
     }
     const stopped = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
-    let seconds = SECONDS;
+    let seconds = every;
     let isAsking = false;
 
     const later = () => {
@@ -54,11 +54,11 @@ export function useAnswer<T>(question: string | null): Answer<T> {
         const answer = await get<T>(question, stopped.signal);
         setData(answer);
         setError(undefined);
-        seconds = SECONDS;
+        seconds = every;
       } catch (problem) {
         if (!stopped.signal.aborted) {
           setError(problem instanceof Error ? problem.message : String(problem));
-          seconds = Math.min(2 * seconds, MOST_SECONDS);
+          seconds = Math.max(every, Math.min(2 * seconds, MOST_SECONDS));
         }
       }
       isAsking = false;
@@ -80,7 +80,7 @@ export function useAnswer<T>(question: string | null): Answer<T> {
       clearTimeout(timer);
       document.removeEventListener("visibilitychange", onVisibility);
     };
-  }, [question, paused, round]);
+  }, [question, every, paused, round]);
 
   const refresh = useCallback(() => setRound((before) => before + 1), []);
   return { data: asked.current === question ? data : undefined, error, refresh };

@@ -212,9 +212,47 @@ def test_the_dialog_says_what_becomes_of_the_waiting_tasks(page: Page, server: S
     page.until_text("Schedulers")
     page.evaluate("document.querySelector('[aria-label=\"Drain gpu\"]').click()")
     page.until_text(
-        "100,000 tasks wait with it as first choice.", "1,000 will wait until it takes work again"
+        "10,000 tasks run there and go on; 16 more have not begun.",
+        "100,000 tasks wait for it: 99,998 have another target (local 99,998), 2 wait until it is resumed.",
     )
     page.press("Escape")
+
+
+def test_what_has_not_begun_is_recalled(page: Page, server: Server) -> None:
+    """For a reason; the dialog says how much that is."""
+    show(page, server)
+    page.until_text("Schedulers")
+    page.evaluate("document.querySelector('[aria-label=\"Recall gpu\"]').focus()")
+    page.press("Enter")
+    page.until_text("16 tasks of 10,016 there have not begun.")
+    page.press("Enter")
+    page.until_text("Give a reason.")
+    page.type("no nodes")
+    page.press("Enter")
+    page.until_text("gpu gives back what has not begun.")
+
+
+def test_what_runs_on_a_backend_is_unfolded_by_keyboard(page: Page, server: Server) -> None:
+    """With names as text, and none of a Dag that the user may not read; once more, and it is gone."""
+    show(page, server)
+    page.until_text("Schedulers")
+    page.evaluate("document.querySelector('.dsp-header button').focus()")
+    tab_to(page, "What runs on gpu")
+    page.press("Enter")
+    page.until_text("2 of 10,016 tasks", "train_gpu", "has not begun")
+    assert ("table", "Tasks on gpu") in page.accessible()
+    assert "secret_task" not in page.text()
+    assert page.evaluate("document.querySelectorAll('.dsp img').length") == 0
+    page.press("Enter")
+    page.until("!document.querySelector('.dsp').innerText.includes('train_gpu')")
+
+
+def test_what_people_have_changed_is_listed(page: Page, server: Server) -> None:
+    """Who has given which order, and what is new in the routing file; for readers, too."""
+    log_in(page, server, "reader")
+    show(page, server)
+    page.until_text("drain local: new nodes", "by ann", "celery is now gpu", "on one.example.com")
+    assert ("heading", "Changes") in page.accessible()
 
 
 def test_a_reader_is_shown_no_orders(page: Page, server: Server) -> None:

@@ -62,12 +62,12 @@ class Picture(NamedTuple):
 
 
 TRAIN = f"task&dag_id=churn_model&run_id={RUN.replace('+', '%2B')}&task_id=train&map_index=4"
-BACKENDS = ("spot.example.com", "new disks", "scheduler-2.example.com")
+BACKENDS = ("spot.example.com", "new disks", "scheduler-2.example.com", "is now 30")
 
 SHOWN = [
-    Picture("backends", "backends", 680, BACKENDS),
-    Picture("backends-dark", "backends", 680, BACKENDS, is_dark=True),
-    Picture("drain", "backends", 680, ("38 tasks wait with it",), partial(button, "Drain gpu")),
+    Picture("backends", "backends", 900, BACKENDS),
+    Picture("backends-dark", "backends", 900, BACKENDS, is_dark=True),
+    Picture("drain", "backends", 900, ("38 tasks wait for it",), partial(button, "Drain gpu")),
     Picture("waiting", "waiting", 860, ("42 tasks wait", "churn_model")),
     Picture("task", TRAIN, 600, ("Place 4 for gpu",)),
     Picture("try", "try", 980, ("routes[0]",), paste),

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tasks that a backend has, those that it has had for longest first.
+import { type Backend, path, type Running } from "./api";
+import { Table } from "./backends";
+import { count, DagLink, Notice, plural, Since, TaskLink } from "./parts";
+import { useAnswer } from "./polling";
+
+const FIRST = 50;
+
+export function RunningTasks({ backend }: { readonly backend: Backend }) {
+  const { data, error } = useAnswer<Running>(path("running", { backend: backend.name, limit: FIRST }));
+  if (data === undefined) {
+    return error === undefined ? <p>Loading …</p> : <Notice tone="bad">{error}</Notice>;
+  }
+  const all = backend.used + backend.ahead;
+  const tasks = data.tasks.filter((task) => task.team === backend.team);
+  if (tasks.length === 0) {
+    return <p>{all === 0 ? "Nothing runs there." : "None of its tasks may be named to you."}</p>;
+  }
+  return (
+    <>
+      <p>
+        {tasks.length < all ? `${count(tasks.length)} of ` : ""}
+        {plural(all, "task")}, those that it has had for longest first.
+      </p>
+      <Table label={`Tasks on ${backend.name}`}>
+        <thead>
+          <tr>
+            <th scope="col">Task</th>
+            <th scope="col">Queue</th>
+            <th scope="col">State</th>
+            <th scope="col">There for</th>
+          </tr>
+        </thead>
+        <tbody>
+          {tasks.map((task) => (
+            <tr key={[task.dag_id, task.run_id, task.task_id, task.map_index, task.kind, task.since].join("\n")}>
+              <th className="dsp-wide" scope="row">
+                <TaskLink task={task} />
+                {task.dag_id ? (
+                  <div className="dsp-small">
+                    <DagLink dagId={task.dag_id} /> <span className="dsp-name">{task.run_id}</span>
+                  </div>
+                ) : (
+                  <div className="dsp-small">{task.kind}</div>
+                )}
+              </th>
+              <td className="dsp-name">{task.queue ?? "none"}</td>
+              <td>{task.has_begun ? "runs" : "has not begun"}</td>
+              <td>
+                <Since at={task.since} now={data.now} />
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </Table>
+    </>
+  );
+}
