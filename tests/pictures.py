@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 STAMP = "taken_of.json"
-"""What they were taken of."""
+"""Tells of which page and data they were taken."""
 
 MOST_BYTES = 60_000
 

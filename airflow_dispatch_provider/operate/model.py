@@ -173,8 +173,8 @@ class WaitingTask:
 
     scheduler: str
     usual: float | None = None
-    """How long it took from scheduled to its start, the median of the last 20 finished runs of its Dag; None: it did not
-    start in any of them, or more than 100 other tasks are listed before it."""
+    """Seconds from scheduled to its start, the median of the last 20 finished runs of its Dag; None: it did not start
+    in any of them, or 100 other tasks are listed before it."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ SHORT = 190
 
 @dataclass
 class Schedulers:
-    """What both of them say in their logs, and how long it took."""
+    """Both of them, as their logs tell, and how long each took to follow."""
 
     cluster: AirflowCluster
     took: dict[str, list[float]] = field(default_factory=dict)

@@ -102,9 +102,14 @@ def test_an_order_says_that_it_cannot_be_kept(replica: Server, folder: Path, com
 
 def test_so_does_the_command(database_url: str) -> None:
     """In one sentence, with the exit code of a failure."""
+    env = {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
+        # Airflow 3.1 has the commands of the executor's class alone.
+        "AIRFLOW__CORE__EXECUTOR": "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor",
+    }
     done = subprocess.run(
         [sys.executable, "-m", "airflow", "dispatch", "cordon", "gpu", "--reason", "a test"],
-        env={**os.environ, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url},
+        env={**os.environ, **env},
         capture_output=True,
         text=True,
         check=False,

@@ -41,7 +41,8 @@ def set_run(database: str) -> Iterator[Any]:
 
 
 def test_of_finished_runs_alone(set_run):
-    """What did not start in one is not known; nor is what began before it was scheduled anew, or has another index."""
+    """A task that did not start in one is not known; nor is one that began before it was scheduled anew, or has another
+    index."""
     set_run("success", t1=30.0, t2=None, t3=-5.0)
     tasks = [ONE, TWO, TaskOfRuns(DAG_ID, "t3"), TaskOfRuns(DAG_ID, "t1", 7), TaskOfRuns("no dag", "t1")]
     assert usual_waits(tasks) == {ONE: 30.0}

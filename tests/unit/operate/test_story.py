@@ -61,7 +61,7 @@ def test_sentences_of_others_are_told_as_they_are(monkeypatch):
 
 
 def test_json_of_airflow_is_told_in_words(monkeypatch):
-    """What was done, by whom where it was a person, and each fact that says something."""
+    """The deed, by whom where it was a person, and each fact that says something."""
     asked = {"method": "POST", "dry_run": False, "task_ids": ["one"], "note": None}
     rows = [
         event(3, "post_clear_task_instances", asked)._replace(owner="ann"),
