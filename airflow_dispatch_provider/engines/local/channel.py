@@ -6,6 +6,7 @@ from __future__ import annotations
 import pickle
 import socket
 import struct
+from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -83,6 +84,11 @@ class Channel:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait at most ``timeout`` seconds until ``receive`` has something to look at."""
         return bool(wait([self._socket], timeout))
+
+    def finish(self) -> None:
+        """Send nothing more: the other side sees the end, and what it still has to say can be received."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Close this end; nothing can be sent or received afterwards."""

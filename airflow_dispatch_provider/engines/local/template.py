@@ -163,10 +163,14 @@ class Template:
         return messages
 
     def _sources(self) -> list[Any]:
+        sources = [self._pipe[0], *(self._warm or ())]
         if self._channel.closed:
-            return [self._pipe[0]]
-        unheard = [child for child in self._children.values() if not child.heard]
-        return [self._pipe[0], self._channel.fileno(), *unheard, *(self._warm or ())]
+            return sources
+        return [
+            *sources,
+            self._channel.fileno(),
+            *(each for each in self._children.values() if not each.heard),
+        ]
 
     def _patience(self) -> float:
         return _BUSY_WAIT if self._kills or self._channel.pending else _IDLE_WAIT
@@ -292,7 +296,9 @@ class Template:
             if isinstance(message, Reaped):
                 self._end(message.pid, message.status)
             elif isinstance(message, Started):
-                if asked := self._asked.pop(message.number, None):
+                asked = self._asked.get(message.number)
+                if asked and asked.warm is warm:  # else it was taken back, or is asked of another by now
+                    del self._asked[message.number]
                     self._enter(message, asked.control)
             else:
                 log.info("Tasks of %s parse it themselves for now: %s", warm.file, message.reason)

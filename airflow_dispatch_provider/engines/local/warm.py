@@ -68,8 +68,13 @@ class WarmTemplate:
         socket.send_fds(self._hand, [b"c"], [control.fileno()], socket.MSG_DONTWAIT)
         self.channel.send(run)
 
-    def close(self) -> None:
+    def end(self) -> None:
         """Have it end. Processes that it was asked for and has not told of do nothing once their sockets are closed."""
+        self.channel.finish()
+        self._hand.close()
+
+    def close(self) -> None:
+        """Let go of it."""
         self.channel.close()
         self._hand.close()
 
@@ -82,9 +87,11 @@ class WarmTemplates:
         self._clock = clock
         self._work = work
         self._made: dict[DagFile, WarmTemplate] = {}
+        self._ending: list[WarmTemplate] = []
+        """They may still have to tell what became of their processes."""
 
     def __iter__(self) -> Iterator[WarmTemplate]:
-        return iter([*self._made.values()])
+        return iter([*self._made.values(), *self._ending])
 
     def ask(self, file: DagFile, let_go: Callable[[], object]) -> None:
         """A task of this file is to be started: see to it that the file is parsed, if that is worth it.
@@ -148,6 +155,9 @@ class WarmTemplates:
                 "The process that had parsed %s has ended; its tasks parse it themselves", template.file
             )
             self._forget(template, cold=True)
+        if template.channel.closed and template in self._ending:
+            self._ending.remove(template)
+            template.close()
         return told
 
     def end(self, template: WarmTemplate, *, cold: bool = False) -> None:
@@ -160,10 +170,16 @@ class WarmTemplates:
         self._forget(template, cold=cold)
 
     def _forget(self, template: WarmTemplate, *, cold: bool) -> None:
-        if self._made.get(template.file) is template:
-            del self._made[template.file]
-            self._warming.over(template.file, self._clock(), cold=cold)
-        template.close()
+        if self._made.get(template.file) is not template:
+            return
+        has_forked = self._warming.stage(template.file) is Stage.READY
+        del self._made[template.file]
+        self._warming.over(template.file, self._clock(), cold=cold)
+        if has_forked and not template.channel.closed:
+            self._ending.append(template)
+            template.end()
+        else:
+            template.close()
 
     def due(self) -> list[WarmTemplate]:
         """Those that are too old, or hang; the latter are ended."""
@@ -175,7 +191,7 @@ class WarmTemplates:
 
     def close(self) -> None:
         """Close what belongs to this process, in a fork of it."""
-        for template in self._made.values():
+        for template in self:
             template.close()
 
 

@@ -94,3 +94,13 @@ def test_wait_sees_messages_and_time_passing(ends):
     assert not ends[1].wait(0)
     ends[0].send("x")
     assert ends[1].wait(5)
+
+
+def test_one_that_has_finished_still_receives(ends):
+    """Its peer sees the end, and has the last word."""
+    ends[0].finish()
+    assert ends[1].receive() == []
+    assert ends[1].closed
+    ends[1].send("last")
+    ends[1].close()
+    assert ends[0].receive() == ["last"]

@@ -80,6 +80,19 @@ def test_one_that_ends_by_itself_is_logged(x, parse, caplog) -> None:
     assert list(x) == []
 
 
+def test_one_that_is_ended_is_heard_to_its_end(x, parse) -> None:
+    """It may have collected processes of which it has not told yet: their slots would stay taken."""
+    template, process, _ = parse()
+    process.send(Ready())
+    x.hear(template)
+    x.end(template)
+    assert (process.receive(), process.closed, x.of(FILE)) == ([], True, None)
+    process.send(Reaped(7, 0))
+    process.close()
+    assert list(x) == [template]
+    assert (x.hear(template), list(x)) == ([Reaped(7, 0)], [])
+
+
 def test_a_task_is_handed_over_with_its_socket(x, parse) -> None:
     """The descriptor comes first, so that it is there when the task is read."""
     template, process, hand = parse()
