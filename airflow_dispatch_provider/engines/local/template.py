@@ -245,6 +245,7 @@ class Template:
             return
         if pid == 0:
             self._become_worker(ours, theirs, run)
+        theirs.close()  # first: the next line may need its descriptor
         self._enter(Started(run.number, pid, psutil.Process(pid).create_time()), ours)
 
     def _enter(self, started: Started, control: socket.socket) -> None:
