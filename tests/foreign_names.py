@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -430,7 +431,7 @@ def words_of_libraries() -> frozenset[str]:
     return frozenset(words)
 
 
-PYTHONS = (str, bytes, dict, list, set, tuple, int, float, ModuleSpec("m", None))
+PYTHONS = (str, bytes, dict, list, set, tuple, int, float, ModuleSpec("m", None), os.waitid_result)
 
 
 @cache

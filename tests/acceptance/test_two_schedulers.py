@@ -73,7 +73,7 @@ class Schedulers:
         return self.follow(command, ask, line)
 
 
-@pytest.mark.recent
+@pytest.mark.once
 def test_orders_and_changes_reach_both_and_no_task_notices(make_cluster, tmp_path):
     """A backend is cordoned, drained and resumed, another is added, and the first removed, in the middle of 208 tasks:
     each of them succeeds at its first try and runs once, and while the order was in force no scheduler gave the
