@@ -57,6 +57,7 @@ def test_an_operator_sees_why_tasks_wait_and_gives_orders(make_cluster):
     records.release()
     assert cluster.cli("dispatch", "drain", "small", "--wait", "--timeout", "2m").returncode == 0
     wait(lambda: len(records.completions()) == 6 + SLOTS["small"], 120, cluster)
+    assert ask(cluster, "resume", "small")["command"] == "drain"
     assert ask(cluster, "resume", "small") is None
     assert_succeeds(cluster, "blocked", run_id, timeout=180)
     assert set(records.completions().values()) == {1}

@@ -98,7 +98,10 @@ def test_orders_and_changes_reach_both_and_no_task_notices(make_cluster, tmp_pat
     resumed = time.time()
     both.order("resume", "small")
     both.follow(
-        "add", lambda: replace(file, WITH_LARGE), "has changed and is in use", "Backend 'large' is started ("
+        "add",
+        lambda: replace(file, WITH_LARGE),
+        "has changed and is in use",
+        "Backend 'large' is being started (",
     )
     both.follow("remove", lambda: replace(file, WITHOUT_SMALL), "Backend 'small' gets no new work")
     assert number_of(records["blocked"].completions(), "two") == 0
