@@ -34,6 +34,7 @@ from airflow_dispatch_provider.operate.model import (
 from airflow_dispatch_provider.operate.orders import UnknownBackend, WrongOrder
 from airflow_dispatch_provider.operate.trying import Explained, WhatIf
 from airflow_dispatch_provider.operate.views import changes_for, running_for, status_for, waiting_for
+from airflow_dispatch_provider.operate.warming import Warming
 from airflow_dispatch_provider.operate.what_if import what_if
 from airflow_dispatch_provider.routing.model import TaskRef
 from airflow_dispatch_provider.routing.routes import task_seed
@@ -57,6 +58,11 @@ def _answers(request: Request) -> Answers:
 
 
 _Asked = Annotated[Answers, Depends(_answers)]
+
+
+def _warming(request: Request) -> Warming:
+    found: Warming = request.app.state.warming
+    return found
 
 
 class OrderRequest(BaseModel):
@@ -83,8 +89,11 @@ class FileRequest(BaseModel):
 
 
 @router.get("/api/status", summary="How the backends are")
-def get_status(access: Reader, answers: _Asked, team: _Optional = None) -> StatusForReader:
+def get_status(
+    access: Reader, answers: _Asked, warming: Annotated[Warming, Depends(_warming)], team: _Optional = None
+) -> StatusForReader:
     """All backends and schedulers that the user may see, and whether the user may give orders."""
+    warming.begin()
     return status_for(access, answers.status(), team)
 
 
@@ -238,7 +247,7 @@ def create_app(answers: Answers) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.answers = answers
+    app.state.answers, app.state.warming = answers, Warming(answers)
     app.include_router(router)
     app.add_exception_handler(DispatchError, _failed)
     return app

@@ -16,6 +16,7 @@ from operate_answers import ROUTING, FakeAnswers, backend
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.operate import access
 from airflow_dispatch_provider.operate.api import create_app, router
+from airflow_dispatch_provider.operate.warming import Warming
 
 
 class Rights:
@@ -153,6 +154,17 @@ def test_changes_of_other_teams_are_not_told(as_user: Make) -> None:
     found = as_user().get("/api/changes").json()
     assert [change["event"] for change in found] == ["dispatch_drain", "config_file_changed"]
     assert as_user().get("/api/changes", params={"seconds": 0}).status_code == 422
+
+
+def test_whoever_looks_at_the_backends_soon_asks_more(as_user: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So their executors are imported from then on, and for no other question."""
+    begun: list[bool] = []
+    monkeypatch.setattr(Warming, "begin", lambda self: begun.append(True))
+    client = as_user()
+    client.get("/api/backlog?backend=gpu")
+    assert begun == []
+    client.get("/api/status")
+    assert begun == [True]
 
 
 @pytest.mark.parametrize("command", ["cordon", "drain", "resume", "recall"])
