@@ -13,7 +13,7 @@ from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle._backend import Stage
 from airflow_dispatch_provider.lifecycle._guards import askable
 from airflow_dispatch_provider.lifecycle._ledger import Ledger, Question
-from airflow_dispatch_provider.lifecycle.events import RECALLED, WAITS_START, Ended
+from airflow_dispatch_provider.lifecycle.events import RECALLED, TAKEN_OVER, WAITS_START, WITHDRAWN, Ended
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import Outcome, Row, RowState
 from airflow_dispatch_provider.routing.circuit import growing_delay
@@ -304,6 +304,13 @@ def withdraw(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.batch(actions.Withdraw, job.backend or "", job.dispatch)
 
 
+def tell_withdrawn(ledger: Ledger, job: Job, event: Any) -> None:
+    """Where people wanted it: an outage concerns too many at once, and is told while they wait."""
+    if event.ordered and job.is_task:
+        detail = f"{event.ordered}: it is taken back from {job.backend!r}, unless it has been sent"
+        ledger.do(actions.Record(job.key, WITHDRAWN, detail))
+
+
 def recall(ledger: Ledger, job: Job, event: Any) -> None:
     """Its engine is told to drop it when the row is set back: not before, as it may begin."""
     detail = (
@@ -407,6 +414,12 @@ def ask_next(ledger: Ledger, job: Job, event: Any) -> None:
 def adopt(ledger: Ledger, job: Job, event: Any) -> None:
     found = actions.Found(job.dispatch, job.key, job.ref, job.runs)
     ledger.batch(actions.Adopt, job.backend or "", found)
+
+
+def tell_taken_over(ledger: Ledger, job: Job, event: Any) -> None:
+    if job.is_task:
+        detail = f"{job.backend!r} was found to have it, and this scheduler watches it from now on"
+        ledger.do(actions.Record(job.key, TAKEN_OVER, detail))
 
 
 def keep_slot(ledger: Ledger, job: Job, event: Any) -> None:

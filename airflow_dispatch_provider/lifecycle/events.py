@@ -22,6 +22,12 @@ WAITS_START = "waits_start"
 RECALLED = "recalled"
 """``log.event`` of a task that an operator has taken back."""
 
+WITHDRAWN = "withdrawn"
+"""``log.event`` of a task that comes back, unless it is sent by now, from a backend that people have drained."""
+
+TAKEN_OVER = "taken_over"
+"""``log.event`` of a task that a backend was found to have, for a scheduler that watches it from then on."""
+
 # From Airflow, about a key
 
 

@@ -194,18 +194,21 @@ class Machine:
         if event.command.lasts:
             is_drain = event.command is Command.DRAIN
             self._withdraw(
-                lambda job: job.backend == event.backend and (is_drain or not backend.keeps(job.dispatch))
+                lambda job: job.backend == event.backend and (is_drain or not backend.keeps(job.dispatch)),
+                f"an operator has ordered {event.command.value}",
             )
 
     def _settings(self, event: events.Settings) -> None:
         self._ledger.use(event)
         backends = self._ledger.backends
-        self._withdraw(lambda job: not backends[job.backend or ""].keeps(job.dispatch))
+        self._withdraw(
+            lambda job: not backends[job.backend or ""].keeps(job.dispatch), "the configuration drains it"
+        )
 
-    def _withdraw(self, concerns: Callable[[Job], bool]) -> None:
+    def _withdraw(self, concerns: Callable[[Job], bool], ordered: str = "") -> None:
         for job in list(self._ledger.out.values()):
             if job.state is State.SUBMITTED and concerns(job):
-                apply(self._ledger, job, Down())
+                apply(self._ledger, job, Down(ordered))
 
     def _turn(self) -> None:
         """Tell the jobs of a backend that it has become unusable, or usable."""

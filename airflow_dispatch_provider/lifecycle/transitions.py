@@ -49,6 +49,9 @@ class Due(NamedTuple):
 class Down(NamedTuple):
     """Its backend cannot be used any more."""
 
+    ordered: str = ""
+    """By people, and how; empty: it fails."""
+
 
 class Back(NamedTuple):
     """Its backend can be used again."""
@@ -266,9 +269,9 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="offered, though it is out: it was taken for dead, or deferred and was queued by another scheduler"),
     _in(S.ADOPTING, Due, None, None, do.adopt,
         why="the backend is asked"),
-    _in((S.ADOPTING, S.ORPHANED), Adopted, if_.adopted_running, S.RUNNING,
+    _in((S.ADOPTING, S.ORPHANED), Adopted, if_.adopted_running, S.RUNNING, do.tell_taken_over,
         why="adopted"),
-    _in((S.ADOPTING, S.ORPHANED), Adopted, None, S.SENT,
+    _in((S.ADOPTING, S.ORPHANED), Adopted, None, S.SENT, do.tell_taken_over,
         why="adopted"),
     _in((S.ADOPTING, S.ORPHANED), Unknown, if_.can_be_asked, S.ADOPTING, do.ask_next,
         why="that backend does not have it; the next is asked"),
@@ -296,7 +299,7 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="began meanwhile, and Airflow watches it"),
 
     # Backends fail and recover
-    _in(S.SUBMITTED, Down, None, None, do.withdraw,
+    _in(S.SUBMITTED, Down, None, None, do.withdraw, do.tell_withdrawn,
         why="its backend cannot be used: taken back if it is not sent"),
     _in(S.ADOPTING, Down, if_.runs, S.ORPHANED,
         why="runs on a backend that cannot be asked now"),

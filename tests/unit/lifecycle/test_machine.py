@@ -195,7 +195,9 @@ def test_cordon_and_drain(command, withdrawn):
     """No new work; a drain takes back what is not sent as well; resume undoes both."""
     m = machine(route("*", "a"))
     number(m, 0, 1)
-    assert len(of(m.handle(1, Order(command, "a")), actions.Withdraw)) == withdrawn
+    done = m.handle(1, Order(command, "a"))
+    assert len(of(done, actions.Withdraw)) == withdrawn
+    assert [told.word for told in of(done, actions.Record)] == ["withdrawn"] * withdrawn
     assert launched(m, 2, queued(2), a=9) == {}
     assert m.waits(2) is Reason.WAITS_BLOCKED
     assert launched(m, 3, Order(Command.RESUME, "a"), a=9) == {2: "a"}

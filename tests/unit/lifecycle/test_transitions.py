@@ -74,7 +74,7 @@ ENDED_WELL = {"ended_at": NOW, "looked_at": NOW, "ended_well": True}
 SEEN_WELL = {"ended_at": NOW - 10, "seen_well": True}
 NEVER_BEGAN = SILENT
 ASK_BOTH = "AskApi LookUp"
-RECALL_ROW = "Record PutBack"
+RECALL_ROW, DRAINED_ROW = "Record PutBack", "Withdraw Record"
 
 # fmt: off
 ROWS = [
@@ -235,9 +235,9 @@ ROWS = [
     ("unclear",                    {},                        FOUND_QUEUED,                  "ended",     ""),
     ("held returning",             {},                        FOUND_QUEUED,                  "=",         ""),
     ("adopting",                   {},                        Due(),                         "adopting",  "Adopt"),
-    ("adopting orphaned",          {},                        Adopted(0),                    "sent",      ""),
-    ("adopting orphaned",          {},                        Adopted(0, began=True),        "running",   ""),
-    ("adopting orphaned",          {"runs": True},            Adopted(0),                    "running",   ""),
+    ("adopting orphaned",          {},                        Adopted(0),                    "sent",      "Record"),
+    ("adopting orphaned",          {},                        Adopted(0, began=True),        "running",   "Record"),
+    ("adopting orphaned",          {"runs": True},            Adopted(0),                    "running",   "Record"),
     ("adopting orphaned",          MAYBE_B,                   Unknown(0),                    "adopting",  "Adopt"),
     ("adopting orphaned",          RUNS_IN_B_DOWN,            Unknown(0),                    "orphaned",  ""),
     ("adopting orphaned",          {},                        Unknown(0),                    "unclear",   "LookUp"),
@@ -263,6 +263,8 @@ ROWS = [
     ("returning",                  {},                        ALIVE,                         "ended",     ""),
     # Backends fail and recover
     ("submitted",                  {},                        Down(),                        "submitted", "Withdraw"),
+    ("submitted",                  {},                        Down("drained"),               "submitted", DRAINED_ROW),
+    ("submitted",                  CALLBACK,                  Down("drained"),               "submitted", "Withdraw"),
     ("sent running orphaned held", {},                        Down(),                        "=",         ""),
     ("adopting",                   {"runs": True},            Down(),                        "orphaned",  ""),
     ("adopting",                   {},                        Down(),                        "returning", "PutBack"),
