@@ -63,11 +63,15 @@ def inherit_orphans() -> bool:
     """Make the descendants of this process its children when their parents end; whether that can be had (Linux)."""
     if sys.platform != "linux":
         return False
-    return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+    return _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
 def end_with(parent: int) -> None:
     """Have this process killed when its parent ends, whatever it does then (Linux); its children are not."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
+
+
+def _prctl(*arguments: int) -> int:
+    return int(ctypes.CDLL(None)["prctl"](*arguments))
