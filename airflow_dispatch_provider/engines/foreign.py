@@ -258,8 +258,13 @@ class ForeignEngine:
             self._executor.fail_connection_test(out.child_key)
 
     def adopt(self, found: Sequence[Found]) -> None:
-        """At the next poll."""
-        self._adopting.add(found)
+        """At the next poll. What it has itself it is not asked about: one that was recalled and began all the same is
+        nobody else's, and most executors adopt nothing."""
+        for each in found:
+            if each.dispatch in self._out.by_dispatch:
+                self._events.append(Adopted(each.dispatch))
+            else:
+                self._adopting.add([each])
 
     def _adopt(self) -> None:
         for found, child_key, has in self._adopting.ask(self._executor, self._clock()):

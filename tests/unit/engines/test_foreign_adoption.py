@@ -10,16 +10,21 @@ import pytest
 
 from airflow_dispatch_provider.engines.engine import Found
 from airflow_dispatch_provider.engines.foreign import ForeignEngine
+from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle.events import (
     Adopted,
     CannotRevoke,
+    Command,
     Ended,
+    Order,
     Returned,
+    Rows,
     Sent,
     Unknown,
 )
-from airflow_dispatch_provider.lifecycle.states import Outcome
+from airflow_dispatch_provider.lifecycle.states import Outcome, State
 from tests.unit.engines.foreign_executors import (
+    FAILED,
     Clock,
     Picky,
     Plain,
@@ -29,6 +34,7 @@ from tests.unit.engines.foreign_executors import (
     job,
     typed,
 )
+from tests.unit.lifecycle.builders import RUNNING, asked, machine, number, of
 
 # Taking back
 
@@ -290,3 +296,20 @@ def test_nothing_starts_before_start():
     assert x.room().unavailable == "not started"
     assert x.stop(0.0) == set()
     assert "out 0" in repr(x)
+
+
+def test_what_was_recalled_and_began_all_the_same_is_kept():
+    """Its executor, which adopts nothing, is not asked about what this engine has: its slot stays taken, and its end is
+    heard."""
+    x, executor = engine()
+    m = machine()
+    one = job(number(m, 0, 1))
+    x.submit([one])
+    m.handle(1, *x.poll())
+    recalled = asked(m.handle(2, Order(Command.RECALL, "a")), actions.PutBack)
+    (wanted,) = of(m.handle(3, Rows(recalled.asked, {1: RUNNING})), actions.Adopt)
+    x.adopt([Found(each.number, one.key, one.workload.ti, each.runs) for each in wanted.found])
+    m.handle(4, *x.poll())
+    assert (m.state(1), m.slots_used["a"]) == (State.RUNNING, 1)
+    finish(executor, one.workload, FAILED)
+    assert typed(x.poll()) == typed([Ended(one.dispatch, Outcome.FAILED, None, "", (FAILED, None))])
