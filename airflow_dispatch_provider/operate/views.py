@@ -79,13 +79,19 @@ def waiting_for(rights: Rights, waiting: Waiting) -> Waiting:
     )
 
 
-def running_for(rights: Rights, running: Running) -> Running:
-    """Tasks of teams and Dags that may be seen; the total stays."""
-    seen = visible_teams(rights, running.tasks)
+def running_for(rights: Rights, running: Running, backends: Iterable[BackendStatus], limit: int) -> Running:
+    """The first tasks of teams and Dags that may be seen, and the total of those teams.
+
+    :param running: not cut to a limit: what may not be seen takes no place
+    :param backends: of all teams, whose tasks these are
+    """
+    backends = list(backends)
+    seen = visible_teams(rights, [*backends, *running.tasks])
     readable = rights.readable({task.dag_id for task in running.tasks if task.dag_id})
     acts = rights.acts_for(None)
     tasks = [task for task in running.tasks if task.team in seen and _is_named(task, readable, acts)]
-    return replace(running, tasks=tasks)
+    total = sum(each.used + each.ahead for each in backends if each.team in seen)
+    return replace(running, total=total, tasks=tasks[:limit])
 
 
 def changes_for(rights: Rights, changes: Iterable[Change]) -> list[Change]:

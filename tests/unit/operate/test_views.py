@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from operate_answers import FakeAnswers, backend, group, now, scheduler, waiting_task
+from operate_answers import FakeAnswers, backend, group, now, running_task, scheduler, waiting_task
 
-from airflow_dispatch_provider.operate.model import Status, Waiting
-from airflow_dispatch_provider.operate.views import status_for, waiting_for
+from airflow_dispatch_provider.operate.model import Running, Status, Waiting
+from airflow_dispatch_provider.operate.views import running_for, status_for, waiting_for
 
 
 @dataclass
@@ -105,3 +105,17 @@ def test_what_belongs_to_no_dag_is_named_to_those_who_may_act() -> None:
     waiting = Waiting(now(), 1, [group("shared", 1)], [test])
     assert waiting_for(Rights(), waiting).tasks == []
     assert waiting_for(Rights(acts=frozenset({None})), waiting).tasks == [test]
+
+
+def test_who_uses_the_slots_of_another_team_is_not_told() -> None:
+    """Nor how many do; and what may not be seen takes no place in the list."""
+    tasks = [
+        running_task("open", "theirs", team="b"),
+        running_task("closed", "secret"),
+        running_task("open", "mine", team="a"),
+        running_task("open", "late", team="a"),
+    ]
+    backends = [backend("x", team="a", used=2, ahead=1), backend("x", team="b", used=70)]
+    rights = Rights(teams=frozenset({"a", None}), dags=frozenset({"open"}))
+    seen = running_for(rights, Running(now(), 73, tasks), backends, 1)
+    assert (seen.total, [task.task_id for task in seen.tasks]) == (3, ["mine"])
