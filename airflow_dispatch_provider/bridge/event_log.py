@@ -36,6 +36,10 @@ CHANGED_FILE = "config_file_changed"
 ORDERED = "dispatch_"
 """With a command: ``log.event`` of the row, of no task, that says who has ordered it."""
 
+_LONGEST = 5_000
+"""Characters of a detail: ``TEXT`` of MySQL ends at 64 kB, and a character takes up to 12 bytes of JSON. Airflow saves
+all rows of a heartbeat or none."""
+
 _BATCH = 300
 """Keys in one query; SQLite takes no more than 32,766 variables, older ones 999."""
 
@@ -55,6 +59,8 @@ def file_row(event: str, path: str, detail: str, team: str | None) -> Log:
 
     :param event: ``REFUSED_FILE`` or ``CHANGED_FILE``
     """
+    if len(detail) > _LONGEST:
+        detail = f"{detail[:_LONGEST]} ..."
     extra = {"file": path, "scheduler": hostname(), "detail": detail, **({"team": team} if team else {})}
     return Log(event=event, extra=json.dumps(extra))
 

@@ -67,7 +67,7 @@ def _row(now: datetime, task: RunningTask) -> dict[str, Any]:
 def changes(args: Namespace) -> int:
     """``airflow dispatch changes``"""
     team = getattr(args, "team", None)
-    since = datetime.now(UTC) - timedelta(seconds=args.seconds)
+    since = datetime.now(UTC) - timedelta(seconds=min(args.seconds, _FARTHEST))
     found = [change for change in read_changes(since) if team in (None, change.team)]
     if args.output in output.STRUCTURED:
         output.show_object(plain([asdict(change) for change in found]), args.output)
@@ -76,6 +76,10 @@ def changes(args: Namespace) -> int:
     else:
         print(f"Nothing has been changed since {clock(since)}.")
     return 0
+
+
+_FARTHEST = 100 * 366 * 86_400.0
+"""Seconds; a time of any length may be asked for, and the years before 1 have no date."""
 
 
 def _change_row(change: Change) -> dict[str, Any]:

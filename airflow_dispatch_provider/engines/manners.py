@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, get_args
 
 from airflow_dispatch_provider.engines.engine import Event
@@ -14,7 +15,7 @@ _EVENTS = get_args(Event)
 
 def checked_room(room: Any) -> Room:
     """
-    :raises TypeError: it is none, or something in it has another type than ``Room`` says
+    :raises TypeError: it is none, or something in it is not what ``Room`` says
     """
     if not isinstance(room, Room):
         raise TypeError(f"room() gives {room!r}, which is no Room")
@@ -30,7 +31,13 @@ def checked_room(room: Any) -> Room:
         value = getattr(room, name)
         if not isinstance(value, kinds):  # type: ignore[arg-type]
             raise TypeError(f"room() gives {name}={value!r}")
+    if room.retry_at is not None and not (isfinite(room.retry_at) and abs(room.retry_at) < _LATEST):
+        raise TypeError(f"room() gives retry_at={room.retry_at!r}, which is no time")
     return room
+
+
+_LATEST = 1e10
+"""Seconds; what is later has no date."""
 
 
 def checked_events(found: Any) -> list[Event]:

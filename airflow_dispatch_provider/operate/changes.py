@@ -44,7 +44,7 @@ def _change(at: datetime, event: str, owner: str, facts: dict[str, Any]) -> Chan
         words = f"{facts.get('file')} {'is in use' if event == CHANGED_FILE else 'is refused'}: {detail}"
         return Change(at, event, words, None, None, team, facts.get("scheduler"))
     backend, seconds, reason = facts.get("backend"), facts.get("seconds"), facts.get("reason")
-    lasts = f" for {seconds:g} s" if isinstance(seconds, int | float) else ""
+    lasts = f" for {seconds:.0f} s" if isinstance(seconds, int | float) else ""
     why = f": {reason}" if reason else ""
     words = f"{event.removeprefix(ORDERED)} {backend}{lasts}{why}"
     return Change(at, event, words, owner, backend, team, None)

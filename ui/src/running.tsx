@@ -6,14 +6,15 @@ import { count, DagLink, Notice, plural, Since, TaskLink } from "./parts";
 import { useAnswer } from "./polling";
 
 const FIRST = 50;
+const MOST = 1000;
 
 export function RunningTasks({ backend }: { readonly backend: Backend }) {
-  const { data, error } = useAnswer<Running>(path("running", { backend: backend.name, limit: FIRST }));
+  const { data, error } = useAnswer<Running>(path("running", { backend: backend.name, limit: MOST }));
   if (data === undefined) {
     return error === undefined ? <p>Loading …</p> : <Notice tone="bad">{error}</Notice>;
   }
   const all = backend.used + backend.ahead;
-  const tasks = data.tasks.filter((task) => task.team === backend.team);
+  const tasks = data.tasks.filter((task) => task.team === backend.team).slice(0, FIRST);
   if (tasks.length === 0) {
     return <p>{all === 0 ? "Nothing runs there." : "None of its tasks may be named to you."}</p>;
   }

@@ -316,6 +316,7 @@ def test_what_has_been_changed(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "host1" in found.out
     monkeypatch.setattr(looking, "read_changes", lambda since: [])
     assert "Nothing has been changed since" in run("changes").out
+    assert "Nothing has been changed since" in run("changes", "--since", "99999999d").out
 
 
 def test_who_gives_an_order_about_nothing(run: Run, given: list[Any]) -> None:

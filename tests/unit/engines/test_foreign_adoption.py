@@ -34,7 +34,8 @@ from tests.unit.engines.foreign_executors import (
     job,
     typed,
 )
-from tests.unit.lifecycle.builders import RUNNING, asked, machine, number, of
+from tests.unit.lifecycle import builders
+from tests.unit.lifecycle.builders import RUNNING, asked, machine, of
 
 # Taking back
 
@@ -303,7 +304,7 @@ def test_what_was_recalled_and_began_all_the_same_is_kept():
     heard."""
     x, executor = engine()
     m = machine()
-    one = job(number(m, 0, 1))
+    one = job(builders.number(m, 0, 1))
     x.submit([one])
     m.handle(1, *x.poll())
     recalled = asked(m.handle(2, Order(Command.RECALL, "a")), actions.PutBack)

@@ -240,6 +240,9 @@ def test_ctrl_c_ends_the_process(x, engine, monkeypatch) -> None:
         ("room", Room("4")),  # type: ignore[arg-type]
         ("room", Room(1, closed=None)),  # type: ignore[arg-type]
         ("room", Room(1, kinds=None)),  # type: ignore[arg-type]
+        ("room", Room(1, retry_at=float("inf"))),
+        ("room", Room(1, retry_at=float("nan"))),
+        ("room", Room(1, retry_at=1e30)),
         ("room", 4),
         ("poll", [Sent(7), "ended"]),
         ("poll", [None]),

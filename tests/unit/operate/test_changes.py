@@ -21,6 +21,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
             {"backend": "a", "seconds": 7200.0, "reason": "nodes"},
             "drain a for 7200 s: nodes",
         ),
+        ("dispatch_drain", {"backend": "a", "seconds": 1209600.0}, "drain a for 1209600 s"),
         ("dispatch_resume", {"backend": "a"}, "resume a"),
         ("config_file_changed", {"file": "/x", "detail": "slots 1 -> 2"}, "/x is in use: slots 1 -> 2"),
         ("config_file_refused", {"file": "/x", "detail": "no"}, "/x is refused: no"),
