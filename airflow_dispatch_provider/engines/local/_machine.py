@@ -73,6 +73,9 @@ class Machine:
     def __iter__(self) -> Iterator[int]:
         return iter(self._out)
 
+    def __contains__(self, dispatch: object) -> bool:
+        return dispatch in self._out
+
     def key(self, dispatch: int) -> Hashable:
         """The job of a dispatch that is out."""
         return self._out[dispatch].key

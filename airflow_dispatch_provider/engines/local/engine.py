@@ -207,8 +207,12 @@ class LocalEngine:
     # Adoption
 
     def adopt(self, found: Sequence[Found]) -> None:
-        """Look for their processes; on a thread, so that the answers come from later polls."""
-        new = {each.dispatch: each for each in found if each.dispatch not in self._searched}
+        """Look for their processes; on a thread, so that the answers come from later polls. What is out here needs no
+        search: it was recalled and began all the same, say."""
+        here = [each for each in found if each.dispatch in self._machine]
+        self._events += [Adopted(each.dispatch, each.runs) for each in here]
+        known = {*self._searched, *(each.dispatch for each in here)}
+        new = {each.dispatch: each for each in found if each.dispatch not in known}
         self._searched.update(new)
         self._search.ask([*new.values()])
         if self._pool is not None:

@@ -439,6 +439,16 @@ class TestAdoption:
         x.poll()
         assert pool(x).killed == killed
 
+    def test_its_own_is_not_looked_for(self, x, search) -> None:
+        """It was recalled, and began all the same: it has one slot, and its template process tells its end."""
+        search.processes["id 1"] = SimpleNamespace(pid=9001)
+        x.submit([job(1)])
+        pool(x).happen(Started(1, 9001, 0.0), messages.Began(1))
+        x.poll()
+        x.adopt([found(1)])
+        assert repr(x.poll()) == repr([Adopted(1, True)])
+        assert (pool(x).watched, x.room().takes, len(x)) == ({}, 1, 1)
+
     @pytest.mark.parametrize("over", [False, True])
     def test_one_that_has_begun_unheard_is_said_to_have(self, x, search, clock, over) -> None:
         """With the first order to end it; the next one, or the end of its time, ends it."""
