@@ -16,6 +16,10 @@ from airflow_dispatch_provider.bridge.import_watch import Watch, signature, watc
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
 
+_LONGEST_REASON = 500
+"""Characters: it is logged, and has to fit into a socket whose reader may be late."""
+
+
 class NotShareableError(Exception):
     """The tasks of this file need a parse of their own; the text says why, and continues "because ..."."""
 
@@ -35,7 +39,7 @@ class ParsedAhead:
     bag: Any
     arguments: dict[str, Any]
     read: dict[str, Any]
-    """Every file that the parse depended on, with what it was then."""
+    """Every file that the parse depended on, with what it was before it was read."""
 
     make_bag: Callable[..., Any]
     modules: dict[str, ModuleType]
@@ -157,15 +161,15 @@ class _Parse:
     def make_bag(self, **arguments: Any) -> Any:
         environment, path = dict(os.environ), list(sys.path)
         with watch() as watched, _without_supervisor(watched):
+            watched.note(str(arguments["dag_folder"]))
             bag = self._bag(**arguments)
         errors = [f"it cannot be imported: {_last_line(error)}" for error in bag.import_errors.values()]
         if reasons := [*watched.reasons, *errors] or ([] if bag.dags else ["there is no Dag in it"]):
             raise NotShareableError(reasons[0])
-        watched.read.add(str(arguments["dag_folder"]))
         self._parsed = ParsedAhead(
             bag,
             arguments,
-            signature(watched.read),
+            watched.read,
             self._bag,
             watched.modules,
             _changes(environment, dict(os.environ)),
@@ -180,7 +184,7 @@ class _Parse:
 
 
 def _last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2]
+    return text.strip().rpartition("\n")[2][:_LONGEST_REASON]
 
 
 def _changes(before: dict[str, str], after: dict[str, str]) -> dict[str, str | None]:

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import atexit
 import os
+import resource
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import source_from_cache
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +37,9 @@ _SET_BY_AIRFLOW = (signal.SIGALRM, signal.SIGSEGV)
 
 _KEPT_BY_THE_KERNEL = ("/dev/", "/proc/", "/sys/")
 
+Signature = tuple[int, int, int, int]
+"""Times of the last change of content and of anything, size, inode."""
+
 _current: Watch | None = None
 _hooked = False
 
@@ -41,7 +48,9 @@ class Watch:
     """One import, from ``watch`` on: the files and folders that were read, and why its process cannot be forked."""
 
     def __init__(self) -> None:
-        self.read: set[str] = set()
+        self.read: dict[str, Signature | None] = {}
+        """As they were before they were read first: what changes during the import is out of date at once."""
+
         self.reasons: list[str] = []
         self.modules: dict[str, ModuleType] = {}
         """Those that were loaded, by name; known afterwards."""
@@ -58,8 +67,15 @@ class Watch:
             self.refuse(REACHES_OUT[event])
         elif event in _READS and isinstance(path := args[0] if args else None, str | bytes | os.PathLike):
             writes = event == "open" and isinstance(flags := args[2], int) and flags & _WRITES
-            if not writes and not _by_import_system():
-                self.read.add(os.path.abspath(os.fsdecode(path)))
+            imports = _by_import_system()
+            if not writes and not (imports and event != "open"):
+                self.note(_source(os.fsdecode(path)) if imports else os.fsdecode(path))
+
+    def note(self, path: str) -> None:
+        """It is read now, unless it was before."""
+        path = os.path.abspath(path)
+        if path not in self.read:
+            self.read[path] = _sign(path)
 
     def _note_exit(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> Callable[..., object]:
         self.exits.append((function, args, kwargs))
@@ -67,9 +83,17 @@ class Watch:
 
 
 def _by_import_system() -> bool:
-    """Modules are known by ``sys.modules``; the folders in which they are looked for change for many reasons."""
+    """The folders in which it looks for modules change for many reasons; what it opens counts as for anybody."""
     reader = sys._getframe(3)  # behind the hook, its caller here, and this function
     return reader.f_code.co_filename.startswith(_IMPORT_SYSTEM)
+
+
+def _source(path: str) -> str:
+    """For a module's compiled file, which may be written anew for many reasons, its source."""
+    try:
+        return source_from_cache(path) if path.endswith(".pyc") else path
+    except ValueError:
+        return path
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
@@ -86,7 +110,7 @@ def watch() -> Iterator[Watch]:
         _hooked = True
     watched = Watch()
     modules = dict(sys.modules)
-    handlers, descriptors, folder = _signal_handlers(), _descriptors(), os.getcwd()
+    descriptors, state = _descriptors(), {reason: look() for reason, look in _STATE.items()}
     register, atexit.register = atexit.register, watched._note_exit  # type: ignore[assignment]
     _current = watched
     try:
@@ -97,21 +121,23 @@ def watch() -> Iterator[Watch]:
     watched.modules = {
         name: module for name, module in sys.modules.items() if modules.get(name) is not module
     }
-    watched.read |= set(_files(watched.modules.values()))
-    for reason in _left_behind(handlers, descriptors, folder):
+    for path in _files(watched.modules.values()):
+        watched.note(path)
+    for reason in _left_behind(descriptors, state):
         watched.refuse(reason)
 
 
-def signature(paths: Iterable[str]) -> dict[str, tuple[int, int, int] | None]:
-    """Time, size and inode of each; None: it is not there."""
-    found: dict[str, tuple[int, int, int] | None] = {}
-    for path in paths:
-        found[path] = None
-        if not path.startswith(_KEPT_BY_THE_KERNEL):
-            with suppress(OSError):
-                stat = os.stat(path)
-                found[path] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-    return found
+def signature(paths: Iterable[str]) -> dict[str, Signature | None]:
+    """Of each; None: it is not there."""
+    return {path: _sign(path) for path in paths}
+
+
+def _sign(path: str) -> Signature | None:
+    if not path.startswith(_KEPT_BY_THE_KERNEL):
+        with suppress(OSError, ValueError):
+            stat = os.stat(path)
+            return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
+    return None
 
 
 def _files(modules: Iterable[ModuleType]) -> Iterator[str]:
@@ -121,14 +147,13 @@ def _files(modules: Iterable[ModuleType]) -> Iterator[str]:
             yield os.path.abspath(file)
 
 
-def _left_behind(handlers: dict[int, Any], descriptors: set[tuple[str, str]], folder: str) -> Iterator[str]:
+def _left_behind(descriptors: set[tuple[str, str]], state: dict[str, Any]) -> Iterator[str]:
     """Reasons for which a fork of this process would not be as good as a new one."""
     for number in _SET_BY_AIRFLOW:
-        signal.signal(number, handlers[number] or signal.SIG_DFL)
-    if _signal_handlers() != handlers:
-        yield "it sets signal handlers"
-    if os.getcwd() != folder:
-        yield "it changes the working directory"
+        signal.signal(number, state[_SETS_HANDLERS][number] or signal.SIG_DFL)
+    for reason, look in _STATE.items():
+        if look() != state[reason]:
+            yield reason
     opened = {target for _, target in _descriptors() - descriptors if not target.startswith("/dev/")}
     if opened:
         yield f"it left open: {', '.join(sorted(opened)[:3])}"
@@ -142,6 +167,41 @@ def _left_behind(handlers: dict[int, Any], descriptors: set[tuple[str, str]], fo
 
 def _signal_handlers() -> dict[int, Any]:
     return {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+
+def _umask() -> int:
+    mask = os.umask(0o77)
+    os.umask(mask)
+    return mask
+
+
+def _limits() -> dict[str, tuple[int, int]]:
+    names = [name for name in vars(resource) if name.startswith("RLIMIT_")]
+    return {name: resource.getrlimit(getattr(resource, name)) for name in names}
+
+
+def _replaceable() -> tuple[Any, ...]:
+    """What gevent and its like replace first."""
+    return socket.socket, time.sleep, os.fork
+
+
+def _shared_memory() -> set[str]:
+    """Mappings that forks of this process have in common with it, such as locks of ``multiprocessing``."""
+    with open("/proc/self/maps", errors="replace") as maps:
+        return {line for line in maps if line.split(" ", 2)[1] == "rw-s"}
+
+
+_SETS_HANDLERS = "it sets signal handlers"
+_STATE: dict[str, Callable[[], Any]] = {
+    _SETS_HANDLERS: _signal_handlers,
+    "it changes the working directory": os.getcwd,
+    "it sets the default timeout of sockets": socket.getdefaulttimeout,
+    "it sets the umask": _umask,
+    "it sets limits of its process": _limits,
+    "it replaces functions of Python": _replaceable,
+    "it has memory that all its tasks would share": _shared_memory,
+}
+"""How to look at what a process passes on to its forks, also to supervisors, and the reason if that has changed."""
 
 
 def _descriptors() -> set[tuple[str, str]]:

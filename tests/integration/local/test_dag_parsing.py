@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
@@ -102,6 +103,12 @@ UNSAFE = {
     "it opened an SQLite database": "import sqlite3; sqlite3.connect(':memory:').close()",
     "it sets signal handlers": "import signal; signal.signal(signal.SIGUSR1, print)",
     "it changes the working directory": "import os; os.chdir('/')",
+    "it sets the default timeout of sockets": "import socket; socket.setdefaulttimeout(1)",
+    "it sets the umask": "import os; os.umask(0o70)",
+    "it sets limits of its process": "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
+    "it replaces functions of Python": "import time; time.sleep = lambda seconds: None",
+    "it has memory that all": "import multiprocessing; value = multiprocessing.Value('i', 0)",
+    "it has memory that all its tasks would share": "import multiprocessing; lock = multiprocessing.Lock()",
     "it reads a Variable or a Connection": "from airflow.sdk import Variable; Variable.get('a', default=1)",
     "it asks which task": "from airflow.sdk import get_parsing_context; get_parsing_context()",
     "it cannot be imported": "raise RuntimeError('broken')",
@@ -117,6 +124,12 @@ def test_a_file_that_cannot_be_shared_says_why(dags, reason) -> None:
     """Each would give its tasks less, or something else, than a parse of their own."""
     write(dags, UNSAFE[reason])
     assert in_fork(lambda: bool(parsed())).startswith(f"NotShareableError: {reason}")
+
+
+def test_a_reason_is_short(dags) -> None:
+    """It goes through a socket, and into the log."""
+    write(dags, "raise RuntimeError('x' * 1_000_000)")
+    assert len(in_fork(parsed)) < 1000
 
 
 def test_a_connection_by_its_hook_is_found_too(dags) -> None:
@@ -142,10 +155,24 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a file": lambda folder: (folder / "data" / "one.txt").write_text("changed"),
     "a folder": lambda folder: (folder / "data" / "two.txt").touch(),
     "absence": lambda folder: (folder / "absent.txt").touch(),
+    "data of a package": lambda folder: (folder / "package" / "data.txt").write_text("changed"),
+    "an archive of modules": lambda folder: (folder / "archive.zip").touch(),
+    "a file that looks the same": lambda folder: rewrite(folder / "data" / "one.txt", "two"),
 }
+
+
+def rewrite(path: Path, text: str) -> None:
+    """In place, with the same time."""
+    stat = path.stat()
+    path.write_text(text)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
 READER = """
-import os, pathlib, helper
+import os, pathlib, sys, helper, package
 here = pathlib.Path(__file__).parent
+sys.path.append(str(here / "archive.zip"))
+import archived
 texts = [(here / "data" / name).read_text() for name in os.listdir(here / "data")]
 try: open(here / "absent.txt")
 except OSError: pass
@@ -158,6 +185,11 @@ class TestOutdated:
         (dags / "data").mkdir()
         (dags / "data" / "one.txt").write_text("one")
         (dags / "helper.py").write_text("VALUE = 1")
+        (dags / "package").mkdir()
+        (dags / "package" / "data.txt").write_text("one")
+        (dags / "package" / "__init__.py").write_text("import pkgutil; pkgutil.get_data('package', 'data.txt')")
+        with ZipFile(dags / "archive.zip", "w") as archive:
+            archive.writestr("archived.py", "")
         write(dags, READER)
 
     def test_not_while_nothing_changes(self, dags) -> None:
@@ -178,6 +210,11 @@ class TestOutdated:
             return ahead.outdated()
 
         assert in_fork(run) is True
+
+    def test_at_once_if_a_module_changes_while_the_file_is_parsed(self, dags) -> None:
+        """The Dags have the old one, and whoever looked afterwards would take the new one for it."""
+        write(dags, "import helper, pathlib; pathlib.Path(helper.__file__).write_text('VALUE = 2')")
+        assert in_fork(lambda: parsed().outdated()) is True
 
     def test_a_bundle_that_has_fetched_new_files_is_parsed_by_the_task(self, dags) -> None:
         """With new modules, too."""
