@@ -15,7 +15,6 @@ from typing import Any
 from airflow_dispatch_provider.bridge.import_watch import Watch, signature, watch
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 
-
 _LONGEST_REASON = 500
 """Characters: it is logged, and has to fit into a socket whose reader may be late."""
 

@@ -187,7 +187,9 @@ class TestOutdated:
         (dags / "helper.py").write_text("VALUE = 1")
         (dags / "package").mkdir()
         (dags / "package" / "data.txt").write_text("one")
-        (dags / "package" / "__init__.py").write_text("import pkgutil; pkgutil.get_data('package', 'data.txt')")
+        (dags / "package" / "__init__.py").write_text(
+            "import pkgutil; pkgutil.get_data('package', 'data.txt')"
+        )
         with ZipFile(dags / "archive.zip", "w") as archive:
             archive.writestr("archived.py", "")
         write(dags, READER)
