@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from typing import Any
 
 from airflow_dispatch_provider.operate.documents import Reading, moment, read
 from airflow_dispatch_provider.operate.model import BackendState, Forecast
 from airflow_dispatch_provider.operate.orders import check_backend
-from airflow_dispatch_provider.operate.status import status_of
 
 
 def read_forecast(backend: str, team: str | None) -> Forecast:
@@ -24,16 +24,15 @@ def read_forecast(backend: str, team: str | None) -> Forecast:
 
 
 def forecast_of(reading: Reading, backend: str, team: str | None) -> Forecast:
-    """See ``read_forecast``."""
-    documents = [document for document in reading.living if document.team == team]
-    is_open = {
-        each.name for each in status_of(reading).backends if each.team == team and _is_open(each.state)
-    } - {backend}
-    entries = [
-        entry for document in documents for entry in document.body["backends"] if entry["name"] == backend
-    ]
+    """See ``read_forecast``. Where a backend fails for one scheduler, or its order has not come there yet, that one's
+    tasks alone have to do without it."""
+    of_team = _of(reading, team)
+    entries: list[dict[str, Any]] = []
     held: Counter[str] = Counter()
-    for document in documents:
+    for document in of_team.living:
+        there = document.body["backends"]
+        entries += [entry for entry in there if entry["name"] == backend]
+        is_open = {entry["name"] for entry in there if entry["state"] == BackendState.OPEN} - {backend}
         for line in document.body["lines"]:
             first, *others = line["targets"]
             if first == backend:
@@ -48,15 +47,18 @@ def forecast_of(reading: Reading, backend: str, team: str | None) -> Forecast:
         held=stay + held.total(),
         elsewhere=dict(held.most_common()),
         stay=stay,
-        problem=reading.problem,
+        problem=of_team.problem,
+    )
+
+
+def _of(reading: Reading, team: str | None) -> Reading:
+    documents = [document for document in reading.documents if document.team == team]
+    return reading._replace(
+        documents=documents, unread=[each for each in reading.unread if each.team == team]
     )
 
 
 _NOWHERE = ""
-
-
-def _is_open(state: BackendState) -> bool:
-    return state is BackendState.OPEN
 
 
 def _next(targets: Collection[str], is_open: Collection[str]) -> str:
