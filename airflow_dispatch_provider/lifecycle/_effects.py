@@ -363,6 +363,14 @@ def clean_up(ledger: Ledger, job: Job, event: Any) -> None:
         ledger.do(actions.Revoke(job.backend, job.dispatch, over=True))
 
 
+def clean_up_spared(ledger: Ledger, job: Job, event: Any) -> None:
+    """As ``clean_up``; but what has not begun is not ended after a while: its task may be queued again before it asks
+    for leave to begin, and then the execution API lets this very dispatch run it."""
+    clean_up(ledger, job, event)
+    if not (job.began or job.runs or job.over or getattr(event, "finished", False)):
+        forget(ledger, job, event)
+
+
 def back_in_care(ledger: Ledger, job: Job, event: Any) -> None:
     job.revoked = 0
     ledger.jobs[job.key] = job

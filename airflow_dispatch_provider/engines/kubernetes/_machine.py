@@ -159,7 +159,8 @@ class Machine:
             self.pods.revoke(dispatch)
 
     def forget(self, dispatch: int) -> bool:
-        """Create no pod for it; whether none is known."""
+        """Create no pod for it, or leave the one that has started alone; whether none is known."""
+        self.pods.keep(dispatch)
         job = self._unsent.get(dispatch)
         if job is None or self.pods.is_there(dispatch):
             return False

@@ -183,6 +183,10 @@ class Pods:
         else:
             self.revoke(dispatch)
 
+    def keep(self, dispatch: int) -> None:
+        """It may be what runs its task after all: it is let go no longer."""
+        self._ends.pop(dispatch, None)
+
     @property
     def next_end(self) -> float:
         """When the next of them is to be removed; infinity where there is none."""

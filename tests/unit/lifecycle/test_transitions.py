@@ -75,6 +75,7 @@ SEEN_WELL = {"ended_at": NOW - 10, "seen_well": True}
 NEVER_BEGAN = SILENT
 ASK_BOTH = "AskApi LookUp"
 RECALL_ROW, DRAINED_ROW = "Record PutBack", "Withdraw Record"
+SPARED = "Revoke Forget"
 
 # fmt: off
 ROWS = [
@@ -84,7 +85,7 @@ ROWS = [
     ("new",                        {"earlier": True},         ONCE_MORE,                     "held",      ""),
     ("held unclear",               {},                        ONCE_MORE,                     "ended",     ""),
     ("returning",                  {},                        ONCE_MORE,                     "ended",     ""),
-    ("returning",                  IN_B,                      ONCE_MORE,                     "ended",     "Revoke"),
+    ("returning",                  IN_B,                      ONCE_MORE,                     "ended",     SPARED),
     ("submitted",                  {},                        ONCE_MORE,                     "revoking",  "Withdraw"),
     ("out-submitted",              {},                        ONCE_MORE,                     "revoking",  ""),
     # Sent
@@ -253,9 +254,10 @@ ROWS = [
     ("returning",                  {},                        Due(),                         "returning", "PutBack"),
     ("returning",                  {"asked": True},           Due(),                         "returning", ASK_BOTH),
     ("returning",                  {},                        QUEUED,                        "returning", ""),
-    ("returning",                  IN_B,                      OVER,                          "ended",     "Revoke"),
+    ("returning",                  IN_B,                      OVER,                          "ended",     SPARED),
     ("returning",                  {},                        ANOTHERS,                      "ended",     ""),
-    ("returning",                  IN_B,                      ANOTHERS,                      "ended",     "Revoke"),
+    ("returning",                  IN_B,                      ANOTHERS,                      "ended",     SPARED),
+    ("returning",                  {**IN_B, "over": True},    ANOTHERS,                      "ended",     "Revoke"),
     ("returning",                  {},                        RUNS_FOR_ANOTHER,              "ended",     ""),
     ("returning",                  IN_B,                      RUNS_FOR_ANOTHER,              "ended",     "Forget"),
     ("returning",                  IN_B,                      ALIVE,                         "adopting",  "Adopt"),

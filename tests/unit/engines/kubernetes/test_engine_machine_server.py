@@ -329,6 +329,18 @@ def test_over_in_airflow_what_has_started_may_end_by_itself_for_a_while():
     assert world.orders() == [Remove(pod(1), even_started=True)]
 
 
+def test_what_was_set_back_and_has_started_is_not_ended():
+    """Its task may be queued again before it asks for leave to begin, and then it runs that."""
+    world = World().with_pod()
+    world.see(1, Kind.RUNNING, started=True)
+    world.revoke(1, over=True)
+    world.machine.forget(1)
+    assert (world.orders(), world.step()) == ([], Wait(inf))
+    world.now += 2 * OVER_GRACE
+    world.step()
+    assert world.orders() == []
+
+
 def test_over_in_airflow_what_was_revoked_before_and_has_started_since_has_the_same_time():
     """Its removal has left it alone."""
     world = World().with_pod()
