@@ -94,3 +94,5 @@ class Channel:
         """Close this end; nothing can be sent or received afterwards."""
         self.closed = True
         self._socket.close()
+        self._inbox.clear()  # what others have sent each other is not for a fork of this process
+        self._outbox.clear()

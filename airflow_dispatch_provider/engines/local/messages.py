@@ -151,6 +151,16 @@ class Declined:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """Template to template of a Dag file: say something."""
+
+
+@dataclass(frozen=True)
+class Alive:
+    """Template of a Dag file to template: the answer."""
+
+
+@dataclass(frozen=True)
 class Reaped:
     """Template of a Dag file to template: a process that it had forked has ended."""
 

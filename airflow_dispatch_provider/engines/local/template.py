@@ -173,7 +173,8 @@ class Template:
         ]
 
     def _patience(self) -> float:
-        return _BUSY_WAIT if self._kills or self._channel.pending else _IDLE_WAIT
+        channels = [self._channel, *(warm.channel for warm in self._warm or ())]
+        return _BUSY_WAIT if self._kills or any(each.pending for each in channels) else _IDLE_WAIT
 
     def _hear(self, child: _Child) -> None:
         if child.hear():
@@ -343,7 +344,11 @@ class Template:
                         child.control.send(worker.GO)
 
     def _reap(self) -> None:
-        for pid, status in ended_children():
+        ended = ended_children()
+        if ended:  # maybe with their template, which told of their start just before
+            for warm in self._warm or ():
+                self._hear_warm(warm)
+        for pid, status in ended:
             self._end(pid, status)
 
     def _end(self, pid: int, status: int) -> None:
@@ -400,6 +405,7 @@ def run(sock: socket.socket, parent: int) -> None:
     work: Work = pickle.loads(setup.body)
     worker.set_title(f"{work.title}: template")
     _preload(work)
+    worker.flush_streams()
     Template(channel, work, parent).serve(messages)
 
 

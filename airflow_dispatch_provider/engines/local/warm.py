@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import wait
@@ -22,7 +23,7 @@ from typing import Any, NoReturn
 import psutil
 
 from airflow_dispatch_provider.bridge.dag_parsing import NotShareableError, ParsedAhead, parse_ahead
-from airflow_dispatch_provider.engines.local import worker
+from airflow_dispatch_provider.engines.local import processes, worker
 from airflow_dispatch_provider.engines.local._warming import Stage, Warming
 from airflow_dispatch_provider.engines.local.channel import Channel
 from airflow_dispatch_provider.engines.local.children import (
@@ -33,9 +34,11 @@ from airflow_dispatch_provider.engines.local.children import (
     sigchld_pipe,
 )
 from airflow_dispatch_provider.engines.local.messages import (
+    Alive,
     Cold,
     DagFile,
     Declined,
+    Probe,
     Ready,
     Reaped,
     Run,
@@ -48,17 +51,26 @@ log = logging.getLogger(__name__)
 _IDLE_WAIT = 2.0
 _BUSY_WAIT = 0.1
 
+PROBED_AFTER = 10.0
+"""Seconds after which one that has said nothing is asked whether it lives: if it hangs, ends of its processes are not
+told, and those that it was asked for do not start."""
+
+ANSWERS_WITHIN = 30.0
+"""Seconds for the answer, as long as for a parse: a fork takes milliseconds, but the machine may swap."""
+
 OUTDATED = "a file that it was parsed from has changed"
 
 
 class WarmTemplate:
     """The template process's end of one."""
 
-    def __init__(self, file: DagFile, pid: int, channel: Channel, hand: socket.socket) -> None:
+    def __init__(self, file: DagFile, pid: int, channel: Channel, hand: socket.socket, now: float) -> None:
         self.file = file
         self.pid = pid
         self.channel = channel
         self._hand = hand
+        self._heard_at = now
+        self._probed_at: float | None = None
 
     def fileno(self) -> int:
         return self.channel.fileno()
@@ -67,6 +79,31 @@ class WarmTemplate:
         """Have a process forked for it, with this end of its control socket; raises OSError if that cannot be sent."""
         socket.send_fds(self._hand, [b"c"], [control.fileno()], socket.MSG_DONTWAIT)
         self.channel.send(run)
+
+    def hear(self, now: float) -> list[Any]:
+        """All that it has said since the last time."""
+        messages = self.channel.receive()
+        if messages:
+            self._heard_at, self._probed_at = now, None
+        return messages
+
+    def hangs(self, now: float) -> bool:
+        """Whether it gave no sign of life when it was asked for one, as it is where it has said nothing lately. True
+        once, and again after as long."""
+        if self._probed_at is None:
+            if now - self._heard_at >= PROBED_AFTER:
+                self._probed_at = now
+                self.channel.send(Probe())
+            return False
+        hangs = now - self._probed_at >= ANSWERS_WITHIN
+        if hangs:
+            self._probed_at = now
+        return hangs
+
+    def kill(self) -> None:
+        """Processes of tasks that it has forked go on."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
     def end(self) -> None:
         """Have it end. Processes that it was asked for and has not told of do nothing once their sockets are closed."""
@@ -115,40 +152,47 @@ class WarmTemplates:
         """Whether the tasks of this file wait for its template."""
         return file is not None and self._warming.stage(file) is Stage.PARSING
 
+    def _is_parsing(self, template: WarmTemplate) -> bool:
+        return self.parses(template.file) and self._made.get(template.file) is template
+
     def of(self, file: DagFile | None) -> WarmTemplate | None:
         """From which a task of this file is to be forked."""
         ready = file is not None and self._warming.stage(file) is Stage.READY
         return self._made.get(file) if file is not None and ready else None
 
     def _make(self, file: DagFile, let_go: Callable[[], object]) -> None:
-        ours, theirs = socket.socketpair()
-        hand, taken = socket.socketpair()
+        ends: list[socket.socket] = []
         parent = os.getpid()
         try:
+            ends += socket.socketpair()
+            ends += socket.socketpair()
             pid = os.fork()
         except OSError as error:
-            for each in (ours, theirs, hand, taken):
+            for each in ends:
                 each.close()
+            self._warming.over(file, self._clock(), cold=True)
             log.warning("Tasks of %s parse it themselves: no process could be started: %s", file, error)
             return
+        ours, theirs, hand, taken = ends
         if pid == 0:
             _become_template(file, (ours, hand), (theirs, taken), self, self._work, parent, let_go)
         theirs.close()
         taken.close()
-        self._made[file] = WarmTemplate(file, pid, Channel(ours), hand)
-        self._warming.parsing(file, self._clock())
+        now = self._clock()
+        self._made[file] = WarmTemplate(file, pid, Channel(ours), hand, now)
+        self._warming.parsing(file, now)
 
     def hear(self, template: WarmTemplate) -> list[Any]:
         """Take in what it says; returned is what concerns the processes that it was asked for."""
         told = []
-        for message in template.channel.receive():
+        for message in template.hear(self._clock()):
             if isinstance(message, Ready):
                 self._warming.ready(template.file)
                 log.info("Tasks of %s are forked from a process that has parsed it", template.file)
             elif isinstance(message, Cold):
                 log.warning("Tasks of %s parse it themselves, because %s", template.file, message.reason)
                 self._forget(template, cold=True)
-            else:
+            elif not isinstance(message, Alive):
                 told.append(message)
         if template.channel.closed and self._made.get(template.file) is template:
             log.warning(
@@ -162,11 +206,10 @@ class WarmTemplates:
 
     def end(self, template: WarmTemplate, *, cold: bool = False) -> None:
         """Let it end; it is not asked any more."""
-        if self.parses(template.file) and self._made.get(template.file) is template:
-            with suppress(ProcessLookupError):
-                os.kill(
-                    template.pid, signal.SIGKILL
-                )  # it has no children, and may not come to look at its channel
+        if self._is_parsing(template):
+            with suppress(psutil.Error, OSError):  # no task is among its children
+                processes.kill_trees([psutil.Process(template.pid)])
+            template.kill()  # it may not come to look at its channel
         self._forget(template, cold=cold)
 
     def _forget(self, template: WarmTemplate, *, cold: bool) -> None:
@@ -182,12 +225,25 @@ class WarmTemplates:
             template.close()
 
     def due(self) -> list[WarmTemplate]:
-        """Those that are too old, or hang; the latter are ended."""
+        """Those that are too old, or hang; the latter are killed."""
         old = [self._made[file] for file in self._warming.due(self._clock()) if isinstance(file, DagFile)]
         for template in [each for each in old if self.parses(each.file)]:
             log.warning("Tasks of %s parse it themselves, because that takes too long", template.file)
             self.end(template, cold=True)
-        return [template for template in old if template.file in self._made]
+        return [template for template in old if template.file in self._made] + self._kill_silent()
+
+    def _kill_silent(self) -> list[WarmTemplate]:
+        """What they were asked for can be started otherwise, and what they have started is inherited."""
+        now = self._clock()
+        silent = []
+        for template in self:
+            template.channel.flush()
+            if not self._is_parsing(template) and template.hangs(now):
+                log.warning("The process that has parsed %s is killed: it says nothing", template.file)
+                template.kill()
+                self._forget(template, cold=True)
+                silent.append(template)
+        return silent
 
     def close(self) -> None:
         """Close what belongs to this process, in a fork of it."""
@@ -224,6 +280,7 @@ class _Forker:
     def __init__(self, file: DagFile, channel: Channel, hand: socket.socket, work: Work) -> None:
         self._file, self._work = file, work
         self._channel, self._hand = channel, hand
+        self._runs = deque[Run]()
 
     def run(self) -> None:
         """Parse, and fork until the template process has closed the channel."""
@@ -233,6 +290,7 @@ class _Forker:
         except NotShareableError as error:
             self._channel.send(Cold(str(error)))
             return
+        worker.flush_streams()
         gc.collect()
         gc.freeze()
         self._channel.send(Ready())
@@ -240,10 +298,18 @@ class _Forker:
         while not self._channel.closed:
             wait([pipe[0], self._channel.fileno()], _BUSY_WAIT if self._channel.pending else _IDLE_WAIT)
             drain(pipe[0])
-            for run in self._channel.receive():
-                self._fork(run, parsed, pipe)
+            self._receive()
+            while self._runs:
+                self._fork(self._runs.popleft(), parsed, pipe)
             self._channel.flush()
             self._tell_ends()
+
+    def _receive(self) -> None:
+        for message in self._channel.receive():
+            if isinstance(message, Run):
+                self._runs.append(message)
+            else:
+                self._channel.send(Alive())
 
     def _tell_ends(self) -> None:
         """An end is told before it is forgotten: if this process is killed in between, the template process inherits
@@ -275,6 +341,7 @@ class _Forker:
             leave_sigchld(pipe)
             self._channel.close()
             self._hand.close()
+            self._runs.clear()  # with the tokens of others
             worker.main(control, run, self._work)
         finally:
             os._exit(1)

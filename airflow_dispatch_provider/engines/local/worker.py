@@ -111,10 +111,15 @@ def main(control: socket.socket, run: Run, work: Work) -> NoReturn:
             code = 1 if result.error else 0
             tell(result.encode())
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):
-                stream.flush()
+        flush_streams()
         os._exit(code)
+
+
+def flush_streams() -> None:
+    """Before a fork, too: what is still buffered would be written by both processes."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
 
 
 def _teller(control: socket.socket) -> Callable[[bytes], None]:

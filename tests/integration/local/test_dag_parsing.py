@@ -105,7 +105,9 @@ UNSAFE = {
     "it changes the working directory": "import os; os.chdir('/')",
     "it sets the default timeout of sockets": "import socket; socket.setdefaulttimeout(1)",
     "it sets the umask": "import os; os.umask(0o70)",
-    "it sets limits of its process": "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
+    "it sets limits of its process": (
+        "from resource import *\nsoft, hard = getrlimit(RLIMIT_NOFILE)\nsetrlimit(RLIMIT_NOFILE, (soft - 1, hard))"
+    ),
     "it replaces functions of Python": "import time; time.sleep = lambda seconds: None",
     "it has memory that all": "import multiprocessing; value = multiprocessing.Value('i', 0)",
     "it has memory that all its tasks would share": "import multiprocessing; lock = multiprocessing.Lock()",

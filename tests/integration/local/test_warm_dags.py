@@ -17,9 +17,11 @@ import pytest
 
 from airflow_dispatch_provider.bridge import airflow_api
 from airflow_dispatch_provider.engines.engine import Job
+from airflow_dispatch_provider.engines.local import template as main
+from airflow_dispatch_provider.engines.local import warm
 from airflow_dispatch_provider.engines.local._options import PRELOAD
 from airflow_dispatch_provider.engines.local.channel import Channel
-from airflow_dispatch_provider.engines.local.messages import Reaped
+from airflow_dispatch_provider.engines.local.messages import Reaped, Started
 from airflow_dispatch_provider.lifecycle.events import Began, Ended, Returned
 from airflow_dispatch_provider.lifecycle.states import Outcome
 from devkit.servers.execution_api import ExecutionApi
@@ -112,6 +114,10 @@ class World:
         return pid
 
 
+def is_template_of_a_file() -> bool:
+    return "template of dag.py" in " ".join(psutil.Process().cmdline())
+
+
 def parsed_by_itself(said: dict[str, Any]) -> bool:
     return bool(said["pid"] == said["parsed_by"])
 
@@ -177,6 +183,16 @@ class TestSharing:
         world.write(2)
         assert {each["value"] for each in world.run("tell0", "tell1")} == {2}
         wait_until(lambda: not alive(old))
+
+    def test_what_a_file_prints_is_printed_once(self, make_world, monkeypatch, tmp_path) -> None:
+        """Not again by each process that is forked afterwards."""
+        output = tmp_path / "output"
+        with output.open("w") as stream:
+            monkeypatch.setattr(sys, "stdout", stream)
+            world = make_world(top="print('printed')")
+            world.run("tell0", "tell1", "tell2")
+            monkeypatch.undo()
+        assert output.read_text().count("printed") == 1
 
     def test_a_file_that_cannot_be_shared_is_parsed_by_its_tasks(self, make_world) -> None:
         """Not once: as long as it is like that, they do so."""
@@ -253,6 +269,51 @@ class TestTrouble:
         os.kill(template, signal.SIGKILL)
         wait_until(lambda: all(map(world.ends, dispatches)), 60)
         assert all(parsed_by_itself(world.said(name)) for name in ("tell2", "tell3"))
+
+    def test_a_template_that_hangs_is_killed(self, make_world, monkeypatch) -> None:
+        """Its tasks are told of when they end, and those that it was asked for start without it."""
+        monkeypatch.setattr(warm, "PROBED_AFTER", 0.1)
+        monkeypatch.setattr(warm, "ANSWERS_WITHIN", 2.0)
+        world = make_world()
+        running = world.submit("hold0", "hold1")
+        for name in ("hold0", "hold1"):
+            world.said(name)
+        template = world.template()
+        os.kill(template, signal.SIGSTOP)
+        (world.folder / "go").touch()
+        assert all(map(parsed_by_itself, world.run("tell0", "tell1")))
+        ends = [wait_until(lambda each=each: world.ends(each), 60)[0] for each in running]
+        assert {(end.how, end.began) for end in ends} == {(Outcome.SUCCESS, True)}
+        assert not alive(template)
+
+    def test_one_that_dies_with_its_parent_is_told_of(self, make_world, monkeypatch, tmp_path) -> None:
+        """Also if the template process collects it before it reads of its start: its slot would stay taken."""
+        died, wait, send = tmp_path / "died", main.wait, Channel.send
+        late: list[Any] = []
+
+        def tell_and_die(channel: Channel, message: Any) -> None:
+            if not isinstance(message, Started) or died.exists() or not is_template_of_a_file():
+                send(channel, message)
+                return
+            died.touch()
+            os.kill(message.pid, signal.SIGKILL)
+            send(channel, message)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def see_the_deaths_first(sources: Any, timeout: float) -> list[Any]:
+            ready = wait(sources, timeout)
+            news = [each for each in ready if isinstance(each, warm.WarmTemplate) and each not in late]
+            if not died.exists() or not news:
+                return ready
+            wait_until(lambda: not any(alive(each.pid) for each in news))
+            late.extend(news)
+            return [each for each in ready if each not in news]
+
+        monkeypatch.setattr(main, "wait", see_the_deaths_first)
+        monkeypatch.setattr(Channel, "send", tell_and_die)
+        world = make_world()
+        dispatches = world.submit("tell0", "tell1")
+        assert all(wait_until(lambda each=each: world.ends(each), 30) for each in dispatches)
 
     def test_nothing_starts_once_the_engine_is_gone(self, world) -> None:
         """Neither template outlives it."""

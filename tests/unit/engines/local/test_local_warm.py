@@ -3,16 +3,34 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from airflow_dispatch_provider.engines.local import warm, worker
 from airflow_dispatch_provider.engines.local.channel import Channel
-from airflow_dispatch_provider.engines.local.messages import Cold, DagFile, Ready, Reaped, Run, Work
-from airflow_dispatch_provider.engines.local.warm import WarmTemplate, WarmTemplates
+from airflow_dispatch_provider.engines.local.messages import (
+    Alive,
+    Cold,
+    DagFile,
+    Probe,
+    Ready,
+    Reaped,
+    Run,
+    Work,
+)
+from airflow_dispatch_provider.engines.local.warm import (
+    ANSWERS_WITHIN,
+    PROBED_AFTER,
+    WarmTemplate,
+    WarmTemplates,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="no Dag file has a template elsewhere")
 FILE = DagFile('{"name": "main", "version": "4ae"}', "a.py")
@@ -20,12 +38,28 @@ WORK = Work(runner=print, conf=None, preload=(), warm_up=print, title="title")
 NOBODY = 2**22 + 1
 """A pid that no process has."""
 
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
 Parse = Callable[[], tuple[WarmTemplate, Channel, socket.socket]]
 
 
 @pytest.fixture
-def x() -> WarmTemplates:
-    return WarmTemplates(1, lambda: 0.0, WORK)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def x(clock) -> WarmTemplates:
+    return WarmTemplates(1, clock, WORK)
 
 
 @pytest.fixture
@@ -105,14 +139,124 @@ def test_a_task_is_handed_over_with_its_socket(x, parse) -> None:
     assert process.receive() == [Run(1, "t", b"")]
 
 
-def test_no_process_could_be_started(x, monkeypatch, caplog) -> None:
-    """The tasks parse their file, and the log says why."""
+@pytest.mark.parametrize(("module", "name"), [(os, "fork"), (socket, "socketpair")])
+def test_no_process_could_be_started(x, monkeypatch, caplog, module, name) -> None:
+    """The tasks parse their file, and the log says why, once."""
 
     def refuse() -> int:
         raise OSError("too many")
 
-    monkeypatch.setattr(os, "fork", refuse)
-    for _ in range(2):
+    monkeypatch.setattr(module, name, refuse)
+    for _ in range(4):
         x.ask(FILE, lambda: None)
-    assert "no process could be started: too many" in caplog.text
+    assert caplog.text.count("no process could be started: too many") == 1
     assert (list(x), x.parses(FILE)) == ([], False)
+
+
+class TestSilence:
+    @pytest.fixture(autouse=True)
+    def killed(self, monkeypatch) -> list[tuple[int, int]]:
+        killed: list[tuple[int, int]] = []
+        monkeypatch.setattr(os, "kill", lambda *args: killed.append(args))
+        return killed
+
+    def test_one_that_gives_no_sign_of_life_is_killed(self, x, parse, clock, killed, caplog) -> None:
+        """Whether or not it is asked for anything: it would have to tell of ends, too."""
+        template, process, _ = parse()
+        process.send(Ready())
+        x.hear(template)
+        clock.advance(PROBED_AFTER)
+        assert (x.due(), process.receive()) == ([], [Probe()])
+        clock.advance(ANSWERS_WITHIN - 1)
+        assert (x.due(), process.receive(), killed) == ([], [], [])
+        clock.advance(1)
+        assert (x.due(), killed, x.of(FILE)) == ([template], [(NOBODY, signal.SIGKILL)], None)
+        assert "is killed: it says nothing" in caplog.text
+        assert list(x) == [template]  # it is heard to its end
+
+    def test_one_that_is_ending_is_killed_as_well(self, x, parse, clock, killed) -> None:
+        """Slots of processes of which it does not tell would stay taken."""
+        template, process, _ = parse()
+        process.send(Ready())
+        x.hear(template)
+        x.end(template)
+        for seconds in (PROBED_AFTER, ANSWERS_WITHIN):
+            clock.advance(seconds)
+            ended = x.due()
+        assert (ended, killed) == ([template], [(NOBODY, signal.SIGKILL)])
+
+    def test_anything_that_it_says_is_a_sign(self, x, parse, clock, killed) -> None:
+        """What it answers to the question is nobody else's business."""
+        template, process, _ = parse()
+        process.send(Ready())
+        x.hear(template)
+        for _ in range(3):
+            clock.advance(PROBED_AFTER)
+            assert x.due() == []
+            clock.advance(ANSWERS_WITHIN - 1)
+            process.send(Alive())
+            assert x.hear(template) == []
+        assert (x.due(), killed, x.of(FILE)) == ([], [], template)
+
+    def test_a_parse_is_not_asked(self, x, parse, clock, killed) -> None:
+        """It may take as long as it may take."""
+        _, process, _ = parse()
+        clock.advance(PROBED_AFTER)
+        assert (x.due(), process.receive()) == ([], [])
+
+
+def test_what_a_full_socket_did_not_take_is_sent_later(x, parse) -> None:
+    """Tasks that were not told of would keep their slots."""
+    template, process, _ = parse()
+    process.send(Ready())
+    x.hear(template)
+    sent = Run(1, "t", bytes(1_000_000))
+    template.channel.send(sent)
+    assert template.channel.pending
+    came: list[Any] = []
+    while not came:
+        came = process.receive()
+        assert came or template.channel.pending
+        x.due()
+    assert came == [sent]
+
+
+def test_a_task_finds_no_token_of_others(monkeypatch) -> None:
+    """Not of those that came with it, nor of one of which only a part has come."""
+
+    class ExitError(BaseException):
+        pass
+
+    def leave(_: int) -> None:
+        raise ExitError
+
+    found: list[Any] = []
+
+    def look(control: socket.socket, run: Run, work: Work) -> None:
+        found.extend(each.name for each in gc.get_objects() if isinstance(each, Run))
+        found.append(forker._channel._inbox)
+        leave(0)
+
+    pair, (hand, taken), control = socket.socketpair(), socket.socketpair(), socket.socket()
+    forker = warm._Forker(FILE, Channel(pair[0]), taken, WORK)
+    sender = Channel(pair[1])
+    socket.send_fds(hand, [b"c"], [control.fileno()])
+    for name in ("mine", "other", "another"):
+        sender.send(Run(1, name, b"token"))
+    pair[1].send(b"\0\0\1\0token")
+    monkeypatch.setattr(os, "fork", lambda: 0)
+    monkeypatch.setattr(os, "setsid", lambda: None)
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(warm, "leave_sigchld", lambda pipe: None)
+    monkeypatch.setattr(worker, "main", look)
+    forker._receive()
+
+    class Fresh:
+        def outdated(self) -> bool:
+            return False
+
+    with pytest.raises(ExitError):
+        forker._fork(forker._runs.popleft(), Fresh(), (0, 0))
+    assert found == ["mine", b""]
+    for each in (control, hand, pair[1]):
+        each.close()
