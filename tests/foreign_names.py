@@ -431,7 +431,19 @@ def words_of_libraries() -> frozenset[str]:
     return frozenset(words)
 
 
-PYTHONS = (str, bytes, dict, list, set, tuple, int, float, ModuleSpec("m", None), os.waitid_result)
+PYTHONS = (
+    str,
+    bytes,
+    dict,
+    list,
+    set,
+    tuple,
+    int,
+    float,
+    ModuleSpec("m", None),
+    os.waitid_result,
+    os.stat_result,
+)
 
 
 @cache

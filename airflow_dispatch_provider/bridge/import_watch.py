@@ -181,7 +181,7 @@ def _limits() -> dict[str, tuple[int, int]]:
 
 
 def _replaceable() -> tuple[Any, ...]:
-    """What gevent and its like replace first."""
+    """Names that gevent and its like replace first."""
     return socket.socket, time.sleep, os.fork
 
 

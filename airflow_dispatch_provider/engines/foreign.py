@@ -137,20 +137,10 @@ class ForeignEngine:
         return self.slots if self._counted is None else self._counted
 
     def room(self) -> Room:
-        executor = self._executor
-        if executor is None:
-            return Room(0, unavailable=self._trouble or "not started", retry_at=self._retry_at)
-        return Room(
-            slots=self._slots_now,
-            takes=self._takes,
-            unavailable=self._trouble,
-            kinds=self._kinds,
-            retry_at=self._retry_at,
-        )
-
-    @property
-    def _retry_at(self) -> float | None:
-        return None if self._trouble is None else self._backoff.until
+        trouble, retry_at = self._trouble, None if self._trouble is None else self._backoff.until
+        if self._executor is None:
+            return Room(0, unavailable=trouble or "not started", retry_at=retry_at)
+        return Room(self._slots_now, self._takes, {}, trouble, self._kinds, retry_at=retry_at)
 
     @property
     def _takes(self) -> int:
@@ -260,11 +250,9 @@ class ForeignEngine:
     def adopt(self, found: Sequence[Found]) -> None:
         """At the next poll. What it has itself it is not asked about: one that was recalled and began all the same is
         nobody else's, and most executors adopt nothing."""
-        for each in found:
-            if each.dispatch in self._out.by_dispatch:
-                self._events.append(Adopted(each.dispatch))
-            else:
-                self._adopting.add([each])
+        here = [each for each in found if each.dispatch in self._out.by_dispatch]
+        self._events += [Adopted(each.dispatch) for each in here]
+        self._adopting.add([each for each in found if each not in here])
 
     def _adopt(self) -> None:
         for found, child_key, has in self._adopting.ask(self._executor, self._clock()):
