@@ -233,7 +233,9 @@ def test_a_task_finds_no_token_of_others(monkeypatch) -> None:
     found: list[Any] = []
 
     def look(control: socket.socket, run: Run, work: Work) -> None:
-        found.extend(each.name for each in gc.get_objects() if isinstance(each, Run))
+        found.extend(
+            each.name for each in gc.get_objects() if isinstance(each, Run) and each.workload == b"its token"
+        )
         found.append(forker._channel._inbox)
         leave(0)
 
@@ -242,7 +244,7 @@ def test_a_task_finds_no_token_of_others(monkeypatch) -> None:
     sender = Channel(pair[1])
     socket.send_fds(hand, [b"c"], [control.fileno()])
     for name in ("mine", "other", "another"):
-        sender.send(Run(1, name, b"token"))
+        sender.send(Run(1, name, b"its token"))
     pair[1].send(b"\0\0\1\0token")
     monkeypatch.setattr(os, "fork", lambda: 0)
     monkeypatch.setattr(os, "setsid", lambda: None)
