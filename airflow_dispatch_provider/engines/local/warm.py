@@ -233,7 +233,7 @@ class WarmTemplates:
         return [template for template in old if template.file in self._made] + self._kill_silent()
 
     def _kill_silent(self) -> list[WarmTemplate]:
-        """What they were asked for can be started otherwise, and what they have started is inherited."""
+        """Tasks that they were asked for can be started otherwise, and those that they have started are inherited."""
         now = self._clock()
         silent = []
         for template in self:

@@ -186,7 +186,7 @@ class TestSilence:
         assert (ended, killed) == ([template], [(NOBODY, signal.SIGKILL)])
 
     def test_anything_that_it_says_is_a_sign(self, x, parse, clock, killed) -> None:
-        """What it answers to the question is nobody else's business."""
+        """Its answer to the question is nobody else's business."""
         template, process, _ = parse()
         process.send(Ready())
         x.hear(template)
