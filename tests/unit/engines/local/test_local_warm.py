@@ -234,7 +234,7 @@ def test_a_task_finds_no_token_of_others(monkeypatch) -> None:
 
     def look(control: socket.socket, run: Run, work: Work) -> None:
         found.extend(
-            each.name for each in gc.get_objects() if isinstance(each, Run) and each.workload == b"its token"
+            each.name for each in gc.get_objects() if type(each) is Run and each.workload == b"its token"
         )
         found.append(forker._channel._inbox)
         leave(0)
