@@ -45,12 +45,19 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     with SERVERS[request.param](folder) as url:
         prepare(url, folder)
         connect(url)
+        if request.param == "mysql":
+            # Processes that other tests start have no driver for it.
+            _put_back(before)
         yield url
     from airflow import settings
 
     settings.dispose_orm()
+    _put_back(before)
+
+
+def _put_back(before: str | None) -> None:
     if before is None:
-        del os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+        os.environ.pop("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", None)
     else:
         os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = before
 
