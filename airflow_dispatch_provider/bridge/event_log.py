@@ -176,9 +176,15 @@ def _batches(identities: Iterable[Any]) -> Iterable[list[Any]]:
         yield batch
 
 
-def _backend(extra: str | None) -> str | None:
+def object_in(text: str | None) -> dict[str, Any] | None:
+    """A JSON object, as ``log.extra`` of this package's rows is; None: it is something else."""
     try:
-        backend = json.loads(extra or "")["backend"]
-    except (ValueError, KeyError, TypeError):
+        found = json.loads(text or "")
+    except ValueError:
         return None
+    return found if isinstance(found, dict) else None
+
+
+def _backend(extra: str | None) -> str | None:
+    backend = (object_in(extra) or {}).get("backend")
     return backend if isinstance(backend, str) else None

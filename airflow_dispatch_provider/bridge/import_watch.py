@@ -111,7 +111,7 @@ def watch() -> Iterator[Watch]:
     watched = Watch()
     modules = dict(sys.modules)
     descriptors, state = _descriptors(), {reason: look() for reason, look in _STATE.items()}
-    register, atexit.register = atexit.register, watched._note_exit  # type: ignore[assignment]
+    register, atexit.register = atexit.register, watched._note_exit  # type: ignore[assignment]  # generic, which mypy cannot tell of a method
     _current = watched
     try:
         yield watched

@@ -11,7 +11,15 @@ from typing import Any
 
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.commands import command
-from airflow_dispatch_provider.cli.operating import NothingKnown, ago, check_backend_name, clock, plain
+from airflow_dispatch_provider.cli.operating import (
+    NothingKnown,
+    ago,
+    check_backend_name,
+    clock,
+    plain,
+    show_tasks,
+    task_name,
+)
 from airflow_dispatch_provider.operate.changes import read_changes
 from airflow_dispatch_provider.operate.model import Change, Running, RunningTask
 from airflow_dispatch_provider.operate.running import read_running
@@ -32,9 +40,7 @@ def running(args: Namespace) -> int:
         if not found.tasks:
             return 0
         print()
-    rows = [_row(found.now, task) for task in found.tasks]
-    short = [{key: row[key] for key in row if key not in _LONG} for row in rows]
-    output.show_rows(short if args.output == "table" else rows, args.output)
+    show_tasks([_row(found.now, task) for task in found.tasks], args.output)
     return 0
 
 
@@ -45,16 +51,10 @@ def _total(found: Running) -> str:
     return f"{tasks}. Listed are those that have been there for longest: {len(found.tasks)}."
 
 
-_LONG = ("run", "queue", "scheduler")
-"""Columns that would not fit beside the others."""
-
-
 def _row(now: datetime, task: RunningTask) -> dict[str, Any]:
-    name = f"{task.dag_id} {task.task_id}" if task.task_id else task.kind
-    index = f" [{task.map_index}]" if task.map_index >= 0 else ""
     return {
         "backend": task.backend,
-        "task": f"{name}{index}",
+        "task": task_name(task),
         "run": task.run_id,
         "queue": task.queue,
         "for": ago(now, task.since),

@@ -36,6 +36,7 @@ from airflow_dispatch_provider.operate.model import (
     Waiting,
     WaitingGroup,
     WaitingTask,
+    Workload,
 )
 from airflow_dispatch_provider.operate.orders import UnknownBackend, give_order
 from airflow_dispatch_provider.operate.status import read_status
@@ -229,10 +230,23 @@ def waiting(args: Namespace) -> int:
             print()
     if found.tasks or args.output != "table":
         tasks = sorted(found.tasks, key=lambda task: (task.targets[:1], not task.position, task.position))
-        rows = [_task_row(found.now, task) for task in tasks]
-        short = [{key: row[key] for key in row if key not in _LONG} for row in rows]
-        output.show_rows(short if args.output == "table" else rows, args.output)
+        show_tasks([_task_row(found.now, task) for task in tasks], args.output)
     return 0
+
+
+def show_tasks(rows: list[dict[str, Any]], format_: str) -> None:
+    """A table leaves out columns that would not fit beside the others."""
+    short = [{key: row[key] for key in row if key not in _LONG} for row in rows]
+    output.show_rows(short if format_ == "table" else rows, format_)
+
+
+_LONG = ("run", "queue", "then", "scheduler")
+
+
+def task_name(task: Workload) -> str:
+    """Of a task its Dag, id and map index; of anything else its kind."""
+    name = f"{task.dag_id} {task.task_id}" if task.task_id else task.kind
+    return f"{name} [{task.map_index}]" if task.map_index >= 0 else name
 
 
 def check_backend_name(args: Namespace) -> None:
@@ -272,17 +286,11 @@ def _group_row(now: datetime, group: WaitingGroup) -> dict[str, Any]:
     }
 
 
-_LONG = ("run", "queue", "then")
-"""Columns that would not fit beside the others."""
-
-
 def _task_row(now: datetime, task: WaitingTask) -> dict[str, Any]:
-    name = f"{task.dag_id} {task.task_id}" if task.task_id else task.kind
-    index = f" [{task.map_index}]" if task.map_index >= 0 else ""
     return {
         "backend": next(iter(task.targets), None),
         "place": task.position or None,
-        "task": f"{name}{index}",
+        "task": task_name(task),
         "run": task.run_id,
         "queue": task.queue,
         "then": task.targets[1:],

@@ -32,9 +32,6 @@ seconds."""
 _MISSING_EVERY = 300.0
 """Seconds after which missing tables are looked for again."""
 
-
-_ONCE = Command.RECALL.value
-
 _KEPT = 3_600.0
 """Seconds for which the last status of a scheduler is kept that writes none any more."""
 
@@ -130,7 +127,9 @@ class Desk:
         """After what lasts: one that drains a backend first is not to have given it something in between."""
         now, before = self._wall(), self._done
         self._done = {
-            row for row in self._rows if row.command == _ONCE and _is_ours(row, self._facts.team, now)
+            row
+            for row in self._rows
+            if row.command == Command.RECALL and _is_ours(row, self._facts.team, now)
         }
         return [Order(Command.RECALL, row.backend) for row in self._rows if row in self._done - before]
 

@@ -148,13 +148,10 @@ class Report:
         ahead: float,
     ) -> list[dict[str, Any]]:
         now = clock + ahead
-        executors = self._facts.executors()
-        oldest: dict[str, float] = {}
-        for line in lines:
-            name = line.targets[0].backend
-            oldest[name] = min(oldest.get(name, line.since), line.since)
+        executors, oldest = self._facts.executors(), _oldest(lines)
         entries = []
         for each in overview.backends:
+            there = out.get(each.name, ())
             pace = self._paces.setdefault(each.name, Pace())
             pace.add(clock, now, each.given, each.done)
             state, (submitted, ended) = _state(each), pace.per_minute
@@ -175,8 +172,8 @@ class Report:
                     "ended_per_minute": ended,
                     "trouble": _masked(_trouble(each)),
                     "next_try": None if each.retry_at is None else each.retry_at + ahead,
-                    "not_begun": sum(job.state in NOT_BEGUN for job in out.get(each.name, ())),
-                    "dags": dict(users(out.get(each.name, ())).most_common(_DAGS)),
+                    "not_begun": sum(job.state in NOT_BEGUN for job in there),
+                    "dags": dict(users(there).most_common(_DAGS)),
                     "minutes": pace.minutes,
                 }
             )
@@ -186,6 +183,15 @@ class Report:
         if self._since.get(name, ("", 0.0))[0] != state:
             self._since[name] = state, now
         return self._since[name][1]
+
+
+def _oldest(lines: Iterable[Line]) -> dict[str, float]:
+    """By backend: since when the first waits that has it as first choice, in monotonic seconds."""
+    oldest: dict[str, float] = {}
+    for line in lines:
+        name = line.targets[0].backend
+        oldest[name] = min(oldest.get(name, line.since), line.since)
+    return oldest
 
 
 def _state(figures: BackendFigures) -> str:

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from airflow_dispatch_provider.bridge.event_log import CHANGED_FILE, ORDERED, REFUSED_FILE, rows_since
+from airflow_dispatch_provider.bridge.event_log import (
+    CHANGED_FILE,
+    ORDERED,
+    REFUSED_FILE,
+    object_in,
+    rows_since,
+)
 from airflow_dispatch_provider.lifecycle.events import Command
 from airflow_dispatch_provider.operate.model import Change
 
@@ -27,15 +32,7 @@ def changes_of(rows: Iterable[tuple[datetime, str, str, str]]) -> list[Change]:
     """
     :param rows: when, ``log.event``, ``log.owner`` and ``log.extra``
     """
-    return [_change(at, event, owner, _facts(extra)) for at, event, owner, extra in rows]
-
-
-def _facts(extra: str) -> dict[str, Any]:
-    try:
-        facts = json.loads(extra)
-    except ValueError:
-        return {}
-    return facts if isinstance(facts, dict) else {}
+    return [_change(at, event, owner, object_in(extra) or {}) for at, event, owner, extra in rows]
 
 
 def _change(at: datetime, event: str, owner: str, facts: dict[str, Any]) -> Change:

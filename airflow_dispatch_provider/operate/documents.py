@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from airflow_dispatch_provider import __version__
 from airflow_dispatch_provider.bridge import schedulers
 from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, StatusRow
+from airflow_dispatch_provider.bridge.event_log import object_in
 from airflow_dispatch_provider.dispatch.report import VERSION
 from airflow_dispatch_provider.operate.model import OrderInForce
 
@@ -41,6 +41,14 @@ class Document(NamedTuple):
     def scheduler(self) -> str:
         """The id of the scheduler's job."""
         return job_of(self.scheduler_id)
+
+    def about(self, backend: str | None) -> list[dict[str, Any]]:
+        """The entry about a backend, if it has such a one; None: those about all."""
+        return [entry for entry in self.body["backends"] if backend in (None, entry["name"])]
+
+    def out(self, backend: str | None) -> int:
+        """How many workloads that backend has, those that were given ahead among them; None: all of them."""
+        return sum(entry["used"] + entry["ahead"] for entry in self.about(backend))
 
 
 class Unread(NamedTuple):
@@ -89,6 +97,15 @@ class Reading(NamedTuple):
         """Those that say how it is now."""
         return [document for document in self.documents if document.lives]
 
+    def of_team(self, team: str | None) -> Reading:
+        """As much of it as is about this team; None: about no team."""
+        return Reading(
+            self.now,
+            [document for document in self.documents if document.team == team],
+            [order for order in self.orders if order.team == team],
+            [each for each in self.unread if each.team == team],
+        )
+
     def order_about(self, backend: str, team: str | None) -> OrderInForce | None:
         """The first that is in force about it."""
         about = (order for order in self.orders if (order.backend, order.team) == (backend, team))
@@ -106,12 +123,8 @@ def read(team: str | None = None) -> Reading:
     rows, orders = tables.read_statuses(now - SHOWN), tables.read_orders(now)
     documents, unread = parse(rows, schedulers.living(), now)
     given = (order_of(row) for row in orders if row.command in tables.LASTING)
-    return Reading(
-        now,
-        [document for document in documents if team is None or document.team == team],
-        [order for order in given if team is None or order.team == team],
-        [each for each in unread if team is None or each.team == team],
-    )
+    reading = Reading(now, documents, list(given), unread)
+    return reading if team is None else reading.of_team(team)
 
 
 def job_of(scheduler_id: str) -> str:
@@ -131,7 +144,7 @@ def parse(
     documents: list[Document] = []
     unread: list[Unread] = []
     for row in rows:
-        body, team, job = _body(row.document), row.team or None, job_of(row.scheduler_id)
+        body, team, job = object_in(row.document) or {}, row.team or None, job_of(row.scheduler_id)
         lives = job in alive and now - row.written < FRESH
         if body.get("version") == VERSION:
             documents.append(Document(row.scheduler_id, team, row.written, lives, body))
@@ -139,15 +152,6 @@ def parse(
             host, package = (str(body.get(key, "unknown")) for key in ("hostname", "package"))
             unread.append(Unread(job, host, team, row.written, lives, package))
     return documents, unread
-
-
-def _body(text: str) -> dict[str, Any]:
-    """Empty where it cannot be read."""
-    try:
-        body = json.loads(text)
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
 
 
 def order_of(row: OrderRow) -> OrderInForce:

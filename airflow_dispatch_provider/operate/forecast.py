@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from typing import Any
 
 from airflow_dispatch_provider.operate.documents import Reading, moment, read
 from airflow_dispatch_provider.operate.model import BackendState, Forecast
@@ -26,12 +25,10 @@ def read_forecast(backend: str, team: str | None) -> Forecast:
 def forecast_of(reading: Reading, backend: str, team: str | None) -> Forecast:
     """See ``read_forecast``. Where a backend fails for one scheduler, or its order has not come there yet, that one's
     tasks alone have to do without it."""
-    of_team = _of(reading, team)
-    entries: list[dict[str, Any]] = []
+    of_team = reading.of_team(team)
     held: Counter[str] = Counter()
     for document in of_team.living:
-        there = document.body["backends"]
-        entries += [entry for entry in there if entry["name"] == backend]
+        there = document.about(None)
         is_open = {entry["name"] for entry in there if entry["state"] == BackendState.OPEN} - {backend}
         for line in document.body["lines"]:
             first, *others = line["targets"]
@@ -42,19 +39,12 @@ def forecast_of(reading: Reading, backend: str, team: str | None) -> Forecast:
         moment(reading.now),
         backend,
         team,
-        has=sum(entry["used"] + entry["ahead"] for entry in entries),
-        not_begun=sum(entry["not_begun"] for entry in entries),
+        has=sum(document.out(backend) for document in of_team.living),
+        not_begun=sum(entry["not_begun"] for document in of_team.living for entry in document.about(backend)),
         held=stay + held.total(),
         elsewhere=dict(held.most_common()),
         stay=stay,
         problem=of_team.problem,
-    )
-
-
-def _of(reading: Reading, team: str | None) -> Reading:
-    documents = [document for document in reading.documents if document.team == team]
-    return reading._replace(
-        documents=documents, unread=[each for each in reading.unread if each.team == team]
     )
 
 

@@ -143,8 +143,8 @@ class Backlog:
 
 
 @dataclass(frozen=True)
-class WaitingTask:
-    """One workload that waits, and is not with a backend."""
+class Workload:
+    """Names of one workload; those of a Dag are empty, and ``map_index`` is -1, where it has none."""
 
     dag_id: str
     task_id: str
@@ -153,6 +153,12 @@ class WaitingTask:
     try_number: int
     kind: str
     queue: str | None
+
+
+@dataclass(frozen=True)
+class WaitingTask(Workload):
+    """One that waits, and is not with a backend."""
+
     route: str
     targets: list[str]
     reason: str
@@ -204,18 +210,11 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class RunningTask:
-    """One workload that a backend has."""
+class RunningTask(Workload):
+    """One that a backend has."""
 
     backend: str
     team: str | None
-    dag_id: str
-    task_id: str
-    run_id: str
-    map_index: int
-    try_number: int
-    kind: str
-    queue: str | None
     has_begun: bool
     """False: its backend has it, and it has not been seen to begin."""
 

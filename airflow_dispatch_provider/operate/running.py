@@ -33,12 +33,7 @@ def running_of(reading: Reading, backend: str | None, dag_id: str | None, limit:
     tasks = [
         task for task in _tasks(reading) if backend in (None, task.backend) and dag_id in (None, task.dag_id)
     ]
-    total = sum(
-        entry["used"] + entry["ahead"]
-        for document in reading.living
-        for entry in document.body["backends"]
-        if backend in (None, entry["name"])
-    )
+    total = sum(document.out(backend) for document in reading.living)
     tasks.sort(key=lambda task: task.since)
     return Running(moment(reading.now), total, tasks[:limit], reading.problem)
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
-from airflow_dispatch_provider.bridge.event_log import DISPATCHED
+from airflow_dispatch_provider.bridge.event_log import DISPATCHED, object_in
 from airflow_dispatch_provider.bridge.histories import Event, Try, find_try
 from airflow_dispatch_provider.operate.documents import read
 from airflow_dispatch_provider.operate.model import StoryStep, TaskStory, WaitingTask
@@ -61,11 +61,8 @@ def _steps(found: Try) -> Iterator[StoryStep]:
 
 def _step(event: Event) -> StoryStep:
     """Rows of this package are JSON with a ``detail``; of others sentences, JSON, or nothing."""
-    try:
-        extra: Any = json.loads(event.extra or "")
-    except ValueError:
-        extra = None
-    if not isinstance(extra, dict):
+    extra = object_in(event.extra)
+    if extra is None:
         return StoryStep(event.at, event.event, event.extra or event.event)
     if "detail" not in extra:
         return _of_airflow(event, extra)

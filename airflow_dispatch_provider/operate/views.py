@@ -11,11 +11,10 @@ from airflow_dispatch_provider.operate.model import (
     BackendStatus,
     Change,
     Running,
-    RunningTask,
     Status,
     StatusForReader,
     Waiting,
-    WaitingTask,
+    Workload,
 )
 
 
@@ -101,6 +100,6 @@ def changes_for(rights: Rights, changes: Iterable[Change]) -> list[Change]:
     return [change for change in changes if change.team in seen]
 
 
-def _is_named(task: WaitingTask | RunningTask, readable: set[str], acts: bool) -> bool:
+def _is_named(task: Workload, readable: set[str], acts: bool) -> bool:
     """A workload of no Dag, such as a connection test, is for those who may give orders."""
     return task.dag_id in readable if task.dag_id else acts

@@ -69,8 +69,9 @@ class Schedulers:
     def order(self, command: str, backend: str) -> float:
         body = {"command": command, "backend": backend, "reason": "a test"}
         line = f"Order of an operator: {command} backend {backend!r}."
-        ask = lambda: self.cluster.request("POST", "/dispatch/api/orders", body=body)  # noqa: E731
-        return self.follow(command, ask, line)
+        return self.follow(
+            command, lambda: self.cluster.request("POST", "/dispatch/api/orders", body=body), line
+        )
 
 
 @pytest.mark.once

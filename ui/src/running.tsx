@@ -2,7 +2,7 @@
 // The tasks that a backend has, those that it has had for longest first.
 import { type Backend, path, type Running } from "./api";
 import { Table } from "./backends";
-import { count, DagLink, Notice, plural, Since, TaskLink } from "./parts";
+import { count, Notice, plural, Since, TaskCell } from "./parts";
 import { useAnswer } from "./polling";
 
 const FIRST = 50;
@@ -36,16 +36,7 @@ export function RunningTasks({ backend }: { readonly backend: Backend }) {
         <tbody>
           {tasks.map((task) => (
             <tr key={[task.dag_id, task.run_id, task.task_id, task.map_index, task.kind, task.since].join("\n")}>
-              <th className="dsp-wide" scope="row">
-                <TaskLink task={task} />
-                {task.dag_id ? (
-                  <div className="dsp-small">
-                    <DagLink dagId={task.dag_id} /> <span className="dsp-name">{task.run_id}</span>
-                  </div>
-                ) : (
-                  <div className="dsp-small">{task.kind}</div>
-                )}
-              </th>
+              <TaskCell task={task} />
               <td className="dsp-name">{task.queue ?? "none"}</td>
               <td>{task.has_begun ? "runs" : "has not begun"}</td>
               <td>

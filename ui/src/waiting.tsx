@@ -5,7 +5,7 @@ import { useSearchParams } from "react-router-dom";
 
 import { path, type Status, type Waiting, type WaitingTask } from "./api";
 import { Table } from "./backends";
-import { count, DagLink, duration, Notice, plural, Since, TaskLink, ViewLink, When } from "./parts";
+import { count, duration, Notice, plural, Since, TaskCell, ViewLink, When } from "./parts";
 import { useAnswer } from "./polling";
 
 const FIRST = 100;
@@ -192,16 +192,7 @@ function Tasks({ now, tasks }: { readonly now: string; readonly tasks: WaitingTa
       <tbody>
         {tasks.map((task) => (
           <tr key={[task.dag_id, task.run_id, task.task_id, task.map_index, task.kind].join("\n")}>
-            <th className="dsp-wide" scope="row">
-              <TaskLink task={task} />
-              {task.dag_id ? (
-                <div className="dsp-small">
-                  <DagLink dagId={task.dag_id} /> <span className="dsp-name">{task.run_id}</span>
-                </div>
-              ) : (
-                <div className="dsp-small">{task.kind}</div>
-              )}
-            </th>
+            <TaskCell task={task} />
             <td className="dsp-name">{task.queue ?? "none"}</td>
             <td className="dsp-name">{task.targets.join(", ")}</td>
             <td className="dsp-number">{task.position > 0 ? count(task.position) : "–"}</td>

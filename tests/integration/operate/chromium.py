@@ -14,7 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..docs.browser import FLAGS
+from support import require
+
+from airflow_dispatch_provider.operate.bundle import version_of_bundle
+
+from ..docs.browser import FLAGS, find_browser
 
 PATIENCE = 60.0
 """Seconds for the answer to one call."""
@@ -182,6 +186,17 @@ class Page:
         message, _, self._buffer = self._buffer.partition(b"\0")
         found: dict[str, Any] = json.loads(message)
         return found
+
+
+@contextmanager
+def browsing_the_page(profile: Path) -> Iterator[Page]:
+    """See ``browsing``; needs a browser, and the page to be built."""
+    browser = find_browser()
+    require(browser is not None, "needs a browser: apt-get install chromium")
+    require(version_of_bundle() is not None, "needs the page: ./dev/page")
+    assert browser is not None
+    with browsing(browser, profile) as page:
+        yield page
 
 
 @contextmanager

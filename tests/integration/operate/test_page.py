@@ -9,12 +9,8 @@ from pathlib import Path
 
 import pytest
 from operate_answers import NASTY
-from support import require
 
-from airflow_dispatch_provider.operate.bundle import version_of_bundle
-
-from ..docs.browser import find_browser
-from .chromium import Page, browsing
+from .chromium import Page, browsing_the_page
 from .conftest import Server, serving
 
 pytestmark = [pytest.mark.integration("sqlite"), pytest.mark.recent]
@@ -31,11 +27,7 @@ window.setTimeout = (call, delay, ...rest) => later(call, delay > 1000 ? 40 : de
 
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    browser = find_browser()
-    require(browser is not None, "needs a browser: apt-get install chromium")
-    require(version_of_bundle() is not None, "needs the page: ./dev/page")
-    assert browser is not None
-    with browsing(browser, tmp_path_factory.mktemp("profile")) as page:
+    with browsing_the_page(tmp_path_factory.mktemp("profile")) as page:
         page.size(1400, 900)
         yield page
 

@@ -14,12 +14,8 @@ from typing import NamedTuple
 import pytest
 from picture_answers import AT, PASTED, RUN
 from pictures import MOST_BYTES, ROOT, stamp
-from support import require
 
-from airflow_dispatch_provider.operate.bundle import version_of_bundle
-
-from ..docs.browser import find_browser
-from .chromium import Page, browsing
+from .chromium import Page, browsing_the_page
 from .conftest import Server, serving
 
 pytestmark = [pytest.mark.integration("sqlite"), pytest.mark.recent]
@@ -76,11 +72,7 @@ SHOWN = [
 
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    browser = find_browser()
-    require(browser is not None, "needs a browser: apt-get install chromium")
-    require(version_of_bundle() is not None, "needs the page: ./dev/page")
-    assert browser is not None
-    with browsing(browser, tmp_path_factory.mktemp("profile")) as page:
+    with browsing_the_page(tmp_path_factory.mktemp("profile")) as page:
         page.time_zone("UTC")
         page.before_scripts(FROZEN)
         yield page

@@ -39,8 +39,7 @@ def backend(name: str, **values: Any) -> dict[str, Any]:
     }
 
 
-def waits(task_id: str, **values: Any) -> dict[str, Any]:
-    """One that waits, of a document."""
+def _named(task_id: str) -> dict[str, Any]:
     return {
         "dag_id": "dag",
         "task_id": task_id,
@@ -49,6 +48,13 @@ def waits(task_id: str, **values: Any) -> dict[str, Any]:
         "try_number": 1,
         "kind": "ExecuteTask",
         "queue": "q",
+    }
+
+
+def waits(task_id: str, **values: Any) -> dict[str, Any]:
+    """One that waits, of a document."""
+    return {
+        **_named(task_id),
         "route": "q",
         "targets": ["a"],
         "reason": "waits_full",
@@ -63,13 +69,7 @@ def waits(task_id: str, **values: Any) -> dict[str, Any]:
 def runs(task_id: str, **values: Any) -> dict[str, Any]:
     """One that a backend has, of a document."""
     return {
-        "dag_id": "dag",
-        "task_id": task_id,
-        "run_id": "run",
-        "map_index": -1,
-        "try_number": 1,
-        "kind": "ExecuteTask",
-        "queue": "q",
+        **_named(task_id),
         "backend": "a",
         "has_begun": True,
         "since": NOW - 10,
