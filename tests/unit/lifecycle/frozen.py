@@ -19,6 +19,7 @@ from airflow_dispatch_provider.lifecycle.events import (
 from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.lifecycle.states import State
 from airflow_dispatch_provider.lifecycle.story import Past
+from airflow_dispatch_provider.lifecycle.transitions import ROWS
 from airflow_dispatch_provider.routing.circuit import Circuit
 from airflow_dispatch_provider.routing.model import Route, Target, TaskRef
 from airflow_dispatch_provider.routing.routes import Match, RouteTable
@@ -130,7 +131,7 @@ def _backend_key(backend, now, names):
     )
 
 
-# Worlds are copied some hundred thousand times: what never changes is shared, stories are dropped.
+# Worlds are copied some hundred thousand times: what never changes is shared or left out, stories are dropped.
 
 _BY_INDEX, _INDEX = [], {}
 
@@ -172,12 +173,14 @@ _DISPATCH = copyreg.dispatch_table | dict.fromkeys(_SHARED_TYPES, _reduce) | {Ci
 
 
 def freeze(machine, now):
-    """A machine and its time as bytes, of which ``thaw`` makes as many copies as are wanted."""
+    """A machine and its time as bytes, of which ``thaw`` makes as many copies as are wanted; it is of no use itself
+    from then on."""
     ledger, jobs = machine._ledger, _jobs(machine)
     for name, used in machine.slots_used.items():
         if used != sum(job.backend == name for job in ledger.out.values()):
             raise Wrong(f"slots of {name} are counted wrong: {used}")
     ledger.past = Past()
+    ledger.rows = {}
     for job in jobs:
         job.story = ()
     buffer = io.BytesIO()
@@ -199,8 +202,9 @@ def freeze(machine, now):
 def _overfull(ledger):
     given = Counter(job.backend for job in ledger.out.values() if job.workload is not None)
     return any(given[name] > backend.room.slots for name, backend in ledger.backends.items())
-    given = Counter(job.backend for job in ledger.out.values() if job.workload is not None)
-    return any(given[name] > backend.room.slots for name, backend in ledger.backends.items())
 
 
-thaw = pickle.loads
+def thaw(content):
+    machine, now = pickle.loads(content)
+    machine._ledger.rows = ROWS
+    return machine, now
