@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from literal.project import project_url
 from literal.reader import Reader
-from literal.users import NO_PYTHON, SOMEBODY, USERS, own, python_for
+from literal.users import NO_PYTHON, SOMEBODY, own, python_for
 from support import require
 
 from devkit.servers.process import free_port
@@ -48,7 +48,6 @@ def make_reader(repository: Path) -> Iterator[Callable[[int], Reader]]:
     with ExitStack() as stack:
 
         def make(uid: int) -> Reader:
-            require(os.getuid() in (0, uid), "only root can become another user")
             python = python_for(uid)
             require(python is not None, NO_PYTHON)
             PIP_CACHE.mkdir(parents=True, exist_ok=True)
@@ -67,12 +66,13 @@ def make_reader(repository: Path) -> Iterator[Callable[[int], Reader]]:
         yield make
 
 
-@pytest.mark.parametrize("uid", USERS)
 @pytest.mark.timeout(1200)
-def test_the_readme_can_be_followed_to_the_letter(make_reader: Callable[[int], Reader], uid: int) -> None:
-    make_reader(uid).follow(ROOT / "README.md", timeout=600)
+def test_the_readme_can_be_followed_to_the_letter(make_reader: Callable[[int], Reader]) -> None:
+    """By an ordinary user."""
+    make_reader(SOMEBODY).follow(ROOT / "README.md", timeout=600)
 
 
 @pytest.mark.timeout(1200)
 def test_the_quickstart_can_be_followed_to_the_letter(make_reader: Callable[[int], Reader]) -> None:
-    make_reader(SOMEBODY).follow(ROOT / "docs" / "quickstart.md", timeout=600)
+    """By whoever runs the tests: root, in a container."""
+    make_reader(os.getuid()).follow(ROOT / "docs" / "quickstart.md", timeout=600)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-import pytest
 from support import require
 
 from devkit.environment import lock_file
@@ -24,8 +23,6 @@ ORDINARY_USER = 12345
 
 SOMEBODY = ORDINARY_USER if os.getuid() == 0 else os.getuid()
 NO_PYTHON = "no Python 3.11 or later with venv that an ordinary user may run"
-USERS = [pytest.param(0, id="root"), pytest.param(SOMEBODY, id="ordinary user")]
-"""Their ids, as parameters of a fixture or a test."""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def test_what_can_be_stopped_is_stopped_by_terminate(service: Service, start: St
     assert service.stopped() == service.can_stop
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
 def test_a_dead_schedulers_task_is_adopted(service: Service, start: Start, database: str) -> None:
     """By the id that AWS gave it, which the scheduler has stored; its end arrives at the one that adopted it, and the
     row says which it was."""

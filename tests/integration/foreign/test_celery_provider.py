@@ -98,7 +98,7 @@ def test_celery_tasks_end_side_by_side(app: Celery, make_router: MakeRouter, the
     assert hand.router.slots_occupied == 0
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
 def test_a_celery_task_is_adopted(
     app: Celery, make_router: MakeRouter, they_run: Any, stored_tasks: Callable[..., list[Any]]
 ) -> None:

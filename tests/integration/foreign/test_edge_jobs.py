@@ -18,7 +18,7 @@ from .conftest import Hand
 pytestmark = [
     pytest.mark.integration("sqlite"),
     pytest.mark.once,
-    pytest.mark.parametrize("database", ["sqlite"], indirect=True),
+    pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session"),
 ]
 
 EDGE = {"executor": "airflow.providers.edge3.executors.EdgeExecutor", "slots": 4}

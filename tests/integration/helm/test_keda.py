@@ -22,7 +22,7 @@ from .recipes import recipes
 
 pytestmark = [
     pytest.mark.usefixtures("clean"),
-    pytest.mark.parametrize("database", ["postgres"], indirect=True),
+    pytest.mark.parametrize("database", ["postgres"], indirect=True, scope="session"),
     pytest.mark.integration("postgres"),
 ]
 

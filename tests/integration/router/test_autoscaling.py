@@ -6,12 +6,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
-from sqlalchemy import Connection, create_engine, insert, text
+from sqlalchemy import Connection, Engine, create_engine, insert, text
 
 from airflow_dispatch_provider.bridge.database.tables import STATUS, StatusRow
 from devkit.servers.postgres import PostgresServer
@@ -37,24 +38,32 @@ def of_the_chart() -> str:
     return str(query).replace("{{ .Values.config.celery.worker_concurrency }}", str(CONCURRENCY))
 
 
-@pytest.fixture(scope="module")
-def server(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
-    """Makes databases of the kind that is asked for, and returns their URLs."""
-    if request.param == "mysql":
+@contextmanager
+def _server(kind: str) -> Iterator[str]:
+    """URL of an empty database."""
+    if kind == "mysql":
         with mysql.running_server() as url:
-            yield lambda: mysql.create_database(url)
+            yield mysql.create_database(url)
     else:
         with PostgresServer() as postgres:
-            yield lambda: postgres.create_database(f"autoscaling{time.monotonic_ns()}")
+            yield postgres.create_database("autoscaling")
+
+
+@pytest.fixture(scope="module")
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Of a database with the table, in which there is nothing."""
+    with _server(request.param) as url:
+        engine = create_engine(url)
+        STATUS.create(engine)
+        yield engine
+        engine.dispose()
 
 
 @pytest.fixture
-def database(server: Callable[[], str]) -> Iterator[Connection]:
-    engine = create_engine(server())
+def database(engine: Engine) -> Iterator[Connection]:
+    """What is written over it is rolled back."""
     with engine.connect() as connection:
-        STATUS.create(connection)
         yield connection
-    engine.dispose()
 
 
 def write(database: Connection, scheduler: str, age: float, backends: Backends) -> None:
@@ -73,15 +82,6 @@ POSTGRES, MYSQL = pytest.mark.integration("postgres"), pytest.mark.integration("
 
 
 @pytest.mark.parametrize(
-    ("server", "query"),
-    [
-        pytest.param("postgres", of_the_page("postgresql"), id="page", marks=POSTGRES),
-        pytest.param("postgres", of_the_chart(), id="chart", marks=POSTGRES),
-        pytest.param("mysql", of_the_page("mysql"), id="mysql", marks=MYSQL),
-    ],
-    indirect=["server"],
-)
-@pytest.mark.parametrize(
     ("rows", "workers"),
     [
         ([], 0),
@@ -93,6 +93,16 @@ POSTGRES, MYSQL = pytest.mark.integration("postgres"), pytest.mark.integration("
         ([("1", 5, {"gpu": (9, 9)})], 0),
     ],
     ids=["no scheduler", "idle", "one", "another backend", "two schedulers", "a dead scheduler", "unknown"],
+)
+@pytest.mark.parametrize(
+    ("engine", "query"),
+    [
+        pytest.param("postgres", of_the_page("postgresql"), id="page", marks=POSTGRES),
+        pytest.param("postgres", of_the_chart(), id="chart", marks=POSTGRES),
+        pytest.param("mysql", of_the_page("mysql"), id="mysql", marks=MYSQL),
+    ],
+    indirect=["engine"],
+    scope="module",  # else one server for each test
 )
 def test_workers_that_are_needed(
     database: Connection, query: str, rows: list[tuple[str, float, Backends]], workers: int
