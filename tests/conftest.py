@@ -56,14 +56,34 @@ VERSION_INDEPENDENT = (
 """Next to nothing of Airflow is under test in these, and every lock pins the same Celery, kombu, redis-py and
 Kubernetes clients."""
 
+RECENT = (
+    "integration/celery/test_dropped_messages",
+    "integration/celery/test_engine_in_loop",
+    "integration/celery/test_engine_worker",
+    "integration/celery/test_results_database",
+    "integration/local/test_local_ends",
+    "integration/local/test_local_engine",
+    "integration/local/test_local_loop",
+    "integration/local/test_warm_dags",
+    "integration/operate/test_live_answers",
+    "integration/operate/test_replica",
+    "integration/provider/test_migrate",
+    "integration/router/test_autoscaling",
+)
+"""Beside the engines' own threads and processes, these have little of Airflow under test that conformance, whole
+deployments and the tests of each executor do not have on every version."""
+
 pytest_plugins = ["airflow_dispatch_provider.testing.fixtures"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what ``./dev/test --all-versions`` runs with one Airflow version only."""
+    """Mark what ``./dev/test --all-versions`` does not run with every Airflow version."""
     for item in items:
-        if any(part in item.path.as_posix() for part in VERSION_INDEPENDENT):
+        path = item.path.as_posix()
+        if any(part in path for part in VERSION_INDEPENDENT):
             item.add_marker(pytest.mark.once)
+        elif any(part in path for part in RECENT):
+            item.add_marker(pytest.mark.recent)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
