@@ -84,7 +84,7 @@ RESULT_BACKENDS = [
     results("scheme behind the password", "u:hunter2@db+postgresql://h/db", "is not a URL", "$e"),
     results("word alone", "hunter2", "is neither a URL nor a result backend that can be imported", "$e"),
     results("dialect misspelt", "db+postgresqll://u:p@h/db", "no database that SQLAlchemy knows", "db+sqlite:////tmp/r.db", 'Did you mean "db+postgresql"'),
-    results("driver that is not installed", "db+mysql://u:p@h/db", "needs MySQLdb, which is not installed", "db+sqlite:////tmp/r.db", 'pip install "sqlalchemy[mysql]"'),
+    results("driver that is not installed", "db+mssql://u:p@h/db", "needs pyodbc, which is not installed", "db+sqlite:////tmp/r.db", 'pip install "sqlalchemy[mssql]"'),
     celery("engine option misspelt", '{"celery": {"result_backend_sqlalchemy_engine_options": "{<>: 1800}"}}', r'\"pool_recicle\"', "celery.result_backend_sqlalchemy_engine_options", "'pool_recicle', which is no option of create_engine", r'\"$1\"'),
     case("sentinel for results without a master", "", "[dispatch] backends.c.config.celery.result_backend", "without a master_name", ', "celery_result_backend_transport_options": {"master_name": "m"}', "Set master_name in", cfg=of(CELERY, '{"celery": {"result_backend": "sentinel://h:26379"}<>}'), files=FILES),
     results("line break at the end", "db+sqlite:////tmp/r.db\\n", "a blank or a line break", "db+sqlite:////tmp/r.db", "Remove it"),
