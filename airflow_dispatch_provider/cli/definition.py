@@ -124,7 +124,11 @@ _ARG_FOR = _arg(
     metavar="TIME",
     type=_seconds,
 )
-_ARG_WAIT = _arg("--wait", help_="Return when nothing runs there any more", action="store_true")
+_ARG_WAIT = _arg(
+    "--wait",
+    help_="Return when nothing runs there any more, and what was recalled is set back",
+    action="store_true",
+)
 _ARG_TIMEOUT = _arg(
     "--timeout", help_="With --wait: give up after this time, such as 30m", metavar="TIME", type=_seconds
 )
@@ -277,7 +281,7 @@ _OPERATING = (
         "drain",
         "Give a backend no new work, and take back what it has not sent",
         "As cordon; besides, what the backend has been given and has not sent yet comes back. With --wait it returns"
-        " when nothing runs there any more.",
+        " when nothing runs there any more, and what was recalled from there is set back to scheduled.",
         _ARG_BACKEND,
         _ARG_REASON,
         _ARG_FOR,

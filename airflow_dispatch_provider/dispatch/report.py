@@ -136,6 +136,7 @@ class Report:
             "lines": _lines(lines),
             "groups": list(_groups(lines, apart, overview, wall)),
             "waiting": list(_waiting(lines, apart, overview, wall)),
+            "returning": dict(overview.returning()),
             "running": [_running(job, name, wall) for name in out for job in longest_out(out[name], FIRST)],
         }
 

@@ -23,6 +23,7 @@ from airflow_dispatch_provider.routing.routes import RouteTable, ordered_targets
 
 # Python 3.11 takes four times as long for a member of an Enum as for a name of a module.
 _HELD, _SUBMITTED, _REVOKING, _ENDED = State.HELD, State.SUBMITTED, State.REVOKING, State.ENDED
+_RETURNING = State.RETURNING
 
 Question = type[actions.LookUp] | type[actions.PutBack] | type[actions.Restart] | type[actions.Unstart]
 
@@ -117,8 +118,11 @@ class Ledger:
         return [*backends, *(["the Execution API answers nobody"] if self.api_trouble else [])]
 
     def forget_drained(self) -> None:
-        """Those that are gone, once nothing of them is out."""
-        for name in [name for name, backend in self.backends.items() if backend.gone and not backend.out]:
+        """Those that are gone, once nothing of them is out, nor may begin there before it is set back."""
+        empty = {name for name, backend in self.backends.items() if backend.gone and not backend.out}
+        if empty:
+            empty -= {job.backend for job in self.jobs.values() if job.state is _RETURNING}
+        for name in empty:
             del self.backends[name]
 
     def snapshot(self) -> Snapshot:

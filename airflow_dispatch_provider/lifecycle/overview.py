@@ -98,9 +98,6 @@ class Overview:
         self.api_trouble = ledger.api_trouble
         """Why nothing is launched; None: the execution API answers."""
 
-        wanted = ledger.holding.by_first_choice
-        backends = list(ledger.backends.values())
-        self.backends = [_figures(each, wanted.get(each.name, 0), self.now) for each in backends]
         self.apart: list[Job] = []
         """Held jobs that wait for something other than a target, and stand in no line."""
 
@@ -108,12 +105,18 @@ class Overview:
         self._oldest: dict[int, float] = {}
         """By lane."""
 
+        self._returning: set[Job] = set()
         self._go_through()
+        wanted = ledger.holding.by_first_choice
+        backends = list(ledger.backends.values())
+        self.backends = [_figures(each, wanted.get(each.name, 0), self.now) for each in backends]
 
     def _go_through(self) -> None:
         lane_of, oldest = self._ledger.holding.lane_of, self._oldest
         for job in self._jobs:
             if job.state is not State.HELD:
+                if job.state is State.RETURNING:
+                    self._returning.add(job)
                 continue
             lane = lane_of(job.key)
             if lane is None:
@@ -137,6 +140,12 @@ class Overview:
     def reason(self, job: Job) -> Reason | Waits | None:
         """Why a job waits; None: it does not, or would be dispatched now."""
         return _waiting.waits(self._ledger, job, self._asks_rows, self._snapshot)
+
+    def returning(self) -> Counter[str]:
+        """By backend: jobs without a slot there, which the database is asked to set back to scheduled. Those before its
+        slots were counted and those after: one that comes to this meanwhile, or begins after all, is in one of both."""
+        found = self._returning.union(job for job in self._jobs if job.state is State.RETURNING)
+        return Counter(job.backend for job in found if job.backend is not None)
 
     def out(self) -> dict[str, list[Job]]:
         """Everything that each backend has."""

@@ -46,6 +46,10 @@ class Document(NamedTuple):
         """The entry about a backend, if it has such a one; None: those about all."""
         return [entry for entry in self.body["backends"] if backend in (None, entry["name"])]
 
+    def returning(self, backend: str) -> int:
+        """How many workloads have no slot of that backend any more, and are not set back to scheduled yet."""
+        return int(self.body["returning"].get(backend, 0))
+
     def out(self, backend: str | None) -> int:
         """How many workloads that backend has, those that were given ahead among them; None: all of them."""
         return sum(entry["used"] + entry["ahead"] for entry in self.about(backend))

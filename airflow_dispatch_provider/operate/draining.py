@@ -32,9 +32,11 @@ def left(reading: Reading, backend: str, team: str | None) -> str | None:
         return "no scheduler that lives has written of it."
     if out := sum(document.out(backend) for document in living):
         return f"{out} run there."
+    if returning := sum(document.returning(backend) for document in living):
+        return f"{returning} are being set back to scheduled."
     for document in of_team.documents:
         lately = reading.now - document.written < _ADOPTED_WITHIN
-        if not document.lives and lately and (out := document.out(backend)):
+        if not document.lives and lately and (out := document.out(backend) + document.returning(backend)):
             who = f"scheduler {document.scheduler}"
             return f"{out} ran there when {who} wrote last; it is not known what became of them."
     has_order = all(entry["cordoned"] for document in living for entry in document.about(backend))

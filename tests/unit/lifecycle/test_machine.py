@@ -203,6 +203,20 @@ def test_cordon_and_drain(command, withdrawn):
     assert launched(m, 3, Order(Command.RESUME, "a"), a=9) == {2: "a"}
 
 
+def test_a_backend_is_kept_until_what_was_recalled_is_set_back():
+    """It may begin there meanwhile, and what is left of it there has to be ended: only the engine can."""
+    m = machine(route("*", "a"))
+    one = number(m, 0, 1)
+    m.handle(1, Sent(one))
+    without = replace(settings(route("*", "b")), backends={"b": BackendRules()})
+    question = asked(m.handle(2, Order(Command.RECALL, "a"), without, tick()), actions.PutBack)
+    assert "a" in m.slots_used
+    back = m.handle(3, Rows(question.asked, {1: GONE}))
+    assert of(back, actions.Revoke) == [actions.Revoke("a", one, over=True)]
+    m.handle(4, tick())
+    assert "a" not in m.slots_used
+
+
 def test_recall_takes_back_what_is_not_sent():
     """A better target is free: the job is withdrawn, and goes there if it could be."""
     m = machine()

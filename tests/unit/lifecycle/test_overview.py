@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import threading
 
-from builders import QUEUED, asked, launched_number, machine, number, queued, route, tick
+import pytest
+from builders import QUEUED, RUNNING, asked, launched_number, machine, number, queued, route, tick
 
+from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle.events import Began, Broken, Command, Ended, Order, Room, Rows, Sent
 from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.lifecycle.overview import NOT_BEGUN, given_at, longest_out, users
-from airflow_dispatch_provider.lifecycle.states import Outcome
+from airflow_dispatch_provider.lifecycle.states import GONE, Outcome
 from airflow_dispatch_provider.routing.reasons import Reason
 
 
@@ -80,6 +82,38 @@ def test_who_uses_the_slots():
     assert [job.dispatch for job in longest_out(reversed(out), 5)] == [one, two]
     assert [given_at(job) for job in out] == [1, 2]
     assert [job.state in NOT_BEGUN for job in out] == [False, True]
+
+
+def recalled(m, now, key):
+    """The question to set back one that was sent to a, and that an operator recalls."""
+    dispatch = number(m, now, key)
+    m.handle(now, Sent(dispatch))
+    return asked(m.handle(now + 1, Order(Command.RECALL, "a")), actions.PutBack)
+
+
+def test_what_is_set_back_is_known_until_the_database_says_so():
+    """It has no slot any more, and may still begin."""
+    m = machine()
+    question = recalled(m, 1, 1)
+    overview = m.overview()
+    assert (overview.returning(), overview.out()) == ({"a": 1}, {})
+    m.handle(3, Rows(question.asked, {1: GONE}))
+    assert m.overview().returning() == {}
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_what_comes_back_or_begins_during_a_look_is_in_one_count(comes):
+    """In the middle of a look it loses its slot, or gets it again: it is never missed."""
+    m = machine()
+    if comes:
+        m.handle(1, Sent(number(m, 1, 1)))
+        overview = m.overview()
+        m.handle(2, Order(Command.RECALL, "a"))
+    else:
+        question = recalled(m, 1, 1)
+        overview = m.overview()
+        m.handle(3, Rows(question.asked, {1: RUNNING}))
+    assert overview.returning() == {"a": 1}
 
 
 def test_another_thread_may_look_while_everything_changes():

@@ -104,6 +104,7 @@ def document(scheduler: str, team: str = "", written: float = NOW - 1, **values:
         "groups": [],
         "waiting": [],
         "running": [],
+        "returning": {},
         "lines": [],
         **values,
     }

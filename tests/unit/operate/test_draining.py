@@ -18,6 +18,13 @@ CLOSED = backend("a", state="cordoned")
     ("rows", "why"),
     [
         ([document("1", backends=[CLOSED]), document("2", backends=[CLOSED])], None),
+        # Recalled: nothing is out, and may yet begin.
+        ([document("1", backends=[CLOSED], returning={"a": 3})], "3 are being set back to scheduled"),
+        ([document("1", backends=[CLOSED], returning={"b": 3})], None),
+        (
+            [document("1", backends=[CLOSED]), document("2", returning={"a": 2}, written=NOW - 300)],
+            "2 ran there when scheduler 2 wrote last",
+        ),
         # Taken out of the file, and forgotten.
         ([document("1")], None),
         ([document("1", backends=[backend("a", used=2, ahead=1)])], "3 run there"),
