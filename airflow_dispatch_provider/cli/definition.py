@@ -129,6 +129,11 @@ _ARG_WAIT = _arg(
     help_="Return when nothing runs there any more, and what was recalled is set back",
     action="store_true",
 )
+_ARG_WAIT_BACK = _arg(
+    "--wait",
+    help_="Return when everything has come back that has not begun first, in every scheduler",
+    action="store_true",
+)
 _ARG_TIMEOUT = _arg(
     "--timeout", help_="With --wait: give up after this time, such as 30m", metavar="TIME", type=_seconds
 )
@@ -275,7 +280,7 @@ _OPERATING = (
         _ARG_NO_ORDER,
         *_TEAM,
         exit_codes=_ORDER_CODES,
-        module="operating",
+        module="ordering",
     ),
     _command(
         "drain",
@@ -290,20 +295,25 @@ _OPERATING = (
         _ARG_TIMEOUT,
         *_TEAM,
         exit_codes=_ORDER_CODES,
-        module="operating",
+        module="ordering",
     ),
     _command(
         "recall",
         "Take back what a backend has been given and has not begun",
         "Take back the tasks that a backend has been given and has not begun: pods that are pending, messages that no"
         " worker has taken. Each is set back to scheduled, in the same try, unless it begins first; what runs goes on."
-        " It is done once, by every scheduler, within seconds. Cordon or drain the backend before, lest it get them"
-        " again. Callbacks and connection tests are not taken back, nor is what is being sent at that moment.",
+        " Every scheduler that runs does it once, within seconds, or as soon as it can read the database again: status"
+        " says which has not yet. Cordon or drain the backend before, lest it get them again. Not taken back are"
+        " callbacks, connection tests, and tasks of a scheduler that has died which no other has taken over yet.",
         _ARG_BACKEND,
         _ARG_REASON,
+        _ARG_WAIT_BACK,
+        _ARG_TIMEOUT,
         *_TEAM,
-        exit_codes=_ORDER_CODES,
-        module="operating",
+        exit_codes="Exit codes: 0 the order is given, with --wait done, 1 the database has no tables for it, --timeout"
+        " is over, or --wait finds that a scheduler has died which may not have done it, 2 wrong usage, or no scheduler"
+        " has such a backend.",
+        module="ordering",
     ),
     _command(
         "resume",
@@ -313,7 +323,7 @@ _OPERATING = (
         _ARG_REASON,
         *_TEAM,
         exit_codes=_ORDER_CODES,
-        module="operating",
+        module="ordering",
     ),
 )
 

@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``airflow dispatch`` about a running deployment: status, waiting, story, cordon, drain, resume. Loaded when one of
-them is called."""
+"""``airflow dispatch`` about a running deployment: status, waiting, story. Loaded when one of them is called."""
 
 from __future__ import annotations
 
-import getpass
-import os
 import sys
 import time
 from argparse import Namespace
@@ -13,22 +10,16 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 from enum import Enum
-from functools import partial
 from typing import Any
 
 from airflow_dispatch_provider import __version__
-from airflow_dispatch_provider.bridge.database.tables import ReadOnly, TablesMissing
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.commands import EXIT_WRONG_CONFIG, UsageError, command
 from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.lifecycle.job import Waits
-from airflow_dispatch_provider.operate.documents import read
-from airflow_dispatch_provider.operate.draining import left
-from airflow_dispatch_provider.operate.forecast import read_forecast
 from airflow_dispatch_provider.operate.model import (
     BackendState,
     BackendStatus,
-    Forecast,
     OrderInForce,
     SchedulerStatus,
     Status,
@@ -38,7 +29,6 @@ from airflow_dispatch_provider.operate.model import (
     WaitingTask,
     Workload,
 )
-from airflow_dispatch_provider.operate.orders import UnknownBackend, give_order
 from airflow_dispatch_provider.operate.status import read_status
 from airflow_dispatch_provider.operate.story import read_story
 from airflow_dispatch_provider.operate.waiting import read_waiting
@@ -47,16 +37,12 @@ from airflow_dispatch_provider.routing.reasons import Reason
 _CLEAR = "\033[H\033[2J"
 """Moves the cursor of a terminal to its beginning, and clears it."""
 
-_LOOK_EVERY = 2.0
+LOOK_EVERY = 2.0
 """Seconds between two looks of ``--watch`` and ``--wait``."""
 
 
 class NothingKnown(DispatchError):
     """The database has no status."""
-
-
-class StillRuns(DispatchError):
-    """``drain --wait`` has waited for as long as it was told."""
 
 
 def plain(value: Any) -> Any:
@@ -113,7 +99,7 @@ def status(args: Namespace) -> int:
                 print(_CLEAR, end="")
             _show_status(args)
             print(flush=True)
-            time.sleep(_LOOK_EVERY)
+            time.sleep(LOOK_EVERY)
     except KeyboardInterrupt:
         return 0
 
@@ -164,18 +150,23 @@ def _backend_row(now: datetime, backend: BackendStatus) -> dict[str, Any]:
 
 
 def _troubles(now: datetime, backend: BackendStatus) -> list[str]:
-    """Its trouble, when it is tried again, and the order about it, which says more than that it is cordoned."""
+    """Its trouble, when it is tried again, the order about it, which says more than that it is cordoned, and what is
+    left to do of a recall."""
     is_said = backend.order is not None and backend.state in (BackendState.CORDONED, BackendState.DRAINING)
     trouble = [backend.trouble] if backend.trouble and not is_said else []
     is_ahead = backend.next_try is not None and backend.next_try > now
+    late, returning = ", ".join(backend.not_recalled), backend.returning
     return [
         *trouble,
         *([f"Next try at {clock(backend.next_try)}."] if is_ahead else []),
-        *_order_words(backend.order),
+        *order_words(backend.order),
+        *([f"Recall is still to be done by scheduler {late}."] if late else []),
+        *([f"{returning} are being set back to scheduled."] if returning else []),
     ]
 
 
-def _order_words(order: OrderInForce | None) -> list[str]:
+def order_words(order: OrderInForce | None) -> list[str]:
+    """Its sentence, if there is an order."""
     if order is None:
         return []
     reason = f": {order.reason}" if order.reason else ""
@@ -344,115 +335,3 @@ def _wait_words(task: WaitingTask) -> str:
         else f" In its last runs it started {duration(task.usual)} after it was scheduled."
     )
     return f"It waits{place} ({task.reason}: {task.words}).{detail}{expected}{usual}"
-
-
-@command
-def cordon(args: Namespace) -> int:
-    """``airflow dispatch cordon``"""
-    return _foretell(args) if args.dry_run else _order("cordon", args)
-
-
-@command
-def drain(args: Namespace) -> int:
-    """``airflow dispatch drain``"""
-    if args.timeout is not None and not args.wait:
-        raise UsageError("--timeout is for how long to --wait.")
-    if args.dry_run:
-        return _foretell(args)
-    code = _order("drain", args)
-    if args.wait:
-        _wait_until_empty(args)
-    return code
-
-
-def _foretell(args: Namespace) -> int:
-    try:
-        found = read_forecast(args.backend, getattr(args, "team", None))
-    except UnknownBackend as error:
-        raise UsageError(str(error)) from None
-    if args.output in output.STRUCTURED:
-        output.show_object(plain(asdict(found)), args.output)
-    elif found.problem is not None:
-        raise NothingKnown(found.problem)
-    else:
-        for sentence in _forecast_words(found):
-            print(output.wrapped(sentence))
-    return 0
-
-
-def _forecast_words(found: Forecast) -> Iterator[str]:
-    yield f"{found.backend} has {found.has} tasks, which go on; {found.not_begun} of them have not begun."
-    yield f"{found.held} more wait for it, of which"
-    for name, number in found.elsewhere.items():
-        yield f"  {number} may go to {name};"
-    yield f"  {found.stay} have no other backend that is open, and wait until it is resumed."
-    yield "Nothing was ordered: leave out --dry-run for that."
-
-
-@command
-def resume(args: Namespace) -> int:
-    """``airflow dispatch resume``"""
-    return _order("resume", args)
-
-
-@command
-def recall(args: Namespace) -> int:
-    """``airflow dispatch recall``"""
-    return _order("recall", args)
-
-
-def _order(word: str, args: Namespace) -> int:
-    seconds = getattr(args, "seconds", None)
-    try:
-        found = give_order(word, args.backend, getattr(args, "team", None), _who(), args.reason, seconds)
-    except (ReadOnly, TablesMissing):
-        raise
-    except DispatchError as error:
-        raise UsageError(str(error)) from None
-    if args.output in output.STRUCTURED:
-        output.show_object(None if found is None else plain(asdict(found)), args.output)
-    elif found is None or word == "resume":
-        print(output.wrapped(_resumed(args.backend, found)))
-    else:
-        runs_out = found.until is not None and found.command != "recall"
-        until = f" It runs out at {clock(found.until)}." if runs_out else ""
-        print(output.wrapped(f"{found.backend}: {_MEANING[word]}; all schedulers know in seconds.{until}"))
-    return 0
-
-
-def _resumed(backend: str, before: OrderInForce | None) -> str:
-    if before is None:
-        return f"No order was in force about {backend}: nothing has changed."
-    return f"{backend}: taken back: {_order_words(before)[0]} All schedulers know in seconds."
-
-
-_MEANING = {
-    "cordon": "it gets no new work, and what it has been given goes on",
-    "drain": "it gets no new work, and what it has not sent comes back",
-    "recall": "what it has been given and has not begun comes back",
-}
-
-
-def _wait_until_empty(args: Namespace) -> None:
-    """Say how many still run, each time it changes, until none does."""
-    say = partial(print, file=sys.stderr, flush=True)
-    ends = None if args.timeout is None else time.monotonic() + args.timeout
-    said = ""
-    while (words := left(read(), args.backend, getattr(args, "team", None))) is not None:
-        if words != said:
-            say(f"{args.backend}: {words}")
-        said = words
-        if ends is not None and time.monotonic() >= ends:
-            raise StillRuns(
-                f"{args.backend} is not empty after {duration(args.timeout)}; the order stays in force."
-            )
-        time.sleep(_LOOK_EVERY)
-    say(f"{args.backend} is empty.")
-
-
-def _who() -> str:
-    """The user of the operating system; a container may have one without a name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"

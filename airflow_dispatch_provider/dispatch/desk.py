@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Protocol
@@ -74,17 +74,19 @@ class Desk:
         self._orders: SimpleQueue[Sequence[OrderRow]] = SimpleQueue()
         self._rows: Sequence[OrderRow] = ()
         self._in_force: dict[str, Command] = {}
-        self._done: set[OrderRow] = set()
-        """Orders that are done once, and have been."""
+        self._done: Mapping[str, float] | None = None
+        """By backend the moment of the last recall that was done here, or was given before this scheduler began; None:
+        it has not been able to read any orders yet. Replaced, never changed: another thread reads it."""
 
         self._said_missing = False
 
     def open(self) -> list[Order]:
         """The orders that are in force at the start, before anything is decided. The only question to the database
-        that is waited for."""
+        that is waited for. A recall that is found now was given before anything was sent here."""
         try:
-            self._rows = tables.read_orders(self._wall())
+            self._take(tables.read_orders(self._wall()))
         except TablesMissing as error:
+            self._take(())
             self._say_missing(error)
         except Exception as error:
             message = "The orders of operators could not be read at the start; they are read again soon. %s%s"
@@ -105,8 +107,13 @@ class Desk:
             self._worker.do("orders", self._read)
         with suppress(Empty):
             while True:
-                self._rows = self._orders.get_nowait()
+                self._take(self._orders.get_nowait())
         return self._news() if self._rows or self._in_force or self._done else []
+
+    def _take(self, rows: Sequence[OrderRow]) -> None:
+        self._rows = rows
+        if self._done is None:
+            self._done = recalls(rows, self._facts.team)
 
     def again(self) -> list[Order]:
         """All that is in force: for a machine that has other backends now, of which it knows nothing."""
@@ -125,13 +132,12 @@ class Desk:
 
     def _once(self) -> list[Order]:
         """After what lasts: one that drains a backend first is not to have given it something in between."""
-        now, before = self._wall(), self._done
-        self._done = {
-            row
-            for row in self._rows
-            if row.command == Command.RECALL and _is_ours(row, self._facts.team, now)
-        }
-        return [Order(Command.RECALL, row.backend) for row in self._rows if row in self._done - before]
+        done = self._done or {}
+        given = recalls(self._rows, self._facts.team)
+        new = {name: since for name, since in given.items() if done.get(name) != since}
+        if new:
+            self._done = {**done, **new}
+        return [Order(Command.RECALL, name) for name in new]
 
     # On the worker's thread
 
@@ -141,6 +147,7 @@ class Desk:
         try:
             wall_now = self._wall()
             document = self._report.document(self._machine.overview(), began, wall_now - began)
+            document["recalls"] = dict(self._done or {})
             row = StatusRow(self._scheduler_id, self._facts.team, wall_now, json.dumps(document))
             made = self._clock() - began
             tables.write_status(row)
@@ -182,6 +189,12 @@ def in_force(rows: Collection[OrderRow], team: str, now: float) -> dict[str, Com
         for row in rows
         if row.command in LASTING and _is_ours(row, team, now)
     }
+
+
+def recalls(rows: Iterable[OrderRow], team: str) -> dict[str, float]:
+    """By backend of a team, when its recall was given, by the clock of whoever gave it: a name of that order, which is
+    compared with no other clock."""
+    return {row.backend: row.since for row in rows if row.command == Command.RECALL and row.team == team}
 
 
 def _is_ours(row: OrderRow, team: str, now: float) -> bool:

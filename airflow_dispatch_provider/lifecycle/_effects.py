@@ -13,7 +13,7 @@ from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle._backend import Stage
 from airflow_dispatch_provider.lifecycle._guards import askable
 from airflow_dispatch_provider.lifecycle._ledger import Ledger, Question
-from airflow_dispatch_provider.lifecycle.events import RECALLED, TAKEN_OVER, WAITS_START, WITHDRAWN, Ended
+from airflow_dispatch_provider.lifecycle.events import Ended
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import Outcome, Row, RowState
 from airflow_dispatch_provider.routing.circuit import growing_delay
@@ -128,12 +128,6 @@ def note_sent(ledger: Ledger, job: Job, event: Any) -> None:
         job.paused = ()
     ledger.worked(job, _SEND)
     _emit_id(ledger, job, event)
-
-
-def tell_stalled(ledger: Ledger, job: Job, event: Any) -> None:
-    """Its user is told what is wrong while it can still be put right."""
-    if job.is_task:
-        ledger.do(actions.Record(job.key, WAITS_START, event.reason))
 
 
 def note_begun(ledger: Ledger, job: Job, event: Any) -> None:
@@ -304,20 +298,8 @@ def withdraw(ledger: Ledger, job: Job, event: Any) -> None:
     ledger.batch(actions.Withdraw, job.backend or "", job.dispatch)
 
 
-def tell_withdrawn(ledger: Ledger, job: Job, event: Any) -> None:
-    """Where people wanted it: an outage concerns too many at once, and is told while they wait."""
-    if event.ordered and job.is_task:
-        detail = f"{event.ordered}: it is taken back from {job.backend!r}, unless it has been sent"
-        ledger.do(actions.Record(job.key, WITHDRAWN, detail))
-
-
-def recall(ledger: Ledger, job: Job, event: Any) -> None:
-    """Its engine is told to drop it when the row is set back: not before, as it may begin."""
-    detail = (
-        f"an operator has taken it back from {job.backend!r}: it is scheduled again, unless it begins first"
-    )
-    ledger.do(actions.Record(job.key, RECALLED, detail))
-    put_back(ledger, job, event)
+def note_recalled(ledger: Ledger, job: Job, event: Any) -> None:
+    job.recalled = job.dispatch
 
 
 def revoke(ledger: Ledger, job: Job, event: Any) -> None:
@@ -378,7 +360,8 @@ def back_in_care(ledger: Ledger, job: Job, event: Any) -> None:
 
 
 def put_back(ledger: Ledger, job: Job, event: Any) -> None:
-    """Never while an earlier such question may still be answered: by then the task may have been queued again."""
+    """Never while an earlier such question may still be answered: by then the task may have been queued again. Its
+    engine, if one has it, is told to drop it when the row is set back: not before, as it may begin."""
     job.asked = True
     _ask(ledger, job, actions.PutBack)
 
@@ -422,12 +405,6 @@ def ask_next(ledger: Ledger, job: Job, event: Any) -> None:
 def adopt(ledger: Ledger, job: Job, event: Any) -> None:
     found = actions.Found(job.dispatch, job.key, job.ref, job.runs)
     ledger.batch(actions.Adopt, job.backend or "", found)
-
-
-def tell_taken_over(ledger: Ledger, job: Job, event: Any) -> None:
-    if job.is_task:
-        detail = f"{job.backend!r} was found to have it, and this scheduler watches it from now on"
-        ledger.do(actions.Record(job.key, TAKEN_OVER, detail))
 
 
 def keep_slot(ledger: Ledger, job: Job, event: Any) -> None:

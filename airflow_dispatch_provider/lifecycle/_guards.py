@@ -220,6 +220,15 @@ def recalled_though_sent(ledger: Ledger, job: Job, event: Any) -> bool:
     return bool(event.sent) and job.is_task
 
 
+def recalled_not_begun(ledger: Ledger, job: Job, event: Any) -> bool:
+    return recalled_though_sent(ledger, job, event) and not job.runs
+
+
+def is_recalled(ledger: Ledger, job: Job, event: Any) -> bool:
+    """An operator has recalled this very dispatch."""
+    return job.recalled == job.dispatch
+
+
 def dead_and_cannot_revoke(ledger: Ledger, job: Job, event: Any) -> bool:
     return bool(event.dead) and cannot_revoke(ledger, job, event)
 

@@ -25,6 +25,9 @@ RECALLED = "recalled"
 WITHDRAWN = "withdrawn"
 """``log.event`` of a task that comes back, unless it is sent by now, from a backend that people have drained."""
 
+BEGAN_FIRST = "began_first"
+"""``log.event`` of a task that an operator has recalled, and that began before its row could be set back."""
+
 TAKEN_OVER = "taken_over"
 """``log.event`` of a task that a backend was found to have, for a scheduler that watches it from then on."""
 
@@ -76,8 +79,11 @@ class Recall(NamedTuple):
 
     key: Hashable
     sent: bool = False
-    """A task also where it was sent, and has not begun: its row is set back to scheduled, unless the execution API lets
-    it begin first."""
+    """A task also where it was sent, and has not begun, even if that is known only later: its row is set back to
+    scheduled, unless the execution API lets it begin first."""
+
+    reason: str = ""
+    """The reason, for its user; empty: nobody has to know."""
 
 
 # From an engine, about a dispatch

@@ -116,6 +116,9 @@ class _Rare:
     withdrawn: int = 0
     """The last dispatch that was asked back."""
 
+    recalled: int = -1
+    """The last dispatch that an operator has recalled."""
+
 
 @dataclass(eq=False)
 class Job(_Rare, Held):

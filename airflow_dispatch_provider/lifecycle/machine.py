@@ -187,7 +187,7 @@ class Machine:
             return
         if event.command is Command.RECALL:
             for job in [job for job in self._ledger.out.values() if job.backend == event.backend]:
-                apply(self._ledger, job, events.Recall(job.key, sent=True))
+                apply(self._ledger, job, events.Recall(job.key, True, "an operator has ordered recall"))
             return
         backend.ordered = event.command.lasts
         self._ledger.stirred = True

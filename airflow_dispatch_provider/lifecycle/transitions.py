@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from airflow_dispatch_provider.lifecycle import _effects as do
 from airflow_dispatch_provider.lifecycle import _guards as if_
+from airflow_dispatch_provider.lifecycle import _telling as tell
 from airflow_dispatch_provider.lifecycle._effects import Effect
 from airflow_dispatch_provider.lifecycle._guards import Guard
 from airflow_dispatch_provider.lifecycle._ledger import Ledger
@@ -49,8 +50,8 @@ class Due(NamedTuple):
 class Down(NamedTuple):
     """Its backend cannot be used any more."""
 
-    ordered: str = ""
-    """By people, and how; empty: it fails."""
+    reason: str = ""
+    """How people have ordered so; empty: it fails."""
 
 
 class Back(NamedTuple):
@@ -111,11 +112,13 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="dispatched"),
     _in(S.HELD, Due, None, None, do.hold,
         why="may be launched now"),
+    _in(S.SUBMITTED, Sent, if_.is_recalled, S.RETURNING, tell.recalled, do.put_back,
+        why="sent, though it was recalled: it is set back to scheduled"),
     _in(S.SUBMITTED, Sent, None, S.SENT, do.note_sent,
         why="sent"),
     _in((S.SENT, S.RUNNING), Sent, None, None, do.note_sent,
         why="the engine has given it another id"),
-    _in(S.SENT, Stalled, None, None, do.tell_stalled,
+    _in(S.SENT, Stalled, None, None, tell.stalled,
         why="does not start"),
     _in(_OUT, Began, None, S.RUNNING, do.note_begun,
         why="began"),
@@ -227,8 +230,12 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="cannot be revoked there: it stays as it is"),
     _in(_OUT, Revoke, None, S.REVOKING, do.revoke,
         why="revoked"),
-    _in(S.SENT, Recall, if_.recalled_though_sent, S.RETURNING, do.recall,
+    _in(S.SENT, Recall, if_.recalled_though_sent, S.RETURNING, do.note_recalled, tell.recalled, do.put_back,
         why="recalled before it began: it is set back to scheduled"),
+    _in(S.SUBMITTED, Recall, if_.recalled_though_sent, None, do.note_recalled, do.withdraw, tell.withdrawn,
+        why="recalled: taken back if it is not sent, and else set back to scheduled"),
+    _in(S.ADOPTING, Recall, if_.recalled_not_begun, None, do.note_recalled,
+        why="recalled: set back to scheduled, unless its backend has seen it begin"),
     _in((S.SUBMITTED, S.SENT), Recall, None, None, do.withdraw,
         why="recalled, if it has not been sent"),
     _in(S.REVOKING, CannotRevoke, if_.is_dead, S.ENDED, do.clean_up,
@@ -269,9 +276,11 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="offered, though it is out: it was taken for dead, or deferred and was queued by another scheduler"),
     _in(S.ADOPTING, Due, None, None, do.adopt,
         why="the backend is asked"),
-    _in((S.ADOPTING, S.ORPHANED), Adopted, if_.adopted_running, S.RUNNING, do.tell_taken_over,
+    _in((S.ADOPTING, S.ORPHANED), Adopted, if_.adopted_running, S.RUNNING, tell.adopted,
         why="adopted"),
-    _in((S.ADOPTING, S.ORPHANED), Adopted, None, S.SENT, do.tell_taken_over,
+    _in(S.ADOPTING, Adopted, if_.is_recalled, S.RETURNING, tell.recalled, do.put_back,
+        why="adopted, and recalled before it began: it is set back to scheduled"),
+    _in((S.ADOPTING, S.ORPHANED), Adopted, None, S.SENT, tell.adopted,
         why="adopted"),
     _in((S.ADOPTING, S.ORPHANED), Unknown, if_.can_be_asked, S.ADOPTING, do.ask_next,
         why="that backend does not have it; the next is asked"),
@@ -299,7 +308,7 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="began meanwhile, and Airflow watches it"),
 
     # Backends fail and recover
-    _in(S.SUBMITTED, Down, None, None, do.withdraw, do.tell_withdrawn,
+    _in(S.SUBMITTED, Down, None, None, do.withdraw, tell.withdrawn,
         why="its backend cannot be used: taken back if it is not sent"),
     _in(S.ADOPTING, Down, if_.runs, S.ORPHANED,
         why="runs on a backend that cannot be asked now"),

@@ -14,6 +14,7 @@ from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, StatusRow
 from airflow_dispatch_provider.bridge.event_log import object_in
 from airflow_dispatch_provider.dispatch.report import VERSION
+from airflow_dispatch_provider.lifecycle.events import Command
 from airflow_dispatch_provider.operate.model import OrderInForce
 
 SHOWN = 3_600.0
@@ -50,6 +51,14 @@ class Document(NamedTuple):
         """How many workloads have no slot of that backend any more, and are not set back to scheduled yet."""
         return int(self.body["returning"].get(backend, 0))
 
+    def not_begun(self, backend: str) -> int:
+        """How many workloads that backend has that have not been seen to begin."""
+        return sum(entry["not_begun"] for entry in self.about(backend))
+
+    def has_done(self, recall: OrderInForce | None) -> bool:
+        """Whether its scheduler has done a recall, or began after it was given."""
+        return recall is None or moment(self.body["recalls"].get(recall.backend, 0.0)) == recall.since
+
     def out(self, backend: str | None) -> int:
         """How many workloads that backend has, those that were given ahead among them; None: all of them."""
         return sum(entry["used"] + entry["ahead"] for entry in self.about(backend))
@@ -79,7 +88,11 @@ class Reading(NamedTuple):
     now: float
     documents: list[Document]
     orders: list[OrderInForce]
+    """Those that last."""
+
     unread: list[Unread]
+    recalls: list[OrderInForce]
+    """The last one about each backend, whether or not every scheduler has done it."""
 
     @property
     def problem(self) -> str | None:
@@ -108,7 +121,18 @@ class Reading(NamedTuple):
             [document for document in self.documents if document.team == team],
             [order for order in self.orders if order.team == team],
             [each for each in self.unread if each.team == team],
+            [recall for recall in self.recalls if recall.team == team],
         )
+
+    def not_recalled(self, backend: str, team: str | None) -> list[str]:
+        """Ids of the schedulers that live, and have not done the last recall about it."""
+        recall = self.recall_about(backend, team)
+        of_team = (document for document in self.living if document.team == team)
+        return list(dict.fromkeys(each.scheduler for each in of_team if not each.has_done(recall)))
+
+    def recall_about(self, backend: str, team: str | None) -> OrderInForce | None:
+        """The last one."""
+        return next((each for each in self.recalls if (each.backend, each.team) == (backend, team)), None)
 
     def order_about(self, backend: str, team: str | None) -> OrderInForce | None:
         """The first that is in force about it."""
@@ -126,8 +150,9 @@ def read(team: str | None = None) -> Reading:
     now = time.time()
     rows, orders = tables.read_statuses(now - SHOWN), tables.read_orders(now)
     documents, unread = parse(rows, schedulers.living(), now)
-    given = (order_of(row) for row in orders if row.command in tables.LASTING)
-    reading = Reading(now, documents, list(given), unread)
+    lasting = [order_of(row) for row in orders if row.command in tables.LASTING]
+    recalls = [order_of(row) for row in orders if row.command == Command.RECALL]
+    reading = Reading(now, documents, lasting, unread, recalls)
     return reading if team is None else reading.of_team(team)
 
 

@@ -40,7 +40,7 @@ def forecast_of(reading: Reading, backend: str, team: str | None) -> Forecast:
         backend,
         team,
         has=sum(document.out(backend) for document in of_team.living),
-        not_begun=sum(entry["not_begun"] for document in of_team.living for entry in document.about(backend)),
+        not_begun=sum(document.not_begun(backend) for document in of_team.living),
         held=stay + held.total(),
         elsewhere=dict(held.most_common()),
         stay=stay,

@@ -28,7 +28,7 @@ class OrderInForce:
     """An order of an operator that has not been taken back, and has not run out."""
 
     command: str
-    """``cordon`` or ``drain``; ``recall``, which is done once, as long as schedulers may still have to do it."""
+    """``cordon`` or ``drain``; ``recall``, which every scheduler does once."""
 
     backend: str
     team: str | None
@@ -36,7 +36,7 @@ class OrderInForce:
     reason: str
     since: datetime
     until: datetime | None
-    """When it runs out by itself; None: it does not."""
+    """When it runs out by itself, or, done once, may be forgotten; None: never."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,12 @@ class BackendStatus:
 
     minutes: list[Minute] = field(default_factory=list)
     """The last 30, oldest first."""
+
+    returning: int = 0
+    """Tasks without a slot there, such as recalled ones, whose rows are being set back to scheduled."""
+
+    not_recalled: list[str] = field(default_factory=list)
+    """Ids of the schedulers that live, and have not done the last recall yet."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def give_order(
     facts = {"backend": backend, "team": team, "reason": reason, "seconds": seconds}
     audit = order_row(command, by, {key: value for key, value in facts.items() if value})
     now = time.time()
-    lasts = _REACHES if wanted is Command.RECALL else seconds
+    lasts = _KEPT if wanted is Command.RECALL else seconds
     until = None if lasts is None else now + lasts
     row = OrderRow(team or ALL_TEAMS, backend, command, by, reason, now, until)
     if wanted is Command.RESUME:
@@ -64,8 +64,8 @@ def give_order(
     return order_of(row)
 
 
-_REACHES = 60.0
-"""Seconds in which every scheduler reads, and does, what is done once."""
+_KEPT = 3_600.0
+"""Seconds for which what is done once is kept, at least, for schedulers that cannot read it at once."""
 
 _LONGEST = 10 * 366 * 86_400.0
 

@@ -21,7 +21,6 @@ from airflow_dispatch_provider.operate.model import (
     BackendState,
     BackendStatus,
     Minute,
-    OrderInForce,
     SchedulerStatus,
     Status,
 )
@@ -47,10 +46,7 @@ def status_of(reading: Reading) -> Status:
     for document in reading.living:
         for entry in document.body["backends"]:
             by_backend.setdefault((document.team, entry["name"]), []).append(entry)
-    backends = [
-        _backend(name, team, entries, reading.order_about(name, team))
-        for (team, name), entries in by_backend.items()
-    ]
+    backends = [_backend(name, team, entries, reading) for (team, name), entries in by_backend.items()]
     schedulers = [*map(_scheduler, reading.documents), *map(_unread, reading.unread)]
     return Status(moment(reading.now), schedulers, backends, reading.problem)
 
@@ -89,8 +85,9 @@ def _unread(found: Unread) -> SchedulerStatus:
 
 
 def _backend(
-    name: str, team: str | None, entries: Sequence[dict[str, Any]], order: OrderInForce | None
+    name: str, team: str | None, entries: Sequence[dict[str, Any]], reading: Reading
 ) -> BackendStatus:
+    order = reading.order_about(name, team)
     state = max((BackendState(entry["state"]) for entry in entries), key=_WORST_LAST.index)
     in_state = [entry for entry in entries if entry["state"] == state.value]
     if state is BackendState.CORDONED and order is not None and order.command == "drain":
@@ -114,6 +111,8 @@ def _backend(
         order=order,
         dags=dict(dags.most_common(_DAGS)),
         minutes=_minutes(entries),
+        returning=sum(each.returning(name) for each in reading.living if each.team == team),
+        not_recalled=reading.not_recalled(name, team),
         **{key: sum(entry[key] for entry in entries) for key in _SUMS},
     )
 

@@ -253,7 +253,7 @@ def _task_taken_back(world: World, fault: Fault) -> str:
 
 
 def _task_recalled(world: World, fault: Fault) -> str:
-    found = _any_job(world, fault, (State.SUBMITTED, State.SENT))
+    found = _any_job(world, fault, (State.SUBMITTED, State.SENT, State.ADOPTING))
     if found is None:
         return ""
     scheduler, task = found

@@ -35,6 +35,8 @@ export type Backend = {
   order: Order | null;
   dags: Record<string, number>;
   minutes: Minute[];
+  returning: number;
+  not_recalled: string[];
 };
 
 export type Scheduler = {

@@ -183,7 +183,7 @@ function ordersOf(backend: Backend): Command[] {
 }
 
 function Trouble({ backend, now }: { readonly backend: Backend; readonly now: string }) {
-  const { next_try: nextTry, order, trouble } = backend;
+  const { next_try: nextTry, not_recalled: late, order, trouble } = backend;
   return (
     <>
       {trouble === null ? undefined : <div className="dsp-trouble">{trouble}</div>}
@@ -203,6 +203,12 @@ function Trouble({ backend, now }: { readonly backend: Backend; readonly now: st
             </>
           )}
         </div>
+      )}
+      {late.length === 0 ? undefined : (
+        <div className="dsp-trouble">Recall is still to be done by scheduler {late.join(", ")}.</div>
+      )}
+      {backend.returning === 0 ? undefined : (
+        <div className="dsp-small">{count(backend.returning)} are being set back to scheduled.</div>
       )}
     </>
   );

@@ -82,8 +82,9 @@ ORDER = Table(
     Column("since", _seconds(), nullable=False),
     Column("until", _seconds(), nullable=True),
 )
-"""At most one order in force for each backend, whoever orders at the same time, and beside it at most one that is done
-once, until every scheduler has done it. What was replaced or taken back is in Airflow's event log alone."""
+"""At most one order in force for each backend, whoever orders at the same time, and beside it the last one that is done
+once: there is time enough for every scheduler to do it. What was replaced or taken back is in Airflow's event log
+alone."""
 
 
 class TablesMissing(DispatchError):
@@ -200,7 +201,8 @@ def forget(before: float) -> None:
 
 
 def read_orders(now: float) -> list[OrderRow]:
-    """Those in force, the oldest first."""
+    """Those in force, the oldest first. One that is done once does not run out: no two clocks need agree about it, and
+    whoever reads it knows whether it is done."""
     with _session() as session:
         return [OrderRow(*row) for row in session.execute(_in_force(now).order_by(ORDER.c.since))]
 
@@ -233,4 +235,4 @@ def take_back(team: str, backend: str, now: float, audit: Any) -> OrderRow | Non
 
 def _in_force(now: float) -> Any:
     columns = [ORDER.c[name] for name in OrderRow._fields]
-    return select(*columns).where(or_(ORDER.c.until.is_(None), ORDER.c.until > now))
+    return select(*columns).where(or_(ORDER.c.until.is_(None), ORDER.c.until > now, ~ORDER.c.lasts))

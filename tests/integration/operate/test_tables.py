@@ -224,3 +224,13 @@ def test_an_order_in_the_event_log(migrated):
             select(Log).where(Log.event == "dispatch_cordon").order_by(Log.id.desc())
         ).first()
         assert (row.owner, row.extra, row.dag_id) == ("ann", '{"backend": "a"}', None)
+
+
+def test_what_is_done_once_does_not_run_out(migrated):
+    """No clock of a reader counts. It is forgotten in the end; its moment, by which it is known, is kept to the bit."""
+    since = 1_700_000_000.123_456_7
+    given(order("a", "recall", 60.0)._replace(since=since))
+    (row,) = tables.read_orders(1e12)
+    assert (row.command, row.since) == ("recall", since)
+    tables.forget(61)
+    assert found() == {}

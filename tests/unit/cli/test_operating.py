@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from unit.operate.documents import NOW, backend, document, group, reading, runs, waits
 
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
-from airflow_dispatch_provider.cli import looking, operating
+from airflow_dispatch_provider.cli import looking, operating, ordering
 from airflow_dispatch_provider.operate.documents import Reading, moment
 from airflow_dispatch_provider.operate.forecast import forecast_of
 from airflow_dispatch_provider.operate.model import Change, OrderInForce, StoryStep, TaskStory
@@ -45,7 +45,7 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             "read_running",
             lambda backend, dag_id, limit, team: running_of(found, backend, dag_id, limit),
         )
-        monkeypatch.setattr(operating, "read_forecast", lambda name, team: forecast_of(found, name, team))
+        monkeypatch.setattr(ordering, "read_forecast", lambda name, team: forecast_of(found, name, team))
 
     monkeypatch.setenv("COLUMNS", "200")
     return set_answers
@@ -242,7 +242,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
             return None if name == "free" else OrderInForce("drain", name, team, "bob", "disks", since, None)
         return OrderInForce(command, name, team, by, reason, since, None)
 
-    monkeypatch.setattr(operating, "give_order", give)
+    monkeypatch.setattr(ordering, "give_order", give)
     return orders
 
 
@@ -347,9 +347,9 @@ def test_a_drain_that_is_waited_for(run: Run, given: list[Any], monkeypatch: pyt
         [[backend("a", used=2)], [backend("a", used=2)], [backend("a")], [backend("a", state="cordoned")]]
     )
     monkeypatch.setattr(
-        operating, "read", lambda: reading(document("7", backends=next(answers)), orders=[DRAIN])
+        ordering, "read", lambda: reading(document("7", backends=next(answers)), orders=[DRAIN])
     )
-    monkeypatch.setattr(operating, "_LOOK_EVERY", 0)
+    monkeypatch.setattr(operating, "LOOK_EVERY", 0)
     found = run("drain", "a", "--wait")
     assert found.code == 0
     assert found.err.splitlines() == [
@@ -362,11 +362,39 @@ def test_a_drain_that_is_waited_for(run: Run, given: list[Any], monkeypatch: pyt
 def test_a_drain_that_takes_too_long(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The command gives up, and the order stays in force."""
     busy = reading(document("7", backends=[backend("a", state="cordoned", used=2)]), orders=[DRAIN])
-    monkeypatch.setattr(operating, "read", lambda: busy)
-    monkeypatch.setattr(operating, "_LOOK_EVERY", 0)
+    monkeypatch.setattr(ordering, "read", lambda: busy)
+    monkeypatch.setattr(operating, "LOOK_EVERY", 0)
     found = run("drain", "a", "--wait", "--timeout", "0.001s")
     assert found.code == 1
     assert "the order stays in force" in found.err
+
+
+def test_a_recall_that_is_waited_for(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has not done it, and what is not back, is said once each; what has begun is not waited for."""
+    rows = [OrderRow("", "a", "recall", "ann", "", NOW - 5, None)]
+    done = {"recalls": {"a": NOW - 5}, "backends": [backend("a", used=2)]}
+    answers = iter([{"recalls": {}}, {"recalls": {}}, {**done, "returning": {"a": 3}}, done])
+    monkeypatch.setattr(ordering, "read", lambda: reading(document("7", **next(answers)), orders=rows))
+    monkeypatch.setattr(ordering, "LOOK_EVERY", 0)
+    found = run("recall", "a", "--wait")
+    assert (found.code, given) == (0, [("recall", "a", "", None)])
+    assert found.err.splitlines() == [
+        "a: recall is still to be done by scheduler 7.",
+        "a: 3 are being set back to scheduled.",
+        "a has given back what it had not begun.",
+    ]
+
+
+def test_status_says_what_is_left_of_a_recall(run: Run, say: Callable[..., None]) -> None:
+    """Which schedulers that live have not done it, and how much is on its way back."""
+    rows = [OrderRow("", "a", "recall", "ann", "", NOW - 5, None)]
+    say(document("7", backends=[backend("a")], returning={"a": 3}), orders=rows)
+    words = "Recall is still to be done by scheduler 7. 3 are being set back to scheduled."
+    assert words in " ".join(run("status").out.split())
+    (found,) = run("status", "--output", "json").json["backends"]
+    assert (found["not_recalled"], found["returning"]) == (["7"], 3)
+    say(document("7", backends=[backend("a")], recalls={"a": NOW - 5}), orders=rows)
+    assert "Recall" not in run("status").out
 
 
 def test_a_user_without_a_name(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,7 +403,7 @@ def test_a_user_without_a_name(run: Run, given: list[Any], monkeypatch: pytest.M
     def nobody() -> str:
         raise KeyError("getpwuid(): uid not found: 1000")
 
-    monkeypatch.setattr(operating.getpass, "getuser", nobody)
+    monkeypatch.setattr(ordering.getpass, "getuser", nobody)
     assert run("cordon", "a").code == 0
 
 

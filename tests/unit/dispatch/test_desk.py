@@ -196,20 +196,93 @@ def test_the_log_says_each_order_once(house, caplog):
     ]
 
 
-def test_a_recall_is_done_once(house):
-    """After what lasts, and again only where it is ordered again; a new scheduler has nothing to take back."""
-    recalled = order(command="recall")._replace(until=house.now + 60)
-    house.orders = [recalled, order(command="drain")]
-    assert house.desk.open() == [Order(Command.DRAIN, "a"), Order(Command.RECALL, "a")]
-    for _ in range(3):
-        house.beat(ORDERS_EVERY)
-        house.work()
-        assert house.beat() == []
-    house.orders = [*house.orders, recalled._replace(since=house.now)]
+def recall(house: House, backend: str = "a") -> None:
+    """Order it now, in place of the last one."""
+    row = order(backend, "recall")._replace(since=house.now, until=house.now + 1)
+    house.orders = [*(each for each in house.orders if each.command != "recall"), row]
+
+
+def read(house: House) -> list[Order]:
+    """The news of the next reading."""
     house.beat(ORDERS_EVERY)
     house.work()
-    assert house.beat() == [Order(Command.RECALL, "a")]
-    assert house.beat(100) == []
+    return house.beat()
+
+
+def recalls(house: House) -> dict[str, float]:
+    """Those that the next status says were done."""
+    house.beat(STATUS_EVERY)
+    house.work()
+    found: dict[str, float] = json.loads(house.written[-1].document)["recalls"]
+    return found
+
+
+RECALL = Order(Command.RECALL, "a")
+
+
+def test_a_recall_is_done_once(house):
+    """After what lasts, and again only where it is ordered again; the status says which was done last."""
+    house.desk.open()
+    assert recalls(house) == {}
+    recall(house)
+    house.orders.append(order(command="drain"))
+    assert read(house) == [Order(Command.DRAIN, "a"), RECALL]
+    assert [read(house) for _ in range(3)] == [[], [], []]
+    first = recalls(house)
+    recall(house)
+    assert read(house) == [RECALL]
+    assert recalls(house) == {"a": first["a"] + STATUS_EVERY + 3 * ORDERS_EVERY + ORDERS_EVERY}
+
+
+@pytest.mark.parametrize("passed", [-1e6, 100.0, 1e6])
+def test_a_recall_reaches_who_could_not_read_it_whatever_the_clocks(house, passed):
+    """The database was away for long, or the clock of whoever gave it is another one: it is done when it is read."""
+    house.desk.open()
+    house.error = OSError("away")
+    recall(house)
+    house.orders = [row._replace(since=row.since - passed, until=row.until - passed) for row in house.orders]
+    assert read(house) == read(house) == []
+    house.error = None
+    assert [read(house), read(house)] == [[RECALL], []]
+
+
+def test_a_scheduler_that_begins_later_has_nothing_to_take_back(house):
+    """What it sends was sent after that recall, and so its status says that nothing is left to do."""
+    recall(house)
+    given = house.now
+    assert house.desk.open() == read(house) == []
+    assert recalls(house) == {"a": given}
+
+
+def test_a_scheduler_whose_first_reading_failed_takes_its_second_for_it(house):
+    """It has hardly sent anything by then."""
+    recall(house)
+    house.error = OSError("away")
+    house.desk.open()
+    house.error = None
+    assert read(house) == []
+    recall(house)
+    assert read(house) == [RECALL]
+
+
+def test_a_recall_after_the_tables_were_made_is_done(house):
+    """There can have been none before."""
+    house.error = TablesMissing()
+    house.desk.open()
+    house.error = None
+    recall(house)
+    house.beat()
+    house.work()
+    assert house.beat() == [RECALL]
+
+
+def test_a_recall_of_another_team_is_not_ours(monkeypatch):
+    """Backends of two teams may have one name."""
+    house = House(monkeypatch, team="blue")
+    house.desk.open()
+    recall(house)
+    assert read(house) == []
+    assert recalls(house) == {}
 
 
 def test_a_command_of_another_version_is_left_to_that(house):

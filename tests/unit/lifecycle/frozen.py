@@ -107,6 +107,7 @@ def _job_key(job, ranks, now):
         job.asked,
         tuple((each.backend, each.times, each.until > now, each.refused) for each in job.paused),
         job.withdrawn == job.dispatch,
+        job.recalled == job.dispatch,
         job.orphan,
         job.revoked,
         job.nothing_ran,

@@ -23,6 +23,7 @@ FAULTS = (
     "vain",
     "defer",
     "mistaken",
+    "recall",
     "die",
 )
 CALM = 600

@@ -80,6 +80,12 @@ REFUSED_LONG_AGO = {"paused": (Paused("b", 1, NOW, True),)}
 GIVEN_BACK_HERE = {"paused": (Paused("a", 1, NOW + 9),)}
 
 
+WITHDRAWN = "why: it is taken back from 'a', unless it has been sent"
+SET_BACK = "an operator has taken it back from 'a': it is scheduled again, unless it begins first"
+FOUND = "'a' was found to have it, and this scheduler watches it from now on"
+BEGAN = "it began on 'a' before it could be set back to scheduled, and goes on there"
+
+
 def submit(number, reason=Reason.FIRST_CHOICE):
     dispatch = actions.Dispatch(number, "x", "workload", Target(backend="a"), "q", reason, EXECUTE_TASK)
     return actions.Submit("a", [dispatch])
@@ -132,7 +138,20 @@ ACTIONS = [
     ("unclear",   {},                       Due(),  [actions.AskApi(), actions.LookUp(1, ["x"])]),
     ("submitted", {},                       ONCE_MORE,                                 actions.Withdraw("a", [1])),
     ("submitted", {},                       Recall("x"),                               actions.Withdraw("a", [1])),
+    ("submitted", {},                       Recall("x", True, "why"),
+     [actions.Withdraw("a", [1]), actions.Record("x", "withdrawn", WITHDRAWN)]),
     ("submitted", {},                       Down(),                                    actions.Withdraw("a", [1])),
+    ("submitted", {},                       Down("why"),
+     [actions.Withdraw("a", [1]), actions.Record("x", "withdrawn", WITHDRAWN)]),
+    ("sent",      {},                       Recall("x", True),
+     [actions.Record("x", "recalled", SET_BACK), actions.PutBack(1, ["x"])]),
+    ("submitted", {"recalled": 1},          Sent(1, "id"),
+     [actions.Record("x", "recalled", SET_BACK), actions.PutBack(1, ["x"])]),
+    ("adopting",  {"recalled": 1},          Adopted(1),
+     [actions.Record("x", "recalled", SET_BACK), actions.PutBack(1, ["x"])]),
+    ("adopting",  {},                       Adopted(1),  actions.Record("x", "taken_over", FOUND)),
+    ("adopting",  {"recalled": 1},          Adopted(1, True),  actions.Record("x", "began_first", BEGAN)),
+    ("adopting",  {"recalled": 1, "runs": True}, Adopted(1),  actions.Record("x", "began_first", BEGAN)),
     ("sent",      {},                       Revoke("x"),                               actions.Revoke("a", 1)),
     ("revoking",  {"revoked": 1},           Due(),                                     actions.Revoke("a", 1)),
     ("revoking",  {"revoked": 2},           Due(),  actions.Revoke("a", 1, over=True)),
@@ -250,7 +269,11 @@ REMEMBERED = [
     ("submitted", B_REFUSED,                   Rejected(0, "no"),
      {"trouble": "no", "paused": (), "failures": 1, "waits": Waits.LAUNCH, "sequence": 1}),
     ("submitted", {**B_REFUSED, **NO_API},     Rejected(0, "no"),             {"failures": 0}),
-    ("submitted", {**B_REFUSED, "backend": "b"}, Recall("x"),                 {"withdrawn": 1}),
+    ("submitted", {**B_REFUSED, "backend": "b"}, Recall("x"),                 {"withdrawn": 1, "recalled": -1}),
+    ("submitted", {},                        Recall("x", True),               {"recalled": 1}),
+    ("sent",      {},                        Recall("x", True),               {"recalled": 1}),
+    ("adopting",  {},                        Recall("x", True),               {"recalled": 1}),
+    ("adopting",  {"runs": True},            Recall("x", True),               {"recalled": -1}),
     ("submitted", ADOPTED,                     Returned(0, "no"),
      {"ended_at": NOW, "looked_at": NOW, "may_have_begun": False, "mishap": False, "trouble": "no", "value": None}),
     ("running",   {},                          Ended(0, FAILED, None, "", "value", True),

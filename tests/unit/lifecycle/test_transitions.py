@@ -74,6 +74,7 @@ ENDED_WELL = {"ended_at": NOW, "looked_at": NOW, "ended_well": True}
 SEEN_WELL = {"ended_at": NOW - 10, "seen_well": True}
 NEVER_BEGAN = SILENT
 ASK_BOTH = "AskApi LookUp"
+RECALLED, RECALLED_BEFORE = {"recalled": 1}, {"recalled": 0}
 RECALL_ROW, DRAINED_ROW = "Record PutBack", "Withdraw Record"
 SPARED = "Revoke Forget"
 
@@ -209,7 +210,17 @@ ROWS = [
     ("sent",                       {},                     Recall("x", sent=True),           "returning", RECALL_ROW),
     ("sent",                       CALLBACK,                  Recall("x", sent=True),        "=",         "Withdraw"),
     ("submitted",                  {},                        Recall("x", sent=True),        "=",         "Withdraw"),
-    ("running held",               {},                        Recall("x", sent=True),        "=",         ""),
+    ("submitted",                  {},                        Recall("x", True, "why"),      "=",         DRAINED_ROW),
+    ("submitted",                  CALLBACK,                  Recall("x", True, "why"),      "=",         "Withdraw"),
+    ("running orphaned held",      {},                        Recall("x", sent=True),        "=",         ""),
+    ("adopting",                   {},                        Recall("x", sent=True),        "=",         ""),
+    ("adopting",                   {"runs": True},            Recall("x", sent=True),        "=",         ""),
+    ("submitted",                  RECALLED,                  Sent(0, "id"),                 "returning", RECALL_ROW),
+    ("submitted",                  RECALLED_BEFORE,           Sent(0, "id"),                 "sent",      "EmitId"),
+    ("adopting",                   RECALLED,                  Adopted(0),                    "returning", RECALL_ROW),
+    ("adopting",                   RECALLED,                  Adopted(0, began=True),        "running",   "Record"),
+    ("adopting",                   {**RECALLED, "runs": True}, Adopted(0),                   "running",   "Record"),
+    ("adopting",                   RECALLED_BEFORE,           Adopted(0),                    "sent",      "Record"),
     ("revoking",                   {},                        CannotRevoke(0),               "sent",      ""),
     ("revoking",                   {"dead": True},            CannotRevoke(0),               "ended",     "Revoke"),
     ("revoking",                   {"again": True},           CannotRevoke(0),               "revoking",  ""),

@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from airflow_dispatch_provider.bridge.database.tables import OrderRow, StatusRow
+from airflow_dispatch_provider.bridge.database.tables import LASTING, OrderRow, StatusRow
 from airflow_dispatch_provider.dispatch.report import VERSION
 from airflow_dispatch_provider.operate.documents import Reading, order_of, parse
 
@@ -105,6 +105,7 @@ def document(scheduler: str, team: str = "", written: float = NOW - 1, **values:
         "waiting": [],
         "running": [],
         "returning": {},
+        "recalls": {},
         "lines": [],
         **values,
     }
@@ -117,4 +118,6 @@ def reading(
     """All of their schedulers live, unless it says which."""
     alive = {row.scheduler_id.split(" ")[0] for row in rows} if living is None else living
     documents, unread = parse(rows, alive, NOW)
-    return Reading(NOW, documents, list(map(order_of, orders)), unread)
+    lasting = [order_of(row) for row in orders if row.command in LASTING]
+    recalls = [order_of(row) for row in orders if row.command == "recall"]
+    return Reading(NOW, documents, lasting, unread, recalls)

@@ -6,11 +6,14 @@ from __future__ import annotations
 import pytest
 
 from airflow_dispatch_provider.bridge.database.tables import OrderRow
-from airflow_dispatch_provider.operate.draining import NotDrained, left
+from airflow_dispatch_provider.operate.draining import NotDrained, NotRecalled, left, to_come_back
 
 from .documents import NOW, backend, document, reading
 
 DRAIN = OrderRow("", "a", "drain", "ann", "", NOW - 5, None)
+GIVEN = NOW - 3.2
+RECALL = OrderRow("", "a", "recall", "ann", "", GIVEN, NOW + 9)
+DONE, EARLIER = {"a": GIVEN}, {"a": GIVEN - 60}
 CLOSED = backend("a", state="cordoned")
 
 
@@ -58,6 +61,50 @@ def test_empty_or_not(rows, why):
     """And why it is not known to be."""
     found = left(reading(*rows, orders=[DRAIN]), "a", None)
     assert found is None if why is None else found is not None and why in found
+
+
+def test_a_drained_backend_is_not_empty_while_a_recall_is_to_be_done():
+    """What is still in the slots of that scheduler is not in its status yet, or will begin."""
+    rows = [document("1", backends=[CLOSED], recalls=DONE), document("2", backends=[CLOSED], recalls=EARLIER)]
+    assert (
+        left(reading(*rows, orders=[DRAIN, RECALL]), "a", None)
+        == "recall is still to be done by scheduler 2."
+    )
+    assert left(reading(rows[0], orders=[DRAIN, RECALL]), "a", None) is None
+
+
+BUSY = backend("a", used=4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        # What runs goes on, and another recall is another one's.
+        ([document("1", backends=[BUSY], recalls=DONE)], None),
+        ([document("1", recalls={**DONE, "b": 1.0}), document("2", team="blue")], None),
+        ([document("1", recalls=EARLIER), document("2"), document("3", recalls=DONE)], "by scheduler 1, 2."),
+        ([document("1", recalls=DONE, returning={"a": 2, "b": 7})], "2 are being set back"),
+        ([document("1", recalls=DONE), document("2", version=99)], "not known what every scheduler has"),
+        ([document("1", recalls=DONE, written=NOW - 900)], "no scheduler that lives"),
+        # A dead one, of which all has begun, or which has long been forgotten.
+        ([document("1", recalls=DONE), document("2", backends=[BUSY], written=NOW - 300)], None),
+        ([document("1", recalls=DONE), document("2", returning={"a": 2}, written=NOW - 900)], None),
+    ],
+)
+def test_what_was_recalled_has_come_back_or_not(rows, why):
+    """And who has not done it, or what is not known."""
+    found = to_come_back(reading(*rows, orders=[RECALL]), "a", None)
+    assert found is None if why is None else found is not None and why in found
+
+
+@pytest.mark.parametrize(
+    "dead", [{"backends": [backend("a", used=4, not_begun=1)]}, {"recalls": DONE, "returning": {"a": 1}}]
+)
+def test_a_scheduler_that_died_before_all_was_back(dead):
+    """Another one takes its tasks over as they are: nobody waits for what will not come."""
+    rows = [document("1", recalls=DONE), document("2", written=NOW - 300, **dead)]
+    with pytest.raises(NotRecalled, match="scheduler 2 has died"):
+        to_come_back(reading(*rows, orders=[RECALL]), "a", None)
 
 
 def test_an_order_that_is_over():
