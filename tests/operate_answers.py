@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -247,10 +248,10 @@ class FakeAnswers:
         stay = found.held - sum(elsewhere.values())
         return Forecast(now(), backend, team, found.used + found.ahead, 16, found.held, elsewhere, stay)
 
-    def changes(self, since: datetime) -> list[Change]:
+    def changes(self, since: datetime, concerns: Callable[[str | None], bool]) -> list[Change]:
         self.asked.append("changes")
         file = "/opt/airflow/config/dispatch.yaml is in use: routes[0].to: celery is now gpu"
-        return [
+        every = [
             Change(
                 now() - timedelta(minutes=3),
                 "dispatch_drain",
@@ -267,6 +268,7 @@ class FakeAnswers:
                 now() - timedelta(hours=3), "dispatch_cordon", "cordon secret", "bob", "secret", "red", None
             ),
         ]
+        return [change for change in every if concerns(change.team)]
 
     def story(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None

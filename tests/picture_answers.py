@@ -4,6 +4,7 @@ that fails and one that is being drained."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -220,7 +221,7 @@ class PictureAnswers(FakeAnswers):
     def forecast(self, backend: str, team: str | None) -> Forecast:
         return Forecast(AT, backend, team, has=16, not_begun=1, held=38, elsewhere={"celery": 12}, stay=26)
 
-    def changes(self, since: datetime) -> list[Change]:
+    def changes(self, since: datetime, concerns: Callable[[str | None], bool]) -> list[Change]:
         file = "/etc/dispatch/routing.yaml is in use: routes[1].overflow_after: 60 is now 30"
         host = "scheduler-1.example.com"
         drained = "drain small for 11880 s: new disks"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
 from itertools import islice
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.models.log import Log
 from airflow.utils.session import create_session
-from sqlalchemy import select, tuple_
+from sqlalchemy import and_, or_, select, tuple_
 from sqlalchemy.orm import object_session
 
 from airflow_dispatch_provider.bridge.airflow_api import hostname
@@ -39,6 +39,9 @@ ORDERED = "dispatch_"
 _LONGEST = 5_000
 """Characters of a detail: ``TEXT`` of MySQL ends at 64 kB, and a character takes up to 12 bytes of JSON. Airflow saves
 all rows of a heartbeat or none."""
+
+_PAGE = 200
+"""Rows that are read at a time."""
 
 _BATCH = 300
 """Keys in one query; SQLite takes no more than 32,766 variables, older ones 999."""
@@ -134,20 +137,24 @@ def order_row(command: str, owner: str, extra: dict[str, Any]) -> Log:
     return Log(event=f"{ORDERED}{command}", owner=owner, extra=json.dumps(extra))
 
 
-def rows_since(events: Sequence[str], since: datetime, most: int) -> list[tuple[datetime, str, str, str]]:
-    """Rows of no task: when, the event, who and what, the last ones first.
-
-    :param most: how many at most
-    """
+def rows_since(events: Sequence[str], since: datetime) -> Iterator[tuple[datetime, str, str, str]]:
+    """Rows of no task: when, the event, who and what, the last ones first. As much is read as is gone through, page by
+    page."""
     query = (
-        select(Log.dttm, Log.event, Log.owner, Log.extra)
+        select(Log.dttm, Log.id, Log.event, Log.owner, Log.extra)
         .where(Log.event.in_(events), Log.dttm >= since)
         .order_by(Log.dttm.desc(), Log.id.desc())
-        .limit(most)
+        .limit(_PAGE)
     )
-    with create_session(scoped=False) as session:
-        rows: Any = session.execute(query)
-        return [(at, event, owner or "", extra or "") for at, event, owner, extra in rows]
+    page = query
+    while True:
+        with create_session(scoped=False) as session:
+            rows: Any = session.execute(page).all()
+        yield from ((at, event, owner or "", extra or "") for at, _, event, owner, extra in rows)
+        if len(rows) < _PAGE:
+            return
+        at, last = rows[-1][:2]
+        page = query.where(or_(Log.dttm < at, and_(Log.dttm == at, Log.id < last)))
 
 
 def _id(ti: Any) -> Any:

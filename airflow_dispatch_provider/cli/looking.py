@@ -66,9 +66,9 @@ def _row(now: datetime, task: RunningTask) -> dict[str, Any]:
 @command
 def changes(args: Namespace) -> int:
     """``airflow dispatch changes``"""
-    team = getattr(args, "team", None)
+    wanted = getattr(args, "team", None)
     since = datetime.now(UTC) - timedelta(seconds=min(args.seconds, _FARTHEST))
-    found = [change for change in read_changes(since) if team in (None, change.team)]
+    found = read_changes(since, lambda team: wanted in (None, team))
     if args.output in output.STRUCTURED:
         output.show_object(plain([asdict(change) for change in found]), args.output)
     elif found or args.output != "table":

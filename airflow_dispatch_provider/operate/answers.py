@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
@@ -43,7 +44,9 @@ class Answers(Protocol):
         """
         ...
 
-    def changes(self, since: datetime) -> list[Change]: ...
+    def changes(self, since: datetime, concerns: Callable[[str | None], bool]) -> list[Change]:
+        """Those of teams that are concerned, as many as one answer has."""
+        ...
 
     def story(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None
@@ -81,8 +84,8 @@ class LiveAnswers:
     def forecast(self, backend: str, team: str | None) -> Forecast:
         return read_forecast(backend, team)
 
-    def changes(self, since: datetime) -> list[Change]:
-        return read_changes(since)
+    def changes(self, since: datetime, concerns: Callable[[str | None], bool]) -> list[Change]:
+        return read_changes(since, concerns)
 
     def story(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None

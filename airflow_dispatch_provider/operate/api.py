@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, status
@@ -33,7 +34,7 @@ from airflow_dispatch_provider.operate.model import (
 )
 from airflow_dispatch_provider.operate.orders import UnknownBackend, WrongOrder
 from airflow_dispatch_provider.operate.trying import Explained, WhatIf
-from airflow_dispatch_provider.operate.views import changes_for, running_for, status_for, waiting_for
+from airflow_dispatch_provider.operate.views import running_for, status_for, waiting_for
 from airflow_dispatch_provider.operate.warming import Warming
 from airflow_dispatch_provider.operate.what_if import what_if
 from airflow_dispatch_provider.routing.model import TaskRef
@@ -138,8 +139,8 @@ def get_forecast(access: Reader, answers: _Asked, backend: _Name, team: _Optiona
 def get_changes(
     access: Reader, answers: _Asked, seconds: Annotated[float, Query(gt=0, le=LONGEST)] = 86_400
 ) -> list[Change]:
-    """Orders, and versions of the routing file, in the last so many seconds; the last ones first."""
-    return changes_for(access, answers.changes(datetime.now(UTC) - timedelta(seconds=seconds)))
+    """Orders, and versions of the routing file, in the last so many seconds; the last ones first, at most 200."""
+    return answers.changes(datetime.now(UTC) - timedelta(seconds=seconds), cache(access.sees_team))
 
 
 @router.get("/api/story", summary="What happened to a task, and why")

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from airflow_dispatch_provider.bridge.event_log import (
@@ -23,16 +24,24 @@ MOST = 200
 _EVENTS = (CHANGED_FILE, REFUSED_FILE, *(f"{ORDERED}{command.value}" for command in Command))
 
 
-def read_changes(since: datetime) -> list[Change]:
-    """Those of all teams, the last ones first."""
-    return changes_of(rows_since(_EVENTS, since, MOST))
+def read_changes(since: datetime, concerns: Callable[[str | None], bool]) -> list[Change]:
+    """The last ones first, ``MOST`` at most.
+
+    :param concerns: whether those of a team are wanted; None: of no team
+    """
+    return list(islice(changes_of(rows_since(_EVENTS, since), concerns), MOST))
 
 
-def changes_of(rows: Iterable[tuple[datetime, str, str, str]]) -> list[Change]:
+def changes_of(
+    rows: Iterable[tuple[datetime, str, str, str]], concerns: Callable[[str | None], bool]
+) -> Iterator[Change]:
     """
     :param rows: when, ``log.event``, ``log.owner`` and ``log.extra``
     """
-    return [_change(at, event, owner, object_in(extra) or {}) for at, event, owner, extra in rows]
+    for at, event, owner, extra in rows:
+        change = _change(at, event, owner, object_in(extra) or {})
+        if concerns(change.team):
+            yield change
 
 
 def _change(at: datetime, event: str, owner: str, facts: dict[str, Any]) -> Change:

@@ -9,7 +9,6 @@ from typing import Protocol
 
 from airflow_dispatch_provider.operate.model import (
     BackendStatus,
-    Change,
     Running,
     Status,
     StatusForReader,
@@ -91,13 +90,6 @@ def running_for(rights: Rights, running: Running, backends: Iterable[BackendStat
     tasks = [task for task in running.tasks if task.team in seen and _is_named(task, readable, acts)]
     total = sum(each.used + each.ahead for each in backends if each.team in seen)
     return replace(running, total=total, tasks=tasks[:limit])
-
-
-def changes_for(rights: Rights, changes: Iterable[Change]) -> list[Change]:
-    """Those about teams that may be seen."""
-    changes = list(changes)
-    seen = visible_teams(rights, changes)
-    return [change for change in changes if change.team in seen]
 
 
 def _is_named(task: Workload, readable: set[str], acts: bool) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import Any
 
@@ -22,6 +23,7 @@ from airflow_dispatch_provider.bridge.database.tables import MANAGER, OrderRow, 
 from airflow_dispatch_provider.bridge.event_log import order_row
 from airflow_dispatch_provider.bridge.histories import find_try
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.operate.changes import read_changes
 from airflow_dispatch_provider.operate.documents import read
 from airflow_dispatch_provider.operate.status import read_status
 from airflow_dispatch_provider.operate.waiting import read_waiting
@@ -147,6 +149,24 @@ def test_what_is_done_once_stands_beside_what_lasts(migrated):
     ]
     tables.take_back("", "a", 1.0, audit())
     assert found() == {"a": "recall"}
+
+
+def test_changes_of_a_team_are_not_hidden_by_those_of_others(migrated):
+    """The event log is read page by page, also where many rows have one time, until an answer is full or it is out of
+    rows; none is told twice."""
+    at = datetime.now(UTC) + timedelta(days=1)
+    teams = ["red"] * 3 + ["blue"] * 450 + ["red"] * 2
+    with create_session() as session:
+        for index, team in enumerate(teams):
+            row = order_row("drain", "ann", {"backend": f"b{index}", "team": team})
+            row.dttm = at + timedelta(seconds=index // 250)
+            session.add(row)
+            session.flush()
+    found = read_changes(at, lambda team: team == "red")
+    assert [change.backend for change in found] == ["b454", "b453", "b2", "b1", "b0"]
+    blue = read_changes(at, lambda team: team == "blue")
+    assert [change.backend for change in blue] == [f"b{index}" for index in range(452, 252, -1)]
+    assert read_changes(at + timedelta(days=1), lambda team: True) == []
 
 
 def audited() -> int:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from unit.operate.documents import NOW, backend, document, group, reading, runs, waits
 
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
+from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.cli import looking, operating, ordering
 from airflow_dispatch_provider.operate.documents import Reading, moment
 from airflow_dispatch_provider.operate.forecast import forecast_of
@@ -308,13 +309,17 @@ def test_what_has_been_changed(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
         Change(at, "dispatch_drain", "drain a: nodes", "ann", "a", None, None),
         Change(at, "config_file_changed", "/x is in use: slots 1 -> 2", None, None, "red", "host1"),
     ]
-    monkeypatch.setattr(looking, "read_changes", lambda since: rows)
+    monkeypatch.setattr(
+        looking, "read_changes", lambda since, concerns: [*filter(lambda row: concerns(row.team), rows)]
+    )
     monkeypatch.setenv("COLUMNS", "200")
     found = run("changes", "--since", "2d")
     assert found.code == 0
     assert "drain a: nodes" in found.out
     assert "host1" in found.out
-    monkeypatch.setattr(looking, "read_changes", lambda since: [])
+    if AIRFLOW_V_3_2_PLUS:
+        assert "drain a: nodes" not in run("changes", "--team", "red").out
+    monkeypatch.setattr(looking, "read_changes", lambda since, concerns: [])
     assert "Nothing has been changed since" in run("changes").out
     assert "Nothing has been changed since" in run("changes", "--since", "99999999d").out
 

@@ -8,9 +8,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from airflow_dispatch_provider.operate.changes import changes_of
+from airflow_dispatch_provider.operate import changes
+from airflow_dispatch_provider.operate.changes import MOST, changes_of, read_changes
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def everybody(team):
+    return True
 
 
 @pytest.mark.parametrize(
@@ -29,7 +34,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 )
 def test_words(event, facts, words):
     """Who has ordered what, and what a file has changed."""
-    (change,) = changes_of([(AT, event, "ann", json.dumps({**facts, "team": "red"}))])
+    (change,) = changes_of([(AT, event, "ann", json.dumps({**facts, "team": "red"}))], everybody)
     assert (change.words, change.team, change.at) == (words, "red", AT)
     assert (change.by == "ann") is event.startswith("dispatch_")
 
@@ -37,5 +42,22 @@ def test_words(event, facts, words):
 @pytest.mark.parametrize("extra", ["", "no json", "[1]"])
 def test_a_row_that_somebody_else_wrote(extra):
     """It ends nothing."""
-    (change,) = changes_of([(AT, "dispatch_drain", "ann", extra)])
+    (change,) = changes_of([(AT, "dispatch_drain", "ann", extra)], everybody)
     assert change.by == "ann"
+
+
+def of_team(index):
+    return (
+        AT,
+        "dispatch_drain",
+        "ann",
+        json.dumps({"backend": f"b{index}", "team": "red" if index % 2 else "blue"}),
+    )
+
+
+def test_what_is_of_others_takes_no_place(monkeypatch):
+    """As many as one answer has are looked for until there are no more."""
+    rows = [of_team(index) for index in range(4 * MOST)]
+    monkeypatch.setattr(changes, "rows_since", lambda events, since: iter(rows))
+    found = read_changes(AT, lambda team: team == "red")
+    assert [change.backend for change in found] == [f"b{index}" for index in range(1, 2 * MOST, 2)]
