@@ -237,7 +237,8 @@ _OPERATING = (
         "running",
         "Show who uses the slots",
         "Show the tasks that backends have, those that they have had for longest first: of each backend and scheduler"
-        " the first 50. One that has not begun is a pod that is pending, say, or a message that no worker has taken.",
+        " the first 50. One that has not begun is a pod that is pending, say, or a message that no worker has taken; of"
+        " one that is being taken over from a scheduler that has died, its backend has not said yet whether it has it.",
         _ARG_AT_BACKEND,
         _ARG_OF_DAG,
         _ARG_LIMIT,

@@ -44,6 +44,9 @@ def running(args: Namespace) -> int:
     return 0
 
 
+_STATES = {True: "has begun", False: "has not begun", None: "is being taken over"}
+
+
 def _total(found: Running) -> str:
     if not found.total:
         return "No backend has anything."
@@ -58,7 +61,7 @@ def _row(now: datetime, task: RunningTask) -> dict[str, Any]:
         "run": task.run_id,
         "queue": task.queue,
         "for": ago(now, task.since),
-        "state": "has begun" if task.has_begun else "has not begun",
+        "state": _STATES[task.has_begun],
         "scheduler": task.scheduler,
     }
 

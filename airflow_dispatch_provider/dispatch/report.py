@@ -16,6 +16,7 @@ from airflow_dispatch_provider.lifecycle.overview import (
     Line,
     Overview,
     given_at,
+    has_begun,
     longest_out,
     users,
 )
@@ -298,7 +299,7 @@ def _running(job: Job, backend: str, wall: Callable[[float], float]) -> dict[str
     return {
         **_name_of(job),
         "backend": backend,
-        "has_begun": job.state not in NOT_BEGUN,
+        "has_begun": has_begun(job),
         "since": wall(given_at(job)),
     }
 

@@ -176,6 +176,14 @@ _GIVEN = (State.SUBMITTED, State.ADOPTING)
 NOT_BEGUN = (State.SUBMITTED, State.SENT)
 
 
+def has_begun(job: Job) -> bool | None:
+    """Whether a job that is out has begun, as far as anybody here has seen it; None: its backend has not answered yet
+    whether it has it."""
+    if job.state is State.ADOPTING and not job.runs:
+        return None
+    return job.state not in NOT_BEGUN
+
+
 def _figures(backend: Backend, held: int, now: float) -> BackendFigures:
     view, circuit = backend.view(now), backend.circuit
     return BackendFigures(

@@ -221,8 +221,9 @@ class RunningTask(Workload):
 
     backend: str
     team: str | None
-    has_begun: bool
-    """False: its backend has it, and it has not been seen to begin."""
+    has_begun: bool | None
+    """False: its backend has it, and it has not been seen to begin. None: its scheduler has died, and the backend has
+    not told the next one yet whether it has it."""
 
     since: datetime
     """When its backend was given it, or was found to have it."""

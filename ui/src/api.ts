@@ -104,7 +104,7 @@ export type RunningTask = TaskName & {
   try_number: number;
   kind: string;
   queue: string | null;
-  has_begun: boolean;
+  has_begun: boolean | null;
   since: string;
   scheduler: string;
 };

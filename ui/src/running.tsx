@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The tasks that a backend has, those that it has had for longest first.
-import { type Backend, path, type Running } from "./api";
+import { type Backend, path, type Running, type RunningTask } from "./api";
 import { Table } from "./backends";
 import { count, Notice, plural, Since, TaskCell } from "./parts";
 import { useAnswer } from "./polling";
@@ -38,7 +38,7 @@ export function RunningTasks({ backend }: { readonly backend: Backend }) {
             <tr key={[task.dag_id, task.run_id, task.task_id, task.map_index, task.kind, task.since].join("\n")}>
               <TaskCell task={task} />
               <td className="dsp-name">{task.queue ?? "none"}</td>
-              <td>{task.has_begun ? "runs" : "has not begun"}</td>
+              <td>{stateOf(task)}</td>
               <td>
                 <Since at={task.since} now={data.now} />
               </td>
@@ -48,4 +48,11 @@ export function RunningTasks({ backend }: { readonly backend: Backend }) {
       </Table>
     </>
   );
+}
+
+function stateOf({ has_begun: hasBegun }: RunningTask): string {
+  if (hasBegun === null) {
+    return "is being taken over";
+  }
+  return hasBegun ? "runs" : "has not begun";
 }

@@ -289,15 +289,21 @@ def test_what_an_order_would_do(command: str, run: Run, say: Callable[..., None]
 
 def test_who_uses_the_slots(run: Run, say: Callable[..., None]) -> None:
     """The tasks of one backend, those that it has had for longest first."""
-    rows = [runs("new", since=NOW - 1, has_begun=False), runs("old", since=NOW - 999, map_index=3)]
-    say(document("1", backends=[backend("a", used=2), backend("b")], running=rows))
+    rows = [
+        runs("new", since=NOW - 1, has_begun=False),
+        runs("old", since=NOW - 999, map_index=3),
+        runs("offered", since=NOW, has_begun=None),
+    ]
+    say(document("1", backends=[backend("a", used=3), backend("b")], running=rows))
     found = run("running", "--backend", "a")
     assert found.code == 0
-    assert "2 tasks are with backends." in found.out
-    old, new = (line for line in found.out.splitlines() if "| dag " in line)
+    assert "3 tasks are with backends." in found.out
+    old, new, offered = (line for line in found.out.splitlines() if "| dag " in line)
     assert "dag old [3]" in old
     assert "16 min" in old
+    assert "has begun" in old
     assert "has not begun" in new
+    assert "is being taken over" in offered
     assert "No backend has anything." in run("running", "--backend", "b").out
     assert run("running", "--backend", "c").code == 2
 

@@ -9,10 +9,22 @@ import pytest
 from builders import QUEUED, RUNNING, asked, launched_number, machine, number, queued, route, tick
 
 from airflow_dispatch_provider.lifecycle import actions
-from airflow_dispatch_provider.lifecycle.events import Began, Broken, Command, Ended, Order, Room, Rows, Sent
+from airflow_dispatch_provider.lifecycle.events import (
+    Adopted,
+    Began,
+    Broken,
+    Command,
+    Ended,
+    Offered,
+    Order,
+    Room,
+    Rows,
+    Sent,
+)
 from airflow_dispatch_provider.lifecycle.job import Waits
-from airflow_dispatch_provider.lifecycle.overview import NOT_BEGUN, given_at, longest_out, users
+from airflow_dispatch_provider.lifecycle.overview import NOT_BEGUN, given_at, has_begun, longest_out, users
 from airflow_dispatch_provider.lifecycle.states import GONE, Outcome
+from airflow_dispatch_provider.routing.model import TaskRef
 from airflow_dispatch_provider.routing.reasons import Reason
 
 
@@ -82,6 +94,7 @@ def test_who_uses_the_slots():
     assert [job.dispatch for job in longest_out(reversed(out), 5)] == [one, two]
     assert [given_at(job) for job in out] == [1, 2]
     assert [job.state in NOT_BEGUN for job in out] == [False, True]
+    assert [has_begun(job) for job in out] == [True, False]
 
 
 def recalled(m, now, key):
@@ -114,6 +127,24 @@ def test_what_comes_back_or_begins_during_a_look_is_in_one_count(comes):
         overview = m.overview()
         m.handle(3, Rows(question.asked, {1: RUNNING}))
     assert overview.returning() == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("runs", "news", "begun"),
+    [
+        (False, None, None),
+        (False, Adopted(1), False),
+        (False, Adopted(1, began=True), True),
+        # The database has it as running.
+        (True, None, True),
+    ],
+)
+def test_nobody_knows_of_what_is_offered_until_its_backend_has_answered(runs, news, begun):
+    """Unless the database does."""
+    m = machine()
+    m.handle(1, tick(a=1), Offered(1, TaskRef("q"), runs, "a"))
+    m.handle(2, tick(a=1), *([news] if news else []))
+    assert [has_begun(job) for job in m.overview().out()["a"]] == [begun]
 
 
 def test_another_thread_may_look_while_everything_changes():
