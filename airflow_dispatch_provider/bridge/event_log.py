@@ -48,12 +48,21 @@ _BATCH = 300
 
 
 @lru_cache(maxsize=1024)
-def dispatched_extra(target: Target, route: str, reason: Reason) -> str:
+def dispatched_extra(target: Target, route: str, reason: Reason, ahead: bool = False) -> str:
     """``log.extra`` of a dispatch: a JSON object with ``backend``, ``route``, ``reason`` and ``detail``, and
-    ``queue`` where the backend was told another one."""
+    ``queue`` where the backend was told another one.
+
+    :param ahead: see ``Decision``
+    """
     queue = {"queue": target.queue} if target.queue else {}
     extra = {"backend": target.backend, **queue, "route": route, "reason": reason.value}
-    return json.dumps({**extra, "detail": reason.words})
+    return json.dumps({**extra, "detail": _detail(reason) if ahead else reason.words})
+
+
+def _detail(reason: Reason) -> str:
+    """Of what is given ahead: its first choice has no free slot."""
+    passed = "" if reason is Reason.FIRST_CHOICE else f"{reason.words}; "
+    return f"{passed}given ahead: it starts there in the next slot that becomes free, unless it is taken back"
 
 
 def file_row(event: str, path: str, detail: str, team: str | None) -> Log:

@@ -86,7 +86,7 @@ class RouterSurface(FaceSurface):
         """Rows for the user to see, and for an adopting scheduler to go by."""
         debug = log.isEnabledFor(logging.DEBUG)
         for each in dispatches:
-            extra = dispatched_extra(each.target, each.route, each.reason)
+            extra = dispatched_extra(each.target, each.route, each.reason, each.ahead)
             self._write(DISPATCHED, extra, each.key, each.kind)
             if debug:
                 message = "Dispatched %s to %s by route %r: %s."

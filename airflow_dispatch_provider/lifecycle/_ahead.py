@@ -22,9 +22,15 @@ from airflow_dispatch_provider.routing.model import Held, Snapshot
 _ORDER = attrgetter("order")
 
 
+_MOVED = "its route does not lead there any more"
+_OVERTAKEN = "others go first that wait for the next free slot there"
+_FEWER = "it takes fewer ahead of a free slot"
+
+
 class Plan(NamedTuple):
     give: list[Decision]
-    take_back: list[Job]
+    take_back: list[tuple[Job, str]]
+    """And why, for their users."""
 
 
 _NOTHING = Plan([], [])
@@ -44,9 +50,8 @@ def plan(ledger: Ledger) -> Plan:
     takes = {backend.name: backend.takes_ahead(ledger.now) for backend in backends}
     given = [job for backend in backends for job in _given(ledger, backend)]
     result = Plan([], _misplaced(ledger, snapshot, given))
-    stay = {
-        name: [job for job in given if job.backend == name and job not in result.take_back] for name in takes
-    }
+    misplaced = {job for job, _ in result.take_back}
+    stay = {name: [job for job in given if job.backend == name and job not in misplaced] for name in takes}
     left = {name: max(0, number - len(stay[name])) for name, number in takes.items()}
     waiting = decide(_with_free(snapshot, left), ledger.holding.lanes)
     if any(stay.values()):
@@ -56,8 +61,10 @@ def plan(ledger: Ledger) -> Plan:
     for name, number in takes.items():
         decisions = [each for each in waiting if each.target.backend == name]
         best = _best_of([*stay[name], *(each.held for each in decisions)], number)
-        result.give.extend(each for each in decisions if each.held in best)
-        result.take_back.extend(job for job in stay[name] if job not in best)
+        give = [each._replace(ahead=True) for each in decisions if each.held in best]
+        result.give.extend(give)
+        why = _OVERTAKEN if give else _FEWER
+        result.take_back.extend((job, why) for job in stay[name] if job not in best)
     return result
 
 
@@ -73,7 +80,7 @@ def _given(ledger: Ledger, backend: Backend) -> list[Job]:
     return [ledger.out[dispatch] for dispatch, is_wanted in backend.ahead.items() if is_wanted]
 
 
-def _misplaced(ledger: Ledger, snapshot: Snapshot, given: Sequence[Job]) -> list[Job]:
+def _misplaced(ledger: Ledger, snapshot: Snapshot, given: Sequence[Job]) -> list[tuple[Job, str]]:
     """Those that would go elsewhere at once, were they held, as many as there is room for; and those whose route does
     not lead to their backend any more."""
     free, found = snapshot.free, []
@@ -81,12 +88,12 @@ def _misplaced(ledger: Ledger, snapshot: Snapshot, given: Sequence[Job]) -> list
         route = ledger.routes.match(job).route
         targets, places = ledger.open_targets(job, route)
         waited, views = snapshot.now - job.since, snapshot.backends
-        target, _ = choose(targets, job.kind, waited, route.patience, views, free, places)
+        target, reason = choose(targets, job.kind, waited, route.patience, views, free, places)
         if target is not None and target.backend != job.backend:
             free[target.backend] -= 1
-            found.append(job)
+            found.append((job, f"{target.backend!r} takes it now ({reason.words})"))
         elif all(target.backend != job.backend for target in targets):
-            found.append(job)
+            found.append((job, _MOVED))
     return found
 
 

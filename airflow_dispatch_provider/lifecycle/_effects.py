@@ -107,12 +107,15 @@ def submit(ledger: Ledger, job: Job, event: Any) -> None:
         reason = Reason.REFUSED
     again = job.dispatch > 0
     ledger.occupy(job, target.backend)
-    ledger.backends[target.backend].launched(job.dispatch, ledger.now)
+    backend = ledger.backends[target.backend]
+    backend.launched(job.dispatch, ledger.now)
+    if event.ahead:
+        backend.ahead[job.dispatch] = True
     job.over = job.began = job.runs = False
     if again:
         job.forget_end()
     dispatch = actions.Dispatch(
-        job.dispatch, job.key, job.workload, target, event.route, reason, job.kind, again
+        job.dispatch, job.key, job.workload, target, event.route, reason, job.kind, again, event.ahead
     )
     ledger.batch(actions.Submit, target.backend, dispatch)
 
@@ -295,6 +298,9 @@ def look_later(ledger: Ledger, job: Job, event: Any) -> None:
 
 def withdraw(ledger: Ledger, job: Job, event: Any) -> None:
     job.withdrawn = job.dispatch
+    ahead = ledger.backends[job.backend or ""].ahead
+    if job.dispatch in ahead:
+        ahead[job.dispatch] = False
     ledger.batch(actions.Withdraw, job.backend or "", job.dispatch)
 
 

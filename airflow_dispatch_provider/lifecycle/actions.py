@@ -26,6 +26,9 @@ class Dispatch(NamedTuple):
     again: bool = False
     """The job was dispatched before: what names it in the outside world may name that dispatch."""
 
+    ahead: bool = False
+    """See ``Decision``."""
+
 
 class Found(NamedTuple):
     """A task of a dead scheduler that a backend may have."""

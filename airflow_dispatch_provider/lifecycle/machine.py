@@ -320,11 +320,9 @@ class Machine:
     def _launch_ahead(self) -> None:
         ledger = self._ledger
         plan = _ahead.plan(ledger)
-        for job in plan.take_back:
-            ledger.backends[job.backend or ""].ahead[job.dispatch] = False
-            apply(ledger, job, events.Recall(job.key))
-        for job in self._launch(plan.give):
-            ledger.backends[job.backend or ""].ahead[job.dispatch] = True
+        for job, why in plan.take_back:
+            apply(ledger, job, events.Recall(job.key, reason=why))
+        self._launch(plan.give)
 
     def _launch(self, decisions: Sequence[Decision]) -> list[Job]:
         jobs = []

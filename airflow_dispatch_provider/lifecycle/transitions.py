@@ -236,7 +236,7 @@ _TABLE: tuple[Iterable[Case], ...] = (
         why="recalled: taken back if it is not sent, and else set back to scheduled"),
     _in(S.ADOPTING, Recall, if_.recalled_not_begun, None, do.note_recalled,
         why="recalled: set back to scheduled, unless its backend has seen it begin"),
-    _in((S.SUBMITTED, S.SENT), Recall, None, None, do.withdraw,
+    _in((S.SUBMITTED, S.SENT), Recall, None, None, do.withdraw, tell.withdrawn,
         why="recalled, if it has not been sent"),
     _in(S.REVOKING, CannotRevoke, if_.is_dead, S.ENDED, do.clean_up,
         why="cannot be revoked there, and Airflow is done with it"),
@@ -321,7 +321,7 @@ _TABLE: tuple[Iterable[Case], ...] = (
 
 TABLE: tuple[Case, ...] = tuple(case for rows in _TABLE for case in rows)
 
-_WITH_REASON = (Ended, Rejected, Returned, Stalled)
+_WITH_REASON = (Down, Ended, Recall, Rejected, Returned, Stalled)
 
 Rows = Mapping[type[Any], Mapping[State, Sequence[tuple[int, Case, Guard | None, bool, bool]]]]
 """By event and state: the number in ``TABLE``, the row, its guard, whether it leads to another state, whether its event

@@ -34,6 +34,8 @@ class Decision(NamedTuple):
     target: Target
     route: str
     reason: Reason
+    ahead: bool = False
+    """It has no slot for it yet: the next one that becomes free there is meant."""
 
 
 def choose(

@@ -7,7 +7,9 @@ import json
 
 import pytest
 
-from airflow_dispatch_provider.bridge.event_log import CHANGED_FILE, file_row
+from airflow_dispatch_provider.bridge.event_log import CHANGED_FILE, dispatched_extra, file_row
+from airflow_dispatch_provider.routing.model import Target
+from airflow_dispatch_provider.routing.reasons import Reason
 
 
 @pytest.mark.parametrize("letter", ["x", "\u00e4", "\U0001f600"])
@@ -16,3 +18,18 @@ def test_a_row_about_a_file_fits_into_every_database(letter: str) -> None:
     extra = file_row(CHANGED_FILE, "/etc/dispatch.yaml", letter * 100_000, "red").extra or ""
     assert len(extra.encode()) < 65_536
     assert json.loads(extra)["detail"].endswith(" ...")
+
+
+@pytest.mark.parametrize(
+    ("reason", "before"),
+    [
+        (Reason.FIRST_CHOICE, ""),
+        (Reason.OVERFLOW, "a target before it is full and the route lets tasks overflow; "),
+    ],
+)
+def test_what_is_given_ahead_is_not_said_to_have_a_slot(reason, before):
+    """Its story tells what it waits for, and why at that target."""
+    extra = json.loads(dispatched_extra(Target(backend="a"), "q", reason, ahead=True))
+    after = "given ahead: it starts there in the next slot that becomes free, unless it is taken back"
+    assert (extra["reason"], extra["detail"]) == (reason.value, before + after)
+    assert json.loads(dispatched_extra(Target(backend="a"), "q", reason))["detail"] == reason.words

@@ -76,6 +76,47 @@ def test_one_that_is_better_overtakes_what_was_given_ahead():
     assert m.state("y") is State.HELD
 
 
+def told(found):
+    """By key: what the user of a task is told of it."""
+    return {each.key: (each.word, each.detail) for each in of(found, actions.Record)}
+
+
+def withdrawn(why, backend="a"):
+    return "withdrawn", f"{why}: it is taken back from {backend!r}, unless it has been sent"
+
+
+def test_whoever_is_given_ahead_is_said_to_be():
+    """The others have a slot."""
+    m = machine(route("*", "a"))
+    found = dispatches(m.handle(0, queued("one"), queued("two"), tick(a=room(1, slots=1))))
+    assert {key: each.ahead for key, each in found.items()} == {"one": False, "two": True}
+
+
+def test_users_are_told_why_a_task_is_taken_back_that_was_given_ahead():
+    """Once: others have overtaken it, its backend takes fewer, another target is free, or its route leads elsewhere."""
+    m, _, _ = full(2, queued("x", priority=5), queued("y", priority=1))
+    found = m.handle(3, queued("z", priority=9), tick(a=room(2)))
+    assert told(found) == {"y": withdrawn("others go first that wait for the next free slot there")}
+    assert told(m.handle(4, tick(a=room(2)))) == {}
+    assert told(m.handle(5, Returned(number_of(m, "y")), tick(a=room(1)))) == {
+        "x": withdrawn("it takes fewer ahead of a free slot")
+    }
+    m = two_backends()
+    found = m.handle(4, tick(a=room(2, slots=1), b=room(0, slots=2)))
+    free = "'b' takes it now (a target before it is full and the route lets tasks overflow)"
+    assert told(found) == {"x1": withdrawn(free)}
+    found = m.handle(5, settings(route("*", "b")), tick(a=room(2, slots=1), b=room(0, slots=1)))
+    assert told(found) == {"x2": withdrawn("its route does not lead there any more")}
+
+
+def test_what_is_drained_is_told_once():
+    """It is not asked back a second time for having no place ahead."""
+    m, _, _ = full(1, queued("x"))
+    found = m.handle(3, Order(Command.DRAIN, "a"), tick(a=room(1)))
+    assert told(found) == {"x": withdrawn("an operator has ordered drain")}
+    assert (taken_back(found), told(m.handle(4, tick(a=room(1))))) == ([number_of(m, "x")], {})
+
+
 def two_backends(overflow_after=0.0):
     """Both take two ahead; x1 and x2 are ahead at a."""
     m = machine(route("*", "a", "b", overflow_after=overflow_after))

@@ -212,6 +212,7 @@ ROWS = [
     ("submitted",                  {},                        Recall("x", sent=True),        "=",         "Withdraw"),
     ("submitted",                  {},                        Recall("x", True, "why"),      "=",         DRAINED_ROW),
     ("submitted",                  CALLBACK,                  Recall("x", True, "why"),      "=",         "Withdraw"),
+    ("submitted",                  {},                        Recall("x", reason="why"),     "=",         DRAINED_ROW),
     ("running orphaned held",      {},                        Recall("x", sent=True),        "=",         ""),
     ("adopting",                   {},                        Recall("x", sent=True),        "=",         ""),
     ("adopting",                   {"runs": True},            Recall("x", sent=True),        "=",         ""),
