@@ -16,7 +16,7 @@ from airflow_dispatch_provider.operate.model import (
     Forecast,
     Minute,
     OrderInForce,
-    Running,
+    RunningOfTeams,
     RunningTask,
     SchedulerStatus,
     Status,
@@ -228,16 +228,17 @@ class FakeAnswers:
         found = [task for task in tasks if dag_id in (None, task.dag_id)][:limit]
         return Waiting(now(), self.held, [group("gpu", self.held)], found)
 
-    def running(self, backend: str | None, dag_id: str | None, limit: int) -> Running:
+    def running(self, backend: str | None, dag_id: str | None) -> RunningOfTeams:
         self.asked.append("running")
         if backend not in (None, "gpu"):
-            return Running(now(), 0, [])
+            return RunningOfTeams(now(), {None: 0}, [])
         tasks = [
             running_task(self.dags[0], NASTY),
             running_task(self.dags[0], "train_gpu", has_begun=False),
             running_task("not_readable", "secret_task"),
         ]
-        return Running(now(), 10_016, [task for task in tasks if dag_id in (None, task.dag_id)][:limit])
+        named = [task for task in tasks if dag_id in (None, task.dag_id)]
+        return RunningOfTeams(now(), {None: 10_016, "red": 4}, named)
 
     def forecast(self, backend: str, team: str | None) -> Forecast:
         self.asked.append("forecast")

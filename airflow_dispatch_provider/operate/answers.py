@@ -14,13 +14,13 @@ from airflow_dispatch_provider.operate.model import (
     Change,
     Forecast,
     OrderInForce,
-    Running,
+    RunningOfTeams,
     Status,
     TaskStory,
     Waiting,
 )
 from airflow_dispatch_provider.operate.orders import give_order
-from airflow_dispatch_provider.operate.running import read_running
+from airflow_dispatch_provider.operate.running import read_running_of_teams
 from airflow_dispatch_provider.operate.status import read_status
 from airflow_dispatch_provider.operate.story import read_story
 from airflow_dispatch_provider.operate.waiting import read_waiting
@@ -36,7 +36,7 @@ class Answers(Protocol):
 
     def waiting(self, backend: str | None, reason: str | None, dag_id: str | None, limit: int) -> Waiting: ...
 
-    def running(self, backend: str | None, dag_id: str | None, limit: int) -> Running: ...
+    def running(self, backend: str | None, dag_id: str | None) -> RunningOfTeams: ...
 
     def forecast(self, backend: str, team: str | None) -> Forecast:
         """
@@ -78,8 +78,8 @@ class LiveAnswers:
     def waiting(self, backend: str | None, reason: str | None, dag_id: str | None, limit: int) -> Waiting:
         return read_waiting(backend, reason, dag_id, limit)
 
-    def running(self, backend: str | None, dag_id: str | None, limit: int) -> Running:
-        return read_running(backend, dag_id, limit)
+    def running(self, backend: str | None, dag_id: str | None) -> RunningOfTeams:
+        return read_running_of_teams(backend, dag_id)
 
     def forecast(self, backend: str, team: str | None) -> Forecast:
         return read_forecast(backend, team)

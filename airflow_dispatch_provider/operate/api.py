@@ -44,9 +44,6 @@ from airflow_dispatch_provider.settings.file import MAX_BYTES
 MOST_LISTED = 1000
 """Waiting tasks in one answer."""
 
-_ALL = 1_000_000
-"""More tasks than schedulers list."""
-
 LONGEST = 366 * 24 * 3600
 """Seconds after which an order may run out."""
 
@@ -123,8 +120,7 @@ def get_running(
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 200,
 ) -> Running:
     """Tasks that backends have, of Dags that the user may read, those that they have had for longest first."""
-    backends = [each for each in answers.status().backends if backend in (None, each.name)]
-    return running_for(access, answers.running(backend, dag_id, _ALL), backends, limit)
+    return running_for(access, answers.running(backend, dag_id), limit)
 
 
 @router.get("/api/forecast", summary="What cordon or drain would do")

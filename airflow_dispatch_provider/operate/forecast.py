@@ -18,8 +18,9 @@ def read_forecast(backend: str, team: str | None) -> Forecast:
     :raises UnknownBackend: no scheduler has it
     :raises TablesMissing: the migration has not been run
     """
-    check_backend(backend, team, may_be_gone=False)
-    return forecast_of(read(), backend, team)
+    reading = read()
+    check_backend(reading, backend, team, may_be_gone=False)
+    return forecast_of(reading, backend, team)
 
 
 def forecast_of(reading: Reading, backend: str, team: str | None) -> Forecast:

@@ -244,6 +244,18 @@ class Running:
 
 
 @dataclass(frozen=True)
+class RunningOfTeams:
+    """The same of every team, from which each user is shown a part."""
+
+    now: datetime
+    totals: dict[str | None, int]
+    """All of them, by team."""
+
+    tasks: list[RunningTask]
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
 class Forecast:
     """The consequences of giving a backend no new work."""
 

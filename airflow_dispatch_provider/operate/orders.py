@@ -10,7 +10,7 @@ from airflow_dispatch_provider.bridge.database.tables import ALL_TEAMS, OrderRow
 from airflow_dispatch_provider.bridge.event_log import order_row
 from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.lifecycle.events import Command
-from airflow_dispatch_provider.operate.documents import order_of, read
+from airflow_dispatch_provider.operate.documents import Reading, order_of, read
 from airflow_dispatch_provider.operate.model import OrderInForce
 
 COMMANDS = tuple(command.value for command in Command)
@@ -50,7 +50,7 @@ def give_order(
     if seconds is not None and not 0 < seconds < _LONGEST:
         raise WrongOrder("An order is for more than no time, and for less than ten years.")
     wanted = Command(command)
-    check_backend(backend, team, may_be_gone=wanted is Command.RESUME)
+    check_backend(read(), backend, team, may_be_gone=wanted is Command.RESUME)
     facts = {"backend": backend, "team": team, "reason": reason, "seconds": seconds}
     audit = order_row(command, by, {key: value for key, value in facts.items() if value})
     now = time.time()
@@ -70,18 +70,16 @@ _KEPT = 3_600.0
 _LONGEST = 10 * 366 * 86_400.0
 
 
-def check_backend(backend: str, team: str | None, may_be_gone: bool) -> None:
+def check_backend(reading: Reading, backend: str, team: str | None, may_be_gone: bool) -> None:
     """
     :param may_be_gone: an order about it will do
     :raises UnknownBackend: no scheduler has written of it lately; names those that there are
     """
-    reading = read()
-    documents = reading.documents
     if may_be_gone and reading.order_about(backend, team) is not None:
         return
     known = {
         entry["name"]
-        for document in documents
+        for document in reading.documents
         if document.team == team
         for entry in document.body["backends"]
     }

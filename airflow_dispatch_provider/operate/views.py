@@ -10,11 +10,13 @@ from typing import Protocol
 from airflow_dispatch_provider.operate.model import (
     BackendStatus,
     Running,
+    RunningOfTeams,
     Status,
     StatusForReader,
     Waiting,
     Workload,
 )
+from airflow_dispatch_provider.operate.running import first_of
 
 
 class Rights(Protocol):
@@ -77,19 +79,14 @@ def waiting_for(rights: Rights, waiting: Waiting) -> Waiting:
     )
 
 
-def running_for(rights: Rights, running: Running, backends: Iterable[BackendStatus], limit: int) -> Running:
-    """The first tasks of teams and Dags that may be seen, and the total of those teams.
-
-    :param running: not cut to a limit: what may not be seen takes no place
-    :param backends: of all teams, whose tasks these are
-    """
-    backends = list(backends)
-    seen = visible_teams(rights, [*backends, *running.tasks])
+def running_for(rights: Rights, running: RunningOfTeams, limit: int) -> Running:
+    """The first tasks of teams and Dags that may be seen, and the total of those teams: what may not be seen takes no
+    place."""
+    totals = {team: total for team, total in running.totals.items() if rights.sees_team(team)}
     readable = rights.readable({task.dag_id for task in running.tasks if task.dag_id})
     acts = rights.acts_for(None)
-    tasks = [task for task in running.tasks if task.team in seen and _is_named(task, readable, acts)]
-    total = sum(each.used + each.ahead for each in backends if each.team in seen)
-    return replace(running, total=total, tasks=tasks[:limit])
+    tasks = [task for task in running.tasks if task.team in totals and _is_named(task, readable, acts)]
+    return first_of(replace(running, totals=totals, tasks=tasks), limit)
 
 
 def _is_named(task: Workload, readable: set[str], acts: bool) -> bool:

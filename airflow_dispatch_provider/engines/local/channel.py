@@ -13,6 +13,13 @@ from typing import Any
 _LENGTH = struct.Struct("!I")
 _CHUNK = 1 << 16
 
+IDLE_WAIT = 2.0
+"""Seconds after which a process that waits for messages looks whether its parent lives: a copy of the socket may hide
+its end."""
+
+BUSY_WAIT = 0.1
+"""Seconds to wait while something is due: a kill, or messages that the other side has not taken."""
+
 
 class Channel:
     """

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 import psutil
 
 from airflow_dispatch_provider.engines.local import processes, worker
-from airflow_dispatch_provider.engines.local.channel import Channel
+from airflow_dispatch_provider.engines.local.channel import BUSY_WAIT, IDLE_WAIT, Channel
 from airflow_dispatch_provider.engines.local.children import (
     drain,
     ended_children,
@@ -54,14 +54,8 @@ from airflow_dispatch_provider.engines.local.warm import WarmTemplate, WarmTempl
 
 log = logging.getLogger(__name__)
 
-_IDLE_WAIT = 2.0
-"""Seconds after which the template looks whether its parent lives: a copy of the socket may hide its end."""
-
 _TOGETHER = 0.01
 """Seconds within which an executor has sent all tasks of a file that it starts at a time."""
-
-_BUSY_WAIT = 0.1
-"""Seconds to wait while something is due: a kill, or messages that the executor has not taken."""
 
 
 @dataclass
@@ -174,7 +168,7 @@ class Template:
 
     def _patience(self) -> float:
         channels = [self._channel, *(warm.channel for warm in self._warm or ())]
-        return _BUSY_WAIT if self._kills or any(each.pending for each in channels) else _IDLE_WAIT
+        return BUSY_WAIT if self._kills or any(each.pending for each in channels) else IDLE_WAIT
 
     def _hear(self, child: _Child) -> None:
         if child.hear():

@@ -25,7 +25,7 @@ import psutil
 from airflow_dispatch_provider.bridge.dag_parsing import NotShareableError, ParsedAhead, parse_ahead
 from airflow_dispatch_provider.engines.local import processes, worker
 from airflow_dispatch_provider.engines.local._warming import Stage, Warming
-from airflow_dispatch_provider.engines.local.channel import Channel
+from airflow_dispatch_provider.engines.local.channel import BUSY_WAIT, IDLE_WAIT, Channel
 from airflow_dispatch_provider.engines.local.children import (
     drain,
     end_with,
@@ -47,9 +47,6 @@ from airflow_dispatch_provider.engines.local.messages import (
 )
 
 log = logging.getLogger(__name__)
-
-_IDLE_WAIT = 2.0
-_BUSY_WAIT = 0.1
 
 PROBED_AFTER = 10.0
 """Seconds after which one that has said nothing is asked whether it lives: if it hangs, ends of its processes are not
@@ -296,7 +293,7 @@ class _Forker:
         self._channel.send(Ready())
         pipe = sigchld_pipe()
         while not self._channel.closed:
-            wait([pipe[0], self._channel.fileno()], _BUSY_WAIT if self._channel.pending else _IDLE_WAIT)
+            wait([pipe[0], self._channel.fileno()], BUSY_WAIT if self._channel.pending else IDLE_WAIT)
             drain(pipe[0])
             self._receive()
             while self._runs:

@@ -20,7 +20,7 @@ from airflow_dispatch_provider.operate.documents import Reading, moment
 from airflow_dispatch_provider.operate.forecast import forecast_of
 from airflow_dispatch_provider.operate.model import Change, OrderInForce, StoryStep, TaskStory
 from airflow_dispatch_provider.operate.orders import UnknownBackend
-from airflow_dispatch_provider.operate.running import running_of
+from airflow_dispatch_provider.operate.running import first_of, running_of
 from airflow_dispatch_provider.operate.status import status_of
 from airflow_dispatch_provider.operate.waiting import waiting_of
 from tests.unit.cli.conftest import Outcome
@@ -44,7 +44,7 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(
             looking,
             "read_running",
-            lambda backend, dag_id, limit, team: running_of(found, backend, dag_id, limit),
+            lambda backend, dag_id, limit, team: first_of(running_of(found, backend, dag_id), limit),
         )
         monkeypatch.setattr(ordering, "read_forecast", lambda name, team: forecast_of(found, name, team))
 

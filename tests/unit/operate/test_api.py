@@ -133,11 +133,13 @@ def test_two_dags_in_one_question_are_the_one_that_is_answered(as_user: Make) ->
     )
 
 
-def test_who_uses_the_slots(as_user: Make) -> None:
-    """Of one backend; a total of all, and the tasks of Dags that may be read."""
+def test_who_uses_the_slots(as_user: Make, answers: FakeAnswers) -> None:
+    """Of one backend; a total of all teams that may be seen, and the tasks of Dags that may be read. All of it is read
+    once."""
     found = as_user().get("/api/running", params={"backend": "gpu"}).json()
     assert (found["total"], len(found["tasks"])) == (10_016, 2)
     assert [task["has_begun"] for task in found["tasks"]] == [True, False]
+    assert answers.asked == ["running"]
 
 
 def test_a_forecast_is_for_readers(as_user: Make) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from airflow_dispatch_provider.operate.running import running_of
+from airflow_dispatch_provider.operate.running import first_of, running_of
 
 from .documents import NOW, backend, document, reading, runs
 
@@ -16,7 +16,7 @@ def of(backend=None, dag_id=None, limit=10):
     )
     two = document("2", backends=[backend_("a", used=1)], running=[runs("old", since=NOW - 99)])
     dead = document("3", written=NOW - 600, backends=[backend_("a", used=7)], running=[runs("dead")])
-    return running_of(reading(one, two, dead), backend, dag_id, limit)
+    return first_of(running_of(reading(one, two, dead), backend, dag_id), limit)
 
 
 backend_ = backend

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from operate_answers import FakeAnswers, backend, group, now, running_task, scheduler, waiting_task
 
-from airflow_dispatch_provider.operate.model import Running, Status, Waiting
+from airflow_dispatch_provider.operate.model import RunningOfTeams, Status, Waiting
 from airflow_dispatch_provider.operate.views import running_for, status_for, waiting_for
 
 
@@ -115,7 +115,6 @@ def test_who_uses_the_slots_of_another_team_is_not_told() -> None:
         running_task("open", "mine", team="a"),
         running_task("open", "late", team="a"),
     ]
-    backends = [backend("x", team="a", used=2, ahead=1), backend("x", team="b", used=70)]
     rights = Rights(teams=frozenset({"a", None}), dags=frozenset({"open"}))
-    seen = running_for(rights, Running(now(), 73, tasks), backends, 1)
+    seen = running_for(rights, RunningOfTeams(now(), {"a": 3, "b": 70}, tasks), 1)
     assert (seen.total, [task.task_id for task in seen.tasks]) == (3, ["mine"])
