@@ -56,7 +56,8 @@ def dispatch_settings(folder: Path, broker: ValkeyServer, server: KubeServer) ->
 @pytest.mark.once
 def test_what_has_not_begun_is_recalled(make_cluster: Callable[..., AirflowCluster], tmp_path: Path) -> None:
     """Messages that no worker takes and pods that no node starts come back from drained backends, and their tasks run
-    elsewhere, once and at try 1; a worker that comes late runs nothing, and no pod is left."""
+    elsewhere, once and at try 1; a worker that comes late runs nothing, and no pod is left. Whoever waits for the
+    recall finds the backend empty."""
     require(kube_build.can_provide(), f"there is no Kubernetes API server: {kube_build.ADVICE}")
     with ValkeyServer() as broker, KubeServer() as server:
         cluster = make_cluster(TASKS, **dispatch_settings(tmp_path, broker, server))
@@ -74,7 +75,10 @@ def test_what_has_not_begun_is_recalled(make_cluster: Callable[..., AirflowClust
         wait(lambda: {state_of(cluster, backend) for backend in STALLED} == {"draining"}, 60, cluster)
         assert sent() == 8
         for backend in STALLED:
-            assert ask(cluster, "recall", backend, "--reason", "nothing begins")["command"] == "recall"
+            given = ask(cluster, "recall", backend, "--reason", "nothing begins", "--wait", "--timeout", "2m")
+            assert given["command"] == "recall"
+            assert ask(cluster, "running", "--backend", backend)["total"] == 0
+            assert cluster.cli("dispatch", "drain", backend, "--wait", "--timeout", "1m").returncode == 0
         assert_succeeds(cluster, "many", run_id, timeout=180)
         wait(lambda: not pods_of(server), 60, cluster)
         env = {

@@ -23,7 +23,8 @@ pytestmark = [pytest.mark.once, pytest.mark.exhaustive]
         {"crashes": 0, "defer": 2},
         {"crashes": 1, "die": 1},
         {"crashes": 0, "vain": 1},
-        {"crashes": 1, "recall": 1},
+        {"crashes": 0, "recall": 1},
+        {"crashes": 2, "recall": 1, "mute": 1, "done": 1},
     ],
     ids=lambda faults: " ".join(f"{name}={number}" for name, number in faults.items()),
 )

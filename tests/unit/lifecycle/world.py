@@ -37,15 +37,16 @@ from airflow_dispatch_provider.lifecycle.states import Outcome, Row, RowState
 class World:
     """Mutable; every step is a method, and ``steps`` says which are possible."""
 
-    def __init__(self, crashes=2, reconciled=False, tasks=2, rooms=ROOMS, **faults):
+    def __init__(self, crashes=2, reconciled=False, tasks=2, rooms=ROOMS, done=0, **faults):
         """
+        :param done: how many of the tasks have succeeded already, which leaves room for more faults
         :param reconciled: the database is asked about every job from time to time
         :param faults: how often each fault may happen: ``loss``, ``reject``, ``give_back``, ``api``, ``stuck``,
             ``outage``, ``defer``, ``die``, ``recall``, ``mistaken`` (a scheduler is taken for dead and lives on)
         """
         self.empty = freeze(Machine(LOOKING if reconciled else SETTINGS), 0.0)
         self.rooms = rooms
-        self.rows = [["S", NOBODY] for _ in range(tasks)]
+        self.rows = [["D" if j < done else "S", NOBODY] for j in range(tasks)]
         self.queued = [0] * tasks
         """How often each was queued: stands for ``queued_dttm``."""
 
