@@ -61,7 +61,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 @pytest.fixture
 def database(engine: Engine) -> Iterator[Connection]:
-    """What is written over it is rolled back."""
+    """It rolls back all that is written over it."""
     with engine.connect() as connection:
         yield connection
 

@@ -247,7 +247,7 @@ def test_a_recall_reaches_who_could_not_read_it_whatever_the_clocks(house, passe
 
 
 def test_a_scheduler_that_begins_later_has_nothing_to_take_back(house):
-    """What it sends was sent after that recall, and so its status says that nothing is left to do."""
+    """A task that it sends was sent after that recall, and so its status says that nothing is left to do."""
     recall(house)
     given = house.now
     assert house.desk.open() == read(house) == []

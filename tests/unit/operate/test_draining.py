@@ -64,7 +64,7 @@ def test_empty_or_not(rows, why):
 
 
 def test_a_drained_backend_is_not_empty_while_a_recall_is_to_be_done():
-    """What is still in the slots of that scheduler is not in its status yet, or will begin."""
+    """A task still in the slots of that scheduler is not in its status yet, or will begin."""
     rows = [document("1", backends=[CLOSED], recalls=DONE), document("2", backends=[CLOSED], recalls=EARLIER)]
     assert (
         left(reading(*rows, orders=[DRAIN, RECALL]), "a", None)
