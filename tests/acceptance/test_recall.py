@@ -93,4 +93,4 @@ def test_what_has_not_begun_is_recalled(make_cluster: Callable[..., AirflowClust
         recalled = cluster.event_logs(dag_id="many", event="recalled")
         assert sorted({row["task_id"].split("_")[0] for row in recalled}) == ["four", "two"]
         changed = [change["event"] for change in ask(cluster, "changes")]
-        assert changed == ["dispatch_recall"] * 2 + ["dispatch_drain"] * 2
+        assert changed == ["dispatch_drain", "dispatch_recall"] * 2 + ["dispatch_drain"] * 2
