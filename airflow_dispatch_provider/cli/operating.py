@@ -8,7 +8,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -20,6 +20,7 @@ from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.operate.model import (
     BackendState,
     BackendStatus,
+    Given,
     OrderInForce,
     SchedulerStatus,
     Status,
@@ -115,13 +116,17 @@ def _show_status(args: Namespace) -> int:
     else:
         if found.backends:
             rows = [_backend_row(found.now, backend) for backend in found.backends]
-            output.show_rows(
-                [{key: row[key] for key in row if key != "trouble"} for row in rows], args.output
-            )
+            _show_backends(rows, args.output)
             print()
         for sentence in _sentences(found):
             print(output.wrapped(sentence, "", "  "))
     return EXIT_WRONG_CONFIG if is_troubled(found) else 0
+
+
+def _show_backends(rows: list[dict[str, Any]], format_: str) -> None:
+    """Trouble is told below the table."""
+    hidden = {"trouble"} if any(row["not begun"] for row in rows) else {"trouble", "not begun"}
+    output.show_rows([{key: row[key] for key in row if key not in hidden} for row in rows], format_)
 
 
 def is_troubled(found: Status) -> bool:
@@ -140,6 +145,7 @@ def _backend_row(now: datetime, backend: BackendStatus) -> dict[str, Any]:
         "backend": backend.name if backend.team is None else f"{backend.name} (team {backend.team})",
         "state": f"{backend.state} {ago(now, backend.since)}",
         "used": f"{backend.used}/{backend.slots}{ahead}",
+        "not begun": _not_begun(now, backend),
         "free": backend.free,
         "held": backend.held,
         "oldest": ago(now, backend.oldest),
@@ -147,6 +153,10 @@ def _backend_row(now: datetime, backend: BackendStatus) -> dict[str, Any]:
         "out/min": backend.ended_per_minute,
         "trouble": _troubles(now, backend),
     }
+
+
+def _not_begun(now: datetime, backend: BackendStatus) -> str | None:
+    return f"{backend.not_begun} for {ago(now, backend.not_begun_since)}" if backend.not_begun else None
 
 
 def _troubles(now: datetime, backend: BackendStatus) -> list[str]:
@@ -162,6 +172,7 @@ def _troubles(now: datetime, backend: BackendStatus) -> list[str]:
         *order_words(backend.order),
         *([f"Recall is still to be done by scheduler {late}."] if late else []),
         *([f"{returning} are being set back to scheduled."] if returning else []),
+        *([f"Nothing that it has has begun. {backend.hint}"] if backend.hint else []),
     ]
 
 
@@ -214,6 +225,8 @@ def waiting(args: Namespace) -> int:
     _check_filters(args)
     if args.output == "table":
         print(output.wrapped(_total(found)))
+        if found.not_begun:
+            print(output.wrapped(_given(found)))
         if found.groups:
             print()
             output.show_rows([_group_row(found.now, group) for group in found.groups], args.output)
@@ -267,6 +280,18 @@ def _total(found: Waiting) -> str:
     return f"{tasks}. Listed are the first of each backend: {len(found.tasks)}."
 
 
+def _given(found: Waiting) -> str:
+    """Those that do not wait any more, and have not begun either."""
+    number = sum(each.number for each in found.not_begun)
+    where = ", ".join(f"{each.backend} {each.number}" for each in found.not_begun)
+    oldest = ago(found.now, min(each.since for each in found.not_begun))
+    have = "has" if number == 1 else "have"
+    return (
+        f"{number} more {have} been given to a backend ({where}) and {have} not begun, the oldest for {oldest}:"
+        " airflow dispatch running"
+    )
+
+
 def _group_row(now: datetime, group: WaitingGroup) -> dict[str, Any]:
     return {
         "backend": group.backend or None,
@@ -318,6 +343,9 @@ def story(args: Namespace) -> int:
     if found.waiting is not None and args.output == "table":
         print()
         print(output.wrapped(_wait_words(found.waiting)))
+    if found.given is not None and args.output == "table":
+        print()
+        print(output.wrapped(_given_words(found.given)))
     return 0
 
 
@@ -335,3 +363,10 @@ def _wait_words(task: WaitingTask) -> str:
         else f" In its last runs it started {duration(task.usual)} after it was scheduled."
     )
     return f"It waits{place} ({task.reason}: {task.words}).{detail}{expected}{usual}"
+
+
+def _given_words(given: Given) -> str:
+    hint = f" {given.hint}" if given.hint else ""
+    return (
+        f"{given.backend} has had it for {ago(datetime.now(UTC), given.since)}, and it has not begun.{hint}"
+    )

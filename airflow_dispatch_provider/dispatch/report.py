@@ -157,6 +157,7 @@ class Report:
             pace = self._paces.setdefault(each.name, Pace())
             pace.add(clock, now, each.given, each.done)
             state, (submitted, ended) = _state(each), pace.per_minute
+            waits = overview.not_begun_since(there)
             entries.append(
                 {
                     "name": each.name,
@@ -175,6 +176,8 @@ class Report:
                     "trouble": _masked(_trouble(each)),
                     "next_try": None if each.retry_at is None else each.retry_at + ahead,
                     "not_begun": sum(job.state in NOT_BEGUN for job in there),
+                    "not_begun_since": None if waits is None else waits + ahead,
+                    "hint": masked(each.hint),
                     "dags": dict(users(there).most_common(_DAGS)),
                     "minutes": pace.minutes,
                 }

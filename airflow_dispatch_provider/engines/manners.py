@@ -26,6 +26,7 @@ def checked_room(room: Any) -> Room:
         "unavailable": (str, type(None)),
         "kinds": frozenset,
         "retry_at": (int, float, type(None)),
+        "hint": str,
     }
     for name, kinds in wanted.items():
         value = getattr(room, name)

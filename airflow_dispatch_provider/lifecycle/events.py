@@ -253,6 +253,10 @@ class Room:
     retry_at: float | None = None
     """When the engine tries again what makes it unavailable (monotonic seconds); None: it does not say."""
 
+    hint: str = ""
+    """A thing to look at where nothing begins there for long, in a sentence for people, as far as the engine knows
+    without asking; empty: none."""
+
 
 class Tick(NamedTuple):
     """A heartbeat of the scheduler."""

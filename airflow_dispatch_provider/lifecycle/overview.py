@@ -58,6 +58,9 @@ class BackendFigures(NamedTuple):
     closed: Mapping[str, str]
     """Lanes of it that are full by themselves, and why."""
 
+    hint: str
+    """See ``Room``."""
+
 
 class Line(NamedTuple):
     """Held jobs that have the same targets in the same order."""
@@ -155,6 +158,22 @@ class Overview:
                 found.setdefault(job.backend, []).append(job)
         return found
 
+    def not_begun_since(self, out: Collection[Job]) -> float | None:
+        """Since when a backend has the oldest of its jobs that has not begun, in monotonic seconds; None: there is
+        none, but for those that it was given ahead of a free slot.
+
+        :param out: everything that it has
+        """
+        backends = self._ledger.backends
+        waits = [
+            job
+            for job in out
+            if job.state in NOT_BEGUN
+            and (backend := backends.get(job.backend or "")) is not None
+            and job.dispatch not in backend.ahead
+        ]
+        return given_at(min(waits, key=lambda job: job.dispatch)) if waits else None
+
 
 def users(out: Collection[Job]) -> Counter[str]:
     """How many of these are tasks of which Dag."""
@@ -201,4 +220,5 @@ def _figures(backend: Backend, held: int, now: float) -> BackendFigures:
         backend.trouble(now) or circuit.error or "",
         backend.retry_at,
         backend.room.closed,
+        backend.room.hint,
     )

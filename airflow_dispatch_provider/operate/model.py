@@ -90,6 +90,16 @@ class BackendStatus:
     not_recalled: list[str] = field(default_factory=list)
     """Ids of the schedulers that live, and have not done the last recall yet."""
 
+    not_begun: int = 0
+    """How many of the tasks in its slots have not been seen to begin."""
+
+    not_begun_since: datetime | None = None
+    """Since when it has the oldest of these."""
+
+    hint: str | None = None
+    """A thing to look at, in a sentence, where nothing that it has has begun for minutes; None: something has, or will
+    soon."""
+
 
 @dataclass(frozen=True)
 class SchedulerStatus:
@@ -203,6 +213,17 @@ class WaitingGroup:
 
 
 @dataclass(frozen=True)
+class NotBegun:
+    """Tasks in the slots of a backend that have not been seen to begin."""
+
+    backend: str
+    team: str | None
+    number: int
+    since: datetime
+    """Since when it has the oldest of them."""
+
+
+@dataclass(frozen=True)
 class Waiting:
     """All that waits, best first."""
 
@@ -213,6 +234,9 @@ class Waiting:
     """Not all of them: the first ones of each backend."""
 
     problem: str | None = None
+    not_begun: list[NotBegun] = field(default_factory=list)
+    """Those that do not wait here any more, and have not begun either: of each backend that has such tasks. Of all
+    Dags; empty where only one reason to wait was asked for."""
 
 
 @dataclass(frozen=True)
@@ -312,6 +336,16 @@ class StoryStep:
 
 
 @dataclass(frozen=True)
+class Given:
+    """The backend that has had a task since then, and has not begun it."""
+
+    backend: str
+    since: datetime
+    hint: str | None
+    """A thing to look at, in a sentence, where it has taken long."""
+
+
+@dataclass(frozen=True)
 class TaskStory:
     """One try of a task: every decision in order, and where it is now."""
 
@@ -323,3 +357,7 @@ class TaskStory:
     state: str | None
     steps: list[StoryStep]
     waiting: WaitingTask | None
+    """While it is queued, and the router holds it."""
+
+    given: Given | None = None
+    """While it is queued, and a backend has it."""

@@ -40,7 +40,9 @@ def read_running_of_teams(
 def running_of(reading: Reading, backend: str | None, dag_id: str | None) -> RunningOfTeams:
     """See ``read_running``."""
     tasks = [
-        task for task in _tasks(reading) if backend in (None, task.backend) and dag_id in (None, task.dag_id)
+        task
+        for task in tasks_there(reading)
+        if backend in (None, task.backend) and dag_id in (None, task.dag_id)
     ]
     tasks.sort(key=lambda task: task.since)
     totals: Counter[str | None] = Counter()
@@ -54,7 +56,8 @@ def first_of(found: RunningOfTeams, limit: int) -> Running:
     return Running(found.now, sum(found.totals.values()), found.tasks[:limit], found.problem)
 
 
-def _tasks(reading: Reading) -> Iterator[RunningTask]:
+def tasks_there(reading: Reading) -> Iterator[RunningTask]:
+    """Those that their schedulers have listed."""
     for document in reading.living:
         for entry in document.body["running"]:
             values = {**entry, "since": moment(entry["since"])}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
+from airflow_dispatch_provider.operate.beginning import hint_about, not_begun
 from airflow_dispatch_provider.operate.documents import (
     Document,
     Reading,
@@ -94,6 +95,7 @@ def _backend(
         state = BackendState.DRAINING
     is_ordered = state in (BackendState.CORDONED, BackendState.DRAINING)
     troubles = dict.fromkeys(entry["trouble"] for entry in entries if entry["trouble"])
+    has_not_begun, not_begun_since = not_begun(entries)
     dags: Counter[str] = Counter()
     for entry in entries:
         dags.update(entry["dags"])
@@ -113,6 +115,9 @@ def _backend(
         minutes=_minutes(entries),
         returning=sum(each.returning(name) for each in reading.living if each.team == team),
         not_recalled=reading.not_recalled(name, team),
+        not_begun=has_not_begun,
+        not_begun_since=moment_or_none(not_begun_since),
+        hint=hint_about(entries, reading.now),
         **{key: sum(entry[key] for entry in entries) for key in _SUMS},
     )
 

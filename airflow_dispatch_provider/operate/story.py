@@ -6,13 +6,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.bridge.event_log import DISPATCHED, object_in
 from airflow_dispatch_provider.bridge.histories import Event, Try, find_try
-from airflow_dispatch_provider.operate.documents import read
-from airflow_dispatch_provider.operate.model import StoryStep, TaskStory, WaitingTask
+from airflow_dispatch_provider.lifecycle.events import TAKEN_OVER, WAITS_START
+from airflow_dispatch_provider.operate.beginning import hint_of
+from airflow_dispatch_provider.operate.documents import Reading, read
+from airflow_dispatch_provider.operate.model import Given, StoryStep, TaskStory, WaitingTask, Workload
+from airflow_dispatch_provider.operate.running import tasks_there
 from airflow_dispatch_provider.operate.waiting import tasks_of, with_usual
 
 
@@ -28,19 +32,55 @@ def read_story(
     found = find_try(dag_id, run_id, task_id, map_index, try_number)
     if found is None:
         return None
-    waiting = None
-    with suppress(TablesMissing):
-        waiting = _waiting((dag_id, run_id, task_id, map_index, found.try_number))
+    waiting = given = None
+    if found.state == _QUEUED:
+        with suppress(TablesMissing):
+            waiting, given = _now(found, (dag_id, run_id, task_id, map_index, found.try_number), read())
     steps = sorted(_steps(found), key=lambda step: step.at)
-    return TaskStory(dag_id, task_id, run_id, map_index, found.try_number, found.state, steps, waiting)
+    return TaskStory(dag_id, task_id, run_id, map_index, found.try_number, found.state, steps, waiting, given)
 
 
-def _waiting(identity: tuple[str, str, str, int, int]) -> WaitingTask | None:
-    for task in tasks_of(read()):
-        if (task.dag_id, task.run_id, task.task_id, task.map_index, task.try_number) == identity:
-            (found,) = with_usual([task])
-            return found
-    return None
+_QUEUED = "queued"
+"""The only state of a task that is held, or that a backend has and has not begun: what a scheduler wrote seconds ago of
+one that is in another by now is over."""
+
+_Identity = tuple[str, str, str, int, int]
+
+
+def _now(found: Try, identity: _Identity, reading: Reading) -> tuple[WaitingTask | None, Given | None]:
+    """Where it is while it is queued."""
+    for task in tasks_of(reading):
+        if _identity(task) == identity:
+            (waits,) = with_usual([task])
+            return waits, None
+    there = [task for task in tasks_there(reading) if _identity(task) == identity and not task.has_begun]
+    if not there:
+        return None, _as_told(found, reading)
+    return None, _given(there[0].backend, there[0].since, reading)
+
+
+def _identity(task: Workload) -> _Identity:
+    return task.dag_id, task.run_id, task.task_id, task.map_index, task.try_number
+
+
+def _as_told(found: Try, reading: Reading) -> Given | None:
+    """By the event log: schedulers list the first tasks of each backend alone."""
+    told = [(each, extra) for each in found.events if (extra := object_in(each.extra)) and "detail" in extra]
+    sent = [(each.at, extra) for each, extra in told if each.event == DISPATCHED]
+    if not sent or told[-1][0].event not in _THERE:
+        return None
+    at, extra = sent[-1]
+    is_anew = found.scheduled is not None and found.scheduled > at
+    return None if is_anew else _given(str(extra.get("backend")), at, reading)
+
+
+_THERE = (DISPATCHED, WAITS_START, TAKEN_OVER)
+"""The last news of what a backend has."""
+
+
+def _given(backend: str, since: datetime, reading: Reading) -> Given:
+    entries = [entry for document in reading.living for entry in document.about(backend)]
+    return Given(backend, since, hint_of(entries, since.timestamp(), reading.now))
 
 
 def _steps(found: Try) -> Iterator[StoryStep]:

@@ -67,7 +67,7 @@ def _with_dags(backend: BackendStatus, readable: set[str]) -> BackendStatus:
 
 def waiting_for(rights: Rights, waiting: Waiting) -> Waiting:
     """Numbers stay as they are: a place in a queue counts all that are before it."""
-    seen = visible_teams(rights, waiting.groups)
+    seen = visible_teams(rights, [*waiting.groups, *waiting.not_begun])
     readable = rights.readable({task.dag_id for task in waiting.tasks if task.dag_id})
     acts = rights.acts_for(None)
     groups = [each for each in waiting.groups if each.team in seen]
@@ -76,6 +76,7 @@ def waiting_for(rights: Rights, waiting: Waiting) -> Waiting:
         total=waiting.total if len(groups) == len(waiting.groups) else sum(each.held for each in groups),
         groups=groups,
         tasks=[task for task in waiting.tasks if _is_named(task, readable, acts)],
+        not_begun=[each for each in waiting.not_begun if each.team in seen],
     )
 
 

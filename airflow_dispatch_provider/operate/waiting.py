@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.bridge.usual_waits import TaskOfRuns, usual_waits
+from airflow_dispatch_provider.operate.beginning import not_begun_of
 from airflow_dispatch_provider.operate.documents import Document, Reading, moment, read
 from airflow_dispatch_provider.operate.model import Waiting, WaitingGroup, WaitingTask
 from airflow_dispatch_provider.routing.reasons import Reason
@@ -62,7 +63,8 @@ def waiting_of(
         key=lambda task: (not task.position, task.position, task.since),
     )
     total = sum(document.body["held"] for document in reading.living)
-    return Waiting(moment(reading.now), total, groups, tasks[:limit], reading.problem)
+    given = not_begun_of(reading, backend) if reason is None else []
+    return Waiting(moment(reading.now), total, groups, tasks[:limit], reading.problem, given)
 
 
 def with_usual(tasks: list[WaitingTask]) -> list[WaitingTask]:

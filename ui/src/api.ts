@@ -37,6 +37,9 @@ export type Backend = {
   minutes: Minute[];
   returning: number;
   not_recalled: string[];
+  not_begun: number;
+  not_begun_since: string | null;
+  hint: string | null;
 };
 
 export type Scheduler = {
@@ -90,12 +93,15 @@ export type WaitingGroup = {
   oldest: string;
 };
 
+export type NotBegun = { backend: string; team: string | null; number: number; since: string };
+
 export type Waiting = {
   now: string;
   total: number;
   groups: WaitingGroup[];
   tasks: WaitingTask[];
   problem: string | null;
+  not_begun: NotBegun[];
 };
 
 export type RunningTask = TaskName & {
@@ -140,6 +146,7 @@ export type Story = TaskName & {
   state: string | null;
   steps: Step[];
   waiting: WaitingTask | null;
+  given: { backend: string; since: string; hint: string | null } | null;
 };
 
 export type Choice = { backend: string | null; queue: string | null; reason: string; words: string };

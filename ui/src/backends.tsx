@@ -5,7 +5,7 @@ import { type ReactNode, useId, useState } from "react";
 import type { Backend, Command, Scheduler, Status } from "./api";
 import { Changes } from "./changes";
 import { OrderDialog, titleOf } from "./order";
-import { count, DagLink, Notice, plural, Rates, Since, Slots, StateBadge, ViewLink, When } from "./parts";
+import { count, Notice, plural, Rates, Since, Slots, StateBadge, ViewLink, When } from "./parts";
 import type { Answer } from "./polling";
 import { RunningTasks } from "./running";
 
@@ -84,7 +84,7 @@ type RowProps = {
   readonly status: Status;
 };
 
-/** A backend, and below it what runs there, if that is wanted. */
+/** A backend, and below it the tasks that it has, if that is wanted. */
 function Rows({ backend, onOrder, status }: RowProps) {
   const [isOpen, setIsOpen] = useState(false);
   const below = useId();
@@ -92,12 +92,12 @@ function Rows({ backend, onOrder, status }: RowProps) {
     <button
       aria-controls={below}
       aria-expanded={isOpen}
-      aria-label={`What runs on ${backend.name}`}
+      aria-label={`What ${backend.name} has`}
       className="dsp-fold"
       onClick={() => setIsOpen(!isOpen)}
       type="button"
     >
-      {isOpen ? "▾" : "▸"} What runs there
+      {isOpen ? "▾" : "▸"} What it has
     </button>
   );
   return (
@@ -131,7 +131,11 @@ function Row({ backend, onOrder, runs, status }: RowProps & { readonly runs: Rea
       </td>
       <td>
         <Slots backend={backend} />
-        <Users backend={backend} />
+        {backend.not_begun_since === null ? undefined : (
+          <div className="dsp-small">
+            {count(backend.not_begun)} not begun, the oldest for <Since at={backend.not_begun_since} now={now} />
+          </div>
+        )}
         {runs}
       </td>
       <td>
@@ -207,29 +211,13 @@ function Trouble({ backend, now }: { readonly backend: Backend; readonly now: st
       {late.length === 0 ? undefined : (
         <div className="dsp-trouble">Recall is still to be done by scheduler {late.join(", ")}.</div>
       )}
+      {backend.hint === null ? undefined : (
+        <div className="dsp-trouble">Nothing that it has has begun. {backend.hint}</div>
+      )}
       {backend.returning === 0 ? undefined : (
         <div className="dsp-small">{count(backend.returning)} are being set back to scheduled.</div>
       )}
     </>
-  );
-}
-
-function Users({ backend }: { readonly backend: Backend }) {
-  const dags = Object.entries(backend.dags);
-  if (dags.length === 0) {
-    return undefined;
-  }
-  return (
-    <details>
-      <summary>Who uses them</summary>
-      <ul className="dsp-users">
-        {dags.map(([dagId, tasks]) => (
-          <li key={dagId}>
-            <DagLink dagId={dagId} /> {count(tasks)}
-          </li>
-        ))}
-      </ul>
-    </details>
   );
 }
 

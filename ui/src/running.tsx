@@ -2,7 +2,7 @@
 // The tasks that a backend has, those that it has had for longest first.
 import { type Backend, path, type Running, type RunningTask } from "./api";
 import { Table } from "./backends";
-import { count, Notice, plural, Since, TaskCell } from "./parts";
+import { count, DagLink, Notice, plural, Since, TaskCell } from "./parts";
 import { useAnswer } from "./polling";
 
 const FIRST = 50;
@@ -16,7 +16,7 @@ export function RunningTasks({ backend }: { readonly backend: Backend }) {
   const all = backend.used + backend.ahead;
   const tasks = data.tasks.filter((task) => task.team === backend.team).slice(0, FIRST);
   if (tasks.length === 0) {
-    return <p>{all === 0 ? "Nothing runs there." : "None of its tasks may be named to you."}</p>;
+    return <p>{all === 0 ? "It has no task." : "None of its tasks may be named to you."}</p>;
   }
   return (
     <>
@@ -24,6 +24,7 @@ export function RunningTasks({ backend }: { readonly backend: Backend }) {
         {tasks.length < all ? `${count(tasks.length)} of ` : ""}
         {plural(all, "task")}, those that it has had for longest first.
       </p>
+      <Dags backend={backend} />
       <Table label={`Tasks on ${backend.name}`}>
         <thead>
           <tr>
@@ -47,6 +48,23 @@ export function RunningTasks({ backend }: { readonly backend: Backend }) {
         </tbody>
       </Table>
     </>
+  );
+}
+
+/** Dags of its tasks, those with the most first. */
+function Dags({ backend }: { readonly backend: Backend }) {
+  const dags = Object.entries(backend.dags);
+  if (dags.length === 0) {
+    return undefined;
+  }
+  return (
+    <ul aria-label="By Dag" className="dsp-users">
+      {dags.map(([dagId, tasks]) => (
+        <li key={dagId}>
+          <DagLink dagId={dagId} /> {count(tasks)}
+        </li>
+      ))}
+    </ul>
   );
 }
 

@@ -95,6 +95,7 @@ export function TaskStory({ task, tryNumber }: StoryProps) {
         ) : undefined}
       </p>
       <Place story={data} />
+      <Given story={data} />
       <Steps story={data} />
     </section>
   );
@@ -134,6 +135,23 @@ function Place({ story }: { readonly story: Story }) {
         <span className="dsp-name">{waiting.route}</span>, targets{" "}
         <span className="dsp-name">{waiting.targets.join(", ")}</span>
       </div>
+    </Notice>
+  );
+}
+
+/** Which backend has it, as long as it has not begun. */
+function Given({ story }: { readonly story: Story }) {
+  if (story.given === null) {
+    return undefined;
+  }
+  const { backend, hint, since } = story.given;
+  return (
+    <Notice tone="info">
+      <strong>
+        <span className="dsp-name">{backend}</span> has had it for <Since at={since} now={new Date().toISOString()} />,
+        and it has not begun.
+      </strong>
+      {hint === null ? undefined : <div>{hint}</div>}
     </Notice>
   );
 }

@@ -3,7 +3,7 @@
 import { type FormEvent, useState } from "react";
 import { useSearchParams } from "react-router-dom";
 
-import { path, type Status, type Waiting, type WaitingTask } from "./api";
+import { type NotBegun, path, type Status, type Waiting, type WaitingTask } from "./api";
 import { Table } from "./backends";
 import { count, duration, Notice, plural, Since, TaskCell, ViewLink, When } from "./parts";
 import { useAnswer } from "./polling";
@@ -105,13 +105,19 @@ type FoundProps = { readonly data: Waiting; readonly limit: number; readonly mor
 function Found({ data, limit, more }: FoundProps) {
   const held = data.groups.reduce((sum, group) => sum + group.held, 0);
   if (held === 0) {
-    return <Notice tone="info">Nothing waits.</Notice>;
+    return (
+      <>
+        <Notice tone="info">Nothing waits.</Notice>
+        <WithBackends now={data.now} those={data.not_begun} />
+      </>
+    );
   }
   return (
     <>
       <p>
         {plural(held, "task")} {held === 1 ? "waits" : "wait"}.
       </p>
+      <WithBackends now={data.now} those={data.not_begun} />
       <Groups data={data} />
       <h2>Tasks</h2>
       {data.tasks.length === 0 ? (
@@ -133,6 +139,17 @@ function Found({ data, limit, more }: FoundProps) {
       ) : undefined}
     </>
   );
+}
+
+/** What does not wait here any more, and has not begun either. */
+function WithBackends({ now, those }: { readonly now: string; readonly those: NotBegun[] }) {
+  return those.map((each) => (
+    <p key={`${each.team ?? ""}/${each.backend}`}>
+      {count(each.number)} more {each.number === 1 ? "has" : "have"} been given to{" "}
+      <ViewLink parameters={{ view: "backends" }}>{each.backend}</ViewLink> and {each.number === 1 ? "has" : "have"} not
+      begun, the oldest for <Since at={each.since} now={now} />.
+    </p>
+  ));
 }
 
 function Groups({ data }: { readonly data: Waiting }) {

@@ -72,6 +72,7 @@ class WorkerCensus:
         self._app, self._interval, self._answer = app, interval, answer
         self._connect = broker_for(app, timeout).new_connection
         self._roll = Roll()
+        self._has_asked = False
         self._stopping = Event()
         self._thread: Thread | None = None
         self._failing = False
@@ -80,6 +81,11 @@ class WorkerCensus:
     def slots(self) -> int | None:
         """How many tasks all live workers together can run; None while none is known. Does not wait."""
         return self._roll.slots
+
+    @property
+    def has_none(self) -> bool:
+        """Whether the broker could be used in the last round, and no worker has answered lately."""
+        return self._has_asked and not self._failing and self._roll.slots is None
 
     def start(self) -> None:
         self._thread = Thread(target=self._run, name="dispatch-celery-workers", daemon=True)
@@ -109,4 +115,4 @@ class WorkerCensus:
         if roll.slots != self._roll.slots:
             message = "%d Celery workers can run %d tasks at once."
             log.info(message, len(roll.concurrency), roll.slots or 0)
-        self._roll = roll
+        self._roll, self._has_asked = roll, True

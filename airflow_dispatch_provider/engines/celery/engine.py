@@ -47,6 +47,10 @@ log = logging.getLogger(__name__)
 FLUSH = 10.0
 """Seconds that ``stop`` gives the broker at most to take what was accepted."""
 
+_NO_WORKER = "No Celery worker answers."
+_LISTENS = "Does a Celery worker listen to the queue?"
+"""Hints: with and without a census that tells."""
+
 LAST_RESULTS = 1.0
 """Seconds that ``stop`` gives the result backend at most."""
 
@@ -138,6 +142,7 @@ class CeleryEngine:
                 unavailable="its thread has died" if driver.is_dead else outbox.unavailable(now),
                 kinds=self._kinds,
                 retry_at=outbox.retry_at,
+                hint=_NO_WORKER if census and census.has_none else _LISTENS,
             )
 
     # Giving

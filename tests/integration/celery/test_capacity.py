@@ -65,6 +65,7 @@ def census(url: str) -> Iterator[WorkerCensus]:
 def test_slots_follow_the_workers(census: WorkerCensus, start_worker: StartWorker) -> None:
     """None, one, two, and one that ends without a word."""
     assert census.slots is None
+    wait_until(lambda: census.has_none)
     first = start_worker("first", 3)
     wait_until(lambda: census.slots == 3)
     start_worker("second", 4)

@@ -229,7 +229,7 @@ def test_what_runs_on_a_backend_is_unfolded_by_keyboard(page: Page, server: Serv
     show(page, server)
     page.until_text("Schedulers")
     page.evaluate("document.querySelector('.dsp-header button').focus()")
-    tab_to(page, "What runs on gpu")
+    tab_to(page, "What gpu has")
     page.press("Enter")
     page.until_text("2 of 10,016 tasks", "train_gpu", "has not begun")
     assert ("table", "Tasks on gpu") in page.accessible()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.cli import looking, operating, ordering
 from airflow_dispatch_provider.operate.documents import Reading, moment
 from airflow_dispatch_provider.operate.forecast import forecast_of
-from airflow_dispatch_provider.operate.model import Change, OrderInForce, StoryStep, TaskStory
+from airflow_dispatch_provider.operate.model import Change, Given, OrderInForce, StoryStep, TaskStory
 from airflow_dispatch_provider.operate.orders import UnknownBackend
 from airflow_dispatch_provider.operate.running import first_of, running_of
 from airflow_dispatch_provider.operate.status import status_of
@@ -143,6 +143,34 @@ def test_watching_is_for_people(run: Run, say: Callable[..., None]) -> None:
     assert "--watch" in found.err
 
 
+def test_a_backend_that_has_not_begun_what_it_has(run: Run, say: Callable[..., None]) -> None:
+    """How much and for how long, and what to look at where that is all and has been for long."""
+    late = {"used": 4, "not_begun": 4, "not_begun_since": NOW - 480, "hint": "No Celery worker answers."}
+    say(document("7", backends=[backend("farm", **late), backend("small")]))
+    found = run("status")
+    assert "4 for 8 min" in found.out
+    assert "farm: Nothing that it has has begun. No Celery worker answers." in found.out
+    assert found.code == 0
+    say(document("7", backends=[backend("small", used=4)]))
+    assert "not begun" not in run("status").out
+
+
+def test_waiting_says_what_is_with_backends_and_has_not_begun(run: Run, say: Callable[..., None]) -> None:
+    """In one line, with the command that lists it; also where nothing waits."""
+    backends = [
+        backend("farm", used=4, not_begun=4, not_begun_since=NOW - 480),
+        backend("small", used=2, not_begun=1, not_begun_since=NOW - 1),
+    ]
+    say(document("7", backends=backends))
+    assert " ".join(run("waiting").out.split()) == (
+        "Nothing waits. 5 more have been given to a backend (farm 4, small 1) and have not begun,"
+        " the oldest for 8 min: airflow dispatch running"
+    )
+    one = " ".join(run("waiting", "--backend", "small").out.split())
+    assert "1 more has been given to a backend (small 1) and has not begun, the oldest for 1 s" in one
+    assert "more" not in run("waiting", "--reason", "waits_full").out
+
+
 def test_waiting_in_tables(run: Run, say: Callable[..., None]) -> None:
     """How many wait for which backend and why, then the first of them with their place."""
     say(
@@ -225,6 +253,17 @@ def test_a_story(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = run("story", "dag", "run", "other", "--map-index", "3")
     assert missing.code == 2
     assert "Dag 'dag' has no task 'other' with map index 3 in run 'run'." in missing.err
+
+
+def test_the_story_of_what_a_backend_has_not_begun(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which one, for how long, and what to look at."""
+    since = datetime.now(UTC) - timedelta(minutes=8)
+    there = Given("farm", since, "No Celery worker answers.")
+    told = TaskStory("dag", "t", "run", -1, 1, "queued", [], None, there)
+    monkeypatch.setattr(operating, "read_story", lambda *arguments: told)
+    found = run("story", "dag", "run", "t")
+    words = "farm has had it for 8 min, and it has not begun. No Celery worker answers."
+    assert words in " ".join(found.out.split())
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from unit.lifecycle.builders import machine, number, queued, route, tick
 
 from airflow_dispatch_provider.dispatch.report import FIRST, Facts, Pace, Report
 from airflow_dispatch_provider.lifecycle import _backend
-from airflow_dispatch_provider.lifecycle.events import BackendRules, Broken, Command, Order, Room, Tick
+from airflow_dispatch_provider.lifecycle.events import BackendRules, Began, Broken, Command, Order, Room, Tick
 from airflow_dispatch_provider.lifecycle.machine import Machine
 
 AHEAD = 1_000_000.0
@@ -207,3 +207,16 @@ def test_many_backends_cost_little():
         patch.setattr(_backend.Backend, "view", counted)
         document(m)
     assert len(views) <= 3 * 102
+
+
+def test_since_when_a_backend_has_what_has_not_begun():
+    """The oldest of those in its slots; what was given ahead of one waits for that."""
+    m = machine(route("q", "a"))
+    room = Room(1, ahead=1, hint="see redis://me:secret@host")
+    m.handle(1, queued(1), Tick({"a": room, "b": Room(0)}))
+    m.handle(2, queued(2), Tick({"a": room, "b": Room(0)}))
+    found = backend(document(m), "a")
+    assert (found["used"], found["ahead"], found["not_begun"]) == (1, 1, 2)
+    assert (found["not_begun_since"], "secret" in found["hint"]) == (1 + AHEAD, False)
+    m.handle(3, Began(1))
+    assert backend(document(m), "a")["not_begun_since"] is None

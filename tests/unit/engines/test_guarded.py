@@ -243,6 +243,7 @@ def test_ctrl_c_ends_the_process(x, engine, monkeypatch) -> None:
         ("room", Room(1, retry_at=float("inf"))),
         ("room", Room(1, retry_at=float("nan"))),
         ("room", Room(1, retry_at=1e30)),
+        ("room", Room(1, hint=None)),  # type: ignore[arg-type]
         ("room", 4),
         ("poll", [Sent(7), "ended"]),
         ("poll", [None]),

@@ -33,6 +33,8 @@ def backend(name: str, **values: Any) -> dict[str, Any]:
         "trouble": None,
         "next_try": None,
         "not_begun": 0,
+        "not_begun_since": None,
+        "hint": "",
         "dags": {},
         "minutes": [],
         **values,

@@ -129,3 +129,35 @@ def test_without_tables(monkeypatch):
     monkeypatch.setattr(tables, "read_statuses", missing)
     monkeypatch.setattr(schedulers, "living", set)
     assert "airflow db migrate" in str(read_status().problem)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"used": 4, "not_begun": 4, "not_begun_since": NOW - 480}, "Is a worker there?"),
+        (
+            {"used": 4, "not_begun": 4, "not_begun_since": NOW - 480, "hint": ""},
+            "See the story of one of them.",
+        ),
+        # One of them has begun.
+        ({"used": 4, "not_begun": 3, "not_begun_since": NOW - 480}, None),
+        # Not for long.
+        ({"used": 4, "not_begun": 4, "not_begun_since": NOW - 60}, None),
+        # Given ahead of a free slot, which all are in use.
+        ({"used": 4, "ahead": 2, "not_begun": 2}, None),
+        ({}, None),
+    ],
+)
+def test_what_to_look_at_where_nothing_begins(values, expected):
+    """Where all that a backend has has not begun for minutes."""
+    row = document("1", backends=[backend("a", **{"hint": "Is a worker there?", **values})])
+    assert status_of(reading(row)).backends[0].hint == expected
+
+
+def test_what_has_not_begun_adds_up():
+    """Over all schedulers, since the oldest; what was given ahead of a free slot waits for that."""
+    one = document("1", backends=[backend("a", not_begun=3, ahead=1, not_begun_since=NOW - 9)])
+    two = document("2", backends=[backend("a", not_begun=1, not_begun_since=NOW - 90)])
+    found = status_of(reading(one, two)).backends[0]
+    assert found.not_begun_since is not None
+    assert (found.not_begun, found.not_begun_since.timestamp()) == (3, NOW - 90)

@@ -12,9 +12,10 @@ import pytest
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.bridge.histories import Event, Try
 from airflow_dispatch_provider.operate import story, waiting
+from airflow_dispatch_provider.operate.model import Given
 from airflow_dispatch_provider.operate.story import read_story
 
-from .documents import document, reading, waits
+from .documents import NOW, backend, document, reading, runs, waits
 
 START = datetime(2026, 11, 29, tzinfo=UTC)
 
@@ -80,6 +81,41 @@ def test_what_it_waits_for_now(monkeypatch):
     found = tell(monkeypatch, held, document("1", waiting=rows))
     assert found.waiting is not None
     assert found.waiting.position == 4
+
+
+@pytest.mark.parametrize("state", ["running", "success", "scheduled"])
+def test_what_airflow_says_runs_or_is_over_waits_for_nothing(state, monkeypatch):
+    """Whatever its scheduler wrote seconds ago."""
+    row = document("1", waiting=[waits("one")], running=[runs("one", has_begun=False)])
+    found = tell(monkeypatch, RAN._replace(state=state), row)
+    assert (found.waiting, found.given) == (None, None)
+
+
+SENT = RAN._replace(state="queued", started=None, ended=None)
+
+
+def test_a_backend_has_it_and_has_not_begun(monkeypatch):
+    """Since when, by the scheduler that watches it, and what to look at once that is long ago."""
+    farm = backend("a", used=1, not_begun=1, not_begun_since=NOW - 480, hint="No worker answers.")
+    there = [runs("one", has_begun=False, since=NOW - 480), runs("two", has_begun=False)]
+    found = tell(monkeypatch, SENT, document("1", backends=[farm], running=there))
+    assert (found.given.backend, found.given.hint) == ("a", "No worker answers.")
+    assert found.given.since.timestamp() == NOW - 480
+    new = [runs("one", has_begun=False, since=NOW - 9)]
+    found = tell(monkeypatch, SENT, document("1", backends=[farm], running=new))
+    assert (found.waiting, found.given.hint) == (None, None)
+
+
+def test_a_backend_that_has_it_as_the_event_log_says(monkeypatch):
+    """Its scheduler lists the first of each backend alone; not where it has come back since, or was scheduled anew."""
+    row = document("1", backends=[backend("a")])
+    pending = SENT._replace(events=[*SENT.events, event(4, "waits_start", {"detail": "no node has room"})])
+    for sent in (SENT, pending):
+        assert tell(monkeypatch, sent, row).given == Given("a", at(3), None)
+    back = SENT._replace(events=[*SENT.events, event(4, "withdrawn", {"detail": "drained"})])
+    assert tell(monkeypatch, back, row).given is None
+    assert tell(monkeypatch, SENT._replace(scheduled=at(4)), row).given is None
+    assert tell(monkeypatch, SENT._replace(events=[]), row).given is None
 
 
 def test_no_such_task(monkeypatch):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from operate_answers import FakeAnswers, backend, group, now, running_task, scheduler, waiting_task
 
-from airflow_dispatch_provider.operate.model import RunningOfTeams, Status, Waiting
+from airflow_dispatch_provider.operate.model import NotBegun, RunningOfTeams, Status, Waiting
 from airflow_dispatch_provider.operate.views import running_for, status_for, waiting_for
 
 
@@ -97,6 +97,13 @@ def test_groups_of_other_teams_are_left_out_and_not_counted() -> None:
     waiting = Waiting(now(), 12, [group("shared", 5), group("theirs", 7, team="b")], [])
     seen = waiting_for(Rights(teams=frozenset({None, "a"})), waiting)
     assert ([each.backend for each in seen.groups], seen.total) == (["shared"], 5)
+
+
+def test_what_has_not_begun_on_backends_of_other_teams_is_left_out() -> None:
+    """Where nothing waits, too."""
+    given = [NotBegun("shared", None, 4, now()), NotBegun("theirs", "b", 2, now())]
+    seen = waiting_for(Rights(teams=frozenset({None})), Waiting(now(), 0, [], [], None, given))
+    assert [each.backend for each in seen.not_begun] == ["shared"]
 
 
 def test_what_belongs_to_no_dag_is_named_to_those_who_may_act() -> None:

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
-import pytest
+from contextlib import nullcontext
+from types import SimpleNamespace
 
-from airflow_dispatch_provider.engines.celery.capacity import MISSES, Roll, concurrency_of
+import pytest
+from celery import Celery
+
+from airflow_dispatch_provider.engines.celery.capacity import MISSES, Roll, WorkerCensus, concurrency_of
 
 
 def test_nobody_is_known_at_first():
@@ -55,3 +59,22 @@ def test_the_last_answer_counts():
 def test_what_workers_say(stats, queues, expected):
     """Only those that listen to a queue run tasks."""
     assert concurrency_of(stats, queues) == expected
+
+
+def test_that_there_is_no_worker_is_known_only_from_an_answer(monkeypatch):
+    """Not before the first round, nor while the broker cannot be used, nor where one answers."""
+    app = Celery(broker="redis://nowhere.invalid/0")
+    census = WorkerCensus(app, timeout=1.0)
+    workers = {}
+    answers = SimpleNamespace(stats=lambda: workers, active_queues=lambda: {name: ["q"] for name in workers})
+    monkeypatch.setattr(app.control, "inspect", lambda **_: answers)
+    monkeypatch.setattr(census, "_connect", nullcontext)
+    assert not census.has_none
+    census._take()
+    assert census.has_none
+    census._failing = True
+    assert not census.has_none
+    census._failing = False
+    workers["a"] = {"pool": {"max-concurrency": 4}}
+    census._take()
+    assert not census.has_none

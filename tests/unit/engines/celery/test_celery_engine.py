@@ -54,6 +54,7 @@ class Watcher(FakeWatcher):
 
 class Census:
     slots: int | None = None
+    has_none = False
 
     def start(self) -> None:
         self.running = True
@@ -270,6 +271,15 @@ def test_slots_of_the_workers(make_bench):
     bench.census.slots = 12
     assert bench.engine.room().slots == 12
     assert bench.census.running
+
+
+def test_what_to_look_at_where_nothing_begins(make_bench):
+    """That no worker answers, where they are counted; whether one listens, else."""
+    assert make_bench().start().engine.room().hint == "Does a Celery worker listen to the queue?"
+    bench = make_bench(counted=True).start()
+    assert bench.engine.room().hint == "Does a Celery worker listen to the queue?"
+    bench.census.has_none = True
+    assert bench.engine.room().hint == "No Celery worker answers."
 
 
 def test_a_start_that_fails_is_tried_again(make_bench):
