@@ -60,31 +60,31 @@ class Facts:
 
 
 class Pace:
-    """How many dispatches of a backend came out and ended, by minute."""
+    """How many dispatches of a backend came out, and how many ended there, by minute."""
 
     def __init__(self) -> None:
         self._minutes: deque[list[int]] = deque(maxlen=_MINUTES)
         self._marks: deque[tuple[float, int, int]] = deque()
         self._last = 0, 0
 
-    def add(self, now: float, at: float, given: int, done: int) -> None:
+    def add(self, now: float, at: float, given: int, ended: int) -> None:
         """
         :param now: monotonic seconds
         :param at: seconds since 1970
         :param given: since the start of the backend, which may have been replaced
-        :param done: since the same
+        :param ended: there, since the same
         """
-        if given < self._last[0] or done < self._last[1]:
+        if given < self._last[0] or ended < self._last[1]:
             self._last = 0, 0
             self._marks.clear()
         before = self._last
-        self._last = given, done
+        self._last = given, ended
         minute = int(at // 60) * 60
         if not self._minutes or self._minutes[-1][0] != minute:
             self._minutes.append([minute, 0, 0])
         self._minutes[-1][1] += given - before[0]
-        self._minutes[-1][2] += done - before[1]
-        self._marks.append((now, given, done))
+        self._minutes[-1][2] += ended - before[1]
+        self._marks.append((now, given, ended))
         while len(self._marks) > 2 and now - self._marks[1][0] >= _PACE:
             self._marks.popleft()
 
@@ -95,11 +95,12 @@ class Pace:
 
     @property
     def per_minute(self) -> tuple[int, int]:
-        """Dispatches that came out and that ended, over the last minute or so."""
+        """Dispatches that came out and that ended, over the last minute or so. Of less than a minute it is known what
+        has happened by now, and nothing is made of it."""
         if len(self._marks) < 2:
             return 0, 0
         first, last = self._marks[0], self._marks[-1]
-        seconds = max(1.0, last[0] - first[0])
+        seconds = max(_PACE, last[0] - first[0])
         return round((last[1] - first[1]) * _PACE / seconds), round((last[2] - first[2]) * _PACE / seconds)
 
 
@@ -155,7 +156,7 @@ class Report:
         for each in overview.backends:
             there = out.get(each.name, ())
             pace = self._paces.setdefault(each.name, Pace())
-            pace.add(clock, now, each.given, each.done)
+            pace.add(clock, now, each.given, each.ended)
             state, (submitted, ended) = _state(each), pace.per_minute
             waits = overview.not_begun_since(there)
             entries.append(

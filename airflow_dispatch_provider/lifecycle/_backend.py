@@ -42,6 +42,9 @@ class Backend:
         self.given = self.done = 0
         """Dispatches that came out, and those of them that no longer are, since the start."""
 
+        self.ended = 0
+        """Those of them that have ended there, since the start: neither taken back, nor let go before they began."""
+
         self.began = self.returned = self.launch_failures = 0
         """Dispatches, since the start: see ``survey.COUNTS``."""
 

@@ -23,7 +23,7 @@ from airflow_dispatch_provider.routing.routes import RouteTable, ordered_targets
 
 # Python 3.11 takes four times as long for a member of an Enum as for a name of a module.
 _HELD, _SUBMITTED, _REVOKING, _ENDED = State.HELD, State.SUBMITTED, State.REVOKING, State.ENDED
-_RETURNING = State.RETURNING
+_RETURNING, _UNCLEAR = State.RETURNING, State.UNCLEAR
 
 Question = type[actions.LookUp] | type[actions.PutBack] | type[actions.Restart] | type[actions.Unstart]
 
@@ -158,6 +158,13 @@ class Ledger:
             backend.done += 1
         if state is _REVOKING or state is _ENDED:
             self._out_of_care(job)
+        if state is _ENDED and (before is _UNCLEAR or before in OUT):
+            self._count_end(job, before)
+
+    def _count_end(self, job: Job, before: State) -> None:
+        backend = self.backends.get(job.backend or "")
+        if backend is not None and (before is not _REVOKING or job.began or job.runs):
+            backend.ended += 1
 
     def _out_of_care(self, job: Job) -> None:
         if self.jobs.get(job.key) is job:

@@ -39,8 +39,8 @@ class BackendFigures(NamedTuple):
     given: int
     """Dispatches since the start."""
 
-    done: int
-    """Those of them that have ended, or come back."""
+    ended: int
+    """Those of them that have ended there; not those that came back."""
 
     is_failing: bool
     """It cannot be used, or has not been tried since it failed."""
@@ -213,7 +213,7 @@ def _figures(backend: Backend, held: int, now: float) -> BackendFigures:
         view.free,
         held,
         backend.given,
-        backend.done,
+        backend.ended,
         backend.fails(now),
         backend.cordoned,
         backend.gone,

@@ -73,6 +73,8 @@ class BackendStatus:
 
     submitted_per_minute: int
     ended_per_minute: int
+    """Those that have ended there; not those that came back."""
+
     trouble: str | None
     """Why it takes no work, or a part of it takes none, in a sentence."""
 
@@ -191,7 +193,7 @@ class WaitingTask(Workload):
     """Its place in the queue for its first target, from 1; 0: it waits for something else."""
 
     expected: datetime | None
-    """When it may start, by the pace at which that backend takes tasks; None: nobody can tell."""
+    """When it may start, by the pace at which tasks end at that backend; None: nobody can tell."""
 
     scheduler: str
     usual: float | None = None

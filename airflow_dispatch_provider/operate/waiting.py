@@ -131,8 +131,8 @@ _COPIED = (
 
 
 def _expectation(document: Document, now: float) -> Callable[[dict[str, Any]], datetime | None]:
-    """When a task may start that waits for a slot, by its place and by the pace of its first target. Nobody can tell
-    where that one takes none, or so few that they are no pace."""
+    """When a task may start that waits for a slot, by its place and by the pace at which tasks end at its first target.
+    Nobody can tell where none has ended lately, or so few that they are no pace."""
     paces = {entry["name"]: _pace(entry["minutes"], now) for entry in document.body["backends"]}
     is_open = {entry["name"] for entry in document.body["backends"] if entry["state"] == "open"}
 
@@ -147,10 +147,10 @@ def _expectation(document: Document, now: float) -> Callable[[dict[str, Any]], d
 
 
 def _pace(minutes: list[list[int]], now: float) -> float | None:
-    """Tasks a second that a backend took over the last minutes."""
+    """Tasks a second that have ended at a backend over the last minutes."""
     latest = [each for each in minutes if each[0] > now - _PACE_OF]
-    taken = sum(submitted for _, submitted, _ in latest)
-    return taken / max(60.0, now - latest[0][0]) if taken >= _LEAST else None
+    over = sum(ended for _, _, ended in latest)
+    return over / max(60.0, now - latest[0][0]) if over >= _LEAST else None
 
 
 _PACE_OF, _LEAST = 600.0, 5

@@ -120,14 +120,15 @@ def test_a_file_in_use_or_refused():
     [
         ([], (0, 0)),
         ([(0, 0, 0)], (0, 0)),
-        ([(0, 0, 0), (30, 10, 5)], (20, 10)),
+        ([(0, 0, 0), (30, 10, 5)], (10, 5)),
         ([(0, 0, 0), (60, 60, 0), (120, 60, 60)], (0, 60)),
         # Only the last minute counts.
         ([(0, 0, 0), (50, 500, 0), (110, 500, 0)], (0, 0)),
     ],
 )
 def test_paces(adds: list[tuple[float, int, int]], per_minute: tuple[int, int]) -> None:
-    """Dispatches of the last minute, whatever the distance of two documents."""
+    """Dispatches of the last minute, whatever the distance of two documents; of less than a minute as many as there
+    were."""
     pace = Pace()
     for at, given, done in adds:
         pace.add(at, at, given, done)

@@ -17,6 +17,9 @@ from airflow_dispatch_provider.lifecycle.events import (
     Ended,
     Offered,
     Order,
+    Recall,
+    Recovered,
+    Revoke,
     Room,
     Rows,
     Sent,
@@ -33,12 +36,37 @@ def test_figures_of_a_backend():
     m = machine()
     first = number(m, 1, 1, a=3)
     number(m, 2, 2, a=3)
-    m.handle(3, Began(first), Ended(first, Outcome.SUCCESS, True))
+    question = asked(m.handle(3, Began(first), Ended(first, Outcome.SUCCESS, True)))
+    m.handle(4, Rows(question.asked, {1: GONE}))
     figures = {each.name: each for each in m.overview().backends}
     assert (figures["a"].slots, figures["a"].given) == (3, 2)
     assert figures["a"].used + figures["a"].free == 3
-    assert figures["a"].done == figures["a"].given - figures["a"].used
+    assert figures["a"].ended == figures["a"].given - figures["a"].used
     assert (figures["b"].given, figures["b"].used, figures["b"].is_failing) == (0, 0, False)
+
+
+def ended_on_a(m):
+    return next(each.ended for each in m.overview().backends if each.name == "a")
+
+
+def test_only_what_ended_there_has_ended():
+    """Neither what is recalled before it begins, nor what a dead scheduler had there, nor what is revoked unbegun."""
+    m = machine()
+    sent, begun = (number(m, 1, key) for key in (1, 2))
+    m.handle(2, Sent(sent), Sent(begun), Began(begun))
+    question = asked(m.handle(3, Recall(1, sent=True)), actions.PutBack)
+    m.handle(4, Rows(question.asked, {1: GONE}))
+    m.handle(5, Offered(3, TaskRef("q"), runs=False, evidence="a"), tick(a=9))
+    assert m.overview().out()["a"][-1].key == 3
+    question = asked(m.handle(6, Broken("a", "away"), tick(a=9)), actions.PutBack)
+    m.handle(7, Rows(question.asked, {3: GONE}), Recovered("a"), tick(a=9))
+    unbegun = number(m, 8, 4)
+    m.handle(9, Sent(unbegun), Revoke(4))
+    m.handle(10, Ended(unbegun, Outcome.FAILED))
+    assert (len(m), ended_on_a(m)) == (1, 0)
+    m.handle(11, Revoke(2))
+    m.handle(12, Ended(begun, Outcome.FAILED, True))
+    assert ended_on_a(m) == 1
 
 
 def test_what_waits_stands_in_lines_with_the_reason_that_the_decision_has():

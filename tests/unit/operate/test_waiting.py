@@ -45,29 +45,31 @@ def test_filters():
     assert [each.backend for each in of(row, reason="waits_full").groups] == ["a"]
 
 
-PACE = [[NOW - 120, 10, 0], [NOW - 60, 10, 0]]
+PACE = [[NOW - 120, 0, 10], [NOW - 60, 0, 10]]
 """Twenty in two minutes."""
 
 
 def test_when_it_may_start():
-    """The fifth, where ten a minute go, in half a minute. Nobody can tell of a backend that fails, of one that takes so
-    few that they are no pace, and of a task that may go elsewhere before."""
+    """The fifth, where ten a minute go, in half a minute. Nobody can tell of a backend that fails, of one where so few
+    have ended that they are no pace, however many it was given, and of a task that may go elsewhere before."""
     backends = [
         backend("a", minutes=PACE),
         backend("b", minutes=PACE, state="failing"),
-        backend("c", minutes=[[NOW - 60, 2, 0], [NOW - 5000, 99, 0]]),
+        backend("c", minutes=[[NOW - 60, 0, 2], [NOW - 5000, 0, 99]]),
+        backend("d", minutes=[[NOW - 60, 99, 0]]),
     ]
     rows = [
         waits("one", position=5),
         waits("two", targets=["b"]),
         waits("three", targets=["c"]),
         waits("four", reason="waits_overflow"),
+        waits("five", targets=["d"]),
     ]
     found = {task.task_id: task.expected for task in of(document("1", backends=backends, waiting=rows)).tasks}
     first = found.pop("one")
     assert first is not None
     assert first.timestamp() == NOW + 30
-    assert list(found.values()) == [None, None, None]
+    assert list(found.values()) == [None] * 4
 
 
 def test_how_long_a_task_usually_waits(monkeypatch):
