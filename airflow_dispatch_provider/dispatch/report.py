@@ -21,6 +21,7 @@ from airflow_dispatch_provider.lifecycle.overview import (
     users,
 )
 from airflow_dispatch_provider.masking import masked
+from airflow_dispatch_provider.routing.decide import Fullness
 from airflow_dispatch_provider.routing.reasons import Reason
 
 VERSION = 1
@@ -222,22 +223,29 @@ def _said(reason: Reason | Waits | None) -> tuple[str, str]:
     return _NEXT if reason is None else (reason.value, reason.words)
 
 
+def _full(found: Fullness) -> dict[str, Any]:
+    """Which targets are full; how full they are stands with the backends."""
+    full = [[name, masked(why)] for name, why in found.full]
+    return {"full": full, "left_out": list(found.left_out)}
+
+
 def _groups(
     lines: Iterable[Line], apart: Iterable[Job], overview: Overview, wall: Callable[[float], float]
 ) -> Iterable[dict[str, Any]]:
     """By first target and reason."""
-    groups: dict[tuple[str, str, str], dict[str, Any]] = {}
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
 
-    def add(backend: str, reason: Reason | Waits | None, detail: str, count: int, since: float) -> None:
-        word, words = _said(reason)
-        text = masked(detail)
+    def add(backend: str, job: Job, detail: str, count: int, since: float) -> None:
+        word, words = _said(overview.reason(job))
+        text, found = masked(detail), overview.fullness(job)
         group = groups.setdefault(
-            (backend, word, text),
+            (backend, word, text, found),
             {
                 "backend": backend,
                 "reason": word,
                 "words": words,
                 "detail": text or None,
+                **_full(found),
                 "held": 0,
                 "oldest": since,
             },
@@ -246,9 +254,9 @@ def _groups(
         group["oldest"] = min(group["oldest"], since)
 
     for line in lines:
-        add(line.targets[0].backend, line.reason, line.detail, line.held, line.since)
+        add(line.targets[0].backend, line.first[0], line.detail, line.held, line.since)
     for job in apart:
-        add(job.backend or "", overview.reason(job), job.trouble, 1, job.since)
+        add(job.backend or "", job, job.trouble, 1, job.since)
     return [{**group, "oldest": wall(group["oldest"])} for group in groups.values()]
 
 
@@ -271,22 +279,22 @@ def _waiting(
         entries.sort(key=lambda entry: entry[0].order)
         for position, (job, line) in enumerate(entries[:FIRST], start=1):
             targets = [target.backend for target in line.targets]
-            yield _job(job, overview.reason(job), line.detail, line.route, targets, position, wall)
+            yield _job(job, overview, line.detail, line.route, targets, position, wall)
     for job in list(apart)[:FIRST]:
         targets = [job.backend] if job.backend else []
-        yield _job(job, overview.reason(job), job.trouble, "", targets, 0, wall)
+        yield _job(job, overview, job.trouble, "", targets, 0, wall)
 
 
 def _job(
     job: Job,
-    reason: Reason | Waits | None,
+    overview: Overview,
     detail: str,
     route: str,
     targets: list[str],
     position: int,
     wall: Callable[[float], float],
 ) -> dict[str, Any]:
-    word, words = _said(reason)
+    word, words = _said(overview.reason(job))
     return {
         **_name_of(job),
         "route": route,
@@ -294,6 +302,7 @@ def _job(
         "reason": word,
         "words": words,
         "detail": masked(detail) or None,
+        **_full(overview.fullness(job)),
         "since": wall(job.since),
         "position": position,
     }

@@ -11,7 +11,8 @@ from airflow_dispatch_provider.lifecycle._backend import Backend
 from airflow_dispatch_provider.lifecycle._ledger import Ledger
 from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import State
-from airflow_dispatch_provider.routing.decide import choose
+from airflow_dispatch_provider.routing import decide
+from airflow_dispatch_provider.routing.decide import Fullness, choose
 from airflow_dispatch_provider.routing.hold import Lane
 from airflow_dispatch_provider.routing.model import BackendView, Snapshot
 from airflow_dispatch_provider.routing.reasons import Reason
@@ -48,6 +49,18 @@ def waits(
         return job.waits
     seen = snapshot or ledger.snapshot()
     return why(lane, seen.now - job.since, seen.backends, seen.free)
+
+
+def fullness(ledger: Ledger, job: Job, snapshot: Snapshot | None = None) -> Fullness:
+    """The targets that keep a job waiting for a slot; none, where it waits for anything else.
+
+    :param snapshot: as in ``waits``
+    """
+    lane = ledger.holding.lane_of(job.key)
+    if lane is None:
+        return Fullness()
+    seen = snapshot or ledger.snapshot()
+    return decide.fullness(lane, seen.now - job.since, seen.backends)
 
 
 def of_everything(ledger: Ledger, asks_rows: bool) -> Waits | None:
@@ -120,7 +133,15 @@ def _told_now(ledger: Ledger) -> int:
 def _detail(ledger: Ledger, job: Job, waits: Reason | Waits) -> str:
     if isinstance(waits, Waits):
         return f"{waits.words}."
-    return f"{waits.words}. {_of_targets(ledger, job, lambda backend: backend.fullness(ledger.now))}".rstrip()
+    found = fullness(ledger, job) if waits is Reason.WAITS_FULL else Fullness()
+    closed = {name: why for name, why in found.full if why}
+
+    def words(backend: Backend) -> str:
+        if backend.name in found.left_out:
+            return "It is left out (overflow_after: never)."
+        return " ".join(filter(None, (backend.fullness(ledger.now), closed.get(backend.name))))
+
+    return f"{waits.words}. {_of_targets(ledger, job, words)}".rstrip()
 
 
 def is_anything_broken(ledger: Ledger) -> bool:

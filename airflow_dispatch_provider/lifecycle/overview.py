@@ -17,6 +17,7 @@ from airflow_dispatch_provider.lifecycle.job import Job, Waits
 from airflow_dispatch_provider.lifecycle.states import State
 from airflow_dispatch_provider.lifecycle.story import steps
 from airflow_dispatch_provider.lifecycle.transitions import TABLE
+from airflow_dispatch_provider.routing.decide import Fullness
 from airflow_dispatch_provider.routing.model import Target
 from airflow_dispatch_provider.routing.reasons import Reason
 
@@ -143,6 +144,11 @@ class Overview:
     def reason(self, job: Job) -> Reason | Waits | None:
         """Why a job waits; None: it does not, or would be dispatched now."""
         return _waiting.waits(self._ledger, job, self._asks_rows, self._snapshot)
+
+    def fullness(self, job: Job) -> Fullness:
+        """The targets that keep a job waiting for a slot; none, where it waits for anything else."""
+        is_full = self.reason(job) in (Reason.WAITS_FULL, Reason.WAITS_OVERFLOW)
+        return _waiting.fullness(self._ledger, job, self._snapshot) if is_full else Fullness()
 
     def returning(self) -> Counter[str]:
         """By backend: jobs without a slot there, which the database is asked to set back to scheduled. Those before its

@@ -183,7 +183,7 @@ class WaitingTask(Workload):
     """A word, such as ``waits_full``."""
 
     words: str
-    """The same as a sentence."""
+    """The same as a sentence, with how full its targets are."""
 
     detail: str | None
     """Further facts: the trouble of its targets."""

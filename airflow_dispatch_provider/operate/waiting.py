@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,7 @@ from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.bridge.usual_waits import TaskOfRuns, usual_waits
 from airflow_dispatch_provider.operate.beginning import not_begun_of
 from airflow_dispatch_provider.operate.documents import Document, Reading, moment, read
+from airflow_dispatch_provider.operate.fullness import words_of
 from airflow_dispatch_provider.operate.model import Waiting, WaitingGroup, WaitingTask
 from airflow_dispatch_provider.routing.reasons import Reason
 
@@ -79,25 +80,30 @@ def _of_runs(task: WaitingTask) -> TaskOfRuns:
 
 def _groups(documents: Iterable[Document]) -> list[WaitingGroup]:
     """The most first."""
-    groups: dict[tuple[Any, ...], WaitingGroup] = {}
+    groups: dict[tuple[Any, ...], list[tuple[Document, dict[str, Any]]]] = {}
     for document in documents:
         for entry in document.body["groups"]:
-            one = WaitingGroup(
-                entry["backend"],
-                document.team,
-                entry["reason"],
-                entry["words"],
-                entry["detail"],
-                entry["held"],
-                moment(entry["oldest"]),
-            )
-            key = one.team, one.backend, one.reason, one.detail
-            before = groups.get(key)
-            if before is not None:
-                held, oldest = before.held + one.held, min(before.oldest, one.oldest)
-                one = replace(one, held=held, oldest=oldest)
-            groups[key] = one
-    return sorted(groups.values(), key=lambda group: -group.held)
+            key = document.team, *map(str, (entry[each] for each in _ALIKE))
+            groups.setdefault(key, []).append((document, entry))
+    return sorted(map(_group, groups.values()), key=lambda group: -group.held)
+
+
+_ALIKE = ("backend", "reason", "detail", "full", "left_out")
+"""Values that are the same for all of a group."""
+
+
+def _group(told: Sequence[tuple[Document, dict[str, Any]]]) -> WaitingGroup:
+    """By each scheduler that has such tasks."""
+    documents, entries = zip(*told, strict=True)
+    return WaitingGroup(
+        entries[0]["backend"],
+        documents[0].team,
+        entries[0]["reason"],
+        words_of(entries[0], documents),
+        entries[0]["detail"],
+        sum(entry["held"] for entry in entries),
+        moment(min(entry["oldest"] for entry in entries)),
+    )
 
 
 def tasks_of(reading: Reading) -> Iterator[WaitingTask]:
@@ -107,6 +113,7 @@ def tasks_of(reading: Reading) -> Iterator[WaitingTask]:
         for entry in document.body["waiting"]:
             yield WaitingTask(
                 **{key: entry[key] for key in _COPIED},
+                words=words_of(entry, [document]),
                 since=moment(entry["since"]),
                 expected=expected(entry),
                 scheduler=document.scheduler,
@@ -124,7 +131,6 @@ _COPIED = (
     "route",
     "targets",
     "reason",
-    "words",
     "detail",
     "position",
 )

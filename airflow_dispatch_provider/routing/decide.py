@@ -78,6 +78,30 @@ def _takes(kind: str, backends: Mapping[str, BackendView], target: Target) -> bo
     return view.blocked is None and kind in view.kinds
 
 
+class Fullness(NamedTuple):
+    """The targets that keep a workload waiting for a slot."""
+
+    full: tuple[tuple[str, str], ...] = ()
+    """Backends that are full, each with the reason where only a lane of it is."""
+
+    left_out: tuple[str, ...] = ()
+    """Backends to which it may not overflow, or not yet."""
+
+
+def fullness(lane: Lane, waited: float, backends: Mapping[str, BackendView]) -> Fullness:
+    """As ``choose`` walks the targets of a workload that has been held for so many seconds, and waits for a slot."""
+    full: dict[tuple[str, str], None] = {}
+    left_out: dict[str, None] = {}
+    for target, place in zip_longest(lane.targets, lane.places):
+        if not _takes(lane.kind, backends, target):
+            continue
+        if full and waited < lane.overflow_after:
+            left_out[target.backend] = None
+        else:
+            full[target.backend, backends[target.backend].closed.get(place, "")] = None
+    return Fullness(tuple(full), tuple(left_out))
+
+
 _WEIGHT = {
     Reason.FIRST_CHOICE: 0,
     Reason.CAPABLE: 1,

@@ -167,7 +167,7 @@ function Groups({ data }: { readonly data: Waiting }) {
       </thead>
       <tbody>
         {data.groups.map((group) => (
-          <tr key={`${group.team ?? ""}/${group.backend}/${group.reason}`}>
+          <tr key={[group.team, group.backend, group.reason, group.words, group.detail].join("\n")}>
             <th className="dsp-wide" scope="row">
               <ViewLink parameters={{ backend: group.backend, reason: group.reason, view: "waiting" }}>
                 {group.words}

@@ -221,3 +221,38 @@ def test_since_when_a_backend_has_what_has_not_begun():
     assert (found["not_begun_since"], "secret" in found["hint"]) == (1 + AHEAD, False)
     m.handle(3, Began(1))
     assert backend(document(m), "a")["not_begun_since"] is None
+
+
+@pytest.mark.parametrize(
+    ("overflow_after", "rooms", "expected"),
+    [
+        (0.0, {"a": 0, "b": 0}, ("waits_full", ["a", "b"], [])),
+        ("never", {"a": 0, "b": 3}, ("waits_full", ["a"], ["b"])),
+        (60.0, {"a": 0, "b": 3}, ("waits_overflow", ["a"], ["b"])),
+        # What takes no work is neither.
+        (0.0, {"a": Room(3, unavailable="no broker"), "b": 0}, ("waits_full", ["b"], [])),
+        ("never", {"a": 0, "b": Room(3, unavailable="no broker")}, ("waits_full", ["a"], [])),
+        (0.0, {name: Room(3, unavailable="no broker") for name in "ab"}, ("waits_blocked", [], [])),
+        (0.0, {"a": 0, "b": 3}, None),
+    ],
+)
+def test_which_targets_are_full_and_which_are_left_out(
+    overflow_after: Any, rooms: dict[str, Any], expected: tuple[str, list[str], list[str]] | None
+) -> None:
+    """Of each task that waits for a slot, and of its group, as it was decided."""
+    m = machine(route("q", "a", "b", overflow_after=overflow_after))
+    m.handle(1, queued(1), tick(**rooms))
+    found = document(m)
+    told = [
+        (entry["reason"], [name for name, _ in entry["full"]], entry["left_out"])
+        for entry in (*found["waiting"], *found["groups"])
+    ]
+    assert told == ([] if expected is None else [expected, expected])
+
+
+def test_a_target_of_which_a_lane_is_full_says_why():
+    """Its slots are free; the reason is text of a server."""
+    m = machine(route("q", "a"), rules={"a": BackendRules(by_queue=True)})
+    m.handle(1, queued(1), Tick({"a": Room(3, closed={"q": "redis://me:secret@host has no memory"})}))
+    ((name, why),) = document(m)["waiting"][0]["full"]
+    assert (name, "has no memory" in why, "secret" in why) == ("a", True, False)

@@ -8,7 +8,7 @@ from unit.lifecycle.builders import machine, of, queued, route, tick
 
 from airflow_dispatch_provider.lifecycle import actions
 from airflow_dispatch_provider.lifecycle.actions import Record
-from airflow_dispatch_provider.lifecycle.events import Room
+from airflow_dispatch_provider.lifecycle.events import BackendRules, Room
 
 FULL = "every target that it may use is full. a: 0 of 0 slots are in use."
 
@@ -35,6 +35,20 @@ def test_another_reason_is_another_row():
     assert [row.word for row in rows] == ["waits_overflow", "waits_full"]
     away = Room(1, unavailable="no broker")
     assert [row.word for row in told(m, *range(510, 600, 30), a=away, b=away)] == ["waits_blocked"]
+
+
+def test_a_target_that_the_route_leaves_out_is_said_to_be():
+    """Its free slots are no riddle; a queue of a backend that is full by itself says why."""
+    m = machine(
+        route("*", "a", "b", overflow_after="never"), told_after=300, rules={"a": BackendRules(by_queue=True)}
+    )
+    m.handle(0, queued(1), tick(a=0, b=3))
+    full = Room(3, closed={"q": "The queue has no memory."})
+    (row,) = told(m, 300, a=full, b=3)
+    assert row.detail == (
+        "every target that it may use is full. a: 0 of 3 slots are in use. The queue has no memory."
+        " b: It is left out (overflow_after: never)."
+    )
 
 
 def test_nothing_is_told_where_that_is_off():

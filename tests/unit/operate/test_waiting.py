@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from airflow_dispatch_provider.operate import waiting
 from airflow_dispatch_provider.operate.waiting import waiting_of, with_usual
 
@@ -70,6 +72,44 @@ def test_when_it_may_start():
     assert first is not None
     assert first.timestamp() == NOW + 30
     assert list(found.values()) == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"full": [["a", ""]]}, "it is full: a 4/4"),
+        ({"full": [["a", ""], ["b", ""]]}, "it is full: a 4/4, b 0/2 (it takes no more at this moment)"),
+        ({"full": [["b", "no memory"]]}, "it is full: b 0/2 (no memory)"),
+        (
+            {"full": [["a", ""]], "left_out": ["b", "c"]},
+            "it is full: a 4/4; b, c are left out (overflow_after: never)",
+        ),
+        (
+            {"full": [["a", ""]], "left_out": ["b"], "reason": "waits_overflow"},
+            "it is full: a 4/4, then b",
+        ),
+        ({}, "it is full"),
+    ],
+)
+def test_how_full_its_targets_are(values, words):
+    """Which are full and how, and which the route leaves out."""
+    backends = [backend("a", slots=4, used=4), backend("b", slots=2)]
+    found = of(document("1", backends=backends, waiting=[waits("one", words="it is full", **values)]))
+    assert found.tasks[0].words == words
+
+
+def test_a_group_says_how_full_its_targets_are_for_all_who_have_it():
+    """Over the schedulers that have such tasks, and not those where a slot is free; another target is another group."""
+    full = {"full": [["a", ""]], "words": "it is full"}
+    rows = [
+        document(str(n), backends=[backend("a", used=4)], groups=[group("a", "waits_full", n, **full)])
+        for n in (1, 2)
+    ]
+    other = document("3", backends=[backend("a", used=1)], groups=[group("a", "waits_full", 9)])
+    assert [(each.words, each.held) for each in of(*rows, other).groups] == [
+        ("waits_full", 9),
+        ("it is full: a 8/8", 3),
+    ]
 
 
 def test_how_long_a_task_usually_waits(monkeypatch):
