@@ -64,7 +64,7 @@ class Route:
 
     overflow_after: Seconds | Literal["never"] = 0.0
     """Seconds that a task waits for a target that is full before the next one is used; 0 is at once,
-    ``never`` is not at all. A target that takes no work (circuit open, cordoned) is passed over at once."""
+    ``never`` is not at all. A target that takes no work (failing, cordoned) is passed over at once."""
 
     @property
     def name(self) -> str:

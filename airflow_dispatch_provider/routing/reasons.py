@@ -22,13 +22,13 @@ class Reason(str, Enum):
 
     FIRST_CHOICE = "first_choice", "the route's first target has a free slot"
     OVERFLOW = "overflow", "a target before it is full and the route lets tasks overflow"
-    FAILOVER = "failover", "a target before it takes no work (circuit open or cordoned)"
+    FAILOVER = "failover", "a target before it takes no work (failing or cordoned)"
     REFUSED = "refused", "a target before it could not take this task, or it came to nothing there"
     CAPABLE = "capable", "a target before it cannot run this type of workload"
 
     WAITS_FULL = "waits_full", "every target that it may use is full"
     WAITS_OVERFLOW = "waits_overflow", "its target is full and it has not waited long enough to overflow"
-    WAITS_BLOCKED = "waits_blocked", "no target that could run it takes work (circuit open or cordoned)"
+    WAITS_BLOCKED = "waits_blocked", "no target that could run it takes work (failing or cordoned)"
     UNSUPPORTED = "unsupported", "no target of its route can run this type of workload"
 
     CORDONED = "cordoned", "the backend is cordoned"
