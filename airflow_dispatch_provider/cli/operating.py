@@ -16,7 +16,6 @@ from airflow_dispatch_provider import __version__
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.commands import EXIT_WRONG_CONFIG, UsageError, command
 from airflow_dispatch_provider.exceptions import DispatchError
-from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.operate.model import (
     BackendState,
     BackendStatus,
@@ -32,8 +31,7 @@ from airflow_dispatch_provider.operate.model import (
 )
 from airflow_dispatch_provider.operate.status import read_status
 from airflow_dispatch_provider.operate.story import read_story
-from airflow_dispatch_provider.operate.waiting import read_waiting
-from airflow_dispatch_provider.routing.reasons import Reason
+from airflow_dispatch_provider.operate.waiting import UnknownReason, check_reason, read_waiting
 
 _CLEAR = "\033[H\033[2J"
 """Moves the cursor of a terminal to its beginning, and clears it."""
@@ -268,9 +266,10 @@ def _check_filters(args: Namespace) -> None:
     :raises UsageError: nothing can wait for that
     """
     check_backend_name(args)
-    reasons = [each.value for each in (*Reason, *Waits) if each.value.startswith("waits_")]
-    if args.reason is not None and args.reason not in reasons:
-        raise UsageError(f"{args.reason!r} is no reason to wait. Known: {', '.join(reasons)}.")
+    try:
+        check_reason(args.reason)
+    except UnknownReason as error:
+        raise UsageError(str(error)) from None
 
 
 def _total(found: Waiting) -> str:

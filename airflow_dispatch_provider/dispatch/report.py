@@ -40,7 +40,7 @@ _MINUTES = 30
 _PACE = 60.0
 """Seconds over which a pace is measured."""
 
-_NEXT = "next", "the next heartbeat of its scheduler decides about it"
+NEXT = "next", "the next heartbeat of its scheduler decides about it"
 """Word and sentence for what does not wait for anything else."""
 
 
@@ -220,7 +220,7 @@ def _masked(text: str | None) -> str | None:
 
 
 def _said(reason: Reason | Waits | None) -> tuple[str, str]:
-    return _NEXT if reason is None else (reason.value, reason.words)
+    return NEXT if reason is None else (reason.value, reason.words)
 
 
 def _full(found: Fullness) -> dict[str, Any]:

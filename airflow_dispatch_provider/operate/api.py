@@ -34,7 +34,8 @@ from airflow_dispatch_provider.operate.model import (
 )
 from airflow_dispatch_provider.operate.orders import UnknownBackend, WrongOrder
 from airflow_dispatch_provider.operate.trying import Explained, WhatIf
-from airflow_dispatch_provider.operate.views import running_for, status_for, waiting_for
+from airflow_dispatch_provider.operate.views import check_backend_of, running_for, status_for, waiting_for
+from airflow_dispatch_provider.operate.waiting import UnknownReason, check_reason
 from airflow_dispatch_provider.operate.warming import Warming
 from airflow_dispatch_provider.operate.what_if import what_if
 from airflow_dispatch_provider.routing.model import TaskRef
@@ -108,7 +109,11 @@ def get_waiting(
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 200,
 ) -> Waiting:
     """Groups of all that waits, and the first tasks of each backend, of Dags that the user may read."""
-    return waiting_for(access, answers.waiting(backend, reason, dag_id, limit))
+    check_reason(reason)
+    found = waiting_for(access, answers.waiting(backend, reason, dag_id, limit))
+    if backend is not None and not (found.groups or found.tasks or found.not_begun):
+        check_backend_of(access, answers.status(), backend)
+    return found
 
 
 @router.get("/api/running", summary="Who uses the slots")
@@ -120,7 +125,10 @@ def get_running(
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 200,
 ) -> Running:
     """Tasks that backends have, of Dags that the user may read, those that they have had for longest first."""
-    return running_for(access, answers.running(backend, dag_id), limit)
+    found = running_for(access, answers.running(backend, dag_id), limit)
+    if backend is not None and not found.total:
+        check_backend_of(access, answers.status(), backend)
+    return found
 
 
 @router.get("/api/forecast", summary="What cordon or drain would do")
@@ -154,7 +162,11 @@ def get_story(
         raise forbidden()
     found = answers.story(dag_id, run_id, task_id, map_index, try_number)
     if found is None:
-        raise HTTPException(status.HTTP_404_NOT_FOUND, "There is no such task instance.")
+        is_mapped = map_index < 0 and answers.story(dag_id, run_id, task_id, 0, None) is not None
+        missing = "This task is mapped: give map_index, from 0 on."
+        raise HTTPException(
+            status.HTTP_404_NOT_FOUND, missing if is_mapped else "There is no such task instance."
+        )
     return found
 
 
@@ -181,9 +193,11 @@ def get_explanation(
 @router.get("/api/backlog", summary="Work for one backend, for an autoscaler")
 def get_backlog(access: Reader, answers: _Asked, backend: _Name, team: _Optional = None) -> Backlog:
     """A number for the metrics-api scaler of KEDA: what the backend has, and what waits for it."""
-    for each in answers.status().backends:
-        if each.name == backend and each.team == team and access.sees_team(team):
+    found = status_for(access, answers.status(), team)
+    for each in found.backends:
+        if each.name == backend and each.team == team:
             return Backlog(each.held + each.used)
+    check_backend_of(access, found, backend)
     raise HTTPException(status.HTTP_404_NOT_FOUND, "There is no such backend.")
 
 
@@ -227,6 +241,7 @@ def get_page(access: LoggedIn) -> FileResponse:
 _CODES: tuple[tuple[type[DispatchError], int], ...] = (
     (UnknownBackend, status.HTTP_404_NOT_FOUND),
     (WrongOrder, 422),
+    (UnknownReason, 422),
     (TablesMissing, status.HTTP_503_SERVICE_UNAVAILABLE),
     (ReadOnly, status.HTTP_503_SERVICE_UNAVAILABLE),
     (DispatchConfigError, status.HTTP_409_CONFLICT),

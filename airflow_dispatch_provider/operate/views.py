@@ -16,6 +16,7 @@ from airflow_dispatch_provider.operate.model import (
     Waiting,
     Workload,
 )
+from airflow_dispatch_provider.operate.orders import UnknownBackend
 from airflow_dispatch_provider.operate.running import first_of
 
 
@@ -45,6 +46,17 @@ def status_for(rights: Rights, status: Status, team: str | None = None) -> Statu
         may_act=bool(acts_for),
         acts_for=acts_for,
     )
+
+
+def check_backend_of(rights: Rights, status: Status, backend: str) -> None:
+    """
+    :raises UnknownBackend: there is none of that name in a team that may be seen; names those that there are
+    """
+    seen = visible_teams(rights, status.backends)
+    names = sorted({each.name for each in status.backends if each.team in seen})
+    if status.problem is None and backend not in names:
+        known = f" Known: {', '.join(names)}." if names else ""
+        raise UnknownBackend(f"There is no backend {backend!r}.{known}")
 
 
 class _OfTeam(Protocol):

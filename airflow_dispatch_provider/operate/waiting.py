@@ -11,6 +11,9 @@ from typing import Any
 
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.bridge.usual_waits import TaskOfRuns, usual_waits
+from airflow_dispatch_provider.dispatch.report import NEXT
+from airflow_dispatch_provider.exceptions import DispatchError
+from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.operate.beginning import not_begun_of
 from airflow_dispatch_provider.operate.documents import Document, Reading, moment, read
 from airflow_dispatch_provider.operate.fullness import words_of
@@ -19,6 +22,25 @@ from airflow_dispatch_provider.routing.reasons import Reason
 
 LIMIT = 200
 """Tasks that are listed where nobody says how many."""
+
+REASONS = (
+    *(each.value for each in (*Reason, *Waits) if each.value.startswith("waits_")),
+    Reason.UNSUPPORTED.value,
+    NEXT[0],
+)
+"""Words for why something waits."""
+
+
+class UnknownReason(DispatchError):
+    """Nothing can wait for that."""
+
+
+def check_reason(reason: str | None) -> None:
+    """
+    :raises UnknownReason: nothing can wait for it; names those that there are
+    """
+    if reason is not None and reason not in REASONS:
+        raise UnknownReason(f"{reason!r} is no reason to wait. Known: {', '.join(REASONS)}.")
 
 
 def read_waiting(

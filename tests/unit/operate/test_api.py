@@ -142,6 +142,37 @@ def test_who_uses_the_slots(as_user: Make, answers: FakeAnswers) -> None:
     assert answers.asked == ["running"]
 
 
+@pytest.mark.parametrize("question", ["waiting", "running", "backlog"])
+def test_a_backend_that_nobody_has_is_not_found(as_user: Make, answers: FakeAnswers, question: str) -> None:
+    """As in the command, with those that there are and may be seen; one of another team is none. One that has nothing
+    is found."""
+    answers.teams = [backend("theirs", team="b", held=5)]
+    for name in ("frm", "theirs"):
+        found = as_user().get(f"/api/{question}", params={"backend": name})
+        assert found.status_code == 404
+        assert found.json()["detail"] == f"There is no backend {name!r}. Known: celery, gpu, local."
+    assert as_user().get(f"/api/{question}", params={"backend": "celery"}).status_code == 200
+
+
+def test_a_reason_for_which_nothing_waits_is_refused(as_user: Make) -> None:
+    """With those that there are; one that a group may have is none of these, be it no word of the routing."""
+    found = as_user().get("/api/waiting?reason=nope")
+    assert (found.status_code, "Known: waits_full" in found.json()["detail"]) == (422, True)
+    for reason in ("waits_api", "unsupported", "next"):
+        assert as_user().get(f"/api/waiting?reason={reason}").status_code == 200
+
+
+def test_the_story_of_a_mapped_task_needs_its_index(as_user: Make, answers: FakeAnswers) -> None:
+    """It is not said to be missing."""
+    told = answers.story
+    answers.story = lambda *asked: told(*asked) if asked[3] >= 0 else None
+    question = {"dag_id": "billing", "run_id": "r", "task_id": "t"}
+    found = as_user().get("/api/story", params=question)
+    assert (found.status_code, "give map_index" in found.json()["detail"]) == (404, True)
+    gone = as_user().get("/api/story", params={**question, "task_id": "gone"})
+    assert gone.json()["detail"] == "There is no such task instance."
+
+
 def test_a_forecast_is_for_readers(as_user: Make) -> None:
     """Of a backend that there is, of a team that may be seen."""
     client = as_user()
