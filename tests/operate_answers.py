@@ -14,6 +14,7 @@ from airflow_dispatch_provider.operate.model import (
     BackendStatus,
     Change,
     Forecast,
+    GivenOrder,
     Minute,
     OrderInForce,
     RunningOfTeams,
@@ -26,7 +27,7 @@ from airflow_dispatch_provider.operate.model import (
     WaitingGroup,
     WaitingTask,
 )
-from airflow_dispatch_provider.operate.orders import UnknownBackend
+from airflow_dispatch_provider.operate.orders import TAKES_WORK, UnknownBackend
 from airflow_dispatch_provider.settings.source import SettingsSource
 
 NASTY = "<img src=x onerror=\"document.title='hacked'\"> & 'quoted' \"twice\"\nsecond line " + "n" * 180
@@ -247,7 +248,19 @@ class FakeAnswers:
             raise UnknownBackend(f"There is no backend {backend!r}. Known: celery, gpu, local.")
         elsewhere = {"local": found.held - 2} if found.held > 2 else {}
         stay = found.held - sum(elsewhere.values())
-        return Forecast(now(), backend, team, found.used + found.ahead, 16, found.held, elsewhere, stay)
+        order, has = self.in_force.get(backend), found.used + found.ahead
+        return Forecast(
+            now(),
+            backend,
+            team,
+            has,
+            16,
+            found.held,
+            elsewhere,
+            stay,
+            order=order,
+            is_cordoned=order is not None,
+        )
 
     def changes(self, since: datetime, concerns: Callable[[str | None], bool]) -> list[Change]:
         self.asked.append("changes")
@@ -287,19 +300,19 @@ class FakeAnswers:
 
     def order(
         self, command: str, backend: str, team: str | None, by: str, reason: str, seconds: float | None
-    ) -> OrderInForce | None:
+    ) -> GivenOrder | None:
         self.orders.append((command, backend, team, by, reason, seconds))
         if backend not in {each.name for each in self.status().backends}:
             raise UnknownBackend(f"There is no backend {backend!r}. Known: celery, gpu, local.")
         until = None if seconds is None else now() + timedelta(seconds=seconds)
         given = OrderInForce(command, backend, team, by, reason, now(), until)
         if command == "recall":
-            return given
+            return GivenOrder(**vars(given), warning=None if backend in self.in_force else TAKES_WORK)
         before = self.in_force.pop(backend, None)
         if command == "resume":
-            return before
+            return None if before is None else GivenOrder(**vars(before))
         self.in_force[backend] = given
-        return given
+        return GivenOrder(**vars(given), replaces=before)
 
     def settings(self, team: str | None) -> SettingsSource:
         return SettingsSource(_Options(self.routing))

@@ -154,6 +154,9 @@ _ARG_SINCE = _arg(
 _ARG_NO_ORDER = _arg(
     "--dry-run", help_="Only say what would become of its tasks; order nothing", action="store_true"
 )
+_ARG_NO_RECALL = _arg(
+    "--dry-run", help_="Only say how many would come back; order nothing", action="store_true"
+)
 _ARG_STORY_DAG = _arg("dag_id", help_="The id of the Dag", metavar="DAG", type=_some)
 _ARG_STORY_RUN = _arg("run_id", help_="The id of the Dag run", metavar="RUN", type=_some)
 _ARG_STORY_TASK = _arg("task_id", help_="The id of the task", metavar="TASK", type=_some)
@@ -250,9 +253,10 @@ _OPERATING = (
     _command(
         "changes",
         "Show what people have changed",
-        "Show the orders that were given, and what each new version of the routing file has changed or why it was"
-        " refused, the last ones first, at most 200: from Airflow's event log, which every scheduler writes what it"
-        " has read. What was changed while no scheduler ran is not in it.",
+        "Show the orders that were given, which of them replaced another and when they have run out, and what each new"
+        " version of the routing file has changed or why it was refused, the last ones first, at most 200: from"
+        " Airflow's event log, in which every scheduler writes what it has read. What was changed while no scheduler"
+        " ran is not in it.",
         _ARG_SINCE,
         *_TEAM,
         exit_codes="Exit codes: 0 it was shown, 2 wrong usage.",
@@ -275,7 +279,8 @@ _OPERATING = (
         "cordon",
         "Give a backend no new work",
         "Give a backend no new work, in every scheduler, within seconds. What it has been given goes on; waiting tasks"
-        " take their next target, or wait. The order survives restarts, and is entered in Airflow's event log.",
+        " take their next target, or wait. The order survives restarts, and is entered in Airflow's event log. A"
+        " backend has one order at a time: a new one replaces it, its end too, and the answer names it.",
         _ARG_BACKEND,
         _ARG_REASON,
         _ARG_FOR,
@@ -287,8 +292,9 @@ _OPERATING = (
     _command(
         "drain",
         "Give a backend no new work, and take back what it has not sent",
-        "As cordon; besides, what the backend has been given and has not sent yet comes back. With --wait it returns"
-        " when nothing runs there any more, and what was recalled from there is set back to scheduled.",
+        "As cordon; besides, what the backend has been given and has not sent yet comes back. A backend has one order"
+        " at a time: a new one replaces it, its end too. With --wait it returns when nothing runs there any more, and"
+        " what was recalled from there is set back to scheduled.",
         _ARG_BACKEND,
         _ARG_REASON,
         _ARG_FOR,
@@ -309,6 +315,7 @@ _OPERATING = (
         " callbacks, connection tests, and tasks of a scheduler that has died which no other has taken over yet.",
         _ARG_BACKEND,
         _ARG_REASON,
+        _ARG_NO_RECALL,
         _ARG_WAIT_BACK,
         _ARG_TIMEOUT,
         *_TEAM,

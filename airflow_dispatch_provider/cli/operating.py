@@ -179,7 +179,7 @@ def order_words(order: OrderInForce | None) -> list[str]:
     if order is None:
         return []
     reason = f": {order.reason}" if order.reason else ""
-    until = f" until {clock(order.until)}" if order.until else ""
+    until = f" until {clock(order.until)}" if order.until else " with no end"
     return [f"{order.command} by {order.by} since {clock(order.since)}{until}{reason}."]
 
 

@@ -27,8 +27,8 @@ from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.operate.documents import Reading, read
 from airflow_dispatch_provider.operate.draining import left, to_come_back
 from airflow_dispatch_provider.operate.forecast import read_forecast
-from airflow_dispatch_provider.operate.model import Forecast, OrderInForce
-from airflow_dispatch_provider.operate.orders import UnknownBackend, give_order
+from airflow_dispatch_provider.operate.model import Forecast, GivenOrder
+from airflow_dispatch_provider.operate.orders import TAKES_WORK, UnknownBackend, give_order
 
 Left = Callable[[Reading, str, "str | None"], "str | None"]
 """Why an order has not had its effect yet, in a sentence: see ``operate.draining``."""
@@ -41,18 +41,32 @@ class NotDone(DispatchError):
 @command
 def cordon(args: Namespace) -> int:
     """``airflow dispatch cordon``"""
-    return _foretell(args) if args.dry_run else _order("cordon", args)
+    return _foretell(args, _stopped_words) if args.dry_run else _order("cordon", args)
 
 
 @command
 def drain(args: Namespace) -> int:
     """``airflow dispatch drain``"""
     if args.dry_run:
-        return _foretell(args)
+        return _foretell(args, _stopped_words)
     return _order_and_wait("drain", args, left, "is empty")
 
 
-def _foretell(args: Namespace) -> int:
+@command
+def recall(args: Namespace) -> int:
+    """``airflow dispatch recall``"""
+    if args.dry_run:
+        return _foretell(args, _recalled_words)
+    return _order_and_wait("recall", args, to_come_back, "has given back what it had not begun")
+
+
+@command
+def resume(args: Namespace) -> int:
+    """``airflow dispatch resume``"""
+    return _order("resume", args)
+
+
+def _foretell(args: Namespace, words: Callable[[Forecast], Iterator[str]]) -> int:
     try:
         found = read_forecast(args.backend, getattr(args, "team", None))
     except UnknownBackend as error:
@@ -62,30 +76,46 @@ def _foretell(args: Namespace) -> int:
     elif found.problem is not None:
         raise NothingKnown(found.problem)
     else:
-        for sentence in _forecast_words(found):
+        for sentence in (*words(found), "Nothing was ordered: leave out --dry-run for that."):
             print(output.wrapped(sentence))
     return 0
 
 
-def _forecast_words(found: Forecast) -> Iterator[str]:
-    yield f"{found.backend} has {found.has} tasks, which go on; {found.not_begun} of them have not begun."
-    yield f"{found.held} more wait for it, of which"
+def _stopped_words(found: Forecast) -> Iterator[str]:
+    begun = found.has - found.not_begun
+    yield f"{found.backend}: {_tasks(begun, 'runs there and goes', 'run there and go')} on."
+    if found.not_begun:
+        have = (
+            "has not begun, stays there, and may"
+            if found.not_begun == 1
+            else "have not begun, stay there, and may"
+        )
+        yield f"{found.not_begun} more {have} never begin: recall takes back what has not begun."
+    yield from _held_words(found)
+    if found.order is not None:
+        yield f"It would replace {order_words(found.order)[0]}"
+
+
+def _held_words(found: Forecast) -> Iterator[str]:
+    if not found.held:
+        yield "No task waits for it."
+        return
+    yield f"{_tasks(found.held, 'waits', 'wait')} for it, of which"
     for name, number in found.elsewhere.items():
         yield f"  {number} may go to {name};"
-    yield f"  {found.stay} have no other backend that is open, and wait until it is resumed."
-    yield "Nothing was ordered: leave out --dry-run for that."
+    has, waits = ("has", "waits") if found.stay == 1 else ("have", "wait")
+    yield f"  {found.stay} {has} no other backend that is open, and {waits} until it is resumed."
 
 
-@command
-def resume(args: Namespace) -> int:
-    """``airflow dispatch resume``"""
-    return _order("resume", args)
+def _recalled_words(found: Forecast) -> Iterator[str]:
+    come = "has not begun and comes" if found.not_begun == 1 else "have not begun and come"
+    yield f"{found.backend}: of {_tasks(found.has)} there, {found.not_begun} {come} back."
+    if not found.is_cordoned:
+        yield TAKES_WORK
 
 
-@command
-def recall(args: Namespace) -> int:
-    """``airflow dispatch recall``"""
-    return _order_and_wait("recall", args, to_come_back, "has given back what it had not begun")
+def _tasks(number: int, one: str = "", more: str = "") -> str:
+    return f"{number} task {one}".rstrip() if number == 1 else f"{number} tasks {more}".rstrip()
 
 
 def _order(word: str, args: Namespace) -> int:
@@ -101,16 +131,25 @@ def _order(word: str, args: Namespace) -> int:
     elif found is None or word == "resume":
         print(output.wrapped(_resumed(args.backend, found)))
     else:
-        runs_out = found.until is not None and found.command != "recall"
-        until = f" It runs out at {clock(found.until)}." if runs_out else ""
-        print(output.wrapped(f"{found.backend}: {_MEANING[word]}; all schedulers know in seconds.{until}"))
+        print(output.wrapped(f"{found.backend}: {' '.join(_given_words(found))}"))
     return 0
 
 
-def _resumed(backend: str, before: OrderInForce | None) -> str:
+def _given_words(given: GivenOrder) -> Iterator[str]:
+    yield f"{_MEANING[given.command]}; all schedulers that live know in seconds."
+    if given.until is not None and given.command != "recall":
+        yield f"It runs out at {clock(given.until)}."
+    if given.replaces is not None:
+        yield f"It replaces {order_words(given.replaces)[0]}"
+    if given.warning is not None:
+        yield given.warning
+
+
+def _resumed(backend: str, before: GivenOrder | None) -> str:
     if before is None:
         return f"No order was in force about {backend}: nothing has changed."
-    return f"{backend}: taken back: {order_words(before)[0]} All schedulers know in seconds."
+    warning = before.warning or "All schedulers know in seconds."
+    return f"{backend}: taken back: {order_words(before)[0]} {warning}"
 
 
 _MEANING = {

@@ -13,7 +13,7 @@ from airflow_dispatch_provider.operate.forecast import read_forecast
 from airflow_dispatch_provider.operate.model import (
     Change,
     Forecast,
-    OrderInForce,
+    GivenOrder,
     RunningOfTeams,
     Status,
     TaskStory,
@@ -54,7 +54,7 @@ class Answers(Protocol):
 
     def order(
         self, command: str, backend: str, team: str | None, by: str, reason: str, seconds: float | None
-    ) -> OrderInForce | None:
+    ) -> GivenOrder | None:
         """
         :returns: the order that is in force now; with ``resume`` the one that was, None: there was none
         :raises UnknownBackend: nobody has it
@@ -94,7 +94,7 @@ class LiveAnswers:
 
     def order(
         self, command: str, backend: str, team: str | None, by: str, reason: str, seconds: float | None
-    ) -> OrderInForce | None:
+    ) -> GivenOrder | None:
         return give_order(command, backend, team, by, reason, seconds)
 
     def settings(self, team: str | None) -> SettingsSource:

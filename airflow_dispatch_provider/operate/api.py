@@ -26,7 +26,7 @@ from airflow_dispatch_provider.operate.model import (
     Backlog,
     Change,
     Forecast,
-    OrderInForce,
+    GivenOrder,
     Running,
     StatusForReader,
     TaskStory,
@@ -202,7 +202,7 @@ def get_backlog(access: Reader, answers: _Asked, backend: _Name, team: _Optional
 
 
 @router.post("/api/orders", summary="Cordon, drain, resume or recall")
-def post_order(access: Reader, answers: _Asked, order: OrderRequest) -> OrderInForce | None:
+def post_order(access: Reader, answers: _Asked, order: OrderRequest) -> GivenOrder | None:
     """Needs the right to change pools. The answer is the order that was entered; with ``resume`` the one that was in
     force, and null where there was none."""
     if not access.acts_for(order.team):

@@ -134,6 +134,12 @@ class Reading(NamedTuple):
         """The last one."""
         return next((each for each in self.recalls if (each.backend, each.team) == (backend, team)), None)
 
+    def is_cordoned(self, backend: str, team: str | None) -> bool:
+        """Whether an order, or the configuration of every scheduler that lives, keeps new work from it."""
+        entries = [entry for document in self.of_team(team).living for entry in document.about(backend)]
+        is_configured = bool(entries) and all(entry["cordoned"] for entry in entries)
+        return is_configured or self.order_about(backend, team) is not None
+
     def order_about(self, backend: str, team: str | None) -> OrderInForce | None:
         """The first that is in force about it."""
         about = (order for order in self.orders if (order.backend, order.team) == (backend, team))

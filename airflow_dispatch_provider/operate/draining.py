@@ -32,7 +32,7 @@ def left(reading: Reading, backend: str, team: str | None) -> str | None:
     if (unknown := _unknown(of_team)) is not None:
         return unknown
     if out := sum(document.out(backend) for document in of_team.living):
-        return f"{out} run there."
+        return _out_words(out, sum(document.not_begun(backend) for document in of_team.living))
     if (recalled := _recalled(of_team, backend, team)) is not None:
         return recalled
     for document in of_team.documents:
@@ -42,6 +42,15 @@ def left(reading: Reading, backend: str, team: str | None) -> str | None:
             return f"{out} ran there when {who} wrote last; it is not known what became of them."
     has_order = all(entry["cordoned"] for document in of_team.living for entry in document.about(backend))
     return None if has_order else "not every scheduler has the order yet."
+
+
+def _out_words(out: int, not_begun: int) -> str:
+    running = out - not_begun
+    runs = f"{running} {'runs' if running == 1 else 'run'} there"
+    if not not_begun:
+        return f"{runs}."
+    has = "has" if not_begun == 1 else "have"
+    return f"{runs}, and {not_begun} {has} not begun, which recall takes back."
 
 
 def to_come_back(reading: Reading, backend: str, team: str | None) -> str | None:

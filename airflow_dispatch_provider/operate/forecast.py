@@ -46,6 +46,8 @@ def forecast_of(reading: Reading, backend: str, team: str | None) -> Forecast:
         elsewhere=dict(held.most_common()),
         stay=stay,
         problem=of_team.problem,
+        order=reading.order_about(backend, team),
+        is_cordoned=reading.is_cordoned(backend, team),
     )
 
 

@@ -38,6 +38,23 @@ class OrderInForce:
     until: datetime | None
     """When it runs out by itself, or, done once, may be forgotten; None: never."""
 
+    @property
+    def lasts_until(self) -> str:
+        """For people, in UTC."""
+        return "with no end" if self.until is None else f"until {self.until:%Y-%m-%d %H:%M:%S} UTC"
+
+
+@dataclass(frozen=True)
+class GivenOrder(OrderInForce):
+    """The answer to an order."""
+
+    replaces: OrderInForce | None = None
+    """The order about the same backend that was in force until now, of which there is one at most; None: there was
+    none, or it stays in force."""
+
+    warning: str | None = None
+    """What may not be expected of it, in sentences."""
+
 
 @dataclass(frozen=True)
 class Minute:
@@ -304,6 +321,12 @@ class Forecast:
     """Those of them that have no other backend that is open: they wait until it is resumed."""
 
     problem: str | None = None
+    order: OrderInForce | None = None
+    """The order that is in force, which cordon and drain replace."""
+
+    is_cordoned: bool = False
+    """Whether the order or the configuration keeps new work from it already; else what ``recall`` takes back may be
+    given to it again."""
 
 
 @dataclass(frozen=True)
@@ -312,11 +335,12 @@ class Change:
 
     at: datetime
     event: str
-    """``config_file_changed``, ``config_file_refused`` or ``dispatch_`` with the command of an order."""
+    """``config_file_changed``, ``config_file_refused``, ``dispatch_`` with the command of an order, or
+    ``dispatch_ran_out``."""
 
     words: str
     by: str | None
-    """Who has ordered it; None: the file has changed."""
+    """Who has ordered it; None: the file has changed, or an order has run out."""
 
     backend: str | None
     team: str | None

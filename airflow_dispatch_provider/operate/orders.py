@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.tables import ALL_TEAMS, OrderRow
@@ -11,7 +12,7 @@ from airflow_dispatch_provider.bridge.event_log import order_row
 from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.lifecycle.events import Command
 from airflow_dispatch_provider.operate.documents import Reading, order_of, read
-from airflow_dispatch_provider.operate.model import OrderInForce
+from airflow_dispatch_provider.operate.model import GivenOrder, OrderInForce
 
 COMMANDS = tuple(command.value for command in Command)
 
@@ -31,10 +32,10 @@ def give_order(
     by: str,
     reason: str = "",
     seconds: float | None = None,
-) -> OrderInForce | None:
+) -> GivenOrder | None:
     """
     Cordon or drain a backend, in place of what was ordered before, take back what was ordered, or recall what the
-    backend has not begun. Enters a row in Airflow's event log.
+    backend has not begun. Enters a row in Airflow's event log, unless there was nothing to take back.
 
     :param command: ``cordon``, ``drain``, ``resume`` or ``recall``
     :param by: who gives it
@@ -49,19 +50,56 @@ def give_order(
         raise WrongOrder(f"{command!r} is no order. Known: {', '.join(COMMANDS)}.")
     if seconds is not None and not 0 < seconds < _LONGEST:
         raise WrongOrder("An order is for more than no time, and for less than ten years.")
-    wanted = Command(command)
-    check_backend(read(), backend, team, may_be_gone=wanted is Command.RESUME)
-    facts = {"backend": backend, "team": team, "reason": reason, "seconds": seconds}
-    audit = order_row(command, by, {key: value for key, value in facts.items() if value})
+    wanted, reading = Command(command), read()
+    check_backend(reading, backend, team, may_be_gone=wanted is Command.RESUME)
     now = time.time()
     lasts = _KEPT if wanted is Command.RECALL else seconds
-    until = None if lasts is None else now + lasts
-    row = OrderRow(team or ALL_TEAMS, backend, command, by, reason, now, until)
+    row = OrderRow(
+        team or ALL_TEAMS, backend, command, by, reason, now, None if lasts is None else now + lasts
+    )
     if wanted is Command.RESUME:
-        before = tables.take_back(row.team, backend, now, audit)
-        return None if before is None else order_of(before)
-    tables.enter_order(row, audit)
-    return order_of(row)
+        before = tables.take_back(row.team, backend, now, _audit(row))
+        return (
+            None if before is None else GivenOrder(**vars(order_of(before)), warning=_unheard(reading, team))
+        )
+    replaced, given = reading.order_about(backend, team) if wanted.lasts else None, order_of(row)
+    tables.enter_order(row, _audit(row, seconds, replaced))
+    warnings = (_early(given, replaced), _comes_again(reading, given), _unheard(reading, team))
+    return GivenOrder(**vars(given), replaces=replaced, warning=" ".join(filter(None, warnings)) or None)
+
+
+def _audit(row: OrderRow, seconds: float | None = None, replaced: OrderInForce | None = None) -> Any:
+    """The row for Airflow's event log."""
+    facts = {"backend": row.backend, "team": row.team, "reason": row.reason, "seconds": seconds}
+    if replaced is not None:
+        facts["replaces"] = f"{replaced.command} by {replaced.by} {replaced.lasts_until}"
+    return order_row(row.command, row.given_by, {key: value for key, value in facts.items() if value})
+
+
+def _early(given: OrderInForce, replaced: OrderInForce | None) -> str | None:
+    if replaced is None or given.until is None:
+        return None
+    if replaced.until is not None and replaced.until <= given.until:
+        return None
+    return "It ends earlier than the one that it replaces: then the backend takes work again."
+
+
+def _comes_again(reading: Reading, given: OrderInForce) -> str | None:
+    if given.command != Command.RECALL or reading.is_cordoned(given.backend, given.team):
+        return None
+    return TAKES_WORK
+
+
+TAKES_WORK = (
+    "The backend takes work, so that what comes back may be given to it again: cordon or drain it first."
+)
+
+
+def _unheard(reading: Reading, team: str | None) -> str | None:
+    of_team = reading.of_team(team)
+    if of_team.living or any(each.lives for each in of_team.unread):
+        return None
+    return "No scheduler lives: the first that starts follows it."
 
 
 _KEPT = 3_600.0
@@ -73,19 +111,19 @@ _LONGEST = 10 * 366 * 86_400.0
 def check_backend(reading: Reading, backend: str, team: str | None, may_be_gone: bool) -> None:
     """
     :param may_be_gone: an order about it will do
-    :raises UnknownBackend: no scheduler has written of it lately; names those that there are
+    :raises UnknownBackend: no scheduler has it; names those that there are. Where none lives whose status can be read,
+        those that were silent last count
     """
     if may_be_gone and reading.order_about(backend, team) is not None:
         return
-    known = {
-        entry["name"]
-        for document in reading.documents
-        if document.team == team
-        for entry in document.body["backends"]
-    }
-    if backend not in known:
-        whose = f" of the team {team!r}" if team else ""
-        names = (
-            f"Known: {', '.join(sorted(known))}." if known else "No scheduler has named any in the last hour."
-        )
-        raise UnknownBackend(f"There is no backend {backend!r}{whose}. {names}")
+    of_team = reading.of_team(team)
+    written = {entry["name"] for document in of_team.documents for entry in document.about(None)}
+    living = {entry["name"] for document in of_team.living for entry in document.about(None)}
+    is_known = of_team.living and not any(each.lives for each in of_team.unread)
+    known = living if is_known else written
+    if backend in known:
+        return
+    whose = f" of the team {team!r}" if team else ""
+    was = " Only a scheduler that no longer lives had it." if backend in written else ""
+    names = f"Known: {', '.join(sorted(known))}." if known else "No scheduler has named any in the last hour."
+    raise UnknownBackend(f"There is no backend {backend!r}{whose}.{was} {names}")

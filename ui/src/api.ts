@@ -14,6 +14,9 @@ export type Order = {
   until: string | null;
 };
 
+/** The answer to an order. */
+export type GivenOrder = Order & { replaces: Order | null; warning: string | null };
+
 export type Minute = { at: string; submitted: number; ended: number };
 
 export type Backend = {
@@ -127,6 +130,8 @@ export type Forecast = {
   elsewhere: Record<string, number>;
   stay: number;
   problem: string | null;
+  order: Order | null;
+  is_cordoned: boolean;
 };
 
 export type Change = {

@@ -2,8 +2,8 @@
 // The dialog in which an order about a backend is given.
 import { type FormEvent, useEffect, useRef, useState } from "react";
 
-import { type Backend, type Command, type Forecast, type Order, path, post } from "./api";
-import { count, Notice, plural } from "./parts";
+import { type Backend, type Command, type Forecast, type GivenOrder, type Order, path, post } from "./api";
+import { count, Notice, plural, When } from "./parts";
 import { useAnswer } from "./polling";
 
 const ORDERS: Record<Command, { title: string; words: string; done: string }> = {
@@ -25,7 +25,7 @@ const ORDERS: Record<Command, { title: string; words: string; done: string }> = 
   recall: {
     done: "gives back what has not begun",
     title: "Recall",
-    words: "What it has been given and has not begun comes back, once: it goes to another target, or waits.",
+    words: "What it has been given and has not begun comes back, once, and is dispatched anew.",
   },
 };
 
@@ -73,7 +73,7 @@ export function OrderDialog({ backend, command, onClose }: Props) {
     setIsSending(true);
     setError(undefined);
     try {
-      const order = await post<Order | null>("orders", {
+      const order = await post<GivenOrder | null>("orders", {
         backend: backend.name,
         command,
         reason: reason.trim(),
@@ -81,7 +81,11 @@ export function OrderDialog({ backend, command, onClose }: Props) {
         team: backend.team,
       });
       dialog.current?.close();
-      onClose(order === null ? `No order was in force about ${backend.name}.` : `${backend.name} ${done}.`);
+      onClose(
+        order === null
+          ? `No order was in force about ${backend.name}.`
+          : `${backend.name} ${done}. ${givenWords(order)}`.trimEnd(),
+      );
     } catch (problem) {
       setError(problem instanceof Error ? problem.message : String(problem));
       setIsSending(false);
@@ -95,7 +99,7 @@ export function OrderDialog({ backend, command, onClose }: Props) {
           {title} <span className="dsp-name">{backend.name}</span>
         </h2>
         <p>{words}</p>
-        {needsReason ? <Consequence backend={backend} command={command} /> : undefined}
+        {needsReason ? <Consequence backend={backend} command={command} seconds={Number(seconds)} /> : undefined}
         {error === undefined ? undefined : <Notice tone="bad">{error}</Notice>}
         <label className="dsp-field">
           Reason{needsReason ? "" : " (optional)"}
@@ -139,17 +143,60 @@ export function OrderDialog({ backend, command, onClose }: Props) {
   );
 }
 
-/** What the order would do with what the backend has, and with what waits for it. */
-function Consequence({ backend, command }: { readonly backend: Backend; readonly command: Command }) {
+function givenWords({ replaces, warning }: GivenOrder): string {
+  const replaced = replaces === null ? "" : `This replaces ${replaces.command} by ${replaces.by}. `;
+  return `${replaced}${warning ?? ""}`;
+}
+
+type ConsequenceProps = {
+  readonly backend: Backend;
+  readonly command: Command;
+  /** After which the order would run out; 0: never. */
+  readonly seconds: number;
+};
+
+/** What the order would do with what the backend has, with what waits for it, and with the order in force. */
+function Consequence({ backend, command, seconds }: ConsequenceProps) {
   const { data, error } = useAnswer<Forecast>(path("forecast", { backend: backend.name, team: backend.team }));
   if (data === undefined) {
     return <p aria-live="polite">{error ?? "Looking at what it would do …"}</p>;
   }
+  const comesAgain = command === "recall" && !data.is_cordoned && data.problem === null;
   return (
     <div aria-live="polite">
       {data.problem === null ? undefined : <Notice tone="bad">{data.problem}</Notice>}
       <p className="dsp-name">{command === "recall" ? recalled(data) : stopped(data)}</p>
+      {comesAgain ? (
+        <Notice tone="info">
+          The backend takes work, so that what comes back may be given to it again: cordon or drain it first.
+        </Notice>
+      ) : undefined}
+      {command === "recall" || data.order === null ? undefined : (
+        <Replaced now={data.now} order={data.order} seconds={seconds} />
+      )}
     </div>
+  );
+}
+
+type ReplacedProps = { readonly now: string; readonly order: Order; readonly seconds: number };
+
+/** The order that another one would replace: a backend has one at a time. */
+function Replaced({ now, order, seconds }: ReplacedProps) {
+  const ends = seconds > 0 ? Date.parse(now) + seconds * 1000 : Infinity;
+  const endsEarlier = ends < (order.until === null ? Infinity : Date.parse(order.until));
+  return (
+    <Notice tone="info">
+      This order replaces {order.command} by {order.by}
+      {order.reason ? `: ${order.reason}` : ""} (
+      {order.until === null ? (
+        "no end"
+      ) : (
+        <>
+          ends <When at={order.until} now={now} />
+        </>
+      )}
+      ).{endsEarlier ? " This one ends earlier: then the backend takes work again." : ""}
+    </Notice>
   );
 }
 

@@ -219,7 +219,7 @@ def enter_order(new: OrderRow, audit: Any) -> None:
 
 
 def take_back(team: str, backend: str, now: float, audit: Any) -> OrderRow | None:
-    """Take back what is in force about a backend; returns it, None: there was nothing.
+    """Take back what is in force about a backend; returns it, None: there was nothing, and nothing is audited.
 
     :param now: seconds since 1970
     :param audit: as for ``enter_order``
@@ -227,8 +227,9 @@ def take_back(team: str, backend: str, now: float, audit: Any) -> OrderRow | Non
     """
     about = (ORDER.c.team == team, ORDER.c.backend == backend, ORDER.c.lasts)
     with _session() as session:
-        session.add(audit)
         before = session.execute(_in_force(now).where(*about)).first()
+        if before is not None:
+            session.add(audit)
         session.execute(delete(ORDER).where(*about))
     return None if before is None else OrderRow(*before)
 

@@ -13,8 +13,15 @@ from typing import Any
 import pytest
 from airflow.cli.cli_config import DefaultHelpParser
 from airflow.executors import executor_loader
+from unit.operate.documents import reading
 
+from airflow_dispatch_provider.cli import looking, operating, ordering
 from airflow_dispatch_provider.cli.definition import get_dispatch_cli_commands
+from airflow_dispatch_provider.operate.documents import Reading
+from airflow_dispatch_provider.operate.forecast import forecast_of
+from airflow_dispatch_provider.operate.running import first_of, running_of
+from airflow_dispatch_provider.operate.status import status_of
+from airflow_dispatch_provider.operate.waiting import waiting_of
 
 OURS = "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor"
 LOCAL = {"executor": "LocalExecutor", "slots": 4}
@@ -82,3 +89,27 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     for arg in commands()[name].args:
         arg.add_to_parser(parser)
     return parser
+
+
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Answer from these documents."""
+
+    def set_answers(*rows: Any, **more: Any) -> None:
+        found: Reading = reading(*rows, **more)
+        monkeypatch.setattr(operating, "read_status", lambda team=None: status_of(found))
+        monkeypatch.setattr(
+            operating,
+            "read_waiting",
+            lambda backend, reason, dag_id, limit, team: waiting_of(found, backend, reason, dag_id, limit),
+        )
+
+        monkeypatch.setattr(
+            looking,
+            "read_running",
+            lambda backend, dag_id, limit, team: first_of(running_of(found, backend, dag_id), limit),
+        )
+        monkeypatch.setattr(ordering, "read_forecast", lambda name, team: forecast_of(found, name, team))
+
+    monkeypatch.setenv("COLUMNS", "200")
+    return set_answers

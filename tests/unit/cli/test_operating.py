@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,43 +12,15 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from unit.operate.documents import NOW, backend, document, group, reading, runs, waits
 
-from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
+from airflow_dispatch_provider.bridge.database.tables import OrderRow
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
-from airflow_dispatch_provider.cli import looking, operating, ordering
-from airflow_dispatch_provider.operate.documents import Reading, moment
-from airflow_dispatch_provider.operate.forecast import forecast_of
-from airflow_dispatch_provider.operate.model import Change, Given, OrderInForce, StoryStep, TaskStory
-from airflow_dispatch_provider.operate.orders import UnknownBackend
-from airflow_dispatch_provider.operate.running import first_of, running_of
-from airflow_dispatch_provider.operate.status import status_of
+from airflow_dispatch_provider.cli import looking, operating
+from airflow_dispatch_provider.operate.documents import moment
+from airflow_dispatch_provider.operate.model import Change, Given, StoryStep, TaskStory
 from airflow_dispatch_provider.operate.waiting import waiting_of
 from tests.unit.cli.conftest import Outcome
 
 Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Answer from these documents."""
-
-    def set_answers(*rows: Any, **more: Any) -> None:
-        found: Reading = reading(*rows, **more)
-        monkeypatch.setattr(operating, "read_status", lambda team=None: status_of(found))
-        monkeypatch.setattr(
-            operating,
-            "read_waiting",
-            lambda backend, reason, dag_id, limit, team: waiting_of(found, backend, reason, dag_id, limit),
-        )
-
-        monkeypatch.setattr(
-            looking,
-            "read_running",
-            lambda backend, dag_id, limit, team: first_of(running_of(found, backend, dag_id), limit),
-        )
-        monkeypatch.setattr(ordering, "read_forecast", lambda name, team: forecast_of(found, name, team))
-
-    monkeypatch.setenv("COLUMNS", "200")
-    return set_answers
 
 
 def test_status_in_a_table(run: Run, say: Callable[..., None]) -> None:
@@ -216,12 +187,6 @@ def test_a_mapped_task_needs_its_index(run: Run, monkeypatch: pytest.MonkeyPatch
     assert "is mapped: give --map-index" in found.err
 
 
-def test_a_timeout_of_nothing(run: Run, given: list[Any]) -> None:
-    """Nothing is ordered."""
-    assert run("drain", "a", "--timeout", "5s").code == 2
-    assert given == []
-
-
 def test_nothing_waits(run: Run, say: Callable[..., None]) -> None:
     """In a sentence, without an empty table."""
     say(document("7"))
@@ -264,66 +229,6 @@ def test_the_story_of_what_a_backend_has_not_begun(run: Run, monkeypatch: pytest
     found = run("story", "dag", "run", "t")
     words = "farm has had it for 8 min, and it has not begun. No Celery worker answers."
     assert words in " ".join(found.out.split())
-
-
-@pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """Orders that were given, of which one about ``nobody`` is refused."""
-    orders: list[tuple[Any, ...]] = []
-
-    def give(command: str, name: str, team: Any, by: str, reason: str, seconds: Any) -> Any:
-        if name == "nobody":
-            raise UnknownBackend("There is no backend 'nobody'. Known: a.")
-        if name == "unmigrated":
-            raise TablesMissing
-        orders.append((command, name, reason, seconds))
-        since = datetime(2026, 11, 29, tzinfo=UTC)
-        if command == "resume":
-            return None if name == "free" else OrderInForce("drain", name, team, "bob", "disks", since, None)
-        return OrderInForce(command, name, team, by, reason, since, None)
-
-    monkeypatch.setattr(ordering, "give_order", give)
-    return orders
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86400)]
-)
-def test_orders(text: str, seconds: float, run: Run, given: list[Any]) -> None:
-    """With why and for how long."""
-    assert run("cordon", "a", "--reason", "new disks", "--for", text).code == 0
-    assert given == [("cordon", "a", "new disks", seconds)]
-
-
-@pytest.mark.parametrize("text", ["soon", "0", "-5m", "2w", "inf", "nan", ""])
-def test_a_time_that_is_none(text: str, run: Run, given: list[Any]) -> None:
-    """Refused before anything is ordered."""
-    found = run("drain", "a", "--for", text)
-    assert (found.code, given) == (2, [])
-
-
-def test_a_recall(run: Run, given: list[Any]) -> None:
-    """It says what comes back, and not when it runs out: it is done once."""
-    found = run("recall", "a", "--reason", "no nodes")
-    assert (found.code, given) == (0, [("recall", "a", "no nodes", None)])
-    assert "what it has been given and has not begun comes back" in found.out
-
-
-@pytest.mark.parametrize("command", ["cordon", "drain"])
-def test_what_an_order_would_do(command: str, run: Run, say: Callable[..., None], given: list[Any]) -> None:
-    """Its tasks, and where those go that wait for it; nothing is ordered."""
-    lines = [{"targets": ["a", "b"], "held": 5}, {"targets": ["a"], "held": 7}]
-    backends = [backend("a", used=3, not_begun=1), backend("b")]
-    say(document("1", backends=backends, lines=lines))
-    found = run(command, "a", "--dry-run")
-    assert found.out.splitlines() == [
-        "a has 3 tasks, which go on; 1 of them have not begun.",
-        "12 more wait for it, of which",
-        "  5 may go to b;",
-        "  7 have no other backend that is open, and wait until it is resumed.",
-        "Nothing was ordered: leave out --dry-run for that.",
-    ]
-    assert given == []
 
 
 def test_who_uses_the_slots(run: Run, say: Callable[..., None]) -> None:
@@ -369,72 +274,6 @@ def test_what_has_been_changed(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "Nothing has been changed since" in run("changes", "--since", "99999999d").out
 
 
-def test_who_gives_an_order_about_nothing(run: Run, given: list[Any]) -> None:
-    """Wrong usage names the backends that there are; missing tables say what to run."""
-    found = run("resume", "nobody")
-    assert found.code == 2
-    assert "Known: a." in found.err
-    missing = run("drain", "unmigrated")
-    assert missing.code == 1
-    assert "airflow db migrate" in " ".join(missing.err.split())
-
-
-def test_what_was_taken_back(run: Run, given: list[Any]) -> None:
-    """The words say whether there was an order; the exit code is 0 either way."""
-    found, nothing = run("resume", "a"), run("resume", "free")
-    assert (found.code, nothing.code) == (0, 0)
-    assert "a: taken back: drain by bob since" in found.out
-    assert nothing.out == "No order was in force about free: nothing has changed.\n"
-    assert json.loads(run("resume", "a", "--output", "json").out)["by"] == "bob"
-
-
-DRAIN = OrderRow("", "a", "drain", "ann", "", NOW - 5, None)
-
-
-def test_a_drain_that_is_waited_for(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each reason why it is not empty is said once."""
-    answers = iter(
-        [[backend("a", used=2)], [backend("a", used=2)], [backend("a")], [backend("a", state="cordoned")]]
-    )
-    monkeypatch.setattr(
-        ordering, "read", lambda: reading(document("7", backends=next(answers)), orders=[DRAIN])
-    )
-    monkeypatch.setattr(operating, "LOOK_EVERY", 0)
-    found = run("drain", "a", "--wait")
-    assert found.code == 0
-    assert found.err.splitlines() == [
-        "a: 2 run there.",
-        "a: not every scheduler has the order yet.",
-        "a is empty.",
-    ]
-
-
-def test_a_drain_that_takes_too_long(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command gives up, and the order stays in force."""
-    busy = reading(document("7", backends=[backend("a", state="cordoned", used=2)]), orders=[DRAIN])
-    monkeypatch.setattr(ordering, "read", lambda: busy)
-    monkeypatch.setattr(operating, "LOOK_EVERY", 0)
-    found = run("drain", "a", "--wait", "--timeout", "0.001s")
-    assert found.code == 1
-    assert "the order stays in force" in found.err
-
-
-def test_a_recall_that_is_waited_for(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has not done it, and what is not back, is said once each; what has begun is not waited for."""
-    rows = [OrderRow("", "a", "recall", "ann", "", NOW - 5, None)]
-    done = {"recalls": {"a": NOW - 5}, "backends": [backend("a", used=2)]}
-    answers = iter([{"recalls": {}}, {"recalls": {}}, {**done, "returning": {"a": 3}}, done])
-    monkeypatch.setattr(ordering, "read", lambda: reading(document("7", **next(answers)), orders=rows))
-    monkeypatch.setattr(ordering, "LOOK_EVERY", 0)
-    found = run("recall", "a", "--wait")
-    assert (found.code, given) == (0, [("recall", "a", "", None)])
-    assert found.err.splitlines() == [
-        "a: recall is still to be done by scheduler 7.",
-        "a: 3 are being set back to scheduled.",
-        "a has given back what it had not begun.",
-    ]
-
-
 def test_status_says_what_is_left_of_a_recall(run: Run, say: Callable[..., None]) -> None:
     """Which schedulers that live have not done it, and how much is on its way back."""
     rows = [OrderRow("", "a", "recall", "ann", "", NOW - 5, None)]
@@ -445,16 +284,6 @@ def test_status_says_what_is_left_of_a_recall(run: Run, say: Callable[..., None]
     assert (found["not_recalled"], found["returning"]) == (["7"], 3)
     say(document("7", backends=[backend("a")], recalls={"a": NOW - 5}), orders=rows)
     assert "Recall" not in run("status").out
-
-
-def test_a_user_without_a_name(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As containers have them."""
-
-    def nobody() -> str:
-        raise KeyError("getpwuid(): uid not found: 1000")
-
-    monkeypatch.setattr(ordering.getpass, "getuser", nobody)
-    assert run("cordon", "a").code == 0
 
 
 def test_a_database_that_is_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,6 +221,21 @@ def test_an_order_has_who_why_and_until(as_user: Make, answers: FakeAnswers) -> 
     assert [client.post("/api/orders", json=resume).json() for _ in range(2)] == [found.json(), None]
 
 
+def test_the_answer_to_an_order_names_the_one_that_it_replaces(as_user: Make) -> None:
+    """And what may not be expected of it; the forecast has the order that would be replaced."""
+    client = as_user(acts=(None,))
+    order = {"command": "cordon", "backend": "gpu", "reason": "disks"}
+    recalled = client.post("/api/orders", json={**order, "command": "recall"}).json()
+    assert "cordon or drain it first" in recalled["warning"]
+    assert client.post("/api/orders", json=order).json()["replaces"] is None
+    forecast = client.get("/api/forecast", params={"backend": "gpu"}).json()
+    assert (forecast["order"]["command"], forecast["is_cordoned"]) == ("cordon", True)
+    drained = client.post("/api/orders", json={**order, "command": "drain"}).json()
+    assert (drained["command"], drained["replaces"]["command"]) == ("drain", "cordon")
+    recalled = client.post("/api/orders", json={**order, "command": "recall"}).json()
+    assert (recalled["warning"], recalled["replaces"]) == (None, None)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

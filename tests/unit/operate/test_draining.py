@@ -30,7 +30,11 @@ CLOSED = backend("a", state="cordoned")
         ),
         # Taken out of the file, and forgotten.
         ([document("1")], None),
-        ([document("1", backends=[backend("a", used=2, ahead=1)])], "3 run there"),
+        ([document("1", backends=[backend("a", used=2, ahead=1)])], "3 run there."),
+        (
+            [document("1", backends=[backend("a", used=4, not_begun=3)])],
+            "1 runs there, and 3 have not begun, which recall takes back.",
+        ),
         ([document("1", backends=[CLOSED]), document("2", backends=[backend("a")])], "not every scheduler"),
         # Full, or failing: nothing is free, and yet the order has not come.
         ([document("1", backends=[backend("a", state="failing", free=0)])], "not every scheduler"),

@@ -34,7 +34,8 @@ class Office:
 
     def take_back(self, team: str, name: str, now: float, audit: Any) -> OrderRow | None:
         self.orders[team, name] = None
-        self._audit(audit)
+        if self.before is not None:
+            self._audit(audit)
         return self.before
 
     def _audit(self, audit: Any) -> None:
@@ -67,12 +68,73 @@ def test_a_cordon_is_in_force_and_in_the_event_log(office):
 def test_resume_takes_back(office):
     """Nothing is in force any more, the event log has it, and the answer is what was in force, if anything was."""
     assert give_order("resume", "a", None, "ann") is None
-    assert office.orders["", "a"] is None
-    assert [row[0] for row in office.audited] == ["dispatch_resume"]
+    assert (office.orders["", "a"], office.audited) == (None, [])
     office.before = OrderRow("", "a", "drain", "bob", "", NOW - 9, None)
     found = give_order("resume", "a", None, "ann")
     assert found is not None
     assert (found.command, found.by) == ("drain", "bob")
+    assert [row[0] for row in office.audited] == ["dispatch_resume"]
+
+
+def known(monkeypatch, *rows, in_force=(), living=None):
+    """The database has these documents and orders."""
+    monkeypatch.setattr(orders, "read", lambda: reading(*rows, orders=in_force, living=living))
+
+
+BEFORE = OrderRow("", "a", "cordon", "ann", "nodes", NOW - 9, None)
+
+
+@pytest.mark.parametrize(
+    ("until", "seconds", "ends_earlier"),
+    [(None, 60, True), (None, None, False), (4e9, 60, True), (1.0, 60, False)],
+)
+def test_an_order_names_the_one_that_it_replaces(office, monkeypatch, until, seconds, ends_earlier):
+    """There is one about a backend; the answer says where the backend takes work earlier than it would have."""
+    known(monkeypatch, document("1", backends=[backend("a")]), in_force=[BEFORE._replace(until=until)])
+    found = give_order("drain", "a", None, "bob", "disks", seconds)
+    assert found is not None
+    assert found.replaces is not None
+    assert (found.replaces.command, found.replaces.by) == ("cordon", "ann")
+    assert ("ends earlier" in (found.warning or "")) is ends_earlier
+    ((_, _, facts),) = office.audited
+    assert facts["replaces"].startswith("cordon by ann ")
+
+
+@pytest.mark.parametrize(
+    ("entry", "in_force", "warned"),
+    [
+        (backend("a"), [], True),
+        (backend("a", state="failing"), [], True),
+        (backend("a"), [BEFORE], False),
+        (backend("a", state="cordoned"), [], False),
+    ],
+)
+def test_a_recall_from_a_backend_that_takes_work(office, monkeypatch, entry, in_force, warned):
+    """The answer says that it may get the tasks again; the order in force stays so."""
+    known(monkeypatch, document("1", backends=[entry]), in_force=in_force)
+    found = give_order("recall", "a", None, "bob")
+    assert found is not None
+    assert found.replaces is None
+    assert ("cordon or drain it first" in (found.warning or "")) is warned
+
+
+def test_an_order_that_nobody_hears(office, monkeypatch):
+    """The answer says that no scheduler lives."""
+    known(monkeypatch, document("1", backends=[backend("a")]), living=[])
+    found = give_order("cordon", "a", None, "bob")
+    assert found is not None
+    assert found.warning == "No scheduler lives: the first that starts follows it."
+
+
+def test_a_backend_that_only_a_dead_scheduler_has(office, monkeypatch):
+    """Unknown where another scheduler lives and has it not, as long as all that live can be read."""
+    dead = document("2", backends=[backend("gone"), backend("a")], written=NOW - 300)
+    lives = document("1", backends=[backend("a")])
+    known(monkeypatch, lives, dead)
+    with pytest.raises(UnknownBackend, match=r"Only a scheduler that no longer lives had it\. Known: a\."):
+        give_order("drain", "gone", None, "ann")
+    known(monkeypatch, lives, dead, document("3", version=99))
+    assert give_order("drain", "gone", None, "ann") is not None
 
 
 def test_a_recall_stands_beside_what_is_in_force(office):
