@@ -12,12 +12,14 @@ from typing import Any
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.commands import command
 from airflow_dispatch_provider.cli.operating import (
+    OPTIONAL,
     NothingKnown,
     ago,
     check_backend_name,
     clock,
+    iso,
+    name_fields,
     plain,
-    show_tasks,
     task_name,
 )
 from airflow_dispatch_provider.operate.changes import read_changes
@@ -40,7 +42,10 @@ def running(args: Namespace) -> int:
         if not found.tasks:
             return 0
         print()
-    show_tasks([_row(found.now, task) for task in found.tasks], args.output)
+    rows = [_row(found.now, task) for task in found.tasks]
+    output.show_rows(
+        list(map(_fields, found.tasks)) if args.output == "plain" else rows, args.output, OPTIONAL
+    )
     return 0
 
 
@@ -66,6 +71,17 @@ def _row(now: datetime, task: RunningTask) -> dict[str, Any]:
     }
 
 
+def _fields(task: RunningTask) -> dict[str, Any]:
+    """For ``plain``: a field has no blank in it, unless a name has."""
+    return {
+        "backend": task.backend,
+        **name_fields(task),
+        "since": iso(task.since),
+        "state": _STATES[task.has_begun].replace(" ", "_"),
+        "scheduler": task.scheduler,
+    }
+
+
 @command
 def changes(args: Namespace) -> int:
     """``airflow dispatch changes``"""
@@ -75,7 +91,8 @@ def changes(args: Namespace) -> int:
     if args.output in output.STRUCTURED:
         output.show_object(plain([asdict(change) for change in found]), args.output)
     elif found or args.output != "table":
-        output.show_rows(list(map(_change_row, found)), args.output)
+        row = _change_fields if args.output == "plain" else _change_row
+        output.show_rows(list(map(row, found)), args.output)
     else:
         print(f"Nothing has been changed since {clock(since)}.")
     return 0
@@ -86,4 +103,16 @@ _FARTHEST = 100 * 366 * 86_400.0
 
 
 def _change_row(change: Change) -> dict[str, Any]:
-    return {"at": clock(change.at), "by": change.by or change.scheduler, "what": change.words}
+    return {"at": clock(change.at), "by": change.by or change.scheduler, "what": change.words.splitlines()}
+
+
+def _change_fields(change: Change) -> dict[str, Any]:
+    """For ``plain``: a field has no blank in it, but for the last one."""
+    by = change.by or change.scheduler
+    return {
+        "at": iso(change.at),
+        "event": change.event,
+        "backend": change.backend,
+        "by": by,
+        "what": change.words,
+    }

@@ -85,6 +85,11 @@ def clock(at: datetime | None) -> str | None:
     return f"{local:%H:%M:%S}" if local.date() == today else f"{local:%Y-%m-%d %H:%M:%S}"
 
 
+def iso(at: datetime | None) -> str | None:
+    """For programs: ISO 8601 in UTC, to the second, without blanks."""
+    return None if at is None else f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 @command
 def status(args: Namespace) -> int:
     """``airflow dispatch status``"""
@@ -110,7 +115,7 @@ def _show_status(args: Namespace) -> int:
     elif not found.schedulers or (found.problem and args.output != "table"):
         raise NothingKnown(found.problem or "")
     elif args.output != "table":
-        output.show_rows([_backend_row(found.now, backend) for backend in found.backends], args.output)
+        output.show_rows([_backend_fields(found.now, backend) for backend in found.backends], args.output)
     else:
         if found.backends:
             rows = [_backend_row(found.now, backend) for backend in found.backends]
@@ -147,6 +152,24 @@ def _backend_row(now: datetime, backend: BackendStatus) -> dict[str, Any]:
         "free": backend.free,
         "held": backend.held,
         "oldest": ago(now, backend.oldest),
+        "in/min": backend.submitted_per_minute,
+        "out/min": backend.ended_per_minute,
+    }
+
+
+def _backend_fields(now: datetime, backend: BackendStatus) -> dict[str, Any]:
+    """For ``plain``: a field has no blank in it, but for the last one."""
+    return {
+        "backend": backend.name,
+        "team": backend.team,
+        "state": backend.state,
+        "since": iso(backend.since),
+        "used": backend.used,
+        "ahead": backend.ahead,
+        "slots": backend.slots,
+        "free": backend.free,
+        "held": backend.held,
+        "oldest": iso(backend.oldest),
         "in/min": backend.submitted_per_minute,
         "out/min": backend.ended_per_minute,
         "trouble": _troubles(now, backend),
@@ -194,7 +217,8 @@ def _sentences(found: Status) -> Iterator[str]:
         if scheduler.lives and scheduler.api_trouble:
             yield f"  Nothing is launched: the execution API answers nobody. {scheduler.api_trouble}"
         if scheduler.lives and scheduler.refused:
-            yield f"  The file on disk is refused, and the last good version is in use. {scheduler.refused}"
+            yield "  The file on disk is refused, and the last good version is in use."
+            yield from (f"  {line}" for line in scheduler.refused.splitlines())
 
 
 def _scheduler_words(now: datetime, scheduler: SchedulerStatus) -> str:
@@ -232,17 +256,26 @@ def waiting(args: Namespace) -> int:
             print()
     if found.tasks or args.output != "table":
         tasks = sorted(found.tasks, key=lambda task: (task.targets[:1], not task.position, task.position))
-        show_tasks([_task_row(found.now, task) for task in tasks], args.output)
+        rows = [_task_row(found.now, task) for task in tasks]
+        output.show_rows(
+            list(map(_task_fields, tasks)) if args.output == "plain" else rows, args.output, OPTIONAL
+        )
     return 0
 
 
-def show_tasks(rows: list[dict[str, Any]], format_: str) -> None:
-    """A table leaves out columns that would not fit beside the others."""
-    short = [{key: row[key] for key in row if key not in _LONG} for row in rows]
-    output.show_rows(short if format_ == "table" else rows, format_)
+OPTIONAL = ("scheduler", "then", "usually", "queue")
+"""Columns about a task that a table may leave out."""
 
 
-_LONG = ("run", "queue", "then", "scheduler")
+def name_fields(task: Workload) -> dict[str, Any]:
+    """For ``plain``, each as it is; the kind of what is no task."""
+    return {
+        "dag_id": task.dag_id or task.kind,
+        "task_id": task.task_id or None,
+        "map_index": task.map_index,
+        "run_id": task.run_id or None,
+        "queue": task.queue,
+    }
 
 
 def task_name(task: Workload) -> str:
@@ -316,6 +349,20 @@ def _task_row(now: datetime, task: WaitingTask) -> dict[str, Any]:
     }
 
 
+def _task_fields(task: WaitingTask) -> dict[str, Any]:
+    """For ``plain``: a field has no blank in it, unless a name has."""
+    return {
+        "backend": next(iter(task.targets), None),
+        "place": task.position or None,
+        **name_fields(task),
+        "then": ",".join(task.targets[1:]) or None,
+        "since": iso(task.since),
+        "reason": task.reason,
+        "usually": None if task.usual is None else round(task.usual),
+        "expected": iso(task.expected),
+    }
+
+
 def _about(at: datetime | None) -> str | None:
     return None if at is None else f"about {at.astimezone():%H:%M}"
 
@@ -338,7 +385,8 @@ def story(args: Namespace) -> int:
     if args.output == "table":
         print(output.wrapped(f"Try {found.try_number} of {found.dag_id} {found.task_id}: {found.state}."))
         print()
-    output.show_rows(list(map(_step_row, found.steps)), args.output)
+    row = _step_fields if args.output == "plain" else _step_row
+    output.show_rows(list(map(row, found.steps)), args.output)
     if found.waiting is not None and args.output == "table":
         print()
         print(output.wrapped(_wait_words(found.waiting)))
@@ -350,6 +398,12 @@ def story(args: Namespace) -> int:
 
 def _step_row(step: StoryStep) -> dict[str, Any]:
     return {"at": clock(step.at), "event": step.event, "what": step.words, "detail": step.detail}
+
+
+def _step_fields(step: StoryStep) -> dict[str, Any]:
+    """For ``plain``: a field has no blank in it, but for the last one."""
+    what = [step.words, *([step.detail] if step.detail else [])]
+    return {"at": iso(step.at), "event": step.event, "backend": step.backend, "what": what}
 
 
 def _wait_words(task: WaitingTask) -> str:

@@ -68,15 +68,18 @@ def show_object(data: Any, output: str) -> None:
         _console().print_as_yaml(data)
 
 
-def show_rows(rows: Sequence[Mapping[str, Any]], output: str) -> None:
-    """Print rows in any format."""
+def show_rows(rows: Sequence[Mapping[str, Any]], output: str, optional: Sequence[str] = ()) -> None:
+    """Print rows in any format.
+
+    :param optional: columns that a table may leave out where it would be too wide, the first one first
+    """
     if output in STRUCTURED:
         show_object(list(rows), output)
         return
     separator = "\n" if output == "table" else "; "
     texts = [{key: _text(value, separator) for key, value in row.items()} for row in rows]
     most = width(sys.stdout) if output == "table" else None
-    table = texts if most is None else _fitted(texts, most)
+    table = texts if most is None else _most_of(texts, most, optional)
     if table is None:
         print("\n\n".join(map(_record, texts)))
         return
@@ -148,6 +151,18 @@ def columns(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
         if most is not None and len(line) > most:
             line = f"  {name}\n{wrapped(text, ' ' * 6)}"
         yield line
+
+
+def _most_of(
+    rows: Sequence[Mapping[str, str]], most: int, optional: Sequence[str]
+) -> list[dict[str, str]] | None:
+    """``_fitted``, without as many optional columns as that takes."""
+    for number in range(len(optional) + 1):
+        left_out = optional[:number]
+        fewer = [{key: text for key, text in row.items() if key not in left_out} for row in rows]
+        if (table := _fitted(fewer, most)) is not None:
+            return table
+    return None
 
 
 def _fitted(rows: Sequence[Mapping[str, str]], most: int) -> list[dict[str, str]] | None:

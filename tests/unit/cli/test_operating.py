@@ -83,13 +83,13 @@ def test_exit_codes_of_status(values: Any, code: int, run: Run, say: Callable[..
 def test_status_says_what_is_wrong_with_a_scheduler(run: Run, say: Callable[..., None]) -> None:
     """The Execution API, a refused file, one that is gone, and one of another version of this package."""
     say(
-        document("7", api_trouble="HTTP 502", refused="2 mistakes"),
+        document("7", api_trouble="HTTP 502", refused="2 mistakes:\n  - one\n  - two"),
         document("8", written=NOW - 900),
         document("9", version=99, package="9.1"),
     )
     found = " ".join(run("status").out.split())
     assert "Nothing is launched: the execution API answers nobody. HTTP 502" in found
-    assert "the last good version is in use. 2 mistakes" in found
+    assert "the last good version is in use. 2 mistakes: - one - two" in found
     assert (
         "Scheduler 8 on host8 (DispatchExecutor) has not written for 15 min: it is not counted above."
         in found
@@ -104,6 +104,66 @@ def test_nothing_is_known(run: Run, say: Callable[..., None]) -> None:
     assert (found.code, found.out) == (1, "")
     assert "No scheduler with an executor of this package" in found.err
     assert "No scheduler" in run("status", "--output", "json").json["problem"]
+
+
+def test_each_mistake_of_a_refused_file_has_a_line(run: Run, say: Callable[..., None]) -> None:
+    """However many there are."""
+    say(document("7", backends=[backend("a")], refused="2 mistakes:\n  - one\n  - two"))
+    assert {"- one", "- two"} <= {line.strip() for line in run("status").out.splitlines()}
+
+
+def test_the_run_of_a_task_is_in_its_table(run: Run, say: Callable[..., None]) -> None:
+    """Without it nobody can ask for its story; queue and further targets are left out of a narrow one."""
+    named = {"run_id": "manual__2026-11-29T12:00:00.123456+00:00", "targets": ["a", "second_choice"]}
+    task = waits("t", **named)
+    one = runs("t", run_id=named["run_id"])
+    say(document("7", held=1, waiting=[task], backends=[backend("a", used=1)], running=[one]))
+    for command in ("waiting", "running"):
+        found = run(command).out
+        assert named["run_id"] in found
+        assert "queue" in found
+    assert "second_choice" in run("waiting").out
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "120"])
+def test_tables_of_tasks_fit_and_name_the_run(
+    columns: str, run: Run, say: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many columns as there is room for."""
+    run_id = "scheduled__2026-11-29T12:00:00+00:00"
+    say(
+        document(
+            "7",
+            held=1,
+            waiting=[waits("t", run_id=run_id)],
+            backends=[backend("a", used=1)],
+            running=[runs("t", run_id=run_id)],
+        )
+    )
+    monkeypatch.setenv("COLUMNS", columns)
+    for command in ("waiting", "running"):
+        found = run(command).out
+        assert run_id in found
+        assert max(len(line.rstrip()) for line in found.splitlines()) <= int(columns)
+
+
+def test_plain_has_one_column_for_each_field(run: Run, say: Callable[..., None]) -> None:
+    """For ``awk``: only the last field of a status may have blanks."""
+    task, one = waits("t", map_index=3, targets=["a", "b", "c"]), runs("t", map_index=3, has_begun=False)
+    say(document("7", held=1, waiting=[task], backends=[backend("a", used=1, oldest=NOW)], running=[one]))
+    for command in ("waiting", "running", "status"):
+        header, row = run(command, "--output", "plain").out.splitlines()
+        assert len(row.split()) == len(header.split()), command
+    fields = dict(
+        zip(*(line.split() for line in run("waiting", "-o", "plain").out.splitlines()), strict=True)
+    )
+    assert (fields["task_id"], fields["map_index"], fields["run_id"], fields["then"]) == (
+        "t",
+        "3",
+        "run",
+        "b,c",
+    )
+    assert fields["since"] == "2027-01-15T07:59:50Z"
 
 
 def test_watching_is_for_people(run: Run, say: Callable[..., None]) -> None:
