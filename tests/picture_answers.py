@@ -156,7 +156,7 @@ class PictureAnswers(FakeAnswers):
 
     def waiting(self, backend: str | None, reason: str | None, dag_id: str | None, limit: int) -> Waiting:
         cordoned = {"reason": "waits_blocked", "words": "no target takes work"}
-        detail = "small: It is cordoned."
+        detail = "small: It is drained by maria: new disks."
         groups = [
             group("gpu", 38, oldest=ago(minutes=26)),
             group("small", 4, oldest=ago(minutes=17), detail=detail, **cordoned),

@@ -227,8 +227,8 @@ _OPERATING = (
         "Show what waits, and why",
         "Show what is held, by first target and reason, and the first tasks of each backend in the order in which they"
         " go: place, run, since when, why, how long that task usually waits, by the last 20 runs of its Dag, and about"
-        " when each is expected to start, by the pace at which tasks ended at its backend in the last ten minutes, where"
-        " that is one. Besides, how many more have been given to a backend and have not begun.",
+        " when each is expected to start, by the pace at which tasks ended at its backend in the last ten minutes,"
+        " where that is one. Besides, how many more have been given to a backend and have not begun.",
         _ARG_OF_BACKEND,
         _ARG_WAIT_REASON,
         _ARG_OF_DAG,

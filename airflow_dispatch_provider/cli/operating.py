@@ -181,10 +181,8 @@ def _not_begun(now: datetime, backend: BackendStatus) -> str | None:
 
 
 def _troubles(now: datetime, backend: BackendStatus) -> list[str]:
-    """Its trouble, when it is tried again, the order about it, which says more than that it is cordoned, and what is
-    left to do of a recall."""
-    is_said = backend.order is not None and backend.state in (BackendState.CORDONED, BackendState.DRAINING)
-    trouble = [backend.trouble] if backend.trouble and not is_said else []
+    """Its trouble, when it is tried again, the order about it, and what is left to do of a recall."""
+    trouble = [backend.trouble] if backend.trouble else []
     is_ahead = backend.next_try is not None and backend.next_try > now
     late, returning = ", ".join(backend.not_recalled), backend.returning
     return [

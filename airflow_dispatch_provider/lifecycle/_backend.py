@@ -8,7 +8,7 @@ from dataclasses import replace
 from enum import Enum
 from hashlib import blake2b
 
-from airflow_dispatch_provider.lifecycle.events import BackendRules, Room
+from airflow_dispatch_provider.lifecycle.events import CORDONED, BackendRules, Room
 from airflow_dispatch_provider.routing.circuit import Circuit, CircuitState
 from airflow_dispatch_provider.routing.model import BackendView
 from airflow_dispatch_provider.routing.reasons import Reason
@@ -119,7 +119,7 @@ class Backend:
             return "It is drained: it is no longer configured, or otherwise."
         if not self.usable(now):
             return _sentence(self.room.unavailable or self.circuit.error or "It has failed")
-        return "It is cordoned." if self.cordoned else ""
+        return CORDONED if self.cordoned else ""
 
     @property
     def retry_at(self) -> float | None:

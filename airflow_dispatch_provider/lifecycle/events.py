@@ -220,6 +220,10 @@ class Command(str, Enum):
         return self in (Command.CORDON, Command.DRAIN)
 
 
+CORDONED = "It is cordoned."
+"""Why a backend takes no work, by order or by its configuration: whoever knows the order can say more."""
+
+
 class Order(NamedTuple):
     """An operator's order."""
 

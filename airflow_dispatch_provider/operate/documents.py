@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, StatusRow
 from airflow_dispatch_provider.bridge.event_log import object_in
 from airflow_dispatch_provider.dispatch.report import VERSION
-from airflow_dispatch_provider.lifecycle.events import Command
+from airflow_dispatch_provider.lifecycle.events import CORDONED, Command
 from airflow_dispatch_provider.operate.model import OrderInForce
 
 SHOWN = 3_600.0
@@ -133,6 +134,15 @@ class Reading(NamedTuple):
     def recall_about(self, backend: str, team: str | None) -> OrderInForce | None:
         """The last one."""
         return next((each for each in self.recalls if (each.backend, each.team) == (backend, team)), None)
+
+    def with_orders(self, detail: str | None, team: str | None) -> str | None:
+        """Why backends of a team take no work, with the order where one is in force about such a backend."""
+        for order in self.orders:
+            if detail and order.team == team:
+                about = rf"(?<!\S){re.escape(order.backend)}: "
+                words = f"{order.backend}: {order.words}".replace("\\", r"\\")
+                detail = re.sub(about + re.escape(CORDONED), words, detail)
+        return detail
 
     def is_cordoned(self, backend: str, team: str | None) -> bool:
         """Whether an order, or the configuration of every scheduler that lives, keeps new work from it."""

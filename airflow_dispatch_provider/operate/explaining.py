@@ -18,6 +18,7 @@ from airflow_dispatch_provider.settings.model import Settings
 
 _BLOCKED = {
     BackendState.CORDONED: Reason.CORDONED,
+    BackendState.DRAINED: Reason.CORDONED,
     BackendState.DRAINING: Reason.CORDONED,
     BackendState.REMOVED: Reason.UNKNOWN_BACKEND,
     BackendState.FAILING: Reason.CIRCUIT_OPEN,
@@ -88,8 +89,13 @@ def _target(
         state=now.state if now else None,
         free=now.free if now else None,
         held=now.held if now else None,
-        trouble=now.trouble if now else None,
+        trouble=_trouble(now) if now else None,
     )
+
+
+def _trouble(now: BackendStatus) -> str | None:
+    is_ordered = now.order is not None and _BLOCKED.get(now.state) is Reason.CORDONED
+    return now.order.words if now.order is not None and is_ordered else now.trouble
 
 
 def _choice(target: Target | None, reason: Reason | None, ref: TaskRef) -> Choice | None:

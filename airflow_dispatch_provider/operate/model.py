@@ -16,6 +16,9 @@ class BackendState(str, Enum):
 
     OPEN = "open"
     CORDONED = "cordoned"
+    DRAINED = "drained"
+    """By order, and nothing is left there: ``drain --wait`` would return."""
+
     DRAINING = "draining"
     REMOVED = "removed"
     FAILING = "failing"
@@ -37,6 +40,12 @@ class OrderInForce:
     since: datetime
     until: datetime | None
     """When it runs out by itself, or, done once, may be forgotten; None: never."""
+
+    @property
+    def words(self) -> str:
+        """Why its backend takes no work, in a sentence."""
+        why = f": {self.reason.rstrip('.')}" if self.reason else ""
+        return f"It is {'drained' if self.command == 'drain' else 'cordoned'} by {self.by}{why}."
 
     @property
     def lasts_until(self) -> str:
@@ -74,7 +83,7 @@ class BackendStatus:
     executor: str
     state: BackendState
     since: datetime
-    """When it came into this state."""
+    """When it came into this state; where an order has brought it there, when that was given."""
 
     slots: int
     used: int

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
+from airflow_dispatch_provider.lifecycle.events import CORDONED, Command
 from airflow_dispatch_provider.operate.beginning import hint_about, not_begun
 from airflow_dispatch_provider.operate.documents import (
     Document,
@@ -18,10 +19,12 @@ from airflow_dispatch_provider.operate.documents import (
     moment_or_none,
     read,
 )
+from airflow_dispatch_provider.operate.draining import left
 from airflow_dispatch_provider.operate.model import (
     BackendState,
     BackendStatus,
     Minute,
+    OrderInForce,
     SchedulerStatus,
     Status,
 )
@@ -91,10 +94,10 @@ def _backend(
     order = reading.order_about(name, team)
     state = max((BackendState(entry["state"]) for entry in entries), key=_WORST_LAST.index)
     in_state = [entry for entry in entries if entry["state"] == state.value]
-    if state is BackendState.CORDONED and order is not None and order.command == "drain":
-        state = BackendState.DRAINING
-    is_ordered = state in (BackendState.CORDONED, BackendState.DRAINING)
-    troubles = dict.fromkeys(entry["trouble"] for entry in entries if entry["trouble"])
+    is_ordered = state is BackendState.CORDONED and order is not None
+    if is_ordered and order is not None and order.command == Command.DRAIN:
+        state = BackendState.DRAINED if left(reading, name, team) is None else BackendState.DRAINING
+    troubles = dict.fromkeys(filter(None, (_unordered(entry["trouble"], order) for entry in entries)))
     has_not_begun, not_begun_since = not_begun(entries)
     dags: Counter[str] = Counter()
     for entry in entries:
@@ -120,6 +123,11 @@ def _backend(
         hint=hint_about(entries, reading.now),
         **{key: sum(entry[key] for entry in entries) for key in _SUMS},
     )
+
+
+def _unordered(trouble: str | None, order: OrderInForce | None) -> str:
+    """Without that it is cordoned, where an order says so and more."""
+    return (trouble or "") if order is None else (trouble or "").removeprefix(CORDONED).strip()
 
 
 _SUMS = ("slots", "used", "ahead", "free", "held", "submitted_per_minute", "ended_per_minute")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -33,11 +34,22 @@ def read_story(
     if found is None:
         return None
     waiting = given = None
-    if found.state == _QUEUED:
-        with suppress(TablesMissing):
-            waiting, given = _now(found, (dag_id, run_id, task_id, map_index, found.try_number), read())
     steps = sorted(_steps(found), key=lambda step: step.at)
+    with suppress(TablesMissing):
+        reading = read()
+        steps = [_with_order(reading, step) for step in steps]
+        if found.state == _QUEUED:
+            waiting, given = _now(found, (dag_id, run_id, task_id, map_index, found.try_number), reading)
     return TaskStory(dag_id, task_id, run_id, map_index, found.try_number, found.state, steps, waiting, given)
+
+
+def _with_order(reading: Reading, step: StoryStep) -> StoryStep:
+    """Where a backend took no work since somebody had ordered so, who and why, if that is known: the order is still in
+    force, and no team has backends of its own."""
+    if not step.event.startswith("waits_") or any(document.team for document in reading.documents):
+        return step
+    before = [order for order in reading.orders if order.since <= step.at]
+    return replace(step, words=reading._replace(orders=before).with_orders(step.words, None) or step.words)
 
 
 _QUEUED = "queued"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -72,7 +72,7 @@ def waiting_of(
     """See ``read_waiting``."""
     groups = [
         group
-        for group in _groups(reading.living)
+        for group in _groups(reading)
         if backend in (None, group.backend) and reason in (None, group.reason)
     ]
     tasks = sorted(
@@ -100,21 +100,21 @@ def _of_runs(task: WaitingTask) -> TaskOfRuns:
     return TaskOfRuns(task.dag_id, task.task_id, task.map_index)
 
 
-def _groups(documents: Iterable[Document]) -> list[WaitingGroup]:
+def _groups(reading: Reading) -> list[WaitingGroup]:
     """The most first."""
     groups: dict[tuple[Any, ...], list[tuple[Document, dict[str, Any]]]] = {}
-    for document in documents:
+    for document in reading.living:
         for entry in document.body["groups"]:
             key = document.team, *map(str, (entry[each] for each in _ALIKE))
             groups.setdefault(key, []).append((document, entry))
-    return sorted(map(_group, groups.values()), key=lambda group: -group.held)
+    return sorted((_group(reading, told) for told in groups.values()), key=lambda group: -group.held)
 
 
 _ALIKE = ("backend", "reason", "detail", "full", "left_out")
 """Values that are the same for all of a group."""
 
 
-def _group(told: Sequence[tuple[Document, dict[str, Any]]]) -> WaitingGroup:
+def _group(reading: Reading, told: Sequence[tuple[Document, dict[str, Any]]]) -> WaitingGroup:
     """By each scheduler that has such tasks."""
     documents, entries = zip(*told, strict=True)
     return WaitingGroup(
@@ -122,7 +122,7 @@ def _group(told: Sequence[tuple[Document, dict[str, Any]]]) -> WaitingGroup:
         documents[0].team,
         entries[0]["reason"],
         words_of(entries[0], documents),
-        entries[0]["detail"],
+        reading.with_orders(entries[0]["detail"], documents[0].team),
         sum(entry["held"] for entry in entries),
         moment(min(entry["oldest"] for entry in entries)),
     )
@@ -136,6 +136,7 @@ def tasks_of(reading: Reading) -> Iterator[WaitingTask]:
             yield WaitingTask(
                 **{key: entry[key] for key in _COPIED},
                 words=words_of(entry, [document]),
+                detail=reading.with_orders(entry["detail"], document.team),
                 since=moment(entry["since"]),
                 expected=expected(entry),
                 scheduler=document.scheduler,
@@ -153,7 +154,6 @@ _COPIED = (
     "route",
     "targets",
     "reason",
-    "detail",
     "position",
 )
 

@@ -5,7 +5,7 @@ import { type ReactNode, useId, useState } from "react";
 import type { Backend, Command, Scheduler, Status } from "./api";
 import { Changes } from "./changes";
 import { OrderDialog, titleOf } from "./order";
-import { count, Notice, plural, Rates, Since, Slots, StateBadge, ViewLink, When } from "./parts";
+import { count, Notice, plural, Rates, Since, Slots, StateBadge, TroubleText, ViewLink, When } from "./parts";
 import type { Answer } from "./polling";
 import { RunningTasks } from "./running";
 
@@ -179,6 +179,8 @@ function ordersOf(backend: Backend): Command[] {
       return ["resume", "drain", "recall"];
     case "draining":
       return ["resume", "recall"];
+    case "drained":
+      return ["resume"];
     case "removed":
       return [];
     default:
@@ -190,7 +192,7 @@ function Trouble({ backend, now }: { readonly backend: Backend; readonly now: st
   const { next_try: nextTry, not_recalled: late, order, trouble } = backend;
   return (
     <>
-      {trouble === null ? undefined : <div className="dsp-trouble">{trouble}</div>}
+      <TroubleText state={backend.state} trouble={trouble} />
       {nextTry === null ? undefined : (
         <div className="dsp-small">
           Next try <When at={nextTry} now={now} />
@@ -198,7 +200,7 @@ function Trouble({ backend, now }: { readonly backend: Backend; readonly now: st
       )}
       {order === null ? undefined : (
         <div className="dsp-small dsp-name">
-          By {order.by}, <When at={order.since} now={now} />
+          {order.command === "drain" ? "Drain" : "Cordon"} by {order.by}, <When at={order.since} now={now} />
           {order.reason ? `: ${order.reason}` : ""}
           {order.until === null ? undefined : (
             <>

@@ -8,12 +8,22 @@ import type { Backend, Minute, State, TaskName } from "./api";
 const STATES: Record<State, { words: string; tone: Tone }> = {
   open: { tone: "good", words: "Open" },
   cordoned: { tone: "held", words: "Cordoned" },
+  drained: { tone: "rest", words: "Drained" },
   draining: { tone: "held", words: "Draining" },
   removed: { tone: "held", words: "Removed" },
   failing: { tone: "bad", words: "Failing" },
 };
 
-type Tone = "good" | "held" | "bad";
+type Tone = "good" | "held" | "rest" | "bad";
+
+/** Why a backend takes no work, or a part of it takes none; no trouble where people have decided so. */
+export function TroubleText({ state, trouble }: { readonly state: State | null; readonly trouble: string | null }) {
+  if (trouble === null) {
+    return undefined;
+  }
+  const isDecided = state === "cordoned" || state === "drained" || state === "draining";
+  return <div className={isDecided ? "dsp-small dsp-name" : "dsp-trouble"}>{trouble}</div>;
+}
 
 export function StateBadge({ state }: { readonly state: State }) {
   const { tone, words } = STATES[state];

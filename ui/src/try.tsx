@@ -4,7 +4,7 @@ import { type ChangeEvent, type FormEvent, useState } from "react";
 
 import { type Choice, type Explained, get, path, post, type WhatIf } from "./api";
 import { Table } from "./backends";
-import { count, DagLink, Notice, plural, StateBadge, TaskLink } from "./parts";
+import { count, DagLink, Notice, plural, StateBadge, TaskLink, TroubleText } from "./parts";
 
 export function TryView({ teams }: { readonly teams: string[] }) {
   const [team, setTeam] = useState("");
@@ -135,7 +135,7 @@ function Explanation({ found }: { readonly found: Explained }) {
                     {plural(target.free, "free slot")}, {count(target.held ?? 0)} waiting
                   </span>
                 )}
-                {target.trouble === null ? undefined : <div className="dsp-trouble">{target.trouble}</div>}
+                <TroubleText state={target.state} trouble={target.trouble} />
                 {target.problem === null ? undefined : <div className="dsp-trouble">{target.problem}</div>}
               </td>
               <td className="dsp-wide">

@@ -173,7 +173,7 @@ function Groups({ data }: { readonly data: Waiting }) {
                 {group.words}
               </ViewLink>{" "}
               <code>{group.reason}</code>
-              {group.detail === null ? undefined : <div className="dsp-trouble">{group.detail}</div>}
+              {group.detail === null ? undefined : <div className="dsp-small dsp-name">{group.detail}</div>}
             </th>
             <td>
               <span className="dsp-name">{group.backend}</span>

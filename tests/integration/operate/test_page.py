@@ -180,7 +180,7 @@ def test_an_order_is_given_by_keyboard(page: Page, server: Server) -> None:
     page.until_text("Give a reason.")
     page.type("new drivers")
     page.press("Enter")
-    page.until_text("local is draining.", "Draining", "By operator", "new drivers")
+    page.until_text("local is draining.", "Draining", "Drain by operator", "new drivers")
     tab_to(page, "Resume local")
     page.press("Enter")
     page.until("document.activeElement.tagName === 'INPUT'")

@@ -9,7 +9,7 @@ import pytest
 from operate_answers import FakeAnswers, backend, now
 
 from airflow_dispatch_provider.operate.explaining import explain_now
-from airflow_dispatch_provider.operate.model import BackendState, BackendStatus, Status
+from airflow_dispatch_provider.operate.model import BackendState, BackendStatus, OrderInForce, Status
 from airflow_dispatch_provider.operate.trying import Explained
 from airflow_dispatch_provider.routing.model import TaskRef
 
@@ -36,6 +36,7 @@ def explained(
         pytest.param({"free": 0}, None, "waits_overflow", id="full, and not waited long enough"),
         pytest.param({"state": BackendState.CORDONED}, "b", "failover", id="cordoned"),
         pytest.param({"state": BackendState.DRAINING}, "b", "failover", id="draining"),
+        pytest.param({"state": BackendState.DRAINED}, "b", "failover", id="drained"),
         pytest.param({"state": BackendState.FAILING, "free": 0}, "b", "failover", id="failing"),
         pytest.param({"state": BackendState.REMOVED}, "b", "failover", id="removed"),
     ],
@@ -57,6 +58,13 @@ def test_targets_are_shown_with_their_state() -> None:
     first, second = found.targets
     assert (first.state, first.free, first.held, first.trouble) == (BackendState.FAILING, 0, 3, "no broker")
     assert (second.state, second.free) == (BackendState.OPEN, 5)
+
+
+def test_a_target_that_somebody_has_drained_says_who() -> None:
+    """And why."""
+    order = OrderInForce("drain", "a", None, "ann", "disks", now(), None)
+    found = explained(backend("a", state=BackendState.DRAINED, order=order), backend("b"))
+    assert found.targets[0].trouble == "It is drained by ann: disks."
 
 
 def test_without_a_scheduler_only_the_configuration_is_explained() -> None:

@@ -10,6 +10,7 @@ import pytest
 from airflow_dispatch_provider.bridge import schedulers
 from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
+from airflow_dispatch_provider.lifecycle.events import CORDONED
 from airflow_dispatch_provider.operate.documents import FRESH
 from airflow_dispatch_provider.operate.model import BackendState
 from airflow_dispatch_provider.operate.status import read_status, status_of
@@ -63,14 +64,36 @@ def test_a_dead_scheduler_is_shown_and_not_counted():
 
 
 def test_an_order_is_shown_with_its_backend():
-    """With who, why and until when; one that drains is draining."""
+    """With who, why and until when; one that drains is draining, and its order is no trouble."""
     order = OrderRow("", "a", "drain", "ann", "new nodes", NOW - 5, NOW + 60)
-    both = document("1", backends=[backend("a", state="cordoned"), backend("b")])
+    both = document("1", backends=[backend("a", state="cordoned", used=1, trouble=CORDONED), backend("b")])
     found = status_of(reading(both, orders=[order])).backends
     assert [each.state for each in found] == [BackendState.DRAINING, BackendState.OPEN]
     assert found[0].order is not None
     assert (found[0].order.by, found[0].order.reason) == ("ann", "new nodes")
+    assert found[0].trouble is None
     assert found[1].order is None
+
+
+DRAIN = OrderRow("", "a", "drain", "ann", "new nodes", NOW - 5, None)
+EMPTY = backend("a", state="cordoned", trouble=CORDONED)
+
+
+@pytest.mark.parametrize(
+    ("rows", "orders", "state"),
+    [
+        ([document("1", backends=[EMPTY])], [DRAIN], "drained"),
+        ([document("1", backends=[EMPTY], returning={"a": 1})], [DRAIN], "draining"),
+        ([document("1", backends=[EMPTY]), document("2", backends=[backend("a")])], [DRAIN], "draining"),
+        ([document("1", backends=[EMPTY])], [DRAIN._replace(command="cordon")], "cordoned"),
+        ([document("1", backends=[EMPTY])], [], "cordoned"),
+    ],
+)
+def test_a_backend_is_drained_when_nothing_is_left_there(rows, orders, state):
+    """By order, in every scheduler; one that is only cordoned stays so, whatever it has."""
+    (found,) = status_of(reading(*rows, orders=orders)).backends
+    assert found.state.value == state
+    assert found.trouble == (None if orders else CORDONED)
 
 
 def test_backends_of_two_teams_are_two():

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_dispatch_provider.bridge.database.tables import TablesMissing
+from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
 from airflow_dispatch_provider.bridge.histories import Event, Try
 from airflow_dispatch_provider.operate import story, waiting
 from airflow_dispatch_provider.operate.model import Given
@@ -28,9 +28,9 @@ def event(seconds: float, word: str, extra: Any) -> Event:
     return Event(at(seconds), word, None, extra if isinstance(extra, str | None) else json.dumps(extra))
 
 
-def tell(monkeypatch: pytest.MonkeyPatch, found: Try | None, *rows: Any) -> Any:
+def tell(monkeypatch: pytest.MonkeyPatch, found: Try | None, *rows: Any, **more: Any) -> Any:
     monkeypatch.setattr(story, "find_try", lambda *_: found)
-    monkeypatch.setattr(story, "read", lambda: reading(*rows))
+    monkeypatch.setattr(story, "read", lambda: reading(*rows, **more))
     monkeypatch.setattr(waiting, "usual_waits", lambda tasks: dict.fromkeys(tasks, 90.0))
     return read_story("dag", "run", "one")
 
@@ -116,6 +116,23 @@ def test_a_backend_that_has_it_as_the_event_log_says(monkeypatch):
     assert tell(monkeypatch, back, row).given is None
     assert tell(monkeypatch, SENT._replace(scheduled=at(4)), row).given is None
     assert tell(monkeypatch, SENT._replace(events=[]), row).given is None
+
+
+@pytest.mark.parametrize(
+    ("since", "team", "words"),
+    [
+        (-5, "", "a: It is drained by ann: disks."),
+        # Ordered later: nobody knows who cordoned it then. Backends of a team are another's.
+        (5, "", "a: It is cordoned."),
+        (-5, "red", "a: It is cordoned."),
+    ],
+)
+def test_who_kept_its_backend_from_work(since, team, words, monkeypatch):
+    """As long as that order is in force, and it is known whose backend it is."""
+    rows = [event(3, "waits_blocked", {"detail": "a: It is cordoned."})]
+    order = OrderRow("", "a", "drain", "ann", "disks.", at(3 + since).timestamp(), None)
+    found = tell(monkeypatch, RAN._replace(events=rows), document("1", team=team), orders=[order])
+    assert [step.words for step in found.steps if step.event == "waits_blocked"] == [words]
 
 
 def test_no_such_task(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_dispatch_provider.bridge.database.tables import OrderRow
 from airflow_dispatch_provider.operate import waiting
 from airflow_dispatch_provider.operate.waiting import waiting_of, with_usual
 
@@ -23,6 +24,20 @@ def test_groups_of_two_schedulers_are_one():
     assert [(each.backend, each.held) for each in found.groups] == [("b", 7), ("a", 5)]
     assert found.groups[1].oldest.timestamp() == NOW - 9
     assert found.total == 12
+
+
+def test_a_reason_that_is_an_order_says_whose_it_is():
+    """Of tasks and of groups; a backend whose name ends alike, another one's, and one without an order stay as they
+    are."""
+    detail = "aa: It is cordoned. a: It is cordoned. b: It is cordoned."
+    row = {"waiting": [waits("t", detail=detail)], "groups": [group("a", "waits_blocked", 1, detail=detail)]}
+    order = OrderRow("", "a", "drain", "ann", r"\1 disks", NOW - 5, None)
+    found = waiting_of(
+        reading(document("1", **row), document("2", team="red", **row), orders=[order]), None, None, None, 9
+    )
+    words = r"aa: It is cordoned. a: It is drained by ann: \1 disks. b: It is cordoned."
+    assert [task.detail for task in found.tasks] == [words, detail]
+    assert {each.team: each.detail for each in found.groups} == {None: words, "red": detail}
 
 
 def test_the_best_come_first_and_no_more_than_are_wanted():
