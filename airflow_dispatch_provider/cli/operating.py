@@ -208,6 +208,8 @@ def _sentences(found: Status) -> Iterator[str]:
     for backend in found.backends:
         if troubles := _troubles(found.now, backend):
             yield f"{backend.name}: {' '.join(troubles)}"
+    for order in found.other_orders:
+        yield f"{order.backend}, of which no scheduler tells: {order_words(order)[0]}"
     if found.problem:
         yield found.problem
     for scheduler in found.schedulers:

@@ -166,6 +166,9 @@ class Status:
     problem: str | None = None
     """Why nothing is known, and what to run."""
 
+    other_orders: list[OrderInForce] = field(default_factory=list)
+    """Orders in force about backends of which no scheduler tells that lives: one that comes by that name obeys it."""
+
 
 @dataclass(frozen=True)
 class StatusForReader(Status):

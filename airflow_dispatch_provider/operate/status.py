@@ -52,7 +52,8 @@ def status_of(reading: Reading) -> Status:
             by_backend.setdefault((document.team, entry["name"]), []).append(entry)
     backends = [_backend(name, team, entries, reading) for (team, name), entries in by_backend.items()]
     schedulers = [*map(_scheduler, reading.documents), *map(_unread, reading.unread)]
-    return Status(moment(reading.now), schedulers, backends, reading.problem)
+    other_orders = [order for order in reading.orders if (order.team, order.backend) not in by_backend]
+    return Status(moment(reading.now), schedulers, backends, reading.problem, other_orders)
 
 
 def _scheduler(document: Document) -> SchedulerStatus:

@@ -34,7 +34,7 @@ def status_for(rights: Rights, status: Status, team: str | None = None) -> Statu
     """
     :param team: this team's alone; None: all that may be seen
     """
-    seen = visible_teams(rights, [*status.backends, *status.schedulers], team)
+    seen = visible_teams(rights, [*status.backends, *status.schedulers, *status.other_orders], team)
     backends = [each for each in status.backends if each.team in seen]
     readable = rights.readable({dag_id for each in backends for dag_id in each.dags})
     acts_for = [each for each in dict.fromkeys(backend.team for backend in backends) if rights.acts_for(each)]
@@ -43,6 +43,7 @@ def status_for(rights: Rights, status: Status, team: str | None = None) -> Statu
         schedulers=[each for each in status.schedulers if each.team in seen],
         backends=[_with_dags(each, readable) for each in backends],
         problem=status.problem,
+        other_orders=[each for each in status.other_orders if each.team in seen],
         may_act=bool(acts_for),
         acts_for=acts_for,
     )

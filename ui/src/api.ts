@@ -64,6 +64,7 @@ export type Status = {
   schedulers: Scheduler[];
   backends: Backend[];
   problem: string | null;
+  other_orders: Order[];
   may_act: boolean;
   acts_for: (string | null)[];
 };

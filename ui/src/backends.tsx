@@ -2,7 +2,7 @@
 // How the backends and the schedulers are, and orders about them.
 import { type ReactNode, useId, useState } from "react";
 
-import type { Backend, Command, Scheduler, Status } from "./api";
+import type { Backend, Command, Order, Scheduler, Status } from "./api";
 import { Changes } from "./changes";
 import { OrderDialog, titleOf } from "./order";
 import { count, Notice, plural, Rates, Since, Slots, StateBadge, TroubleText, ViewLink, When } from "./parts";
@@ -55,6 +55,7 @@ export function BackendsView({ answer }: { readonly answer: Answer<Status> }) {
           </tbody>
         </Table>
       ) : undefined}
+      {status.other_orders.length > 0 ? <Unheard orders={status.other_orders} /> : undefined}
       {status.schedulers.length > 0 ? <Schedulers now={status.now} schedulers={status.schedulers} /> : undefined}
       <Changes given={done} now={status.now} />
       {chosen === undefined ? undefined : (
@@ -220,6 +221,21 @@ function Trouble({ backend, now }: { readonly backend: Backend; readonly now: st
         <div className="dsp-small">{count(backend.returning)} are being set back to scheduled.</div>
       )}
     </>
+  );
+}
+
+/** Orders about backends that no scheduler has: one that comes back by that name has it. */
+function Unheard({ orders }: { readonly orders: Order[] }) {
+  return (
+    <Notice tone="info">
+      {orders.map(({ backend, by, command, reason, team }) => (
+        <div key={`${team ?? ""}/${backend}`}>
+          No scheduler tells of {backend}
+          {team === null ? "" : ` of team ${team}`}: {command} by {by} is in force about it
+          {reason ? ` (${reason})` : ""}.
+        </div>
+      ))}
+    </Notice>
   );
 }
 

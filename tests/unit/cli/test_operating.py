@@ -80,6 +80,14 @@ def test_exit_codes_of_status(values: Any, code: int, run: Run, say: Callable[..
     assert run("status", "--output", "json").code == run("status").code == code
 
 
+def test_status_names_orders_about_backends_that_are_gone(run: Run, say: Callable[..., None]) -> None:
+    """Else nobody would know why the next one of that name takes no work."""
+    rows = [OrderRow("", "gone", "drain", "ann", "disks", NOW - 5, None)]
+    say(document("7", backends=[backend("a")]), orders=rows)
+    assert "gone, of which no scheduler tells: drain by ann since " in run("status").out
+    assert run("status", "-o", "json").json["other_orders"][0]["by"] == "ann"
+
+
 def test_status_says_what_is_wrong_with_a_scheduler(run: Run, say: Callable[..., None]) -> None:
     """The Execution API, a refused file, one that is gone, and one of another version of this package."""
     say(

@@ -96,6 +96,16 @@ def test_a_backend_is_drained_when_nothing_is_left_there(rows, orders, state):
     assert found.trouble == (None if orders else CORDONED)
 
 
+def test_an_order_about_a_backend_that_no_scheduler_has():
+    """Taken out of the file, or of one that has died: it would be in force again with the backend."""
+    orders = [OrderRow(team, "gone", "drain", "ann", "disks", NOW - 5, None) for team in ("", "red")]
+    dead = document("2", backends=[backend("gone")], written=NOW - 900)
+    found = status_of(
+        reading(document("1", backends=[backend("a")]), dead, orders=[*orders, DRAIN._replace(backend="a")])
+    )
+    assert [(each.backend, each.team) for each in found.other_orders] == [("gone", None), ("gone", "red")]
+
+
 def test_backends_of_two_teams_are_two():
     """Though they have one name."""
     documents = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from operate_answers import FakeAnswers, backend, group, now, running_task, scheduler, waiting_task
 
-from airflow_dispatch_provider.operate.model import NotBegun, RunningOfTeams, Status, Waiting
+from airflow_dispatch_provider.operate.model import NotBegun, OrderInForce, RunningOfTeams, Status, Waiting
 from airflow_dispatch_provider.operate.views import running_for, status_for, waiting_for
 
 
@@ -48,6 +48,13 @@ def test_a_team_sees_its_own_backends_and_those_of_nobody() -> None:
     seen = status_for(Rights(teams=frozenset({None, "a"})), STATUS)
     assert [each.name for each in seen.backends] == ["shared", "mine"]
     assert [each.id for each in seen.schedulers] == ["everybodys"]
+
+
+def test_orders_of_other_teams_are_not_shown() -> None:
+    """Nor that there is such a backend."""
+    orders = [OrderInForce("drain", "gone", team, "ann", "", now(), None) for team in (None, "a", "b")]
+    seen = status_for(Rights(teams=frozenset({None, "a"})), replace(STATUS, other_orders=orders))
+    assert [each.team for each in seen.other_orders] == [None, "a"]
 
 
 def test_each_team_is_asked_about_once() -> None:
