@@ -120,7 +120,8 @@ _ARG_REASON = _arg(
 _ARG_FOR = _arg(
     "--for",
     dest="seconds",
-    help_="It runs out by itself after this time, such as 90s, 30m, 2h or 1d (default: never)",
+    help_="It runs out by itself after this time, such as 90s, 30m, 2h or 1d; a bare number is in seconds"
+    " (default: never)",
     metavar="TIME",
     type=_seconds,
 )
@@ -259,7 +260,7 @@ _OPERATING = (
         " ran is not in it.",
         _ARG_SINCE,
         *_TEAM,
-        exit_codes="Exit codes: 0 it was shown, 2 wrong usage.",
+        exit_codes="Exit codes: 0 it was shown, 1 the database cannot be asked, 2 wrong usage.",
         module="looking",
     ),
     _command(
@@ -272,7 +273,8 @@ _OPERATING = (
         _ARG_STORY_TASK,
         _ARG_STORY_INDEX,
         _ARG_TRY,
-        exit_codes="Exit codes: 0 it was told, 2 wrong usage, or there is no such task.",
+        exit_codes="Exit codes: 0 it was told, 1 the database cannot be asked, 2 wrong usage, or there is no such"
+        " task.",
         module="operating",
     ),
     _command(

@@ -17,8 +17,10 @@ from airflow_dispatch_provider.cli.operating import (
     ago,
     check_backend_name,
     clock,
+    in_all,
     iso,
     name_fields,
+    of_dag,
     plain,
     task_name,
 )
@@ -38,7 +40,7 @@ def running(args: Namespace) -> int:
         raise NothingKnown(found.problem)
     check_backend_name(args)
     if args.output == "table":
-        print(output.wrapped(_total(found)))
+        print(output.wrapped(_total(found, args.dag_id)))
         if not found.tasks:
             return 0
         print()
@@ -52,11 +54,11 @@ def running(args: Namespace) -> int:
 _STATES = {True: "has begun", False: "has not begun", None: "is being taken over"}
 
 
-def _total(found: Running) -> str:
+def _total(found: Running, dag_id: str | None) -> str:
     if not found.total:
         return "No backend has anything."
-    tasks = f"{found.total} task{' is' if found.total == 1 else 's are'} with backends"
-    return f"{tasks}. Listed are those that have been there for longest: {len(found.tasks)}."
+    tasks = f"{found.total} task{' is' if found.total == 1 else 's are'} with backends{in_all(dag_id)}"
+    return f"{tasks}. Listed are those that have been there for longest{of_dag(dag_id)}: {len(found.tasks)}."
 
 
 def _row(now: datetime, task: RunningTask) -> dict[str, Any]:
@@ -103,16 +105,17 @@ _FARTHEST = 100 * 366 * 86_400.0
 
 
 def _change_row(change: Change) -> dict[str, Any]:
-    return {"at": clock(change.at), "by": change.by or change.scheduler, "what": change.words.splitlines()}
+    host = f"on {change.scheduler}" if change.scheduler else None
+    return {"at": clock(change.at), "by": change.by or host, "what": change.words.splitlines()}
 
 
 def _change_fields(change: Change) -> dict[str, Any]:
     """For ``plain``: a field has no blank in it, but for the last one."""
-    by = change.by or change.scheduler
     return {
         "at": iso(change.at),
         "event": change.event,
         "backend": change.backend,
-        "by": by,
+        "by": change.by,
+        "scheduler": change.scheduler,
         "what": change.words,
     }

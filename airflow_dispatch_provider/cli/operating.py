@@ -78,11 +78,11 @@ def ago(now: datetime, then: datetime | None) -> str | None:
 
 
 def clock(at: datetime | None) -> str | None:
-    """The wall clock of whoever asks, with the date where it is another day."""
+    """The wall clock of whoever asks with its zone, and with the date where it is another day."""
     if at is None:
         return None
     local, today = at.astimezone(), datetime.now().astimezone().date()
-    return f"{local:%H:%M:%S}" if local.date() == today else f"{local:%Y-%m-%d %H:%M:%S}"
+    return f"{local:%H:%M:%S %Z}" if local.date() == today else f"{local:%Y-%m-%d %H:%M:%S %Z}"
 
 
 def iso(at: datetime | None) -> str | None:
@@ -246,7 +246,7 @@ def waiting(args: Namespace) -> int:
         raise NothingKnown(found.problem)
     _check_filters(args)
     if args.output == "table":
-        print(output.wrapped(_total(found)))
+        print(output.wrapped(_total(found, args.dag_id)))
         if found.not_begun:
             print(output.wrapped(_given(found)))
         if found.groups:
@@ -305,11 +305,21 @@ def _check_filters(args: Namespace) -> None:
         raise UsageError(str(error)) from None
 
 
-def _total(found: Waiting) -> str:
+def _total(found: Waiting, dag_id: str | None) -> str:
     if not found.total:
         return "Nothing waits."
-    tasks = f"{found.total} task{' waits' if found.total == 1 else 's wait'}"
-    return f"{tasks}. Listed are the first of each backend: {len(found.tasks)}."
+    tasks = f"{found.total} task{' waits' if found.total == 1 else 's wait'}{in_all(dag_id)}"
+    return f"{tasks}. Listed are the first of each backend{of_dag(dag_id)}: {len(found.tasks)}."
+
+
+def in_all(dag_id: str | None) -> str:
+    """Behind a number that counts other Dags, too."""
+    return "" if dag_id is None else ", of whatever Dag"
+
+
+def of_dag(dag_id: str | None) -> str:
+    """Behind what is listed."""
+    return "" if dag_id is None else f" that are of the Dag {dag_id!r}"
 
 
 def _given(found: Waiting) -> str:
@@ -364,7 +374,7 @@ def _task_fields(task: WaitingTask) -> dict[str, Any]:
 
 
 def _about(at: datetime | None) -> str | None:
-    return None if at is None else f"about {at.astimezone():%H:%M}"
+    return None if at is None else f"about {at.astimezone():%H:%M %Z}"
 
 
 @command

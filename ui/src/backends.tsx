@@ -258,7 +258,7 @@ function Schedulers({ now, schedulers }: { readonly now: string; readonly schedu
               <th scope="row">
                 <span className="dsp-name">{scheduler.hostname}</span>
                 <div className="dsp-small">
-                  {scheduler.executor}
+                  {`scheduler ${scheduler.id}${scheduler.executor ? `, ${scheduler.executor}` : ""}`}
                   {scheduler.team === null ? "" : `, team ${scheduler.team}`}
                 </div>
               </th>

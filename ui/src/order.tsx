@@ -216,7 +216,7 @@ function there({ has, not_begun: notBegun }: Forecast): string {
   if (has === 0) {
     return "Nothing runs there.";
   }
-  const more = notBegun === 0 ? "" : `; ${count(notBegun)} more ${notBegun === 1 ? "has" : "have"} not begun`;
+  const more = notBegun === 0 ? "" : `; ${count(notBegun)} more ${notBegun === 1 ? "has" : "have"} not begun, which recall takes back`;
   return `${plural(begun, "task")} ${begun === 1 ? "runs there and goes" : "run there and go"} on${more}.`;
 }
 

@@ -37,7 +37,7 @@ export function WaitingView({ status }: { readonly status: Status | undefined })
       />
       {error === undefined ? undefined : <Notice tone="bad">{error}</Notice>}
       {data?.problem ? <Notice tone="bad">{data.problem}</Notice> : undefined}
-      {data === undefined ? <p>Loading …</p> : <Found data={data} limit={limit} more={() => setLimit(MOST)} />}
+      {data === undefined ? <p>Loading …</p> : <Found dagId={dagId ?? ""} data={data} limit={limit} more={() => setLimit(MOST)} />}
     </>
   );
 }
@@ -100,9 +100,9 @@ function Filters({ backend, backends, choose, dagId, reason, reasons }: FilterPr
   );
 }
 
-type FoundProps = { readonly data: Waiting; readonly limit: number; readonly more: () => void };
+type FoundProps = { readonly dagId: string; readonly data: Waiting; readonly limit: number; readonly more: () => void };
 
-function Found({ data, limit, more }: FoundProps) {
+function Found({ dagId, data, limit, more }: FoundProps) {
   const held = data.groups.reduce((sum, group) => sum + group.held, 0);
   if (held === 0) {
     return (
@@ -115,17 +115,20 @@ function Found({ data, limit, more }: FoundProps) {
   return (
     <>
       <p>
-        {plural(held, "task")} {held === 1 ? "waits" : "wait"}.
+        {plural(held, "task")} {held === 1 ? "waits" : "wait"}
+        {dagId ? ", of whatever Dag. Below are those of this Dag among the first of each backend" : ""}.
       </p>
       <WithBackends now={data.now} those={data.not_begun} />
       <Groups data={data} />
       <h2>Tasks</h2>
-      {data.tasks.length === 0 ? (
+      {data.tasks.length === 0 && dagId ? (
+        <p>None of those that are listed and may be named to you is of this Dag.</p>
+      ) : data.tasks.length === 0 ? (
         <p>None of these may be named to you: they are of Dags that you do not have the right to read.</p>
       ) : (
         <Tasks now={data.now} tasks={data.tasks} />
       )}
-      {data.tasks.length < held ? (
+      {data.tasks.length < held && !(dagId && data.tasks.length < limit) ? (
         <p>
           The first {count(data.tasks.length)} of {count(held)}, best first.{" "}
           {limit < MOST ? (

@@ -204,7 +204,7 @@ def test_the_dialog_says_what_becomes_of_the_waiting_tasks(page: Page, server: S
     page.until_text("Schedulers")
     page.evaluate("document.querySelector('[aria-label=\"Drain gpu\"]').click()")
     page.until_text(
-        "10,000 tasks run there and go on; 16 more have not begun.",
+        "10,000 tasks run there and go on; 16 more have not begun, which recall takes back.",
         "100,000 tasks wait for it: 99,998 have another target (local 99,998), 2 wait until it is resumed.",
     )
     page.press("Escape")

@@ -51,7 +51,8 @@ def test_status_in_a_table(run: Run, say: Callable[..., None]) -> None:
         "12",
     ]
     assert "failing 100 s" in large
-    assert "large: no route Next try at " in found.out
+    next_try = moment(NOW + 60).astimezone()
+    assert f"large: no route Next try at {next_try:%Y-%m-%d %H:%M:%S %Z}." in found.out
     assert "small: cordon by ann since " in found.out
     assert (
         "Scheduler 7 on host7 (DispatchExecutor): last heartbeat 1 s ago, file /etc/dispatch.yaml."
@@ -235,6 +236,15 @@ def test_a_filter_that_finds_nothing_ever(flag: str, value: str, run: Run, say: 
     found = run("waiting", flag, value)
     assert found.code == 2
     assert "Known: " in found.err
+
+
+def test_a_number_says_that_it_counts_other_dags(run: Run, say: Callable[..., None]) -> None:
+    """Where only tasks of one Dag are listed, and there may be none."""
+    say(document("7", held=2, waiting=[waits("one")], backends=[backend("a", used=2)], running=[runs("two")]))
+    for command, total in (("waiting", "2 tasks wait"), ("running", "2 tasks are with backends")):
+        assert f"{total}, of whatever Dag." in run(command, "--dag-id", "other").out
+        assert "that are of the Dag 'other': 0." in " ".join(run(command, "--dag-id", "other").out.split())
+        assert f"{total}." in run(command).out
 
 
 def test_no_scheduler_lives(run: Run, say: Callable[..., None]) -> None:
