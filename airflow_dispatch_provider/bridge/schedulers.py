@@ -14,7 +14,7 @@ from sqlalchemy import select
 def living() -> set[str]:
     """Ids of the jobs of those that have sent a heartbeat within Airflow's patience. For threads: in a session of its
     own."""
-    patience = timedelta(seconds=conf.getfloat("scheduler", "scheduler_health_check_threshold"))
+    patience = timedelta(seconds=dead_after())
     query = select(Job.id).where(
         Job.job_type == "SchedulerJob",
         Job.state == JobState.RUNNING,
@@ -22,6 +22,11 @@ def living() -> set[str]:
     )
     with create_session(scoped=False) as session:
         return {str(job_id) for job_id in session.scalars(query)}
+
+
+def dead_after() -> float:
+    """Seconds without a heartbeat after which Airflow takes a scheduler for dead."""
+    return conf.getfloat("scheduler", "scheduler_health_check_threshold")
 
 
 def tidy_interval() -> float:

@@ -22,6 +22,7 @@ from airflow_dispatch_provider.cli.operating import (
     name_fields,
     of_dag,
     plain,
+    say_uncounted,
     task_name,
 )
 from airflow_dispatch_provider.operate.changes import read_changes
@@ -41,6 +42,8 @@ def running(args: Namespace) -> int:
     check_backend_name(args)
     if args.output == "table":
         print(output.wrapped(_total(found, args.dag_id)))
+    say_uncounted(found.uncounted, args.output)
+    if args.output == "table":
         if not found.tasks:
             return 0
         print()
@@ -56,7 +59,7 @@ _STATES = {True: "has begun", False: "has not begun", None: "is being taken over
 
 def _total(found: Running, dag_id: str | None) -> str:
     if not found.total:
-        return "No backend has anything."
+        return f"No backend has anything{' of a scheduler that is counted' if found.uncounted else ''}."
     tasks = f"{found.total} task{' is' if found.total == 1 else 's are'} with backends{in_all(dag_id)}"
     return f"{tasks}. Listed are those that have been there for longest{of_dag(dag_id)}: {len(found.tasks)}."
 

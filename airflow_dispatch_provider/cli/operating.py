@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import Enum
@@ -24,6 +24,7 @@ from airflow_dispatch_provider.operate.model import (
     SchedulerStatus,
     Status,
     StoryStep,
+    Uncounted,
     Waiting,
     WaitingGroup,
     WaitingTask,
@@ -115,6 +116,7 @@ def _show_status(args: Namespace) -> int:
     elif not found.schedulers or (found.problem and args.output != "table"):
         raise NothingKnown(found.problem or "")
     elif args.output != "table":
+        say_uncounted(found.uncounted, args.output)
         output.show_rows([_backend_fields(found.now, backend) for backend in found.backends], args.output)
     else:
         if found.backends:
@@ -212,8 +214,10 @@ def _sentences(found: Status) -> Iterator[str]:
         yield f"{order.backend}, of which no scheduler tells: {order_words(order)[0]}"
     if found.problem:
         yield found.problem
+    uncounted = {(each.scheduler, each.team): each.words for each in found.uncounted}
     for scheduler in found.schedulers:
-        yield _scheduler_words(found.now, scheduler)
+        words = None if scheduler.lives else uncounted.get((scheduler.id, scheduler.team))
+        yield words or _scheduler_words(found.now, scheduler)
         if scheduler.lives and scheduler.api_trouble:
             yield f"  Nothing is launched: the execution API answers nobody. {scheduler.api_trouble}"
         if scheduler.lives and scheduler.refused:
@@ -249,6 +253,8 @@ def waiting(args: Namespace) -> int:
         print(output.wrapped(_total(found, args.dag_id)))
         if found.not_begun:
             print(output.wrapped(_given(found)))
+    say_uncounted(found.uncounted, args.output)
+    if args.output == "table":
         if found.groups:
             print()
             output.show_rows([_group_row(found.now, group) for group in found.groups], args.output)
@@ -265,6 +271,13 @@ def waiting(args: Namespace) -> int:
 
 OPTIONAL = ("scheduler", "then", "usually", "queue")
 """Columns about a task that a table may leave out."""
+
+
+def say_uncounted(uncounted: Iterable[Uncounted], format_: str) -> None:
+    """Tasks that no number has: among the answer for people, beside it for programs."""
+    for each in uncounted:
+        file = sys.stdout if format_ == "table" else sys.stderr
+        print(output.wrapped(each.words, stream=file), file=file)
 
 
 def name_fields(task: Workload) -> dict[str, Any]:
@@ -307,7 +320,7 @@ def _check_filters(args: Namespace) -> None:
 
 def _total(found: Waiting, dag_id: str | None) -> str:
     if not found.total:
-        return "Nothing waits."
+        return "Nothing waits with a scheduler that is counted." if found.uncounted else "Nothing waits."
     tasks = f"{found.total} task{' waits' if found.total == 1 else 's wait'}{in_all(dag_id)}"
     return f"{tasks}. Listed are the first of each backend{of_dag(dag_id)}: {len(found.tasks)}."
 
@@ -403,6 +416,9 @@ def story(args: Namespace) -> int:
     if found.given is not None and args.output == "table":
         print()
         print(output.wrapped(_given_words(found.given)))
+    if found.orphaned is not None and args.output == "table":
+        print()
+        print(output.wrapped(found.orphaned))
     return 0
 
 

@@ -22,6 +22,7 @@ from airflow_dispatch_provider.cli.operating import (
     duration,
     order_words,
     plain,
+    say_uncounted,
 )
 from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.operate.documents import Reading, read
@@ -78,6 +79,7 @@ def _foretell(args: Namespace, words: Callable[[Forecast], Iterator[str]]) -> in
     else:
         for sentence in (*words(found), "Nothing was ordered: leave out --dry-run for that."):
             print(output.wrapped(sentence))
+        say_uncounted(found.uncounted, "table")
     return 0
 
 

@@ -34,6 +34,7 @@ from airflow_dispatch_provider.operate.model import (
 )
 from airflow_dispatch_provider.operate.orders import UnknownBackend, WrongOrder
 from airflow_dispatch_provider.operate.trying import Explained, WhatIf
+from airflow_dispatch_provider.operate.uncounted import backlog_of
 from airflow_dispatch_provider.operate.views import check_backend_of, running_for, status_for, waiting_for
 from airflow_dispatch_provider.operate.waiting import UnknownReason, check_reason
 from airflow_dispatch_provider.operate.warming import Warming
@@ -192,13 +193,14 @@ def get_explanation(
 
 @router.get("/api/backlog", summary="Work for one backend, for an autoscaler")
 def get_backlog(access: Reader, answers: _Asked, backend: _Name, team: _Optional = None) -> Backlog:
-    """A number for the metrics-api scaler of KEDA: what the backend has, and what waits for it."""
-    found = status_for(access, answers.status(), team)
-    for each in found.backends:
-        if each.name == backend and each.team == team:
-            return Backlog(each.held + each.used)
-    check_backend_of(access, found, backend)
-    raise HTTPException(status.HTTP_404_NOT_FOUND, "There is no such backend.")
+    """A number for the metrics-api scaler of KEDA: what the backend has, and what waits for it, and what schedulers
+    had there whose tasks nobody has taken over yet."""
+    found = answers.status()
+    backlog = backlog_of(found, backend, team) if access.sees_team(team) else None
+    if backlog is None:
+        check_backend_of(access, found, backend)
+        raise HTTPException(status.HTTP_404_NOT_FOUND, "There is no such backend.")
+    return Backlog(backlog)
 
 
 @router.post("/api/orders", summary="Cordon, drain, resume or recall")

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from airflow_dispatch_provider import __version__
-from airflow_dispatch_provider.bridge import schedulers
+from airflow_dispatch_provider.bridge import orphans, schedulers
 from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, StatusRow
 from airflow_dispatch_provider.bridge.event_log import object_in
@@ -95,6 +95,10 @@ class Reading(NamedTuple):
     recalls: list[OrderInForce]
     """The last one about each backend, whether or not every scheduler has done it."""
 
+    uncounted: Mapping[str, int | None]
+    """Schedulers that do not say how it is now and may have tasks, by the ids of their jobs: of one that has died how
+    many are queued or run, which nobody has taken over; None: it lives, and nobody knows."""
+
     @property
     def problem(self) -> str | None:
         """Why nothing is known of this moment; None: something is."""
@@ -123,6 +127,7 @@ class Reading(NamedTuple):
             [order for order in self.orders if order.team == team],
             [each for each in self.unread if each.team == team],
             [recall for recall in self.recalls if recall.team == team],
+            self.uncounted,
         )
 
     def not_recalled(self, backend: str, team: str | None) -> list[str]:
@@ -165,11 +170,29 @@ def read(team: str | None = None) -> Reading:
     """
     now = time.time()
     rows, orders = tables.read_statuses(now - SHOWN), tables.read_orders(now)
-    documents, unread = parse(rows, schedulers.living(), now)
+    living = schedulers.living()
+    documents, unread = parse(rows, living, now)
     lasting = [order_of(row) for row in orders if row.command in tables.LASTING]
     recalls = [order_of(row) for row in orders if row.command == Command.RECALL]
-    reading = Reading(now, documents, lasting, unread, recalls)
+    uncounted = not_counted([*documents, *unread], living, orphans.unfinished)
+    reading = Reading(now, documents, lasting, unread, recalls, uncounted)
     return reading if team is None else reading.of_team(team)
+
+
+def not_counted(
+    written: Iterable[Document | Unread],
+    living: Collection[str],
+    unfinished: Callable[[Collection[str]], Mapping[str, int]],
+) -> dict[str, int | None]:
+    """
+    See ``Reading``.
+
+    :param living: ids of the schedulers that live
+    :param unfinished: asks for the tasks of those that have died, by the ids of their jobs
+    """
+    jobs = {each.scheduler for each in written if isinstance(each, Unread) or not each.lives}
+    dead = jobs.difference(living)
+    return {**dict.fromkeys(jobs - dead), **(unfinished(dead) if dead else {})}
 
 
 def job_of(scheduler_id: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from airflow_dispatch_provider.operate.documents import Reading, moment, read
 from airflow_dispatch_provider.operate.model import BackendState, Forecast
 from airflow_dispatch_provider.operate.orders import check_backend
+from airflow_dispatch_provider.operate.uncounted import uncounted_of
 
 
 def read_forecast(backend: str, team: str | None) -> Forecast:
@@ -48,6 +49,7 @@ def forecast_of(reading: Reading, backend: str, team: str | None) -> Forecast:
         problem=of_team.problem,
         order=reading.order_about(backend, team),
         is_cordoned=reading.is_cordoned(backend, team),
+        uncounted=uncounted_of(of_team),
     )
 
 

@@ -157,6 +157,24 @@ class SchedulerStatus:
 
 
 @dataclass(frozen=True)
+class Uncounted:
+    """A scheduler whose tasks no number of an answer has: it has died, and nobody has taken them over yet, or it does
+    not say how it is now."""
+
+    scheduler: str
+    team: str | None
+    words: str
+    """Why, what it had, and what becomes of that, in sentences."""
+
+    had: dict[str, int] = field(default_factory=dict)
+    """Tasks that each backend had when it last wrote, those given ahead among them; empty, as what follows: nobody
+    knows."""
+
+    held: dict[str, int] = field(default_factory=dict)
+    """Tasks that waited then, by the backend that is their first choice."""
+
+
+@dataclass(frozen=True)
 class Status:
     """A deployment at one moment."""
 
@@ -168,6 +186,8 @@ class Status:
 
     other_orders: list[OrderInForce] = field(default_factory=list)
     """Orders in force about backends of which no scheduler tells that lives: one that comes by that name obeys it."""
+
+    uncounted: list[Uncounted] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -269,6 +289,8 @@ class Waiting:
     """Those that do not wait here any more, and have not begun either: of each backend that has such tasks. Of all
     Dags; empty where only one reason to wait was asked for."""
 
+    uncounted: list[Uncounted] = field(default_factory=list)
+
 
 @dataclass(frozen=True)
 class RunningTask(Workload):
@@ -296,6 +318,7 @@ class Running:
 
     tasks: list[RunningTask]
     problem: str | None = None
+    uncounted: list[Uncounted] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -308,6 +331,7 @@ class RunningOfTeams:
 
     tasks: list[RunningTask]
     problem: str | None = None
+    uncounted: list[Uncounted] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -339,6 +363,8 @@ class Forecast:
     is_cordoned: bool = False
     """Whether the order or the configuration keeps new work from it already; else what ``recall`` takes back may be
     given to it again."""
+
+    uncounted: list[Uncounted] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -399,3 +425,7 @@ class TaskStory:
 
     given: Given | None = None
     """While it is queued, and a backend has it."""
+
+    orphaned: str | None = None
+    """Why nobody looks after it now, and what becomes of it, in sentences: its scheduler has died. None: somebody does,
+    or it does not matter any more."""

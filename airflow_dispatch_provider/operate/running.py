@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.operate.documents import Reading, moment, read
 from airflow_dispatch_provider.operate.model import Running, RunningOfTeams, RunningTask
+from airflow_dispatch_provider.operate.uncounted import uncounted_of
 from airflow_dispatch_provider.operate.waiting import LIMIT
 
 
@@ -48,12 +49,12 @@ def running_of(reading: Reading, backend: str | None, dag_id: str | None) -> Run
     totals: Counter[str | None] = Counter()
     for document in reading.living:
         totals[document.team] += document.out(backend)
-    return RunningOfTeams(moment(reading.now), dict(totals), tasks, reading.problem)
+    return RunningOfTeams(moment(reading.now), dict(totals), tasks, reading.problem, uncounted_of(reading))
 
 
 def first_of(found: RunningOfTeams, limit: int) -> Running:
     """Of all teams as one."""
-    return Running(found.now, sum(found.totals.values()), found.tasks[:limit], found.problem)
+    return Running(found.now, sum(found.totals.values()), found.tasks[:limit], found.problem, found.uncounted)
 
 
 def tasks_there(reading: Reading) -> Iterator[RunningTask]:

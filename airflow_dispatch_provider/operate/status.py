@@ -28,6 +28,7 @@ from airflow_dispatch_provider.operate.model import (
     SchedulerStatus,
     Status,
 )
+from airflow_dispatch_provider.operate.uncounted import uncounted_of
 
 _MINUTES, _DAGS = 30, 20
 _WORST_LAST = list(BackendState)
@@ -53,7 +54,9 @@ def status_of(reading: Reading) -> Status:
     backends = [_backend(name, team, entries, reading) for (team, name), entries in by_backend.items()]
     schedulers = [*map(_scheduler, reading.documents), *map(_unread, reading.unread)]
     other_orders = [order for order in reading.orders if (order.team, order.backend) not in by_backend]
-    return Status(moment(reading.now), schedulers, backends, reading.problem, other_orders)
+    return Status(
+        moment(reading.now), schedulers, backends, reading.problem, other_orders, uncounted_of(reading)
+    )
 
 
 def _scheduler(document: Document) -> SchedulerStatus:

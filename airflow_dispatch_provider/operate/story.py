@@ -10,14 +10,17 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from airflow_dispatch_provider.bridge import schedulers
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.bridge.event_log import DISPATCHED, object_in
 from airflow_dispatch_provider.bridge.histories import Event, Try, find_try
+from airflow_dispatch_provider.bridge.orphans import is_unfinished
 from airflow_dispatch_provider.lifecycle.events import TAKEN_OVER, WAITS_START
 from airflow_dispatch_provider.operate.beginning import hint_of
 from airflow_dispatch_provider.operate.documents import Reading, read
 from airflow_dispatch_provider.operate.model import Given, StoryStep, TaskStory, WaitingTask, Workload
 from airflow_dispatch_provider.operate.running import tasks_there
+from airflow_dispatch_provider.operate.uncounted import adopted_when
 from airflow_dispatch_provider.operate.waiting import tasks_of, with_usual
 
 
@@ -40,7 +43,29 @@ def read_story(
         steps = [_with_order(reading, step) for step in steps]
         if found.state == _QUEUED:
             waiting, given = _now(found, (dag_id, run_id, task_id, map_index, found.try_number), reading)
-    return TaskStory(dag_id, task_id, run_id, map_index, found.try_number, found.state, steps, waiting, given)
+    return TaskStory(
+        dag_id,
+        task_id,
+        run_id,
+        map_index,
+        found.try_number,
+        found.state,
+        steps,
+        waiting,
+        given,
+        _orphaned(found),
+    )
+
+
+def _orphaned(found: Try) -> str | None:
+    """See ``TaskStory``."""
+    job = found.queued_by
+    if job is None or not is_unfinished(found.state) or str(job) in schedulers.living():
+        return None
+    return (
+        f"Scheduler {job}, which looked after it, has ended or died, and no other one has taken it over yet."
+        f" {adopted_when()}"
+    )
 
 
 def _with_order(reading: Reading, step: StoryStep) -> StoryStep:

@@ -34,7 +34,8 @@ def status_for(rights: Rights, status: Status, team: str | None = None) -> Statu
     """
     :param team: this team's alone; None: all that may be seen
     """
-    seen = visible_teams(rights, [*status.backends, *status.schedulers, *status.other_orders], team)
+    entries = [*status.backends, *status.schedulers, *status.other_orders, *status.uncounted]
+    seen = visible_teams(rights, entries, team)
     backends = [each for each in status.backends if each.team in seen]
     readable = rights.readable({dag_id for each in backends for dag_id in each.dags})
     acts_for = [each for each in dict.fromkeys(backend.team for backend in backends) if rights.acts_for(each)]
@@ -44,6 +45,7 @@ def status_for(rights: Rights, status: Status, team: str | None = None) -> Statu
         backends=[_with_dags(each, readable) for each in backends],
         problem=status.problem,
         other_orders=[each for each in status.other_orders if each.team in seen],
+        uncounted=[each for each in status.uncounted if each.team in seen],
         may_act=bool(acts_for),
         acts_for=acts_for,
     )
@@ -80,7 +82,7 @@ def _with_dags(backend: BackendStatus, readable: set[str]) -> BackendStatus:
 
 def waiting_for(rights: Rights, waiting: Waiting) -> Waiting:
     """Numbers stay as they are: a place in a queue counts all that are before it."""
-    seen = visible_teams(rights, [*waiting.groups, *waiting.not_begun])
+    seen = visible_teams(rights, [*waiting.groups, *waiting.not_begun, *waiting.uncounted])
     readable = rights.readable({task.dag_id for task in waiting.tasks if task.dag_id})
     acts = rights.acts_for(None)
     groups = [each for each in waiting.groups if each.team in seen]
@@ -90,6 +92,7 @@ def waiting_for(rights: Rights, waiting: Waiting) -> Waiting:
         groups=groups,
         tasks=[task for task in waiting.tasks if _is_named(task, readable, acts)],
         not_begun=[each for each in waiting.not_begun if each.team in seen],
+        uncounted=[each for each in waiting.uncounted if each.team in seen],
     )
 
 
@@ -100,7 +103,9 @@ def running_for(rights: Rights, running: RunningOfTeams, limit: int) -> Running:
     readable = rights.readable({task.dag_id for task in running.tasks if task.dag_id})
     acts = rights.acts_for(None)
     tasks = [task for task in running.tasks if task.team in totals and _is_named(task, readable, acts)]
-    return first_of(replace(running, totals=totals, tasks=tasks), limit)
+    seen = visible_teams(rights, running.uncounted)
+    uncounted = [each for each in running.uncounted if each.team in seen]
+    return first_of(replace(running, totals=totals, tasks=tasks, uncounted=uncounted), limit)
 
 
 def _is_named(task: Workload, readable: set[str], acts: bool) -> bool:

@@ -18,6 +18,7 @@ from airflow_dispatch_provider.operate.beginning import not_begun_of
 from airflow_dispatch_provider.operate.documents import Document, Reading, moment, read
 from airflow_dispatch_provider.operate.fullness import words_of
 from airflow_dispatch_provider.operate.model import Waiting, WaitingGroup, WaitingTask
+from airflow_dispatch_provider.operate.uncounted import uncounted_of
 from airflow_dispatch_provider.routing.reasons import Reason
 
 LIMIT = 200
@@ -87,7 +88,8 @@ def waiting_of(
     )
     total = sum(document.body["held"] for document in reading.living)
     given = not_begun_of(reading, backend) if reason is None else []
-    return Waiting(moment(reading.now), total, groups, tasks[:limit], reading.problem, given)
+    uncounted = uncounted_of(reading)
+    return Waiting(moment(reading.now), total, groups, tasks[:limit], reading.problem, given, uncounted)
 
 
 def with_usual(tasks: list[WaitingTask]) -> list[WaitingTask]:

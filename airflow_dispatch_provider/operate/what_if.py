@@ -65,6 +65,7 @@ def what_if(source: Source, text: str, waiting: Waiting) -> WhatIf:
         moved_total=len(moved),
         looked_at=len(waiting.tasks),
         waiting=waiting.total,
+        problem=waiting.problem or " ".join(each.words for each in waiting.uncounted) or None,
     )
 
 

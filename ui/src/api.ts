@@ -59,12 +59,22 @@ export type Scheduler = {
   other_version: string | null;
 };
 
+/** A scheduler whose tasks no number has. */
+export type Uncounted = {
+  scheduler: string;
+  team: string | null;
+  words: string;
+  had: Record<string, number>;
+  held: Record<string, number>;
+};
+
 export type Status = {
   now: string;
   schedulers: Scheduler[];
   backends: Backend[];
   problem: string | null;
   other_orders: Order[];
+  uncounted: Uncounted[];
   may_act: boolean;
   acts_for: (string | null)[];
 };
@@ -106,6 +116,7 @@ export type Waiting = {
   tasks: WaitingTask[];
   problem: string | null;
   not_begun: NotBegun[];
+  uncounted: Uncounted[];
 };
 
 export type RunningTask = TaskName & {
@@ -119,7 +130,13 @@ export type RunningTask = TaskName & {
   scheduler: string;
 };
 
-export type Running = { now: string; total: number; tasks: RunningTask[]; problem: string | null };
+export type Running = {
+  now: string;
+  total: number;
+  tasks: RunningTask[];
+  problem: string | null;
+  uncounted: Uncounted[];
+};
 
 export type Forecast = {
   now: string;
@@ -133,6 +150,7 @@ export type Forecast = {
   problem: string | null;
   order: Order | null;
   is_cordoned: boolean;
+  uncounted: Uncounted[];
 };
 
 export type Change = {
@@ -153,6 +171,7 @@ export type Story = TaskName & {
   steps: Step[];
   waiting: WaitingTask | null;
   given: { backend: string; since: string; hint: string | null } | null;
+  orphaned: string | null;
 };
 
 export type Choice = { backend: string | null; queue: string | null; reason: string; words: string };

@@ -6,7 +6,7 @@ import { useSearchParams } from "react-router-dom";
 import type { Status } from "./api";
 import { BackendsView } from "./backends";
 import css from "./page.css?inline";
-import { Notice, ViewLink } from "./parts";
+import { NotCounted, Notice, ViewLink } from "./parts";
 import { Paused, useAnswer } from "./polling";
 import { TaskStory, TaskView } from "./task";
 import { TryView } from "./try";
@@ -70,6 +70,7 @@ function Page({ pause, paused }: { readonly pause: () => void; readonly paused: 
       </nav>
       {answer.error === undefined ? undefined : <Notice tone="bad">{answer.error}</Notice>}
       {status?.problem ? <Notice tone="bad">{status.problem}</Notice> : undefined}
+      {status === undefined ? undefined : <NotCounted uncounted={status.uncounted} />}
       {view === "waiting" ? <WaitingView status={status} /> : undefined}
       {view === "task" ? <TaskView /> : undefined}
       {view === "try" ? <TryView teams={teams} /> : undefined}

@@ -3,7 +3,7 @@
 import { type FormEvent, useEffect, useRef, useState } from "react";
 
 import { type Backend, type Command, type Forecast, type GivenOrder, type Order, path, post } from "./api";
-import { count, Notice, plural, When } from "./parts";
+import { count, NotCounted, Notice, plural, When } from "./parts";
 import { useAnswer } from "./polling";
 
 const ORDERS: Record<Command, { title: string; words: string; done: string }> = {
@@ -174,6 +174,7 @@ function Consequence({ backend, command, seconds }: ConsequenceProps) {
       {command === "recall" || data.order === null ? undefined : (
         <Replaced now={data.now} order={data.order} seconds={seconds} />
       )}
+      <NotCounted uncounted={data.uncounted} />
     </div>
   );
 }

@@ -3,7 +3,7 @@
 import type { ReactNode } from "react";
 import { Link } from "react-router-dom";
 
-import type { Backend, Minute, State, TaskName } from "./api";
+import type { Backend, Minute, State, TaskName, Uncounted } from "./api";
 
 const STATES: Record<State, { words: string; tone: Tone }> = {
   open: { tone: "good", words: "Open" },
@@ -36,6 +36,15 @@ export function Notice({ children, tone }: { readonly children: ReactNode; reado
       {children}
     </div>
   );
+}
+
+/** Schedulers whose tasks no number has. */
+export function NotCounted({ uncounted }: { readonly uncounted: Uncounted[] }) {
+  return uncounted.map((each) => (
+    <Notice key={`${each.scheduler}/${each.team ?? ""}`} tone="bad">
+      {each.words}
+    </Notice>
+  ));
 }
 
 /** Seconds in at most two units. */

@@ -16,7 +16,8 @@ export function RunningTasks({ backend }: { readonly backend: Backend }) {
   const all = backend.used + backend.ahead;
   const tasks = data.tasks.filter((task) => task.team === backend.team).slice(0, FIRST);
   if (tasks.length === 0) {
-    return <p>{all === 0 ? "It has no task." : "None of its tasks may be named to you."}</p>;
+    const nothing = data.uncounted.length === 0 ? "It has no task." : "No scheduler that is counted has anything there.";
+    return <p>{all === 0 ? nothing : "None of its tasks may be named to you."}</p>;
   }
   return (
     <>

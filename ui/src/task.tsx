@@ -103,7 +103,10 @@ export function TaskStory({ task, tryNumber }: StoryProps) {
 
 /** Why it waits, its place and its estimate. */
 function Place({ story }: { readonly story: Story }) {
-  const { waiting } = story;
+  const { orphaned, waiting } = story;
+  if (orphaned !== null) {
+    return <Notice tone="bad">{orphaned}</Notice>;
+  }
   if (waiting === null) {
     return undefined;
   }

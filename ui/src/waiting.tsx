@@ -105,9 +105,10 @@ type FoundProps = { readonly dagId: string; readonly data: Waiting; readonly lim
 function Found({ dagId, data, limit, more }: FoundProps) {
   const held = data.groups.reduce((sum, group) => sum + group.held, 0);
   if (held === 0) {
+    const where = data.uncounted.length === 0 ? "" : " with a scheduler that is counted";
     return (
       <>
-        <Notice tone="info">Nothing waits.</Notice>
+        <Notice tone="info">Nothing waits{where}.</Notice>
         <WithBackends now={data.now} those={data.not_begun} />
       </>
     );

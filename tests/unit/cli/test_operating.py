@@ -95,6 +95,7 @@ def test_status_says_what_is_wrong_with_a_scheduler(run: Run, say: Callable[...,
         document("7", api_trouble="HTTP 502", refused="2 mistakes:\n  - one\n  - two"),
         document("8", written=NOW - 900),
         document("9", version=99, package="9.1"),
+        living={"7", "9"},
     )
     found = " ".join(run("status").out.split())
     assert "Nothing is launched: the execution API answers nobody. HTTP 502" in found
@@ -104,6 +105,29 @@ def test_status_says_what_is_wrong_with_a_scheduler(run: Run, say: Callable[...,
         in found
     )
     assert "Scheduler 9 on host9 runs version 9.1 of this package" in found
+
+
+@pytest.mark.parametrize("command", ["status", "running", "waiting", "drain small --dry-run"])
+def test_tasks_that_nobody_has_taken_over_are_spoken_of(
+    command: str, run: Run, say: Callable[..., None]
+) -> None:
+    """Whoever asks after a crash is never told "nothing" alone; for programs that read lines it is on stderr."""
+    dead = document("7", written=NOW - 45, held=6, backends=[backend("small", used=2)])
+    say(dead, document("8", backends=[backend("small")]), living={"8"}, unfinished={"7": 8})
+    found = run(*command.split())
+    said = " ".join(found.out.split())
+    assert "8 of its tasks have not been taken over yet" in said
+    assert "45 s ago, 6 waited, small had 2." in said
+    assert not {"No backend has anything.", "Nothing waits."} & {
+        line.strip() for line in found.out.splitlines()
+    }
+    assert found.code == 0
+    if "drain" not in command:
+        plain = run(command, "--output", "plain")
+        assert ("8 of its tasks" in plain.out, "8 of its tasks" in " ".join(plain.err.split())) == (
+            False,
+            True,
+        )
 
 
 def test_nothing_is_known(run: Run, say: Callable[..., None]) -> None:

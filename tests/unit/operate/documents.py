@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from airflow_dispatch_provider.bridge.database.tables import LASTING, OrderRow, StatusRow
 from airflow_dispatch_provider.dispatch.report import VERSION
-from airflow_dispatch_provider.operate.documents import Reading, order_of, parse
+from airflow_dispatch_provider.operate.documents import Reading, not_counted, order_of, parse
 
 NOW = 1_800_000_000.0
 
@@ -119,11 +119,18 @@ def document(scheduler: str, team: str = "", written: float = NOW - 1, **values:
 
 
 def reading(
-    *rows: StatusRow, orders: Sequence[OrderRow] = (), living: Collection[str] | None = None
+    *rows: StatusRow,
+    orders: Sequence[OrderRow] = (),
+    living: Collection[str] | None = None,
+    unfinished: Mapping[str, int] | None = None,
 ) -> Reading:
-    """All of their schedulers live, unless it says which."""
+    """All of their schedulers live, unless it says which; those that have died have left none, unless it says so."""
     alive = {row.scheduler_id.split(" ")[0] for row in rows} if living is None else living
     documents, unread = parse(rows, alive, NOW)
     lasting = [order_of(row) for row in orders if row.command in LASTING]
     recalls = [order_of(row) for row in orders if row.command == "recall"]
-    return Reading(NOW, documents, lasting, unread, recalls)
+    left = unfinished or {}
+    uncounted = not_counted(
+        [*documents, *unread], alive, lambda jobs: {job: left[job] for job in jobs if job in left}
+    )
+    return Reading(NOW, documents, lasting, unread, recalls, uncounted)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from airflow_dispatch_provider.bridge import schedulers
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
 from airflow_dispatch_provider.bridge.histories import Event, Try
 from airflow_dispatch_provider.operate import story, waiting
@@ -76,6 +77,7 @@ def test_json_of_airflow_is_told_in_words(monkeypatch):
 
 def test_what_it_waits_for_now(monkeypatch):
     """The scheduler that has it says so; of the very try that was asked for."""
+    monkeypatch.setattr(schedulers, "living", lambda: {"7"})
     held = RAN._replace(state="queued", started=None, ended=None, events=[])
     rows = [waits("one", try_number=2), waits("one", position=4), waits("two")]
     found = tell(monkeypatch, held, document("1", waiting=rows))
@@ -133,6 +135,18 @@ def test_who_kept_its_backend_from_work(since, team, words, monkeypatch):
     order = OrderRow("", "a", "drain", "ann", "disks.", at(3 + since).timestamp(), None)
     found = tell(monkeypatch, RAN._replace(events=rows), document("1", team=team), orders=[order])
     assert [step.words for step in found.steps if step.event == "waits_blocked"] == [words]
+
+
+def test_a_task_whose_scheduler_has_died(monkeypatch):
+    """Queued or running it waits for another one; of what is over nobody needs to take care."""
+    monkeypatch.setattr(schedulers, "living", lambda: {"8"})
+    queued = RAN._replace(state="queued", started=None, ended=None)
+    for found in (queued, RAN._replace(state="running", ended=None)):
+        assert tell(monkeypatch, found).orphaned.startswith(
+            "Scheduler 7, which looked after it, has ended or died, and no other one has taken it over yet."
+        )
+    for found in (RAN, queued._replace(queued_by=8), queued._replace(queued_by=None)):
+        assert tell(monkeypatch, found).orphaned is None
 
 
 def test_no_such_task(monkeypatch):
