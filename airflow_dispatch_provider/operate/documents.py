@@ -119,6 +119,12 @@ class Reading(NamedTuple):
         """Those that say how it is now."""
         return [document for document in self.documents if document.lives]
 
+    @property
+    def silent(self) -> list[Document | Unread]:
+        """Those that do not."""
+        everyone: list[Document | Unread] = [*self.documents, *self.unread]
+        return [each for each in everyone if not each.lives]
+
     def of_team(self, team: str | None) -> Reading:
         """As much of it as is about this team; None: about no team."""
         return Reading(

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from airflow_dispatch_provider.bridge import orphans
 from airflow_dispatch_provider.exceptions import DispatchError
-from airflow_dispatch_provider.operate.documents import Reading
+from airflow_dispatch_provider.operate.documents import Document, Reading, Unread
 
 _ADOPTED_WITHIN = 600.0
-"""Seconds after which the tasks of a scheduler that has died are another's, or have ended."""
+"""Seconds after which the tasks of a scheduler that has died are another's, or have ended, as a rule."""
 
 
 class NotDrained(DispatchError):
@@ -35,11 +38,8 @@ def left(reading: Reading, backend: str, team: str | None) -> str | None:
         return _out_words(out, sum(document.not_begun(backend) for document in of_team.living))
     if (recalled := _recalled(of_team, backend, team)) is not None:
         return recalled
-    for document in of_team.documents:
-        lately = reading.now - document.written < _ADOPTED_WITHIN
-        if not document.lives and lately and (out := document.out(backend) + document.returning(backend)):
-            who = f"scheduler {document.scheduler}"
-            return f"{out} ran there when {who} wrote last; it is not known what became of them."
+    if (left_behind := _left_behind(reading, backend, team)) is not None:
+        return left_behind
     has_order = all(entry["cordoned"] for document in of_team.living for entry in document.about(backend))
     return None if has_order else "not every scheduler has the order yet."
 
@@ -78,6 +78,37 @@ def _unknown(of_team: Reading) -> str | None:
     if unread := [each for each in of_team.unread if each.lives]:
         return f"it is not known what every scheduler has there. {unread[0]}"
     return None if of_team.living else "no scheduler that lives has written of it."
+
+
+def _left_behind(reading: Reading, backend: str, team: str | None) -> str | None:
+    """What Airflow's database knows to be there of schedulers that do not say how it is now, or has only just been
+    taken over from them, and is in no status yet."""
+    of_team = reading.of_team(team)
+    silent = of_team.silent
+    said: dict[str, float] = {}
+    if silent and _tells(reading, backend, team, silent):
+        for document in of_team.living:
+            at = document.body["heartbeat"]
+            said[document.scheduler] = min(said.get(document.scheduler, at), at)
+    unknown = dict.fromkeys(each.scheduler for each in silent if each.scheduler in reading.uncounted)
+    for job, number in orphans.given_to(backend, {**said, **unknown}).items() if silent else ():
+        return f"{number} {_whose(reading, job)}."
+    return None
+
+
+def _tells(reading: Reading, backend: str, team: str | None, silent: Iterable[Document | Unread]) -> bool:
+    """Whether rows that have changed lately tell what has been taken over. They do not say of which team a backend is:
+    where another team has one of this name, what runs there would count for as long as it runs."""
+    others = any(each.team != team and each.about(backend) for each in reading.documents)
+    return not others or any(reading.now - each.written < _ADOPTED_WITHIN for each in silent)
+
+
+def _whose(reading: Reading, job: str) -> str:
+    if job not in reading.uncounted:
+        return f"that another scheduler had there have just been taken over by scheduler {job}"
+    if reading.uncounted[job] is None:
+        return f"are queued or run there for scheduler {job}, which has not written its status lately"
+    return f"are queued or run there for scheduler {job}, which has ended or died, and nobody has taken them over yet"
 
 
 def _recalled(of_team: Reading, backend: str, team: str | None) -> str | None:

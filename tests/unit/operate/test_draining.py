@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from airflow_dispatch_provider.bridge.database.tables import OrderRow
+from airflow_dispatch_provider.operate import draining
 from airflow_dispatch_provider.operate.draining import NotDrained, NotRecalled, left, to_come_back
 
 from .documents import NOW, backend, document, reading
@@ -24,10 +27,6 @@ CLOSED = backend("a", state="cordoned")
         # Recalled: nothing is out, and may yet begin.
         ([document("1", backends=[CLOSED], returning={"a": 3})], "3 are being set back to scheduled"),
         ([document("1", backends=[CLOSED], returning={"b": 3})], None),
-        (
-            [document("1", backends=[CLOSED]), document("2", returning={"a": 2}, written=NOW - 300)],
-            "2 ran there when scheduler 2 wrote last",
-        ),
         # Taken out of the file, and forgotten.
         ([document("1")], None),
         ([document("1", backends=[backend("a", used=2, ahead=1)])], "3 run there."),
@@ -41,21 +40,6 @@ CLOSED = backend("a", state="cordoned")
         ([document("1", backends=[CLOSED], written=NOW - 300)], "no scheduler that lives"),
         ([document("1", backends=[CLOSED]), document("2", version=99)], "not known what every scheduler has"),
         (
-            [
-                document("1", backends=[CLOSED]),
-                document("2", backends=[backend("a", used=4)], written=NOW - 300),
-            ],
-            "4 ran there when scheduler 2 wrote last",
-        ),
-        # They have long been adopted.
-        (
-            [
-                document("1", backends=[CLOSED]),
-                document("2", backends=[backend("a", used=4)], written=NOW - 900),
-            ],
-            None,
-        ),
-        (
             [document("1", team="blue", backends=[backend("a", used=4)]), document("2", backends=[CLOSED])],
             None,
         ),
@@ -65,6 +49,67 @@ def test_empty_or_not(rows, why):
     """And why it is not known to be."""
     found = left(reading(*rows, orders=[DRAIN]), "a", None)
     assert found is None if why is None else found is not None and why in found
+
+
+class Asked:
+    """In place of Airflow's database: so many tasks of each scheduler were last given to the backend."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **there: int) -> None:
+        self.since: list[dict[str, float | None]] = []
+        self._there = {job.removeprefix("of_"): number for job, number in there.items()}
+        monkeypatch.setattr(draining.orphans, "given_to", self._given_to)
+
+    def _given_to(self, name: str, since: dict[str, float | None]) -> Counter[str]:
+        assert name == "a"
+        self.since.append(since)
+        return Counter({job: number for job, number in self._there.items() if job in since})
+
+
+WRITES = document("1", backends=[CLOSED])
+DEAD = document("2", backends=[backend("a", used=4)], written=NOW - 300)
+
+
+def after_a_crash(*more, **left):
+    return reading(WRITES, DEAD, *more, orders=[DRAIN], living={"1"}, unfinished=left)
+
+
+def test_the_database_says_what_became_of_the_tasks_of_a_dead_scheduler(monkeypatch):
+    """All of those that nobody has taken over; and of a scheduler that lives what it has been given since it wrote."""
+    asked = Asked(monkeypatch, of_2=3)
+    assert left(after_a_crash(**{"2": 9}), "a", None) == (
+        "3 are queued or run there for scheduler 2, which has ended or died, and nobody has taken them over yet."
+    )
+    assert asked.since == [{"1": NOW - 1, "2": None}]
+    Asked(monkeypatch)
+    assert left(after_a_crash(**{"2": 9}), "a", None) is None
+
+
+def test_tasks_that_have_just_been_taken_over(monkeypatch):
+    """No status has them yet; the one that has died has none any more."""
+    asked = Asked(monkeypatch, of_1=4, of_2=7)
+    assert left(after_a_crash(), "a", None) == (
+        "4 that another scheduler had there have just been taken over by scheduler 1."
+    )
+    assert asked.since == [{"1": NOW - 1}]
+
+
+def test_a_scheduler_that_lives_and_does_not_write(monkeypatch):
+    """It may have tasks there for as long as it likes: nobody takes them over."""
+    Asked(monkeypatch, of_2=4)
+    silent = document("2", backends=[backend("a", used=4)], written=NOW - 3000)
+    assert left(reading(WRITES, silent, orders=[DRAIN]), "a", None) == (
+        "4 are queued or run there for scheduler 2, which has not written its status lately."
+    )
+
+
+def test_another_team_has_a_backend_of_this_name(monkeypatch):
+    """Its tasks do not keep this one from being empty for long."""
+    asked = Asked(monkeypatch, of_1=4)
+    blue = document("1", team="blue", backends=[backend("a", used=4)])
+    assert left(after_a_crash(blue), "a", None) is not None
+    dead = document("2", written=NOW - 900)
+    assert left(reading(WRITES, blue, dead, orders=[DRAIN], living={"1"}), "a", None) is None
+    assert asked.since == [{"1": NOW - 1}, {}]
 
 
 def test_a_drained_backend_is_not_empty_while_a_recall_is_to_be_done():
