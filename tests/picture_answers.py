@@ -235,12 +235,14 @@ class PictureAnswers(FakeAnswers):
     ) -> TaskStory | None:
         at = ago(minutes=26)
         steps = [
-            StoryStep(at, "scheduled", "all that it depends on is done"),
+            StoryStep(
+                at, "scheduled", "all that it depends on is done (Airflow keeps only the last such time)"
+            ),
             StoryStep(
                 at + timedelta(seconds=2),
                 "queued",
                 "Airflow gave it to the executor, in queue 'gpu'",
-                detail="scheduler 1",
+                detail="scheduler 1 has it now",
             ),
             StoryStep(
                 at + timedelta(seconds=3),

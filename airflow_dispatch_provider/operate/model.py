@@ -303,7 +303,7 @@ class RunningTask(Workload):
     not told the next one yet whether it has it."""
 
     since: datetime
-    """When its backend was given it, or was found to have it."""
+    """When its backend was given it; of a task of a scheduler that has died, when it began, or was found there."""
 
     scheduler: str
 

@@ -15,7 +15,7 @@ from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.bridge.event_log import DISPATCHED, object_in
 from airflow_dispatch_provider.bridge.histories import Event, Try, find_try
 from airflow_dispatch_provider.bridge.orphans import is_unfinished
-from airflow_dispatch_provider.lifecycle.events import TAKEN_OVER, WAITS_START
+from airflow_dispatch_provider.lifecycle.events import RECALLED, TAKEN_OVER, WAITS_START
 from airflow_dispatch_provider.operate.beginning import hint_of
 from airflow_dispatch_provider.operate.documents import Reading, read
 from airflow_dispatch_provider.operate.model import Given, StoryStep, TaskStory, WaitingTask, Workload
@@ -122,18 +122,50 @@ def _given(backend: str, since: datetime, reading: Reading) -> Given:
 
 def _steps(found: Try) -> Iterator[StoryStep]:
     if found.scheduled is not None:
-        yield StoryStep(found.scheduled, "scheduled", "all that it depends on is done")
+        yield StoryStep(found.scheduled, "scheduled", _why_scheduled(found, found.scheduled))
     yield from map(_step, found.events)
-    first = min((each.at for each in found.events if each.event == DISPATCHED), default=None)
-    if found.queued is not None and (first is None or found.queued <= first):
-        by = f"scheduler {found.queued_by}" if found.queued_by is not None else None
-        yield StoryStep(
-            found.queued, "queued", f"Airflow gave it to the executor, in queue {found.queue!r}", detail=by
-        )
+    if found.queued is not None:
+        yield from _queued(found, found.queued)
     if found.started is not None:
         yield StoryStep(found.started, "started", "it began to run", detail=found.hostname or None)
     if found.ended is not None:
         yield StoryStep(found.ended, "ended", f"its state is {found.state}")
+
+
+def _why_scheduled(found: Try, at: datetime) -> str:
+    """Airflow keeps the last time alone, and the rows before it say whether it was the first."""
+    before = [event for event in found.events if event.at < at]
+    if any(event.event in _BEGAN for event in before):
+        return "again, in the same try: it had deferred, or nothing of it had run"
+    own = [event for event in before if _is_ours(event)]
+    if not own:
+        return "all that it depends on is done (Airflow keeps only the last such time)"
+    if own[-1].event == RECALLED:
+        return "again, in the same try: an operator had recalled it"
+    return (
+        "again, in the same try: it had not begun, and its scheduler had died, or no backend had it any more"
+    )
+
+
+_BEGAN = ("running", "deferred", "up_for_reschedule")
+"""Airflow's rows about a task that has begun."""
+
+
+def _queued(found: Try, at: datetime) -> Iterator[StoryStep]:
+    """Nothing, where rows about what came after it show that its time has been moved since."""
+    after = [event for event in found.events if _is_ours(event) and event.at >= (found.scheduled or event.at)]
+    if after and after[0].at < at:
+        return
+    waits = found.state == "queued" and not after
+    renewed = " (while it waits, this time is renewed)" if waits else ""
+    words = f"Airflow gave it to the executor, in queue {found.queue!r}{renewed}"
+    cares = "has it now" if is_unfinished(found.state) else "had it last"
+    detail = None if found.queued_by is None else f"scheduler {found.queued_by} {cares}"
+    yield StoryStep(at, "queued", words, detail=detail)
+
+
+def _is_ours(event: Event) -> bool:
+    return "detail" in (object_in(event.extra) or {})
 
 
 def _step(event: Event) -> StoryStep:

@@ -34,7 +34,7 @@ def status_for(rights: Rights, status: Status, team: str | None = None) -> Statu
     """
     :param team: this team's alone; None: all that may be seen
     """
-    entries = [*status.backends, *status.schedulers, *status.other_orders, *status.uncounted]
+    entries: list[_OfTeam] = [*status.backends, *status.schedulers, *status.other_orders, *status.uncounted]
     seen = visible_teams(rights, entries, team)
     backends = [each for each in status.backends if each.team in seen]
     readable = rights.readable({dag_id for each in backends for dag_id in each.dags})

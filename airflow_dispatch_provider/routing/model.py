@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -160,8 +161,9 @@ class BackendView:
     kinds: frozenset[str] = frozenset({EXECUTE_TASK})
     """Workload types that it can run."""
 
-    closed: Collection[str] = ()
-    """Lanes of it (Celery queues, Kubernetes namespaces) that are full by themselves, whatever is free elsewhere."""
+    closed: Mapping[str, str] = MappingProxyType({})
+    """Lanes of it (Celery queues, Kubernetes namespaces) that are full by themselves, whatever is free elsewhere, and
+    why."""
 
 
 @dataclass(frozen=True, slots=True)

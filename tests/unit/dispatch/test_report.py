@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +13,18 @@ from unit.lifecycle.builders import machine, number, queued, route, tick
 
 from airflow_dispatch_provider.dispatch.report import FIRST, Facts, Pace, Report
 from airflow_dispatch_provider.lifecycle import _backend
-from airflow_dispatch_provider.lifecycle.events import BackendRules, Began, Broken, Command, Order, Room, Tick
+from airflow_dispatch_provider.lifecycle.events import (
+    BackendRules,
+    Began,
+    Broken,
+    Command,
+    Offered,
+    Order,
+    Room,
+    Tick,
+)
 from airflow_dispatch_provider.lifecycle.machine import Machine
+from airflow_dispatch_provider.routing.model import TaskRef
 
 AHEAD = 1_000_000.0
 """Seconds from the machine's clock to the wall's."""
@@ -46,6 +58,26 @@ def test_a_backend_with_its_slots_and_what_waits_for_it():
     assert (found["slots"], found["used"], found["free"], found["held"]) == (1, 1, 0, 1)
     assert (found["oldest"], found["dags"]) == (1 + AHEAD, {"dag": 1})
     assert (found["executor"], found["state"], found["trouble"]) == ("LocalExecutor", "open", None)
+
+
+@pytest.mark.parametrize(
+    ("runs", "began", "since"),
+    [(True, datetime(2026, 11, 29, tzinfo=UTC), 1795910400.0), (True, None, AHEAD), (False, None, AHEAD)],
+)
+def test_a_task_that_was_taken_over_is_there_since_it_began(runs, began, since):
+    """Not since the death of its scheduler was noticed; one that had not begun is there since it was found."""
+    m, subject = machine(), SimpleNamespace(start_date=began)
+    m.handle(0, tick(a=1), Offered(1, TaskRef("q"), runs=runs, evidence="a", subject=subject))
+    (found,) = document(m)["running"]
+    assert found["since"] == since
+
+
+def test_a_task_that_was_given_again_is_there_since_then():
+    """Its row may have begun before, and deferred since."""
+    m = machine()
+    m.handle(1, queued(1)._replace(subject=SimpleNamespace(start_date=datetime(2026, 11, 29, tzinfo=UTC))))
+    m.handle(2, tick(a=1))
+    assert document(m)["running"][0]["since"] == 2 + AHEAD
 
 
 def test_a_state_is_known_since_it_was_first_seen():

@@ -55,6 +55,58 @@ def test_a_queueing_time_that_was_moved_is_not_told(monkeypatch):
     assert "queued" not in [step.event for step in found.steps]
 
 
+BLOCKED = {"detail": "every target fails"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([], "all that it depends on is done (Airflow keeps only the last such time)"),
+        ([event(11, "dispatched", DISPATCHED)], "all that it depends on is done"),
+        (
+            [event(3, "dispatched", DISPATCHED)],
+            "again, in the same try: it had not begun, and its scheduler had died",
+        ),
+        (
+            [event(3, "waits_blocked", BLOCKED)],
+            "again, in the same try: it had not begun, and its scheduler had died",
+        ),
+        ([event(3, "dispatched", DISPATCHED), event(4, "recalled", BLOCKED)], "an operator had recalled it"),
+        (
+            [event(3, "dispatched", DISPATCHED), event(4, "running", None)],
+            "it had deferred, or nothing of it had run",
+        ),
+        # A row of a person's.
+        ([event(3, "patch_task_instance", {"method": "PATCH"})], "all that it depends on is done"),
+    ],
+)
+def test_why_it_was_scheduled_last(monkeypatch, rows, why):
+    """Airflow overwrites the time when a task is set back: rows before it say that it was not the first."""
+    steps = tell(monkeypatch, RAN._replace(scheduled=at(10), queued=None, events=rows)).steps
+    assert why in next(step.words for step in steps if step.event == "scheduled")
+
+
+def test_when_it_was_queued_the_last_time(monkeypatch):
+    """After it was set back, that is the time since then; rows from before do not contradict it."""
+    rows = [event(3, "dispatched", DISPATCHED), event(20, "dispatched", DISPATCHED)]
+    again = RAN._replace(scheduled=at(10), started=at(21), ended=at(29), events=rows)
+    for moment, events in {
+        at(12): ["dispatched", "scheduled", "queued", "dispatched", "started", "ended"],
+        at(25): ["dispatched", "scheduled", "dispatched", "started", "ended"],
+    }.items():
+        assert [step.event for step in tell(monkeypatch, again._replace(queued=moment)).steps] == events
+
+
+def test_who_looks_after_it(monkeypatch):
+    """The row has whoever adopted it last, who may not have lived when it was queued."""
+    monkeypatch.setattr(schedulers, "living", lambda: {"7"})
+    queued = RAN._replace(state="queued", started=None, ended=None, events=[])
+    (_, waits), (_, over, *_) = tell(monkeypatch, queued).steps, tell(monkeypatch, RAN).steps
+    assert (waits.detail, over.detail) == ("scheduler 7 has it now", "scheduler 7 had it last")
+    assert waits.words.endswith("(while it waits, this time is renewed)")
+    assert "renewed" not in over.words
+
+
 def test_sentences_of_others_are_told_as_they_are(monkeypatch):
     """Whatever is in them."""
     rows = [event(3, "odd", "no { json"), event(4, "list", [1]), event(5, "empty", None)]
