@@ -50,7 +50,7 @@ def changes_of(
     rows: Iterable[tuple[datetime, str, str, str]], concerns: Callable[[str | None], bool], now: datetime
 ) -> Iterator[Change]:
     """
-    What the rows tell, the last one first; behind an order that it has run out.
+    Changes that the rows tell, the last one first; behind an order that it has run out.
 
     :param rows: when, ``log.event``, ``log.owner`` and ``log.extra``, the last one first
     """

@@ -62,7 +62,7 @@ class GivenOrder(OrderInForce):
     none, or it stays in force."""
 
     warning: str | None = None
-    """What may not be expected of it, in sentences."""
+    """Sentences about effects that it does not have, and that may be expected; None: there are none."""
 
 
 @dataclass(frozen=True)

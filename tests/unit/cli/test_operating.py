@@ -178,6 +178,7 @@ def test_tables_of_tasks_fit_and_name_the_run(
         found = run(command).out
         assert run_id in found
         assert max(len(line.rstrip()) for line in found.splitlines()) <= int(columns)
+        assert (" | " in run("running").out) is (int(columns) >= 80)
 
 
 def test_plain_has_one_column_for_each_field(run: Run, say: Callable[..., None]) -> None:
