@@ -213,10 +213,11 @@ _OPERATING = (
     _command(
         "status",
         "Show how each backend is, in all schedulers",
-        "Show each backend over all schedulers that live: its state and since when, slots used (and given ahead), free"
-        " ones, how many tasks are held for it, the longest wait, tasks in and out a minute, its trouble, the next try,"
-        " the order about it and what is left to do of a recall; then each scheduler with its last heartbeat and its"
-        " file. Schedulers write this every five seconds into the database.",
+        "Show each backend over all schedulers that live: its state and since when, slots used (and given ahead), how"
+        " many of these tasks have not begun and since when, free slots, how many tasks are held for it, the longest"
+        " wait, tasks given to it and ended there a minute, its trouble, the next try, the order about it and what is"
+        " left to do of a recall; then each scheduler with its last heartbeat and its file. Schedulers"
+        " write this every five seconds into the database.",
         _ARG_WATCH,
         *_TEAM,
         exit_codes="Exit codes: 0 all is well, 1 a backend fails, a file is refused, the execution API answers nobody,"

@@ -98,7 +98,7 @@ def fullness(lane: Lane, waited: float, backends: Mapping[str, BackendView]) -> 
         if full and waited < lane.overflow_after:
             left_out[target.backend] = None
         else:
-            full[target.backend, backends[target.backend].closed.get(place, "")] = None
+            full[target.backend, backends[target.backend].closed.get(place or "", "")] = None
     return Fullness(tuple(full), tuple(left_out))
 
 

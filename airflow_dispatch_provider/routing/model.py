@@ -7,7 +7,6 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -161,7 +160,7 @@ class BackendView:
     kinds: frozenset[str] = frozenset({EXECUTE_TASK})
     """Workload types that it can run."""
 
-    closed: Mapping[str, str] = MappingProxyType({})
+    closed: Mapping[str, str] = field(default_factory=dict)
     """Lanes of it (Celery queues, Kubernetes namespaces) that are full by themselves, whatever is free elsewhere, and
     why."""
 

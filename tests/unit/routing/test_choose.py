@@ -83,7 +83,7 @@ def test_table_reaches_every_outcome():
 def test_a_closed_lane_is_full_for_those_that_would_use_it():
     """The slots of the backend are free for all others."""
     targets = [Target(backend="a"), Target(backend="b")]
-    views = {"a": BackendView(5, closed={"full": ""}), "b": BackendView(5)}
+    views = {"a": BackendView(5, closed={"full": "no memory"}), "b": BackendView(5)}
     free = {"a": 5, "b": 5}
 
     def chosen(waited, after, *places):
