@@ -48,9 +48,9 @@ def given_to(backend: str, since: Mapping[str, float | None]) -> Counter[str]:
     How many task instances are queued or running that were last given to a backend, by the scheduler's job.
 
     :param since: the jobs that are asked about. Of one that has said at this moment what it has (seconds since 1970)
-        only those count that it was given since in another way than by Airflow's queueing them: the tasks of a dead
-        scheduler that it has taken over. None: all of its own, and those that run and are not known to have been given
-        to any backend: it may have died before it could write that down.
+        only those count that have changed since in another way than by Airflow's queueing them: among them the tasks of
+        a dead scheduler that it has taken over; with 0 all that run. None: all of its own, and those that run and are
+        not known to have been given to any backend: it may have died before it could write that down.
     """
     jobs = [_of_job(int(job), at) for job, at in since.items() if job.isdecimal()]
     if not jobs:

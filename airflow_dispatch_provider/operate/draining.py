@@ -82,17 +82,20 @@ def _unknown(of_team: Reading) -> str | None:
 
 def _left_behind(reading: Reading, backend: str, team: str | None) -> str | None:
     """What Airflow's database knows to be there of schedulers that do not say how it is now, or has only just been
-    taken over from them, and is in no status yet."""
+    taken over from them, or runs on a backend that no scheduler knows any more: it is in no status."""
     of_team = reading.of_team(team)
     silent = of_team.silent
+    is_known = any(document.about(backend) for document in of_team.living)
+    if is_known and not silent:
+        return None
     said: dict[str, float] = {}
-    if silent and _tells(reading, backend, team, silent):
+    if _tells(reading, backend, team, silent):
         for document in of_team.living:
-            at = document.body["heartbeat"]
+            at = document.body["heartbeat"] if is_known else 0.0
             said[document.scheduler] = min(said.get(document.scheduler, at), at)
     unknown = dict.fromkeys(each.scheduler for each in silent if each.scheduler in reading.uncounted)
-    for job, number in orphans.given_to(backend, {**said, **unknown}).items() if silent else ():
-        return f"{number} {_whose(reading, job)}."
+    for job, number in orphans.given_to(backend, {**said, **unknown}).items():
+        return f"{number} are queued or run there for scheduler {job}, {_why_unseen(reading, job)}."
     return None
 
 
@@ -103,12 +106,12 @@ def _tells(reading: Reading, backend: str, team: str | None, silent: Iterable[Do
     return not others or any(reading.now - each.written < _ADOPTED_WITHIN for each in silent)
 
 
-def _whose(reading: Reading, job: str) -> str:
+def _why_unseen(reading: Reading, job: str) -> str:
     if job not in reading.uncounted:
-        return f"that another scheduler had there have just been taken over by scheduler {job}"
+        return "and are not in its status"
     if reading.uncounted[job] is None:
-        return f"are queued or run there for scheduler {job}, which has not written its status lately"
-    return f"are queued or run there for scheduler {job}, which has ended or died, and nobody has taken them over yet"
+        return "which has not written its status lately"
+    return "which has ended or died, and nobody has taken them over yet"
 
 
 def _recalled(of_team: Reading, backend: str, team: str | None) -> str | None:

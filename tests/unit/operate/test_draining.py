@@ -20,6 +20,25 @@ DONE, EARLIER = {"a": GIVEN}, {"a": GIVEN - 60}
 CLOSED = backend("a", state="cordoned")
 
 
+class Asked:
+    """In place of Airflow's database: so many tasks of each scheduler were last given to the backend."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **there: int) -> None:
+        self.since: list[dict[str, float | None]] = []
+        self._there = {job.removeprefix("of_"): number for job, number in there.items()}
+        monkeypatch.setattr(draining.orphans, "given_to", self._given_to)
+
+    def _given_to(self, name: str, since: dict[str, float | None]) -> Counter[str]:
+        assert name == "a"
+        self.since.append(since)
+        return Counter({job: number for job, number in self._there.items() if job in since})
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    Asked(monkeypatch)
+
+
 @pytest.mark.parametrize(
     ("rows", "why"),
     [
@@ -51,20 +70,6 @@ def test_empty_or_not(rows, why):
     assert found is None if why is None else found is not None and why in found
 
 
-class Asked:
-    """In place of Airflow's database: so many tasks of each scheduler were last given to the backend."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **there: int) -> None:
-        self.since: list[dict[str, float | None]] = []
-        self._there = {job.removeprefix("of_"): number for job, number in there.items()}
-        monkeypatch.setattr(draining.orphans, "given_to", self._given_to)
-
-    def _given_to(self, name: str, since: dict[str, float | None]) -> Counter[str]:
-        assert name == "a"
-        self.since.append(since)
-        return Counter({job: number for job, number in self._there.items() if job in since})
-
-
 WRITES = document("1", backends=[CLOSED])
 DEAD = document("2", backends=[backend("a", used=4)], written=NOW - 300)
 
@@ -88,9 +93,18 @@ def test_tasks_that_have_just_been_taken_over(monkeypatch):
     """No status has them yet; the one that has died has none any more."""
     asked = Asked(monkeypatch, of_1=4, of_2=7)
     assert left(after_a_crash(), "a", None) == (
-        "4 that another scheduler had there have just been taken over by scheduler 1."
+        "4 are queued or run there for scheduler 1, and are not in its status."
     )
     assert asked.since == [{"1": NOW - 1}]
+
+
+def test_what_runs_on_a_backend_that_nobody_knows_any_more(monkeypatch):
+    """Taken out of the file before its scheduler died: Airflow watches these tasks, and they still run there."""
+    asked = Asked(monkeypatch, of_1=1)
+    assert left(reading(document("1"), orders=[DRAIN]), "a", None) == (
+        "1 are queued or run there for scheduler 1, and are not in its status."
+    )
+    assert asked.since == [{"1": 0.0}]
 
 
 def test_a_scheduler_that_lives_and_does_not_write(monkeypatch):

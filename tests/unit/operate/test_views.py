@@ -7,7 +7,14 @@ from dataclasses import dataclass, field, replace
 
 from operate_answers import FakeAnswers, backend, group, now, running_task, scheduler, waiting_task
 
-from airflow_dispatch_provider.operate.model import NotBegun, OrderInForce, RunningOfTeams, Status, Waiting
+from airflow_dispatch_provider.operate.model import (
+    NotBegun,
+    OrderInForce,
+    RunningOfTeams,
+    Status,
+    Uncounted,
+    Waiting,
+)
 from airflow_dispatch_provider.operate.views import running_for, status_for, waiting_for
 
 
@@ -55,6 +62,18 @@ def test_orders_of_other_teams_are_not_shown() -> None:
     orders = [OrderInForce("drain", "gone", team, "ann", "", now(), None) for team in (None, "a", "b")]
     seen = status_for(Rights(teams=frozenset({None, "a"})), replace(STATUS, other_orders=orders))
     assert [each.team for each in seen.other_orders] == [None, "a"]
+
+
+def test_schedulers_that_are_not_counted_are_shown_to_their_team() -> None:
+    """In every answer: what they had is nobody else's."""
+    silent = [Uncounted("3", None, "shared"), Uncounted("3", "a", "mine"), Uncounted("3", "b", "theirs")]
+    rights = Rights(teams=frozenset({None, "a"}))
+    for seen in (
+        status_for(rights, replace(STATUS, uncounted=silent)),
+        waiting_for(rights, Waiting(now(), 0, [], [], uncounted=silent)),
+        running_for(rights, RunningOfTeams(now(), {}, [], uncounted=silent), 9),
+    ):
+        assert [each.words for each in seen.uncounted] == ["shared", "mine"]
 
 
 def test_each_team_is_asked_about_once() -> None:

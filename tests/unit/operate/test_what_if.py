@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 from operate_answers import ROUTING, FakeAnswers, now, waiting_task
 
-from airflow_dispatch_provider.operate.model import Waiting
+from airflow_dispatch_provider.operate.model import Uncounted, Waiting
 from airflow_dispatch_provider.operate.what_if import NAME, what_if
 from airflow_dispatch_provider.settings.changes import STARTED
 
@@ -57,6 +58,14 @@ def test_waiting_tasks_that_would_find_other_targets_are_told() -> None:
         ("t2", ["gpu"], ["gpu", "local"]),
     ]
     assert (found.moved_total, found.looked_at, found.waiting) == (2, 3, 50)
+
+
+def test_tasks_that_nobody_has_taken_over_are_spoken_of() -> None:
+    """They wait, too, and cannot be asked."""
+    silent = replace(NOTHING_WAITS, uncounted=[Uncounted("3", None, "Scheduler 3 has died.")])
+    source = FakeAnswers().settings(None)
+    assert what_if(source, text(default="local"), silent).problem == "Scheduler 3 has died."
+    assert what_if(source, text(), silent).problem is None
 
 
 def test_the_effect_on_a_backend_is_told() -> None:
