@@ -156,7 +156,7 @@ def _queued(found: Try, at: datetime) -> Iterator[StoryStep]:
     after = [event for event in found.events if _is_ours(event) and event.at >= (found.scheduled or event.at)]
     if after and after[0].at < at:
         return
-    waits = found.state == "queued" and not after
+    waits = found.state == _QUEUED and not after
     renewed = " (while it waits, this time is renewed)" if waits else ""
     words = f"Airflow gave it to the executor, in queue {found.queue!r}{renewed}"
     cares = "has it now" if is_unfinished(found.state) else "had it last"

@@ -21,6 +21,11 @@ from .documents import NOW, backend, document, reading, runs, waits
 START = datetime(2026, 11, 29, tzinfo=UTC)
 
 
+@pytest.fixture(autouse=True)
+def _its_scheduler_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedulers, "living", lambda: {"7"})
+
+
 def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
@@ -99,7 +104,6 @@ def test_when_it_was_queued_the_last_time(monkeypatch):
 
 def test_who_looks_after_it(monkeypatch):
     """The row has whoever adopted it last, who may not have lived when it was queued."""
-    monkeypatch.setattr(schedulers, "living", lambda: {"7"})
     queued = RAN._replace(state="queued", started=None, ended=None, events=[])
     (_, waits), (_, over, *_) = tell(monkeypatch, queued).steps, tell(monkeypatch, RAN).steps
     assert (waits.detail, over.detail) == ("scheduler 7 has it now", "scheduler 7 had it last")
@@ -129,7 +133,6 @@ def test_json_of_airflow_is_told_in_words(monkeypatch):
 
 def test_what_it_waits_for_now(monkeypatch):
     """The scheduler that has it says so; of the very try that was asked for."""
-    monkeypatch.setattr(schedulers, "living", lambda: {"7"})
     held = RAN._replace(state="queued", started=None, ended=None, events=[])
     rows = [waits("one", try_number=2), waits("one", position=4), waits("two")]
     found = tell(monkeypatch, held, document("1", waiting=rows))
