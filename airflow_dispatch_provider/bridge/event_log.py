@@ -130,6 +130,21 @@ def owner_of(ti: Any) -> str | None:
         return next(iter(owners(session, [ti]).values()), None)
 
 
+def was_given(model: Any, backend: str | None = None) -> Any:
+    """The condition that there is a row of a dispatch of a task instance; of one to this backend, if it is named, maybe
+    not the last one.
+
+    :param model: of task instances
+    """
+    where = [
+        Log.event == DISPATCHED,
+        *(a == b for a, b in zip(_identity_columns(), _identity(model), strict=True)),
+    ]
+    if backend is not None:
+        where.append(Log.extra.contains(f'"backend": {json.dumps(backend)}', autoescape=True))
+    return select(Log.id).where(*where).exists()
+
+
 def rows_of(session: Session, ti: Any) -> Sequence[Log]:
     """All rows about one try, whoever has written them.
 

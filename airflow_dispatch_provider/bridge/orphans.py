@@ -15,7 +15,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, State, TaskInstanceState
 from sqlalchemy import and_, func, or_, select
 
-from airflow_dispatch_provider.bridge.event_log import owners
+from airflow_dispatch_provider.bridge.event_log import owners, was_given
 
 _UNFINISHED = tuple(State.adoptable_states)
 """Queued, or running."""
@@ -56,8 +56,10 @@ def given_to(backend: str, since: Mapping[str, float | None]) -> Counter[str]:
     if not jobs:
         return Counter()
     columns = [getattr(TaskInstance, name) for name in _COLUMNS]
+    begun = TaskInstance.state != TaskInstanceState.QUEUED
     with create_session(scoped=False) as session:
-        query = select(*columns).where(TaskInstance.state.in_(_UNFINISHED), or_(*jobs))
+        candidates = or_(was_given(TaskInstance, backend), and_(begun, ~was_given(TaskInstance)))
+        query = select(*columns).where(TaskInstance.state.in_(_UNFINISHED), or_(*jobs), candidates)
         rows: Any = session.execute(query).all()
         owner_of = owners(session, rows)
     found: Counter[str] = Counter()
