@@ -81,8 +81,8 @@ def _unknown(of_team: Reading) -> str | None:
 
 
 def _left_behind(reading: Reading, backend: str, team: str | None) -> str | None:
-    """What Airflow's database knows to be there of schedulers that do not say how it is now, or has only just been
-    taken over from them, or runs on a backend that no scheduler knows any more: it is in no status."""
+    """Tasks that Airflow's database knows to be there of schedulers that do not say how it is now, or that have only
+    just been taken over from them, or run on a backend that no scheduler knows any more: they are in no status."""
     of_team = reading.of_team(team)
     silent = of_team.silent
     is_known = any(document.about(backend) for document in of_team.living)

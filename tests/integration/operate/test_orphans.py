@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is left of schedulers that have died, and what has just been taken over, from the tables of a real Airflow."""
+"""Leftovers of schedulers that have died, and tasks that have just been taken over, from the tables of a real Airflow."""
 
 from __future__ import annotations
 
