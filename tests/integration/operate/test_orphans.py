@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leftovers of schedulers that have died, and tasks that have just been taken over, from the tables of a real Airflow."""
+"""Leftovers of schedulers that have died, and tasks just taken over, by the tables of a real Airflow."""
 
 from __future__ import annotations
 
