@@ -276,7 +276,7 @@ _OPERATING = (
         _ARG_TRY,
         exit_codes="Exit codes: 0 it was told, 1 the database cannot be asked, 2 wrong usage, or there is no such"
         " task.",
-        module="operating",
+        module="telling",
     ),
     _command(
         "cordon",

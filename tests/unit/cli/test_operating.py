@@ -14,7 +14,7 @@ from unit.operate.documents import NOW, backend, document, group, reading, runs,
 
 from airflow_dispatch_provider.bridge.database.tables import OrderRow
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
-from airflow_dispatch_provider.cli import looking, operating
+from airflow_dispatch_provider.cli import looking, operating, telling
 from airflow_dispatch_provider.operate.documents import moment
 from airflow_dispatch_provider.operate.model import Change, Given, StoryStep, TaskStory
 from airflow_dispatch_provider.operate.waiting import waiting_of
@@ -284,7 +284,7 @@ def test_no_scheduler_lives(run: Run, say: Callable[..., None]) -> None:
 def test_a_mapped_task_needs_its_index(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not said to be missing."""
     told = TaskStory("dag", "t", "run", 0, 1, "queued", [], None)
-    monkeypatch.setattr(operating, "read_story", lambda *arguments: told if 0 in arguments else None)
+    monkeypatch.setattr(telling, "read_story", lambda *arguments: told if 0 in arguments else None)
     found = run("story", "dag", "run", "t")
     assert found.code == 2
     assert "is mapped: give --map-index" in found.err
@@ -311,7 +311,7 @@ def test_a_story(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         iter(waiting_of(reading(document("7", waiting=[waits("t", position=4)])), None, None, None, 9).tasks)
     )
     told = TaskStory("dag", "t", "run", -1, 2, "queued", steps, replace(held, usual=300.0))
-    monkeypatch.setattr(operating, "read_story", lambda *arguments: told if arguments[2] == "t" else None)
+    monkeypatch.setattr(telling, "read_story", lambda *arguments: told if arguments[2] == "t" else None)
     monkeypatch.setenv("COLUMNS", "200")
     found = run("story", "dag", "run", "t", "--try", "2")
     assert "Try 2 of dag t: queued." in found.out
@@ -328,7 +328,7 @@ def test_the_story_of_what_a_backend_has_not_begun(run: Run, monkeypatch: pytest
     since = datetime.now(UTC) - timedelta(minutes=8)
     there = Given("farm", since, "No Celery worker answers.")
     told = TaskStory("dag", "t", "run", -1, 1, "queued", [], None, there)
-    monkeypatch.setattr(operating, "read_story", lambda *arguments: told)
+    monkeypatch.setattr(telling, "read_story", lambda *arguments: told)
     found = run("story", "dag", "run", "t")
     words = "farm has had it for 8 min, and it has not begun. No Celery worker answers."
     assert words in " ".join(found.out.split())

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``airflow dispatch story``. Loaded when it is called."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_dispatch_provider.cli import output
+from airflow_dispatch_provider.cli.commands import UsageError, command
+from airflow_dispatch_provider.cli.operating import about, ago, clock, duration, iso, plain
+from airflow_dispatch_provider.operate.model import Given, StoryStep, WaitingTask
+from airflow_dispatch_provider.operate.story import read_story
+
+
+@command
+def story(args: Namespace) -> int:
+    """``airflow dispatch story``"""
+    found = read_story(args.dag_id, args.run_id, args.task_id, args.map_index, args.try_number)
+    if found is None:
+        if args.map_index < 0 and read_story(args.dag_id, args.run_id, args.task_id, 0):
+            raise UsageError(f"The task {args.task_id!r} is mapped: give --map-index, from 0 on.")
+        index = f" with map index {args.map_index}" if args.map_index >= 0 else ""
+        number = f", try {args.try_number}" if args.try_number is not None else ""
+        raise UsageError(
+            f"Dag {args.dag_id!r} has no task {args.task_id!r}{index} in run {args.run_id!r}{number}."
+        )
+    if args.output in output.STRUCTURED:
+        output.show_object(plain(asdict(found)), args.output)
+        return 0
+    if args.output == "table":
+        print(output.wrapped(f"Try {found.try_number} of {found.dag_id} {found.task_id}: {found.state}."))
+        print()
+    row = _step_fields if args.output == "plain" else _step_row
+    output.show_rows(list(map(row, found.steps)), args.output)
+    if found.waiting is not None and args.output == "table":
+        print()
+        print(output.wrapped(_wait_words(found.waiting)))
+    if found.given is not None and args.output == "table":
+        print()
+        print(output.wrapped(_given_words(found.given)))
+    if found.orphaned is not None and args.output == "table":
+        print()
+        print(output.wrapped(found.orphaned))
+    return 0
+
+
+def _step_row(step: StoryStep) -> dict[str, Any]:
+    return {"at": clock(step.at), "event": step.event, "what": step.words, "detail": step.detail}
+
+
+def _step_fields(step: StoryStep) -> dict[str, Any]:
+    """For ``plain``: a field has no blank in it, but for the last one."""
+    what = [step.words, *([step.detail] if step.detail else [])]
+    return {"at": iso(step.at), "event": step.event, "backend": step.backend, "what": what}
+
+
+def _wait_words(task: WaitingTask) -> str:
+    expected = f" It is expected to start {about(task.expected)}." if task.expected else ""
+    detail = f" {task.detail}" if task.detail else ""
+    place = f" at place {task.position} for {', '.join(task.targets)}" if task.position else ""
+    usual = (
+        ""
+        if task.usual is None
+        else f" In its last runs it started {duration(task.usual)} after it was scheduled."
+    )
+    return f"It waits{place} ({task.reason}: {task.words}).{detail}{expected}{usual}"
+
+
+def _given_words(given: Given) -> str:
+    hint = f" {given.hint}" if given.hint else ""
+    return (
+        f"{given.backend} has had it for {ago(datetime.now(UTC), given.since)}, and it has not begun.{hint}"
+    )
