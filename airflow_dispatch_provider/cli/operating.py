@@ -272,8 +272,8 @@ OPTIONAL = ("scheduler", "then", "usually", "queue")
 
 def say_uncounted(uncounted: Iterable[Uncounted], format_: str) -> None:
     """Tasks that no number has: among the answer for people, beside it for programs."""
+    file = sys.stdout if format_ == "table" else sys.stderr
     for each in uncounted:
-        file = sys.stdout if format_ == "table" else sys.stderr
         print(output.wrapped(each.words, stream=file), file=file)
 
 

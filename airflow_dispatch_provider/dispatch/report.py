@@ -320,7 +320,7 @@ def _running(job: Job, backend: str, wall: Callable[[float], float]) -> dict[str
 def _there_since(job: Job, wall: Callable[[float], float]) -> float:
     """Of a task that ran when its scheduler had died: since it began, as its row said when it was taken over."""
     subject: Any = job.subject
-    began = getattr(subject, "start_date", None) if job.runs and job.workload is None else None
+    began = getattr(subject, "start_date", None) if job.runs else None
     return wall(given_at(job)) if began is None else float(began.timestamp())
 
 
