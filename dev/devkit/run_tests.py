@@ -47,7 +47,7 @@ _EXAMPLES = """examples:
   ./dev/test                              unit, integration and acceptance tests on Airflow %(default)s
   ./dev/test tests/unit -k circuit        some of them
   ./dev/test --airflow-version 3.1.8 -x   on another version, stopping at the first failure
-  ./dev/test --all-versions               everything on every supported version, two or three runs at a time,
+  ./dev/test --all-versions               everything on every supported version, three runs at a time,
                                           with a summary; what does not depend on Airflow runs once, with
                                           %(default)s
   ./dev/test -- --help                    pytest's own options
@@ -107,29 +107,30 @@ def main() -> int:
 
 
 def _everything() -> list[Result]:
-    """Whole deployments keep a core busy, and are sensitive to how busy the machine is: never two of them at once, and
-    one other run beside them. The others wait for much of their time: without a deployment, three at a time. The
-    longest of them come first."""
+    """Whole deployments keep a core busy, and are sensitive to how busy the machine is: one lane runs them one after
+    the other. Other tests wait for much of their time: two more lanes, and the first one once it is through, run those,
+    the longest first."""
     pages = ["tests/acceptance/test_how_to.py", "tests/acceptance/test_readme.py"]
     deployments = Suite("acceptance", ["tests/acceptance", *(f"--ignore={page}" for page in pages)])
-    ignored = [f"--ignore={path}" for path in _FOREIGN]
-    others = Suite("unit, integration", ["tests/unit", "tests/integration", *ignored])
+    unit = Suite("unit", ["tests/unit"])
+    integration = Suite("integration", ["tests/integration", *(f"--ignore={path}" for path in _FOREIGN)])
     longest, *shorter = sorted(AIRFLOW_VERSIONS, key=lambda version: version != DEFAULT_AIRFLOW_VERSION)
     one_by_one = deque((version, deployments) for version in AIRFLOW_VERSIONS)
     beside_these = deque(
         [
-            (longest, others),
+            (longest, integration),
+            (longest, unit),
             (longest, Suite("README, quickstart, how-tos", pages)),
+            *((version, integration) for version in reversed(shorter)),
             (WITH_FOREIGN_EXECUTORS, Suite("other providers' executors", _FOREIGN)),
-            *((version, others) for version in shorter),
+            *((version, unit) for version in shorter),
         ]
     )
     with ThreadPoolExecutor(3) as pool:
-        whole, beside = pool.submit(_lane, one_by_one), pool.submit(_lane, beside_these)
+        lanes = [pool.submit(_lane, one_by_one, beside_these)]
+        lanes += [pool.submit(_lane, beside_these) for _ in range(2)]
         try:
-            results = whole.result()
-            lanes = [beside, *(pool.submit(_lane, beside_these) for _ in range(2))]
-            results += [result for lane in lanes for result in lane.result()]
+            results = [result for lane in lanes for result in lane.result()]
         except KeyboardInterrupt as interrupt:
             one_by_one.clear()
             beside_these.clear()
@@ -140,15 +141,17 @@ def _everything() -> list[Result]:
     return sorted(results, key=lambda result: (result.airflow_version, result.what))
 
 
-def _lane(queue: deque[Work]) -> list[Result]:
-    """Run what is in the queue, one after the other; other lanes may take from it meanwhile."""
+def _lane(*queues: deque[Work]) -> list[Result]:
+    """Run what is in the queues, one after the other; other lanes may take from them meanwhile."""
     results: list[Result] = []
-    while True:
-        try:
-            work = queue.popleft()
-        except IndexError:
-            return results
-        results.append(_run(*work))
+    for queue in queues:
+        while True:
+            try:
+                work = queue.popleft()
+            except IndexError:
+                break
+            results.append(_run(*work))
+    return results
 
 
 def _run(airflow_version: str, suite: Suite) -> Result:
