@@ -136,6 +136,10 @@ class Reading(NamedTuple):
             self.uncounted,
         )
 
+    def about(self, name: str | None) -> list[dict[str, Any]]:
+        """Entries of a backend, or of all backends, in the documents of schedulers that live."""
+        return [entry for document in self.living for entry in document.about(name)]
+
     def not_recalled(self, backend: str, team: str | None) -> list[str]:
         """Ids of the schedulers that live, and have not done the last recall about it."""
         recall = self.recall_about(backend, team)
@@ -157,7 +161,7 @@ class Reading(NamedTuple):
 
     def is_cordoned(self, backend: str, team: str | None) -> bool:
         """Whether an order, or the configuration of every scheduler that lives, keeps new work from it."""
-        entries = [entry for document in self.of_team(team).living for entry in document.about(backend)]
+        entries = self.of_team(team).about(backend)
         is_configured = bool(entries) and all(entry["cordoned"] for entry in entries)
         return is_configured or self.order_about(backend, team) is not None
 

@@ -40,7 +40,7 @@ def left(reading: Reading, backend: str, team: str | None) -> str | None:
         return recalled
     if (left_behind := _left_behind(reading, backend, team)) is not None:
         return left_behind
-    has_order = all(entry["cordoned"] for document in of_team.living for entry in document.about(backend))
+    has_order = all(entry["cordoned"] for entry in of_team.about(backend))
     return None if has_order else "not every scheduler has the order yet."
 
 
@@ -85,7 +85,7 @@ def _left_behind(reading: Reading, backend: str, team: str | None) -> str | None
     just been taken over from them, or run on a backend that no scheduler knows any more: they are in no status."""
     of_team = reading.of_team(team)
     silent = of_team.silent
-    is_known = any(document.about(backend) for document in of_team.living)
+    is_known = bool(of_team.about(backend))
     if is_known and not silent:
         return None
     said: dict[str, float] = {}

@@ -118,7 +118,7 @@ def check_backend(reading: Reading, backend: str, team: str | None, may_be_gone:
         return
     of_team = reading.of_team(team)
     written = {entry["name"] for document in of_team.documents for entry in document.about(None)}
-    living = {entry["name"] for document in of_team.living for entry in document.about(None)}
+    living = {entry["name"] for entry in of_team.about(None)}
     is_known = of_team.living and not any(each.lives for each in of_team.unread)
     known = living if is_known else written
     if backend in known:

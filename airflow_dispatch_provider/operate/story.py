@@ -116,8 +116,7 @@ _THERE = (DISPATCHED, WAITS_START, TAKEN_OVER)
 
 
 def _given(backend: str, since: datetime, reading: Reading) -> Given:
-    entries = [entry for document in reading.living for entry in document.about(backend)]
-    return Given(backend, since, hint_of(entries, since.timestamp(), reading.now))
+    return Given(backend, since, hint_of(reading.about(backend), since.timestamp(), reading.now))
 
 
 def _steps(found: Try) -> Iterator[StoryStep]:
