@@ -78,6 +78,9 @@ class Desk:
         """By backend the moment of the last recall that was done here, or was given before this scheduler began; None:
         it has not been able to read any orders yet. Replaced, never changed: another thread reads it."""
 
+        self._followed: Mapping[str, float] = {}
+        """As much of that as the machine has been told."""
+
         self._said_missing = False
 
     def open(self) -> list[Order]:
@@ -97,8 +100,9 @@ class Desk:
         """Called at every heartbeat; never waits.
 
         :param now: monotonic seconds
-        :returns: orders that have come, and those that were taken back
+        :returns: orders that have come, and those that were taken back; they are told before the next call
         """
+        self._followed = self._done or {}
         if now >= self._status_due and not self._writes:
             self._writes = True
             self._worker.do("status", self._write)
@@ -146,8 +150,9 @@ class Desk:
         pause = STATUS_EVERY
         try:
             wall_now = self._wall()
+            followed = self._followed  # before the overview: what that shows is then after each of these recalls
             document = self._report.document(self._machine.overview(), began, wall_now - began)
-            document["recalls"] = dict(self._done or {})
+            document["recalls"] = dict(followed)
             row = StatusRow(self._scheduler_id, self._facts.team, wall_now, json.dumps(document))
             made = self._clock() - began
             tables.write_status(row)

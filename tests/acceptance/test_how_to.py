@@ -33,6 +33,7 @@ from devkit.servers.valkey import ValkeyServer
 
 from .conftest import COMPONENTS, wait
 from .outcome import assert_succeeds
+from .test_operating import status
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.once]
 
@@ -291,7 +292,7 @@ def test_drain_a_backend(user: User, local: AirflowCluster, hold: Path) -> None:
     wait(lambda: state_of(local, "heavy", runs_there) == "running", 120, local)
 
     def meanwhile() -> tuple[str, str]:
-        wait(lambda: "draining" in local.cli("dispatch", "status").stdout, 120, local)
+        wait(lambda: any(each["state"] == "draining" for each in status(local)["backends"]), 120, local)
         elsewhere, waits = local.trigger("batch"), local.trigger("heavy")
         assert_succeeds(local, "batch", elsewhere, timeout=120)
         assert state_of(local, "heavy", waits) == "queued"

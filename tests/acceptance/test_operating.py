@@ -23,7 +23,12 @@ def ask(cluster: Any, *arguments: str) -> Any:
 
 
 def state_of(cluster: Any, backend: str) -> str:
-    return next((each["state"] for each in ask(cluster, "status")["backends"] if each["name"] == backend), "")
+    """Asked of the API server: a command takes a core for some seconds, and this is asked again and again."""
+    return next((each["state"] for each in status(cluster)["backends"] if each["name"] == backend), "")
+
+
+def status(cluster: Any) -> Any:
+    return cluster.request("GET", "/dispatch/api/status")
 
 
 @pytest.mark.once
@@ -36,7 +41,7 @@ def test_an_operator_sees_why_tasks_wait_and_gives_orders(make_cluster):
     wait(lambda: len(records.starts()) == 6 + SLOTS["small"], 180, cluster)
 
     def held() -> int:
-        return sum(each["held"] for each in ask(cluster, "status")["backends"])
+        return sum(each["held"] for each in status(cluster)["backends"])
 
     wait(lambda: held() == 10, 60, cluster)
     small = next(each for each in ask(cluster, "status")["backends"] if each["name"] == "small")

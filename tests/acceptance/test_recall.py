@@ -65,7 +65,8 @@ def test_what_has_not_begun_is_recalled(make_cluster: Callable[..., AirflowClust
         records = Records.of(cluster, run_id)
 
         def sent() -> int:
-            return sum(not task["has_begun"] for task in ask(cluster, "running")["tasks"])
+            found = cluster.request("GET", "/dispatch/api/running")
+            return sum(not task["has_begun"] for task in found["tasks"])
 
         wait(lambda: sent() == 8 and sum(records.completions().values()) == 12, 180, cluster)
         foretold = ask(cluster, "drain", "pods", "--dry-run")

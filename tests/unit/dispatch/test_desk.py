@@ -234,6 +234,34 @@ def test_a_recall_is_done_once(house):
     assert recalls(house) == {"a": first["a"] + STATUS_EVERY + 3 * ORDERS_EVERY + ORDERS_EVERY}
 
 
+def test_a_status_from_before_a_recall_does_not_say_that_it_is_done(house, monkeypatch):
+    """Not one that is written before the machine is told, nor one for which the machine was looked at before that:
+    whoever waits would be told that all has come back."""
+    house.desk.open()
+    house.work()
+    recall(house)
+    house.beat(ORDERS_EVERY)
+    house.work()
+    assert house.beat(STATUS_EVERY) == [RECALL]
+    house.work()
+    assert json.loads(house.written[-1].document)["recalls"] == {}
+
+    first = recalls(house)
+    overview = house.machine.overview
+
+    def overtaken() -> Any:
+        seen = overview()
+        assert [house.beat(), house.beat()] == [[RECALL], []]
+        return seen
+
+    recall(house)
+    monkeypatch.setattr(house.machine, "overview", overtaken)
+    house.beat(STATUS_EVERY)
+    house.tasks.reverse()  # the orders are read before
+    house.work()
+    assert json.loads(house.written[-1].document)["recalls"] == first
+
+
 @pytest.mark.parametrize("passed", [-1e6, 100.0, 1e6])
 def test_a_recall_reaches_who_could_not_read_it_whatever_the_clocks(house, passed):
     """The database was away for long, or the clock of whoever gave it is another one: it is done when it is read."""
