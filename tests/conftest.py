@@ -27,18 +27,24 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("dispatch")
 
 VERSION_INDEPENDENT = (
+    "integration/celery/test_capacity",
+    "integration/celery/test_dropped_messages",
+    "integration/celery/test_engine_in_loop",
     "integration/celery/test_engine_rabbitmq",
     "integration/celery/test_engine_valkey",
-    "integration/celery/test_servers",
-    "integration/celery/test_capacity",
+    "integration/celery/test_engine_worker",
     "integration/celery/test_publish",
+    "integration/celery/test_results_database",
     "integration/celery/test_results_redis",
     "integration/celery/test_results_rpc",
+    "integration/celery/test_servers",
     "integration/docs",
+    "integration/kubernetes/test_access",
     "integration/kubernetes/test_kube_server",
     "integration/kubernetes/test_node_agent",
-    "integration/kubernetes/test_access",
+    "integration/operate/test_replica",
     "integration/provider/test_migrate",
+    "integration/router/test_autoscaling",
     "unit/docs",
     "unit/engines/celery/test_publisher",
     "unit/engines/celery/test_result",
@@ -57,18 +63,11 @@ VERSION_INDEPENDENT = (
 Kubernetes clients."""
 
 RECENT = (
-    "integration/celery/test_dropped_messages",
-    "integration/celery/test_engine_in_loop",
-    "integration/celery/test_engine_worker",
-    "integration/celery/test_results_database",
     "integration/local/test_local_ends",
     "integration/local/test_local_engine",
     "integration/local/test_local_loop",
     "integration/local/test_warm_dags",
     "integration/operate/test_live_answers",
-    "integration/operate/test_replica",
-    "integration/provider/test_migrate",
-    "integration/router/test_autoscaling",
 )
 """Beside the engines' own threads and processes, these have little of Airflow under test that conformance, whole
 deployments and the tests of each executor do not have on every version."""

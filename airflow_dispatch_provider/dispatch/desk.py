@@ -150,7 +150,9 @@ class Desk:
         pause = STATUS_EVERY
         try:
             wall_now = self._wall()
-            followed = self._followed  # before the overview: what that shows is then after each of these recalls
+            followed = (
+                self._followed
+            )  # before the overview: what that shows is then after each of these recalls
             document = self._report.document(self._machine.overview(), began, wall_now - began)
             document["recalls"] = dict(followed)
             row = StatusRow(self._scheduler_id, self._facts.team, wall_now, json.dumps(document))

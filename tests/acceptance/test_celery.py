@@ -50,6 +50,7 @@ def dispatch_settings(options: dict[str, dict[str, str]]) -> dict[str, str]:
     }
 
 
+@pytest.mark.ends
 def test_a_broker_and_the_scheduler_are_killed(
     make_cluster: Callable[..., AirflowCluster], brokers: dict[str, ValkeyServer]
 ) -> None:

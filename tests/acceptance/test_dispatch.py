@@ -25,7 +25,7 @@ def allowed(task_id: str) -> list[str]:
     return ROUTES.get("glob-*" if queue.startswith("glob-") else queue, [DEFAULT])
 
 
-@pytest.mark.recent
+@pytest.mark.once
 def test_many_tasks_each_run_once_where_their_route_says(make_cluster):
     """Many tasks over five queues and three backends: none lost, none twice, no slot exceeded."""
     cluster = make_cluster(TASKS)
@@ -43,7 +43,7 @@ def test_many_tasks_each_run_once_where_their_route_says(make_cluster):
         assert most_at_once(on_it) <= slots
 
 
-@pytest.mark.recent
+@pytest.mark.once
 def test_a_full_backend_delays_nobody_and_what_it_holds_stays_alive(make_cluster):
     """With both slots of `small` taken and ten more tasks of higher priority held for it, the others' tasks
     run. Held for several times `task_queued_timeout`, the ten are neither failed nor rescheduled, and their

@@ -77,6 +77,7 @@ def pods_of(server: KubeServer) -> list[str]:
     return [pod["metadata"]["name"] for pod in items]
 
 
+@pytest.mark.ends
 def test_api_servers_and_the_scheduler_are_killed(
     make_cluster: Callable[..., AirflowCluster],
     servers: dict[str, KubeServer],
