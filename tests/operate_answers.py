@@ -28,6 +28,7 @@ from airflow_dispatch_provider.operate.model import (
     WaitingTask,
 )
 from airflow_dispatch_provider.operate.orders import TAKES_WORK, UnknownBackend
+from airflow_dispatch_provider.operate.story import NoSuchTask
 from airflow_dispatch_provider.settings.source import SettingsSource
 
 NASTY = "<img src=x onerror=\"document.title='hacked'\"> & 'quoted' \"twice\"\nsecond line " + "n" * 180
@@ -286,10 +287,10 @@ class FakeAnswers:
 
     def story(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None
-    ) -> TaskStory | None:
+    ) -> TaskStory:
         self.asked.append("story")
         if task_id == "gone":
-            return None
+            raise NoSuchTask("Run 'r' of Dag 'billing' has no task 'gone'.")
         at = now() - timedelta(minutes=12)
         steps = [
             StoryStep(at, "queued", "queued by the scheduler"),

@@ -232,7 +232,7 @@ class PictureAnswers(FakeAnswers):
 
     def story(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None
-    ) -> TaskStory | None:
+    ) -> TaskStory:
         at = ago(minutes=26)
         steps = [
             StoryStep(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
@@ -71,6 +73,28 @@ def find_try(
             if row is not None:
                 return _try(row, rows_of(session, row))
     return None
+
+
+def missing(dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None) -> str:
+    """Of a try that ``find_try`` has not found, what there is not: the Dag, its run, the task in that, or the try. A
+    sentence."""
+    run = DagRun.dag_id == dag_id, DagRun.run_id == run_id
+    task = TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.task_id == task_id
+    with create_session(scoped=False) as session:
+        if session.scalar(select(DagModel.dag_id).where(DagModel.dag_id == dag_id)) is None:
+            return f"There is no Dag {dag_id!r}."
+        if session.scalar(select(DagRun.run_id).where(*run)) is None:
+            return f"Dag {dag_id!r} has no run {run_id!r}."
+        found = set(session.scalars(select(TaskInstance.map_index).where(*task)))
+    if not found:
+        return f"Run {run_id!r} of Dag {dag_id!r} has no task {task_id!r}."
+    if map_index in found:
+        return f"Task {task_id!r} has had no try {try_number} in that run."
+    if found == {-1}:
+        return f"Task {task_id!r} is not mapped in that run: leave out the map index."
+    return (
+        f"Task {task_id!r} is mapped in that run: give a map index, from {min(found - {-1})} to {max(found)}."
+    )
 
 
 def _models() -> Sequence[Any]:

@@ -12,21 +12,16 @@ from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.commands import UsageError, command
 from airflow_dispatch_provider.cli.operating import about, ago, clock, duration, iso, plain
 from airflow_dispatch_provider.operate.model import Given, StoryStep, WaitingTask
-from airflow_dispatch_provider.operate.story import read_story
+from airflow_dispatch_provider.operate.story import NoSuchTask, read_story
 
 
 @command
 def story(args: Namespace) -> int:
     """``airflow dispatch story``"""
-    found = read_story(args.dag_id, args.run_id, args.task_id, args.map_index, args.try_number)
-    if found is None:
-        if args.map_index < 0 and read_story(args.dag_id, args.run_id, args.task_id, 0):
-            raise UsageError(f"The task {args.task_id!r} is mapped: give --map-index, from 0 on.")
-        index = f" with map index {args.map_index}" if args.map_index >= 0 else ""
-        number = f", try {args.try_number}" if args.try_number is not None else ""
-        raise UsageError(
-            f"Dag {args.dag_id!r} has no task {args.task_id!r}{index} in run {args.run_id!r}{number}."
-        )
+    try:
+        found = read_story(args.dag_id, args.run_id, args.task_id, args.map_index, args.try_number)
+    except NoSuchTask as error:
+        raise UsageError(str(error)) from None
     if args.output in output.STRUCTURED:
         output.show_object(plain(asdict(found)), args.output)
         return 0

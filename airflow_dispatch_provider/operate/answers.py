@@ -50,7 +50,11 @@ class Answers(Protocol):
 
     def story(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None
-    ) -> TaskStory | None: ...
+    ) -> TaskStory:
+        """
+        :raises NoSuchTask: there is none
+        """
+        ...
 
     def order(
         self, command: str, backend: str, team: str | None, by: str, reason: str, seconds: float | None
@@ -89,7 +93,7 @@ class LiveAnswers:
 
     def story(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None
-    ) -> TaskStory | None:
+    ) -> TaskStory:
         return read_story(dag_id, run_id, task_id, map_index, try_number)
 
     def order(

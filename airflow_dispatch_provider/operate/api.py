@@ -33,6 +33,7 @@ from airflow_dispatch_provider.operate.model import (
     Waiting,
 )
 from airflow_dispatch_provider.operate.orders import UnknownBackend, WrongOrder
+from airflow_dispatch_provider.operate.story import NoSuchTask
 from airflow_dispatch_provider.operate.trying import Explained, WhatIf
 from airflow_dispatch_provider.operate.uncounted import backlog_of
 from airflow_dispatch_provider.operate.views import check_backend_of, running_for, status_for, waiting_for
@@ -161,14 +162,10 @@ def get_story(
     """One try of a task, the last one where none is given."""
     if not access.readable({dag_id}):
         raise forbidden()
-    found = answers.story(dag_id, run_id, task_id, map_index, try_number)
-    if found is None:
-        is_mapped = map_index < 0 and answers.story(dag_id, run_id, task_id, 0, None) is not None
-        missing = "This task is mapped: give map_index, from 0 on."
-        raise HTTPException(
-            status.HTTP_404_NOT_FOUND, missing if is_mapped else "There is no such task instance."
-        )
-    return found
+    try:
+        return answers.story(dag_id, run_id, task_id, map_index, try_number)
+    except NoSuchTask as error:
+        raise HTTPException(status.HTTP_404_NOT_FOUND, str(error)) from None
 
 
 @router.get("/api/explain", summary="Where a task would go")

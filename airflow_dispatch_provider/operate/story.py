@@ -13,8 +13,9 @@ from typing import Any
 from airflow_dispatch_provider.bridge import schedulers
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.bridge.event_log import DISPATCHED, object_in
-from airflow_dispatch_provider.bridge.histories import Event, Try, find_try
+from airflow_dispatch_provider.bridge.histories import Event, Try, find_try, missing
 from airflow_dispatch_provider.bridge.orphans import is_unfinished
+from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.lifecycle.events import RECALLED, TAKEN_OVER, WAITS_START
 from airflow_dispatch_provider.operate.beginning import hint_of
 from airflow_dispatch_provider.operate.documents import Reading, read
@@ -24,18 +25,23 @@ from airflow_dispatch_provider.operate.uncounted import adopted_when
 from airflow_dispatch_provider.operate.waiting import tasks_of, with_usual
 
 
+class NoSuchTask(DispatchError):
+    """There is no such Dag, run, task or try: which of them it is."""
+
+
 def read_story(
     dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int | None = None
-) -> TaskStory | None:
+) -> TaskStory:
     """
-    The story of a try; None: there is no such task instance.
+    The story of a try.
 
     :param map_index: -1: it is not mapped
     :param try_number: None: the last one
+    :raises NoSuchTask: there is none
     """
     found = find_try(dag_id, run_id, task_id, map_index, try_number)
     if found is None:
-        return None
+        raise NoSuchTask(missing(dag_id, run_id, task_id, map_index, try_number))
     waiting = given = None
     steps = sorted(_steps(found), key=lambda step: step.at)
     with suppress(TablesMissing):

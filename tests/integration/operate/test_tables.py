@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
-from sqlalchemy import func, insert, inspect, select
+from sqlalchemy import func, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 from unit.operate.documents import backend, document
 
@@ -21,7 +21,7 @@ from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.manager import DispatchDBManager
 from airflow_dispatch_provider.bridge.database.tables import MANAGER, OrderRow, StatusRow, TablesMissing
 from airflow_dispatch_provider.bridge.event_log import order_row
-from airflow_dispatch_provider.bridge.histories import find_try
+from airflow_dispatch_provider.bridge.histories import find_try, missing
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.operate.changes import read_changes
 from airflow_dispatch_provider.operate.documents import read
@@ -232,6 +232,19 @@ def test_a_try_with_its_rows(migrated):
     assert [event.event for event in found.events].count("of_this_test") == 1
     assert find_try(dag_id, run_id, task_id, try_number=try_number + 7) is None
     assert find_try(dag_id, run_id, "no such") is None
+    assert missing("no such", run_id, task_id, -1, None) == "There is no Dag 'no such'."
+    assert missing(dag_id, "none", task_id, -1, None) == f"Dag {dag_id!r} has no run 'none'."
+    assert f"has no task {'no such'!r}" in missing(dag_id, run_id, "no such", -1, None)
+    assert f"has had no try {try_number + 7} " in missing(dag_id, run_id, task_id, -1, try_number + 7)
+    assert "is not mapped" in missing(dag_id, run_id, task_id, 3, None)
+    _map(task_id, 2)
+    assert "give a map index, from 2 to 2" in missing(dag_id, run_id, task_id, -1, None)
+    _map(task_id, -1)
+
+
+def _map(task_id: str, index: int) -> None:
+    with create_session() as session:
+        session.execute(update(TaskInstance).where(TaskInstance.task_id == task_id).values(map_index=index))
 
 
 def test_an_order_in_the_event_log(migrated):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -17,6 +18,7 @@ from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.cli import looking, operating, telling
 from airflow_dispatch_provider.operate.documents import moment
 from airflow_dispatch_provider.operate.model import Change, Given, StoryStep, TaskStory
+from airflow_dispatch_provider.operate.story import NoSuchTask
 from airflow_dispatch_provider.operate.waiting import waiting_of
 from tests.unit.cli.conftest import Outcome
 
@@ -281,13 +283,11 @@ def test_no_scheduler_lives(run: Run, say: Callable[..., None]) -> None:
     assert "No scheduler lives" in run("status").out
 
 
-def test_a_mapped_task_needs_its_index(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not said to be missing."""
-    told = TaskStory("dag", "t", "run", 0, 1, "queued", [], None)
-    monkeypatch.setattr(telling, "read_story", lambda *arguments: told if 0 in arguments else None)
+def test_the_story_of_no_task(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said as what is missing."""
+    monkeypatch.setattr(telling, "read_story", mock.Mock(side_effect=NoSuchTask("There is no Dag 'dag'.")))
     found = run("story", "dag", "run", "t")
-    assert found.code == 2
-    assert "is mapped: give --map-index" in found.err
+    assert (found.code, "There is no Dag 'dag'." in found.err) == (2, True)
 
 
 def test_nothing_waits(run: Run, say: Callable[..., None]) -> None:
@@ -311,16 +311,13 @@ def test_a_story(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         iter(waiting_of(reading(document("7", waiting=[waits("t", position=4)])), None, None, None, 9).tasks)
     )
     told = TaskStory("dag", "t", "run", -1, 2, "queued", steps, replace(held, usual=300.0))
-    monkeypatch.setattr(telling, "read_story", lambda *arguments: told if arguments[2] == "t" else None)
+    monkeypatch.setattr(telling, "read_story", lambda *arguments: told)
     monkeypatch.setenv("COLUMNS", "200")
     found = run("story", "dag", "run", "t", "--try", "2")
     assert "Try 2 of dag t: queued." in found.out
     assert "to backend 'a' by route 'q'" in found.out
     assert "It waits at place 4 for a (waits_full: every target that it may use is full)." in found.out
     assert "In its last runs it started 5 min after it was scheduled." in " ".join(found.out.split())
-    missing = run("story", "dag", "run", "other", "--map-index", "3")
-    assert missing.code == 2
-    assert "Dag 'dag' has no task 'other' with map index 3 in run 'run'." in missing.err
 
 
 def test_the_story_of_what_a_backend_has_not_begun(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

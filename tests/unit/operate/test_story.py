@@ -14,7 +14,7 @@ from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMis
 from airflow_dispatch_provider.bridge.histories import Event, Try
 from airflow_dispatch_provider.operate import story, waiting
 from airflow_dispatch_provider.operate.model import Given
-from airflow_dispatch_provider.operate.story import read_story
+from airflow_dispatch_provider.operate.story import NoSuchTask, read_story
 
 from .documents import NOW, backend, document, reading, runs, waits
 
@@ -205,8 +205,10 @@ def test_a_task_whose_scheduler_has_died(monkeypatch):
 
 
 def test_no_such_task(monkeypatch):
-    """Nothing is told of it."""
-    assert tell(monkeypatch, None) is None
+    """What is missing is said."""
+    monkeypatch.setattr(story, "missing", lambda *asked: f"None of {asked}.")
+    with pytest.raises(NoSuchTask, match=r"None of \('dag', 'run', 'one', -1, None\)"):
+        tell(monkeypatch, None)
 
 
 def test_without_tables_the_past_is_told(monkeypatch):
