@@ -134,9 +134,8 @@ def _everything() -> list[Result]:
         except KeyboardInterrupt as interrupt:
             one_by_one.clear()
             beside_these.clear()
-            if isinstance(interrupt, Terminated):
-                for process in list(_running):
-                    process.send_signal(signal.SIGINT)
+            for process in list(_running):
+                _pass_on(interrupt, process)
             raise
     return sorted(results, key=lambda result: (result.airflow_version, result.what))
 
@@ -190,7 +189,7 @@ def _measured(airflow_version: str, what: str, arguments: list[str]) -> Result:
     with tempfile.TemporaryDirectory(prefix="dispatch-test-") as folder:
         cache = ["-o", f"cache_dir={folder}/cache"]
         result = _reported(
-            Result(airflow_version, 0, what=what), Path(folder), ["--durations=10", *cache, *arguments]
+            Result(airflow_version, 0, what=what), Path(folder), ["--durations=40", *cache, *arguments]
         )
         if 0 < result.failed <= AGAIN:
             only_failed = ["--last-failed", "--last-failed-no-failures=none", *cache]
@@ -228,20 +227,33 @@ def _pytest(airflow_version: str, arguments: list[str], output: BinaryIO | None 
     with tempfile.TemporaryDirectory(prefix="dispatch-test-", ignore_cleanup_errors=True) as airflow_home:
         command = [str(python), "-m", "pytest", *arguments]
         process = subprocess.Popen(
-            command, cwd=REPO, env=airflow_environ(airflow_home), stdout=output, stderr=output
+            command,
+            cwd=REPO,
+            env=airflow_environ(airflow_home),
+            stdout=output,
+            stderr=output,
+            start_new_session=not _at_terminal(),
         )
         _running.add(process)
         try:
             return process.wait()
-        except Terminated:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            raise
-        except KeyboardInterrupt:
-            process.wait()  # it got the same Ctrl-C, and has its own things to stop
+        except KeyboardInterrupt as interrupt:
+            _pass_on(interrupt, process)
+            process.wait()  # it has its own things to stop
             raise
         finally:
             _running.discard(process)
+
+
+def _at_terminal() -> bool:
+    """There pytest gets the same Ctrl-C, and can ask something. Elsewhere a signal may be for the whole group, as that
+    of ``timeout`` is: SIGTERM would end pytest before it has stopped what it started, and so it is in no such group."""
+    return sys.stdin.isatty()
+
+
+def _pass_on(interrupt: KeyboardInterrupt, process: subprocess.Popen[bytes]) -> None:
+    if isinstance(interrupt, Terminated) or not _at_terminal():
+        process.send_signal(signal.SIGINT)
 
 
 def counted(result: Result, report: ElementTree.Element) -> Result:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -43,14 +45,16 @@ def test_a_benchmark_leaves_no_server_behind() -> None:
     assert alive == []
 
 
-def test_tests_that_are_ended_stop_their_servers(tmp_path: Path) -> None:
-    """As with Ctrl-C, which pytest would get as well; also where they were started in the background."""
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_tests_that_are_ended_stop_their_servers(send: Callable[[int, int], None], tmp_path: Path) -> None:
+    """As with Ctrl-C, which pytest would get as well; also where they were started in the background, and where the
+    signal is for the whole group."""
     test = tmp_path / "test_long.py"
     test.write_text(
         "import subprocess, pytest\n"
         "@pytest.fixture\n"
         "def server():\n"
-        "    process = subprocess.Popen(['sleep', '600'])\n"
+        "    process = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
         "    yield process\n"
         "    process.kill()\n"
         "def test_long(server):\n"
@@ -58,10 +62,16 @@ def test_tests_that_are_ended_stop_their_servers(tmp_path: Path) -> None:
     )
     in_background = ["sh", "-c", 'trap "" INT; exec "$0" "$@"']  # as a shell starts it
     command = [*in_background, DEV / "test", str(test), "-p", "no:cacheprovider"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tests:
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as tests:
         wait_until(lambda: runs(tests, "sleep 600"))
         started = descendants(tests)
-        tests.send_signal(signal.SIGTERM)
+        send(tests.pid, signal.SIGTERM)
         assert tests.wait(60) == 130
     _, alive = psutil.wait_procs(started, timeout=60)
     assert alive == []
