@@ -115,6 +115,7 @@ def waiting_task(dag_id: str, task_id: str, **fields: Any) -> WaitingTask:
         "since": at - timedelta(minutes=12),
         "position": 1,
         "expected": at + timedelta(minutes=3),
+        "others": False,
         "scheduler": "one",
         "usual": 240.0,
         **fields,
@@ -210,6 +211,8 @@ class FakeAnswers:
         if order is None:
             return each
         state = BackendState.CORDONED if order.command == "cordon" else BackendState.DRAINING
+        if each.state is BackendState.FAILING:
+            return replace(each, order=order)
         return replace(each, state=state, since=order.since, order=order)
 
     def waiting(self, backend: str | None, reason: str | None, dag_id: str | None, limit: int) -> Waiting:

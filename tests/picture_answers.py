@@ -175,6 +175,7 @@ class PictureAnswers(FakeAnswers):
                     since=ago(minutes=17 - index),
                     position=index + 1,
                     expected=None,
+                    others=False,
                     **cordoned,
                 )
                 for index in range(4)
@@ -212,6 +213,7 @@ class PictureAnswers(FakeAnswers):
             since=ago(minutes=26, seconds=-40 * place),
             position=place,
             expected=AT + timedelta(seconds=25 * place),
+            others=False,
         )
 
     @staticmethod

@@ -11,6 +11,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from datetime import timedelta
 
 from airflow_dispatch_provider.bridge.database.tables import ReadOnly, TablesMissing
 from airflow_dispatch_provider.cli import output
@@ -29,7 +30,7 @@ from airflow_dispatch_provider.operate.documents import Reading, read
 from airflow_dispatch_provider.operate.draining import left, to_come_back
 from airflow_dispatch_provider.operate.forecast import read_forecast
 from airflow_dispatch_provider.operate.model import Forecast, GivenOrder
-from airflow_dispatch_provider.operate.orders import TAKES_WORK, UnknownBackend, give_order
+from airflow_dispatch_provider.operate.orders import TAKES_WORK, UnknownBackend, early, give_order
 
 Left = Callable[[Reading, str, "str | None"], "str | None"]
 """Why an order has not had its effect yet, in a sentence: see ``operate.draining``."""
@@ -67,6 +68,11 @@ def resume(args: Namespace) -> int:
     return _order("resume", args)
 
 
+def _ends_early(args: Namespace, found: Forecast) -> str | None:
+    seconds = getattr(args, "seconds", None)
+    return early(found.now + timedelta(seconds=seconds), found.order) if seconds else None
+
+
 def _foretell(args: Namespace, words: Callable[[Forecast], Iterator[str]]) -> int:
     try:
         found = read_forecast(args.backend, getattr(args, "team", None))
@@ -77,7 +83,10 @@ def _foretell(args: Namespace, words: Callable[[Forecast], Iterator[str]]) -> in
     elif found.problem is not None:
         raise NothingKnown(found.problem)
     else:
-        for sentence in (*words(found), "Nothing was ordered: leave out --dry-run for that."):
+        for sentence in filter(
+            None,
+            (*words(found), _ends_early(args, found), "Nothing was ordered: leave out --dry-run for that."),
+        ):
             print(output.wrapped(sentence))
         say_uncounted(found.uncounted, "table")
     return 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.commands import UsageError, command
 from airflow_dispatch_provider.cli.operating import about, ago, clock, duration, iso, plain
-from airflow_dispatch_provider.operate.model import Given, StoryStep, WaitingTask
+from airflow_dispatch_provider.operate.model import Given, StoryStep, TaskStory, WaitingTask
 from airflow_dispatch_provider.operate.story import NoSuchTask, read_story
 
 
@@ -30,16 +31,22 @@ def story(args: Namespace) -> int:
         print()
     row = _step_fields if args.output == "plain" else _step_row
     output.show_rows(list(map(row, found.steps)), args.output)
-    if found.waiting is not None and args.output == "table":
+    for sentences in _now(found) if args.output == "table" else ():
         print()
-        print(output.wrapped(_wait_words(found.waiting)))
-    if found.given is not None and args.output == "table":
-        print()
-        print(output.wrapped(_given_words(found.given)))
-    if found.orphaned is not None and args.output == "table":
-        print()
-        print(output.wrapped(found.orphaned))
+        print(output.wrapped(sentences))
     return 0
+
+
+def _now(found: TaskStory) -> Iterator[str]:
+    """Where it is."""
+    if found.unqueued is not None:
+        yield found.unqueued
+    if found.waiting is not None:
+        yield _wait_words(found.waiting)
+    if found.given is not None:
+        yield _given_words(found.given)
+    if found.orphaned is not None:
+        yield found.orphaned
 
 
 def _step_row(step: StoryStep) -> dict[str, Any]:
@@ -53,7 +60,8 @@ def _step_fields(step: StoryStep) -> dict[str, Any]:
 
 
 def _wait_words(task: WaitingTask) -> str:
-    expected = f" It is expected to start {about(task.expected)}." if task.expected else ""
+    sooner = ", or sooner if another target takes it" if task.others else ""
+    expected = f" It is expected to start {about(task.expected)}{sooner}." if task.expected else ""
     detail = f" {task.detail}" if task.detail else ""
     place = f" at place {task.position} for {', '.join(task.targets)}" if task.position else ""
     usual = (

@@ -135,6 +135,7 @@ class Report:
             "refused": refused,
             "api_trouble": _masked(overview.api_trouble),
             "held": overview.held,
+            "takes": overview.takes,
             "backends": self._backends(overview, lines, out, clock, ahead),
             "lines": _lines(lines),
             "groups": list(_groups(lines, apart, overview, wall)),

@@ -116,7 +116,7 @@ class Backend:
     def trouble(self, now: float) -> str:
         """Why it takes no work, in a sentence; empty: it does."""
         if self.gone:
-            return "It is drained: it is no longer configured, or otherwise."
+            return "It is no longer configured so: it gets no new work, and ends when it is empty."
         if not self.usable(now):
             return _sentence(self.room.unavailable or self.circuit.error or "It has failed")
         return CORDONED if self.cordoned else ""

@@ -77,7 +77,7 @@ def free_slots(ledger: Ledger) -> int:
     room = ledger.limits.max_held - ledger.held
     wanted = ledger.holding.by_first_choice
     really_free, ahead, in_the_way = 0, 0, False
-    for name, backend in ledger.backends.items():
+    for name, backend in list(ledger.backends.items()):  # the overview counts on another thread
         if backend.gone:
             continue
         view, waiting = backend.view(ledger.now), wanted.get(name, 0)

@@ -99,6 +99,9 @@ class Overview:
         """When the scheduler's thread was last here (monotonic seconds)."""
 
         self.held = ledger.held
+        self.takes = _waiting.free_slots(ledger)
+        """How many more tasks Airflow may queue."""
+
         self.api_trouble = ledger.api_trouble
         """Why nothing is launched; None: the execution API answers."""
 

@@ -244,6 +244,9 @@ class WaitingTask(Workload):
     expected: datetime | None
     """When it may start, by the pace at which tasks end at that backend; None: nobody can tell."""
 
+    others: bool
+    """Whether another of its targets may take it, sooner than that."""
+
     scheduler: str
     usual: float | None = None
     """Seconds from scheduled to its start, the median of the last 20 finished runs of its Dag; None: it did not start
@@ -425,6 +428,9 @@ class TaskStory:
 
     given: Given | None = None
     """While it is queued, and a backend has it."""
+
+    unqueued: str | None = None
+    """While it is scheduled: why Airflow may not have queued it, in a sentence; None: nothing is known of that."""
 
     orphaned: str | None = None
     """Why nobody looks after it now, and what becomes of it, in sentences: its scheduler has died. None: somebody does,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Any
 
 from airflow_dispatch_provider.bridge.database import tables
@@ -64,7 +65,7 @@ def give_order(
         )
     replaced, given = reading.order_about(backend, team) if wanted.lasts else None, order_of(row)
     tables.enter_order(row, _audit(row, seconds, replaced))
-    warnings = (_early(given, replaced), _comes_again(reading, given), _unheard(reading, team))
+    warnings = (early(given.until, replaced), _comes_again(reading, given), _unheard(reading, team))
     return GivenOrder(**vars(given), replaces=replaced, warning=" ".join(filter(None, warnings)) or None)
 
 
@@ -76,10 +77,11 @@ def _audit(row: OrderRow, seconds: float | None = None, replaced: OrderInForce |
     return order_row(row.command, row.given_by, {key: value for key, value in facts.items() if value})
 
 
-def _early(given: OrderInForce, replaced: OrderInForce | None) -> str | None:
-    if replaced is None or given.until is None:
+def early(until: datetime | None, replaced: OrderInForce | None) -> str | None:
+    """Of an order that ends then, and the one that it would replace."""
+    if replaced is None or until is None:
         return None
-    if replaced.until is not None and replaced.until <= given.until:
+    if replaced.until is not None and replaced.until <= until:
         return None
     return "It ends earlier than the one that it replaces: then the backend takes work again."
 

@@ -42,11 +42,13 @@ def read_story(
     found = find_try(dag_id, run_id, task_id, map_index, try_number)
     if found is None:
         raise NoSuchTask(missing(dag_id, run_id, task_id, map_index, try_number))
-    waiting = given = None
+    waiting = given = unqueued = None
     steps = sorted(_steps(found), key=lambda step: step.at)
     with suppress(TablesMissing):
         reading = read()
         steps = [_with_order(reading, step) for step in steps]
+        if found.state == _SCHEDULED:
+            unqueued = _unqueued(reading)
         if found.state == _QUEUED:
             waiting, given = _now(found, (dag_id, run_id, task_id, map_index, found.try_number), reading)
     return TaskStory(
@@ -59,7 +61,25 @@ def read_story(
         steps,
         waiting,
         given,
+        unqueued,
         _orphaned(found),
+    )
+
+
+def _unqueued(reading: Reading) -> str | None:
+    """See ``TaskStory``. Airflow queues no more than executors have free slots."""
+    if not reading.living:
+        return reading.problem
+    takes = sum(document.body.get("takes", 0) for document in reading.living)
+    if takes:
+        return (
+            f"Airflow has not queued it, though the executor would take {takes} more tasks: see the limits of its pool"
+            " and its Dag, and [core] parallelism."
+        )
+    held = sum(document.body["held"] for document in reading.living)
+    return (
+        "Airflow has not queued it: the executor takes no more tasks now, as no backend has a free slot but for the"
+        f" {held} that it holds. It has no place among these yet."
     )
 
 
@@ -82,6 +102,8 @@ def _with_order(reading: Reading, step: StoryStep) -> StoryStep:
     before = [order for order in reading.orders if order.since <= step.at]
     return replace(step, words=reading._replace(orders=before).with_orders(step.words, None) or step.words)
 
+
+_SCHEDULED = "scheduled"
 
 _QUEUED = "queued"
 """The only state of a task that is held, or that a backend has and has not begun: what a scheduler wrote seconds ago of

@@ -14,7 +14,7 @@ from airflow_dispatch_provider.bridge.usual_waits import TaskOfRuns, usual_waits
 from airflow_dispatch_provider.dispatch.report import NEXT
 from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.lifecycle.job import Waits
-from airflow_dispatch_provider.operate.beginning import not_begun_of
+from airflow_dispatch_provider.operate.beginning import hint_about, not_begun_of
 from airflow_dispatch_provider.operate.documents import Document, Reading, moment, read
 from airflow_dispatch_provider.operate.fullness import words_of
 from airflow_dispatch_provider.operate.model import Waiting, WaitingGroup, WaitingTask
@@ -124,10 +124,21 @@ def _group(reading: Reading, told: Sequence[tuple[Document, dict[str, Any]]]) ->
         documents[0].team,
         entries[0]["reason"],
         words_of(entries[0], documents),
-        reading.with_orders(entries[0]["detail"], documents[0].team),
+        _detail(reading, entries[0], documents),
         sum(entry["held"] for entry in entries),
         moment(min(entry["oldest"] for entry in entries)),
     )
+
+
+def _detail(reading: Reading, entry: dict[str, Any], documents: Sequence[Document]) -> str | None:
+    """The trouble of its targets, and what to look at where nothing begins at a full one."""
+    said = reading.with_orders(entry["detail"], documents[0].team)
+    hints = []
+    for name, _ in entry["full"]:
+        hint = hint_about([each for document in documents for each in document.about(name)], reading.now)
+        if hint is not None:
+            hints.append(f"{name}: nothing that it has has begun for a while. {hint}")
+    return " ".join(filter(None, (said, *hints))) or None
 
 
 def tasks_of(reading: Reading) -> Iterator[WaitingTask]:
@@ -138,9 +149,10 @@ def tasks_of(reading: Reading) -> Iterator[WaitingTask]:
             yield WaitingTask(
                 **{key: entry[key] for key in _COPIED},
                 words=words_of(entry, [document]),
-                detail=reading.with_orders(entry["detail"], document.team),
+                detail=_detail(reading, entry, [document]),
                 since=moment(entry["since"]),
                 expected=expected(entry),
+                others=len(set(entry["targets"]).difference(entry["left_out"])) > 1,
                 scheduler=document.scheduler,
             )
 

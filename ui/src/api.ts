@@ -93,6 +93,7 @@ export type WaitingTask = TaskName & {
   since: string;
   position: number;
   expected: string | null;
+  others: boolean;
   scheduler: string;
   usual: number | null;
 };
@@ -171,6 +172,7 @@ export type Story = TaskName & {
   steps: Step[];
   waiting: WaitingTask | null;
   given: { backend: string; since: string; hint: string | null } | null;
+  unqueued: string | null;
   orphaned: string | null;
 };
 

@@ -184,8 +184,11 @@ function ordersOf(backend: Backend): Command[] {
       return ["resume"];
     case "removed":
       return [];
-    default:
-      return ["cordon", "drain", "recall"];
+    default: // one that fails may be under an order, too
+      if (backend.order === null) {
+        return ["cordon", "drain", "recall"];
+      }
+      return backend.order.command === "drain" ? ["resume", "recall"] : ["resume", "drain", "recall"];
   }
 }
 

@@ -64,6 +64,12 @@ export function OrderDialog({ backend, command, onClose }: Props) {
     dialog.current?.showModal();
   }, []);
 
+  // Only a dialog that is closed gives the focus back to the button that opened it.
+  const close = () => {
+    dialog.current?.close();
+    onClose();
+  };
+
   const send = async (event: FormEvent) => {
     event.preventDefault();
     if (needsReason && !reason.trim()) {
@@ -93,7 +99,7 @@ export function OrderDialog({ backend, command, onClose }: Props) {
   };
 
   return (
-    <dialog aria-labelledby="dsp-order-title" className="dsp-dialog" onCancel={() => onClose()} ref={dialog}>
+    <dialog aria-labelledby="dsp-order-title" className="dsp-dialog" onCancel={close} ref={dialog}>
       <form noValidate onSubmit={(event) => void send(event)}>
         <h2 id="dsp-order-title">
           {title} <span className="dsp-name">{backend.name}</span>
@@ -126,10 +132,7 @@ export function OrderDialog({ backend, command, onClose }: Props) {
         ) : undefined}
         <div className="dsp-buttons">
           <button
-            onClick={() => {
-              dialog.current?.close();
-              onClose();
-            }}
+            onClick={close}
             type="button"
           >
             Cancel

@@ -172,7 +172,7 @@ export function DagLink({ dagId }: { readonly dagId: string }) {
 }
 
 /** The heading of a row about a workload: of a task with its Dag and run, of anything else with its kind. */
-export function TaskCell({ task }: { readonly task: TaskName & { kind: string } }) {
+export function TaskCell({ task }: { readonly task: TaskName & { kind?: string } }) {
   return (
     <th className="dsp-wide" scope="row">
       <TaskLink task={task} />
@@ -181,7 +181,7 @@ export function TaskCell({ task }: { readonly task: TaskName & { kind: string } 
           <DagLink dagId={task.dag_id} /> <span className="dsp-name">{task.run_id}</span>
         </div>
       ) : (
-        <div className="dsp-small">{task.kind}</div>
+        <div className="dsp-small">{task.kind ?? ""}</div>
       )}
     </th>
   );

@@ -103,12 +103,12 @@ export function TaskStory({ task, tryNumber }: StoryProps) {
 
 /** Why it waits, its place and its estimate. */
 function Place({ story }: { readonly story: Story }) {
-  const { orphaned, waiting } = story;
+  const { orphaned, unqueued, waiting } = story;
   if (orphaned !== null) {
     return <Notice tone="bad">{orphaned}</Notice>;
   }
   if (waiting === null) {
-    return undefined;
+    return unqueued === null ? undefined : <Notice tone="info">{unqueued}</Notice>;
   }
   const now = new Date().toISOString();
   return (
@@ -128,7 +128,8 @@ function Place({ story }: { readonly story: Story }) {
           "Nobody can tell when it may start."
         ) : (
           <>
-            It may start <When at={waiting.expected} now={now} />.
+            It may start <When at={waiting.expected} now={now} />
+            {waiting.others ? ", or sooner if another target takes it." : "."}
           </>
         )}
         {waiting.usual === null ? "" : ` In its last runs it started ${duration(waiting.usual)} after it was scheduled.`}

@@ -4,7 +4,7 @@ import { type ChangeEvent, type FormEvent, useState } from "react";
 
 import { type Choice, type Explained, get, path, post, type WhatIf } from "./api";
 import { Table } from "./backends";
-import { count, DagLink, Notice, plural, StateBadge, TaskLink, TroubleText } from "./parts";
+import { count, Notice, plural, StateBadge, TaskCell, TroubleText } from "./parts";
 
 export function TryView({ teams }: { readonly teams: string[] }) {
   const [team, setTeam] = useState("");
@@ -265,14 +265,7 @@ function Moved({ found }: { readonly found: WhatIf }) {
           <tbody>
             {found.moved.map((task) => (
               <tr key={[task.dag_id, task.run_id, task.task_id, task.map_index].join("\n")}>
-                <th className="dsp-wide" scope="row">
-                  <TaskLink task={task} />
-                  {task.dag_id ? (
-                    <div className="dsp-small">
-                      <DagLink dagId={task.dag_id} />
-                    </div>
-                  ) : undefined}
-                </th>
+                <TaskCell task={task} />
                 <td className="dsp-name">{task.queue ?? "none"}</td>
                 <td className="dsp-name">
                   {task.before.join(", ")}

@@ -222,6 +222,7 @@ function Tasks({ now, tasks }: { readonly now: string; readonly tasks: WaitingTa
             </td>
             <td>
               {task.expected === null ? "unknown" : <When at={task.expected} now={now} />}
+              {task.expected !== null && task.others ? <div className="dsp-small">or sooner elsewhere</div> : undefined}
               {task.usual === null ? undefined : <div className="dsp-small">usually after {duration(task.usual)}</div>}
             </td>
             <td>

@@ -173,7 +173,7 @@ def test_an_order_is_given_by_keyboard(page: Page, server: Server) -> None:
     page.until("document.querySelector('.dsp dialog[open]')")
     page.press("Escape")
     page.until("!document.querySelector('.dsp dialog')")
-    tab_to(page, "Drain local")
+    assert page.focused() == "Drain local"
     page.press("Enter")
     page.until("document.activeElement.tagName === 'INPUT'")
     page.press("Enter")
@@ -187,6 +187,22 @@ def test_an_order_is_given_by_keyboard(page: Page, server: Server) -> None:
     page.press("Enter")
     page.until_text("local takes work again.")
     page.until("!document.querySelector('.dsp').innerText.includes('Draining')")
+
+
+def test_an_order_about_a_backend_that_fails_is_taken_back(page: Page, server: Server) -> None:
+    """It goes on failing under the order."""
+    show(page, server)
+    page.until_text("Schedulers")
+    page.evaluate("document.querySelector('[aria-label=\"Drain celery\"]').click()")
+    page.until("document.activeElement.tagName === 'INPUT'")
+    page.type("repair")
+    page.press("Enter")
+    page.until_text("Failing", "Drain by operator")
+    page.until("document.querySelector('[aria-label=\"Resume celery\"]')")
+    page.evaluate("document.querySelector('[aria-label=\"Resume celery\"]').click()")
+    page.until("document.activeElement.tagName === 'INPUT'")
+    page.press("Enter")
+    page.until_text("celery takes work again.")
 
 
 def tab_to(page: Page, name: str) -> None:

@@ -105,6 +105,10 @@ def test_what_an_order_about_one_task_would_do(run: Run, say: Callable[..., None
     assert found.startswith("a: 1 task runs there and goes on.\n1 task waits for it, of which\n")
     assert "  1 has no other backend that is open, and waits until it is resumed." in found
     assert "It would replace cordon by ann since " in found
+    assert "It ends earlier" not in found
+    assert (
+        "It ends earlier than the one that it replaces" in run("drain", "a", "--dry-run", "--for", "9s").out
+    )
     say(document("1", backends=[backend("a")]))
     found = run("drain", "a", "--dry-run").out
     assert found.startswith("a: 0 tasks run there and go on.\nNo task waits for it.\nNothing was ordered")

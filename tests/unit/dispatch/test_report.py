@@ -141,6 +141,15 @@ def test_what_nobody_has_decided_about_says_so():
     assert [entry["reason"] for entry in document(m)["waiting"]] == ["next"]
 
 
+def test_how_much_it_takes_from_airflow():
+    """Free slots that nothing held waits for."""
+    m = machine()
+    m.handle(1, tick(a=5, b=0))
+    assert document(m)["takes"] == m.free_slots() > 0
+    m.handle(2, *map(queued, range(9)), tick(a=0, b=0))
+    assert document(m)["takes"] == 0
+
+
 def test_a_file_in_use_or_refused():
     """Its path and why it is refused."""
     found = document(machine(), report(("/etc/dispatch.yaml", "2 mistakes")))

@@ -67,11 +67,14 @@ def nothing(made: Backend) -> None:
     pass
 
 
+GONE = "It is no longer configured so: it gets no new work, and ends when it is empty."
+
+
 @pytest.mark.parametrize(
     ("happened", "usable", "blocked", "trouble"),
     [
         (nothing, True, None, ""),
-        (gone, True, Reason.UNKNOWN_BACKEND, "It is drained: it is no longer configured, or otherwise."),
+        (gone, True, Reason.UNKNOWN_BACKEND, GONE),
         (away, False, Reason.CIRCUIT_OPEN, "no broker."),
         (failed, False, Reason.CIRCUIT_OPEN, "no route to host."),
         (ordered, True, Reason.CORDONED, "It is cordoned."),

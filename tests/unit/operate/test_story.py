@@ -204,8 +204,28 @@ def test_a_task_whose_scheduler_has_died(monkeypatch):
         assert tell(monkeypatch, found).orphaned is None
 
 
+@pytest.mark.parametrize(
+    ("documents", "words"),
+    [
+        (
+            [document("1", held=7), document("2", held=2)],
+            "no backend has a free slot but for the 9 that it holds",
+        ),
+        ([document("1", takes=3), document("2", held=2)], "the executor would take 3 more tasks"),
+        ([document("1", written=NOW - 900)], "No scheduler lives"),
+    ],
+)
+def test_why_a_scheduled_task_is_not_queued(documents, words, monkeypatch):
+    """By what its executor takes: the limits of Airflow are told only where they may be the reason."""
+    scheduled = RAN._replace(
+        state="scheduled", queued=None, started=None, ended=None, queued_by=None, events=[]
+    )
+    assert words in tell(monkeypatch, scheduled, *documents).unqueued
+    assert tell(monkeypatch, RAN, *documents).unqueued is None
+
+
 def test_no_such_task(monkeypatch):
-    """What is missing is said."""
+    """The part that is missing is said."""
     monkeypatch.setattr(story, "missing", lambda *asked: f"None of {asked}.")
     with pytest.raises(NoSuchTask, match=r"None of \('dag', 'run', 'one', -1, None\)"):
         tell(monkeypatch, None)

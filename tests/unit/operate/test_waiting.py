@@ -113,6 +113,34 @@ def test_how_full_its_targets_are(values, words):
     assert found.tasks[0].words == words
 
 
+@pytest.mark.parametrize(
+    ("since", "hint"),
+    [(NOW - 480, "a: nothing that it has has begun for a while. Is a worker there?"), (NOW - 9, None)],
+)
+def test_what_to_look_at_where_nothing_begins_at_its_full_target(since, hint):
+    """Said of the task and of its group: the slots will not become free."""
+    entry = backend("a", slots=4, used=4, not_begun=4, not_begun_since=since, hint="Is a worker there?")
+    full = {"full": [["a", ""]]}
+    row = document(
+        "1", backends=[entry], waiting=[waits("one", **full)], groups=[group("a", "waits_full", 1, **full)]
+    )
+    found = of(row)
+    assert [found.tasks[0].detail, found.groups[0].detail] == [hint, hint]
+
+
+@pytest.mark.parametrize(
+    ("values", "others"),
+    [
+        ({}, False),
+        ({"targets": ["a", "b"]}, True),
+        ({"targets": ["a", "b"], "left_out": ["b"]}, False),
+    ],
+)
+def test_another_target_may_take_it_sooner(values, others):
+    """Unless the route leaves all others out."""
+    assert of(document("1", waiting=[waits("one", **values)])).tasks[0].others is others
+
+
 def test_a_group_says_how_full_its_targets_are_for_all_who_have_it():
     """Over the schedulers that have such tasks, and not those where a slot is free; another target is another group."""
     full = {"full": [["a", ""]], "words": "it is full"}
