@@ -30,7 +30,7 @@ from airflow_dispatch_provider.operate.documents import Reading, read
 from airflow_dispatch_provider.operate.draining import left, to_come_back
 from airflow_dispatch_provider.operate.forecast import read_forecast
 from airflow_dispatch_provider.operate.model import Forecast, GivenOrder
-from airflow_dispatch_provider.operate.orders import TAKES_WORK, UnknownBackend, early, give_order
+from airflow_dispatch_provider.operate.orders import TAKES_WORK, UNHEARD, UnknownBackend, early, give_order
 
 Left = Callable[[Reading, str, "str | None"], "str | None"]
 """Why an order has not had its effect yet, in a sentence: see ``operate.draining``."""
@@ -147,7 +147,8 @@ def _order(word: str, args: Namespace) -> int:
 
 
 def _given_words(given: GivenOrder) -> Iterator[str]:
-    yield f"{_MEANING[given.command]}; all schedulers that live know in seconds."
+    heard = "" if UNHEARD in (given.warning or "") else "; all schedulers that live know in seconds"
+    yield f"{_MEANING[given.command]}{heard}."
     if given.until is not None and given.command != "recall":
         yield f"It runs out at {clock(given.until)}."
     if given.replaces is not None:

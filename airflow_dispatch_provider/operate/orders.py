@@ -101,7 +101,10 @@ def _unheard(reading: Reading, team: str | None) -> str | None:
     of_team = reading.of_team(team)
     if of_team.living or any(each.lives for each in of_team.unread):
         return None
-    return "No scheduler lives: the first that starts follows it."
+    return UNHEARD
+
+
+UNHEARD = "No scheduler lives: the first that starts follows it."
 
 
 _KEPT = 3_600.0

@@ -14,10 +14,17 @@ from unit.operate.documents import NOW, backend, document, reading
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
 from airflow_dispatch_provider.cli import operating, ordering
 from airflow_dispatch_provider.operate.model import GivenOrder, OrderInForce
-from airflow_dispatch_provider.operate.orders import UnknownBackend
+from airflow_dispatch_provider.operate.orders import UNHEARD, UnknownBackend
 from tests.unit.cli.conftest import Outcome
 
 Run = Callable[..., Outcome]
+
+
+def test_who_knows_of_an_order(run: Run, given: list[Any]) -> None:
+    """Schedulers that live, where one does."""
+    assert "all schedulers that live know in seconds" in run("cordon", "a").out
+    found = run("cordon", "unheard").out
+    assert ("know in seconds" in found, "the first that starts follows it" in found) == (False, True)
 
 
 def test_a_timeout_of_nothing(run: Run, given: list[Any]) -> None:
@@ -41,7 +48,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         if command == "resume":
             return None if name == "free" else GivenOrder("drain", name, team, "bob", "disks", since, None)
         before = OrderInForce("cordon", name, team, "bob", "disks", since, None)
-        warning = "It ends earlier." if seconds else None
+        warning = UNHEARD if name == "unheard" else "It ends earlier." if seconds else None
         return GivenOrder(command, name, team, by, reason, since, None, before, warning)
 
     monkeypatch.setattr(ordering, "give_order", give)
