@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol
@@ -15,15 +15,11 @@ from uuid import UUID
 
 from airflow_dispatch_provider.bridge import schedulers, task_instances
 from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
-from airflow_dispatch_provider.engines.outage import OutageLog
+from airflow_dispatch_provider.dispatch.worker import DATABASE, Attempts
 from airflow_dispatch_provider.lifecycle.events import Broken, Recovered, Rows, Unanswered
 from airflow_dispatch_provider.lifecycle.states import GONE, Row, row_of
-from airflow_dispatch_provider.masking import LateTraceback, describe
 
 log = logging.getLogger(__name__)
-
-DATABASE = "The database, as asked beside the scheduler's own work (%s)"
-"""Names a kind of questions in the log."""
 
 API = "The question whether the Execution API answers"
 
@@ -100,8 +96,6 @@ class _Question(NamedTuple):
     asked: int
     ids: Ids
     at: float
-    call: Callable[[], None] | None = None
-    """The work itself, where it is not one of the clerk's own."""
 
 
 class Clerk:
@@ -113,9 +107,7 @@ class Clerk:
         self._questions: SimpleQueue[_Question | None] = SimpleQueue()
         self._answers: SimpleQueue[Answer] = SimpleQueue()
         self._living: SimpleQueue[Collection[str]] = SimpleQueue()
-        self._outages: dict[str, OutageLog] = {}
-        """By kind of questions: one may fail for as long as the others are answered."""
-
+        self._try = Attempts(log, lambda kind: API if kind == "api" else DATABASE % kind).attempt
         self._thread = threading.Thread(target=self._run, name="dispatch-clerk", daemon=True)
 
     def start(self) -> None:
@@ -149,13 +141,6 @@ class Clerk:
     def ask_api(self) -> None:
         """Ask whether the Execution API answers."""
         self._ask("api", 0, {})
-
-    def do(self, kind: str, call: Callable[[], None]) -> None:
-        """Do something else, after what else was asked.
-
-        :param kind: names it in the log
-        """
-        self._questions.put(_Question(kind, 0, {}, time.time(), call))
 
     def _ask(self, kind: str, asked: int, ids: Ids) -> None:
         self._questions.put(_Question(kind, asked, ids, time.time()))
@@ -208,16 +193,13 @@ class Clerk:
         # Before the rows that are judged by its answer.
         if any(each.kind == "api" for each in waiting):
             self._try("api", self._ask_api)
-        questions = [each for each in waiting if each.kind not in _NO_ROWS and each.call is None]
+        questions = [each for each in waiting if each.kind not in _NO_ROWS]
         if questions and not self._try("look_up", lambda: self._look_up(questions)):
             for each in questions:
                 for key in each.ids:
                     self._answers.put(Unanswered(each.asked, key))
         if any(each.kind == "living" for each in waiting):
             self._try("living", lambda: self._living.put(self._database.living()))
-        for each in waiting:
-            if each.call is not None:
-                self._try(each.kind, each.call)
 
     def _ask_api(self) -> None:
         if (news := self._api.ask()) is not None:
@@ -230,15 +212,3 @@ class Clerk:
         for each in questions:
             rows = {key: found[key] for key in each.ids if last[key] == each.asked and key in found}
             self._answers.put(Rows(each.asked, rows))
-
-    def _try(self, what: str, call: Callable[[], None]) -> bool:
-        """Whether it could be done. Whatever a driver or a hook raises, the thread lives on."""
-        try:
-            call()
-        except BaseException as error:
-            outage = self._outages.setdefault(what, OutageLog(log, API if what == "api" else DATABASE % what))
-            outage.failed(describe(error), LateTraceback(error))
-            return False
-        if (over := self._outages.get(what)) is not None:
-            over.over()
-        return True

@@ -17,7 +17,6 @@ from airflow_dispatch_provider.bridge.database.tables import LASTING, OrderRow, 
 from airflow_dispatch_provider.dispatch.report import Facts, Report
 from airflow_dispatch_provider.lifecycle.events import Command, Order
 from airflow_dispatch_provider.lifecycle.overview import Overview
-from airflow_dispatch_provider.masking import LateTraceback, describe
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +35,13 @@ _KEPT = 3_600.0
 """Seconds for which the last status of a scheduler is kept that writes none any more."""
 
 
+OPEN_WITHIN = 5.0
+"""Seconds for which the start waits for the orders: somebody may have locked their table."""
+
+
 class Worker(Protocol):
-    """The thread that does it: see ``clerk.Clerk.do``."""
+    """The thread that does it, and nothing else: what keeps the tables from being used, such as a lock, keeps it for as
+    long as that lasts. See ``worker.Worker``."""
 
     def do(self, kind: str, call: Callable[[], None]) -> None: ...
 
@@ -71,12 +75,14 @@ class Desk:
         self._report = Report(facts)
         self._status_due = self._orders_due = self._tidy_due = 0.0
         self._writes = self._reads = False
-        self._orders: SimpleQueue[Sequence[OrderRow]] = SimpleQueue()
+        self._orders: SimpleQueue[Sequence[OrderRow] | None] = SimpleQueue()
+        """None: they could not be read."""
+
         self._rows: Sequence[OrderRow] = ()
         self._in_force: dict[str, Command] = {}
-        self._done: Mapping[str, float] | None = None
-        """By backend the moment of the last recall that was done here, or was given before this scheduler began; None:
-        it has not been able to read any orders yet. Replaced, never changed: another thread reads it."""
+        self._done: Mapping[str, float] = {}
+        """By backend the moment of the last recall that was done here, or was given before this scheduler began.
+        Replaced, never changed: another thread reads it."""
 
         self._followed: Mapping[str, float] = {}
         """As much of that as the machine has been told."""
@@ -85,16 +91,16 @@ class Desk:
 
     def open(self) -> list[Order]:
         """The orders that are in force at the start, before anything is decided. The only question to the database
-        that is waited for. A recall that is found now was given before anything was sent here."""
-        try:
-            self._take(tables.read_orders(self._wall()))
-        except TablesMissing as error:
-            self._take(())
-            self._say_missing(error)
-        except Exception as error:
-            message = "The orders of operators could not be read at the start; they are read again soon. %s%s"
-            log.error(message, describe(error), LateTraceback(error))
-        return self._news()
+        that is waited for, for ``OPEN_WITHIN`` at most. A recall that is found now was given before anything was sent
+        here; of one that is found later, nobody knows."""
+        self._ask_orders()
+        with suppress(Empty):
+            rows = self._orders.get(timeout=OPEN_WITHIN)
+            if rows is not None:
+                self._rows, self._done = rows, recalls(rows, self._facts.team)
+                return self._news()
+        log.error("The orders of operators could not be read at the start; they are read again soon.")
+        return []
 
     def beat(self, now: float) -> list[Order]:
         """Called at every heartbeat; never waits.
@@ -102,22 +108,21 @@ class Desk:
         :param now: monotonic seconds
         :returns: orders that have come, and those that were taken back; they are told before the next call
         """
-        self._followed = self._done or {}
+        self._followed = self._done
         if now >= self._status_due and not self._writes:
             self._writes = True
             self._worker.do("status", self._write)
         if now >= self._orders_due and not self._reads:
-            self._reads = True
-            self._worker.do("orders", self._read)
+            self._ask_orders()
         with suppress(Empty):
             while True:
-                self._take(self._orders.get_nowait())
-        return self._news() if self._rows or self._in_force or self._done else []
+                rows = self._orders.get_nowait()
+                self._rows = self._rows if rows is None else rows
+        return self._news() if self._rows or self._in_force else []
 
-    def _take(self, rows: Sequence[OrderRow]) -> None:
-        self._rows = rows
-        if self._done is None:
-            self._done = recalls(rows, self._facts.team)
+    def _ask_orders(self) -> None:
+        self._reads = True
+        self._worker.do("orders", self._read)
 
     def again(self) -> list[Order]:
         """All that is in force: for a machine that has other backends now, of which it knows nothing."""
@@ -136,11 +141,10 @@ class Desk:
 
     def _once(self) -> list[Order]:
         """After what lasts: one that drains a backend first is not to have given it something in between."""
-        done = self._done or {}
         given = recalls(self._rows, self._facts.team)
-        new = {name: since for name, since in given.items() if done.get(name) != since}
+        new = {name: since for name, since in given.items() if self._done.get(name) != since}
         if new:
-            self._done = {**done, **new}
+            self._done = {**self._done, **new}
         return [Order(Command.RECALL, name) for name in new]
 
     # On the worker's thread
@@ -150,9 +154,8 @@ class Desk:
         pause = STATUS_EVERY
         try:
             wall_now = self._wall()
-            followed = (
-                self._followed
-            )  # before the overview: what that shows is then after each of these recalls
+            # Before the overview: what that shows is then after each of these recalls.
+            followed = self._followed
             document = self._report.document(self._machine.overview(), began, wall_now - began)
             document["recalls"] = dict(followed)
             row = StatusRow(self._scheduler_id, self._facts.team, wall_now, json.dumps(document))
@@ -170,14 +173,15 @@ class Desk:
             self._status_due, self._writes = self._clock() + pause, False
 
     def _read(self) -> None:
-        pause = ORDERS_EVERY
+        pause, rows = ORDERS_EVERY, None
         try:
-            self._orders.put(tables.read_orders(self._wall()))
+            rows = tables.read_orders(self._wall())
         except TablesMissing as error:
-            self._orders.put(())
+            rows = []
             self._say_missing(error)
             pause = _MISSING_EVERY
         finally:
+            self._orders.put(rows)
             self._orders_due, self._reads = self._clock() + pause, False
 
     def _say_missing(self, error: TablesMissing) -> None:

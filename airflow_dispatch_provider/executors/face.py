@@ -25,6 +25,7 @@ from airflow_dispatch_provider.dispatch.desk import Desk
 from airflow_dispatch_provider.dispatch.gauges import Gauges
 from airflow_dispatch_provider.dispatch.loop import ClerkLike, Loop
 from airflow_dispatch_provider.dispatch.report import Facts
+from airflow_dispatch_provider.dispatch.worker import Worker
 from airflow_dispatch_provider.executors.surface import AnsweredFor
 from airflow_dispatch_provider.lifecycle.events import Limits
 from airflow_dispatch_provider.routing.model import TaskRef
@@ -115,7 +116,8 @@ class Face(BaseExecutor):
             name, team = type(self).__name__, getattr(self, "team_name", None) or ""
             facts = Facts(airflow_api.hostname(), name, team, self._executors, self._file)
             scheduler_id = f"{self.job_id} {name} {team}".rstrip()
-            self._desk = Desk(loop.machine, clerk, scheduler_id, facts, monotonic)
+            worker = Worker("dispatch-desk", logging.getLogger(Desk.__module__))
+            self._desk = Desk(loop.machine, worker, scheduler_id, facts, monotonic)
             if orders := self._desk.open():
                 loop.tell(monotonic(), *orders)
 

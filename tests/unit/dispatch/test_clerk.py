@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from airflow_dispatch_provider.bridge import schedulers, task_instances
+from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.dispatch.api_probe import ApiProbe
 from airflow_dispatch_provider.dispatch.clerk import API, AirflowDatabase, Clerk
 from airflow_dispatch_provider.lifecycle.events import EXECUTION_API, Broken, Recovered, Rows, Unanswered
@@ -341,3 +342,22 @@ def test_who_asks_lives(monkeypatch):
     """However late its own heartbeat is."""
     monkeypatch.setattr(schedulers, "living", lambda: {"8"})
     assert AirflowDatabase(7, 20.0).living() == {"7", "8"}
+
+
+def test_locked_tables_of_this_package_keep_no_question_waiting(make_router, database, monkeypatch):
+    """Somebody has locked a row of the status: what waits must still be kept from looking stuck."""
+    locked, released = threading.Event(), threading.Event()
+
+    def write(row: Any) -> None:
+        locked.set()
+        released.wait(20)
+
+    monkeypatch.setattr(tables, "write_status", write)
+    monkeypatch.setattr(tables, "read_orders", lambda now: [])
+    clerk = Clerk(database, ApiProbe(database.reach_api, 10))
+    router = make_router({"a": 1}, clerk=clerk)
+    router.heartbeat()
+    assert locked.wait(20)
+    clerk.refresh({"waits": uuid4()})
+    wait_until(lambda: ("refresh", ["waits"]) in database.calls)
+    released.set()
