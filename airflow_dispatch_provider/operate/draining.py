@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from airflow_dispatch_provider.bridge import orphans
 from airflow_dispatch_provider.exceptions import DispatchError
-from airflow_dispatch_provider.operate.documents import Document, Reading, Unread
+from airflow_dispatch_provider.operate.documents import Document, Reading, Unread, moment
+from airflow_dispatch_provider.operate.model import OrderInForce
 
 _ADOPTED_WITHIN = 600.0
 """Seconds after which the tasks of a scheduler that has died are another's, or have ended, as a rule."""
@@ -62,15 +63,30 @@ def to_come_back(reading: Reading, backend: str, team: str | None) -> str | None
     of_team = reading.of_team(team)
     recall = of_team.recall_about(backend, team)
     for document in of_team.documents:
-        if document.lives or reading.now - document.written >= _ADOPTED_WITHIN:
+        if document.lives or not _may_have_left(document, recall, backend):
             continue
-        not_begun = 0 if document.has_done(recall) else document.not_begun(backend)
-        if not_begun or document.returning(backend):
+        if reading.uncounted.get(document.scheduler, 0) is None:
+            ago = reading.now - document.written
+            return f"scheduler {document.scheduler} lives, and has not written for {ago:.0f} s what it has there."
+        if document.scheduler in reading.uncounted or _was_taken_over_since(recall, document, reading):
             raise NotRecalled(
                 f"{backend}: scheduler {document.scheduler} has died, and what it had sent there may not have come"
                 " back: give the order again when another scheduler has taken it over."
             )
     return _unknown(of_team) or _recalled(of_team, backend, team)
+
+
+def _may_have_left(document: Document, recall: OrderInForce | None, backend: str) -> bool:
+    """Whether there was something to take back when its scheduler last wrote."""
+    not_begun = 0 if document.has_done(recall) else document.not_begun(backend)
+    return bool(not_begun or document.returning(backend))
+
+
+def _was_taken_over_since(recall: OrderInForce | None, document: Document, reading: Reading) -> bool:
+    """Of a scheduler that wrote after the order was given and died later, for as long as that may be. What was taken
+    over before is recalled by whoever has it now."""
+    has_seen_it = recall is None or moment(document.written) > recall.since
+    return has_seen_it and reading.now - document.written < _ADOPTED_WITHIN
 
 
 def _unknown(of_team: Reading) -> str | None:

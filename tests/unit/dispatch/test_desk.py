@@ -304,7 +304,7 @@ def test_a_recall_is_done_by_a_scheduler_whose_first_reading_failed(house):
 
 
 def test_the_start_does_not_wait_for_a_locked_table(house, monkeypatch, caplog):
-    """What is in force comes when it can be read, and nothing is asked twice meanwhile."""
+    """Orders in force come when they can be read, and nothing is asked twice meanwhile."""
     monkeypatch.setattr(desk, "OPEN_WITHIN", 0.0)
     house.orders = [order()]
     assert house.open() == house.beat() == []

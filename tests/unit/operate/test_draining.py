@@ -149,9 +149,8 @@ BUSY = backend("a", used=4)
         ([document("1", recalls=DONE, returning={"a": 2, "b": 7})], "2 are being set back"),
         ([document("1", recalls=DONE), document("2", version=99)], "not known what every scheduler has"),
         ([document("1", recalls=DONE, written=NOW - 900)], "no scheduler that lives"),
-        # A dead one, of which all has begun, or which has long been forgotten.
+        # A silent one, of which all has begun.
         ([document("1", recalls=DONE), document("2", backends=[BUSY], written=NOW - 300)], None),
-        ([document("1", recalls=DONE), document("2", returning={"a": 2}, written=NOW - 900)], None),
     ],
 )
 def test_what_was_recalled_has_come_back_or_not(rows, why):
@@ -160,14 +159,36 @@ def test_what_was_recalled_has_come_back_or_not(rows, why):
     assert found is None if why is None else found is not None and why in found
 
 
+SENT = {"backends": [backend("a", used=4, not_begun=1)]}
+
+
+@pytest.mark.parametrize("dead", [SENT, {"recalls": DONE, "returning": {"a": 1}}])
 @pytest.mark.parametrize(
-    "dead", [{"backends": [backend("a", used=4, not_begun=1)]}, {"recalls": DONE, "returning": {"a": 1}}]
+    ("written", "unfinished"),
+    [
+        # Nobody has taken over its tasks; or somebody may have, after this order.
+        (NOW - 300, {"2": 1}),
+        (NOW - 2, {}),
+    ],
 )
-def test_a_scheduler_that_died_before_all_was_back(dead):
+def test_a_scheduler_that_died_before_all_was_back(dead, written, unfinished):
     """Another one takes its tasks over as they are: nobody waits for what will not come."""
-    rows = [document("1", recalls=DONE), document("2", written=NOW - 300, **dead)]
+    rows = [document("1", recalls=DONE), document("2", written=written, **dead)]
     with pytest.raises(NotRecalled, match="scheduler 2 has died"):
-        to_come_back(reading(*rows, orders=[RECALL]), "a", None)
+        to_come_back(reading(*rows, orders=[RECALL], living={"1"}, unfinished=unfinished), "a", None)
+
+
+def test_tasks_that_were_taken_over_before_the_order():
+    """Airflow's database says that the dead scheduler has none any more: whoever has them has recalled them."""
+    rows = [document("1", recalls=DONE), document("2", written=NOW - 300, **SENT)]
+    assert to_come_back(reading(*rows, orders=[RECALL], living={"1"}), "a", None) is None
+
+
+def test_a_scheduler_that_lives_and_does_not_write_has_not_died():
+    """It is waited for: it has the tasks."""
+    rows = [document("1", recalls=DONE), document("2", written=NOW - 300, **SENT)]
+    found = to_come_back(reading(*rows, orders=[RECALL], living={"1", "2"}), "a", None)
+    assert found == "scheduler 2 lives, and has not written for 300 s what it has there."
 
 
 def test_an_order_that_is_over():
