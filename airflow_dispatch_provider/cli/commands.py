@@ -61,7 +61,7 @@ def command(function: Command) -> Callable[[Namespace], None]:
                 code = function(args)
         except SQLAlchemyError as error:
             code = EXIT_WRONG_CONFIG
-            output.show_error(DispatchError(f"The database cannot be asked: {describe(error)}"))
+            output.show_error(DispatchError(database_words(error)))
         except (DispatchError, AirflowConfigException) as error:
             code = EXIT_WRONG_USAGE if isinstance(error, UsageError) else EXIT_WRONG_CONFIG
             output.show_error(error)
@@ -71,6 +71,11 @@ def command(function: Command) -> Callable[[Namespace], None]:
             sys.exit(code)
 
     return run
+
+
+def database_words(error: SQLAlchemyError) -> str:
+    """A sentence that says why nothing is known."""
+    return f"The database cannot be asked: {describe(error)}"
 
 
 _EVERYWHERE = "It has to reach every scheduler, and every API server, which reads the logs of running tasks."

@@ -44,6 +44,19 @@ def _some(text: str) -> str:
     return text
 
 
+def _text(text: str) -> str:
+    """Refuse bytes that are no text in the encoding of the terminal: no database takes them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ArgumentTypeError(f"{text!r} is not text in UTF-8") from None
+    return text
+
+
+def _some_text(text: str) -> str:
+    return _text(_some(text))
+
+
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -57,6 +70,13 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise ArgumentTypeError(f"{text!r} is no time at all")
     return seconds
+
+
+def _count(text: str) -> int:
+    """A number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
 
 
 _ARG_OUTPUT = _arg(
@@ -115,7 +135,7 @@ _ARG_DAGS = _arg(
 
 _ARG_BACKEND = _arg("backend", help_="The name of the backend", metavar="BACKEND", type=_some)
 _ARG_REASON = _arg(
-    "--reason", help_="Why: for those who see it in status, and for the event log", default="", type=str
+    "--reason", help_="Why: for those who see it in status, and for the event log", default="", type=_text
 )
 _ARG_FOR = _arg(
     "--for",
@@ -142,7 +162,7 @@ _ARG_WATCH = _arg("--watch", help_="Show it anew every two seconds, until interr
 _ARG_OF_BACKEND = _arg("-b", "--backend", help_="Only what has this backend as first target", type=_some)
 _ARG_WAIT_REASON = _arg("--reason", help_="Only what waits for this, such as waits_full", type=_some)
 _ARG_OF_DAG = _arg("-d", "--dag-id", help_="List only tasks of this Dag", type=_some)
-_ARG_LIMIT = _arg("--limit", help_="How many tasks to list at most (default: 50)", type=int, default=50)
+_ARG_LIMIT = _arg("--limit", help_="How many tasks to list at most (default: 50)", type=_count, default=50)
 _ARG_AT_BACKEND = _arg("-b", "--backend", help_="Only tasks that this backend has", type=_some)
 _ARG_SINCE = _arg(
     "--since",
@@ -158,9 +178,9 @@ _ARG_NO_ORDER = _arg(
 _ARG_NO_RECALL = _arg(
     "--dry-run", help_="Only say how many would come back; order nothing", action="store_true"
 )
-_ARG_STORY_DAG = _arg("dag_id", help_="The id of the Dag", metavar="DAG", type=_some)
-_ARG_STORY_RUN = _arg("run_id", help_="The id of the Dag run", metavar="RUN", type=_some)
-_ARG_STORY_TASK = _arg("task_id", help_="The id of the task", metavar="TASK", type=_some)
+_ARG_STORY_DAG = _arg("dag_id", help_="The id of the Dag", metavar="DAG", type=_some_text)
+_ARG_STORY_RUN = _arg("run_id", help_="The id of the Dag run", metavar="RUN", type=_some_text)
+_ARG_STORY_TASK = _arg("task_id", help_="The id of the task", metavar="TASK", type=_some_text)
 _ARG_STORY_INDEX = _arg(
     "--map-index", help_="The map index of a mapped task (default: not mapped)", type=int, default=-1
 )
@@ -205,8 +225,14 @@ def _command(
 
 
 _ORDER_CODES = (
-    "Exit codes: 0 the order is in force, 1 the database has no tables for it, or --timeout is over, 2 wrong usage, or"
-    " no scheduler has such a backend."
+    "Exit codes: 0 the order is in force, 1 the database has no tables for it, 2 wrong usage, or no scheduler has such a"
+    " backend."
+)
+
+_DRAIN_CODES = (
+    "Exit codes: 0 the order is in force, with --wait the backend is empty, 1 the database has no tables for it,"
+    " --timeout is over, or --wait finds that the order is over, 2 wrong usage, or no scheduler has such a backend, 130"
+    " the wait was interrupted: the order stays in force."
 )
 
 _OPERATING = (
@@ -305,7 +331,7 @@ _OPERATING = (
         _ARG_WAIT,
         _ARG_TIMEOUT,
         *_TEAM,
-        exit_codes=_ORDER_CODES,
+        exit_codes=_DRAIN_CODES,
         module="ordering",
     ),
     _command(
@@ -324,7 +350,7 @@ _OPERATING = (
         *_TEAM,
         exit_codes="Exit codes: 0 the order is given, with --wait done, 1 the database has no tables for it, --timeout"
         " is over, or --wait finds that a scheduler has died which may not have done it, 2 wrong usage, or no scheduler"
-        " has such a backend.",
+        " has such a backend, 130 the wait was interrupted.",
         module="ordering",
     ),
     _command(

@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow_dispatch_provider.cli import output
-from airflow_dispatch_provider.cli.commands import command
+from airflow_dispatch_provider.cli.commands import EXIT_WRONG_CONFIG, command
 from airflow_dispatch_provider.cli.operating import (
     OPTIONAL,
-    NothingKnown,
     ago,
     check_backend_name,
     clock,
     in_all,
+    is_shown_as_object,
     iso,
     name_fields,
     of_dag,
@@ -34,12 +34,10 @@ from airflow_dispatch_provider.operate.running import read_running
 def running(args: Namespace) -> int:
     """``airflow dispatch running``"""
     found = read_running(args.backend, args.dag_id, args.limit, getattr(args, "team", None))
-    if args.output in output.STRUCTURED:
-        output.show_object(plain(asdict(found)), args.output)
-        return 0
-    if found.problem is not None:
-        raise NothingKnown(found.problem)
-    check_backend_name(args)
+    if found.problem is None:
+        check_backend_name(args)
+    if is_shown_as_object(found, found.problem, args.output):
+        return 0 if found.problem is None else EXIT_WRONG_CONFIG
     if args.output == "table":
         print(output.wrapped(_total(found, args.dag_id)))
     say_uncounted(found.uncounted, args.output)

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import Any, NoReturn
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_dispatch_provider import __version__
 from airflow_dispatch_provider.cli import output
-from airflow_dispatch_provider.cli.commands import EXIT_WRONG_CONFIG, UsageError, command
+from airflow_dispatch_provider.cli.commands import EXIT_WRONG_CONFIG, UsageError, command, database_words
 from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.operate.model import (
     BackendState,
@@ -96,14 +98,27 @@ def status(args: Namespace) -> int:
     if not args.watch:
         return _show_status(args)
     try:
-        while True:
-            if sys.stdout.isatty():
-                print(_CLEAR, end="")
-            _show_status(args)
-            print(flush=True)
-            time.sleep(LOOK_EVERY)
+        _watch(args)
     except KeyboardInterrupt:
         return 0
+
+
+def _watch(args: Namespace) -> NoReturn:
+    """Where it has been shown once, nothing that fails later ends it."""
+    is_shown = False
+    while True:
+        if sys.stdout.isatty():
+            print(_CLEAR, end="")
+        try:
+            _show_status(args)
+            is_shown = True
+        except (DispatchError, SQLAlchemyError) as error:
+            if not is_shown:
+                raise
+            words = database_words(error) if isinstance(error, SQLAlchemyError) else str(error)
+            print(output.wrapped(words))
+        print(flush=True)
+        time.sleep(LOOK_EVERY)
 
 
 def _show_status(args: Namespace) -> int:
@@ -240,12 +255,10 @@ def _scheduler_words(now: datetime, scheduler: SchedulerStatus) -> str:
 def waiting(args: Namespace) -> int:
     """``airflow dispatch waiting``"""
     found = read_waiting(args.backend, args.reason, args.dag_id, args.limit, getattr(args, "team", None))
-    if args.output in output.STRUCTURED:
-        output.show_object(plain(asdict(found)), args.output)
-        return 0
-    if found.problem is not None:
-        raise NothingKnown(found.problem)
-    _check_filters(args)
+    if found.problem is None:
+        _check_filters(args)
+    if is_shown_as_object(found, found.problem, args.output):
+        return 0 if found.problem is None else EXIT_WRONG_CONFIG
     if args.output == "table":
         print(output.wrapped(_total(found, args.dag_id)))
         if found.not_begun:
@@ -264,6 +277,19 @@ def waiting(args: Namespace) -> int:
             list(map(_task_fields, tasks)) if args.output == "plain" else rows, args.output, OPTIONAL
         )
     return 0
+
+
+def is_shown_as_object(found: Any, problem: str | None, format_: str) -> bool:
+    """Print an answer for programs, whether or not anything is known; False: it is for people.
+
+    :raises NothingKnown: then people are told why
+    """
+    if format_ in output.STRUCTURED:
+        output.show_object(plain(asdict(found)), format_)
+        return True
+    if problem is not None:
+        raise NothingKnown(problem)
+    return False
 
 
 OPTIONAL = ("scheduler", "then", "usually", "queue")

@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import timedelta
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from airflow_dispatch_provider.bridge.database.tables import ReadOnly, TablesMissing
 from airflow_dispatch_provider.cli import output
-from airflow_dispatch_provider.cli.commands import UsageError, command
+from airflow_dispatch_provider.cli.commands import EXIT_WRONG_CONFIG, UsageError, command, database_words
 from airflow_dispatch_provider.cli.operating import (
     LOOK_EVERY,
-    NothingKnown,
     clock,
     duration,
+    is_shown_as_object,
     order_words,
     plain,
     say_uncounted,
@@ -68,9 +70,11 @@ def resume(args: Namespace) -> int:
     return _order("resume", args)
 
 
-def _ends_early(args: Namespace, found: Forecast) -> str | None:
+def _ends_early(args: Namespace, found: Forecast) -> Iterator[str]:
     seconds = getattr(args, "seconds", None)
-    return early(found.now + timedelta(seconds=seconds), found.order) if seconds else None
+    words = early(found.now + timedelta(seconds=seconds), found.order) if seconds else None
+    if words is not None:
+        yield words
 
 
 def _foretell(args: Namespace, words: Callable[[Forecast], Iterator[str]]) -> int:
@@ -78,17 +82,11 @@ def _foretell(args: Namespace, words: Callable[[Forecast], Iterator[str]]) -> in
         found = read_forecast(args.backend, getattr(args, "team", None))
     except UnknownBackend as error:
         raise UsageError(str(error)) from None
-    if args.output in output.STRUCTURED:
-        output.show_object(plain(asdict(found)), args.output)
-    elif found.problem is not None:
-        raise NothingKnown(found.problem)
-    else:
-        for sentence in filter(
-            None,
-            (*words(found), _ends_early(args, found), "Nothing was ordered: leave out --dry-run for that."),
-        ):
-            print(output.wrapped(sentence))
-        say_uncounted(found.uncounted, "table")
+    if is_shown_as_object(found, found.problem, args.output):
+        return 0 if found.problem is None else EXIT_WRONG_CONFIG
+    for sentence in (*words(found), *_ends_early(args, found), "Nothing was ordered: leave out --dry-run for that."):
+        print(output.wrapped(sentence))
+    say_uncounted(found.uncounted, "table")
     return 0
 
 
@@ -175,17 +173,26 @@ def _order_and_wait(word: str, args: Namespace, left: Left, done: str) -> int:
     if args.timeout is not None and not args.wait:
         raise UsageError("--timeout is for how long to --wait.")
     code = _order(word, args)
-    if args.wait:
+    if not args.wait:
+        return code
+    try:
         _wait(args, left)
-        _say(f"{args.backend} {done}.")
+    except KeyboardInterrupt:
+        _say(f"{args.backend} is not waited for any more. The order stays in force.")
+        return _INTERRUPTED
+    _say(f"{args.backend} {done}.")
     return code
+
+
+_INTERRUPTED = 130
+"""As shells have it."""
 
 
 def _wait(args: Namespace, left: Left) -> None:
     """Say why it is not done, each time that changes, until it is."""
     ends = None if args.timeout is None else time.monotonic() + args.timeout
     said = ""
-    while (words := left(read(), args.backend, getattr(args, "team", None))) is not None:
+    while (words := _left(args, left)) is not None:
         if words != said:
             _say(f"{args.backend}: {words}")
         said = words
@@ -194,8 +201,16 @@ def _wait(args: Namespace, left: Left) -> None:
         time.sleep(LOOK_EVERY)
 
 
+def _left(args: Namespace, left: Left) -> str | None:
+    """A database that is away for a while in these hours ends nothing."""
+    try:
+        return left(read(), args.backend, getattr(args, "team", None))
+    except SQLAlchemyError as error:
+        return database_words(error)
+
+
 def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+    print(output.printable(words), file=sys.stderr, flush=True)
 
 
 def _who() -> str:

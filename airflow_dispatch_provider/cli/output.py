@@ -104,7 +104,7 @@ def show_findings(rows: Sequence[Mapping[str, Any]], output: str) -> None:
         show_rows(rows, output)
         return
     for row in rows:
-        print(f"{row['severity']:9}{row['where']}")
+        print(printable(f"{row['severity']:9}{row['where']}"))
         for text in filter(None, (row["found"], row["remedy"])):
             print(wrapped(text, " " * 9))
         print()
@@ -129,6 +129,7 @@ def wrapped(text: str, indent: str = "", further: str | None = None, stream: Any
     :param stream: where it will be printed; None: on stdout
     """
     columns = width(sys.stdout if stream is None else stream)
+    text = printable(text)
     if columns is None:
         return indent + " ".join(text.split())
     return _filled(
@@ -210,14 +211,20 @@ def _text(value: Any, separator: str) -> str:
     if value is None or value == []:
         return "-"
     if isinstance(value, list):
-        return separator.join(map(_printable, value))
-    return _printable(value)
+        return separator.join(map(printable, value))
+    return printable(value)
 
 
-def _printable(value: Any) -> str:
+def printable(value: Any) -> str:
     """Without what moves the cursor of a terminal, or begins a line: texts come from servers and from users."""
     text = str(value)
-    return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(sign: str) -> str:
+    if sign.isprintable():
+        return sign
+    return " " if sign.isspace() else sign.encode("unicode_escape").decode()
 
 
 def route_words(row: Mapping[str, Any]) -> dict[str, Any]:

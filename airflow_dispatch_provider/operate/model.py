@@ -283,6 +283,8 @@ class Waiting:
 
     now: datetime
     total: int
+    """All that were asked about, of whatever Dag."""
+
     groups: list[WaitingGroup]
     tasks: list[WaitingTask]
     """Not all of them: the first ones of each backend."""

@@ -86,7 +86,8 @@ def waiting_of(
         ),
         key=lambda task: (not task.position, task.position, task.since),
     )
-    total = sum(document.body["held"] for document in reading.living)
+    held = (document.body["held"] for document in reading.living)
+    total = sum(held if backend is None and reason is None else (group.held for group in groups))
     given = not_begun_of(reading, backend) if reason is None else []
     uncounted = uncounted_of(reading)
     return Waiting(moment(reading.now), total, groups, tasks[:limit], reading.problem, given, uncounted)

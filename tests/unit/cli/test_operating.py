@@ -141,6 +141,85 @@ def test_nothing_is_known(run: Run, say: Callable[..., None]) -> None:
     assert "No scheduler" in run("status", "--output", "json").json["problem"]
 
 
+@pytest.mark.parametrize("command", ["waiting", "running", "drain small --dry-run"])
+@pytest.mark.parametrize("format_", ["table", "json"])
+def test_the_code_where_nothing_is_known_is_that_of_every_format(
+    command: str, format_: str, run: Run, say: Callable[..., None]
+) -> None:
+    """A script that reads JSON would else take an empty list for nothing that waits."""
+    say()
+    assert run(*command.split(), "--output", format_).code == 1
+
+
+@pytest.mark.parametrize("arguments", ["waiting -b gone", "waiting --reason odd", "running -b gone"])
+@pytest.mark.parametrize("format_", ["table", "plain", "json", "yaml"])
+def test_what_there_is_not_is_wrong_usage_in_every_format(
+    arguments: str, format_: str, run: Run, say: Callable[..., None]
+) -> None:
+    """A misspelt name has nothing that waits for it."""
+    say(document("7", backends=[backend("small")]))
+    found = run(*arguments.split(), "--output", format_)
+    assert (found.code, found.out) == (2, "")
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x"])
+def test_a_limit_is_a_number_from_1_on(limit: str, run: Run, say: Callable[..., None]) -> None:
+    """A negative one would list all but the last."""
+    say(document("7", backends=[backend("small")]))
+    assert run("waiting", f"--limit={limit}").code == 2
+
+
+@pytest.mark.parametrize("filter_", ["--backend=a", "--reason=waits_full"])
+def test_how_many_wait_for_what_was_asked(filter_: str, run: Run, say: Callable[..., None]) -> None:
+    """And not how many wait at all."""
+    groups = [group("a", "waits_full", 2), group("b", "waits_blocked", 10)]
+    say(document("7", held=12, backends=[backend("a"), backend("b")], groups=groups))
+    assert run("waiting", filter_).out.startswith("2 tasks wait.")
+    assert run("waiting", filter_, "-o", "json").json["total"] == 2
+    assert run("waiting").out.startswith("12 tasks wait.")
+
+
+def test_nothing_that_people_or_servers_say_moves_the_cursor(run: Run, say: Callable[..., None]) -> None:
+    """Reasons of orders and troubles of backends stand in sentences, not only in cells of tables."""
+    order = OrderRow("", "small", "cordon", "ann", "new\x1b[2Jdisks", NOW, None)
+    say(document("7", backends=[backend("small", trouble="\x1b[H503")]), orders=[order])
+    found = run("status").out
+    assert "\x1b" not in found
+    assert "[H503" in found
+
+
+@pytest.mark.parametrize("name", ["cordon small --reason", "story dag run"])
+def test_bytes_that_are_no_text_are_refused(name: str, run: Run) -> None:
+    """No database takes them; Python gives them to a program as half of a character."""
+    found = run(*name.split(), "bad\udcff")
+    assert found.code == 2
+    assert "is not text in UTF-8" in found.err
+
+
+def test_watching_goes_on_while_the_database_is_away(
+    run: Run, say: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it has been seen; a first look that fails ends it as it ends any command."""
+    say(document("7", backends=[backend("small")]))
+    ask, looks = operating.read_status, [0]
+
+    def fail_now_and_then(team: Any = None) -> Any:
+        looks[0] += 1
+        if looks[0] == 2:
+            raise OperationalError("select", {}, Exception("server closed the connection"))
+        if looks[0] == 4:
+            raise KeyboardInterrupt
+        return ask(team)
+
+    monkeypatch.setattr(operating, "read_status", fail_now_and_then)
+    monkeypatch.setattr(operating, "LOOK_EVERY", 0)
+    found = run("status", "--watch")
+    assert (found.code, looks, found.out.count("0/4")) == (0, [4], 2)
+    assert "The database cannot be asked: " in found.out
+    looks[0] = 1
+    assert run("status", "--watch").code == 1
+
+
 def test_each_mistake_of_a_refused_file_has_a_line(run: Run, say: Callable[..., None]) -> None:
     """However many there are."""
     say(document("7", backends=[backend("a")], refused="2 mistakes:\n  - one\n  - two"))

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from unit.operate.documents import NOW, backend, document, reading
 
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
@@ -200,6 +201,42 @@ def test_a_recall_that_is_waited_for(run: Run, given: list[Any], monkeypatch: py
         "a: 3 are being set back to scheduled.",
         "a has given back what it had not begun.",
     ]
+
+
+def test_a_wait_that_is_interrupted(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With Ctrl-C: a sentence and no traceback, and the code that shells give."""
+    busy = reading(document("7", backends=[backend("a", state="cordoned", used=2)]), orders=[DRAIN])
+    monkeypatch.setattr(ordering, "read", lambda: busy)
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ordering.time, "sleep", interrupt)
+    found = run("drain", "a", "--wait")
+    assert found.code == 130
+    assert found.err.splitlines()[-1] == "a is not waited for any more. The order stays in force."
+
+
+def test_a_database_that_is_away_ends_no_wait(
+    run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take hours; that it is away is said once."""
+    answers = iter(
+        [None, None, reading(document("7", backends=[backend("a", state="cordoned")]), orders=[DRAIN])]
+    )
+
+    def ask() -> Any:
+        if (found := next(answers)) is None:
+            raise OperationalError("select", {}, Exception("server closed the connection"))
+        return found
+
+    monkeypatch.setattr(ordering, "read", ask)
+    monkeypatch.setattr(ordering, "LOOK_EVERY", 0)
+    found = run("drain", "a", "--wait")
+    assert found.code == 0
+    first, last = found.err.splitlines()
+    assert first.startswith("a: The database cannot be asked: ")
+    assert last == "a is empty."
 
 
 def test_a_user_without_a_name(run: Run, given: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
