@@ -40,8 +40,12 @@ def check_names(file: str, config_file: str) -> None:
     with suppress(OSError):
         if os.path.samefile(file, config_file):
             raise NotApplied(f"{file} is config_file itself. Write the new version beside it.")
-    if config_file.endswith(".json") and not file.endswith(".json"):
-        raise NotApplied(f"{file} was checked as YAML, and {config_file} is read as JSON. Name it .json.")
+    formats = [("JSON" if name.endswith(".json") else "YAML") for name in (file, config_file)]
+    if formats[0] != formats[1]:
+        name = "Name it .json." if formats[1] == "JSON" else "Give it another name."
+        raise NotApplied(
+            f"{file} is checked as {formats[0]}, and {config_file} is read as {formats[1]}. {name}"
+        )
 
 
 def replaced(file: str, content: bytes, config_file: str) -> NotApplied | None:

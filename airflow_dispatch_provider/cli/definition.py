@@ -225,8 +225,8 @@ def _command(
 
 
 _ORDER_CODES = (
-    "Exit codes: 0 the order is in force, 1 the database has no tables for it, 2 wrong usage, or no scheduler has such a"
-    " backend."
+    "Exit codes: 0 the order is in force, 1 the database has no tables for it, 2 wrong usage, or no scheduler has such"
+    " a backend."
 )
 
 _DRAIN_CODES = (

@@ -119,6 +119,16 @@ def test_yaml_is_no_new_version_of_json(run: Run, home: str) -> None:
     assert run(settings, "apply", "new.json")[0] == 0
 
 
+def test_json_is_no_new_version_of_yaml(run: Run, home: str) -> None:
+    """A number such as 1e3 is one in JSON and text in YAML: the scheduler would refuse what was found right."""
+    new = (
+        f'{{"backends": {{"a": {LOCAL}}}, "routes": [{{"queue": "q", "to": ["a"], "overflow_after": 1e3}}]}}'
+    )
+    settings = Configuration(WITH_FILE, files={"used.yaml": NEW, "new.json": new})
+    code, _, err = run(settings, "apply", "new.json")
+    assert (code, "is read as YAML" in err) == (1, True)
+
+
 def test_two_clusters_of_one_place_are_never_used_at_once(run: Run) -> None:
     """A backend under another name that uses what a drained one uses is started after that."""
     options = '{"kubernetes_executor": {"config_file": "{home}/k", "in_cluster": "False"}}'
