@@ -29,8 +29,8 @@ class RoutingFile:
         self, source: SettingsSource, tell: Callable[[str, str], None] = lambda event, detail: None
     ) -> None:
         """
-        :param tell: called once for each version of the file that was changed: with ``REFUSED_FILE`` and its mistakes,
-            or with ``CHANGED_FILE`` and the differences
+        :param tell: called once for each version of the file that differs: with ``REFUSED_FILE`` and its mistakes, or
+            with ``CHANGED_FILE`` and the differences
         """
         self._source, self._tell = source, tell
         self._settings: Settings | None = None
@@ -79,15 +79,19 @@ class RoutingFile:
 
     def accept(self, settings: Settings) -> None:
         """They are in use from now on."""
-        if self._refused is not None:
-            log.info("%s is accepted again.", self._source.config_file)
-        self._refused, self._remind_at = None, math.inf
         found = changes(self._settings, settings) if self._settings is not None else ()
-        differences = "; ".join(map(str, found)) or "no difference in backends, routes or default"
-        log.info("%s has changed and is in use: %s.", self._source.config_file, differences)
-        self._tell(CHANGED_FILE, differences)
+        if found or self._refused is not None:
+            self._say_changed("; ".join(map(str, found)) or "no difference in backends, routes or default")
+        self._refused, self._remind_at = None, math.inf
         self._settings = settings
         self._keep()
+
+    def _say_changed(self, differences: str) -> None:
+        """Not of a file that was only touched, or whose comments have changed: tools do that every minute."""
+        if self._refused is not None:
+            log.info("%s is accepted again.", self._source.config_file)
+        log.info("%s has changed and is in use: %s.", self._source.config_file, differences)
+        self._tell(CHANGED_FILE, differences)
 
     def refuse(self, problems: Sequence[Problem], now: float) -> None:
         """The version that was read last is not used."""
@@ -96,9 +100,10 @@ class RoutingFile:
         self._refuse("Going on with the last good version", error, now)
 
     def _refuse(self, what: str, error: DispatchConfigError, now: float) -> None:
-        self._refused = error
-        self._remind(what, error, now)
-        self._tell(REFUSED_FILE, str(error))
+        is_known, self._refused = str(error) == self.refusal, error
+        if not is_known:
+            self._remind(what, error, now)
+            self._tell(REFUSED_FILE, str(error))
 
     def _remind(self, what: str, error: DispatchConfigError, now: float) -> None:
         self._remind_at = now + REMIND

@@ -116,6 +116,31 @@ def test_file_that_is_right_by_itself_may_be_refused(file, gauge, caplog):
     assert [event for event, _ in told[1:]] == [CHANGED_FILE]
 
 
+def test_a_file_that_is_written_anew_as_it_was_is_no_news(file, gauge, caplog):
+    """Tools do that every minute: neither the log nor the event log grows by it, be the file right or wrong."""
+    told = []
+    running = RoutingFile(
+        SettingsSource(FakeConf({"config_file": str(file)})), lambda event, detail: told.append(event)
+    )
+    running.start(0.0)
+    for number in range(3):
+        file.write_text(f"{GOOD}# version {number}\n")
+        assert use(running, 1.0 + number)
+    assert (told, lines(caplog)) == ([], [])
+    for number in range(3):
+        file.write_text(f"{WRONG}# version {number}\n")
+        use(running, 5.0 + number)
+    assert (told, len(lines(caplog))) == ([REFUSED_FILE], 1)
+    for number in range(3):
+        file.write_text(f"{GOOD}# version {number}\n")
+        use(running, 10.0 + number)
+    assert told == [REFUSED_FILE, CHANGED_FILE]
+    assert lines(caplog) == [
+        f"INFO {file} is accepted again.",
+        f"INFO {file} has changed and is in use: no difference in backends, routes or default.",
+    ]
+
+
 def test_start_goes_on_with_what_passes_all_checks(file, gauge):
     """Not with a file that is right by itself and is refused by the executor."""
     scheduler(file, "last_good")
