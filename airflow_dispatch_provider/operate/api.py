@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, status
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from airflow_dispatch_provider import __version__
 from airflow_dispatch_provider.bridge.database.tables import ReadOnly, TablesMissing
@@ -50,8 +50,25 @@ MOST_LISTED = 1000
 LONGEST = 366 * 24 * 3600
 """Seconds after which an order may run out."""
 
-_Name = Annotated[str, Query(max_length=500)]
-_Optional = Annotated[str | None, Query(max_length=500)]
+_MOST = 2**31 - 1
+"""The largest integer of a column; no database takes a larger one for it."""
+
+
+def _storable(text: Any) -> Any:
+    """In place of what no database takes, NUL and halves of characters, the sign for that. An error that quotes them
+    could not be written either."""
+    if not isinstance(text, str):
+        return text
+    return "".join("\N{REPLACEMENT CHARACTER}" if _is_odd(sign) else sign for sign in text)
+
+
+def _is_odd(sign: str) -> bool:
+    return sign == "\0" or "\ud800" <= sign <= "\udfff"
+
+
+_Text = Annotated[str, BeforeValidator(_storable)]
+_Name = Annotated[_Text, Query(max_length=500)]
+_Optional = Annotated[_Text | None, Query(max_length=500)]
 
 router = APIRouter()
 
@@ -75,9 +92,11 @@ class OrderRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     command: Literal["cordon", "drain", "resume", "recall"]
-    backend: str = Field(min_length=1, max_length=500)
-    team: str | None = Field(None, max_length=500, description="The team of the backend; null: everybody's.")
-    reason: str = Field("", max_length=1000, description="Needed by all but resume.")
+    backend: _Text = Field(min_length=1, max_length=500)
+    team: _Text | None = Field(
+        None, max_length=500, description="The team of the backend; null: everybody's."
+    )
+    reason: _Text = Field("", max_length=1000, description="Needed by all but resume.")
     seconds: float | None = Field(
         None, gt=0, le=LONGEST, allow_inf_nan=False, description="When it runs out by itself; null: never."
     )
@@ -88,8 +107,8 @@ class FileRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    file: str = Field(max_length=MAX_BYTES, description="Its text, in YAML.")
-    team: str | None = Field(None, max_length=500)
+    file: _Text = Field(max_length=MAX_BYTES, description="Its text, in YAML.")
+    team: _Text | None = Field(None, max_length=500)
 
 
 @router.get("/api/status", summary="How the backends are")
@@ -156,8 +175,8 @@ def get_story(
     dag_id: _Name,
     run_id: _Name,
     task_id: _Name,
-    map_index: Annotated[int, Query(ge=-1)] = -1,
-    try_number: Annotated[int | None, Query(ge=0)] = None,
+    map_index: Annotated[int, Query(ge=-1, le=_MOST)] = -1,
+    try_number: Annotated[int | None, Query(ge=0, le=_MOST)] = None,
 ) -> TaskStory:
     """One try of a task, the last one where none is given."""
     if not access.readable({dag_id}):
@@ -176,7 +195,7 @@ def get_explanation(
     dag_id: _Optional = None,
     task_id: _Optional = None,
     run_id: _Optional = None,
-    map_index: Annotated[int, Query(ge=-1)] = -1,
+    map_index: Annotated[int, Query(ge=-1, le=_MOST)] = -1,
     team: _Optional = None,
 ) -> Explained:
     """As configured with all slots free, and as the backends are now. Where a route has weights, only a whole task

@@ -245,6 +245,25 @@ def test_a_wrong_order_is_refused(as_user: Make, answers: FakeAnswers, wrong: di
     assert answers.orders == []
 
 
+@pytest.mark.parametrize("odd", ["\\ud800", "\\u0000"])
+def test_characters_that_no_database_takes_are_replaced(
+    as_user: Make, answers: FakeAnswers, odd: str
+) -> None:
+    """JSON may have halves of characters; an error that quotes them could not be written."""
+    text = f'{{"command": "cordon", "backend": "gpu", "reason": "new {odd} disks"}}'
+    found = as_user(acts=(None,)).post(
+        "/api/orders", content=text, headers={"Content-Type": "application/json"}
+    )
+    assert (found.status_code, answers.orders[-1][4]) == (200, "new \N{REPLACEMENT CHARACTER} disks")
+
+
+@pytest.mark.parametrize("number", ["map_index", "try_number"])
+def test_a_number_that_no_column_holds_is_wrong(as_user: Make, number: str) -> None:
+    """PostgreSQL would raise for it."""
+    path = f"/api/story?dag_id=billing&run_id=r&task_id=t&{number}=2147483648"
+    assert as_user().get(path).status_code == 422
+
+
 def test_an_order_about_a_backend_that_nobody_has_is_not_found(as_user: Make) -> None:
     """The answer says which there are."""
     order = {"command": "resume", "backend": "gone"}
