@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,8 @@ from airflow_dispatch_provider.cli import migrate as migrating
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.inspection import by_precedence, inspect_backends
 from airflow_dispatch_provider.cli.surroundings import executor_problem, is_missing, no_router, text_of
-from airflow_dispatch_provider.dispatch.rules import route_table
 from airflow_dispatch_provider.exceptions import DispatchConfigError, DispatchError
 from airflow_dispatch_provider.masking import describe
-from airflow_dispatch_provider.operate.explanation import Explanation, TargetExplanation
-from airflow_dispatch_provider.operate.explanation import explain as explain_task
 from airflow_dispatch_provider.operate.inspection import ConfiguredBackend
 from airflow_dispatch_provider.routing.model import (
     DEFAULT_ROUTE,
@@ -34,9 +31,7 @@ from airflow_dispatch_provider.routing.model import (
     EXECUTE_TASK,
     TEST_CONNECTION,
     Route,
-    TaskRef,
 )
-from airflow_dispatch_provider.routing.routes import task_seed
 from airflow_dispatch_provider.settings.model import EXECUTOR_ALIASES, Settings
 from airflow_dispatch_provider.settings.source import SettingsSource
 
@@ -118,7 +113,11 @@ def _source(args: Namespace) -> SettingsSource:
 
 
 @output.only_answers()
-def _settings(args: Namespace) -> Settings:
+def settings_of(args: Namespace) -> Settings:
+    """
+    :raises DispatchConfigError: naming every mistake
+    :raises UsageError: no router is in use
+    """
     try:
         return _source(args).load()
     except DispatchConfigError as error:
@@ -228,22 +227,24 @@ def _size(settings: Settings) -> str:
 @command
 def backends(args: Namespace) -> int:
     """``airflow dispatch backends``"""
-    statuses = inspect_backends(_settings(args))
+    statuses = inspect_backends(settings_of(args))
     if args.output == "table":
         output.show_rows([_backend_words(status) for status in statuses], args.output)
-        _show_missing(statuses)
+        show_missing(statuses)
     else:
         output.show_rows([_backend_row(status) for status in statuses], args.output)
-    return _judged(statuses)
+    return judged(statuses)
 
 
-def _show_missing(statuses: Sequence[ConfiguredBackend]) -> None:
+def show_missing(statuses: Sequence[ConfiguredBackend]) -> None:
+    """Say which executors cannot be imported, and what to do about it."""
     for status in statuses:
         if status.missing is not None:
             print(output.wrapped(f"{status.name}: {status.missing} {status.remedy}", "", "  "))
 
 
-def _judged(statuses: Sequence[ConfiguredBackend]) -> int:
+def judged(statuses: Sequence[ConfiguredBackend]) -> int:
+    """The exit code."""
     return 0 if all(status.missing is None for status in statuses) else EXIT_WRONG_CONFIG
 
 
@@ -279,7 +280,7 @@ def _backend_words(status: ConfiguredBackend) -> dict[str, Any]:
 @command
 def routes(args: Namespace) -> int:
     """``airflow dispatch routes``"""
-    settings = _settings(args)
+    settings = settings_of(args)
     ordered = by_precedence(settings.routes)
     rows = [_route_row(order, route.name, route) for order, route in enumerate(ordered, start=1)]
     default = _route_row(len(rows) + 1, DEFAULT_ROUTE, settings.default)
@@ -298,144 +299,6 @@ def _route_row(order: int, name: str, route: Route) -> dict[str, Any]:
         "dag_id": route.dag_id,
         "targets": [asdict(target) for target in route.to],
         "overflow_after": route.overflow_after,
-    }
-
-
-@command
-def explain(args: Namespace) -> int:
-    """``airflow dispatch explain``"""
-    settings = _settings(args)
-    seed = _seed(args)
-    executor = _executor(args.executor, settings, getattr(args, "team", None)) if args.executor else None
-    ref = TaskRef(queue=args.queue, dag_id=args.dag_id, seed=seed, executor=executor)
-    table = route_table(settings)
-    statuses = inspect_backends(settings, {target.backend for target in table.match(ref).route.to})
-    found = explain_task(table, ref, {status.name: status.view for status in statuses})
-    problems = {status.name: status.missing for status in statuses}
-    if args.output in output.STRUCTURED:
-        output.show_object(_explanation_object(found, ref, problems), args.output)
-        return _judged(statuses)
-    if args.output == "table":
-        for sentence in _explanation_sentences(found):
-            print(output.wrapped(sentence))
-        print()
-    rows = [_target_row(order, target, ref, problems) for order, target in enumerate(found.targets, start=1)]
-    for row in rows:
-        row["share"] = None if row["share"] is None else f"{row['share']:.0%}"
-        row["used"] = row["used"] or ["never"]
-        if args.output == "table":
-            del row["problem"]  # a paragraph below
-    output.show_rows(rows, args.output)
-    if args.output == "table":
-        _show_missing(statuses)
-    return _judged(statuses)
-
-
-@output.only_answers()
-def _executor(name: str, settings: Settings, team: str | None) -> str | None:
-    """The class that a backend must have for a task with this ``executor=``; None: its queue alone decides."""
-    from airflow_dispatch_provider.executors import by_name
-    from airflow_dispatch_provider.executors.dispatch_executor import DispatchExecutor
-
-    ours = {
-        cls.__name__: cls
-        for cls in (by_name.CeleryExecutor, by_name.KubernetesExecutor, by_name.LocalExecutor)
-    }
-    found = _listed_executor(name, team)
-    if found is not None and issubclass(found, DispatchExecutor):
-        return None
-    if found is not None and not issubclass(found, tuple(ours.values())):
-        path = f"{found.__module__}.{found.__name__}"
-        raise UsageError(f"--executor: {name!r} is {path} to Airflow: its tasks do not come to the router.")
-    wanted = name if found is None else found.__name__
-    if wanted not in settings.executors:
-        known = ", ".join(map(repr, settings.executors))
-        raise UsageError(f"--executor: no backend has an executor of the name {wanted!r}. Known: {known}.")
-    if found is None:
-        remedy = (
-            f"List {name}:{ours[name].__module__}.{name} after the router" if name in ours else "Use queue="
-        )
-        raise UsageError(
-            f"--executor: [core] executor lists no {name!r}, and Airflow refuses a Dag that names it. {remedy}."
-        )
-    return wanted
-
-
-def _listed_executor(name: str, team: str | None) -> type[Any] | None:
-    """The class that Airflow takes for ``executor=name``: a team's own first, by alias, import path or class name."""
-    from airflow_dispatch_provider.executors.configured import configured_executors
-
-    found: dict[tuple[str | None, int], type[Any]] = {}
-    for each, cls in configured_executors():
-        for rank, known in enumerate((each.alias, each.module_path, each.module_path.rpartition(".")[2])):
-            if known == name:
-                found[each.team_name, rank] = cls
-    ranks = ((wanted, rank) for wanted in dict.fromkeys((team, None)) for rank in range(3))
-    return next((found[rank] for rank in ranks if rank in found), None)
-
-
-def _seed(args: Namespace) -> str:
-    """The seed that picks among weighted targets, where the task instance is given."""
-    if not any((args.task_id, args.run_id, args.map_index is not None)):
-        return ""
-    if not (args.dag_id and args.task_id and args.run_id):
-        raise UsageError(
-            "--task-id, --run-id and --map-index need each other: give --dag-id, --task-id and --run-id."
-        )
-    return task_seed(args.dag_id, args.run_id, args.task_id, -1 if args.map_index is None else args.map_index)
-
-
-def _explanation_sentences(found: Explanation) -> Iterator[str]:
-    yield f"Route {found.match.name!r}: {found.why}."
-    if found.reason is None:
-        yield "Which target a task has first depends on its Dag, run, task and map index."
-    elif found.choice is None:
-        yield f"It waits ({found.reason}: {found.reason.words})."
-    else:
-        yield f"As configured it goes to {found.choice} ({found.reason}: {found.reason.words})."
-
-
-def _explanation_object(
-    found: Explanation, ref: TaskRef, problems: Mapping[str, str | None]
-) -> dict[str, Any]:
-    choice, reason = found.choice, found.reason
-    return {
-        "queue": ref.queue,
-        "dag_id": ref.dag_id or None,
-        "route": found.match.name,
-        "why": found.why,
-        "overflow_after": found.match.route.overflow_after,
-        "choice": None if choice is None else {"backend": choice.backend, "queue": choice.queue or ref.queue},
-        "reason": None if reason is None else {"name": reason.value, "words": reason.words},
-        "targets": [
-            {
-                **_target_row(order, target, ref, problems),
-                "used": [
-                    {"reason": use.reason.value, "after": use.after, "words": use.reason.words}
-                    for use in target.uses
-                ],
-            }
-            for order, target in enumerate(found.targets, start=1)
-        ],
-    }
-
-
-def _target_row(
-    order: int, found: TargetExplanation, ref: TaskRef, problems: Mapping[str, str | None]
-) -> dict[str, Any]:
-    """
-    :param problems: why the executor of a backend cannot be used, by its name; None: it can
-    """
-    blocked = None if found.blocked is None else str(found.blocked)
-    problem = problems[found.target.backend]
-    return {
-        "order": order,
-        "backend": found.target.backend,
-        "queue": found.target.queue or ref.queue,
-        "share": found.share,
-        "blocked": blocked if problem is None else "unusable",
-        "used": [str(use) for use in found.uses],
-        "problem": problem,
     }
 
 

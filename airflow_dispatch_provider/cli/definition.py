@@ -418,10 +418,10 @@ DISPATCH_COMMANDS = (
         "explain",
         "Say where a task of a queue goes, and why",
         "Say which route a task of this queue takes and when each of its targets is used, in the words that"
-        " the task's event log uses. With --dag-id, --task-id and --run-id, also in which order this very task"
-        " tries weighted targets. Free slots and failures of a running scheduler are not known here: it says"
-        " what happens in either case. A target whose executor cannot be imported is unusable, which is a mistake."
-        " Needs no database.",
+        " the task's event log uses, and how each is now: state, slots, held tasks, trouble, and the order about it."
+        " With --dag-id, --task-id and --run-id, also in which order this very task tries weighted targets. A target"
+        " whose executor cannot be imported is unusable, which is a mistake. Without a database, or a scheduler that"
+        " writes its status there, it answers by the configuration alone.",
         _ARG_QUEUE,
         _ARG_DAG_ID,
         _ARG_EXECUTOR,
@@ -429,6 +429,7 @@ DISPATCH_COMMANDS = (
         _ARG_RUN_ID,
         _ARG_MAP_INDEX,
         *_TEAM,
+        module="explaining",
     ),
     _command(
         "migrate",

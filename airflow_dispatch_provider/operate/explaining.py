@@ -67,8 +67,10 @@ def _now(
 
 
 def _view(live: BackendStatus, configured: ConfiguredBackend) -> BackendView:
+    """An order that its schedulers have not followed yet counts: they do within seconds."""
     view = configured.view
-    return replace(view, free=max(0, live.free), blocked=_BLOCKED.get(live.state, view.blocked))
+    ordered = view.blocked if live.order is None else Reason.CORDONED
+    return replace(view, free=max(0, live.free), blocked=_BLOCKED.get(live.state, ordered))
 
 
 def _target(
@@ -87,6 +89,8 @@ def _target(
         problem=None if missing is None else f"{missing} {configured[name].remedy}",
         uses=[TargetUse(use.reason.value, use.reason.words, use.after) for use in found.uses],
         state=now.state if now else None,
+        slots=now.slots if now else None,
+        used=now.used if now else None,
         free=now.free if now else None,
         held=now.held if now else None,
         trouble=_trouble(now) if now else None,
@@ -94,8 +98,9 @@ def _target(
 
 
 def _trouble(now: BackendStatus) -> str | None:
-    is_ordered = now.order is not None and _BLOCKED.get(now.state) is Reason.CORDONED
-    return now.order.words if now.order is not None and is_ordered else now.trouble
+    """A backend that has other trouble says that, too."""
+    ordered = now.order.words if now.order is not None else None
+    return " ".join(filter(None, (now.trouble, ordered))) or None
 
 
 def _choice(target: Target | None, reason: Reason | None, ref: TaskRef) -> Choice | None:

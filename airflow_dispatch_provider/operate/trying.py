@@ -47,9 +47,12 @@ class ExplainedTarget:
     state: BackendState | None = None
     """How it is now, as what follows; None: nobody knows."""
 
+    slots: int | None = None
+    used: int | None = None
     free: int | None = None
     held: int | None = None
     trouble: str | None = None
+    """Why it takes no work, in a sentence; where somebody has ordered so, who and why."""
 
 
 @dataclass(frozen=True)

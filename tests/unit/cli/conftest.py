@@ -15,7 +15,7 @@ from airflow.cli.cli_config import DefaultHelpParser
 from airflow.executors import executor_loader
 from unit.operate.documents import reading
 
-from airflow_dispatch_provider.cli import looking, operating, ordering
+from airflow_dispatch_provider.cli import explaining, looking, operating, ordering
 from airflow_dispatch_provider.cli.definition import get_dispatch_cli_commands
 from airflow_dispatch_provider.operate.documents import Reading
 from airflow_dispatch_provider.operate.forecast import forecast_of
@@ -98,6 +98,7 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def set_answers(*rows: Any, **more: Any) -> None:
         found: Reading = reading(*rows, **more)
         monkeypatch.setattr(operating, "read_status", lambda team=None: status_of(found))
+        monkeypatch.setattr(explaining, "read_status", lambda team=None: status_of(found))
         monkeypatch.setattr(
             operating,
             "read_waiting",

@@ -3,9 +3,16 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
+from typing import Any
 
+import pytest
+from sqlalchemy.exc import OperationalError
+from unit.operate.documents import NOW, backend, document
+
+from airflow_dispatch_provider.bridge.database.tables import OrderRow
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.cli import explaining
 from tests.unit.cli.conftest import LOCAL, OURS, Configure
 from tests.unit.cli.test_commands import BY_NAME, ELSEWHERE, GOOD, Run
 
@@ -139,6 +146,64 @@ class TestExplain:
         done = run("explain", "-q", "batch", "-o", output)
         assert (done.code, done.err) == (0, "")
         assert "overflow" in done.out
+
+
+class TestNow:
+    """Beside the configuration, as schedulers have written."""
+
+    def test_how_the_targets_are(self, run: Run, configure: Configure, say: Callable[..., None]) -> None:
+        """Over all schedulers, with the choice for a task that comes now and who has ordered what."""
+        configure(**GOOD)
+        order = OrderRow("", "small", "cordon", "ann", "new disks", NOW, None)
+        small = backend("small", state="cordoned", slots=2, used=2, free=0, held=3)
+        large = backend("large", slots=8, used=1, free=7, trouble="q: full")
+        say(document("7", backends=[small, large]), document("8", backends=[small, large]), orders=[order])
+        found = run("explain", "-q", "batch", "-o", "json").json
+        assert found["choice"]["backend"] == "small"
+        assert (found["now"]["backend"], found["now"]["reason"]) == ("large", "failover")
+        first, second = (row["now"] for row in found["targets"])
+        assert first == {
+            "state": "cordoned",
+            "slots": 4,
+            "in_use": 4,
+            "free": 0,
+            "held": 6,
+            "trouble": "It is cordoned by ann: new disks.",
+        }
+        assert (second["state"], second["free"], second["trouble"]) == ("open", 14, "q: full")
+        table = run("explain", "-q", "batch").out
+        assert "Now it goes to large (failover: " in table
+        assert "4/4 used" in table
+        assert "small: It is cordoned by ann: new disks." in table
+        plain = run("explain", "-q", "batch", "-o", "plain").out.splitlines()
+        assert plain[0].split()[-6:] == ["state", "slots", "in_use", "free", "held", "trouble"]
+        assert "cordoned" in plain[1]
+
+    def test_where_nothing_is_known(self, run: Run, configure: Configure, say: Callable[..., None]) -> None:
+        """The configuration is explained all the same, and the rest is said to be unknown, not to be well."""
+        configure(**GOOD)
+        say()
+        done = run("explain", "-q", "batch")
+        assert done.code == 0
+        assert "How its targets are now is not known: No scheduler" in done.out
+        (header,) = (line for line in done.out.splitlines() if line.startswith("order"))
+        assert "now" not in header
+        found = run("explain", "-q", "batch", "-o", "json").json
+        assert (found["now"], [row["now"] for row in found["targets"]]) == (None, [None, None])
+        assert found["problem"]
+
+    def test_without_a_database(
+        self, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As in the build of an image."""
+
+        def away(team: str | None) -> Any:
+            raise OperationalError("select", {}, Exception("no such host"))
+
+        monkeypatch.setattr(explaining, "read_status", away)
+        configure(**GOOD)
+        done = run("explain", "-q", "batch")
+        assert (done.code, "is not known: The database cannot be asked: " in done.out) == (0, True)
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="teams can be used since Airflow 3.2")

@@ -67,6 +67,15 @@ def test_a_target_that_somebody_has_drained_says_who() -> None:
     assert found.targets[0].trouble == "It is drained by ann: disks."
 
 
+def test_an_order_counts_before_its_schedulers_have_followed_it() -> None:
+    """They do within seconds: the next task does not go there."""
+    order = OrderInForce("cordon", "a", None, "ann", "disks", now(), None)
+    found = explained(backend("a", order=order), backend("b"))
+    assert found.now is not None
+    assert (found.now.backend, found.now.reason) == ("b", "failover")
+    assert found.targets[0].trouble == "It is cordoned by ann: disks."
+
+
 def test_without_a_scheduler_only_the_configuration_is_explained() -> None:
     """The problem of the status is told, or which backend nobody tells of."""
     assert explained(problem="Run airflow db migrate.").problem == "Run airflow db migrate."
