@@ -4,7 +4,7 @@ stands elsewhere and is loaded when one of them is called."""
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Callable
 from importlib import import_module
 from textwrap import fill
@@ -18,6 +18,7 @@ from airflow.cli.cli_config import (
 )
 
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow_dispatch_provider.cli import argument_types
 
 _EXIT_CODES = (
     "Exit codes: 0 all is well, 1 routes or backends have mistakes (only validate looks at the options of backends,"
@@ -37,48 +38,6 @@ def _arg(*flags: str, help_: str, **options: Any) -> Arg:
     return Arg(flags, help=_fill(help_, _OPTION_COLUMNS), **options)  # type: ignore[no-untyped-call]
 
 
-def _some(text: str) -> str:
-    """Refuse an empty argument, as an unset variable of a shell leaves it."""
-    if not text:
-        raise ArgumentTypeError("is empty")
-    return text
-
-
-def _text(text: str) -> str:
-    """Refuse bytes that are no text in the encoding of the terminal: no database takes them."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ArgumentTypeError(f"{text!r} is not text in UTF-8") from None
-    return text
-
-
-def _some_text(text: str) -> str:
-    return _text(_some(text))
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-
-def _seconds(text: str) -> float:
-    """Of a duration such as ``90s``, ``30m``, ``2h`` or ``1d``; a bare number is in seconds."""
-    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
-    try:
-        seconds = float(number) * _UNITS[unit]
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} is no duration, such as 90s, 30m, 2h or 1d") from None
-    if not 0 < seconds < float("inf"):
-        raise ArgumentTypeError(f"{text!r} is no time at all")
-    return seconds
-
-
-def _count(text: str) -> int:
-    """A number from 1 on."""
-    if not text.isdecimal() or not int(text):
-        raise ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
-
-
 _ARG_OUTPUT = _arg(
     "-o",
     "--output",
@@ -92,15 +51,19 @@ _ARG_FILE = _arg(
     help_="A routing file that is not in use yet: checked in place of config_file, and compared with what is in use",
     metavar="FILE",
     nargs="?",
-    type=_some,
+    type=argument_types.some,
 )
-_ARG_NEW_FILE = _arg("file", help_="The routing file that is to be used", metavar="FILE", type=_some)
+_ARG_NEW_FILE = _arg(
+    "file", help_="The routing file that is to be used", metavar="FILE", type=argument_types.some
+)
 _ARG_DRY_RUN = _arg("--dry-run", help_="Only say what would happen; change nothing", action="store_true")
-_ARG_TEAM = _arg("--team", help_="Read the configuration of this team", type=_some)
+_ARG_TEAM = _arg("--team", help_="Read the configuration of this team", type=argument_types.some)
 _ARG_STRICT = _arg("--strict", help_="Exit with 1 if there are warnings, too", action="store_true")
-_ARG_QUEUE = _arg("-q", "--queue", help_="The queue of the task", required=True, type=_some)
+_ARG_QUEUE = _arg("-q", "--queue", help_="The queue of the task", required=True, type=argument_types.some)
 _ARG_DAG_ID = _arg("-d", "--dag-id", help_="The id of its Dag; routes may ask for it", default="")
-_ARG_EXECUTOR = _arg("-e", "--executor", help_="The name that the task gives in executor=", type=_some)
+_ARG_EXECUTOR = _arg(
+    "-e", "--executor", help_="The name that the task gives in executor=", type=argument_types.some
+)
 _ARG_TASK_ID = _arg(
     "-t", "--task-id", help_="The id of the task; with Dag and run, picks among weighted targets"
 )
@@ -114,7 +77,7 @@ _ARG_CONFIG = _arg(
     "--config",
     help_="An airflow.cfg of Airflow 2 or 3 to read instead of the one in use",
     metavar="FILE",
-    type=_some,
+    type=argument_types.some,
 )
 _ARG_IGNORE_ENVIRONMENT = _arg(
     "--ignore-environment",
@@ -122,7 +85,7 @@ _ARG_IGNORE_ENVIRONMENT = _arg(
     action="store_true",
 )
 _ARG_CORE_EXECUTOR = _arg(
-    "--executor", help_="Plan for this instead of the configured core executor", type=_some
+    "--executor", help_="Plan for this instead of the configured core executor", type=argument_types.some
 )
 _ARG_DAGS = _arg(
     "--dags",
@@ -130,12 +93,15 @@ _ARG_DAGS = _arg(
     " folder, in the serialized Dags of the metadata database",
     metavar="FOLDER",
     nargs="*",
-    type=_some,
+    type=argument_types.some,
 )
 
-_ARG_BACKEND = _arg("backend", help_="The name of the backend", metavar="BACKEND", type=_some)
+_ARG_BACKEND = _arg("backend", help_="The name of the backend", metavar="BACKEND", type=argument_types.some)
 _ARG_REASON = _arg(
-    "--reason", help_="Why: for those who see it in status, and for the event log", default="", type=_text
+    "--reason",
+    help_="Why: for those who see it in status, and for the event log",
+    default="",
+    type=argument_types.valid_text,
 )
 _ARG_FOR = _arg(
     "--for",
@@ -143,7 +109,7 @@ _ARG_FOR = _arg(
     help_="It runs out by itself after this time, such as 90s, 30m, 2h or 1d; a bare number is in seconds"
     " (default: never)",
     metavar="TIME",
-    type=_seconds,
+    type=argument_types.seconds,
 )
 _ARG_WAIT = _arg(
     "--wait",
@@ -156,20 +122,29 @@ _ARG_WAIT_BACK = _arg(
     action="store_true",
 )
 _ARG_TIMEOUT = _arg(
-    "--timeout", help_="With --wait: give up after this time, such as 30m", metavar="TIME", type=_seconds
+    "--timeout",
+    help_="With --wait: give up after this time, such as 30m",
+    metavar="TIME",
+    type=argument_types.seconds,
 )
 _ARG_WATCH = _arg("--watch", help_="Show it anew every two seconds, until interrupted", action="store_true")
-_ARG_OF_BACKEND = _arg("-b", "--backend", help_="Only what has this backend as first target", type=_some)
-_ARG_WAIT_REASON = _arg("--reason", help_="Only what waits for this, such as waits_full", type=_some)
-_ARG_OF_DAG = _arg("-d", "--dag-id", help_="List only tasks of this Dag", type=_some)
-_ARG_LIMIT = _arg("--limit", help_="How many tasks to list at most (default: 50)", type=_count, default=50)
-_ARG_AT_BACKEND = _arg("-b", "--backend", help_="Only tasks that this backend has", type=_some)
+_ARG_OF_BACKEND = _arg(
+    "-b", "--backend", help_="Only what has this backend as first target", type=argument_types.some
+)
+_ARG_WAIT_REASON = _arg(
+    "--reason", help_="Only what waits for this, such as waits_full", type=argument_types.some
+)
+_ARG_OF_DAG = _arg("-d", "--dag-id", help_="List only tasks of this Dag", type=argument_types.some)
+_ARG_LIMIT = _arg(
+    "--limit", help_="How many tasks to list at most (default: 50)", type=argument_types.count, default=50
+)
+_ARG_AT_BACKEND = _arg("-b", "--backend", help_="Only tasks that this backend has", type=argument_types.some)
 _ARG_SINCE = _arg(
     "--since",
     dest="seconds",
     help_="How far to look back, such as 45m, 12h or 7d (default: 1d)",
     metavar="TIME",
-    type=_seconds,
+    type=argument_types.seconds,
     default=86_400.0,
 )
 _ARG_NO_ORDER = _arg(
@@ -178,9 +153,9 @@ _ARG_NO_ORDER = _arg(
 _ARG_NO_RECALL = _arg(
     "--dry-run", help_="Only say how many would come back; order nothing", action="store_true"
 )
-_ARG_STORY_DAG = _arg("dag_id", help_="The id of the Dag", metavar="DAG", type=_some_text)
-_ARG_STORY_RUN = _arg("run_id", help_="The id of the Dag run", metavar="RUN", type=_some_text)
-_ARG_STORY_TASK = _arg("task_id", help_="The id of the task", metavar="TASK", type=_some_text)
+_ARG_STORY_DAG = _arg("dag_id", help_="The id of the Dag", metavar="DAG", type=argument_types.some_text)
+_ARG_STORY_RUN = _arg("run_id", help_="The id of the Dag run", metavar="RUN", type=argument_types.some_text)
+_ARG_STORY_TASK = _arg("task_id", help_="The id of the task", metavar="TASK", type=argument_types.some_text)
 _ARG_STORY_INDEX = _arg(
     "--map-index", help_="The map index of a mapped task (default: not mapped)", type=int, default=-1
 )
