@@ -18,6 +18,7 @@ from airflow_dispatch_provider import __version__
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.commands import EXIT_WRONG_CONFIG, UsageError, command, database_words
 from airflow_dispatch_provider.exceptions import DispatchError
+from airflow_dispatch_provider.operate.documents import FRESH
 from airflow_dispatch_provider.operate.model import (
     BackendState,
     BackendStatus,
@@ -241,7 +242,9 @@ def _scheduler_words(now: datetime, scheduler: SchedulerStatus) -> str:
     executor = f" ({scheduler.executor})" if scheduler.executor else ""
     who = f"Scheduler {scheduler.id} on {scheduler.hostname}{executor}"
     if not scheduler.lives:
-        return f"{who} has not written for {ago(now, scheduler.written)}: it is not counted above."
+        silent = f"has not written for {ago(now, scheduler.written)}"
+        ended = (now - scheduler.written).total_seconds() < FRESH
+        return f"{who} {'has ended or died' if ended else silent}: it is not counted above."
     if scheduler.other_version is not None:
         return (
             f"{who} runs version {scheduler.other_version} of this package, and this is {__version__}: it is not"

@@ -109,6 +109,13 @@ def test_status_says_what_is_wrong_with_a_scheduler(run: Run, say: Callable[...,
     assert "Scheduler 9 on host9 runs version 9.1 of this package" in found
 
 
+def test_a_scheduler_that_has_just_ended_is_not_called_silent(run: Run, say: Callable[..., None]) -> None:
+    """Its status is a second old, and Airflow knows that it has ended."""
+    say(document("7", backends=[backend("a")]), document("8"), living={"7"})
+    found = " ".join(run("status").out.split())
+    assert "Scheduler 8 on host8 (DispatchExecutor) has ended or died: it is not counted above." in found
+
+
 @pytest.mark.parametrize("command", ["status", "running", "waiting", "drain small --dry-run"])
 def test_tasks_that_nobody_has_taken_over_are_spoken_of(
     command: str, run: Run, say: Callable[..., None]
