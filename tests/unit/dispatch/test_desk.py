@@ -307,7 +307,7 @@ def test_the_start_does_not_wait_for_a_locked_table(house, monkeypatch, caplog):
     """Orders in force come when they can be read, and nothing is asked twice meanwhile."""
     monkeypatch.setattr(desk, "OPEN_WITHIN", 0.0)
     house.orders = [order()]
-    assert house.open() == house.beat() == []
+    assert house.desk.open() == house.beat() == []
     assert "could not be read at the start" in caplog.text
     assert house.work().count("orders") == 1
     assert house.beat() == [Order(Command.CORDON, "a")]
