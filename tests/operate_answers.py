@@ -23,8 +23,8 @@ from airflow_dispatch_provider.operate.model import (
     Status,
     StoryStep,
     TaskStory,
-    Waiting,
     WaitingGroup,
+    WaitingOfTeams,
     WaitingTask,
 )
 from airflow_dispatch_provider.operate.orders import TAKES_WORK, UnknownBackend
@@ -107,6 +107,7 @@ def waiting_task(dag_id: str, task_id: str, **fields: Any) -> WaitingTask:
         "try_number": 1,
         "kind": "ExecuteTask",
         "queue": "gpu",
+        "team": None,
         "route": "gpu",
         "targets": ["gpu"],
         "reason": "waits_full",
@@ -215,10 +216,10 @@ class FakeAnswers:
             return replace(each, order=order)
         return replace(each, state=state, since=order.since, order=order)
 
-    def waiting(self, backend: str | None, reason: str | None, dag_id: str | None, limit: int) -> Waiting:
+    def waiting(self, backend: str | None, reason: str | None, dag_id: str | None) -> WaitingOfTeams:
         self.asked.append("waiting")
         if backend not in (None, "gpu") or reason not in (None, "waits_full"):
-            return Waiting(now(), 0, [], [])
+            return WaitingOfTeams(now(), {}, [], [])
         names = [NASTY, *(f"train_{index}" for index in range(1, self.shown))]
         tasks = [
             waiting_task(
@@ -230,8 +231,11 @@ class FakeAnswers:
             for index, name in enumerate(names)
         ]
         tasks.append(waiting_task("not_readable", "secret_task"))
-        found = [task for task in tasks if dag_id in (None, task.dag_id)][:limit]
-        return Waiting(now(), self.held, [group("gpu", self.held)], found)
+        found = [task for task in tasks if dag_id in (None, task.dag_id)]
+        return WaitingOfTeams(now(), {None: self.held}, [group("gpu", self.held)], found)
+
+    def usual(self, tasks: list[WaitingTask]) -> list[WaitingTask]:
+        return tasks
 
     def running(self, backend: str | None, dag_id: str | None) -> RunningOfTeams:
         self.asked.append("running")

@@ -20,7 +20,7 @@ from airflow_dispatch_provider.operate.model import (
     Status,
     StoryStep,
     TaskStory,
-    Waiting,
+    WaitingOfTeams,
     WaitingTask,
 )
 
@@ -154,7 +154,7 @@ class PictureAnswers(FakeAnswers):
         rates = {"submitted_per_minute": last.submitted, "ended_per_minute": last.ended}
         return backend(name, executor=executor, slots=slots, used=used, **rates, **values)
 
-    def waiting(self, backend: str | None, reason: str | None, dag_id: str | None, limit: int) -> Waiting:
+    def waiting(self, backend: str | None, reason: str | None, dag_id: str | None) -> WaitingOfTeams:
         cordoned = {"reason": "waits_blocked", "words": "no target takes work"}
         detail = "small: It is drained by maria: new disks."
         groups = [
@@ -189,7 +189,7 @@ class PictureAnswers(FakeAnswers):
             and dag_id in (None, task.dag_id)
         ]
         shown = [each for each in groups if backend in (None, each.backend) and reason in (None, each.reason)]
-        return Waiting(AT, 42, shown, found[:limit])
+        return WaitingOfTeams(AT, {None: 42}, shown, found)
 
     def _of_gpu(self, place: int) -> WaitingTask:
         if place % 3:

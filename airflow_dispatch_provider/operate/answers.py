@@ -17,13 +17,14 @@ from airflow_dispatch_provider.operate.model import (
     RunningOfTeams,
     Status,
     TaskStory,
-    Waiting,
+    WaitingOfTeams,
+    WaitingTask,
 )
 from airflow_dispatch_provider.operate.orders import give_order
 from airflow_dispatch_provider.operate.running import read_running_of_teams
 from airflow_dispatch_provider.operate.status import read_status
 from airflow_dispatch_provider.operate.story import read_story
-from airflow_dispatch_provider.operate.waiting import read_waiting
+from airflow_dispatch_provider.operate.waiting import read_waiting_of_teams, with_usual
 from airflow_dispatch_provider.settings.source import SettingsSource
 
 
@@ -34,7 +35,11 @@ class Answers(Protocol):
         """Of all teams."""
         ...
 
-    def waiting(self, backend: str | None, reason: str | None, dag_id: str | None, limit: int) -> Waiting: ...
+    def waiting(self, backend: str | None, reason: str | None, dag_id: str | None) -> WaitingOfTeams: ...
+
+    def usual(self, tasks: list[WaitingTask]) -> list[WaitingTask]:
+        """The same, with how long they usually wait."""
+        ...
 
     def running(self, backend: str | None, dag_id: str | None) -> RunningOfTeams: ...
 
@@ -79,8 +84,11 @@ class LiveAnswers:
     def status(self) -> Status:
         return read_status()
 
-    def waiting(self, backend: str | None, reason: str | None, dag_id: str | None, limit: int) -> Waiting:
-        return read_waiting(backend, reason, dag_id, limit)
+    def waiting(self, backend: str | None, reason: str | None, dag_id: str | None) -> WaitingOfTeams:
+        return read_waiting_of_teams(backend, reason, dag_id)
+
+    def usual(self, tasks: list[WaitingTask]) -> list[WaitingTask]:
+        return with_usual(tasks)
 
     def running(self, backend: str | None, dag_id: str | None) -> RunningOfTeams:
         return read_running_of_teams(backend, dag_id)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -36,7 +37,13 @@ from airflow_dispatch_provider.operate.orders import UnknownBackend, WrongOrder
 from airflow_dispatch_provider.operate.story import NoSuchTask
 from airflow_dispatch_provider.operate.trying import Explained, WhatIf
 from airflow_dispatch_provider.operate.uncounted import backlog_of
-from airflow_dispatch_provider.operate.views import check_backend_of, running_for, status_for, waiting_for
+from airflow_dispatch_provider.operate.views import (
+    check_backend_of,
+    running_for,
+    status_for,
+    waiting_for,
+    waiting_of_team,
+)
 from airflow_dispatch_provider.operate.waiting import UnknownReason, check_reason
 from airflow_dispatch_provider.operate.warming import Warming
 from airflow_dispatch_provider.operate.what_if import what_if
@@ -131,10 +138,10 @@ def get_waiting(
 ) -> Waiting:
     """Groups of all that waits, and the first tasks of each backend, of Dags that the user may read."""
     check_reason(reason)
-    found = waiting_for(access, answers.waiting(backend, reason, dag_id, limit))
+    found = waiting_for(access, answers.waiting(backend, reason, dag_id), limit)
     if backend is not None and not (found.groups or found.tasks or found.not_begun):
         check_backend_of(access, answers.status(), backend)
-    return found
+    return replace(found, tasks=answers.usual(found.tasks))
 
 
 @router.get("/api/running", summary="Who uses the slots")
@@ -236,7 +243,8 @@ def post_file(access: Reader, answers: _Asked, request: FileRequest) -> WhatIf:
     """Its mistakes, or its changes and the waiting tasks that would find other targets. Nothing is changed."""
     if not access.sees_team(request.team):
         raise forbidden()
-    waiting = waiting_for(access, answers.waiting(None, None, None, MOST_LISTED))
+    of_team = waiting_of_team(answers.waiting(None, None, None), request.team)
+    waiting = waiting_for(access, of_team, MOST_LISTED)
     return what_if(answers.settings(request.team), request.file, waiting)
 
 

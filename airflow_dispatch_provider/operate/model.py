@@ -226,6 +226,7 @@ class Workload:
 class WaitingTask(Workload):
     """One that waits, and is not with a backend."""
 
+    team: str | None
     route: str
     targets: list[str]
     reason: str
@@ -294,6 +295,21 @@ class Waiting:
     """Those that do not wait here any more, and have not begun either: of each backend that has such tasks. Of all
     Dags; empty where only one reason to wait was asked for."""
 
+    uncounted: list[Uncounted] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class WaitingOfTeams:
+    """The same of every team, from which each user is shown a part. ``tasks`` are all that are listed."""
+
+    now: datetime
+    totals: dict[str | None, int]
+    """All of the backend and the reason that were asked for, by team."""
+
+    groups: list[WaitingGroup]
+    tasks: list[WaitingTask]
+    problem: str | None = None
+    not_begun: list[NotBegun] = field(default_factory=list)
     uncounted: list[Uncounted] = field(default_factory=list)
 
 

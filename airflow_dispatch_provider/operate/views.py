@@ -3,21 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from airflow_dispatch_provider.operate.model import (
     BackendStatus,
     Running,
     RunningOfTeams,
+    RunningTask,
     Status,
     StatusForReader,
     Waiting,
-    Workload,
+    WaitingOfTeams,
+    WaitingTask,
 )
 from airflow_dispatch_provider.operate.orders import UnknownBackend
-from airflow_dispatch_provider.operate.running import first_of
+from airflow_dispatch_provider.operate.running import first_of as first_running
+from airflow_dispatch_provider.operate.waiting import first_of as first_waiting
 
 
 class Rights(Protocol):
@@ -80,34 +83,56 @@ def _with_dags(backend: BackendStatus, readable: set[str]) -> BackendStatus:
     return replace(backend, dags={name: count for name, count in backend.dags.items() if name in readable})
 
 
-def waiting_for(rights: Rights, waiting: Waiting) -> Waiting:
-    """Numbers stay as they are: a place in a queue counts all that are before it."""
-    seen = visible_teams(rights, [*waiting.groups, *waiting.not_begun, *waiting.uncounted])
-    readable = rights.readable({task.dag_id for task in waiting.tasks if task.dag_id})
-    acts = rights.acts_for(None)
-    groups = [each for each in waiting.groups if each.team in seen]
-    return replace(
+def waiting_for(rights: Rights, waiting: WaitingOfTeams, limit: int) -> Waiting:
+    """The first tasks of teams and Dags that may be seen: what may not be seen takes no place in the list. Numbers stay
+    as they are: a place in a queue counts all that are before it."""
+    seen = _seen(rights, waiting.totals, [*waiting.groups, *waiting.not_begun, *waiting.uncounted])
+    found = replace(
         waiting,
-        total=waiting.total if len(groups) == len(waiting.groups) else sum(each.held for each in groups),
-        groups=groups,
-        tasks=[task for task in waiting.tasks if _is_named(task, readable, acts)],
+        totals={team: total for team, total in waiting.totals.items() if team in seen},
+        groups=[each for each in waiting.groups if each.team in seen],
+        tasks=_named(rights, waiting.tasks, seen),
         not_begun=[each for each in waiting.not_begun if each.team in seen],
         uncounted=[each for each in waiting.uncounted if each.team in seen],
+    )
+    return first_waiting(found, limit)
+
+
+def waiting_of_team(waiting: WaitingOfTeams, team: str | None) -> WaitingOfTeams:
+    """What this team's backends are the first choice of, None being everybody's."""
+    return replace(
+        waiting,
+        totals={each: total for each, total in waiting.totals.items() if each == team},
+        groups=[each for each in waiting.groups if each.team == team],
+        tasks=[each for each in waiting.tasks if each.team == team],
+        not_begun=[each for each in waiting.not_begun if each.team == team],
+        uncounted=[each for each in waiting.uncounted if each.team == team],
     )
 
 
 def running_for(rights: Rights, running: RunningOfTeams, limit: int) -> Running:
     """The first tasks of teams and Dags that may be seen, and the total of those teams: what may not be seen takes no
     place."""
-    totals = {team: total for team, total in running.totals.items() if rights.sees_team(team)}
-    readable = rights.readable({task.dag_id for task in running.tasks if task.dag_id})
-    acts = rights.acts_for(None)
-    tasks = [task for task in running.tasks if task.team in totals and _is_named(task, readable, acts)]
-    seen = visible_teams(rights, running.uncounted)
+    seen = _seen(rights, running.totals, running.uncounted)
+    totals = {team: total for team, total in running.totals.items() if team in seen}
     uncounted = [each for each in running.uncounted if each.team in seen]
-    return first_of(replace(running, totals=totals, tasks=tasks, uncounted=uncounted), limit)
+    tasks = _named(rights, running.tasks, seen)
+    return first_running(replace(running, totals=totals, tasks=tasks, uncounted=uncounted), limit)
 
 
-def _is_named(task: Workload, readable: set[str], acts: bool) -> bool:
-    """A workload of no Dag, such as a connection test, is for those who may give orders."""
-    return task.dag_id in readable if task.dag_id else acts
+def _seen(rights: Rights, teams: Iterable[str | None], things: Iterable[_OfTeam]) -> set[str | None]:
+    """Those of these teams, and of the teams of these things, that may be seen."""
+    every = dict.fromkeys([*teams, *(each.team for each in things)])
+    return {team for team in every if rights.sees_team(team)}
+
+
+_Task = TypeVar("_Task", WaitingTask, RunningTask)
+
+
+def _named(rights: Rights, tasks: Iterable[_Task], seen: Collection[str | None]) -> list[_Task]:
+    """Those that may be named. A workload of no Dag, such as a connection test, is for those who may give orders to its
+    team's backends."""
+    tasks = [task for task in tasks if task.team in seen]
+    readable = rights.readable({task.dag_id for task in tasks if task.dag_id})
+    acts = {team: rights.acts_for(team) for team in {task.team for task in tasks if not task.dag_id}}
+    return [task for task in tasks if (task.dag_id in readable if task.dag_id else acts[task.team])]

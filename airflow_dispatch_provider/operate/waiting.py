@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,7 +18,7 @@ from airflow_dispatch_provider.lifecycle.job import Waits
 from airflow_dispatch_provider.operate.beginning import hint_about, not_begun_of
 from airflow_dispatch_provider.operate.documents import Document, Reading, moment, read
 from airflow_dispatch_provider.operate.fullness import words_of
-from airflow_dispatch_provider.operate.model import Waiting, WaitingGroup, WaitingTask
+from airflow_dispatch_provider.operate.model import Waiting, WaitingGroup, WaitingOfTeams, WaitingTask
 from airflow_dispatch_provider.operate.uncounted import uncounted_of
 from airflow_dispatch_provider.routing.reasons import Reason
 
@@ -59,17 +60,23 @@ def read_waiting(
     :param dag_id: only tasks of this Dag; groups are of all Dags
     :param team: only of this team; None: of all
     """
-    try:
-        reading = read(team)
-    except TablesMissing as error:
-        return Waiting(moment(time.time()), 0, [], [], str(error))
-    found = waiting_of(reading, backend, reason, dag_id, limit)
+    found = first_of(read_waiting_of_teams(backend, reason, dag_id, team), limit)
     return replace(found, tasks=with_usual(found.tasks))
 
 
+def read_waiting_of_teams(
+    backend: str | None = None, reason: str | None = None, dag_id: str | None = None, team: str | None = None
+) -> WaitingOfTeams:
+    """As ``read_waiting``, all that are listed, and not how long they usually wait."""
+    try:
+        return waiting_of(read(team), backend, reason, dag_id)
+    except TablesMissing as error:
+        return WaitingOfTeams(moment(time.time()), {}, [], [], str(error))
+
+
 def waiting_of(
-    reading: Reading, backend: str | None, reason: str | None, dag_id: str | None, limit: int
-) -> Waiting:
+    reading: Reading, backend: str | None, reason: str | None, dag_id: str | None
+) -> WaitingOfTeams:
     """See ``read_waiting``."""
     groups = [
         group
@@ -86,11 +93,29 @@ def waiting_of(
         ),
         key=lambda task: (not task.position, task.position, task.since),
     )
-    held = (document.body["held"] for document in reading.living)
-    total = sum(held if backend is None and reason is None else (group.held for group in groups))
+    totals: Counter[str | None] = Counter()
+    if backend is None and reason is None:
+        for document in reading.living:
+            totals[document.team] += document.body["held"]
+    else:
+        for group in groups:
+            totals[group.team] += group.held
     given = not_begun_of(reading, backend) if reason is None else []
     uncounted = uncounted_of(reading)
-    return Waiting(moment(reading.now), total, groups, tasks[:limit], reading.problem, given, uncounted)
+    return WaitingOfTeams(moment(reading.now), dict(totals), groups, tasks, reading.problem, given, uncounted)
+
+
+def first_of(found: WaitingOfTeams, limit: int) -> Waiting:
+    """Of all teams as one."""
+    return Waiting(
+        found.now,
+        sum(found.totals.values()),
+        found.groups,
+        found.tasks[:limit],
+        found.problem,
+        found.not_begun,
+        found.uncounted,
+    )
 
 
 def with_usual(tasks: list[WaitingTask]) -> list[WaitingTask]:
@@ -149,6 +174,7 @@ def tasks_of(reading: Reading) -> Iterator[WaitingTask]:
         for entry in document.body["waiting"]:
             yield WaitingTask(
                 **{key: entry[key] for key in _COPIED},
+                team=document.team,
                 words=words_of(entry, [document]),
                 detail=_detail(reading, entry, [document]),
                 since=moment(entry["since"]),

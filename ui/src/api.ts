@@ -85,6 +85,7 @@ export type WaitingTask = TaskName & {
   try_number: number;
   kind: string;
   queue: string | null;
+  team: string | null;
   route: string;
   targets: string[];
   reason: string;

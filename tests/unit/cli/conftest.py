@@ -19,8 +19,10 @@ from airflow_dispatch_provider.cli import explaining, looking, operating, orderi
 from airflow_dispatch_provider.cli.definition import get_dispatch_cli_commands
 from airflow_dispatch_provider.operate.documents import Reading
 from airflow_dispatch_provider.operate.forecast import forecast_of
-from airflow_dispatch_provider.operate.running import first_of, running_of
+from airflow_dispatch_provider.operate.running import first_of as first_running
+from airflow_dispatch_provider.operate.running import running_of
 from airflow_dispatch_provider.operate.status import status_of
+from airflow_dispatch_provider.operate.waiting import first_of as first_waiting
 from airflow_dispatch_provider.operate.waiting import waiting_of
 
 OURS = "airflow_dispatch_provider.executors.dispatch_executor.DispatchExecutor"
@@ -102,13 +104,15 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(
             operating,
             "read_waiting",
-            lambda backend, reason, dag_id, limit, team: waiting_of(found, backend, reason, dag_id, limit),
+            lambda backend, reason, dag_id, limit, team: first_waiting(
+                waiting_of(found, backend, reason, dag_id), limit
+            ),
         )
 
         monkeypatch.setattr(
             looking,
             "read_running",
-            lambda backend, dag_id, limit, team: first_of(running_of(found, backend, dag_id), limit),
+            lambda backend, dag_id, limit, team: first_running(running_of(found, backend, dag_id), limit),
         )
         monkeypatch.setattr(ordering, "read_forecast", lambda name, team: forecast_of(found, name, team))
 

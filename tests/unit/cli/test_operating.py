@@ -394,7 +394,7 @@ def test_a_story(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Step by step; of a task that waits also its place and what for."""
     steps = [StoryStep(moment(NOW), "dispatched", "to backend 'a' by route 'q'", "a", "first_choice: free")]
     held = next(
-        iter(waiting_of(reading(document("7", waiting=[waits("t", position=4)])), None, None, None, 9).tasks)
+        iter(waiting_of(reading(document("7", waiting=[waits("t", position=4)])), None, None, None).tasks)
     )
     told = TaskStory("dag", "t", "run", -1, 2, "queued", steps, replace(held, usual=300.0))
     monkeypatch.setattr(telling, "read_story", lambda *arguments: told)

@@ -49,9 +49,9 @@ def test_a_dead_scheduler_whose_tasks_nobody_has_taken_over():
 def test_every_answer_has_it():
     """None says that there is nothing without it."""
     now = after_a_crash()
-    waiting = waiting_of(now, None, None, None, 10)
+    waiting = waiting_of(now, None, None, None)
     running = first_of(running_of(now, "small", None), 10)
-    assert (waiting.total, running.total) == (0, 0)
+    assert (sum(waiting.totals.values()), running.total) == (0, 0)
     answers = (status_of(now), waiting, running, forecast_of(now, "small", None))
     assert [[each.scheduler for each in answer.uncounted] for answer in answers] == [["3"]] * 4
 

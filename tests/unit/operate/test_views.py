@@ -13,9 +13,9 @@ from airflow_dispatch_provider.operate.model import (
     RunningOfTeams,
     Status,
     Uncounted,
-    Waiting,
+    WaitingOfTeams,
 )
-from airflow_dispatch_provider.operate.views import running_for, status_for, waiting_for
+from airflow_dispatch_provider.operate.views import running_for, status_for, waiting_for, waiting_of_team
 
 
 @dataclass
@@ -70,7 +70,7 @@ def test_schedulers_that_are_not_counted_are_shown_to_their_team() -> None:
     rights = Rights(teams=frozenset({None, "a"}))
     for seen in (
         status_for(rights, replace(STATUS, uncounted=silent)),
-        waiting_for(rights, Waiting(now(), 0, [], [], uncounted=silent)),
+        waiting_for(rights, WaitingOfTeams(now(), {}, [], [], uncounted=silent), 9),
         running_for(rights, RunningOfTeams(now(), {}, [], uncounted=silent), 9),
     ):
         assert [each.words for each in seen.uncounted] == ["shared", "mine"]
@@ -111,8 +111,8 @@ def test_rights_about_a_team_that_is_not_seen_are_not_told() -> None:
 
 def test_waiting_tasks_are_those_of_readable_dags() -> None:
     """Places and totals count all that wait."""
-    waiting = FakeAnswers(held=9).waiting(None, None, None, 200)
-    seen = waiting_for(Rights(dags=frozenset({"billing"})), waiting)
+    waiting = FakeAnswers(held=9).waiting(None, None, None)
+    seen = waiting_for(Rights(dags=frozenset({"billing"})), waiting, 9)
     assert {task.dag_id for task in seen.tasks} == {"billing"}
     assert [task.position for task in seen.tasks] == [1, 3, 5]
     assert (seen.total, [each.held for each in seen.groups]) == (9, [9])
@@ -120,24 +120,50 @@ def test_waiting_tasks_are_those_of_readable_dags() -> None:
 
 def test_groups_of_other_teams_are_left_out_and_not_counted() -> None:
     """A team sees how much waits for what it sees."""
-    waiting = Waiting(now(), 12, [group("shared", 5), group("theirs", 7, team="b")], [])
-    seen = waiting_for(Rights(teams=frozenset({None, "a"})), waiting)
-    assert ([each.backend for each in seen.groups], seen.total) == (["shared"], 5)
+    groups = [group("shared", 5), group("theirs", 7, team="b")]
+    rights = Rights(teams=frozenset({None, "a"}))
+    for asked in (groups, groups[:1], []):
+        seen = waiting_for(rights, WaitingOfTeams(now(), {None: 5, "b": 7}, asked, []), 9)
+        assert ([each.backend for each in seen.groups], seen.total) == (["shared"][: len(asked)], 5)
+
+
+def test_what_may_not_be_seen_takes_no_place_in_the_list() -> None:
+    """Tasks of other Dags and of other teams' backends come before; whoever reads only a later one sees that."""
+    tasks = [
+        waiting_task("closed", "secret"),
+        waiting_task("open", "theirs", team="b"),
+        replace(waiting_task("", "a_connection_of_theirs"), team="b"),
+        waiting_task("open", "mine"),
+        waiting_task("open", "late"),
+    ]
+    rights = Rights(teams=frozenset({None, "a"}), acts=frozenset({None, "b"}), dags=frozenset({"open"}))
+    seen = waiting_for(rights, WaitingOfTeams(now(), {None: 3, "b": 2}, [], tasks), 1)
+    assert ([task.task_id for task in seen.tasks], seen.total) == (["mine"], 3)
+
+
+def test_a_file_of_a_team_is_compared_with_what_waits_for_that_team() -> None:
+    """None being everybody's: the routes of one say nothing of the tasks of the other."""
+    tasks = [waiting_task("open", "shared"), waiting_task("open", "mine", team="a")]
+    every = WaitingOfTeams(now(), {None: 3, "a": 2}, [group("shared", 3), group("mine", 2, team="a")], tasks)
+    for team, name in ((None, "shared"), ("a", "mine")):
+        found = waiting_of_team(every, team)
+        assert [task.task_id for task in found.tasks] == [name]
+        assert (list(found.totals), [each.backend for each in found.groups]) == ([team], [name])
 
 
 def test_what_has_not_begun_on_backends_of_other_teams_is_left_out() -> None:
     """Where nothing waits, too."""
     given = [NotBegun("shared", None, 4, now()), NotBegun("theirs", "b", 2, now())]
-    seen = waiting_for(Rights(teams=frozenset({None})), Waiting(now(), 0, [], [], None, given))
+    seen = waiting_for(Rights(teams=frozenset({None})), WaitingOfTeams(now(), {}, [], [], None, given), 9)
     assert [each.backend for each in seen.not_begun] == ["shared"]
 
 
 def test_what_belongs_to_no_dag_is_named_to_those_who_may_act() -> None:
     """A connection test has the name of a connection."""
     test = replace(waiting_task("", "my_connection"), kind="TestConnection")
-    waiting = Waiting(now(), 1, [group("shared", 1)], [test])
-    assert waiting_for(Rights(), waiting).tasks == []
-    assert waiting_for(Rights(acts=frozenset({None})), waiting).tasks == [test]
+    waiting = WaitingOfTeams(now(), {None: 1}, [group("shared", 1)], [test])
+    assert waiting_for(Rights(), waiting, 9).tasks == []
+    assert waiting_for(Rights(acts=frozenset({None})), waiting, 9).tasks == [test]
 
 
 def test_who_uses_the_slots_of_another_team_is_not_told() -> None:

@@ -7,13 +7,13 @@ import pytest
 
 from airflow_dispatch_provider.bridge.database.tables import OrderRow
 from airflow_dispatch_provider.operate import waiting
-from airflow_dispatch_provider.operate.waiting import waiting_of, with_usual
+from airflow_dispatch_provider.operate.waiting import first_of, waiting_of, with_usual
 
 from .documents import NOW, backend, document, group, reading, waits
 
 
 def of(*rows, backend=None, reason=None, dag_id=None, limit=10):
-    return waiting_of(reading(*rows), backend, reason, dag_id, limit)
+    return first_of(waiting_of(reading(*rows), backend, reason, dag_id), limit)
 
 
 def test_groups_of_two_schedulers_are_one():
@@ -33,7 +33,7 @@ def test_a_reason_that_is_an_order_says_whose_it_is():
     row = {"waiting": [waits("t", detail=detail)], "groups": [group("a", "waits_blocked", 1, detail=detail)]}
     order = OrderRow("", "a", "drain", "ann", r"\1 disks", NOW - 5, None)
     found = waiting_of(
-        reading(document("1", **row), document("2", team="red", **row), orders=[order]), None, None, None, 9
+        reading(document("1", **row), document("2", team="red", **row), orders=[order]), None, None, None
     )
     words = r"aa: It is cordoned. a: It is drained by ann: \1 disks. b: It is cordoned."
     assert [task.detail for task in found.tasks] == [words, detail]
@@ -45,6 +45,16 @@ def test_the_best_come_first_and_no_more_than_are_wanted():
     rows = [waits("late", position=1, since=NOW - 1), waits("third", position=3), waits("old", position=1)]
     found = of(document("1", waiting=rows), limit=2)
     assert [task.task_id for task in found.tasks] == ["old", "late"]
+
+
+def test_each_team_has_a_total_of_its_own():
+    """Whatever else is asked for, so that nobody is told how much waits for others; each task says whose it is."""
+    row = {"waiting": [waits("t")], "groups": [group("a", "waits_full", 3)]}
+    found = waiting_of(
+        reading(document("1", held=3, **row), document("2", team="red", held=70)), "a", None, None
+    )
+    assert found.totals == {None: 3, "red": 70}
+    assert [(task.team, task.task_id) for task in found.tasks] == [(None, "t")]
 
 
 def test_filters():
@@ -178,8 +188,8 @@ def test_how_long_a_task_usually_waits(monkeypatch):
 def test_what_a_dead_scheduler_wrote_is_not_shown():
     """Its tasks are another's by now."""
     dead = document("1", held=5, waiting=[waits("one")])
-    found = waiting_of(reading(dead, living=set()), None, None, None, 9)
-    assert (found.total, found.tasks) == (0, [])
+    found = waiting_of(reading(dead, living=set()), None, None, None)
+    assert (found.totals, found.tasks) == ({}, [])
     assert "the last to do so was scheduler 1 on host1, 1 s ago" in str(found.problem)
 
 
