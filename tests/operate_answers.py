@@ -293,7 +293,13 @@ class FakeAnswers:
         return [change for change in every if concerns(change.team)]
 
     def story(
-        self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        map_index: int,
+        try_number: int | None,
+        with_audit_log: bool,
     ) -> TaskStory:
         self.asked.append("story")
         if task_id == "gone":
@@ -303,6 +309,8 @@ class FakeAnswers:
             StoryStep(at, "queued", "queued by the scheduler"),
             StoryStep(at + timedelta(seconds=1), "waits_full", "every target that it may use is full", "gpu"),
         ]
+        if with_audit_log:
+            steps.append(StoryStep(at, "clear", "clear by ann"))
         waits = waiting_task(dag_id, task_id, run_id=run_id, map_index=map_index, position=7)
         return TaskStory(dag_id, task_id, run_id, map_index, try_number or 2, "queued", steps, waits)
 

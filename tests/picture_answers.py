@@ -233,7 +233,13 @@ class PictureAnswers(FakeAnswers):
         ]
 
     def story(
-        self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        map_index: int,
+        try_number: int | None,
+        with_audit_log: bool,
     ) -> TaskStory:
         at = ago(minutes=26)
         steps = [

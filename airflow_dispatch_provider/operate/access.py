@@ -2,9 +2,9 @@
 """Whom Airflow lets see and do what here. Airflow mounts the apps of plugins without any check of its own, so that
 every route has to ask this module, the only one that knows Airflow's security.
 
-Reading needs the view of Airflow's jobs; what names a Dag also needs that Dag and its task instances. Giving orders
-needs the right to change pools, of the backend's team. Airflow's rules about teams apply: what belongs to no team is
-everybody's.
+Reading needs the view of Airflow's jobs; what names a Dag also needs that Dag and its task instances, and rows of
+Airflow's audit log that are not of this package the right to read that. Giving orders needs the right to change pools,
+of the backend's team. Airflow's rules about teams apply: what belongs to no team is everybody's.
 """
 
 from __future__ import annotations
@@ -64,12 +64,19 @@ class Access:
     def _dags(self) -> set[str]:
         return set(self._manager.get_authorized_dag_ids(user=self._user, method="GET"))
 
+    def reads_audit_log(self, dag_id: str) -> bool:
+        """Of a Dag whose tasks may be named: whether what Airflow's audit log says of it may be told."""
+        return self._reads(DagAccessEntity.AUDIT_LOG, dag_id)
+
     def _reads_tasks(self, dag_id: str) -> bool:
+        return self._reads(DagAccessEntity.TASK_INSTANCE, dag_id)
+
+    def _reads(self, entity: DagAccessEntity, dag_id: str) -> bool:
         """Of a Dag that may be read: teams have been asked about."""
         return bool(
             self._manager.is_authorized_dag(
                 method="GET",
-                access_entity=DagAccessEntity.TASK_INSTANCE,
+                access_entity=entity,
                 details=DagDetails(id=dag_id),
                 user=self._user,
             )

@@ -54,9 +54,16 @@ class Answers(Protocol):
         ...
 
     def story(
-        self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        map_index: int,
+        try_number: int | None,
+        with_audit_log: bool,
     ) -> TaskStory:
         """
+        :param with_audit_log: with what only those may see who may read Airflow's audit log
         :raises NoSuchTask: there is none
         """
         ...
@@ -100,9 +107,15 @@ class LiveAnswers:
         return read_changes(since, concerns)
 
     def story(
-        self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        map_index: int,
+        try_number: int | None,
+        with_audit_log: bool,
     ) -> TaskStory:
-        return read_story(dag_id, run_id, task_id, map_index, try_number)
+        return read_story(dag_id, run_id, task_id, map_index, try_number, with_audit_log)
 
     def order(
         self, command: str, backend: str, team: str | None, by: str, reason: str, seconds: float | None

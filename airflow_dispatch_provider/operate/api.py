@@ -188,8 +188,9 @@ def get_story(
     """One try of a task, the last one where none is given."""
     if not access.readable({dag_id}):
         raise forbidden()
+    reads_log = access.reads_audit_log(dag_id)
     try:
-        return answers.story(dag_id, run_id, task_id, map_index, try_number)
+        return answers.story(dag_id, run_id, task_id, map_index, try_number, reads_log)
     except NoSuchTask as error:
         raise HTTPException(status.HTTP_404_NOT_FOUND, str(error)) from None
 

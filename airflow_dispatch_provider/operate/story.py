@@ -30,20 +30,26 @@ class NoSuchTask(DispatchError):
 
 
 def read_story(
-    dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int | None = None
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: int = -1,
+    try_number: int | None = None,
+    with_audit_log: bool = True,
 ) -> TaskStory:
     """
     The story of a try.
 
     :param map_index: -1: it is not mapped
     :param try_number: None: the last one
+    :param with_audit_log: with rows of Airflow's audit log that are not of this package
     :raises NoSuchTask: there is none
     """
     found = find_try(dag_id, run_id, task_id, map_index, try_number)
     if found is None:
         raise NoSuchTask(missing(dag_id, run_id, task_id, map_index, try_number))
     waiting = given = unqueued = None
-    steps = sorted(_steps(found), key=lambda step: step.at)
+    steps = sorted(_steps(found, with_audit_log), key=lambda step: step.at)
     with suppress(TablesMissing):
         reading = read()
         steps = [_with_order(reading, step) for step in steps]
@@ -130,7 +136,7 @@ def _identity(task: Workload) -> _Identity:
 
 def _as_told(found: Try, reading: Reading) -> Given | None:
     """By the event log: schedulers list the first tasks of each backend alone."""
-    told = [(each, extra) for each in found.events if (extra := object_in(each.extra)) and "detail" in extra]
+    told = [(each, extra) for each in found.events if (extra := _told(each))]
     sent = [(each.at, extra) for each, extra in told if each.event == DISPATCHED]
     if not sent or told[-1][0].event not in _THERE:
         return None
@@ -147,10 +153,10 @@ def _given(backend: str, since: datetime, reading: Reading) -> Given:
     return Given(backend, since, hint_of(reading.about(backend), since.timestamp(), reading.now))
 
 
-def _steps(found: Try) -> Iterator[StoryStep]:
+def _steps(found: Try, with_audit_log: bool) -> Iterator[StoryStep]:
     if found.scheduled is not None:
         yield StoryStep(found.scheduled, "scheduled", _why_scheduled(found, found.scheduled))
-    yield from map(_step, found.events)
+    yield from (_step(event) for event in found.events if with_audit_log or _is_ours(event))
     if found.queued is not None:
         yield from _queued(found, found.queued)
     if found.started is not None:
@@ -192,15 +198,22 @@ def _queued(found: Try, at: datetime) -> Iterator[StoryStep]:
 
 
 def _is_ours(event: Event) -> bool:
-    return "detail" in (object_in(event.extra) or {})
+    return _told(event) is not None
+
+
+def _told(event: Event) -> dict[str, Any] | None:
+    """The facts of a row of this package, JSON with a ``detail``; None: it is another's. What somebody has asked of
+    Airflow may have a parameter of that name, too."""
+    facts = object_in(event.extra) or {}
+    return facts if "detail" in facts and not _OF_PEOPLE & facts.keys() else None
 
 
 def _step(event: Event) -> StoryStep:
-    """Rows of this package are JSON with a ``detail``; of others sentences, JSON, or nothing."""
+    """Rows of others are sentences, JSON, or nothing."""
     extra = object_in(event.extra)
     if extra is None:
         return StoryStep(event.at, event.event, event.extra or event.event)
-    if "detail" not in extra:
+    if not _is_ours(event):
         return _of_airflow(event, extra)
     detail = str(extra["detail"])
     if event.event != DISPATCHED:

@@ -64,6 +64,16 @@ def test_a_reader_sees_and_cannot_act(server: Server, user: str) -> None:
     assert server.send("/dispatch/api/orders", token, ORDER).code == 403
 
 
+def test_the_audit_log_is_told_to_those_who_may_read_it(server: Server) -> None:
+    """Here nobody but an admin."""
+    told = {
+        user: "clear by ann"
+        in server.send("/dispatch/api/story?dag_id=it_dag&run_id=r&task_id=t", server.token(user)).text
+        for user in ("reader", "operator", "boss")
+    }
+    assert told == {"reader": False, "operator": False, "boss": True}
+
+
 @pytest.mark.parametrize("user", ["operator", "boss"])
 def test_whoever_may_edit_pools_may_give_orders(server: Server, user: str) -> None:
     """In their own name."""

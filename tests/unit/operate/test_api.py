@@ -24,8 +24,13 @@ class Rights:
 
     name = "ann"
 
-    def __init__(self, teams: tuple[str | None, ...] = (None,), acts: tuple[str | None, ...] = ()) -> None:
-        self.teams, self.acts = teams, acts
+    def __init__(
+        self,
+        teams: tuple[str | None, ...] = (None,),
+        acts: tuple[str | None, ...] = (),
+        log: bool = False,
+    ) -> None:
+        self.teams, self.acts, self.log = teams, acts, log
 
     def sees_team(self, team: str | None) -> bool:
         return team in self.teams
@@ -35,6 +40,9 @@ class Rights:
 
     def readable(self, dag_ids: set[str]) -> set[str]:
         return dag_ids & {"billing", "reports"}
+
+    def reads_audit_log(self, dag_id: str) -> bool:
+        return self.log
 
 
 Make = Callable[..., TestClient]
@@ -123,6 +131,13 @@ def test_a_story_needs_its_dag(as_user: Make, answers: FakeAnswers) -> None:
     answers.asked.clear()
     assert client.get("/api/story", params={**question, "dag_id": "not_readable"}).status_code == 403
     assert answers.asked == []
+
+
+def test_a_story_has_rows_of_the_audit_log_for_those_who_may_read_that(as_user: Make) -> None:
+    """Who has cleared a task, say."""
+    question = {"dag_id": "billing", "run_id": "r", "task_id": "t"}
+    told = [as_user(log=log).get("/api/story", params=question).text for log in (False, True)]
+    assert ["clear by ann" in each for each in told] == [False, True]
 
 
 def test_two_dags_in_one_question_are_the_one_that_is_answered(as_user: Make) -> None:

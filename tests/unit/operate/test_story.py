@@ -224,6 +224,31 @@ def test_why_a_scheduled_task_is_not_queued(documents, words, monkeypatch):
     assert tell(monkeypatch, RAN, *documents).unqueued is None
 
 
+def test_what_airflows_audit_log_says_can_be_left_out(monkeypatch):
+    """Rows of this package stay, and what those of Airflow tell of its times."""
+    rows = [
+        event(2, "clear", {"method": "POST", "note": "secret"}),
+        event(2, "running", None),
+        *RAN.events,
+        event(4, "state mismatch", "a sentence"),
+    ]
+    monkeypatch.setattr(story, "find_try", lambda *_: RAN._replace(scheduled=at(2.5), events=rows))
+    monkeypatch.setattr(story, "read", lambda: reading())
+    found = read_story("dag", "run", "one", with_audit_log=False)
+    assert {step.event for step in found.steps} == {"scheduled", "dispatched", "started", "ended", "queued"}
+    assert "it had deferred" in next(step.words for step in found.steps if step.event == "scheduled")
+
+
+def test_nobody_writes_a_step_of_this_package_by_a_parameter(monkeypatch):
+    """Airflow logs the parameters of every request, whatever they are called, with who has made it."""
+    forged = event(4, "patch_task_instance", {"detail": "it runs on b", "method": "PATCH"})
+    found = tell(monkeypatch, RAN._replace(events=[*RAN.events, forged._replace(owner="eve")]))
+    (step,) = (step for step in found.steps if step.event == "patch_task_instance")
+    assert step.words == "patch task instance by eve"
+    waits_there = RAN._replace(state="queued", started=None, ended=None, events=[*RAN.events, forged])
+    assert tell(monkeypatch, waits_there).given is not None
+
+
 def test_no_such_task(monkeypatch):
     """The part that is missing is said."""
     monkeypatch.setattr(story, "missing", lambda *asked: f"None of {asked}.")
