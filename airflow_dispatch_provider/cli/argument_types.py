@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from collections.abc import Callable
+from contextlib import suppress
 
 
 def some(text: str) -> str:
-    """Refuse an empty argument, as an unset variable of a shell leaves it."""
+    """Refuse an empty argument, as an unset variable of a shell leaves it, and what is no text."""
     if not text:
         raise ArgumentTypeError("is empty")
-    return text
+    return valid_text(text)
 
 
 def valid_text(text: str) -> str:
@@ -20,10 +22,6 @@ def valid_text(text: str) -> str:
     except UnicodeEncodeError:
         raise ArgumentTypeError(f"{text!r} is not text in UTF-8") from None
     return text
-
-
-def some_text(text: str) -> str:
-    return valid_text(some(text))
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -41,8 +39,13 @@ def seconds(text: str) -> float:
     return found
 
 
-def count(text: str) -> int:
-    """A number from 1 on."""
-    if not text.isdecimal() or not int(text):
-        raise ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
+def whole(least: int) -> Callable[[str], int]:
+    """Of whole numbers from that on, as large as a column of the database has them."""
+
+    def number(text: str) -> int:
+        with suppress(ValueError):
+            if least <= (found := int(text)) < 2**31:
+                return found
+        raise ArgumentTypeError(f"{text!r} is no whole number from {least} to {2**31 - 1}")
+
+    return number

@@ -71,7 +71,7 @@ _ARG_RUN_ID = _arg("-r", "--run-id", help_="The id of the Dag run; with Dag and 
 _ARG_MAP_INDEX = _arg(
     "--map-index",
     help_="The map index of a mapped task, with its Dag, task and run (default: not mapped)",
-    type=int,
+    type=argument_types.whole(-1),
 )
 _ARG_CONFIG = _arg(
     "--config",
@@ -136,7 +136,7 @@ _ARG_WAIT_REASON = _arg(
 )
 _ARG_OF_DAG = _arg("-d", "--dag-id", help_="List only tasks of this Dag", type=argument_types.some)
 _ARG_LIMIT = _arg(
-    "--limit", help_="How many tasks to list at most (default: 50)", type=argument_types.count, default=50
+    "--limit", help_="How many tasks to list at most (default: 50)", type=argument_types.whole(1), default=50
 )
 _ARG_AT_BACKEND = _arg("-b", "--backend", help_="Only tasks that this backend has", type=argument_types.some)
 _ARG_SINCE = _arg(
@@ -153,14 +153,21 @@ _ARG_NO_ORDER = _arg(
 _ARG_NO_RECALL = _arg(
     "--dry-run", help_="Only say how many would come back; order nothing", action="store_true"
 )
-_ARG_STORY_DAG = _arg("dag_id", help_="The id of the Dag", metavar="DAG", type=argument_types.some_text)
-_ARG_STORY_RUN = _arg("run_id", help_="The id of the Dag run", metavar="RUN", type=argument_types.some_text)
-_ARG_STORY_TASK = _arg("task_id", help_="The id of the task", metavar="TASK", type=argument_types.some_text)
+_ARG_STORY_DAG = _arg("dag_id", help_="The id of the Dag", metavar="DAG", type=argument_types.some)
+_ARG_STORY_RUN = _arg("run_id", help_="The id of the Dag run", metavar="RUN", type=argument_types.some)
+_ARG_STORY_TASK = _arg("task_id", help_="The id of the task", metavar="TASK", type=argument_types.some)
 _ARG_STORY_INDEX = _arg(
-    "--map-index", help_="The map index of a mapped task (default: not mapped)", type=int, default=-1
+    "--map-index",
+    help_="The map index of a mapped task (default: not mapped)",
+    type=argument_types.whole(-1),
+    default=-1,
 )
 _ARG_TRY = _arg(
-    "--try", dest="try_number", help_="Which try (default: the last one)", metavar="NUMBER", type=int
+    "--try",
+    dest="try_number",
+    help_="Which try (default: the last one)",
+    metavar="NUMBER",
+    type=argument_types.whole(0),
 )
 
 _TEAM: tuple[Arg, ...] = (_ARG_TEAM,) if AIRFLOW_V_3_2_PLUS else ()

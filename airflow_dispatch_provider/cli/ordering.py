@@ -84,7 +84,11 @@ def _foretell(args: Namespace, words: Callable[[Forecast], Iterator[str]]) -> in
         raise UsageError(str(error)) from None
     if is_shown_as_object(found, found.problem, args.output):
         return 0 if found.problem is None else EXIT_WRONG_CONFIG
-    for sentence in (*words(found), *_ends_early(args, found), "Nothing was ordered: leave out --dry-run for that."):
+    for sentence in (
+        *words(found),
+        *_ends_early(args, found),
+        "Nothing was ordered: leave out --dry-run for that.",
+    ):
         print(output.wrapped(sentence))
     say_uncounted(found.uncounted, "table")
     return 0

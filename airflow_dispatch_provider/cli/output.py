@@ -128,8 +128,7 @@ def wrapped(text: str, indent: str = "", further: str | None = None, stream: Any
     :param further: the indent from the second line on
     :param stream: where it will be printed; None: on stdout
     """
-    columns = width(sys.stdout if stream is None else stream)
-    text = printable(text)
+    columns, text = width(sys.stdout if stream is None else stream), printable(text)
     if columns is None:
         return indent + " ".join(text.split())
     return _filled(

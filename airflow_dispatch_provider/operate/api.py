@@ -7,17 +7,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, status
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response, status
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_dispatch_provider import __version__
-from airflow_dispatch_provider.bridge.database.tables import ReadOnly, TablesMissing
+from airflow_dispatch_provider.bridge.database.tables import MOST_IN_A_COLUMN, ReadOnly, TablesMissing
 from airflow_dispatch_provider.exceptions import DispatchConfigError, DispatchError
 from airflow_dispatch_provider.operate.access import LoggedIn, Reader, forbidden
 from airflow_dispatch_provider.operate.answers import Answers
@@ -33,7 +35,7 @@ from airflow_dispatch_provider.operate.model import (
     TaskStory,
     Waiting,
 )
-from airflow_dispatch_provider.operate.orders import UnknownBackend, WrongOrder
+from airflow_dispatch_provider.operate.orders import LONGEST_REASON, UnknownBackend, WrongOrder
 from airflow_dispatch_provider.operate.story import NoSuchTask
 from airflow_dispatch_provider.operate.trying import Explained, WhatIf
 from airflow_dispatch_provider.operate.uncounted import backlog_of
@@ -57,25 +59,12 @@ MOST_LISTED = 1000
 LONGEST = 366 * 24 * 3600
 """Seconds after which an order may run out."""
 
-_MOST = 2**31 - 1
-"""The largest integer of a column; no database takes a larger one for it."""
+_NO_NUL = r"^[^\x00]*$"
+"""PostgreSQL has no text with that character in it."""
 
-
-def _storable(text: Any) -> Any:
-    """In place of what no database takes, NUL and halves of characters, the sign for that. An error that quotes them
-    could not be written either."""
-    if not isinstance(text, str):
-        return text
-    return "".join("\N{REPLACEMENT CHARACTER}" if _is_odd(sign) else sign for sign in text)
-
-
-def _is_odd(sign: str) -> bool:
-    return sign == "\0" or "\ud800" <= sign <= "\udfff"
-
-
-_Text = Annotated[str, BeforeValidator(_storable)]
-_Name = Annotated[_Text, Query(max_length=500)]
-_Optional = Annotated[_Text | None, Query(max_length=500)]
+_Name = Annotated[str, Query(max_length=500, pattern=_NO_NUL)]
+_Optional = Annotated[str | None, Query(max_length=500, pattern=_NO_NUL)]
+_Index = Annotated[int, Query(ge=-1, le=MOST_IN_A_COLUMN)]
 
 router = APIRouter()
 
@@ -99,11 +88,11 @@ class OrderRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     command: Literal["cordon", "drain", "resume", "recall"]
-    backend: _Text = Field(min_length=1, max_length=500)
-    team: _Text | None = Field(
-        None, max_length=500, description="The team of the backend; null: everybody's."
+    backend: str = Field(min_length=1, max_length=500)
+    team: str | None = Field(None, max_length=500, description="The team of the backend; null: everybody's.")
+    reason: str = Field(
+        "", max_length=LONGEST_REASON, pattern=_NO_NUL, description="Why: for those who see it."
     )
-    reason: _Text = Field("", max_length=1000, description="Needed by all but resume.")
     seconds: float | None = Field(
         None, gt=0, le=LONGEST, allow_inf_nan=False, description="When it runs out by itself; null: never."
     )
@@ -182,8 +171,8 @@ def get_story(
     dag_id: _Name,
     run_id: _Name,
     task_id: _Name,
-    map_index: Annotated[int, Query(ge=-1, le=_MOST)] = -1,
-    try_number: Annotated[int | None, Query(ge=0, le=_MOST)] = None,
+    map_index: _Index = -1,
+    try_number: Annotated[int | None, Query(ge=0, le=MOST_IN_A_COLUMN)] = None,
 ) -> TaskStory:
     """One try of a task, the last one where none is given."""
     if not access.readable({dag_id}):
@@ -203,7 +192,7 @@ def get_explanation(
     dag_id: _Optional = None,
     task_id: _Optional = None,
     run_id: _Optional = None,
-    map_index: Annotated[int, Query(ge=-1, le=_MOST)] = -1,
+    map_index: _Index = -1,
     team: _Optional = None,
 ) -> Explained:
     """As configured with all slots free, and as the backends are now. Where a route has weights, only a whole task
@@ -223,6 +212,8 @@ def get_backlog(access: Reader, answers: _Asked, backend: _Name, team: _Optional
     backlog = backlog_of(found, backend, team) if access.sees_team(team) else None
     if backlog is None:
         check_backend_of(access, found, backend)
+        if found.problem is not None:
+            raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, found.problem)
         raise HTTPException(status.HTTP_404_NOT_FOUND, "There is no such backend.")
     return Backlog(backlog)
 
@@ -234,8 +225,6 @@ def post_order(access: Reader, answers: _Asked, order: OrderRequest) -> GivenOrd
     if not access.acts_for(order.team):
         raise forbidden()
     reason = order.reason.strip()
-    if order.command != "resume" and not reason:
-        raise HTTPException(422, "Give a reason.")
     return answers.order(order.command, order.backend, order.team, access.name, reason, order.seconds)
 
 
@@ -280,6 +269,14 @@ def _failed(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, code)
 
 
+def _refused(request: Request, error: Exception) -> Response:
+    """As FastAPI says it, without repeating the input: it may be what JSON has no word for, or what UTF-8 has no
+    character for."""
+    errors = error.errors() if isinstance(error, RequestValidationError) else ()
+    said = [{key: each[key] for key in ("type", "loc", "msg")} for each in errors]
+    return Response(json.dumps({"detail": said}), 422, media_type="application/json")
+
+
 def create_app(answers: Answers) -> FastAPI:
     """The app that Airflow mounts; its routes for users who have not logged in are none."""
     app = FastAPI(
@@ -293,4 +290,5 @@ def create_app(answers: Answers) -> FastAPI:
     app.state.answers, app.state.warming = answers, Warming(answers)
     app.include_router(router)
     app.add_exception_handler(DispatchError, _failed)
+    app.add_exception_handler(RequestValidationError, _refused)
     return app

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from airflow_dispatch_provider.bridge.database import tables
-from airflow_dispatch_provider.bridge.database.tables import ALL_TEAMS, OrderRow
+from airflow_dispatch_provider.bridge.database.tables import ALL_TEAMS, LONGEST_NAME, OrderRow
 from airflow_dispatch_provider.bridge.event_log import order_row
 from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.lifecycle.events import Command
@@ -18,12 +18,16 @@ from airflow_dispatch_provider.operate.model import GivenOrder, OrderInForce
 COMMANDS = tuple(command.value for command in Command)
 
 
+LONGEST_REASON = 1000
+"""Characters: the event log has 64 kB for it in MySQL, with up to 12 bytes of JSON for each."""
+
+
 class UnknownBackend(DispatchError):
     """No scheduler has a backend of that name."""
 
 
 class WrongOrder(DispatchError):
-    """It makes no sense: an unknown command, or a time that is over already."""
+    """It makes no sense: an unknown command, a time that is over already, or a reason that no database takes."""
 
 
 def give_order(
@@ -39,7 +43,8 @@ def give_order(
     backend has not begun. Enters a row in Airflow's event log, unless there was nothing to take back.
 
     :param command: ``cordon``, ``drain``, ``resume`` or ``recall``
-    :param by: who gives it
+    :param by: who gives it; as much of a long name is kept as the table has room for
+    :param reason: ``LONGEST_REASON`` characters at most
     :param seconds: after which it runs out; None: never
     :returns: the order that was entered; with ``resume`` the one that was in force, None: there was none
     :raises UnknownBackend: no scheduler has it
@@ -51,12 +56,19 @@ def give_order(
         raise WrongOrder(f"{command!r} is no order. Known: {', '.join(COMMANDS)}.")
     if seconds is not None and not 0 < seconds < _LONGEST:
         raise WrongOrder("An order is for more than no time, and for less than ten years.")
+    _check_reason(reason)
     wanted, reading = Command(command), read()
     check_backend(reading, backend, team, may_be_gone=wanted is Command.RESUME)
     now = time.time()
     lasts = _KEPT if wanted is Command.RECALL else seconds
     row = OrderRow(
-        team or ALL_TEAMS, backend, command, by, reason, now, None if lasts is None else now + lasts
+        team or ALL_TEAMS,
+        backend,
+        command,
+        by[:LONGEST_NAME],
+        reason,
+        now,
+        None if lasts is None else now + lasts,
     )
     if wanted is Command.RESUME:
         before = tables.take_back(row.team, backend, now, _audit(row))
@@ -67,6 +79,13 @@ def give_order(
     tables.enter_order(row, _audit(row, seconds, replaced))
     warnings = (early(given.until, replaced), _comes_again(reading, given), _unheard(reading, team))
     return GivenOrder(**vars(given), replaces=replaced, warning=" ".join(filter(None, warnings)) or None)
+
+
+def _check_reason(reason: str) -> None:
+    if len(reason) > LONGEST_REASON:
+        raise WrongOrder(f"A reason has at most {LONGEST_REASON:,} characters, and this one {len(reason):,}.")
+    if "\0" in reason or any("\ud800" <= each <= "\udfff" for each in reason):
+        raise WrongOrder("The reason is no text in UTF-8.")
 
 
 def _audit(row: OrderRow, seconds: float | None = None, replaced: OrderInForce | None = None) -> Any:

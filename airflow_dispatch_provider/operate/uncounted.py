@@ -66,7 +66,11 @@ def _words(each: Document | Unread, hostname: str, had: str, reading: Reading) -
 
 def backlog_of(status: Status, backend: str, team: str | None) -> int | None:
     """Tasks that a backend has, and that wait for it, as far as anybody knows; None: nobody tells of such a backend."""
-    living = [each.held + each.used for each in status.backends if (each.name, each.team) == (backend, team)]
+    living = [
+        each.held + each.used + each.ahead
+        for each in status.backends
+        if (each.name, each.team) == (backend, team)
+    ]
     silent = [
         each.had[backend] + each.held[backend]
         for each in status.uncounted

@@ -43,6 +43,13 @@ LASTING = tuple(command.value for command in Command if command.lasts)
 """Commands that are in force until they are taken back; any other one is done once."""
 
 
+MOST_IN_A_COLUMN = 2**31 - 1
+"""Of an integer in any table of Airflow."""
+
+LONGEST_NAME = 250
+"""Characters of a name in the tables."""
+
+
 def _name(length: int) -> Any:
     """Names that differ by case are different ones; MySQL compares them without, unless it is told."""
     return String(length).with_variant(mysql.VARCHAR(length, collation="utf8mb4_bin"), "mysql")
@@ -63,7 +70,7 @@ METADATA = MetaData(schema=conf.get("database", "sql_alchemy_schema", fallback=N
 STATUS = Table(
     "dispatch_status",
     METADATA,
-    Column("scheduler_id", _name(250), primary_key=True),
+    Column("scheduler_id", _name(LONGEST_NAME), primary_key=True),
     Column("team", _name(100), nullable=False),
     Column("written", _seconds(), nullable=False),
     Column("document", _text(), nullable=False),
@@ -74,10 +81,10 @@ ORDER = Table(
     "dispatch_order",
     METADATA,
     Column("team", _name(100), primary_key=True),
-    Column("backend", _name(250), primary_key=True),
+    Column("backend", _name(LONGEST_NAME), primary_key=True),
     Column("lasts", Boolean(), primary_key=True),
     Column("command", _name(16), nullable=False),
-    Column("given_by", _name(250), nullable=False),
+    Column("given_by", _name(LONGEST_NAME), nullable=False),
     Column("reason", _text(), nullable=False),
     Column("since", _seconds(), nullable=False),
     Column("until", _seconds(), nullable=True),

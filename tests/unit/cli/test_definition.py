@@ -94,6 +94,11 @@ def test_executor_means_another_thing_in_each_command(name: str, flags: set[str]
         ("routes", ["surplus"]),
         ("migrate", ["--team", "blue"]),
         ("migrate", ["--config"]),
+        ("waiting", ["--limit", "-1"]),
+        ("running", ["--limit", "0"]),
+        ("story", ["d", "r", "t", "--map-index", "2147483648"]),
+        ("story", ["d", "r", "t", "--try", "-1"]),
+        ("story", ["d", "r", "\udcff"]),
     ],
 )
 def test_wrong_usage_ends_with_2(name: str, arguments: list[str], run: Callable[..., Outcome]) -> None:

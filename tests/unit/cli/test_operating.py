@@ -83,6 +83,27 @@ def test_exit_codes_of_status(values: Any, code: int, run: Run, say: Callable[..
     assert run("status", "--output", "json").code == run("status").code == code
 
 
+@pytest.mark.parametrize("command", ["status", "waiting", "running", "drain small --dry-run"])
+def test_texts_of_others_move_no_cursor(command: str, run: Run, say: Callable[..., None]) -> None:
+    """Reasons, names of users, run ids, and what servers answer: in sentences as in tables."""
+    nasty = "\x1b[2J\x1b]0;title\x07\nScheduler 8 lives"
+    say(
+        document(
+            "7",
+            backends=[backend("small", state="failing", trouble=nasty, used=1, held=1)],
+            groups=[group("small", "waits_full", 1, detail=nasty)],
+            waiting=[waits("t", run_id=nasty, targets=["small"])],
+            running=[runs("t", run_id=nasty, backend="small")],
+            held=1,
+        ),
+        orders=[OrderRow("", "small", "drain", nasty, nasty, NOW - 5, None)],
+    )
+    found = run(*command.split())
+    assert "title" in found.out
+    assert "\nScheduler 8 lives" not in found.out
+    assert [each for each in found.out if not each.isprintable() and each != "\n"] == []
+
+
 def test_status_names_orders_about_backends_that_are_gone(run: Run, say: Callable[..., None]) -> None:
     """Else nobody would know why the next one of that name takes no work."""
     rows = [OrderRow("", "gone", "drain", "ann", "disks", NOW - 5, None)]

@@ -11,11 +11,12 @@ from airflow.api_fastapi.core_api.security import get_user
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
-from operate_answers import ROUTING, FakeAnswers, backend
+from operate_answers import ROUTING, FakeAnswers, backend, now
 
 from airflow_dispatch_provider.bridge.database.tables import TablesMissing
 from airflow_dispatch_provider.operate import access
 from airflow_dispatch_provider.operate.api import create_app, router
+from airflow_dispatch_provider.operate.model import Status
 from airflow_dispatch_provider.operate.warming import Warming
 
 
@@ -245,8 +246,8 @@ def test_the_answer_to_an_order_names_the_one_that_it_replaces(as_user: Make) ->
     "wrong",
     [
         {"command": "delete"},
-        {"reason": "   "},
         {"reason": "x" * 1001},
+        {"reason": "a\0b"},
         {"backend": ""},
         {"seconds": 0},
         {"seconds": 1e9},
@@ -260,23 +261,29 @@ def test_a_wrong_order_is_refused(as_user: Make, answers: FakeAnswers, wrong: di
     assert answers.orders == []
 
 
-@pytest.mark.parametrize("odd", ["\\ud800", "\\u0000"])
-def test_characters_that_no_database_takes_are_replaced(
-    as_user: Make, answers: FakeAnswers, odd: str
-) -> None:
-    """JSON may have halves of characters; an error that quotes them could not be written."""
-    text = f'{{"command": "cordon", "backend": "gpu", "reason": "new {odd} disks"}}'
-    found = as_user(acts=(None,)).post(
-        "/api/orders", content=text, headers={"Content-Type": "application/json"}
-    )
-    assert (found.status_code, answers.orders[-1][4]) == (200, "new \N{REPLACEMENT CHARACTER} disks")
+@pytest.mark.parametrize("seconds", ["NaN", "1e999", '"\\ud800"', '1, "\\ud800": 1'])
+def test_what_json_or_utf_8_cannot_repeat_is_refused(as_user: Make, seconds: str) -> None:
+    """The answer says where, and not what was there."""
+    body = f'{{"command": "cordon", "backend": "gpu", "seconds": {seconds}}}'
+    headers = {"Content-Type": "application/json"}
+    found = as_user(acts=(None,)).post("/api/orders", content=body, headers=headers)
+    assert found.status_code == 422
+    assert found.json()["detail"][0]["loc"][0] == "body"
+    assert {key for each in found.json()["detail"] for key in each} == {"type", "loc", "msg"}
 
 
-@pytest.mark.parametrize("number", ["map_index", "try_number"])
-def test_a_number_that_no_column_holds_is_wrong(as_user: Make, number: str) -> None:
-    """PostgreSQL would raise for it."""
-    path = f"/api/story?dag_id=billing&run_id=r&task_id=t&{number}=2147483648"
-    assert as_user().get(path).status_code == 422
+@pytest.mark.parametrize(
+    "wrong", ["run_id=a%00b", "run_id=r&map_index=2147483648", "run_id=r&try_number=99999999999999999999"]
+)
+def test_a_name_or_a_number_that_no_database_has_is_refused(as_user: Make, wrong: str) -> None:
+    """Before it is asked."""
+    assert as_user().get(f"/api/story?dag_id=billing&task_id=t&{wrong}").status_code == 422
+
+
+def test_an_order_needs_no_reason(as_user: Make, answers: FakeAnswers) -> None:
+    """As with the command; the page asks for one."""
+    order = {"command": "cordon", "backend": "gpu", "reason": "  "}
+    assert as_user(acts=(None,)).post("/api/orders", json=order).json()["reason"] == ""
 
 
 def test_an_order_about_a_backend_that_nobody_has_is_not_found(as_user: Make) -> None:
@@ -301,8 +308,17 @@ def test_without_tables_the_answer_says_what_to_run(as_user: Make, answers: Fake
 
 def test_the_backlog_is_what_a_backend_has_and_what_waits_for_it(as_user: Make) -> None:
     """Held tasks included: with the slots in use alone, no worker would be added for them."""
-    assert as_user().get("/api/backlog?backend=gpu").json() == {"backlog": 10_042}
+    assert as_user().get("/api/backlog?backend=gpu").json() == {"backlog": 10_058}
     assert as_user().get("/api/backlog?backend=local").json() == {"backlog": 3}
+
+
+def test_a_backlog_that_nobody_knows_is_not_that_of_no_backend(
+    as_user: Make, answers: FakeAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An autoscaler is told so, and what to run."""
+    monkeypatch.setattr(answers, "status", lambda: Status(now(), [], [], str(TablesMissing())))
+    found = as_user().get("/api/backlog?backend=gpu")
+    assert (found.status_code, "airflow db migrate" in found.json()["detail"]) == (503, True)
 
 
 def test_the_backlog_of_another_team_is_not_found(as_user: Make, answers: FakeAnswers) -> None:

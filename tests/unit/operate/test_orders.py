@@ -65,6 +65,21 @@ def test_a_cordon_is_in_force_and_in_the_event_log(office):
     ]
 
 
+@pytest.mark.parametrize("reason", ["x" * 1001, "a\0b", "\udcff"])
+def test_a_reason_that_a_database_may_not_take_is_refused(office, reason):
+    """Of the command, too: the text of MySQL ends, that of PostgreSQL has no NUL, and bytes may be no text."""
+    with pytest.raises(WrongOrder, match="reason"):
+        give_order("cordon", "a", None, "ann", reason)
+    assert office.orders == {}
+
+
+def test_a_long_name_of_a_user_is_cut(office):
+    """The table has room for 250 characters."""
+    found = give_order("cordon", "a", None, "ann" * 100)
+    assert found is not None
+    assert (len(found.by), len(office.orders["", "a"].given_by)) == (250, 250)
+
+
 def test_resume_takes_back(office):
     """Nothing is in force any more, the event log has it, and the answer is what was in force, if anything was."""
     assert give_order("resume", "a", None, "ann") is None
