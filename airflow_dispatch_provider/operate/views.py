@@ -99,7 +99,7 @@ def waiting_for(rights: Rights, waiting: WaitingOfTeams, limit: int) -> Waiting:
 
 
 def waiting_of_team(waiting: WaitingOfTeams, team: str | None) -> WaitingOfTeams:
-    """What this team's backends are the first choice of, None being everybody's."""
+    """The part that waits for backends of this team, None being everybody's."""
     return replace(
         waiting,
         totals={each: total for each, total in waiting.totals.items() if each == team},

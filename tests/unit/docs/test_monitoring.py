@@ -142,13 +142,17 @@ def test_panels_do_not_lie_upon_each_other() -> None:
 def mapped(name: str) -> tuple[str, dict[str, str]] | None:
     """Name and labels that statsd_exporter makes of a name: the first mapping that fits."""
     for mapping in MAPPINGS:
-        pattern = mapping["match"]
-        if mapping.get("match_type") != "regex":
-            pattern = re.escape(pattern).replace(r"\*", "([^.]*)")
-        if found := re.fullmatch(pattern, name):
+        if found := fits(mapping, name):
             labels = mapping.get("labels", {}).items()
             return filled(mapping["name"], found), {key: filled(value, found) for key, value in labels}
     return None
+
+
+def fits(mapping: dict[str, Any], name: str) -> re.Match[str] | None:
+    pattern = mapping["match"]
+    if mapping.get("match_type") != "regex":
+        pattern = re.escape(pattern).replace(r"\*", "([^.]*)")
+    return re.fullmatch(pattern, name)
 
 
 def filled(text: str, found: re.Match[str]) -> str:
@@ -168,6 +172,24 @@ def test_the_mapping_makes_the_tagged_name_of_a_plain_one(name: str) -> None:
 def test_the_mapping_has_airflows_counters_of_pods(name: str) -> None:
     """As counters are called in Prometheus."""
     assert mapped(f"airflow.{name}_status") == (in_prometheus(f"{name}_status", "counter"), {})
+
+
+GAUGES = [
+    *(
+        name
+        for name in gauges.names("small-1", "waits_full")
+        if BACKENDS[name.partition(".small-1")[0]] == "gauge"
+    ),
+    *(name for name, kind in WHOLE.items() if kind == "gauge"),
+]
+
+
+@pytest.mark.parametrize("name", GAUGES)
+def test_gauges_of_a_scheduler_that_has_gone_are_forgotten(name: str) -> None:
+    """statsd_exporter keeps them for ever, unless their mapping says for how long: then no alert could tell that they
+    come no more."""
+    mapping = next(each for each in MAPPINGS if fits(each, f"airflow.{name}"))
+    assert mapping["ttl"] == "5m"
 
 
 def test_the_mapping_leaves_alone_what_is_not_ours() -> None:
