@@ -234,18 +234,25 @@ export function path(name: string, parameters: Parameters = {}): string {
 
 /** The answer to a question. Throws an Error whose message is for people. */
 export async function get<T>(question: string, signal?: AbortSignal): Promise<T> {
-  return answerOf<T>(await fetch(address(question), { credentials: "same-origin", signal }));
+  return answerOf<T>(await ask(question, { signal }));
 }
 
 export async function post<T>(name: string, body: unknown): Promise<T> {
   return answerOf<T>(
-    await fetch(address(name), {
+    await ask(name, {
       body: JSON.stringify(body),
-      credentials: "same-origin",
       headers: { "Content-Type": "application/json" },
       method: "POST",
     }),
   );
+}
+
+async function ask(name: string, options: RequestInit): Promise<Response> {
+  try {
+    return await fetch(address(name), { credentials: "same-origin", ...options });
+  } catch {
+    throw new Error("The server cannot be reached.");
+  }
 }
 
 /** Airflow may be below a path of its host. */
@@ -255,7 +262,11 @@ function address(question: string): string {
 
 async function answerOf<T>(response: Response): Promise<T> {
   if (response.ok) {
-    return (await response.json()) as T;
+    try {
+      return (await response.json()) as T;
+    } catch {
+      throw new Error("The answer cannot be read: something in front of the server may have answered, such as a login page.");
+    }
   }
   throw new Error(await wordsOf(response));
 }

@@ -257,7 +257,7 @@ function Schedulers({ now, schedulers }: { readonly now: string; readonly schedu
         </thead>
         <tbody>
           {schedulers.map((scheduler) => (
-            <tr key={scheduler.id}>
+            <tr key={`${scheduler.id}/${scheduler.team ?? ""}/${scheduler.executor}`}>
               <th scope="row">
                 <span className="dsp-name">{scheduler.hostname}</span>
                 <div className="dsp-small">

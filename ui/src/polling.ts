@@ -32,6 +32,7 @@ export function useAnswer<T>(question: string | null, every = SECONDS): Answer<T
     if (asked.current !== question) {
       asked.current = question;
       setData(undefined);
+      setError(undefined);
     }
     const stopped = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;

@@ -70,7 +70,18 @@ export function TaskStory({ task, tryNumber }: StoryProps) {
   const [chosen, setChosen] = useState(tryNumber ?? "");
   const { data, error } = useAnswer<Story>(path("story", { ...task, try_number: chosen }));
   if (data === undefined) {
-    return error === undefined ? <p>Loading …</p> : <Notice tone="bad">{error}</Notice>;
+    return error === undefined ? (
+      <p>Loading …</p>
+    ) : (
+      <>
+        <Notice tone="bad">{error}</Notice>
+        {chosen === "" ? undefined : (
+          <button onClick={() => setChosen("")} type="button">
+            Show its last try
+          </button>
+        )}
+      </>
+    );
   }
   return (
     <section className="dsp-story">

@@ -152,6 +152,16 @@ def test_why_a_task_waits_is_two_clicks_away(page: Page, server: Server) -> None
     )
 
 
+def test_an_answer_that_is_not_the_servers_is_told_in_words(page: Page, server: Server) -> None:
+    """A proxy's login page, say; and what was chosen before can be left."""
+    page.before_scripts("window.fetch = async () => new Response('<html>', {status: 200});")
+    try:
+        show(page, server, "task", dag_id="it_dag", run_id="r", task_id="t3", try_number="1")
+        page.until_text("The answer cannot be read", "Show its last try")
+    finally:
+        page.before_scripts(None)
+
+
 def test_filters_stand_in_the_address(page: Page, server: Server) -> None:
     """So that it can be sent to somebody."""
     show(page, server, "waiting")
