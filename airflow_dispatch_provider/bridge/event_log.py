@@ -213,7 +213,30 @@ def object_in(text: str | None) -> dict[str, Any] | None:
         found = json.loads(text or "")
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    return _as_text(found) if text is not None and _has_no_text(text) else found
+
+
+def json_of(facts: dict[str, Any]) -> str:
+    """JSON that every database reads, PostgreSQL among them: of what a server has answered, say."""
+    text = json.dumps(facts)
+    return json.dumps(_as_text(facts)) if _has_no_text(text) else text
+
+
+def _has_no_text(text: str) -> bool:
+    """Whether there may be a NUL, or half of a character, in JSON."""
+    return "\\u0000" in text or "\\ud" in text.lower()
+
+
+def _as_text(value: Any) -> Any:
+    """The same without them."""
+    if isinstance(value, str):
+        halves = value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-16", "surrogatepass")
+        return halves.decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(each) for key, each in value.items()}
+    return [_as_text(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _backend(extra: str | None) -> str | None:

@@ -4,7 +4,6 @@ beside the scheduler's thread. Without the tables for that, everything else work
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Protocol
 
 from airflow_dispatch_provider.bridge.database import tables
 from airflow_dispatch_provider.bridge.database.tables import LASTING, OrderRow, StatusRow, TablesMissing
+from airflow_dispatch_provider.bridge.event_log import json_of
 from airflow_dispatch_provider.dispatch.report import Facts, Report
 from airflow_dispatch_provider.lifecycle.events import Command, Order
 from airflow_dispatch_provider.lifecycle.overview import Overview
@@ -158,7 +158,7 @@ class Desk:
             followed = self._followed
             document = self._report.document(self._machine.overview(), began, wall_now - began)
             document["recalls"] = dict(followed)
-            row = StatusRow(self._scheduler_id, self._facts.team, wall_now, json.dumps(document))
+            row = StatusRow(self._scheduler_id, self._facts.team, wall_now, json_of(document))
             made = self._clock() - began
             tables.write_status(row)
             pause = min(max(pause, SHARE * made), STATUS_AT_LEAST_EVERY)

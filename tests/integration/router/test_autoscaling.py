@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import yaml
 from sqlalchemy import Connection, Engine, create_engine, insert, text
 
 from airflow_dispatch_provider.bridge.database.tables import STATUS, StatusRow
+from airflow_dispatch_provider.bridge.event_log import json_of
 from devkit.servers.postgres import PostgresServer
 
 from .. import mysql
@@ -71,10 +71,10 @@ def write(database: Connection, scheduler: str, age: float, backends: Backends) 
     :param age: seconds since it was written
     """
     entries = [
-        {"name": name, "held": held, "used": used, "slots": 64, "oldest": None}
+        {"name": name, "held": held, "used": used, "slots": 64, "trouble": "a server says \0 and \udcff"}
         for name, (held, used) in backends.items()
     ]
-    document = json.dumps({"version": 1, "backends": entries})
+    document = json_of({"version": 1, "backends": entries})
     database.execute(insert(STATUS).values(StatusRow(scheduler, "", time.time() - age, document)._asdict()))
 
 

@@ -7,7 +7,13 @@ import json
 
 import pytest
 
-from airflow_dispatch_provider.bridge.event_log import CHANGED_FILE, dispatched_extra, file_row
+from airflow_dispatch_provider.bridge.event_log import (
+    CHANGED_FILE,
+    dispatched_extra,
+    file_row,
+    json_of,
+    object_in,
+)
 from airflow_dispatch_provider.routing.model import Target
 from airflow_dispatch_provider.routing.reasons import Reason
 
@@ -33,3 +39,12 @@ def test_what_is_given_ahead_is_not_said_to_have_a_slot(reason, before):
     after = "given ahead: it starts there in the next slot that becomes free, unless it is taken back"
     assert (extra["reason"], extra["detail"]) == (reason.value, before + after)
     assert json.loads(dispatched_extra(Target(backend="a"), "q", reason))["detail"] == reason.words
+
+
+def test_what_no_text_has_is_neither_written_nor_read() -> None:
+    """A NUL keeps PostgreSQL from reading any of a document, half a character the API server from answering.
+    Backslashes that a text has itself stay."""
+    nasty = {"a\0": ["x\udcffy", {"b": r"C:\\u0000 \\ud800"}], "n": 1, "smile": "\N{SNOWMAN}\U0001f600"}
+    plain = {"a\ufffd": ["x\ufffdy", {"b": r"C:\\u0000 \\ud800"}], "n": 1, "smile": "\N{SNOWMAN}\U0001f600"}
+    assert json.loads(json_of(nasty)) == plain
+    assert object_in(json.dumps(nasty)) == plain
