@@ -103,8 +103,8 @@ class FileRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    file: _Text = Field(max_length=MAX_BYTES, description="Its text, in YAML.")
-    team: _Text | None = Field(None, max_length=500)
+    file: str = Field(max_length=MAX_BYTES, description="Its text, in YAML.")
+    team: str | None = Field(None, max_length=500)
 
 
 @router.get("/api/status", summary="How the backends are")
