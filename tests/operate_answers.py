@@ -12,7 +12,6 @@ from typing import Any
 from airflow_dispatch_provider.operate.model import (
     BackendState,
     BackendStatus,
-    Change,
     Forecast,
     GivenOrder,
     Minute,
@@ -21,13 +20,12 @@ from airflow_dispatch_provider.operate.model import (
     RunningTask,
     SchedulerStatus,
     Status,
-    StoryStep,
-    TaskStory,
     WaitingGroup,
     WaitingOfTeams,
     WaitingTask,
 )
 from airflow_dispatch_provider.operate.orders import TAKES_WORK, UnknownBackend
+from airflow_dispatch_provider.operate.past import Change, StoryStep, TaskStory
 from airflow_dispatch_provider.operate.story import NoSuchTask
 from airflow_dispatch_provider.settings.source import SettingsSource
 

@@ -13,16 +13,14 @@ from operate_answers import FakeAnswers, backend, group, scheduler, waiting_task
 from airflow_dispatch_provider.operate.model import (
     BackendState,
     BackendStatus,
-    Change,
     Forecast,
     Minute,
     OrderInForce,
     Status,
-    StoryStep,
-    TaskStory,
     WaitingOfTeams,
     WaitingTask,
 )
+from airflow_dispatch_provider.operate.past import Change, StoryStep, TaskStory
 
 AT = datetime(2026, 3, 10, 9, 30, tzinfo=UTC)
 """The moment at which the pictures are taken."""

@@ -26,7 +26,8 @@ from airflow_dispatch_provider.cli.operating import (
     task_name,
 )
 from airflow_dispatch_provider.operate.changes import read_changes
-from airflow_dispatch_provider.operate.model import Change, Running, RunningTask
+from airflow_dispatch_provider.operate.model import Running, RunningTask
+from airflow_dispatch_provider.operate.past import Change
 from airflow_dispatch_provider.operate.running import read_running
 
 

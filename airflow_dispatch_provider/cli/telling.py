@@ -12,7 +12,8 @@ from typing import Any
 from airflow_dispatch_provider.cli import output
 from airflow_dispatch_provider.cli.commands import UsageError, command
 from airflow_dispatch_provider.cli.operating import about, ago, clock, duration, iso, plain
-from airflow_dispatch_provider.operate.model import Given, StoryStep, TaskStory, WaitingTask
+from airflow_dispatch_provider.operate.model import WaitingTask
+from airflow_dispatch_provider.operate.past import Given, StoryStep, TaskStory
 from airflow_dispatch_provider.operate.story import NoSuchTask, read_story
 
 

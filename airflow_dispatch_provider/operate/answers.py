@@ -11,16 +11,15 @@ from airflow_dispatch_provider.operate.changes import read_changes
 from airflow_dispatch_provider.operate.configuration import router_source
 from airflow_dispatch_provider.operate.forecast import read_forecast
 from airflow_dispatch_provider.operate.model import (
-    Change,
     Forecast,
     GivenOrder,
     RunningOfTeams,
     Status,
-    TaskStory,
     WaitingOfTeams,
     WaitingTask,
 )
 from airflow_dispatch_provider.operate.orders import give_order
+from airflow_dispatch_provider.operate.past import Change, TaskStory
 from airflow_dispatch_provider.operate.running import read_running_of_teams
 from airflow_dispatch_provider.operate.status import read_status
 from airflow_dispatch_provider.operate.story import read_story

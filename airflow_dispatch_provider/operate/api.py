@@ -27,15 +27,14 @@ from airflow_dispatch_provider.operate.bundle import BUNDLE
 from airflow_dispatch_provider.operate.explaining import explain_now
 from airflow_dispatch_provider.operate.model import (
     Backlog,
-    Change,
     Forecast,
     GivenOrder,
     Running,
     StatusForReader,
-    TaskStory,
     Waiting,
 )
 from airflow_dispatch_provider.operate.orders import LONGEST_REASON, UnknownBackend, WrongOrder
+from airflow_dispatch_provider.operate.past import Change, TaskStory
 from airflow_dispatch_provider.operate.story import NoSuchTask
 from airflow_dispatch_provider.operate.trying import Explained, WhatIf
 from airflow_dispatch_provider.operate.uncounted import backlog_of

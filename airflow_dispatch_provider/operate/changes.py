@@ -16,7 +16,7 @@ from airflow_dispatch_provider.bridge.event_log import (
     rows_since,
 )
 from airflow_dispatch_provider.lifecycle.events import Command
-from airflow_dispatch_provider.operate.model import Change
+from airflow_dispatch_provider.operate.past import Change
 
 MOST = 200
 """Changes in one answer: the last ones."""

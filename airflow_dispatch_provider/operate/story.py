@@ -19,7 +19,8 @@ from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.lifecycle.events import RECALLED, TAKEN_OVER, WAITS_START
 from airflow_dispatch_provider.operate.beginning import hint_of
 from airflow_dispatch_provider.operate.documents import Reading, read
-from airflow_dispatch_provider.operate.model import Given, StoryStep, TaskStory, WaitingTask, Workload
+from airflow_dispatch_provider.operate.model import WaitingTask, Workload
+from airflow_dispatch_provider.operate.past import Given, StoryStep, TaskStory
 from airflow_dispatch_provider.operate.running import tasks_there
 from airflow_dispatch_provider.operate.uncounted import adopted_when
 from airflow_dispatch_provider.operate.waiting import tasks_of, with_usual
@@ -73,7 +74,10 @@ def read_story(
 
 
 def _unqueued(reading: Reading) -> str | None:
-    """See ``TaskStory``. Airflow queues no more than executors have free slots."""
+    """See ``TaskStory``. Airflow queues no more than executors have free slots. Nothing is said where teams have
+    executors of their own: which one would get it is not known here."""
+    if any(document.team for document in reading.documents):
+        return None
     if not reading.living:
         return reading.problem
     takes = sum(document.body.get("takes", 0) for document in reading.living)

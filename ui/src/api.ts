@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The REST API under the API server. Shapes as in operate/model.py and operate/trying.py; times are ISO 8601.
+// The REST API under the API server. Shapes as in operate/model.py, operate/past.py and operate/trying.py; times are ISO 8601.
 
 export type State = "open" | "cordoned" | "drained" | "draining" | "removed" | "failing";
 export type Command = "cordon" | "drain" | "resume" | "recall";

@@ -17,7 +17,7 @@ from airflow_dispatch_provider.bridge.database.tables import OrderRow
 from airflow_dispatch_provider.bridge.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow_dispatch_provider.cli import looking, operating, telling
 from airflow_dispatch_provider.operate.documents import moment
-from airflow_dispatch_provider.operate.model import Change, Given, StoryStep, TaskStory
+from airflow_dispatch_provider.operate.past import Change, Given, StoryStep, TaskStory
 from airflow_dispatch_provider.operate.story import NoSuchTask
 from airflow_dispatch_provider.operate.waiting import waiting_of
 from tests.unit.cli.conftest import Outcome

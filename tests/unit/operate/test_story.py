@@ -13,7 +13,7 @@ from airflow_dispatch_provider.bridge import schedulers
 from airflow_dispatch_provider.bridge.database.tables import OrderRow, TablesMissing
 from airflow_dispatch_provider.bridge.histories import Event, Try
 from airflow_dispatch_provider.operate import story, waiting
-from airflow_dispatch_provider.operate.model import Given
+from airflow_dispatch_provider.operate.past import Given
 from airflow_dispatch_provider.operate.story import NoSuchTask, read_story
 
 from .documents import NOW, backend, document, reading, runs, waits
@@ -222,6 +222,7 @@ def test_why_a_scheduled_task_is_not_queued(documents, words, monkeypatch):
     )
     assert words in tell(monkeypatch, scheduled, *documents).unqueued
     assert tell(monkeypatch, RAN, *documents).unqueued is None
+    assert tell(monkeypatch, scheduled, *documents, document("3", team="red")).unqueued is None
 
 
 def test_what_airflows_audit_log_says_can_be_left_out(monkeypatch):
