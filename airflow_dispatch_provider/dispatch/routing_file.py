@@ -81,17 +81,17 @@ class RoutingFile:
         """They are in use from now on."""
         found = changes(self._settings, settings) if self._settings is not None else ()
         if found or self._refused is not None:
-            self._say_changed("; ".join(map(str, found)) or "no difference in backends, routes or default")
+            self._say_changed(list(map(str, found)) or ["no difference in backends, routes or default"])
         self._refused, self._remind_at = None, math.inf
         self._settings = settings
         self._keep()
 
-    def _say_changed(self, differences: str) -> None:
+    def _say_changed(self, differences: list[str]) -> None:
         """Not of a file that was only touched, or whose comments have changed: tools do that every minute."""
         if self._refused is not None:
             log.info("%s is accepted again.", self._source.config_file)
-        log.info("%s has changed and is in use: %s.", self._source.config_file, differences)
-        self._tell(CHANGED_FILE, differences)
+        log.info("%s has changed and is in use: %s.", self._source.config_file, "; ".join(differences))
+        self._tell(CHANGED_FILE, "\n".join(differences))
 
     def refuse(self, problems: Sequence[Problem], now: float) -> None:
         """The version that was read last is not used."""

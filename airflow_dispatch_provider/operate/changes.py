@@ -92,7 +92,9 @@ def _ran_out(at: datetime, event: str, order: Change, facts: dict[str, Any]) -> 
 def _change(at: datetime, event: str, owner: str, facts: dict[str, Any]) -> Change:
     team, detail = facts.get("team"), str(facts.get("detail", ""))
     if event in (CHANGED_FILE, REFUSED_FILE):
-        words = f"{facts.get('file')} {'is in use' if event == CHANGED_FILE else 'is refused'}: {detail}"
+        state = "is in use" if event == CHANGED_FILE else "is refused"
+        apart = "\n" if "\n" in detail else " "
+        words = f"{facts.get('file')} {state}:{apart}{detail}"
         return Change(at, event, words, None, None, team, facts.get("scheduler"))
     backend, seconds, reason = facts.get("backend"), facts.get("seconds"), facts.get("reason")
     lasts = f" for {seconds:.0f} s" if isinstance(seconds, int | float) else ""

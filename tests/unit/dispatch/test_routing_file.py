@@ -74,6 +74,19 @@ def test_changes_are_logged_as_they_are_taken_over(file, gauge, caplog):
     assert lines(caplog) == [f"INFO {file} has changed and is in use: backends.a changed: slots 4 -> 5."]
 
 
+def test_several_changes_are_lines_of_the_event_log_and_one_of_the_log(file, caplog):
+    """For tables and for a console."""
+    told = []
+    running = RoutingFile(
+        SettingsSource(FakeConf({"config_file": str(file)})), lambda event, detail: told.append(detail)
+    )
+    running.start(0.0)
+    file.write_text(GOOD.replace("4", "5") + "routes: [{queue: q, to: [a]}]\n")
+    assert use(running, 1.0)
+    assert told[0].count("\n") == 1
+    assert lines(caplog)[-1].endswith(told[0].replace("\n", "; ") + ".")
+
+
 def test_refused_file_is_an_error_now_and_then_until_it_is_accepted(file, gauge, caplog):
     running, _ = scheduler(file)
     file.write_text(WRONG)

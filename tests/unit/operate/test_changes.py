@@ -34,6 +34,7 @@ def everybody(team):
             "drain a (replaces cordon by bob with no end)",
         ),
         ("config_file_changed", {"file": "/x", "detail": "slots 1 -> 2"}, "/x is in use: slots 1 -> 2"),
+        ("config_file_changed", {"file": "/x", "detail": "one\ntwo"}, "/x is in use:\none\ntwo"),
         ("config_file_refused", {"file": "/x", "detail": "no"}, "/x is refused: no"),
     ],
 )
