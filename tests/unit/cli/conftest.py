@@ -52,6 +52,8 @@ def _no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "of-a-test")
     # Airflow remembers for the life of a process which executors are configured.
     monkeypatch.setattr(executor_loader, "_executor_names", [])
+    # No database, either.
+    monkeypatch.setattr(explaining, "read_status", lambda team=None: status_of(reading()))
 
 
 @pytest.fixture
