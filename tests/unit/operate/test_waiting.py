@@ -48,11 +48,12 @@ def test_the_best_come_first_and_no_more_than_are_wanted():
 
 
 def test_each_team_has_a_total_of_its_own():
-    """Whatever else is asked for, so that nobody is told how much waits for others; each task says whose it is."""
-    row = {"waiting": [waits("t")], "groups": [group("a", "waits_full", 3)]}
-    found = waiting_of(
-        reading(document("1", held=3, **row), document("2", team="red", held=70)), "a", None, None
-    )
+    """So that nobody is told how much waits for others; of a backend it is of that. Each task says whose it is."""
+    row = {"waiting": [waits("t")], "groups": [group("a", "waits_full", 3), group("b", "waits_full", 2)]}
+    red = document("2", team="red", held=70, groups=[group("a", "waits_full", 70)])
+    everything = reading(document("1", held=5, **row), red)
+    assert waiting_of(everything, None, None, None).totals == {None: 5, "red": 70}
+    found = waiting_of(everything, "a", None, None)
     assert found.totals == {None: 3, "red": 70}
     assert [(task.team, task.task_id) for task in found.tasks] == [(None, "t")]
 
