@@ -18,8 +18,10 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from multiprocessing.connection import wait
 from typing import Any, NoReturn
@@ -50,7 +52,7 @@ from airflow_dispatch_provider.engines.local.messages import (
     Withdraw,
     Work,
 )
-from airflow_dispatch_provider.engines.local.warm import WarmTemplate, WarmTemplates
+from airflow_dispatch_provider.engines.local.warm import Forked, WarmTemplate, WarmTemplates
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +123,8 @@ class Template:
         self._kills = processes.KillList(time.monotonic)
         self._pipe = sigchld_pipe()
         if work.warm_dags and inherit_orphans():
-            self._warm = WarmTemplates(work.warm_dags, time.monotonic, work)
+            forked = Forked(work.title, partial(worker.main, work=work))
+            self._warm = WarmTemplates(work.warm_dags, time.monotonic, forked)
 
     def serve(self, messages: list[Any]) -> None:
         """Work until the executor is gone and the last child has ended."""
@@ -366,16 +369,24 @@ def _end_of(child: _Child, status: int) -> Ended:
 def become(sock: socket.socket, parent: int) -> NoReturn:
     """Turn this fresh fork of the scheduler into its template process."""
     try:
-        gc.freeze()  # first: a collection would copy the pages that are shared with the scheduler
-        os.setsid()
-        _reset_signals()
-        processes.release_inherited_streams({sock.fileno()})
+        leave_parent({sock.fileno()})
         run(sock, parent)
         os._exit(0)
     except BaseException:
         log.exception("The template process failed")
     finally:
         os._exit(1)
+
+
+def leave_parent(keep: Container[int]) -> None:
+    """In a fresh fork: make it a process of its own, with its own session, and without streams and signal handlers.
+
+    :param keep: descriptors of streams that it needs
+    """
+    gc.freeze()  # first: a collection would copy the pages that are shared with the parent
+    os.setsid()
+    _reset_signals()
+    processes.release_inherited_streams(keep)
 
 
 def _reset_signals() -> None:
@@ -398,13 +409,14 @@ def run(sock: socket.socket, parent: int) -> None:
     sys.path[:] = setup.sys_path
     work: Work = pickle.loads(setup.body)
     worker.set_title(f"{work.title}: template")
-    _preload(work)
+    preload(work.preload, partial(work.warm_up, work.conf))
     worker.flush_streams()
     Template(channel, work, parent).serve(messages)
 
 
-def _preload(work: Work) -> None:
-    for module in work.preload:
+def preload(modules: Iterable[str], warm_up: Callable[[], object]) -> None:
+    """Do once what no process that is forked from this one then has to do. Raises nothing."""
+    for module in modules:
         try:
             importlib.import_module(module)
         except Exception:
@@ -412,7 +424,7 @@ def _preload(work: Work) -> None:
                 "%s cannot be imported ahead; tasks that need it import it themselves", module, exc_info=True
             )
     try:
-        work.warm_up(work.conf)
+        warm_up()
     except Exception:
         log.warning("The template process could not be warmed up; tasks start a little later", exc_info=True)
     gc.freeze()

@@ -17,6 +17,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, NoReturn
 
@@ -43,7 +44,6 @@ from airflow_dispatch_provider.engines.local.messages import (
     Reaped,
     Run,
     Started,
-    Work,
 )
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,17 @@ ANSWERS_WITHIN = 30.0
 """Seconds for the answer, as long as for a parse: a fork takes milliseconds, but the machine may swap."""
 
 OUTDATED = "a file that it was parsed from has changed"
+
+
+@dataclass(frozen=True)
+class Forked:
+    """The processes that are forked."""
+
+    title: str
+    """Start of the process titles."""
+
+    main: Callable[[socket.socket, Run], NoReturn]
+    """Runs in each, with its end of the control socket."""
 
 
 class WarmTemplate:
@@ -116,10 +127,10 @@ class WarmTemplate:
 class WarmTemplates:
     """All that a template process has."""
 
-    def __init__(self, most: int, clock: Callable[[], float], work: Work) -> None:
+    def __init__(self, most: int, clock: Callable[[], float], forked: Forked) -> None:
         self._warming = Warming(most)
         self._clock = clock
-        self._work = work
+        self._forked = forked
         self._made: dict[DagFile, WarmTemplate] = {}
         self._ending: list[WarmTemplate] = []
         """They may still have to tell what became of their processes."""
@@ -172,7 +183,7 @@ class WarmTemplates:
             return
         ours, theirs, hand, taken = ends
         if pid == 0:
-            _become_template(file, (ours, hand), (theirs, taken), self, self._work, parent, let_go)
+            _become_template(file, (ours, hand), (theirs, taken), self, self._forked, parent, let_go)
         theirs.close()
         taken.close()
         now = self._clock()
@@ -253,7 +264,7 @@ def _become_template(
     others: tuple[socket.socket, ...],
     ends: tuple[socket.socket, socket.socket],
     siblings: WarmTemplates,
-    work: Work,
+    forked: Forked,
     parent: int,
     let_go: Callable[[], object],
 ) -> NoReturn:
@@ -264,7 +275,7 @@ def _become_template(
         siblings.close()
         for each in others:
             each.close()
-        _Forker(file, Channel(ends[0]), ends[1], work).run()
+        _Forker(file, Channel(ends[0]), ends[1], forked).run()
     except BaseException:
         log.exception("The process that has parsed %s failed", file)
     finally:
@@ -274,14 +285,14 @@ def _become_template(
 class _Forker:
     """The process that has parsed a file."""
 
-    def __init__(self, file: DagFile, channel: Channel, hand: socket.socket, work: Work) -> None:
-        self._file, self._work = file, work
+    def __init__(self, file: DagFile, channel: Channel, hand: socket.socket, forked: Forked) -> None:
+        self._file, self._forked = file, forked
         self._channel, self._hand = channel, hand
         self._runs = deque[Run]()
 
     def run(self) -> None:
         """Parse, and fork until the template process has closed the channel."""
-        worker.set_title(f"{self._work.title}: template of {self._file.path}")
+        worker.set_title(f"{self._forked.title}: template of {self._file.path}")
         try:
             parsed = parse_ahead(self._file.bundle, self._file.path)
         except NotShareableError as error:
@@ -339,6 +350,6 @@ class _Forker:
             self._channel.close()
             self._hand.close()
             self._runs.clear()  # with the tokens of others
-            worker.main(control, run, self._work)
+            self._forked.main(control, run)
         finally:
             os._exit(1)

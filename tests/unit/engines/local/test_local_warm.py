@@ -9,11 +9,11 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from airflow_dispatch_provider.engines.local import warm, worker
+from airflow_dispatch_provider.engines.local import warm
 from airflow_dispatch_provider.engines.local.channel import Channel
 from airflow_dispatch_provider.engines.local.messages import (
     Alive,
@@ -23,20 +23,23 @@ from airflow_dispatch_provider.engines.local.messages import (
     Ready,
     Reaped,
     Run,
-    Work,
 )
 from airflow_dispatch_provider.engines.local.warm import (
     ANSWERS_WITHIN,
     PROBED_AFTER,
+    Forked,
     WarmTemplate,
     WarmTemplates,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="no Dag file has a template elsewhere")
 FILE = DagFile('{"name": "main", "version": "4ae"}', "a.py")
-WORK = Work(runner=print, conf=None, preload=(), warm_up=print, title="title")
 NOBODY = 2**22 + 1
 """A pid that no process has."""
+
+
+def never(control: socket.socket, run: Run) -> NoReturn:
+    raise AssertionError("Nothing is forked here.")
 
 
 class Clock:
@@ -59,7 +62,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def x(clock) -> WarmTemplates:
-    return WarmTemplates(1, clock, WORK)
+    return WarmTemplates(1, clock, Forked("title", never))
 
 
 @pytest.fixture
@@ -232,15 +235,15 @@ def test_a_task_finds_no_token_of_others(monkeypatch) -> None:
 
     found: list[Any] = []
 
-    def look(control: socket.socket, run: Run, work: Work) -> None:
+    def look(control: socket.socket, run: Run) -> NoReturn:
         found.extend(
             each.name for each in gc.get_objects() if type(each) is Run and each.workload == b"its token"
         )
         found.append(forker._channel._inbox)
-        leave(0)
+        raise ExitError
 
     pair, (hand, taken), control = socket.socketpair(), socket.socketpair(), socket.socket()
-    forker = warm._Forker(FILE, Channel(pair[0]), taken, WORK)
+    forker = warm._Forker(FILE, Channel(pair[0]), taken, Forked("title", look))
     sender = Channel(pair[1])
     socket.send_fds(hand, [b"c"], [control.fileno()])
     for name in ("mine", "other", "another"):
@@ -250,7 +253,6 @@ def test_a_task_finds_no_token_of_others(monkeypatch) -> None:
     monkeypatch.setattr(os, "setsid", lambda: None)
     monkeypatch.setattr(os, "_exit", leave)
     monkeypatch.setattr(warm, "leave_sigchld", lambda pipe: None)
-    monkeypatch.setattr(worker, "main", look)
     forker._receive()
 
     class Fresh:
