@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,17 @@ def dag_file(workload: Any) -> tuple[str, str] | None:
     if getattr(workload, "ti", None) is None:
         return None
     return workload.bundle_info.model_dump_json(), os.fspath(workload.dag_rel_path)
+
+
+def dag_file_of(message: str) -> tuple[str, str] | None:
+    """The same of a workload as a worker is sent it, in JSON; None, too, for what is no workload."""
+    try:
+        workload = json.loads(message)
+        if workload.get("ti") is None:
+            return None
+        return json.dumps(workload["bundle_info"]), str(workload["dag_rel_path"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 @dataclass

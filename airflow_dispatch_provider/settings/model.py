@@ -111,6 +111,7 @@ class EngineOptions:
     local_preload: Annotated[str, Field(pattern=_MODULES)] = ""
     local_template: Literal["fork", "exec"] = "fork"
     local_warm_dags: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    celery_warm_dags: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     celery_max_unsent: Count = 250
     kubernetes_max_unsent: Count = 250
     kubernetes_concurrency: Count = 32

@@ -126,6 +126,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "How many Dag files, at most, the LocalExecutor parses once for all of their tasks, each in a template process"
         " of its own, which it needs memory for. 0: every task parses its file, as in Airflow. Linux only.\n",
     ),
+    "celery_warm_dags": _option(
+        "integer",
+        "0",
+        "8",
+        "How many Dag files, at most, a Celery worker parses once for all of their tasks, each in a template process"
+        " of its own, which it needs memory for. Read by workers whose ``[celery] extra_celery_config`` imports"
+        " ``airflow_dispatch_provider.celery_worker.warm``. 0: every task parses its file, as in Airflow. Linux"
+        " only.\n",
+    ),
     "celery_max_unsent": _option(
         "integer",
         "250",

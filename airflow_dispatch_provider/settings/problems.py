@@ -40,6 +40,7 @@ REMEDIES: Mapping[str, str] = {
     "local_preload": "Give names of modules, separated by commas, e.g. airflow.sdk.",
     "local_template": "Give fork or exec, e.g. fork.",
     "local_warm_dags": "Give a whole number from 0 to 1000000, e.g. 8.",
+    "celery_warm_dags": "Give a whole number from 0 to 1000000, e.g. 8.",
     "celery_max_unsent": "Give a whole number from 1 to 1000000, e.g. 250.",
     "kubernetes_max_unsent": "Give a whole number from 1 to 1000000, e.g. 250.",
     "kubernetes_concurrency": "Give a whole number from 1 to 1000000, e.g. 32.",

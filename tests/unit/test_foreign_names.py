@@ -13,7 +13,8 @@ from airflow_dispatch_provider.bridge import version_compat
 
 MODULES = modules()
 AT_THE_EDGE = tuple(
-    f"{foreign_names.OURS}.{room}" for room in ("bridge", "engines", "dispatch", "executors", "cli")
+    f"{foreign_names.OURS}.{room}"
+    for room in ("bridge", "celery_worker", "engines", "dispatch", "executors", "cli")
 )
 """Rooms that are handed objects of Airflow and other libraries."""
 

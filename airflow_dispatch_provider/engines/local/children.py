@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
+import socket
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -71,6 +74,31 @@ def end_with(parent: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
+
+
+def can_end_with_peer() -> bool:
+    """Whether ``ending_with_peer`` is possible: not all kernels on which Linux programs run are Linux."""
+    with socket.socket(socket.AF_UNIX) as sock, suppress(OSError):
+        fcntl.fcntl(sock, fcntl.F_SETSIG, signal.SIGKILL)
+        return True
+    return False
+
+
+@contextmanager
+def ending_with_peer(sock: socket.socket) -> Iterator[None]:
+    """Meanwhile, have this process killed when the other end of that socket is closed, whatever either does then
+    (Linux); its children are not, whether or not they have the socket, too. The other end may send nothing."""
+    flags = fcntl.fcntl(sock, fcntl.F_GETFL)
+    fcntl.fcntl(sock, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(sock, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(sock, fcntl.F_SETFL, flags | os.O_ASYNC)
+    with suppress(BlockingIOError):
+        if not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            os._exit(1)
+    try:
+        yield
+    finally:
+        fcntl.fcntl(sock, fcntl.F_SETFL, flags)
 
 
 def _prctl(*arguments: int) -> int:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ EXECUTOR = "airflow_dispatch_provider.executors.celery_executor.CeleryExecutor"
 class Worker:
     """One worker of two processes; ends with the block."""
 
-    def __init__(self, folder: Path, broker: str, result_backend: str, queues: str = "default") -> None:
+    def __init__(
+        self, folder: Path, broker: str, result_backend: str, queues: str = "default", **env: str
+    ) -> None:
         self._log = folder / "worker.log"
         self._queues = queues
         self._env = {
@@ -26,6 +29,7 @@ class Worker:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://127.0.0.1:1/execution/",
             "AIRFLOW__CELERY__BROKER_URL": broker,
             "AIRFLOW__CELERY__RESULT_BACKEND": result_backend,
+            **env,
         }
 
     def __enter__(self) -> Worker:
@@ -41,8 +45,18 @@ class Worker:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Of its main process."""
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
 
     def wait_until_ready(self, app: Any, timeout: float = 90) -> None:
         """Until it answers Celery's ping."""

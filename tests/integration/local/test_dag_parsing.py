@@ -287,6 +287,14 @@ class TestDagFile:
         assert json.loads(bundle).items() >= {"name": "dags-folder", "version": None}.items()
         assert path == "dag.py"
 
+    def test_of_a_task_as_a_worker_is_sent_it(self) -> None:
+        """The same file; nothing of Airflow is needed to find it."""
+        task = make_task("t")
+        bundle, path = dag_parsing.dag_file(task) or ("", "")
+        sent, sent_path = dag_parsing.dag_file_of(task.model_dump_json()) or ("", "")
+        assert (json.loads(sent), sent_path) == (json.loads(bundle), path)
+
     @pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="Airflow 3.1 has only tasks")
     def test_none_of_anything_else(self) -> None:
         assert dag_parsing.dag_file(make_callback()) is None
+        assert dag_parsing.dag_file_of(make_callback().model_dump_json()) is None
