@@ -42,6 +42,9 @@ VERSION_INDEPENDENT = (
     "integration/kubernetes/test_access",
     "integration/kubernetes/test_kube_server",
     "integration/kubernetes/test_node_agent",
+    "integration/local/test_local_ends",
+    "integration/local/test_local_engine",
+    "integration/local/test_local_loop",
     "integration/operate/test_replica",
     "integration/provider/test_migrate",
     "integration/router/test_autoscaling",
@@ -62,10 +65,11 @@ VERSION_INDEPENDENT = (
 """Next to nothing of Airflow is under test in these, and every lock pins the same Celery, kombu, redis-py and
 Kubernetes clients."""
 
+EXHAUSTIVE = ("unit/simulation/test_scenario", "unit/simulation/test_world")
+"""Our own code alone, for long."""
+
 RECENT = (
-    "integration/local/test_local_ends",
-    "integration/local/test_local_engine",
-    "integration/local/test_local_loop",
+    "integration/hybrids",
     "integration/local/test_warm_dags",
     "integration/operate/test_live_answers",
 )
@@ -79,6 +83,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what ``./dev/test --all-versions`` does not run with every Airflow version."""
     for item in items:
         path = item.path.as_posix()
+        if any(part in path for part in EXHAUSTIVE):
+            item.add_marker(pytest.mark.exhaustive)
         if any(part in path for part in VERSION_INDEPENDENT):
             item.add_marker(pytest.mark.once)
         elif any(part in path for part in RECENT):

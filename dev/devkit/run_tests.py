@@ -36,6 +36,11 @@ from devkit.tables import table
 _one_report_at_a_time = threading.Lock()
 _running: set[subprocess.Popen[bytes]] = set()
 
+_ENGINES = [
+    f"tests/integration/{room}" for room in ("celery", "conformance", "docs", "helm", "hybrids", "kubernetes")
+]
+"""About half of what the integration tests of the default version take: so that two lanes share them."""
+
 _FOREIGN = ["tests/integration/foreign", "tests/integration/operate/test_fab.py"]
 """Need the environment with other providers' executors, and their auth manager."""
 
@@ -114,11 +119,13 @@ def _everything() -> list[Result]:
     deployments = Suite("acceptance", ["tests/acceptance", *(f"--ignore={page}" for page in pages)])
     unit = Suite("unit", ["tests/unit"])
     integration = Suite("integration", ["tests/integration", *(f"--ignore={path}" for path in _FOREIGN)])
+    others = [*integration.arguments, *(f"--ignore={path}" for path in _ENGINES)]
     longest, *shorter = sorted(AIRFLOW_VERSIONS, key=lambda version: version != DEFAULT_AIRFLOW_VERSION)
     one_by_one = deque((version, deployments) for version in AIRFLOW_VERSIONS)
     beside_these = deque(
         [
-            (longest, integration),
+            (longest, Suite("integration, engines", _ENGINES)),
+            (longest, Suite("integration, others", others)),
             (longest, unit),
             (longest, Suite("README, quickstart, how-tos", pages)),
             *((version, integration) for version in reversed(shorter)),

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import pytest
 
 from devkit import run_tests
-from devkit.environment import AIRFLOW_VERSIONS, REPO
+from devkit.environment import AIRFLOW_VERSIONS, DEFAULT_AIRFLOW_VERSION, REPO
 from devkit.run_tests import Result, Suite, counted, skip_lines
 
 pytestmark = pytest.mark.once
@@ -140,7 +140,7 @@ def test_deployments_run_one_by_one_beside_all_other_tests(monkeypatch: pytest.M
         if suite.what == "acceptance":
             first_began.set()
             assert others_ended.wait(10)
-        elif len(began) - began.count("acceptance") == 2 * len(AIRFLOW_VERSIONS) + 2:
+        elif len(began) - began.count("acceptance") == 2 * len(AIRFLOW_VERSIONS) + 3:
             assert first_began.wait(10)
             assert began.count("acceptance") == 1
             others_ended.set()
@@ -165,5 +165,25 @@ def test_where_no_deployment_is_left_three_others_run_at_a_time(monkeypatch: pyt
         return Result(version, 0, passed=1, what=suite.what)
 
     monkeypatch.setattr(run_tests, "_run", run)
-    assert len(run_tests._everything()) == 3 * len(AIRFLOW_VERSIONS) + 2
+    assert len(run_tests._everything()) == 3 * len(AIRFLOW_VERSIONS) + 3
     assert not three.broken
+
+
+def test_integration_tests_of_the_default_version_are_all_in_one_of_two_suites(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the one is given the other leaves out; every other version has one suite for all of them."""
+    suites: dict[str, list[list[str]]] = {}
+
+    def run(version: str, suite: Suite) -> Result:
+        if suite.what.startswith("integration"):
+            suites.setdefault(version, []).append(suite.arguments)
+        return Result(version, 0, passed=1, what=suite.what)
+
+    monkeypatch.setattr(run_tests, "_run", run)
+    run_tests._everything()
+    engines, others = suites.pop(DEFAULT_AIRFLOW_VERSION)
+    (every,) = suites.pop(AIRFLOW_VERSIONS[0])
+    assert [*every, *(f"--ignore={room}" for room in engines)] == others
+    assert all((run_tests.REPO / room).is_dir() for room in engines)
+    assert {len(each) for each in suites.values()} == {1}
