@@ -40,11 +40,13 @@ VERSION_INDEPENDENT = (
     "integration/celery/test_servers",
     "integration/docs",
     "integration/kubernetes/test_access",
+    "integration/kubernetes/test_engine",
     "integration/kubernetes/test_kube_server",
     "integration/kubernetes/test_node_agent",
     "integration/local/test_local_ends",
     "integration/local/test_local_engine",
     "integration/local/test_local_loop",
+    "integration/operate/test_pictures",
     "integration/operate/test_replica",
     "integration/provider/test_migrate",
     "integration/router/test_autoscaling",
@@ -76,6 +78,15 @@ RECENT = (
 """Beside the engines' own threads and processes, these have little of Airflow under test that conformance, whole
 deployments and the tests of each executor do not have on every version."""
 
+ENDS = (
+    "integration/conformance",
+    "integration/operate/test_page",
+    "integration/simulation",
+    "integration/validate",
+)
+"""Longer ones, of which a version between others that pass has little to add to its own unit tests, and to the tests of
+its database, commands, rights, executors and a whole deployment."""
+
 pytest_plugins = ["airflow_dispatch_provider.testing.fixtures"]
 
 
@@ -89,6 +100,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.once)
         elif any(part in path for part in RECENT):
             item.add_marker(pytest.mark.recent)
+        elif any(part in path for part in ENDS):
+            item.add_marker(pytest.mark.ends)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

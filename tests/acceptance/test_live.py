@@ -34,7 +34,7 @@ def write(file: Path, settings: object) -> Path:
     return file
 
 
-@pytest.mark.recent
+@pytest.mark.once
 def test_the_file_adds_removes_and_changes_backends(make_cluster, tmp_path):
     """While both are full of tasks that run on, one backend is removed and one changed, and a third is added, which
     takes what waits: every task succeeds in its first try, and runs once."""
