@@ -71,6 +71,7 @@ EXHAUSTIVE = ("unit/simulation/test_scenario", "unit/simulation/test_world")
 """Our own code alone, for long."""
 
 RECENT = (
+    "integration/celery/test_warm",
     "integration/hybrids",
     "integration/local/test_warm_dags",
     "integration/operate/test_live_answers",
