@@ -172,7 +172,7 @@ def test_where_no_deployment_is_left_three_others_run_at_a_time(monkeypatch: pyt
 def test_integration_tests_of_the_default_version_are_all_in_one_of_two_suites(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the one is given the other leaves out; every other version has one suite for all of them."""
+    """One leaves out all that the other is given; every other version has one suite for all of them."""
     suites: dict[str, list[list[str]]] = {}
 
     def run(version: str, suite: Suite) -> Result:
