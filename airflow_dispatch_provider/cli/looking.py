@@ -10,19 +10,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow_dispatch_provider.cli import output
-from airflow_dispatch_provider.cli.commands import EXIT_WRONG_CONFIG, command
+from airflow_dispatch_provider.cli.commands import command
 from airflow_dispatch_provider.cli.operating import (
     OPTIONAL,
     ago,
     check_backend_name,
     clock,
     in_all,
-    is_shown_as_object,
     iso,
     name_fields,
     of_dag,
     plain,
     say_uncounted,
+    shown_as_object,
     task_name,
 )
 from airflow_dispatch_provider.operate.changes import read_changes
@@ -37,8 +37,8 @@ def running(args: Namespace) -> int:
     found = read_running(args.backend, args.dag_id, args.limit, getattr(args, "team", None))
     if found.problem is None:
         check_backend_name(args)
-    if is_shown_as_object(found, found.problem, args.output):
-        return 0 if found.problem is None else EXIT_WRONG_CONFIG
+    if (code := shown_as_object(found, args.output)) is not None:
+        return code
     if args.output == "table":
         print(output.wrapped(_total(found, args.dag_id)))
     say_uncounted(found.uncounted, args.output)

@@ -22,7 +22,9 @@ from airflow_dispatch_provider.operate.documents import FRESH
 from airflow_dispatch_provider.operate.model import (
     BackendState,
     BackendStatus,
+    Forecast,
     OrderInForce,
+    Running,
     SchedulerStatus,
     Status,
     Uncounted,
@@ -260,8 +262,8 @@ def waiting(args: Namespace) -> int:
     found = read_waiting(args.backend, args.reason, args.dag_id, args.limit, getattr(args, "team", None))
     if found.problem is None:
         _check_filters(args)
-    if is_shown_as_object(found, found.problem, args.output):
-        return 0 if found.problem is None else EXIT_WRONG_CONFIG
+    if (code := shown_as_object(found, args.output)) is not None:
+        return code
     if args.output == "table":
         print(output.wrapped(_total(found, args.dag_id)))
         if found.not_begun:
@@ -282,17 +284,17 @@ def waiting(args: Namespace) -> int:
     return 0
 
 
-def is_shown_as_object(found: Any, problem: str | None, format_: str) -> bool:
-    """Print an answer for programs, whether or not anything is known; False: it is for people.
+def shown_as_object(found: Waiting | Running | Forecast, format_: str) -> int | None:
+    """Print an answer for programs, whether or not anything is known: the exit code; None: it is for people.
 
     :raises NothingKnown: then people are told why
     """
     if format_ in output.STRUCTURED:
         output.show_object(plain(asdict(found)), format_)
-        return True
-    if problem is not None:
-        raise NothingKnown(problem)
-    return False
+        return 0 if found.problem is None else EXIT_WRONG_CONFIG
+    if found.problem is not None:
+        raise NothingKnown(found.problem)
+    return None
 
 
 OPTIONAL = ("scheduler", "then", "usually", "queue")

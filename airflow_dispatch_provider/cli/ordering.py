@@ -17,15 +17,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_dispatch_provider.bridge.database.tables import ReadOnly, TablesMissing
 from airflow_dispatch_provider.cli import output
-from airflow_dispatch_provider.cli.commands import EXIT_WRONG_CONFIG, UsageError, command, database_words
+from airflow_dispatch_provider.cli.commands import UsageError, command, database_words
 from airflow_dispatch_provider.cli.operating import (
     LOOK_EVERY,
     clock,
     duration,
-    is_shown_as_object,
     order_words,
     plain,
     say_uncounted,
+    shown_as_object,
 )
 from airflow_dispatch_provider.exceptions import DispatchError
 from airflow_dispatch_provider.operate.documents import Reading, read
@@ -82,8 +82,8 @@ def _foretell(args: Namespace, words: Callable[[Forecast], Iterator[str]]) -> in
         found = read_forecast(args.backend, getattr(args, "team", None))
     except UnknownBackend as error:
         raise UsageError(str(error)) from None
-    if is_shown_as_object(found, found.problem, args.output):
-        return 0 if found.problem is None else EXIT_WRONG_CONFIG
+    if (code := shown_as_object(found, args.output)) is not None:
+        return code
     for sentence in (
         *words(found),
         *_ends_early(args, found),

@@ -43,7 +43,7 @@ from airflow_dispatch_provider.operate.views import (
     running_for,
     status_for,
     waiting_for,
-    waiting_of_team,
+    waiting_of_teams,
 )
 from airflow_dispatch_provider.operate.waiting import UnknownReason, check_reason
 from airflow_dispatch_provider.operate.warming import Warming
@@ -232,7 +232,7 @@ def post_file(access: Reader, answers: _Asked, request: FileRequest) -> WhatIf:
     """Its mistakes, or its changes and the waiting tasks that would find other targets. Nothing is changed."""
     if not access.sees_team(request.team):
         raise forbidden()
-    of_team = waiting_of_team(answers.waiting(None, None, None), request.team)
+    of_team = waiting_of_teams(answers.waiting(None, None, None), {request.team})
     waiting = waiting_for(access, of_team, MOST_LISTED)
     return what_if(answers.settings(request.team), request.file, waiting)
 

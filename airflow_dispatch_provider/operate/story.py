@@ -213,12 +213,9 @@ def _told(event: Event) -> dict[str, Any] | None:
 
 
 def _step(event: Event) -> StoryStep:
-    """Rows of others are sentences, JSON, or nothing."""
-    extra = object_in(event.extra)
+    extra = _told(event)
     if extra is None:
-        return StoryStep(event.at, event.event, event.extra or event.event)
-    if not _is_ours(event):
-        return _of_airflow(event, extra)
+        return _of_airflow(event)
     detail = str(extra["detail"])
     if event.event != DISPATCHED:
         return StoryStep(event.at, event.event, detail)
@@ -232,7 +229,11 @@ _OF_PEOPLE = {"method", "full_command"}
 other rows is that of the task."""
 
 
-def _of_airflow(event: Event, facts: dict[str, Any]) -> StoryStep:
+def _of_airflow(event: Event) -> StoryStep:
+    """Its rows have sentences, JSON, or nothing."""
+    facts = object_in(event.extra)
+    if facts is None:
+        return StoryStep(event.at, event.event, event.extra or event.event)
     by = f" by {event.owner}" if event.owner and _OF_PEOPLE & facts.keys() else ""
     said = (
         f"{key.replace('_', ' ')}: {value if isinstance(value, str) else json.dumps(value)}"

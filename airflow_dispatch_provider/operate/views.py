@@ -87,26 +87,19 @@ def waiting_for(rights: Rights, waiting: WaitingOfTeams, limit: int) -> Waiting:
     """The first tasks of teams and Dags that may be seen: what may not be seen takes no place in the list. Numbers stay
     as they are: a place in a queue counts all that are before it."""
     seen = _seen(rights, waiting.totals, [*waiting.groups, *waiting.not_begun, *waiting.uncounted])
-    found = replace(
-        waiting,
-        totals={team: total for team, total in waiting.totals.items() if team in seen},
-        groups=[each for each in waiting.groups if each.team in seen],
-        tasks=_named(rights, waiting.tasks, seen),
-        not_begun=[each for each in waiting.not_begun if each.team in seen],
-        uncounted=[each for each in waiting.uncounted if each.team in seen],
-    )
-    return first_waiting(found, limit)
+    of_seen = waiting_of_teams(waiting, seen)
+    return first_waiting(replace(of_seen, tasks=_named(rights, of_seen.tasks, seen)), limit)
 
 
-def waiting_of_team(waiting: WaitingOfTeams, team: str | None) -> WaitingOfTeams:
-    """The part that waits for backends of this team, None being everybody's."""
+def waiting_of_teams(waiting: WaitingOfTeams, teams: Collection[str | None]) -> WaitingOfTeams:
+    """The part that waits for backends of these teams, None being everybody's."""
     return replace(
         waiting,
-        totals={each: total for each, total in waiting.totals.items() if each == team},
-        groups=[each for each in waiting.groups if each.team == team],
-        tasks=[each for each in waiting.tasks if each.team == team],
-        not_begun=[each for each in waiting.not_begun if each.team == team],
-        uncounted=[each for each in waiting.uncounted if each.team == team],
+        totals={team: total for team, total in waiting.totals.items() if team in teams},
+        groups=[each for each in waiting.groups if each.team in teams],
+        tasks=[each for each in waiting.tasks if each.team in teams],
+        not_begun=[each for each in waiting.not_begun if each.team in teams],
+        uncounted=[each for each in waiting.uncounted if each.team in teams],
     )
 
 

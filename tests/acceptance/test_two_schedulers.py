@@ -18,6 +18,7 @@ from .conftest import wait
 from .outcome import assert_succeeds
 from .records import Records
 from .test_live import number_of, write
+from .test_operating import status
 
 pytestmark = pytest.mark.acceptance
 
@@ -131,8 +132,7 @@ def replace(file: Path, settings: object) -> None:
 
 
 def number_of_schedulers(cluster: AirflowCluster) -> int:
-    status = cluster.request("GET", "/dispatch/api/status")
-    return sum(each["lives"] for each in status["schedulers"])
+    return sum(each["lives"] for each in status(cluster)["schedulers"])
 
 
 def to_backend(cluster: AirflowCluster, name: str) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from airflow_dispatch_provider.operate.model import (
     Uncounted,
     WaitingOfTeams,
 )
-from airflow_dispatch_provider.operate.views import running_for, status_for, waiting_for, waiting_of_team
+from airflow_dispatch_provider.operate.views import running_for, status_for, waiting_for, waiting_of_teams
 
 
 @dataclass
@@ -146,7 +146,7 @@ def test_a_file_of_a_team_is_compared_with_what_waits_for_that_team() -> None:
     tasks = [waiting_task("open", "shared"), waiting_task("open", "mine", team="a")]
     every = WaitingOfTeams(now(), {None: 3, "a": 2}, [group("shared", 3), group("mine", 2, team="a")], tasks)
     for team, name in ((None, "shared"), ("a", "mine")):
-        found = waiting_of_team(every, team)
+        found = waiting_of_teams(every, {team})
         assert [task.task_id for task in found.tasks] == [name]
         assert (list(found.totals), [each.backend for each in found.groups]) == ([team], [name])
 
